@@ -1,0 +1,241 @@
+"""One frozen dataclass a stage: it refuses bad values and bad combinations before anything is started.
+
+A field's metadata is the whole story of its flag (`cli.py` reads it): the help text with its unit, and the choices.
+A field without a default is a required flag; its name is the flag's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tfos_job.errors import SettingsError
+
+DEFAULT_CHARSET_SIZE = 3755
+DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Config = TypeVar("Config")
+
+
+def _flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A dataclass field that is also a flag. Metadata: `choices`, `metavar`, `nargs` (then it is positional)."""
+    return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as JSON values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+      SettingsError: a key the configuration does not have, or a bad value.
+    """
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise SettingsError(
+            f"unknown setting{'s' if len(unknown) > 1 else ''} {', '.join(unknown)}",
+            place=kind.__name__,
+            next_step=f"Known: {', '.join(sorted(known))}",
+        )
+    return kind(**values)
+
+
+def _require(condition: bool, flag: str, fact: str, next_step: str = "") -> None:
+    if not condition:
+        raise SettingsError(fact, place=f"--{flag}", next_step=next_step)
+
+
+def _require_split_name(flag: str, value: str) -> None:
+    _require(
+        bool(_SPLIT_NAME.fullmatch(value)),
+        flag,
+        f"{value!r} is not a split name: it becomes a folder",
+        "Use letters, digits, '-', '_' and '.', such as train or test",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthConfig:
+    """`synth`: GNT shards of rendered characters, one shard a synthetic writer."""
+
+    gnt_dir: str = _flag("folder to write the GNT shards to")
+    charset_size: int = _flag("number of classes: the first N of GB2312 level 1", 30)
+    num_writers: int = _flag("number of synthetic writers, one GNT file each", 40)
+    first_writer: int = _flag("number of the first writer; writers of other numbers have other hands", 1)
+    seed: int = _flag("the same seed gives the same bytes", 0)
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.charset_size <= DEFAULT_CHARSET_SIZE, "charset_size", f"{self.charset_size} is not 1 to 3755")
+        _require(self.num_writers >= 1, "num_writers", f"{self.num_writers} is less than 1")
+        _require(self.first_writer >= 0, "first_writer", f"{self.first_writer} is less than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """`convert`: one split of a dataset, from GNT shards to TFRecords."""
+
+    gnt_dir: str = _flag("folder of *.gnt files (read recursively)")
+    dataset_dir: str = _flag("folder of the dataset")
+    dataset_split_name: str = _flag("the split to write", "train")
+    charset_size: int | None = _flag(
+        "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet", None
+    )
+    charset: str | None = _flag(
+        "classes: a UTF-8 file of characters, or `auto` for those the data holds", None, metavar="FILE|auto"
+    )
+    image_format: str = _flag("how pixels are stored", "raw", choices=("raw", "png"))
+    on_bad_record: str = _flag(
+        "on unreadable bytes: `fail` publishes nothing, `quarantine` sets them aside", "fail",
+        choices=("fail", "quarantine"),
+    )
+    max_bad_fraction: float = _flag("fraction of the bytes that quarantine may set aside before the job fails", 0.01)
+    overwrite: bool = _flag("build the split anew where its input or settings have changed", False)
+
+    def __post_init__(self) -> None:
+        _require_split_name("dataset_split_name", self.dataset_split_name)
+        _require(
+            self.charset is None or self.charset_size is None,
+            "charset", "given together with --charset_size", "Give one of them",
+        )
+        if self.charset_size is not None:
+            _require(
+                1 <= self.charset_size <= DEFAULT_CHARSET_SIZE, "charset_size", f"{self.charset_size} is not 1 to 3755",
+                "GB2312 level 1 has 3,755 characters; give --charset FILE for others",
+            )
+        _require(self.image_format in ("raw", "png"), "image_format", f"{self.image_format!r} is not raw or png")
+        _require(
+            self.on_bad_record in ("fail", "quarantine"), "on_bad_record",
+            f"{self.on_bad_record!r} is not fail or quarantine",
+        )
+        _require(0.0 <= self.max_bad_fraction <= 1.0, "max_bad_fraction", f"{self.max_bad_fraction} is not in 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`train`: one run. Flag names are TF-Slim's and the seed job's."""
+
+    dataset_dir: str = _flag("folder of the dataset")
+    train_dir: str = _flag("folder of the run: checkpoints, summaries, report")
+    dataset_name: str = _flag("reader of the dataset", "gnt", choices=("gnt",))
+    dataset_split_name: str = _flag("the split to train on", "train")
+    validation_split_name: str | None = _flag(
+        "the split to evaluate on every --eval_steps and at the end; none where it is not given", None
+    )
+    model_name: str = _flag("network", "chinese_rec", choices=("chinese_rec",))
+    max_number_of_steps: int | None = _flag(
+        f"global steps, over all workers; {DEFAULT_MAX_NUMBER_OF_STEPS} where --epoch is not given either", None
+    )
+    epoch: int | None = _flag("passes over the split, instead of --max_number_of_steps", None)
+    batch_size: int = _flag("images a step and worker", 128)
+    num_executors: int = _flag("nodes: parameter servers and workers together", 2)
+    num_ps_tasks: int = _flag("parameter servers", 1)
+    num_gpus: int = _flag("GPUs a worker", 0)
+    image_size: int = _flag("images are resized to this many pixels square", 64)
+    learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
+    learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
+    decay_steps: int = _flag("... every so many steps (staircase)", 2000)
+    keep_prob: float = _flag("probability that dropout keeps a unit; 1 turns dropout off", 0.8)
+    save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000)
+    save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", None)
+    eval_steps: int = _flag("steps between evaluations on the validation split; 0 for the end alone", 1000)
+    restore: str = _flag(
+        "`auto` resumes the run in --train_dir; `none` refuses a folder that is not empty; PATH starts from that checkpoint",
+        "auto", metavar="auto|none|PATH",
+    )
+    overwrite: bool = _flag("clear --train_dir first", False)
+    seed: int = _flag("of initial weights, order and augmentation", 0)
+    shuffle_buffer: int = _flag("records in a worker's shuffle buffer", 10_000)
+    random_flip_up_down: bool = _flag("flip half of the images upside down", False)
+    random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
+    random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
+    start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
+    stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
+
+    def __post_init__(self) -> None:
+        _require_split_name("dataset_split_name", self.dataset_split_name)
+        if self.validation_split_name is not None:
+            _require_split_name("validation_split_name", self.validation_split_name)
+        _require(
+            self.max_number_of_steps is None or self.epoch is None,
+            "epoch", "given together with --max_number_of_steps", "Give one of them",
+        )
+        for name in ("batch_size", "image_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
+            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        for name in ("max_number_of_steps", "epoch", "save_steps", "save_seconds"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, f"{value} is less than 1")
+        for name in ("eval_steps", "num_gpus"):
+            _require(getattr(self, name) >= 0, name, f"{getattr(self, name)} is less than 0")
+        _require(
+            self.num_ps_tasks >= 1, "num_ps_tasks", f"{self.num_ps_tasks} is less than 1",
+            "Training needs a parameter server: give --num_ps_tasks 1",
+        )
+        _require(
+            self.num_executors > self.num_ps_tasks, "num_executors",
+            f"{self.num_executors} nodes with {self.num_ps_tasks} parameter server(s) leave no worker",
+            f"Give --num_executors {self.num_ps_tasks + 1} or more",
+        )
+        _require(self.image_size % 8 == 0, "image_size", f"{self.image_size} is not a multiple of 8",
+                 "The network halves the image three times")
+        _require(self.learning_rate > 0, "learning_rate", f"{self.learning_rate} is not positive")
+        _require(0 < self.learning_rate_decay_factor <= 1, "learning_rate_decay_factor",
+                 f"{self.learning_rate_decay_factor} is not in (0, 1]")
+        _require(0 < self.keep_prob <= 1, "keep_prob", f"{self.keep_prob} is not in (0, 1]")
+        _require(not (self.overwrite and self.restore != "auto"), "overwrite",
+                 f"given together with --restore {self.restore}", "Give one of them")
+
+    @property
+    def num_workers(self) -> int:
+        return self.num_executors - self.num_ps_tasks
+
+    def total_steps(self, num_records: int) -> int:
+        """Global steps of the run on a split of `num_records`: each pass reads each record once."""
+        if self.max_number_of_steps is not None:
+            return self.max_number_of_steps
+        if self.epoch is None:
+            return DEFAULT_MAX_NUMBER_OF_STEPS
+        return -(-self.epoch * num_records // self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """`evaluate`: exact counts of a checkpoint on a split."""
+
+    dataset_dir: str = _flag("folder of the dataset")
+    train_dir: str = _flag("folder of the run")
+    dataset_split_name: str = _flag("the split to evaluate on", "test")
+    checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
+    batch_size: int = _flag("images a step", 128)
+    top_k: str = _flag("comma-separated k of the top-k accuracies", "1,3,5")
+
+    def __post_init__(self) -> None:
+        _require_split_name("dataset_split_name", self.dataset_split_name)
+        _require(self.batch_size >= 1, "batch_size", f"{self.batch_size} is less than 1")
+        _require(
+            all(part.isdigit() and int(part) >= 1 for part in self.top_k.split(",")),
+            "top_k", f"{self.top_k!r} is not a list of whole numbers", "Write it as 1,3,5",
+        )
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        return tuple(sorted({int(part) for part in self.top_k.split(",")}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """`predict`: the characters on single images."""
+
+    train_dir: str = _flag("folder of the run")
+    checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
+    top_k: int = _flag("characters to name for each image", 3)
+    images: tuple[str, ...] = _flag("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
+
+    def __post_init__(self) -> None:
+        _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")

@@ -1,0 +1,1 @@
+"""From GNT shards to batches of tensors."""

@@ -1,0 +1,119 @@
+"""Every path of a dataset and of a run, under its root. Pure strings: nothing here touches a file system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def join(root: str, *parts: str) -> str:
+    """Joins path parts with `/`, for plain paths and URLs alike."""
+    return "/".join([root.rstrip("/"), *parts])
+
+
+@dataclass(frozen=True)
+class SplitLayout:
+    """One split of a dataset.
+
+    ::
+
+        manifest.json                     what is live; published last
+        gen-00000/part-00000-of-00004.tfrecord
+        _quarantine/<source>.json         byte ranges that could not be read
+        _building-<token>/                a generation on its way; swept by the next run
+    """
+
+    root: str
+
+    @property
+    def manifest(self) -> str:
+        return join(self.root, "manifest.json")
+
+    @property
+    def quarantine_dir(self) -> str:
+        return join(self.root, "_quarantine")
+
+    def generation(self, number: int) -> str:
+        return join(self.root, generation_name(number))
+
+    def building(self, token: str) -> str:
+        return join(self.root, BUILDING_PREFIX + token)
+
+
+BUILDING_PREFIX = "_building-"
+GENERATION_PREFIX = "gen-"
+
+
+def generation_name(number: int) -> str:
+    return f"{GENERATION_PREFIX}{number:05d}"
+
+
+def shard_name(index: int, count: int) -> str:
+    return f"part-{index:05d}-of-{count:05d}.tfrecord"
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """A dataset (`--dataset_dir`): one charset, one lock, any number of splits."""
+
+    root: str
+
+    @property
+    def charset(self) -> str:
+        return join(self.root, "charset.json")
+
+    @property
+    def lock(self) -> str:
+        return join(self.root, "_lock")
+
+    def split(self, name: str) -> SplitLayout:
+        return SplitLayout(join(self.root, name))
+
+
+CHECKPOINT_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """A run (`--train_dir`)."""
+
+    root: str
+
+    @property
+    def config(self) -> str:
+        return join(self.root, "config.json")
+
+    @property
+    def report(self) -> str:
+        return join(self.root, "report.json")
+
+    @property
+    def lock(self) -> str:
+        return join(self.root, "_lock")
+
+    @property
+    def loss_png(self) -> str:
+        return join(self.root, "loss.png")
+
+    @property
+    def checkpoints_dir(self) -> str:
+        return join(self.root, "checkpoints")
+
+    def checkpoint(self, step: int) -> str:
+        return join(self.checkpoints_dir, f"{CHECKPOINT_PREFIX}{step:08d}")
+
+    def summaries(self, kind: str) -> str:
+        """`kind` is `train` or `validation`."""
+        return join(self.root, "summaries", kind)
+
+    @property
+    def evaluation_dir(self) -> str:
+        return join(self.root, "evaluation")
+
+    def evaluation(self, step: int, split_name: str) -> str:
+        return join(self.evaluation_dir, f"{CHECKPOINT_PREFIX}{step:08d}-{split_name}.json")
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step in a checkpoint folder's name; None for any other name."""
+    digits = name.removeprefix(CHECKPOINT_PREFIX)
+    return int(digits) if name.startswith(CHECKPOINT_PREFIX) and digits.isdigit() else None

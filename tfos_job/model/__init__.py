@@ -1,0 +1,1 @@
+"""Networks, the train step, checkpoints, evaluation and prediction."""
