@@ -1,0 +1,157 @@
+"""Exact counts of a network on a split: how many, how much loss, how often right among the first k.
+
+Counts are sums, so they add up over batches, shards and workers in any order; only the end divides. What is counted on
+a device travels as one float64 vector [num_examples, loss_sum, correct@k for each k], exact for any number of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tfos_job import storage
+from tfos_job.data.input_pipeline import data_errors, evaluation_dataset
+from tfos_job.errors import BadDataError
+from tfos_job.layout import RunLayout
+
+ModelCall = Callable[[tf.Tensor], tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sums over examples. `correct[k]` counts those whose label was among the k highest logits."""
+
+    num_examples: int
+    loss_sum: float
+    correct: dict[int, int]
+
+    @classmethod
+    def zero(cls, ks: Sequence[int]) -> Counts:
+        return cls(0, 0.0, dict.fromkeys(ks, 0))
+
+    @classmethod
+    def from_vector(cls, vector: np.ndarray, ks: Sequence[int]) -> Counts:
+        """From what `batch_counts` or `count_shard` returned for the same `ks`."""
+        num_examples, loss_sum, *correct = (float(x) for x in vector)
+        return cls(int(num_examples), loss_sum, {k: int(n) for k, n in zip(ks, correct, strict=True)})
+
+    def __add__(self, other: Counts) -> Counts:
+        correct = {k: n + other.correct[k] for k, n in self.correct.items()}
+        return Counts(self.num_examples + other.num_examples, self.loss_sum + other.loss_sum, correct)
+
+    def metrics(self) -> dict[str, int | float]:
+        """`num_examples`, `loss` (mean, nats) and `top_<k>` (fractions).
+
+        Raises:
+          BadDataError: nothing was counted.
+        """
+        if self.num_examples == 0:
+            raise BadDataError("there is no record to evaluate", next_step="Run `verify` on the split")
+        accuracies = {f"top_{k}": n / self.num_examples for k, n in self.correct.items()}
+        return {"num_examples": self.num_examples, "loss": self.loss_sum / self.num_examples, **accuracies}
+
+
+def batch_counts(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tf.Tensor:
+    """Counts one batch on the device that holds it.
+
+    Labels are looked for among the *indices* of the highest logits, of which there are never more than k: under equal
+    logits the lower class wins, so a network that says nothing is not right about everything (as `in_top_k` has it).
+
+    Args:
+      logits: float32 [B, C].
+      labels: int64 [B].
+      ks: each k ≥ 1; one beyond C counts every example as right.
+
+    Returns:
+      float64 [2 + len(ks)]: num_examples, loss_sum, correct@k for each k.
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    highest = tf.math.top_k(logits, k=min(max(ks), logits.shape[-1])).indices
+    hits = tf.cast(tf.cast(highest, tf.int64) == labels[:, tf.newaxis], tf.float64)
+    sums = [tf.cast(tf.size(labels), tf.float64), tf.reduce_sum(tf.cast(losses, tf.float64))]
+    return tf.stack(sums + [tf.reduce_sum(hits[:, :k]) for k in ks])
+
+
+def count_shard(
+    model_call: ModelCall, shard: tf.Tensor, *, batch_size: int, image_size: int, ks: Sequence[int]
+) -> tf.Tensor:
+    """Counts one shard, each record once. Graph only: call it inside a `tf.function`, on any machine.
+
+    Args:
+      model_call: images float32 [b, S, S, 1] to logits float32 [b, C], as in prediction.
+      shard: path of a TFRecord file, string [].
+      batch_size: images a step.
+      image_size: S, in pixels.
+      ks: of the top-k counts.
+
+    Returns:
+      The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
+    """
+    batches = iter(evaluation_dataset(tf.expand_dims(shard, 0), batch_size=batch_size, image_size=image_size))
+
+    # Spelled out, since a `for` over the dataset becomes Dataset.reduce, whose body tf.data would run on the CPU.
+    def add_next(_: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = batches.get_next_as_optional()
+
+        def add() -> tf.Tensor:
+            images, labels = batch.get_value()
+            return total + batch_counts(model_call(images), labels, ks)
+
+        there_is_one = batch.has_value()
+        return there_is_one, tf.cond(there_is_one, add, lambda: total)
+
+    zero = tf.zeros([2 + len(ks)], tf.float64)
+    return tf.while_loop(lambda more, _: more, add_next, [tf.constant(True), zero])[1]
+
+
+def evaluate_shards(
+    model: keras.Model,
+    shards: Iterable[str],
+    *,
+    num_records: int,
+    batch_size: int,
+    image_size: int,
+    ks: Sequence[int],
+) -> Counts:
+    """Counts shards in this process, with progress on a terminal.
+
+    Args:
+      model: takes images float32 [b, S, S, 1] and returns logits float32 [b, C].
+      shards: local TFRecord files; taken one by one, so they may be staged as they are asked for.
+      num_records: what `shards` hold together, for the progress bar alone.
+      batch_size: images a step.
+      image_size: S, in pixels.
+      ks: of the top-k counts.
+
+    Raises:
+      BadDataError: a damaged record; the error names its file.
+      MissingInputError: a shard is not there.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def count(shard: tf.Tensor) -> tf.Tensor:
+        return count_shard(
+            lambda images: model(images, training=False), shard, batch_size=batch_size, image_size=image_size, ks=ks
+        )
+
+    counts = Counts.zero(ks)
+    with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
+        for shard in shards:
+            with data_errors([shard]):
+                shard_counts = Counts.from_vector(count(tf.constant(shard)).numpy(), ks)
+            progress.update(shard_counts.num_examples)
+            counts += shard_counts
+    return counts
+
+
+def write_evaluation(run: RunLayout, step: int, split_name: str, metrics: Mapping[str, int | float]) -> str:
+    """Writes `evaluation/step-…-<split>.json`, replacing an earlier one of the same step; returns its path."""
+    storage.make_dirs(run.evaluation_dir)
+    path = run.evaluation(step, split_name)
+    storage.write_json(path, {"step": step, "split": split_name, **metrics})
+    return path

@@ -1,0 +1,63 @@
+"""Between a network's variables and the named arrays of a checkpoint.
+
+A checkpoint holds one flat mapping of names to arrays. A network's are `model/` + the variable's path; what training
+keeps beside them (`optimizer/…`, `global_step`) is not looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tfos_job.errors import SettingsError
+from tfos_job.model import checkpoints, zoo
+
+MODEL_PREFIX = "model/"
+
+
+def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """All variables of `model`, dropout's random states included, by checkpoint name."""
+    return {MODEL_PREFIX + variable.path: np.asarray(variable.numpy()) for variable in model.variables}
+
+
+def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: str = "") -> None:
+    """Sets all variables of `model` from `arrays`, or none.
+
+    Args:
+      model: the network, built.
+      arrays: by checkpoint name; names without the prefix `model/` are not looked at.
+      place: where `arrays` come from, for the error.
+
+    Raises:
+      SettingsError: a variable is missing, left over or of another shape.
+    """
+    targets = {MODEL_PREFIX + variable.path: variable for variable in model.variables}
+    stored = {name for name in arrays if name.startswith(MODEL_PREFIX)}
+    problems = [f"{name} is missing" for name in sorted(targets.keys() - stored)]
+    problems += [f"{name} is not in the network" for name in sorted(stored - targets.keys())]
+    problems += [
+        f"{name} has shape {arrays[name].shape}, the network's has {tuple(targets[name].shape)}"
+        for name in sorted(stored & targets.keys())
+        if arrays[name].shape != tuple(targets[name].shape)
+    ]
+    if problems:
+        raise SettingsError(
+            f"the variables do not fit network {model.name}: {'; '.join(problems)}",
+            place=place,
+            next_step="Use the --model_name, classes and --image_size that the checkpoint was made with",
+        )
+    for name, variable in targets.items():
+        variable.assign(arrays[name])
+
+
+def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
+    """Builds the network that a checkpoint was made with and gives it the checkpoint's weights.
+
+    Raises:
+      SettingsError: the network of that name is not the one of the checkpoint any more.
+    """
+    model = zoo.build(**info.model, seed=0)
+    assign_model(model, checkpoints.load(info), place=info.path)
+    return model
