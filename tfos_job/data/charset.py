@@ -1,0 +1,120 @@
+"""Which characters a classifier knows: class id ↔ character ↔ GNT tag, in a fixed order, with a digest."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job.data import gnt
+from tfos_job.errors import BadDataError, SettingsError
+
+LEVEL1_SIZE = 3755
+_LEVEL1_ROWS = range(16, 56)
+_COLUMNS = range(1, 95)
+
+
+@dataclass(frozen=True)
+class Charset:
+    """The characters in the order of their class ids.
+
+    Raises:
+      SettingsError: no characters, one of them twice, or one that no GNT tag can hold.
+    """
+
+    characters: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.characters, place="charset")
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    @functools.cached_property
+    def class_ids(self) -> Mapping[str, int]:
+        """Class id of each character."""
+        return {character: class_id for class_id, character in enumerate(self.characters)}
+
+    @functools.cached_property
+    def tags(self) -> tuple[bytes, ...]:
+        """The GNT tag of each class."""
+        return tuple(gnt.encode_tag(character) for character in self.characters)
+
+    @functools.cached_property
+    def class_ids_by_tag(self) -> Mapping[bytes, int]:
+        """Class id of each tag: what conversion looks up for each record."""
+        return {tag: class_id for class_id, tag in enumerate(self.tags)}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the characters in order, in UTF-8."""
+        return hashlib.sha256("".join(self.characters).encode("utf-8")).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        classes = [
+            {"id": class_id, "character": character, "tag": tag.hex()}
+            for class_id, (character, tag) in enumerate(zip(self.characters, self.tags, strict=True))
+        ]
+        return {"classes": classes, "digest": self.digest, "num_classes": len(self)}
+
+    @staticmethod
+    def from_json(value: Any, place: str = "charset.json") -> Charset:
+        """The inverse of `to_json`.
+
+        Raises:
+          BadDataError: not such a value, or one that was changed by hand: the digest does not fit.
+        """
+        try:
+            classes = sorted(value["classes"], key=lambda row: row["id"])
+            charset = Charset(tuple(row["character"] for row in classes))
+            expected = charset.to_json()
+            fits = classes == expected["classes"] and value["digest"] == expected["digest"]
+        except (KeyError, TypeError, ValueError, SettingsError) as error:
+            raise BadDataError(f"not a charset: {error}", place=place, next_step="Convert into a new folder") from error
+        if not fits:
+            raise BadDataError(
+                f"its classes do not fit its digest {str(value['digest'])[:12]}…", place=place,
+                next_step="It has been changed since it was written: restore it, or convert into a new folder",
+            )
+        return charset
+
+
+def level1(size: int = LEVEL1_SIZE) -> Charset:
+    """The first `size` of GB2312's level 1: 3,755 common characters in the order of pinyin, rows 16 to 55."""
+    cells = (bytes((0xA0 + row, 0xA0 + column)) for row in _LEVEL1_ROWS for column in _COLUMNS)
+    # Row 55 ends five cells early: 39 rows of 94, and one of 89.
+    return Charset(tuple(cell.decode("gb2312") for cell, _ in zip(cells, range(LEVEL1_SIZE), strict=False))[:size])
+
+
+def from_file(text: str, place: str = "charset file") -> Charset:
+    """The characters of a text in their order; whitespace, line ends and a byte order mark do not count.
+
+    Raises:
+      SettingsError: no characters, one of them twice, or one that no GNT tag can hold.
+    """
+    characters = tuple("".join(text.removeprefix("\ufeff").split()))
+    _check(characters, place)
+    return Charset(characters)
+
+
+def from_characters(characters: Iterable[str]) -> Charset:
+    """The distinct characters, sorted, so that the same data gives the same class ids."""
+    return Charset(tuple(sorted(set(characters))))
+
+
+def _check(characters: tuple[str, ...], place: str) -> None:
+    if not characters:
+        raise SettingsError("holds no characters", place=place, next_step="Write the characters into it, in UTF-8")
+    seen: set[str] = set()
+    for position, character in enumerate(characters, start=1):
+        if character in seen:
+            raise SettingsError(f"character {position}, {character!r}, is there twice", place=place,
+                                next_step="Remove one of them: each class has one character")
+        seen.add(character)
+        try:
+            gnt.encode_tag(character)
+        except ValueError as error:
+            raise SettingsError(f"character {position}: {error}", place=place,
+                                next_step="Remove it: no GNT file can hold it") from error

@@ -1,0 +1,307 @@
+"""CASIA's GNT files: records of `<I2sHH` = sample_size, tag, width, height, then width × height grey bytes, row by row.
+
+`sample_size` counts the header too (10 + width × height); the background is 255. A tag is a character's two bytes of
+GBK in text order, or one byte of ASCII and a zero. A file has no magic number, no length and no checksum, so
+the reader trusts a header only when its three numbers agree.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tfos_job.errors import BadDataError
+
+HEADER = struct.Struct("<I2sHH")
+MAX_SIDE = 4096
+"""Pixels. CASIA's largest glyphs are some 300 pixels high; what is larger than this is not a glyph."""
+BUFFER_BYTES = 1 << 20
+_CHAIN = 3
+_FOREIGN = {
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip file",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ\x00": "an xz file",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+}
+
+
+class Record(NamedTuple):
+    """One glyph. `offset` is the byte of its header in the file; `pixels` are `height` rows of `width` grey bytes."""
+
+    offset: int
+    tag: bytes
+    width: int
+    height: int
+    pixels: bytes
+
+
+class BadRange(NamedTuple):
+    """The bytes `start` to `end` (exclusive) of a source that could not be read. An empty file's range is empty."""
+
+    source: str
+    start: int
+    end: int
+    reason: str
+
+
+class Readable(Protocol):
+    """Any file object to read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    """Any file object to write to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+
+
+def decode_tag(tag: bytes) -> str | None:
+    """The character of a tag, or None where it has none.
+
+    GB18030's two-byte codes are GBK and the few that came to it later: a strict `gb2312` fails on real HWDB tags.
+    """
+    if tag[1] == 0:
+        return chr(tag[0]) if 0x21 <= tag[0] <= 0x7E else None
+    try:
+        text = tag.decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) == 1 else None
+
+
+def encode_tag(character: str) -> bytes:
+    """The inverse of `decode_tag`.
+
+    Raises:
+      ValueError: not one character, or one that GBK does not have.
+    """
+    try:
+        code = character.encode("gb18030")
+    except UnicodeEncodeError:
+        code = b""
+    tag = code + b"\0" if len(code) == 1 else code
+    if len(character) != 1 or len(tag) != 2 or decode_tag(tag) != character:
+        raise ValueError(f"{character!r} is not a character of GBK")
+    return tag
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(stream: Writable, tag: bytes, pixels: npt.NDArray[np.uint8]) -> None:
+    """Appends one record.
+
+    Args:
+      stream: where to.
+      tag: two bytes, see `encode_tag`.
+      pixels: [height, width] uint8, background 255.
+
+    Raises:
+      ValueError: not such pixels, or more than `MAX_SIDE` of them to a side.
+    """
+    if pixels.ndim != 2 or pixels.dtype != np.uint8 or not all(1 <= side <= MAX_SIDE for side in pixels.shape):
+        raise ValueError(f"pixels are {pixels.dtype}{list(pixels.shape)}, not uint8[1..{MAX_SIDE}, 1..{MAX_SIDE}]")
+    if len(tag) != 2:
+        raise ValueError(f"tag {tag!r} is not two bytes")
+    height, width = pixels.shape
+    stream.write(HEADER.pack(HEADER.size + width * height, tag, width, height) + pixels.tobytes())
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], None] | None = None) -> Iterator[Record]:
+    """Reads a GNT file from its beginning, holding no more than a few records of it and a buffer.
+
+    Args:
+      stream: anything with `read(n)`; short reads are fine.
+      source: the file's name, for messages.
+      on_bad: takes each byte range that cannot be read; reading goes on at the first offset from where three headers in
+        a row parse, or fewer that end with the file. None makes the first such range an error.
+
+    Yields:
+      The records in file order.
+
+    Raises:
+      BadDataError: unreadable bytes, and `on_bad` is None.
+    """
+    window = _Window(stream)
+    if not window.available(1):
+        _report(BadRange(source, 0, 0, "empty file: expected at least one record, found 0 bytes"), on_bad)
+        return
+    while window.available(1):
+        start = window.offset
+        fault = _fault(window)
+        if fault is None:
+            record, size = window.record()
+            hidden = None if on_bad is None else _hidden_record(window, size)
+            if hidden is None:
+                window.skip(size)
+                yield record
+                continue
+            fault = f"bitmap cut short: expected a record of {size} bytes, found another {hidden} bytes after its start"
+            window.skip(hidden)
+        elif on_bad is None:
+            pass
+        elif start == 0 and _foreign(window):
+            window.skip_all()  # An archive may hold readable records by accident: none of it is to be trusted.
+        else:
+            _skip_to_record(window)
+        _report(BadRange(source, start, window.offset, fault), on_bad)
+
+
+def _report(bad: BadRange, on_bad: Callable[[BadRange], None] | None) -> None:
+    if on_bad is None:
+        raise BadDataError(bad.reason, place=f"{bad.source}, byte {bad.start}",
+                           next_step="Repair or remove the file, or set such bytes aside with --on_bad_record "
+                                     "quarantine")
+    on_bad(bad)
+
+
+class _Window:
+    """The part of a stream that is in memory. Positions given to its methods count from `offset`."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._data = b""
+        self._at = 0
+        self.offset = 0
+
+    def available(self, size: int) -> int:
+        """Reads until `size` bytes are there. Returns how many are: fewer only at the end of the file."""
+        have = len(self._data) - self._at
+        if have >= size:
+            return have
+        parts = [self._data[self._at :]]
+        while have < size:
+            part = self._stream.read(max(size - have, BUFFER_BYTES))
+            if not part:
+                break
+            parts.append(part)
+            have += len(part)
+        self._data, self._at = b"".join(parts), 0
+        return have
+
+    def cut(self, start: int, end: int) -> bytes:
+        return self._data[self._at + start : self._at + end]
+
+    def header(self, start: int) -> tuple[int, bytes, int, int]:
+        size, tag, width, height = HEADER.unpack_from(self._data, self._at + start)
+        return size, tag, width, height
+
+    def record(self) -> tuple[Record, int]:
+        """The record at the window's beginning, known to be sound, and its size in bytes."""
+        size, tag, width, height = self.header(0)
+        return Record(self.offset, tag, width, height, self.cut(HEADER.size, size)), size
+
+    def skip(self, size: int) -> None:
+        self._at += size
+        self.offset += size
+
+    def skip_all(self) -> None:
+        while have := self.available(1):
+            self.skip(have)
+
+
+def _agrees(size: int, width: int, height: int) -> bool:
+    return 1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE and size == HEADER.size + width * height
+
+
+def _fault(window: _Window) -> str | None:
+    """What is wrong with the record at the window's beginning: expected and found. None for a sound one."""
+    have = window.available(HEADER.size)
+    if have < HEADER.size:
+        where = "truncated header" if window.offset == 0 else "trailing bytes"
+        return f"{where}: expected a header of {HEADER.size} bytes, found {have} to the end of the file"
+    size, tag, width, height = window.header(0)
+    if not _agrees(size, width, height):
+        if window.offset == 0 and (kind := _foreign(window)):
+            return f"not a GNT file: expected a record, found {kind}"
+        if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+            return f"impossible size: expected width and height of 1 to {MAX_SIDE}, found {width} × {height}"
+        return (f"sample_size disagrees with width × height: expected {HEADER.size + width * height} for "
+                f"{width} × {height}, found {size}")
+    have = window.available(size)
+    if have < size:
+        return f"truncated bitmap: expected {width * height} bytes, found {have - HEADER.size} to the end of the file"
+    if decode_tag(tag) is None:
+        return f"undecodable tag: expected a character of GBK or ASCII, found bytes {tag.hex(' ')}"
+    return None
+
+
+def _foreign(window: _Window) -> str | None:
+    """The kind of file that the window's first bytes belong to, if it is a well-known one."""
+    start = window.cut(0, 8)
+    return next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), None)
+
+
+# --- finding the next record -----------------------------------------------------------------------------------------
+
+
+def _hidden_record(window: _Window, size: int) -> int | None:
+    """Where another record begins within the first `size` bytes, if what follows them is not a record.
+
+    When bytes of a bitmap are lost, its own header stays sound: only the next record, which begins too early, tells.
+    """
+    have = window.available(size + HEADER.size)
+    if have == size:
+        return None
+    if have >= size + HEADER.size:
+        found_size, _, width, height = window.header(size)
+        if _agrees(found_size, width, height):
+            return None
+    return _first_chain(window, 1, size)
+
+
+def _skip_to_record(window: _Window) -> None:
+    """Moves the window to the next offset where a chain of records begins, or to the end of the file.
+
+    Linear in the bytes that are skipped: a block at a time is searched for headers that agree with themselves, and few
+    bytes do so by chance (one offset in four thousand million).
+    """
+    start = 1
+    while have := min(window.available(BUFFER_BYTES), BUFFER_BYTES):
+        found = _first_chain(window, start, have)
+        if found is not None:
+            window.skip(found)
+            return
+        # A header may lie across the end of this block: the next block begins with the last nine bytes of this one.
+        window.skip(have if have < BUFFER_BYTES else have - HEADER.size + 1)
+        start = 0
+
+
+def _first_chain(window: _Window, start: int, end: int) -> int | None:
+    """The first position in `start` to `end` (exclusive) where a chain of records begins."""
+    block = window.cut(start, end + HEADER.size - 1)
+    count = len(block) - HEADER.size + 1
+    if count < 1:
+        return None
+    # Views of the block as if a header began at each of its bytes.
+    sizes = np.ndarray((count,), "<u4", block, 0, (1,))
+    widths = np.ndarray((count,), "<u2", block, 6, (1,)).astype(np.uint32)
+    heights = np.ndarray((count,), "<u2", block, 8, (1,)).astype(np.uint32)
+    possible = (widths - 1 < MAX_SIDE) & (heights - 1 < MAX_SIDE) & (sizes == HEADER.size + widths * heights)
+    return next((at for at in (np.flatnonzero(possible) + start).tolist() if _is_chain(window, at)), None)
+
+
+def _is_chain(window: _Window, at: int) -> bool:
+    """Whether three headers in a row agree with themselves, or fewer that end with the file. Tags are not looked at."""
+    for index in range(_CHAIN):
+        have = window.available(at + HEADER.size)
+        if have < at + HEADER.size:
+            return index > 0 and have == at
+        size, _, width, height = window.header(at)
+        if not _agrees(size, width, height):
+            return False
+        at += size
+    return True

@@ -1,0 +1,174 @@
+"""What is live in a split, from which source files it was made, and what was left out and why. Published last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.data.charset import Charset
+from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.layout import DatasetLayout, SplitLayout, join
+
+FORMAT_VERSION = 1
+FILTER_REASON = "not in charset"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A GNT file. `name` is its path below `--gnt_dir`; `num_records` counts what was readable, filtered or not."""
+
+    name: str
+    size_bytes: int
+    mtime_s: float
+    sha256: str
+    num_records: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A TFRecord file, its records in the order of its sources. `file` is its path below the split's folder."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+    num_records: int
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One split of a dataset.
+
+    Attributes:
+      class_counts: records of each class, by class id; classes without records count too.
+      filtered: records whose character is not in the charset, by character.
+      quarantined: bytes that could not be read, by source name; the ranges are in `_quarantine`.
+      settings: what the split was made with, as far as it decides what is in it.
+    """
+
+    split_name: str
+    generation: int
+    image_format: str
+    charset_digest: str
+    shards: tuple[Shard, ...]
+    class_counts: tuple[int, ...]
+    filtered: Mapping[str, int]
+    quarantined: Mapping[str, int]
+    settings: Mapping[str, Any]
+    created: str
+    package_version: str
+
+    @property
+    def num_records(self) -> int:
+        return sum(shard.num_records for shard in self.shards)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_counts)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(source for shard in self.shards for source in shard.sources)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the charset's digest and the shards' digests in order: what a run pins itself to."""
+        text = "\n".join([self.charset_digest, *(shard.sha256 for shard in self.shards)])
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        value = dataclasses.asdict(self)
+        del value["class_counts"], value["filtered"], value["quarantined"]
+        return value | {
+            "format_version": FORMAT_VERSION,
+            "digest": self.digest,
+            "num_records": self.num_records,
+            "records_per_class": list(self.class_counts),
+            "filtered": {
+                "reason": FILTER_REASON,
+                "num_records": sum(self.filtered.values()),
+                "characters": dict(self.filtered),
+            },
+            "quarantined": {"size_bytes": sum(self.quarantined.values()), "files": dict(self.quarantined)},
+        }
+
+    @staticmethod
+    def from_json(value: Any, place: str = "manifest.json") -> Manifest:
+        """The inverse of `to_json`.
+
+        Raises:
+          BadDataError: not a manifest of this format, or one whose digest or counts do not fit.
+        """
+        try:
+            if value["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"format_version {value['format_version']}, expected {FORMAT_VERSION}")
+            manifest = Manifest(
+                shards=tuple(_shard(shard) for shard in value["shards"]),
+                class_counts=tuple(value["records_per_class"]),
+                filtered=dict(value["filtered"]["characters"]),
+                quarantined=dict(value["quarantined"]["files"]),
+                **{name: value[name] for name in _PLAIN_FIELDS},
+            )
+            for name in ("digest", "num_records"):
+                if value[name] != getattr(manifest, name):
+                    raise ValueError(f"{name} is {value[name]}, its shards give {getattr(manifest, name)}")
+            if sum(manifest.class_counts) != manifest.num_records:
+                raise ValueError(f"classes have {sum(manifest.class_counts)} records, shards {manifest.num_records}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            fact = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise BadDataError(f"not a manifest: {fact}", place=place,
+                               next_step="Convert the split again with --overwrite") from error
+        return manifest
+
+
+_PLAIN_FIELDS = ("split_name", "generation", "image_format", "charset_digest", "settings", "created", "package_version")
+
+
+def _shard(value: dict[str, Any]) -> Shard:
+    return Shard(**value | {"sources": tuple(Source(**source) for source in value["sources"])})
+
+
+def load(split: SplitLayout) -> Manifest:
+    """Reads the manifest of a split.
+
+    Raises:
+      MissingInputError: the split has none.
+      BadDataError: it is damaged.
+    """
+    try:
+        value = storage.read_json(split.manifest)
+    except MissingInputError as error:
+        raise MissingInputError("no such split: it has no manifest", place=split.manifest,
+                                next_step="Make it with `tfos-job convert`, or check --dataset_dir and the split's "
+                                          "name") from error
+    except ValueError as error:
+        raise BadDataError(f"not JSON: {error}", place=split.manifest,
+                           next_step="Convert the split again with --overwrite") from error
+    return Manifest.from_json(value, place=split.manifest)
+
+
+def load_charset(dataset: DatasetLayout) -> Charset:
+    """Reads the charset of a dataset.
+
+    Raises:
+      MissingInputError: the dataset has none.
+      BadDataError: it is damaged.
+    """
+    try:
+        value = storage.read_json(dataset.charset)
+    except MissingInputError as error:
+        raise MissingInputError("no such dataset: it has no charset", place=dataset.charset,
+                                next_step="Make it with `tfos-job convert`, or check --dataset_dir") from error
+    except ValueError as error:
+        raise BadDataError(f"not JSON: {error}", place=dataset.charset,
+                           next_step="Restore it, or convert into a new folder") from error
+    return Charset.from_json(value, place=dataset.charset)
+
+
+def shard_paths(split: SplitLayout, manifest: Manifest) -> list[str]:
+    """The paths of the live shards, in the manifest's order."""
+    return [join(split.root, shard.file) for shard in manifest.shards]
