@@ -1,7 +1,7 @@
 """The registry of networks: one name, one module. Imports a network, and with it TensorFlow, only to build it.
 
-A network's module has one function, `build(*, num_classes, image_size, keep_prob, seed) -> keras.Model`. The model takes
-images float32 [B, S, S, 1] in [0, 1] and returns logits float32 [B, num_classes]. Variable paths are part of the
+A network's module has one function, `build(*, num_classes, image_size, keep_prob, seed) -> keras.Model`. The model
+takes images float32 [B, S, S, 1] in [0, 1] and returns logits float32 [B, num_classes]. Variable paths are part of the
 checkpoint format: name every layer.
 """
 

@@ -1,0 +1,86 @@
+"""`evaluate`: exact counts of a checkpoint on a split, in the driver's own process."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.config import EvaluateConfig
+from tfos_job.data import manifest
+from tfos_job.errors import BadDataError, DivergedError, SettingsError
+from tfos_job.layout import DatasetLayout, RunLayout, join
+from tfos_job.model import checkpoints
+from tfos_job.model.evaluate import evaluate_shards, write_evaluation
+from tfos_job.model.variables import restore_model
+
+_log = logging.getLogger(__name__)
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Counts each record of the split exactly once and records it in the run's `evaluation` folder.
+
+    Returns:
+      `num_examples`, `loss` and `top_<k>`, with `step`, `split` and `checkpoint`.
+
+    Raises:
+      MissingInputError: no checkpoint or no split.
+      SettingsError: the split's classes are not those the checkpoint was trained on.
+      BadDataError: a damaged checkpoint or record, or not as many records as the manifest says.
+      DivergedError: the loss is not finite.
+    """
+    run = RunLayout(config.train_dir)
+    split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
+    info = checkpoints.resolve(run, config.checkpoint)
+    contents = manifest.load(split)
+    _require_same_charset(info, contents, split.root)
+    counts = evaluate_shards(
+        restore_model(info),
+        _staged(manifest.shard_paths(split, contents)),
+        num_records=contents.num_records,
+        batch_size=config.batch_size,
+        image_size=info.model["image_size"],
+        ks=config.ks,
+    )
+    if counts.num_examples != contents.num_records:
+        raise BadDataError(
+            f"holds {counts.num_examples} records, its manifest says {contents.num_records}",
+            place=split.root,
+            next_step="Run `verify` on the split",
+        )
+    metrics = counts.metrics()
+    if not math.isfinite(metrics["loss"]):
+        raise DivergedError(f"the loss on {split.root} is {metrics['loss']}", place=info.path,
+                            next_step="Evaluate an earlier checkpoint")
+    if storage.absolute(info.path) == storage.absolute(run.checkpoint(info.step)):
+        write_evaluation(run, info.step, config.dataset_split_name, metrics)
+    else:
+        _log.info("not recorded in %s: the checkpoint is not one of this run", run.evaluation_dir)
+    return {**metrics, "step": info.step, "split": config.dataset_split_name, "checkpoint": info.path}
+
+
+def _require_same_charset(info: checkpoints.CheckpointInfo, contents: manifest.Manifest, place: str) -> None:
+    if contents.charset_digest != info.charset_digest:
+        raise SettingsError(
+            f"charset {contents.charset_digest[:12]} is not the one of {info.path}, {info.charset_digest[:12]}",
+            place=place,
+            next_step="Evaluate on a dataset converted with the charset that the run was trained on",
+        )
+
+
+def _staged(paths: Iterable[str]) -> Iterator[str]:
+    """Local files for `paths`, one at a time: TensorFlow reads no HDFS. Remote ones are copied, then removed."""
+    for path in paths:
+        local = storage.local_path(path)
+        if local is not None:
+            yield local
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            copy = join(folder, path.rpartition("/")[2])
+            with storage.open_read(path) as source, open(copy, "wb") as target:
+                shutil.copyfileobj(source, target)
+            yield copy
