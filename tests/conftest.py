@@ -107,7 +107,7 @@ def _describe(process: psutil.Process) -> str:
 
 
 def _end_spark_gateway() -> None:
-    """A SparkContext in the test process keeps its JVM until that process ends; end it here to see what else is left."""
+    """A SparkContext in the test process keeps its JVM until the process ends; end it, to see what else is left."""
     if "pyspark.core.context" not in sys.modules and "pyspark.context" not in sys.modules:
         return
     from pyspark import SparkContext

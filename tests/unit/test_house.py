@@ -1,0 +1,108 @@
+"""What holds for the repository as a whole, and would otherwise be remembered by nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import re
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+
+import tfos_job
+from tfos_job import config, errors
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+README = (ROOT / "README.md").read_text("utf-8")
+
+PYTEST_MARKS = {"parametrize", "skip", "skipif", "xfail", "usefixtures", "filterwarnings", "timeout"}
+# The flags that belong to every command, beside those of its configuration.
+COMMON_FLAGS = {"master", "debug", "help"}
+CONFIGS = {
+    "synth": config.SynthConfig,
+    "convert": config.ConvertConfig,
+    "train": config.TrainConfig,
+    "evaluate": config.EvaluateConfig,
+    "predict": config.PredictConfig,
+}
+
+
+def package_modules() -> set[str]:
+    paths = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "tfos_job").rglob("*.py"))
+    return {".".join(path.parts) for path in paths if path.name != "__init__"}
+
+
+def test_no_file_of_spark_hides_a_module() -> None:
+    # spark-submit puts the file's folder first on sys.path: spark/tensorflow.py would be `import tensorflow`.
+    taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) | {"tfos_job"}
+    taken |= {name.rpartition(".")[2] for name in package_modules()}
+    assert taken.isdisjoint(path.stem for path in (ROOT / "spark").glob("*.py"))
+
+
+def test_every_mark_is_declared() -> None:
+    declared = {line.partition(":")[0] for line in PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+    used = {
+        mark
+        for path in (ROOT / "tests").rglob("*.py")
+        for mark in re.findall(r"pytest\.mark\.(\w+)", path.read_text("utf-8"))
+    }
+    assert used <= declared | PYTEST_MARKS
+
+
+def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", arguments.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    assert arguments["version"] == tfos_job.__version__
+    assert arguments["name"] == "tfos_job"
+
+
+def subclasses(kind: type[errors.JobError]) -> set[type[errors.JobError]]:
+    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__() if child.__module__ == errors.__name__))
+
+
+def test_readme_documents_the_exit_codes() -> None:
+    rows = re.findall(r"^\| *([\d, ]+?) *\|.*?\| *([^|]*?) *\|$", README, re.MULTILINE)
+    documented = {int(code): retry for codes, retry in rows for code in codes.split(",")}
+    raised = {kind.exit_code: kind for kind in subclasses(errors.JobError)}
+    # 0, argparse's own, and SIGTERM's beside SIGINT's are no class of their own.
+    assert set(documented) == set(raised) | {0, 2, 143}
+    for code, kind in raised.items():
+        if kind is not errors.InterruptedJobError:
+            assert (documented[code] == "yes") == kind.retryable, f"{code} {kind.__name__}"
+
+
+@pytest.mark.parametrize("path", ["README.md", "scripts/quickstart.sh"])
+def test_documented_commands_use_flags_that_exist(path: str) -> None:
+    text = (ROOT / path).read_text("utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^\s*(?:run )?tfos-job (\w+)(.*)$", text, re.MULTILINE)
+    assert commands
+    for name, rest in commands:
+        fields = {field.name for field in dataclasses.fields(CONFIGS[name])}
+        assert set(re.findall(r"--(\w+)", rest)) <= fields | COMMON_FLAGS, name
+
+
+def test_readme_lists_every_flag() -> None:
+    flags = set(re.findall(r"--(\w+)", README))
+    for name, kind in CONFIGS.items():
+        missing = {field.name for field in dataclasses.fields(kind) if "nargs" not in field.metadata} - flags
+        assert not missing, name
+
+
+def test_every_module_has_a_layer() -> None:
+    [layers] = [c["layers"] for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["id"] == "layers"]
+    placed = set(re.findall(r"[\w.]+", " ".join(layers)))
+    assert package_modules() <= placed
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)
+def test_scripts_are_strict_and_executable(path: Path) -> None:
+    assert os.access(path, os.X_OK)
+    assert "\nset -euo pipefail\n" in path.read_text("utf-8")
