@@ -22,6 +22,7 @@ _INTERLEAVE_CYCLE = 16
 _INTERLEAVE_BLOCK = 8
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
+_WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -84,7 +85,7 @@ def training_dataset(
 
     Args:
       shards: the worker's TFRecord files, string [n].
-      num_records: records in `shards`, int64 []; the stream fails with `FailedPreconditionError` where they disagree.
+      num_records: records in `shards`, int64 []; the stream fails where they hold more or fewer (see `data_errors`).
       batch_size: B.
       image_size: S, in pixels.
       seed: of order and augmentation; give each worker its own.
@@ -166,7 +167,8 @@ def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
       shards: the files being read, where this process can read them.
 
     Raises:
-      BadDataError: a record whose CRC is wrong, that is cut off, or that cannot be decoded.
+      BadDataError: a record whose CRC is wrong, that is cut off, or that cannot be decoded; more or fewer records
+        than `num_records`.
       MissingInputError: a shard is not there.
     """
     try:
@@ -175,7 +177,7 @@ def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
         raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
         damage = _find_damage(shards)
-        if damage is None and not isinstance(error, tf.errors.DataLossError):
+        if damage is None and not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
             raise  # The records are fine: this is somebody else's mistake.
         place, fact = damage or (", ".join(shards), _first_line(error))
         raise BadDataError(fact, place=place, next_step="Run `verify` on the split and convert it again") from error
