@@ -41,6 +41,18 @@ class Entry:
     is_dir: bool
 
 
+class Readable(Protocol):
+    """Any file object to read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Writable(Protocol):
+    """Any file object to write to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +212,17 @@ def remove(path: str) -> None:
     """Removes a file or a whole folder; nothing there is fine."""
     with _job_errors(path, "remove"), contextlib.suppress(FileNotFoundError):
         _backend(path).remove(path)
+
+
+def discard_dir(path: str) -> None:
+    """Removes a folder that a task nobody could stop may still be writing to; nothing there is fine.
+
+    It is renamed first: the task's paths lead nowhere from then on, and nothing is added while it is being removed.
+    """
+    aside = _aside(path)
+    with _job_errors(path, "remove"), contextlib.suppress(FileNotFoundError):
+        _backend(path).move_dir(path, aside)
+    remove(aside)
 
 
 def rename(source: str, target: str) -> None:

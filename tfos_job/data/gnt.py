@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tfos_job.errors import BadDataError
+from tfos_job.storage import Readable, Writable
 
 HEADER = struct.Struct("<I2sHH")
 MAX_SIDE = 4096
@@ -48,18 +49,6 @@ class BadRange(NamedTuple):
     start: int
     end: int
     reason: str
-
-
-class Readable(Protocol):
-    """Any file object to read from."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
-class Writable(Protocol):
-    """Any file object to write to."""
-
-    def write(self, data: bytes, /) -> object: ...
 
 
 # --- tags ------------------------------------------------------------------------------------------------------------

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import storage
 from tfos_job.data.charset import Charset
+from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.layout import DatasetLayout, SplitLayout, join
+from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, SplitLayout, join
 
 FORMAT_VERSION = 1
 FILTER_REASON = "not in charset"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +176,68 @@ def load_charset(dataset: DatasetLayout) -> Charset:
 def shard_paths(split: SplitLayout, manifest: Manifest) -> list[str]:
     """The paths of the live shards, in the manifest's order."""
     return [join(split.root, shard.file) for shard in manifest.shards]
+
+
+def damage(split: SplitLayout, manifest: Manifest) -> list[str]:
+    """Shards that are not there, or not of their size, in words. Checksums are for `verify`, which reads them all."""
+    folders = {path.rpartition("/")[0] for path in shard_paths(split, manifest)}
+    sizes = {entry.path: entry.size_bytes for folder in folders for entry in _list(folder)}
+    found = {shard.file: sizes.get(join(split.root, shard.file)) for shard in manifest.shards}
+    return [
+        f"{shard.file} is missing" if found[shard.file] is None
+        else f"{shard.file} has {found[shard.file]} bytes, not {shard.size_bytes}"
+        for shard in manifest.shards
+        if found[shard.file] != shard.size_bytes
+    ]
+
+
+# --- publishing ------------------------------------------------------------------------------------------------------
+
+
+def next_generation(split: SplitLayout, live: Manifest | None) -> int:
+    """A number that no generation has or, as far as the live manifest tells, had."""
+    names = [entry.name for entry in _list(split.root) if entry.name.startswith(GENERATION_PREFIX)]
+    numbers = [int(digits) for name in names if (digits := name.removeprefix(GENERATION_PREFIX)).isdigit()]
+    return max([*numbers, live.generation if live else -1], default=-1) + 1
+
+
+def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_ranges: Sequence[BadRange]) -> None:
+    """Makes a generation live: the quarantine files, one rename of the folder it was built in, the manifest last."""
+    for name, size_bytes in manifest.quarantined.items():
+        path = _quarantine_file(split, name)
+        storage.make_dirs(path.rpartition("/")[0])
+        ranges = [
+            {"start": bad.start, "end": bad.end, "reason": bad.reason} for bad in bad_ranges if bad.source == name
+        ]
+        storage.write_json(path, {"source": name, "generation": manifest.generation, "size_bytes": size_bytes,
+                                  "ranges": ranges})
+    storage.publish_dir(building_dir, split.generation(manifest.generation))
+    storage.write_json(split.manifest, manifest.to_json())
+
+
+def sweep(split: SplitLayout, live: Manifest | None) -> None:
+    """Removes what is not live: what killed runs left, and the generation before `live`. Only under the dataset's lock.
+
+    Args:
+      split: whose folder to sweep.
+      live: its manifest; None where nothing of it is live.
+    """
+    live_folders = {shard.file.partition("/")[0] for shard in live.shards} if live else set()
+    live_quarantine = {_quarantine_file(split, name) for name in live.quarantined} if live else set()
+    for entry in _list(split.root):
+        unfinished = entry.name.startswith(BUILDING_PREFIX) or entry.name.endswith(".tmp")
+        if unfinished or (entry.name.startswith(GENERATION_PREFIX) and entry.name not in live_folders):
+            _log.info("removing what is not live: %s", entry.path)
+            (storage.discard_dir if entry.is_dir else storage.remove)(entry.path)
+    if storage.is_dir(split.quarantine_dir):
+        for entry in storage.find(split.quarantine_dir, ".json"):
+            if entry.path not in live_quarantine:
+                storage.remove(entry.path)
+
+
+def _quarantine_file(split: SplitLayout, source_name: str) -> str:
+    return join(split.quarantine_dir, f"{source_name}.json")
+
+
+def _list(folder: str) -> list[storage.Entry]:
+    return storage.list_dir(folder) if storage.is_dir(folder) else []

@@ -1,0 +1,228 @@
+"""TFRecord files of `tf.train.Example`, without TensorFlow: executors of the conversion have none.
+
+A TFRecord is `length (uint64) · masked CRC-32C of length · data · masked CRC-32C of data`, all little-endian
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). Of protocol buffers, `Example` needs
+varints and nested byte strings (https://protobuf.dev/programming-guides/encoding/). Keys are written in sorted order,
+so the same glyph always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+
+import google_crc32c
+
+from tfos_job.errors import BadDataError
+from tfos_job.storage import Readable, Writable
+
+IMAGE_FORMATS = ("raw", "png")
+MAX_RECORD_BYTES = 1 << 30
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER = struct.Struct("<QI")
+_VARINT, _BYTES = 0, 2  # wire types
+_NEXT_STEP = "The file is damaged: convert the split again with --overwrite"
+
+
+# --- TFRecord --------------------------------------------------------------------------------------------------------
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C, rotated and shifted, since the CRC of bytes that hold their own CRC is a weak one."""
+    crc = google_crc32c.value(data)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def write_record(stream: Writable, data: bytes) -> None:
+    """Appends one record."""
+    length = _LENGTH.pack(len(data))
+    stream.write(b"".join((length, _CRC.pack(masked_crc(length)), data, _CRC.pack(masked_crc(data)))))
+
+
+def read_records(stream: Readable, source: str) -> Iterator[tuple[int, bytes]]:
+    """Reads a TFRecord file from its beginning, checking both checksums of each record.
+
+    Yields:
+      The byte offset of each record, and its data.
+
+    Raises:
+      BadDataError: a checksum does not fit, or the file ends within a record.
+    """
+    offset = 0
+    while header := _read_exactly(stream, _HEADER.size):
+        if len(header) < _HEADER.size:
+            raise _bad(source, offset, f"truncated: expected a header of {_HEADER.size} bytes, found {len(header)}")
+        length, length_crc = _HEADER.unpack(header)
+        _check_crc(source, offset, "length", header[: _LENGTH.size], length_crc)
+        if length > MAX_RECORD_BYTES:
+            raise _bad(source, offset, f"expected a record of at most {MAX_RECORD_BYTES} bytes, found {length}")
+        body = _read_exactly(stream, length + _CRC.size)
+        if len(body) < length + _CRC.size:
+            raise _bad(source, offset, f"truncated: expected {length + _CRC.size} bytes, found {len(body)}")
+        data = body[:length]
+        _check_crc(source, offset, "data", data, _CRC.unpack_from(body, length)[0])
+        yield offset, data
+        offset += _HEADER.size + len(body)
+
+
+def _read_exactly(stream: Readable, size: int) -> bytes:
+    """`size` bytes, or what is left of the file."""
+    data = stream.read(size)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    missing = size - len(data)
+    while missing and (data := stream.read(missing)):
+        parts.append(data)
+        missing -= len(data)
+    return b"".join(parts)
+
+
+def _check_crc(source: str, offset: int, what: str, data: bytes, expected: int) -> None:
+    found = masked_crc(data)
+    if found != expected:
+        raise _bad(source, offset, f"checksum of {what} does not fit: expected {expected:08x}, found {found:08x}")
+
+
+def _bad(source: str, offset: int, fact: str) -> BadDataError:
+    return BadDataError(fact, place=f"{source}, byte {offset}", next_step=_NEXT_STEP)
+
+
+# --- tf.train.Example: writing ---------------------------------------------------------------------------------------
+
+
+def encode_example(features: Mapping[str, bytes | int]) -> bytes:
+    """A serialized `tf.train.Example` with one value a feature: bytes or int64."""
+    return _field(1, b"".join(_entry(key, features[key]) for key in sorted(features)))
+
+
+class GlyphEncoder:
+    """Glyphs of one source file as Examples; what is the same for a class or a file is built once.
+
+    Args:
+      characters: the character of each class id.
+      image_format: `raw` (height × width grey bytes) or `png`.
+      source: the file's name.
+    """
+
+    def __init__(self, characters: tuple[str, ...], image_format: str, source: str) -> None:
+        self._characters = characters
+        self._class_parts: dict[int, bytes] = {}
+        self._format_part = _entry("image/format", image_format.encode("ascii"))
+        self._source_part = _entry("source/file", source.encode("utf-8"))
+
+    def encode(self, class_id: int, encoded: bytes, height: int, width: int, offset: int) -> bytes:
+        """One Example.
+
+        Args:
+          class_id: the label.
+          encoded: the image in the encoder's format.
+          height: of the image, in pixels.
+          width: of the image, in pixels.
+          offset: byte of the record's header in the source file.
+        """
+        class_part = self._class_parts.get(class_id)
+        if class_part is None:
+            text = self._characters[class_id].encode("utf-8")
+            class_part = _entry("image/class/label", class_id) + _entry("image/class/text", text)
+            self._class_parts[class_id] = class_part
+        parts = (  # in the order of the keys
+            class_part,
+            _entry("image/encoded", encoded),
+            self._format_part,
+            _entry("image/height", height),
+            _entry("image/width", width),
+            self._source_part,
+            _entry("source/offset", offset),
+        )
+        return _field(1, b"".join(parts))
+
+
+def _entry(key: str, value: bytes | int) -> bytes:
+    """One entry of the map `Features.feature`: key 1, value 2, which is a list of bytes (1) or of packed int64 (3)."""
+    list_number, payload = (3, _varint(value)) if isinstance(value, int) else (1, value)
+    return _field(1, _field(1, key.encode("utf-8")) + _field(2, _field(list_number, _field(1, payload))))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return b"".join((_varint(number << 3 | _BYTES), _varint(len(payload)), payload))
+
+
+def _varint(value: int) -> bytes:
+    value &= 0xFFFFFFFFFFFFFFFF  # int64 in two's complement
+    if value < 0x80:
+        return bytes((value,))
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+# --- tf.train.Example: reading ---------------------------------------------------------------------------------------
+
+
+def decode_example(data: bytes) -> dict[str, bytes | int]:
+    """The inverse of `encode_example`.
+
+    Raises:
+      ValueError: not an Example, or one with another number of values a feature than one, or with floats.
+    """
+    features: dict[str, bytes | int] = {}
+    for _, message in _fields(data, {1}):
+        for _, entry in _fields(message, {1}):
+            parts = dict(_fields(entry, {1, 2}))
+            if set(parts) != {1, 2}:
+                raise ValueError("a feature has no name or no value")
+            features[parts[1].decode("utf-8")] = _decode_feature(parts[2])
+    return features
+
+
+def _decode_feature(feature: bytes) -> bytes | int:
+    (number, value_list), *more = _fields(feature, {1, 3}) or [(0, b"")]
+    if number == 1 and not more:
+        values = [value for _, value in _fields(value_list, {1})]
+        if len(values) == 1:
+            return values[0]
+    elif number == 3 and not more:
+        packed = b"".join(value for _, value in _fields(value_list, {1}))
+        value, end = _read_varint(packed, 0)
+        if end == len(packed):
+            return value - (1 << 64) if value >> 63 else value
+    raise ValueError("a feature has not exactly one value")
+
+
+def _fields(message: bytes, known: set[int]) -> list[tuple[int, bytes]]:
+    """The numbers and payloads of a message's fields. A bare varint comes back as its bytes, like a packed one."""
+    found = []
+    at = 0
+    while at < len(message):
+        key, at = _read_varint(message, at)
+        number, wire_type = key >> 3, key & 7
+        if number not in known or wire_type not in (_VARINT, _BYTES):
+            raise ValueError(f"unexpected field {number} of wire type {wire_type}")
+        if wire_type == _VARINT:
+            start = at
+            _, at = _read_varint(message, at)
+        else:
+            size, start = _read_varint(message, at)
+            at = start + size
+        if at > len(message):
+            raise ValueError("a field is longer than its message")
+        found.append((number, message[start:at]))
+    return found
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint and the position behind it."""
+    value = shift = 0
+    while at < len(data) and shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFFFFFFFFFFFFFF, at
+        shift += 7
+    raise ValueError("a number does not end")
