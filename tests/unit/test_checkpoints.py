@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfos_job import storage
+from tfos_job.errors import BadDataError, DivergedError, MissingInputError
+from tfos_job.layout import RunLayout
+from tfos_job.model import checkpoints
+
+META = {
+    "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "keep_prob": 1.0},
+    "characters": "一丁",
+    "charset_digest": "c" * 64,
+    "dataset_digest": "d" * 64,
+    "input_position": {"0": 12},
+    "metrics": {"loss": 1.5},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunLayout:
+    return RunLayout(str(tmp_path / "run"))
+
+
+def arrays(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    return {
+        "model/fc1/kernel": rng.normal(size=(3, 4)).astype(np.float32),
+        "model/dropout1_random/seed_generator_state": np.array([step, 7], np.uint32),
+        "empty": np.zeros((0, 3), np.float32),
+        "global_step": np.asarray(step, np.int64),
+    }
+
+
+def publish(run: RunLayout, *steps: int) -> None:
+    for step in steps:
+        checkpoints.publish(run, step, arrays(step), META)
+
+
+def step_names(run: RunLayout) -> list[str]:
+    return sorted(path.name for path in Path(run.checkpoints_dir).iterdir())
+
+
+def record_evaluation(run: RunLayout, step: int, split_name: str, top_1: float) -> None:
+    storage.make_dirs(run.evaluation_dir)
+    storage.write_json(run.evaluation(step, split_name), {"top_1": top_1})
+
+
+def rewrite_with_nan(folder: Path) -> None:
+    """A checkpoint whose digests are all right, around a number that is not one."""
+    path, document_path = folder / checkpoints.VARIABLES_FILE, folder / checkpoints.DOCUMENT_FILE
+    values = arrays(3)
+    values["model/fc1/kernel"][1, 2] = np.nan
+    np.savez(path, allow_pickle=False, **values)
+    document = json.loads(document_path.read_text("utf-8"))
+    data = path.read_bytes()
+    document["files"] = {path.name: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    document["document_sha256"] = checkpoints._document_digest(document)
+    document_path.write_text(json.dumps(document), "utf-8")
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+TEARS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no variables": (lambda folder: (folder / "variables.npz").unlink(), "variables.npz is missing"),
+    "cut off": (lambda folder: (folder / "variables.npz").write_bytes(b"PK"), "variables.npz has 2 bytes, expected"),
+    "flipped byte": (lambda folder: flip_byte(folder / "variables.npz"), "does not have the SHA-256"),
+    "no document": (lambda folder: (folder / "checkpoint.json").unlink(), "checkpoint.json is missing"),
+    "cut document": (lambda folder: (folder / "checkpoint.json").write_text('{"step": 3'), "is not JSON"),
+    "edited document": (
+        lambda folder: (folder / "checkpoint.json").write_text(
+            (folder / "checkpoint.json").read_text("utf-8").replace('"step": 3', '"step": 4'), "utf-8"
+        ),
+        "does not have its own digest",
+    ),
+    "NaN": (rewrite_with_nan, "model/fc1/kernel is not finite"),
+}
+
+
+def test_what_is_published_comes_back_bit_for_bit(run: RunLayout) -> None:
+    path = checkpoints.publish(run, 3, arrays(3), META)
+    info = checkpoints.resolve(run, "last")
+    assert (info.path, info.step, info.characters, info.model) == (path, 3, "一丁", META["model"])
+    loaded = checkpoints.load(info)
+    assert loaded.keys() == arrays(3).keys()
+    for name, array in arrays(3).items():
+        np.testing.assert_array_equal(loaded[name], array, strict=True)
+    with np.load(Path(path) / "variables.npz", allow_pickle=False) as archive:  # as anybody else would read it
+        np.testing.assert_array_equal(archive["model/fc1/kernel"], arrays(3)["model/fc1/kernel"])
+    assert step_names(run) == ["step-00000003"]
+
+
+def test_the_same_variables_give_the_same_bytes(run: RunLayout) -> None:
+    first = Path(checkpoints.publish(run, 3, arrays(3), META))
+    second = Path(checkpoints.publish(RunLayout(run.root + "-again"), 3, arrays(3), META))
+    assert (first / "variables.npz").read_bytes() == (second / "variables.npz").read_bytes()
+
+
+def test_variables_that_are_not_finite_are_not_published(run: RunLayout) -> None:
+    broken = arrays(3) | {"optimizer/m": np.array([0, np.inf], np.float32)}
+    with pytest.raises(DivergedError, match="optimizer/m is not finite at step 3"):
+        checkpoints.publish(run, 3, broken, META)
+    assert not Path(run.checkpoints_dir).exists()
+
+
+def test_a_step_that_is_there_is_left_as_it_is_and_a_torn_one_makes_way(run: RunLayout) -> None:
+    folder = Path(checkpoints.publish(run, 3, arrays(3), META))
+    before = (folder / "checkpoint.json").stat().st_ino
+    publish(run, 3)
+    assert (folder / "checkpoint.json").stat().st_ino == before
+    flip_byte(folder / "variables.npz")
+    publish(run, 3)
+    checkpoints.verify(str(folder))
+
+
+@pytest.mark.parametrize("tear", TEARS)
+def test_a_torn_checkpoint_is_named_and_never_chosen(
+    run: RunLayout, tear: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(run, 1, 3)
+    damage, fact = TEARS[tear]
+    damage(Path(run.checkpoint(3)))
+    with pytest.raises(BadDataError, match=fact) as caught:
+        checkpoints.verify(run.checkpoint(3))
+    assert run.checkpoint(3) in str(caught.value)
+    found = checkpoints.latest(run)
+    assert found is not None
+    assert found.step == 1
+    assert run.checkpoint(3) in caplog.text
+    with pytest.raises(BadDataError, match=fact):
+        checkpoints.resolve(run, run.checkpoint(3))
+
+
+def test_best_is_by_validation_top_1_and_the_later_of_equals(run: RunLayout) -> None:
+    publish(run, 1, 2, 3, 4)
+    storage.write_json(run.config, {"validation_split_name": "val"})
+    with pytest.raises(MissingInputError, match=r"no checkpoint that .* step-00000004, step-00000003"):
+        checkpoints.resolve(run, "best")
+    for step, top_1 in ((1, 0.5), (2, 0.7), (3, 0.7), (4, 0.6), (9, 0.9)):
+        record_evaluation(run, step, "val", top_1)
+    record_evaluation(run, 4, "test", 1.0)  # another split has no say
+    assert checkpoints.resolve(run, "best").step == 3
+    flip_byte(Path(run.checkpoint(3)) / "variables.npz")
+    assert checkpoints.resolve(run, "best").step == 2
+
+
+def test_what_is_asked_for_and_not_there_is_said_with_what_is(run: RunLayout) -> None:
+    assert checkpoints.latest(run) is None
+    with pytest.raises(MissingInputError, match="there is nothing"):
+        checkpoints.resolve(run, "last")
+    with pytest.raises(MissingInputError, match="elsewhere"):
+        checkpoints.resolve(run, "/elsewhere/step-00000001")
+
+
+def test_retain_keeps_the_newest_two_that_verify_and_the_best(run: RunLayout) -> None:
+    publish(run, 1, 2, 3, 4, 5, 12)
+    storage.write_json(run.config, {"validation_split_name": "val"})
+    record_evaluation(run, 2, "val", 0.9)
+    record_evaluation(run, 4, "val", 0.8)
+    flip_byte(Path(run.checkpoint(5)) / "variables.npz")
+    Path(run.checkpoints_dir, "_building-dead").mkdir()
+    kept = checkpoints.retain(run)
+    assert kept == [run.checkpoint(step) for step in (12, 4, 2)]
+    assert step_names(run) == ["step-00000002", "step-00000004", "step-00000012"]
+
+
+def test_retain_removes_nothing_where_nothing_verifies(run: RunLayout) -> None:
+    publish(run, 1)
+    flip_byte(Path(run.checkpoint(1)) / "variables.npz")
+    assert checkpoints.retain(run) == []
+    assert step_names(run) == ["step-00000001"]

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.config import EvaluateConfig
+from tfos_job.data.charset import Charset
+from tfos_job.data.manifest import Manifest, Shard
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.jobs.evaluate import evaluate
+from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.model.evaluate import Counts, batch_counts, evaluate_shards
+
+KS = (1, 3, 50)
+CHARSET = Charset(tuple("一丁七万丈三上"))
+NUM_CLASSES = len(CHARSET)
+SHARD_SIZES = (5, 1, 7)
+
+
+def numpy_counts(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = KS) -> Counts:
+    """The reference: a label's rank is the number of classes ahead of it, those of equal logits by class id."""
+    own = logits[np.arange(len(labels)), labels][:, np.newaxis]
+    ahead = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, np.newaxis]))
+    ranks = ahead.sum(axis=1)
+    x = logits.astype(np.float64)
+    losses = np.log(np.exp(x - x.max(axis=1, keepdims=True)).sum(axis=1)) + x.max(axis=1) - own[:, 0]
+    return Counts(len(labels), float(losses.sum()), {k: int((ranks < k).sum()) for k in ks})
+
+
+def assert_counts(found: Counts, expected: Counts) -> None:
+    assert (found.num_examples, found.correct) == (expected.num_examples, expected.correct)
+    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 1000], ids=["all equal", "many ties", "few ties"])
+def test_top_k_counts_are_those_of_numpy_ties_and_all(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    logits = rng.integers(0, levels, (64, NUM_CLASSES)).astype(np.float32)
+    labels = rng.integers(0, NUM_CLASSES, 64)
+    vector = batch_counts(tf.constant(logits), tf.constant(labels), KS)
+    assert_counts(Counts.from_vector(vector.numpy(), KS), numpy_counts(logits, labels))
+
+
+def test_counts_add_up_and_divide_only_at_the_end() -> None:
+    total = Counts.zero((1,)) + Counts(1, 2.0, {1: 1}) + Counts(3, 4.0, {1: 0})
+    assert total.metrics() == {"num_examples": 4, "loss": 1.5, "top_1": 0.25}
+    with pytest.raises(BadDataError, match="no record"):
+        Counts.zero((1,)).metrics()
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    return zoo.build("chinese_rec", num_classes=NUM_CLASSES, image_size=8, keep_prob=0.8, seed=1)
+
+
+def glyphs(count: int, seed: int) -> list[tuple[np.ndarray, int]]:
+    rng = np.random.default_rng(seed)
+    return [(rng.integers(0, 256, (8, 8), np.uint8), int(rng.integers(NUM_CLASSES))) for _ in range(count)]
+
+
+def parts() -> list[list[tuple[np.ndarray, int]]]:
+    """The glyphs of each shard."""
+    return [glyphs(size, seed) for seed, size in enumerate(SHARD_SIZES)]
+
+
+def reference(model: keras.Model) -> Counts:
+    """All shards at once, preprocessed and counted by numpy."""
+    examples = list(itertools.chain(*parts()))
+    images = np.stack([pixels for pixels, _ in examples])[..., np.newaxis].astype(np.float32) / 255
+    logits = np.asarray(model(images, training=False))
+    return numpy_counts(logits, np.array([label for _, label in examples]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_each_record_counts_once_whatever_the_batch_size(
+    model: keras.Model, batch_size: int, write_shard: Callable[..., str]
+) -> None:
+    shards = [write_shard(f"{i}.tfrecord", part) for i, part in enumerate(parts())]
+    counts = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, image_size=8, ks=KS)
+    assert_counts(counts, reference(model))
+
+
+@pytest.fixture
+def config(model: keras.Model, tmp_path: Path, write_shard: Callable[..., str]) -> EvaluateConfig:
+    """A dataset of three shards and a run with one checkpoint on it."""
+    split = DatasetLayout(str(tmp_path)).split("test")
+    Path(split.generation(0)).mkdir(parents=True)
+    shards = []
+    for i, part in enumerate(parts()):
+        file = f"test/gen-00000/{i}.tfrecord"
+        write_shard(file, part)
+        shards.append(Shard(file=file[5:], size_bytes=1, sha256=f"{i}" * 64, num_records=len(part), sources=()))
+    labels = [label for part in parts() for _, label in part]
+    contents = Manifest(
+        split_name="test", generation=0, image_format="raw", charset_digest=CHARSET.digest, shards=tuple(shards),
+        class_counts=tuple(np.bincount(labels, minlength=NUM_CLASSES).tolist()), filtered={}, quarantined={},
+        settings={}, created="", package_version="0",
+    )
+    storage.write_json(split.manifest, contents.to_json())
+    checkpoints.publish(RunLayout(str(tmp_path / "run")), 20, variables.model_arrays(model), {
+        "model": {"model_name": "chinese_rec", "num_classes": NUM_CLASSES, "image_size": 8, "keep_prob": 0.8},
+        "characters": "".join(CHARSET.characters), "charset_digest": CHARSET.digest,
+        "dataset_digest": contents.digest, "input_position": {}, "metrics": {},
+    })
+    return EvaluateConfig(
+        dataset_dir=str(tmp_path), train_dir=str(tmp_path / "run"), batch_size=4, top_k="1,3,50"
+    )
+
+
+def test_evaluate_restores_the_network_and_records_what_it_counted(config: EvaluateConfig, model: keras.Model) -> None:
+    result = evaluate(config)
+    recorded = json.loads(Path(RunLayout(config.train_dir).evaluation(20, "test")).read_text("utf-8"))
+    assert result == recorded | {"checkpoint": RunLayout(config.train_dir).checkpoint(20)}
+    metrics = {key: value for key, value in recorded.items() if key not in ("step", "split")}
+    assert metrics == pytest.approx(reference(model).metrics(), rel=1e-5)
+    assert (recorded["step"], recorded["split"]) == (20, "test")
+
+
+def test_another_charset_is_refused_with_both_shown(config: EvaluateConfig) -> None:
+    run = RunLayout(config.train_dir)
+    document = checkpoints.verify(run.checkpoint(20)).document
+    other = {key: document[key] for key in checkpoints.META_KEYS} | {"charset_digest": "f" * 64}
+    checkpoints.publish(run, 21, checkpoints.load(checkpoints.verify(run.checkpoint(20))), other)
+    with pytest.raises(SettingsError, match=f"{CHARSET.digest[:12]} is not .* {'f' * 12}"):
+        evaluate(config)
+    evaluate(dataclasses.replace(config, checkpoint=run.checkpoint(20)))
+
+
+def test_a_shard_that_lost_a_record_is_noticed(config: EvaluateConfig, write_shard: Callable[..., str]) -> None:
+    write_shard("test/gen-00000/2.tfrecord", glyphs(6, 2))
+    with pytest.raises(BadDataError, match="holds 12 records, its manifest says 13"):
+        evaluate(config)
+    assert not Path(RunLayout(config.train_dir).evaluation_dir).exists()
+
+
+def test_a_damaged_shard_is_named(config: EvaluateConfig) -> None:
+    shard = Path(config.dataset_dir, "test/gen-00000/2.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(BadDataError, match=r"gen-00000/2\.tfrecord: record 6 cannot be read"):
+        evaluate(config)
