@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from tfos_job.errors import AccessError, JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.layout import join
@@ -57,9 +57,12 @@ class Writable(Protocol):
 
 
 def local_path(path: str) -> str | None:
-    """The plain path behind a plain path or a `file:` URL; None for any other scheme."""
+    """The plain path behind a plain path or a `file:` URL; None for any other scheme.
+
+    As with Hadoop, TensorFlow and fsspec nothing is percent-decoded: a name in a URL is the name on the disk.
+    """
     if path.startswith("file:"):
-        return unquote(urlsplit(path).path)
+        return path[len("file:") :].removeprefix("//")
     return None if "://" in path else path
 
 
