@@ -1,0 +1,306 @@
+"""`convert` on a real Spark: what is published, what is refused, and what a killed run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pyspark.sql import SparkSession
+
+from tfos_job import storage
+from tfos_job.config import ConvertConfig
+from tfos_job.data import gnt, records
+from tfos_job.data import manifest as manifests
+from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
+from tfos_job.jobs.convert import convert
+from tfos_job.layout import DatasetLayout
+from tfos_job.lease import Lease
+
+CHARACTERS = "啊阿埃挨哎"  # the first of level 1
+SPEC = {
+    "image/encoded": tf.io.FixedLenFeature([], tf.string),
+    "image/height": tf.io.FixedLenFeature([], tf.int64),
+    "image/width": tf.io.FixedLenFeature([], tf.int64),
+    "image/class/text": tf.io.FixedLenFeature([], tf.string),
+    "source/file": tf.io.FixedLenFeature([], tf.string),
+    "source/offset": tf.io.FixedLenFeature([], tf.int64),
+}
+
+
+@pytest.fixture
+def gnt_dir(tmp_path: Path) -> Path:
+    """Ten writers of five characters and one symbol; one of the writers in a folder below."""
+    folder = tmp_path / "gnt"
+    (folder / "more").mkdir(parents=True)
+    for writer in range(10):
+        name = f"{writer:03d}.gnt" if writer else "more/000.gnt"
+        write_gnt(folder / name, CHARACTERS + "!", seed=writer)
+    return folder
+
+
+def write_gnt(path: Path, text: str, seed: int = 0, garbage: bytes = b"") -> None:
+    draw = np.random.default_rng(seed)
+    with path.open("wb") as stream:
+        for character in text:
+            shape = draw.integers(3, 30, 2)
+            gnt.write(stream, gnt.encode_tag(character), draw.integers(0, 256, shape, np.uint8))
+        stream.write(garbage)
+
+
+def settings(gnt_dir: Path, **changes: Any) -> ConvertConfig:
+    values = {"gnt_dir": str(gnt_dir), "dataset_dir": str(gnt_dir.parent / "dataset"), "charset_size": 5}
+    return ConvertConfig(**values | changes)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder, with its time and bytes."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def expected_glyphs(gnt_dir: Path, characters: str = CHARACTERS) -> Counter[tuple[Any, ...]]:
+    found: Counter[tuple[Any, ...]] = Counter()
+    for path in gnt_dir.rglob("*.gnt"):
+        with path.open("rb") as stream:
+            for record in gnt.read_records(stream, str(path), lambda bad: None):
+                character = str(gnt.decode_tag(record.tag))
+                if character in characters:
+                    name = str(path.relative_to(gnt_dir))
+                    found[character, record.width, record.height, record.pixels, name, record.offset] += 1
+    return found
+
+
+def converted_glyphs(dataset_dir: Path, split: str = "train") -> Counter[tuple[Any, ...]]:
+    """Read as anybody would: by TensorFlow's own reader, from a file pattern."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for data in tf.data.TFRecordDataset(tf.io.gfile.glob(f"{dataset_dir}/{split}/gen-*/part-*.tfrecord")):
+        example = {key: value.numpy() for key, value in tf.io.parse_single_example(data, SPEC).items()}
+        found[
+            example["image/class/text"].decode(), example["image/width"], example["image/height"],
+            example["image/encoded"], example["source/file"].decode(), example["source/offset"],
+        ] += 1
+    return found
+
+
+def test_every_record_arrives_with_its_pixels_and_what_is_left_out_is_named(spark: SparkSession, gnt_dir: Path) -> None:
+    result = convert(spark, settings(gnt_dir))
+    dataset_dir = gnt_dir.parent / "dataset"
+    assert converted_glyphs(dataset_dir) == expected_glyphs(gnt_dir)
+    assert (result.num_records, result.num_classes, result.num_filtered, result.num_shards) == (50, 5, 10, 8)
+    assert json.loads(json.dumps(result.to_dict()))["dataset_digest"] == result.dataset_digest
+    manifest = manifests.load(DatasetLayout(str(dataset_dir)).split("train"))
+    assert manifest.class_counts == (10,) * 5
+    assert manifest.filtered == {"!": 10}
+    assert sorted(source.name for source in manifest.sources)[-1] == "more/000.gnt"
+    assert sorted(entry.name for entry in dataset_dir.iterdir()) == ["charset.json", "train"]
+    assert sorted(entry.name for entry in (dataset_dir / "train").iterdir()) == ["gen-00000", "manifest.json"]
+
+
+def test_png_holds_the_same_pixels(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir, image_format="png"))
+    for path in sorted((gnt_dir.parent / "dataset").glob("train/gen-*/part-*")):
+        for data in tf.data.TFRecordDataset(str(path)):
+            example = tf.io.parse_single_example(data, SPEC)
+            with (gnt_dir / example["source/file"].numpy().decode()).open("rb") as stream:
+                stream.seek(int(example["source/offset"]) + 10)
+                pixels = stream.read(int(example["image/height"]) * int(example["image/width"]))
+            assert tf.io.decode_png(example["image/encoded"]).numpy().tobytes() == pixels
+
+
+def test_the_same_again_does_nothing(spark: SparkSession, gnt_dir: Path) -> None:
+    first = convert(spark, settings(gnt_dir))
+    before = snapshot(gnt_dir.parent / "dataset")
+    os.utime(gnt_dir / "003.gnt", (5, 5))  # a copy of the same bytes is the same input
+    for request in ({}, {"charset_size": None}, {"charset_size": None, "charset": "auto"}, {"overwrite": True}):
+        again = convert(spark, settings(gnt_dir, **request))
+        assert again.up_to_date
+        assert again.to_dict() | {"seconds": 0, "up_to_date": False} == first.to_dict() | {"seconds": 0}
+    assert snapshot(gnt_dir.parent / "dataset") == before
+
+
+def test_changed_input_needs_overwrite_and_gets_a_new_generation(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    before = snapshot(gnt_dir.parent / "dataset")
+    write_gnt(gnt_dir / "003.gnt", CHARACTERS, seed=99)
+    write_gnt(gnt_dir / "new.gnt", CHARACTERS, seed=100)
+    with pytest.raises(SettingsError, match=r"new\.gnt is new, 003\.gnt has .* --overwrite"):
+        convert(spark, settings(gnt_dir))
+    with pytest.raises(SettingsError, match=r"--image_format is png, was raw, new\.gnt is new"):
+        convert(spark, settings(gnt_dir, image_format="png"))
+    assert snapshot(gnt_dir.parent / "dataset") == before
+    result = convert(spark, settings(gnt_dir, overwrite=True))
+    assert (result.generation, result.num_records) == (1, 55)
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)  # and the old generation is gone
+
+
+def test_a_second_split_has_the_first_ones_classes(spark: SparkSession, gnt_dir: Path, tmp_path: Path) -> None:
+    convert(spark, settings(gnt_dir, charset_size=None, charset="auto"))
+    other = tmp_path / "test"
+    other.mkdir()
+    write_gnt(other / "a.gnt", "阿哎一丁丁")
+    result = convert(spark, settings(other, charset_size=None, charset="auto", dataset_split_name="test"))
+    assert (result.num_records, result.num_classes, result.num_filtered) == (2, 6, 3)
+    manifest = manifests.load(DatasetLayout(result.dataset_dir).split("test"))
+    assert manifest.filtered == {"一": 1, "丁": 2}
+    assert manifest.charset_digest == manifests.load_charset(DatasetLayout(result.dataset_dir)).digest
+    (tmp_path / "classes.txt").write_text("啊\n阿\n", "utf-8")
+    for request in ({"charset_size": 6}, {"charset_size": None, "charset": str(tmp_path / "classes.txt")}):
+        with pytest.raises(SettingsError, match=r"the dataset has 6 classes \(digest .{12}\), the request is for [26]"):
+            convert(spark, settings(other, dataset_split_name="more", **request))
+
+
+def test_a_file_of_characters_decides_the_order_of_classes(spark: SparkSession, gnt_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("挨 啊\n!\n", "utf-8")
+    result = convert(spark, settings(gnt_dir, charset_size=None, charset=str(tmp_path / "classes.txt")))
+    assert manifests.load_charset(DatasetLayout(result.dataset_dir)).characters == ("挨", "啊", "!")
+    assert (result.num_records, result.num_filtered) == (30, 30)
+
+
+def test_nothing_to_convert(spark: SparkSession, gnt_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("丁", "utf-8")
+    with pytest.raises(BadDataError, match="none of its 60 records is of the 1 classes; it holds !, 哎"):
+        convert(spark, settings(gnt_dir, charset_size=None, charset=str(tmp_path / "classes.txt")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingInputError, match=r"no \*\.gnt files"):
+        convert(spark, settings(tmp_path / "empty"))
+    assert list((gnt_dir.parent / "dataset").iterdir()) == []
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_bad_file_fails_the_job_and_nothing_is_published(spark: SparkSession, gnt_dir: Path) -> None:
+    for name in ("009.gnt", "002.gnt", "005.gnt"):
+        write_gnt(gnt_dir / name, CHARACTERS, garbage=b"\0" * 20)
+    with pytest.raises(BadDataError, match=r"002\.gnt, byte \d+: impossible size") as raised:
+        convert(spark, settings(gnt_dir))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(BadDataError, match=r"002\.gnt, byte \d+: impossible size"):
+        convert(spark, settings(gnt_dir, charset_size=None, charset="auto"))
+    assert list((gnt_dir.parent / "dataset").iterdir()) == []
+
+
+def test_quarantine_sets_aside_what_is_bad_and_keeps_the_rest(spark: SparkSession, gnt_dir: Path) -> None:
+    whole = (gnt_dir / "002.gnt").read_bytes()
+    with (gnt_dir / "002.gnt").open("rb") as stream:
+        third = list(gnt.read_records(stream, "002.gnt"))[2]
+    size = 10 + len(third.pixels)
+    (gnt_dir / "002.gnt").write_bytes(whole[: third.offset] + b"\xff" * size + whole[third.offset + size :])
+    (gnt_dir / "more" / "empty.gnt").write_bytes(b"")
+    request = {"on_bad_record": "quarantine", "max_bad_fraction": 0.5}
+    result = convert(spark, settings(gnt_dir, **request))
+    assert (result.num_records, result.quarantined_bytes, result.quarantined_files) == (49, size, 2)
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    quarantine = gnt_dir.parent / "dataset" / "train" / "_quarantine"
+    assert sorted(str(path.relative_to(quarantine)) for path in quarantine.rglob("*.json")) == [
+        "002.gnt.json", "more/empty.gnt.json",
+    ]
+    (found,) = storage.read_json(str(quarantine / "002.gnt.json"))["ranges"]
+    assert (found["start"], found["end"]) == (third.offset, third.offset + size)
+    assert "impossible size" in found["reason"]
+    assert convert(spark, settings(gnt_dir, **request)).up_to_date
+    with pytest.raises(SettingsError, match="--on_bad_record is fail, but bytes of 2 file"):
+        convert(spark, settings(gnt_dir))
+
+
+def test_too_many_bad_bytes_fail_even_with_quarantine(spark: SparkSession, gnt_dir: Path) -> None:
+    (gnt_dir / "002.gnt").write_bytes(b"PK\x03\x04" + bytes(1000))
+    with pytest.raises(BadDataError, match=r"1004 of \d+ bytes are unreadable .* --max_bad_fraction 0.01; .*ZIP archive"):
+        convert(spark, settings(gnt_dir, on_bad_record="quarantine"))
+    assert list((gnt_dir.parent / "dataset").iterdir()) == []
+
+
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+
+def test_two_at_once_exclude_each_other(spark: SparkSession, gnt_dir: Path) -> None:
+    dataset = DatasetLayout(str(gnt_dir.parent / "dataset"))
+    with Lease(dataset.lock, "the first"), pytest.raises(BusyError, match="held by the first"):
+        convert(spark, settings(gnt_dir))
+    assert convert(spark, settings(gnt_dir)).num_records == 50
+
+
+def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> None:
+    """Killed while it built; killed between the rename of the folder and the manifest; killed after charset.json."""
+    dataset_dir = gnt_dir.parent / "dataset"
+    for left in ("train/_building-x/_part.1.tmp", "train/gen-00000/part-00000-of-00001.tfrecord", "charset.json"):
+        (dataset_dir / left).parent.mkdir(parents=True, exist_ok=True)
+        (dataset_dir / left).write_bytes(b"left")
+    for overwrite in (False, True):
+        result = convert(spark, settings(gnt_dir, overwrite=overwrite))
+        assert converted_glyphs(dataset_dir) == expected_glyphs(gnt_dir)
+        assert result.up_to_date is overwrite
+        for left in ("train/_building-y/part", "train/gen-00007/part-00000-of-00001.tfrecord"):
+            (dataset_dir / left).parent.mkdir(parents=True, exist_ok=True)
+            (dataset_dir / left).write_bytes(b"left")
+    assert convert(spark, settings(gnt_dir)).up_to_date
+    assert sorted(entry.name for entry in (dataset_dir / "train").iterdir()) == ["gen-00000", "manifest.json"]
+
+
+def test_a_damaged_split_is_noticed_and_built_anew(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    split_dir = gnt_dir.parent / "dataset" / "train"
+    (split_dir / "gen-00000" / "part-00003-of-00008.tfrecord").unlink()
+    with pytest.raises(SettingsError, match=r"part-00003-of-00008\.tfrecord is missing"):
+        convert(spark, settings(gnt_dir))
+    assert convert(spark, settings(gnt_dir, overwrite=True)).generation == 1
+    (split_dir / "manifest.json").write_text("{}")
+    with pytest.raises(BadDataError, match="--overwrite"):
+        convert(spark, settings(gnt_dir))
+    convert(spark, settings(gnt_dir, overwrite=True))
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+
+
+DRIVER = """
+import sys
+from pyspark.sql import SparkSession
+from tfos_job.config import ConvertConfig
+from tfos_job.jobs.convert import convert
+builder = SparkSession.builder.master("local[2]")
+for setting in sys.argv[3:]:
+    builder = builder.config(*setting.split("=", 1))
+convert(builder.getOrCreate(), ConvertConfig(gnt_dir=sys.argv[1], dataset_dir=sys.argv[2], image_format="png"))
+"""
+
+
+def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "gnt").mkdir()
+    for writer in range(8):
+        write_gnt(tmp_path / "gnt" / f"{writer}.gnt", CHARACTERS * 2000, seed=writer)
+    split_dir = tmp_path / "dataset" / "train"
+    conf = ["spark.ui.enabled=false", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1"]
+    environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "gnt"), str(tmp_path / "dataset"), *conf]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        deadline_s = time.monotonic() + 120
+        while not list(split_dir.glob("_building-*/part-*")):  # the first shards are done, the last not begun
+            assert driver.poll() is None, "the driver ended before it could be killed"
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        driver.send_signal(signal.SIGKILL)
+    assert not (split_dir / "manifest.json").exists()
+    assert (tmp_path / "dataset" / "_lock").exists()
+    result = convert(spark, settings(tmp_path / "gnt", image_format="png", charset_size=None))  # waits for no lease
+    assert (result.num_records, result.num_shards) == (80_000, 8)
+    manifest = manifests.load(DatasetLayout(result.dataset_dir).split("train"))
+    found = Counter()
+    for path in manifests.shard_paths(DatasetLayout(result.dataset_dir).split("train"), manifest):
+        with storage.open_read(path) as stream:
+            for _, data in records.read_records(stream, path):
+                example = records.decode_example(data)
+                found[example["source/file"], example["source/offset"]] += 1
+    assert len(found) == found.total() == 80_000
+    assert sorted(entry.name for entry in split_dir.iterdir()) == ["gen-00000", "manifest.json"]
+    assert sorted(entry.name for entry in (tmp_path / "dataset").iterdir()) == ["charset.json", "train"]

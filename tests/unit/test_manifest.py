@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfos_job import storage
+from tfos_job.data import charset as charsets
+from tfos_job.data import manifest as manifests
+from tfos_job.data.gnt import BadRange
+from tfos_job.data.manifest import Manifest, Shard, Source
+from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.layout import DatasetLayout, SplitLayout
+
+
+def example(generation: int = 0, **changes: Any) -> Manifest:
+    source = Source(name="sub/001.gnt", size_bytes=1000, mtime_s=1.25, sha256="aa", num_records=4)
+    shards = tuple(
+        Shard(file=f"gen-{generation:05d}/part-{index}", size_bytes=5, sha256=f"{index}", num_records=2 - index,
+              sources=(source,))
+        for index in range(2)
+    )
+    values: dict[str, Any] = {
+        "split_name": "train", "generation": generation, "image_format": "raw", "charset_digest": "cc",
+        "shards": shards, "class_counts": (3, 0), "filtered": {"!": 1}, "quarantined": {"sub/001.gnt": 30},
+        "settings": {"on_bad_record": "quarantine"}, "created": "2026-01-01T00:00:00+00:00", "package_version": "0.1.0",
+    }
+    return Manifest(**values | changes)
+
+
+def build(split: SplitLayout, manifest: Manifest) -> None:
+    """Publishes a generation of two shards of five bytes."""
+    building = split.building("x")
+    storage.make_dirs(building)
+    for shard in manifest.shards:
+        storage.write_bytes(f"{building}/{shard.file.rpartition('/')[2]}", b"12345")
+    bad = [BadRange("sub/001.gnt", 10, 40, "undecodable")]
+    manifests.publish(split, manifest, building, bad)
+
+
+def test_what_is_published_is_loaded_again(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path / "train"))
+    build(split, example())
+    loaded = manifests.load(split)
+    assert loaded == example()
+    assert loaded.num_records == 3
+    assert manifests.shard_paths(split, loaded) == [f"{split.root}/gen-00000/part-0", f"{split.root}/gen-00000/part-1"]
+    quarantined = storage.read_json(f"{split.quarantine_dir}/sub/001.gnt.json")
+    assert quarantined["ranges"] == [{"start": 10, "end": 40, "reason": "undecodable"}]
+    written = storage.read_json(split.manifest)
+    assert written["filtered"] == {"reason": "not in charset", "num_records": 1, "characters": {"!": 1}}
+
+
+def test_the_digest_is_that_of_shards_and_charset_alone() -> None:
+    digest = example().digest
+    assert example(created="later", generation=3).digest == digest
+    assert example(charset_digest="dd").digest != digest
+    assert example(shards=example().shards[::-1]).digest != digest
+    changed = (dataclasses.replace(example().shards[0], sha256="9"), example().shards[1])
+    assert example(shards=changed).digest != digest
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"format_version": 2}, "format_version 2, expected 1"),
+        ({"num_records": 4}, "num_records is 4, its shards give 3"),
+        ({"records_per_class": [3, 1]}, "classes have 4 records, shards 3"),
+        ({"shards": [{"file": "part"}]}, "'sources' is missing"),
+        ({"digest": "0"}, "digest is 0"),
+    ],
+)
+def test_a_changed_manifest_is_bad_data(change: dict[str, Any], fact: str) -> None:
+    with pytest.raises(BadDataError, match=fact):
+        Manifest.from_json(json.loads(json.dumps(example().to_json())) | change)
+
+
+def test_an_absent_or_torn_manifest_says_what_to_do(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path))
+    with pytest.raises(MissingInputError, match="tfos-job convert"):
+        manifests.load(split)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BadDataError, match="--overwrite"):
+        manifests.load(split)
+    dataset = DatasetLayout(str(tmp_path))
+    with pytest.raises(MissingInputError, match="tfos-job convert"):
+        manifests.load_charset(dataset)
+    storage.write_json(dataset.charset, charsets.level1(5).to_json())
+    assert manifests.load_charset(dataset) == charsets.level1(5)
+
+
+def test_sweeping_leaves_exactly_what_is_live(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path))
+    build(split, example(0))
+    build(split, example(1, quarantined={}))
+    storage.make_dirs(split.building("killed"))
+    storage.write_bytes(f"{split.building('killed')}/part", b"")
+    storage.write_bytes(f"{split.root}/_manifest.json.0123.tmp", b"")
+    storage.write_bytes(f"{split.root}/notes.txt", b"somebody's own")
+    manifests.sweep(split, manifests.load(split))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["_quarantine", "gen-00001", "manifest.json", "notes.txt"]
+    assert storage.find(split.quarantine_dir, ".json") == []
+    assert manifests.next_generation(split, manifests.load(split)) == 2
+    assert manifests.damage(split, manifests.load(split)) == []
+
+
+def test_damage_is_named_by_shard(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path))
+    build(split, example())
+    storage.write_bytes(f"{split.root}/gen-00000/part-0", b"123")
+    storage.remove(f"{split.root}/gen-00000/part-1")
+    assert manifests.damage(split, example()) == ["gen-00000/part-0 has 3 bytes, not 5", "gen-00000/part-1 is missing"]
+    storage.remove(f"{split.root}/gen-00000")
+    assert manifests.next_generation(split, example()) == 1
