@@ -15,6 +15,7 @@ from tfos_job.errors import SettingsError
 from tfos_job.model import checkpoints, zoo
 
 MODEL_PREFIX = "model/"
+OPTIMIZER_PREFIX = "optimizer/"
 
 
 def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
@@ -61,3 +62,29 @@ def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
     model = zoo.build(**info.model, seed=0)
     assign_model(model, checkpoints.load(info), place=info.path)
     return model
+
+
+def all_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Everything a training goes on from: network, optimizer and, among the latter's, the global step."""
+    arrays = model_arrays(model)
+    arrays.update((OPTIMIZER_PREFIX + v.path, np.asarray(v.numpy())) for v in optimizer.variables)
+    return arrays
+
+
+def assign_all(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray], place: str = ""
+) -> None:
+    """The inverse of `all_arrays`; `optimizer` must have been built.
+
+    Raises:
+      SettingsError: a variable is missing, left over or of another shape.
+    """
+    assign_model(model, arrays, place)
+    targets = {OPTIMIZER_PREFIX + v.path: v for v in optimizer.variables}
+    missing = sorted(targets.keys() - arrays.keys())
+    if missing:
+        raise SettingsError(
+            f"the checkpoint has no {missing[0]}", place=place, next_step="Start anew with another --train_dir"
+        )
+    for name, variable in targets.items():
+        variable.assign(arrays[name])

@@ -1,0 +1,188 @@
+"""`tfos-job COMMAND`: one parser, one subcommand a stage. The flags are the fields of the stage's configuration.
+
+stdout carries results, stderr everything else. Heavy libraries are imported by the command that needs them, so that
+`--help` and a wrong flag answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import __version__
+from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
+from tfos_job.errors import InterruptedJobError, JobError
+
+log = logging.getLogger("tfos_job")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, sort_keys=True), flush=True)
+
+
+def _synth(config: SynthConfig, _: argparse.Namespace) -> None:
+    from tfos_job.data.synth import synthesize
+
+    _print_json({"gnt_dir": config.gnt_dir, "files": len(synthesize(config))})
+
+
+def _convert(config: ConvertConfig, args: argparse.Namespace) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.convert import convert
+
+    master = session.resolve_master(args.master, num_nodes=1)
+    with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
+        result = convert(spark, config)
+    _print_json(result.to_dict())
+
+
+def _train(config: TrainConfig, args: argparse.Namespace) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.train import train
+
+    report = train(config, session.resolve_master(args.master, config.num_executors))
+    keys = ("state", "step", "total_steps", "images_per_second", "metrics", "checkpoint")
+    _print_json({key: report[key] for key in keys if key in report})
+
+
+def _evaluate(config: EvaluateConfig, _: argparse.Namespace) -> None:
+    from tfos_job.jobs.evaluate import evaluate
+
+    result = evaluate(config)
+    for key, value in result.items():
+        print(f"{key:<14}{value:.4f}" if isinstance(value, float) else f"{key:<14}{value}", file=sys.stderr)
+    _print_json(result)
+
+
+def _predict(config: PredictConfig, _: argparse.Namespace) -> None:
+    from tfos_job.jobs.predict import predict
+
+    for result in predict(config):
+        _print_json(result)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
+
+    config: type
+    run: Callable[[Any, argparse.Namespace], None]
+    on_spark: bool
+    help: str
+
+
+COMMANDS = {
+    "synth": Command(SynthConfig, _synth, False, "write GNT shards of rendered characters, one per synthetic writer"),
+    "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards"),
+    "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
+    "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
+    "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tfos-job",
+        description="GNT shards to TFRecords to a trained classifier, with TensorFlowOnSpark.",
+        epilog="Exit codes: README.md has the table. `tfos-job COMMAND --help` lists a command's flags.",
+    )
+    parser.add_argument("--version", action="version", version=f"tfos_job {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+        hints = typing.get_type_hints(command.config)
+        for field in dataclasses.fields(command.config):
+            _add_flag(subparser, field, hints[field.name])
+        if command.on_spark:
+            subparser.add_argument(
+                "--master",
+                help="Spark's master, such as local[4] or local-cluster[3,1,1024] (default: what spark-submit has set, "
+                "else local Spark with a slot for each core or node, whichever are more)",
+            )
+        subparser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+    metadata = dict(field.metadata)
+    help_text = metadata.pop("help")
+    required = field.default is dataclasses.MISSING
+    if "nargs" in metadata:
+        parser.add_argument(field.name, help=help_text, **metadata)
+        return
+    if hint is bool:
+        parser.add_argument(f"--{field.name}", action="store_true", help=help_text)
+        return
+    if not required and field.default is not None:
+        help_text += f" (default: {field.default})"
+    parser.add_argument(
+        f"--{field.name}",
+        type=_value_type(hint),
+        required=required,
+        default=None if required else field.default,
+        help=help_text.replace("%", "%%"),
+        metavar=metadata.get("metavar") or (None if "choices" in metadata else _value_type(hint).__name__.upper()),
+        choices=metadata.get("choices"),
+    )
+
+
+def _value_type(hint: Any) -> type:
+    """`int` of `int | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+    return typing.cast("type", hint)
+
+
+def _config(command: Command, args: argparse.Namespace) -> Any:
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(command.config)}
+    return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _prepare_process() -> None:
+    """Logs to stderr, and libraries that speak only when something is wrong."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Said by default, oneDNN is announced on stderr by every process; said aloud, it is not.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+    def terminate(signum: int, _: Any) -> None:
+        raise InterruptedJobError("terminated", signum=signum)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code."""
+    args = make_parser().parse_args(argv)
+    command = COMMANDS[args.command]
+    _prepare_process()
+    try:
+        command.run(_config(command, args), args)
+        return 0
+    except JobError as e:
+        error: JobError = e
+    except KeyboardInterrupt:
+        error = InterruptedJobError("interrupted")
+    except BrokenPipeError:
+        # The reader of stdout has gone, as `| head` does; Python would complain once more at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as e:  # noqa: BLE001 - the last resort: a bug must end with its own exit code
+        summary = next(iter(str(e).splitlines()), "")
+        error = JobError(f"{type(e).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback")
+        error.__cause__ = e
+    if args.debug:
+        logging.getLogger().error("", exc_info=error)
+    print(f"tfos-job {args.command}: error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code

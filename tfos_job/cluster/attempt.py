@@ -1,0 +1,307 @@
+"""One attempt at a training, seen from the driver: nodes up, coordinator up, wait for the first end, all down again.
+
+Every wait has a deadline, and every way out goes through `close`, which leaves no process behind. A restart is a new
+`Attempt` in the same SparkContext.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfos_job.cluster import control, failures
+from tfos_job.cluster.failures import Failure
+from tfos_job.cluster.launch import NodeJob
+from tfos_job.cluster.node import NodeArgs
+from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
+from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+# After the first failure: time for the report of the process that really died to overtake those of its peers.
+_COLLECT_S = 2.0
+_LAST_CHECKPOINT_S = 6.0
+_NODES_STOP_S = 6.0
+_CHIEF = Task(CHIEF, 0)
+_LOG_TAIL_LINES = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptSpec:
+    """What one attempt is to run.
+
+    Attributes:
+      topology: the nodes.
+      inputs: what each worker reads.
+      assignment: the fields of `coordinator.Assignment` that are not about the cluster.
+      num_gpus: GPUs a worker.
+      driver_host: address of the driver that every node reaches.
+      local: all nodes share the driver's host.
+      start_timeout: seconds until the first step may begin.
+      stall_timeout: seconds without any news from the coordinator.
+    """
+
+    topology: Topology
+    inputs: tuple[WorkerInput, ...]
+    assignment: Mapping[str, Any]
+    num_gpus: int
+    driver_host: str
+    local: bool
+    start_timeout: int
+    stall_timeout: int
+
+
+@dataclass
+class _State:
+    hellos: dict[Task, control.Hello] = field(default_factory=dict)
+    ready: set[Task] = field(default_factory=set)
+    left: set[Task] = field(default_factory=set)
+    failures: list[Failure] = field(default_factory=list)
+    finished: control.Finished | None = None
+
+
+class Attempt:
+    """Runs one attempt. `on_message` is given what the coordinator says; `on_phase` the name of each phase begun."""
+
+    def __init__(
+        self,
+        sc: Any,
+        spec: AttemptSpec,
+        on_message: Callable[[control.Message], None],
+        on_phase: Callable[[str], None],
+        stop_signal: Callable[[], int | None],
+    ) -> None:
+        self._spec = spec
+        self._on_message = on_message
+        self._on_phase = on_phase
+        self._stop_signal = stop_signal
+        self._state = _State()
+        self._key = control.new_key()
+        self._switchboard = control.Switchboard(spec.driver_host, self._key)
+        # Held until the coordinator starts: the nodes must know its address before it is there.
+        self._chief_port = socket.create_server((spec.driver_host, 0))
+        self._chief_address = "{}:{}".format(*self._chief_port.getsockname()[:2])
+        args = NodeArgs(
+            driver=self._switchboard.address,
+            key=self._key,
+            chief=self._chief_address,
+            inputs=spec.inputs,
+            num_gpus=spec.num_gpus,
+            local=spec.local,
+            start_timeout=spec.start_timeout,
+        )
+        self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
+        self._coordinator: subprocess.Popen[bytes] | None = None
+        self._coordinator_log = tempfile.NamedTemporaryFile(prefix="tfos_job-coordinator-", suffix=".log")  # noqa: SIM115
+        self._exit_noticed = False
+
+    # The phases, in order.
+
+    def run(self) -> control.Finished:
+        """Runs to the end of training or to the stop signal.
+
+        Raises:
+          JobError: the first cause of the failure.
+          InterruptedJobError: stopped by a signal before training had begun; after that `Finished.interrupted` says it.
+        """
+        try:
+            return self._run()
+        finally:
+            self.close()
+
+    def _run(self) -> control.Finished:
+        nodes = set(self._spec.topology.nodes)
+        deadline = time.monotonic() + self._spec.start_timeout
+        self._on_phase("nodes")
+        self._job.start()
+        self._wait_for(lambda: nodes <= self._state.ready, deadline, lambda: self._missing(nodes))
+        self._job.close_registration()
+        self._on_phase("coordinator")
+        self._start_coordinator()
+        self._wait_for(lambda: _CHIEF in self._state.ready, deadline, lambda: "the coordinator did not start in time")
+        self._on_phase("training")
+        return self._train()
+
+    def _missing(self, nodes: set[Task]) -> str:
+        absent = describe_missing(nodes, self._state.hellos)
+        if absent:
+            return f"{absent} did not register within {self._spec.start_timeout} s"
+        silent = sorted(nodes - self._state.ready)
+        where = ", ".join(f"{task} on {self._state.hellos[task].host}" for task in silent)
+        return f"the TensorFlow server of {where} did not start within {self._spec.start_timeout} s"
+
+    def _wait_for(self, done: Callable[[], bool], deadline: float, what_is_missing: Callable[[], str]) -> None:
+        while not done():
+            self._take_event()
+            if self._state.failures:
+                raise self._failure()
+            signum = self._stop_signal()
+            if signum is not None:
+                raise InterruptedJobError("stopped before the first step", signum=signum)
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    what_is_missing(), next_step="See whether the queue has room, or raise --start_timeout"
+                )
+
+    def _train(self) -> control.Finished:
+        last_news = time.monotonic()
+        stop_deadline: float | None = None
+        while self._state.finished is None:
+            if self._take_event():
+                last_news = time.monotonic()
+            if self._state.failures:
+                raise self._failure()
+            signum = self._stop_signal()
+            if signum is not None and stop_deadline is None:
+                self._switchboard.send(_CHIEF, control.Stop())
+                stop_deadline = time.monotonic() + _LAST_CHECKPOINT_S
+            if stop_deadline is not None and time.monotonic() > stop_deadline:
+                raise InterruptedJobError(
+                    f"stopped; the last checkpoint was not written within {_LAST_CHECKPOINT_S:.0f} s",
+                    next_step="Run train again: it resumes from the checkpoint before",
+                    signum=signum or 0,
+                )
+            if time.monotonic() - last_news > self._spec.stall_timeout:
+                raise NodeDiedError(
+                    f"no step was finished for {self._spec.stall_timeout} s",
+                    place=f"{_CHIEF} on host {socket.gethostname()}",
+                    next_step="If steps are really that slow raise --stall_timeout; else run train again to resume",
+                )
+        return self._state.finished
+
+    # Events.
+
+    def _take_event(self, timeout_s: float = _POLL_S) -> bool:
+        """Handles at most one event; True where it was news from the coordinator."""
+        self._watch_coordinator()
+        try:
+            event = self._switchboard.events.get(timeout=timeout_s)
+        except queue.Empty:
+            return False
+        if isinstance(event, Failure):
+            self._state.failures.append(event)
+        elif isinstance(event, control.Joined):
+            self._state.hellos[event.task] = event.hello
+        elif isinstance(event, control.Said):
+            self._hear(event.task, event.message)
+            return event.task == _CHIEF
+        elif isinstance(event, control.Lost) and event.task not in self._state.left:
+            self._fail(event.task, failures.LOST, f"the line to it is gone: {event.reason}", NodeDiedError.exit_code)
+        return False
+
+    def _hear(self, task: Task, message: control.Message) -> None:
+        if isinstance(message, control.Ready):
+            self._state.ready.add(task)
+        elif isinstance(message, control.Left):
+            self._state.left.add(task)
+        elif isinstance(message, control.Failed):
+            self._state.left.add(task)
+            self._fail(task, message.kind, message.cause, message.exit_code, message.detail)
+        else:
+            if isinstance(message, control.Finished):
+                self._state.left.add(task)
+                self._state.finished = message
+            self._on_message(message)
+
+    def _watch_coordinator(self) -> None:
+        code = self._coordinator.poll() if self._coordinator else None
+        if code is None or self._exit_noticed:
+            return
+        self._exit_noticed = True
+        if code < 0:
+            name = failures.signal_name(-code)
+            self._fail(_CHIEF, failures.KILLED, f"the coordinator was killed by {name}", NodeDiedError.exit_code)
+        elif _CHIEF not in self._state.hellos:
+            self._fail(_CHIEF, failures.RAISED, f"the coordinator ended with exit code {code}", JobError.exit_code)
+
+    def _fail(self, task: Task, kind: str, cause: str, exit_code: int, detail: str = "") -> None:
+        hello = self._state.hellos.get(task)
+        host = hello.host if hello else socket.gethostname()
+        if task == _CHIEF and not detail:
+            detail = self._coordinator_log_tail()
+        self._state.failures.append(Failure(kind, task, host, cause, exit_code, detail))
+
+    def _failure(self) -> JobError:
+        """Collects what else fails now, and says which was first."""
+        deadline = time.monotonic() + _COLLECT_S
+        while time.monotonic() < deadline:
+            self._take_event()
+        first = failures.first_cause(self._state.failures)
+        for failure in self._state.failures:
+            log.log(logging.WARNING if failure is first else logging.INFO, "%s", failure)
+        if first.detail:
+            log.warning("The last words of %s:\n%s", first.task or "Spark", first.detail.rstrip())
+        return failures.to_error(self._state.failures)
+
+    # The coordinator.
+
+    def _start_coordinator(self) -> None:
+        cluster: dict[str, list[str]] = {CHIEF: [self._chief_address], PS: [], WORKER: []}
+        for task in self._spec.topology.nodes:
+            hello = self._state.hellos[task]
+            cluster[task.role].append(f"{hello.host}:{hello.port}")
+        assignment = {
+            **self._spec.assignment,
+            "driver": self._switchboard.address,
+            "key": self._key.hex(),
+            "cluster": cluster,
+        }
+        self._chief_port.close()
+        self._coordinator = subprocess.Popen(
+            [sys.executable, "-m", "tfos_job.cluster.coordinator"],
+            stdin=subprocess.PIPE,
+            stdout=self._coordinator_log,
+            stderr=subprocess.STDOUT,
+            env=_coordinator_environment(),
+            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
+        )
+        assert self._coordinator.stdin is not None
+        self._coordinator.stdin.write(json.dumps(assignment).encode() + b"\n")
+        self._coordinator.stdin.close()
+
+    def _coordinator_log_tail(self) -> str:
+        with open(self._coordinator_log.name, errors="replace") as log_file:
+            return "".join(log_file.readlines()[-_LOG_TAIL_LINES:])
+
+    # The end.
+
+    def close(self) -> None:
+        """Ends every process of this attempt, in seconds, whatever state it is in."""
+        self._on_phase("stopping")
+        if self._coordinator is not None:
+            if self._state.finished is None:
+                self._coordinator.kill()
+            try:
+                self._coordinator.wait(_LAST_CHECKPOINT_S)
+            except subprocess.TimeoutExpired:
+                self._coordinator.kill()
+                self._coordinator.wait()
+        for task in self._spec.topology.nodes:
+            self._switchboard.send(task, control.Stop())
+        graceful = self._state.finished is not None and not self._state.failures
+        if not self._job.wait(_NODES_STOP_S if graceful else _COLLECT_S):
+            self._job.cancel()
+            self._job.wait(_NODES_STOP_S)
+        self._job.close_registration()
+        self._switchboard.close()
+        self._chief_port.close()
+        self._coordinator_log.close()
+
+
+def _coordinator_environment() -> dict[str, str]:
+    env = dict(os.environ)
+    env["CUDA_VISIBLE_DEVICES"] = ""  # A GPU that the coordinator opened would be missing to a worker.
+    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    return env

@@ -1,0 +1,197 @@
+"""The driver's child that directs a training: a process of its own for each attempt, so that it can be killed.
+
+TensorFlow's coordinator cannot be stopped from outside once a worker has died under it, and its port cannot be used
+again; inside the driver it would take the job's end with it. It is spawned with CUDA hidden, learns its task from
+stdin, and reports through the control line like every node.
+
+stdin: one line of JSON (`Assignment`). Results: files under `--train_dir`, messages to the driver. stderr: a log file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.cluster import control, failures
+from tfos_job.cluster.topology import CHIEF
+from tfos_job.data.input_pipeline import data_errors
+from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.layout import RunLayout
+from tfos_job.model import checkpoints
+from tfos_job.model.engine import Block
+from tfos_job.model.evaluate import Counts, write_evaluation
+from tfos_job.model.parameter_server import ParameterServerEngine
+from tfos_job.model.summaries import Summaries
+from tfos_job.model.train import Loop, TrainPlan
+
+# What TensorFlow raises here when another process of the cluster has gone away.
+_CONNECTION_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What the driver tells its coordinator.
+
+    Attributes:
+      driver: address of the driver's switchboard.
+      key: of the control line, hex.
+      cluster: `host:port` of every task of `chief`, `ps` and `worker`.
+      train_dir: the run's folder.
+      plan: fields of `TrainPlan`.
+      checkpoint: folder of the checkpoint to start from; None for fresh variables.
+      train_shards: all training shards, to name the file of a damaged record.
+      validation_split_name: of `plan`'s validation shards.
+      meta: what every checkpoint of this run says beside its variables.
+    """
+
+    driver: tuple[str, int]
+    key: str
+    cluster: dict[str, list[str]]
+    train_dir: str
+    plan: dict[str, Any]
+    checkpoint: str | None
+    train_shards: list[str]
+    validation_split_name: str | None
+    meta: dict[str, Any]
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class _Reporter:
+    """The loop's listener: files under the run's folder, messages to the driver."""
+
+    def __init__(self, assignment: Assignment, line: control.Line) -> None:
+        self._line = line
+        self._run = RunLayout(assignment.train_dir)
+        self._meta = assignment.meta
+        self._split_name = assignment.validation_split_name or ""
+        self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
+        self._metrics: dict[str, float] = {}
+        # Training goes on while a checkpoint is written; one at a time, and in order.
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._publishing: Future[None] | None = None
+
+    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+        progress = control.Progress(
+            step=step,
+            loss=block.loss,
+            top_1=block.top_1,
+            learning_rate=learning_rate,
+            images_per_second=block.images / block.seconds,
+            input_wait_fraction=block.input_wait_s / block.step_s,
+        )
+        self._metrics = {"loss": block.loss, "top_1": block.top_1}
+        scalars = asdict(progress)
+        del scalars["step"]
+        self._summaries["train"].write(step, scalars)
+        self._line.send(progress)
+
+    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+        self._wait_for_publisher()
+        meta = {**self._meta, "input_position": {"records_read": list(positions)}, "metrics": self._metrics}
+        self._publishing = self._publisher.submit(self._publish, step, variables, meta)
+
+    def _publish(self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        path = checkpoints.publish(self._run, step, variables, meta)
+        self._line.send(control.CheckpointPublished(step, path))
+        checkpoints.retain(self._run)
+        for summaries in self._summaries.values():
+            summaries.flush()
+
+    def on_evaluation(self, step: int, counts: Counts) -> None:
+        self._wait_for_publisher()
+        metrics = counts.metrics()
+        write_evaluation(self._run, step, self._split_name, metrics)
+        self._summaries["validation"].write(step, {k: float(v) for k, v in metrics.items() if k != "num_examples"})
+        self._line.send(control.Evaluated(step, self._split_name, dict(metrics)))
+
+    def _wait_for_publisher(self) -> None:
+        if self._publishing is not None:
+            self._publishing.result()
+
+    def close(self) -> None:
+        """Waits for the last checkpoint; raises what its publication raised."""
+        self._publisher.shutdown(wait=True)
+        self._wait_for_publisher()
+        for summaries in self._summaries.values():
+            summaries.close()
+
+
+def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> control.Finished:
+    """Connects, trains, and returns how far it came; raises what stopped it."""
+    plan = TrainPlan(**assignment.plan)
+    engine = ParameterServerEngine(assignment.cluster, plan)
+    engine.start(checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None)
+    line.send(control.Ready(os.getpid()))
+    reporter = _Reporter(assignment, line)
+    with data_errors([*assignment.train_shards, *plan.validation_shards]):
+        outcome = Loop(engine, plan, reporter, stop.is_set).run()
+    reporter.close()
+    return control.Finished(
+        step=outcome.step,
+        interrupted=outcome.interrupted,
+        seconds=outcome.seconds,
+        images=outcome.images,
+        records_read=list(outcome.positions),
+    )
+
+
+def to_failure(error: Exception) -> control.Failed:
+    """What the driver is to know of an exception here."""
+    detail = "".join(traceback.format_exception(error))
+    if isinstance(error, JobError):
+        return control.Failed(failures.RAISED, str(error), error.exit_code, detail)
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    cause = f"{type(error).__name__}: {first_line}"
+    if isinstance(error, _CONNECTION_ERRORS):
+        return control.Failed(failures.CONSEQUENCE, cause, NodeDiedError.exit_code, detail)
+    return control.Failed(failures.RAISED, cause, JobError.exit_code, detail)
+
+
+def main() -> None:
+    assignment = Assignment(**json.loads(sys.stdin.readline()))
+    stop = threading.Event()
+    hello = control.Hello(CHIEF, 0, socket.gethostname(), os.getpid())
+    line = control.call_driver(tuple(assignment.driver), bytes.fromhex(assignment.key), hello)
+
+    def listen() -> None:
+        try:
+            while not isinstance(line.receive(), control.Stop):
+                pass
+            stop.set()
+            line.receive()
+        except control.LineClosed:
+            os._exit(1)  # Without a driver nobody holds the run's lock any more: nothing may be written.
+
+    threading.Thread(target=listen, daemon=True).start()
+    last_word: control.Message
+    try:
+        last_word = run(assignment, line, stop)
+    except Exception as e:
+        traceback.print_exc()
+        last_word = to_failure(e)
+    line.send(last_word)
+    # TensorFlow's own end would wait for servers that are being stopped.
+    sys.stderr.flush()
+    os._exit(0 if isinstance(last_word, control.Finished) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Which of several failures came first. Pure.
+
+When one process of a cluster dies, the others fail within milliseconds, each with an error of its own ("connection
+reset", "worker unavailable", "job aborted"), and theirs may reach the driver before the report on the dead one. So
+failures are ranked by what they can have been caused by, not by the clock alone.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfos_job.cluster.topology import Task
+from tfos_job.errors import JobError, NodeDiedError, exit_code_class
+
+KILLED = "killed"  # The process was ended by a signal: nothing else in the cluster can do that to it.
+RAISED = "raised"  # An exception with a cause of its own.
+LOST = "lost"  # A line went quiet or a host vanished; the process may have been killed together with its supervisor.
+SPARK = "spark"  # Spark aborted the job: often the consequence of a task that has already said why.
+CONSEQUENCE = "consequence"  # A TensorFlow connection error: some other process went away first.
+KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One process's bad end, as the driver saw it."""
+
+    kind: str
+    task: Task | None
+    host: str
+    cause: str
+    exit_code: int = NodeDiedError.exit_code
+    detail: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.task} on {self.host}" if self.task else "Spark"
+        return f"{where}: {self.cause}"
+
+
+def first_cause(failures: Sequence[Failure]) -> Failure:
+    """The failure that explains the others: by rank of its kind, then by order of arrival."""
+    return min(failures, key=lambda failure: KINDS.index(failure.kind))
+
+
+def to_error(failures: Sequence[Failure]) -> JobError:
+    """One error for the whole cluster's failure, with the followers named as such."""
+    first = first_cause(failures)
+    followers = [str(f.task) for f in failures if f is not first and f.task is not None]
+    fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
+    place = f"{first.task} on host {first.host}" if first.task else "Spark"
+    return exit_code_class(first.exit_code)(fact, place=place, next_step=_next_step(first))
+
+
+def signal_name(signum: int) -> str:
+    """`SIGKILL` for 9; `signal 70` for one without a name."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+def _next_step(failure: Failure) -> str:
+    if failure.kind == KILLED and "SIGKILL" in failure.cause:
+        return "If nobody killed it, it ran out of memory: give executors more memory overhead. Run train again to resume"
+    if exit_code_class(failure.exit_code).retryable:
+        return "Run train again to resume from the last checkpoint"
+    return ""

@@ -1,0 +1,235 @@
+"""The Spark job of a TFCluster, on the driver, and what its tasks wear on the executors. The only importer of TFoS.
+
+TensorFlowOnSpark 2.2.5 is used for what it does well (a rendezvous of Spark tasks, roles, ports) and kept from what it
+does badly: it stops the SparkContext and the process on any error, unpickles what anybody sends to its port, looks for
+its own address at 8.8.8.8, counts GPUs by a wrong column of nvidia-smi, logs its keys, and leaves processes behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import queue
+import re
+import socket
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pyspark import cloudpickle
+
+from tfos_job.cluster import control, failures, node
+from tfos_job.cluster.failures import Failure
+from tfos_job.cluster.topology import Topology
+from tfos_job.errors import JobError, NodeDiedError, ResourceError
+
+log = logging.getLogger(__name__)
+
+JOB_GROUP = "tfcluster"
+_RESERVATION_CONTEXT = b"reservation"
+
+
+def _import_tfos() -> types.SimpleNamespace:
+    """TFoS's modules, without the TensorFlow that its `compat` imports for functions nobody calls here.
+
+    TensorFlow takes seconds and hundreds of megabytes, in the driver and in every supervisor; where it is loaded
+    already it stays as it is.
+    """
+    absent = "tensorflow" not in sys.modules
+    if absent:
+        sys.modules["tensorflow"] = types.ModuleType("tensorflow")
+    root_handlers, root_level = logging.root.handlers[:], logging.root.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pkg_resources announces its end at every import.
+            from tensorflowonspark import TFCluster, TFSparkNode, gpu_info, reservation, util
+    finally:
+        if absent:
+            del sys.modules["tensorflow"]
+        # TFoS calls logging.basicConfig(level=INFO) for the whole process.
+        logging.root.handlers[:], logging.root.level = root_handlers, root_level
+    # At INFO it logs every node's authkey; what it logs as an error arrives here as a Failure.
+    logging.getLogger("tensorflowonspark").setLevel(logging.CRITICAL)
+    return types.SimpleNamespace(
+        TFCluster=TFCluster, TFSparkNode=TFSparkNode, gpu_info=gpu_info, reservation=reservation, util=util
+    )
+
+
+def _secure_reservations(tfos: types.SimpleNamespace, key: bytes) -> None:
+    """Lets TFoS's rendezvous unpickle a message only after its HMAC has proved right."""
+
+    def send(_: Any, sock: socket.socket, message: Any) -> None:
+        sock.sendall(control.seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
+
+    def receive(_: Any, sock: socket.socket) -> Any:
+        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock))
+
+    tfos.reservation.MessageSocket.send = send
+    tfos.reservation.MessageSocket.receive = receive
+
+
+def _on_executor(pickled_task: bytes, driver: tuple[str, int], key: bytes) -> Callable[[Iterable[int]], None]:
+    """TFoS's Spark task, with its surroundings put right. What this returns runs on an executor.
+
+    The task comes as bytes, since unpickling it imports TFoS, and that must be done in our way.
+    """
+
+    def run(partition: Iterable[int]) -> None:
+        tfos = _import_tfos()
+        _secure_reservations(tfos, key)
+        address = control.own_address(driver)
+        tfos.util.get_ip_address = lambda: address
+        # Nobody here reads that file, and in local mode it would land in the user's own folder.
+        tfos.util.write_executor_id = lambda _: None
+        # Without this TFoS takes a GPU by its own count where Spark has assigned none.
+        tfos.gpu_info.is_gpu_available = lambda: False
+        # Spark uses a Python worker again: what an earlier cluster left in it is not ours.
+        tfos.TFSparkNode.TFSparkNode.mgr = None
+        try:
+            cloudpickle.loads(pickled_task)(partition)
+        finally:
+            manager = tfos.TFSparkNode.TFSparkNode.mgr
+            if manager is not None:
+                manager.shutdown()  # Spark ends its workers by os._exit, which would leave this process behind.
+
+    return run
+
+
+class _NodeRDD:
+    """The RDD that TFoS launches its nodes with; tells `job` how the Spark job ended."""
+
+    def __init__(self, rdd: Any, job: NodeJob) -> None:
+        self._rdd = rdd
+        self._job = job
+
+    def foreachPartition(self, function: Callable[[Iterable[int]], Any]) -> None:  # noqa: N802 - Spark's name
+        self._job.run_spark_job(self._rdd, function)
+
+
+class _Context:
+    """The part of a SparkContext that TFCluster.run needs. `stop` does nothing: TFoS stops the context on any error."""
+
+    def __init__(self, sc: Any, job: NodeJob) -> None:
+        self._sc = sc
+        self._job = job
+        self._jsc = sc._jsc
+
+    def parallelize(self, values: Iterable[int], num_slices: int) -> _NodeRDD:
+        return _NodeRDD(self._sc.parallelize(values, num_slices), self._job)
+
+    def cancelAllJobs(self) -> None:  # noqa: N802 - Spark's name
+        self._sc.cancelJobGroup(JOB_GROUP)
+
+    def stop(self) -> None:
+        pass
+
+
+class NodeJob:
+    """One TFCluster as one Spark job. Events: a `Failure` where Spark or the rendezvous fails."""
+
+    def __init__(
+        self,
+        sc: Any,
+        topology: Topology,
+        args: node.NodeArgs,
+        events: queue.Queue[Any],
+        start_timeout: int,
+    ) -> None:
+        self._sc = sc
+        self._topology = topology
+        self._args = args
+        self._events = events
+        self._start_timeout = start_timeout
+        self._reservations: Any = None
+        self._cancelled = False
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Returns at once; the nodes call the driver when they are there."""
+        threading.Thread(target=self._launch, name="tfcluster-launch", daemon=True).start()
+
+    def _launch(self) -> None:
+        tfos = _import_tfos()
+        _secure_reservations(tfos, self._args.key)
+        tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
+        with _environment(tfos, self._args.driver):
+            try:
+                cluster = tfos.TFCluster.run(
+                    _Context(self._sc, self),
+                    node.main,
+                    self._args,
+                    num_executors=self._topology.num_nodes,
+                    num_ps=self._topology.num_ps_tasks,
+                    input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
+                    reservation_timeout=self._start_timeout,
+                    queues=[],
+                    release_port=False,
+                )
+                self._reservations = cluster.server
+            except (Exception, SystemExit) as e:
+                # Where Spark failed first, `run_spark_job` has said so in better words.
+                if not self._ended.is_set():
+                    self._fail(f"TFCluster did not start: {e}", ResourceError.exit_code)
+
+    def run_spark_job(self, rdd: Any, function: Callable[[Iterable[int]], Any]) -> None:
+        """Called by TFoS on a thread of its own."""
+        try:
+            # The group is a property of this thread's jobs, so it must be set here.
+            self._sc.setJobGroup(JOB_GROUP, f"TFCluster of {self._topology.num_nodes} nodes", interruptOnCancel=True)
+            rdd.foreachPartition(_on_executor(cloudpickle.dumps(function), self._args.driver, self._args.key))
+        except Exception as e:
+            self._fail(*_spark_cause(e), detail=str(e))
+            raise
+        finally:
+            self._ended.set()
+
+    def _fail(self, cause: str, exit_code: int, detail: str = "") -> None:
+        if not self._cancelled:
+            self._events.put(Failure(failures.SPARK, None, "", cause, exit_code, detail))
+
+    def close_registration(self) -> None:
+        """Nobody else is expected; before this, nodes still ask the reservation server for each other's addresses."""
+        if self._reservations is not None:
+            self._reservations.stop()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the Spark job has ended within that time."""
+        return self._ended.wait(timeout_s)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._sc.cancelJobGroup(JOB_GROUP)
+
+
+@contextlib.contextmanager
+def _environment(tfos: types.SimpleNamespace, driver: tuple[str, int]) -> Iterator[None]:
+    """TFoS's reservation server asks the environment for its own address."""
+    name = tfos.reservation.TFOS_SERVER_HOST
+    before = os.environ.get(name)
+    os.environ[name] = driver[0]
+    original = tfos.util.get_ip_address
+    tfos.util.get_ip_address = lambda: driver[0]  # os.getenv's default is evaluated all the same.
+    try:
+        yield
+    finally:
+        tfos.util.get_ip_address = original
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+def _spark_cause(error: Exception) -> tuple[str, int]:
+    """What happened, in one line of the many of Spark's exception, and the exit code it stands for."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lost = next((line for line in lines if "ExecutorLostFailure" in line or "SparkException" in line), None)
+    # A Python traceback ends with the exception; Scala's frames begin with "at".
+    raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failed|Closed)\b", line)]
+    if lost is None and raised:
+        return raised[-1], JobError.exit_code
+    return lost or next(iter(lines), type(error).__name__), NodeDiedError.exit_code

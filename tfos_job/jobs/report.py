@@ -1,0 +1,124 @@
+"""`report.json`: a run's one machine-readable account, and the picture of its loss.
+
+Written at the start, with every checkpoint and at the end, whole each time: a scheduler that finds `"state": "running"`
+and no holder of the lock knows that the driver was killed.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+from tfos_job import __version__, storage
+from tfos_job.cluster import control
+from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.layout import RunLayout
+
+RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+_MAX_CURVE_POINTS = 1000
+
+
+class RunReport:
+    """The report of one run, over all commands that worked on it."""
+
+    def __init__(self, run: RunLayout, previous: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+        """Args:
+        run: where it lies.
+        previous: the report of the run so far, whose curves and attempts go on; None for a new run.
+        facts: what is known before the start.
+        """
+        self._run = run
+        previous = previous or {}
+        self.values: dict[str, Any] = {
+            "attempts": previous.get("attempts", []),
+            "curve": previous.get("curve", []),
+            "validation": previous.get("validation", []),
+            "step": 0,
+            "metrics": previous.get("metrics", {}),
+            "package_version": __version__,
+            **facts,
+        }
+        self._phase: tuple[str, float] | None = None
+
+    def begin(self, start_step: int) -> None:
+        self.values.update(state=RUNNING, exit_code=None, step=start_step, first_cause=None, phases={})
+        # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
+        self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
+        self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
+        self.values["attempts"].append({"start_step": start_step, "started": _now()})
+        self.write()
+
+    def on_phase(self, name: str) -> None:
+        """Ends the phase before and begins this one; seconds go to `phases`."""
+        now = time.monotonic()
+        if self._phase is not None:
+            phase, began = self._phase
+            phases = self.values["phases"]
+            phases[phase] = round(phases.get(phase, 0.0) + now - began, 3)
+        self._phase = (name, now)
+
+    def on_message(self, message: control.Message) -> None:
+        if isinstance(message, control.Progress):
+            self.values["step"] = message.step
+            self.values["metrics"].update(train_loss=message.loss, train_top_1=message.top_1)
+            self.values["input_wait_fraction"] = message.input_wait_fraction
+            self._add_to_curve({"step": message.step, "loss": message.loss, "top_1": message.top_1})
+        elif isinstance(message, control.CheckpointPublished):
+            self.values["checkpoint"] = message.path
+            self.write()
+        elif isinstance(message, control.Evaluated):
+            self.values["metrics"].update(message.metrics)
+            self.values["validation"].append({"step": message.step, **message.metrics})
+        elif isinstance(message, control.Finished):
+            self.values["step"] = message.step
+            self.values["records_read"] = message.records_read
+            if message.seconds:
+                self.values["images_per_second"] = round(message.images / message.seconds, 2)
+
+    def _add_to_curve(self, point: dict[str, Any]) -> None:
+        curve = self.values["curve"]
+        curve.append(point)
+        if len(curve) > _MAX_CURVE_POINTS:
+            del curve[1:-1:2]
+
+    def end(self, error: JobError | None) -> None:
+        self.on_phase("end")
+        state = INTERRUPTED if isinstance(error, InterruptedJobError) else FAILED if error else FINISHED
+        self.values.update(state=state, exit_code=error.exit_code if error else 0)
+        if error is not None:
+            self.values["first_cause"] = {"fact": error.fact, "place": error.place, "next_step": error.next_step}
+        self.values["attempts"][-1].update(ended=_now(), state=state, end_step=self.values["step"])
+        self.write()
+        if self.values["curve"]:
+            storage.write_bytes(self._run.loss_png, draw_loss(self.values["curve"], self.values["validation"]))
+
+    def write(self) -> None:
+        storage.write_json(self._run.report, {**self.values, "updated": _now()})
+
+
+def draw_loss(curve: list[dict[str, Any]], validation: list[dict[str, Any]]) -> bytes:
+    """A PNG of loss and top-1 over global steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (loss_axes, top_1_axes) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, key, title in ((loss_axes, "loss", "loss (nats)"), (top_1_axes, "top_1", "top-1")):
+        axes.plot([p["step"] for p in curve], [p[key] for p in curve], color="tab:blue", linewidth=1, label="train")
+        if validation:
+            steps, values = [p["step"] for p in validation], [p[key] for p in validation]
+            axes.plot(steps, values, color="tab:orange", marker="o", markersize=4, label="validation")
+        axes.set(title=title, xlabel="global step")
+        axes.set_ylim(bottom=0, top=1 if key == "top_1" else None)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    png = io.BytesIO()
+    figure.savefig(png, dpi=100, format="png")
+    pyplot.close(figure)
+    return png.getvalue()
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

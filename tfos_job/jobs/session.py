@@ -1,0 +1,108 @@
+"""The SparkSession of a command: which master, how many slots, how loud."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+
+from pyspark.sql import SparkSession
+
+from tfos_job.cluster.topology import Topology, check_slots, slots_of
+from tfos_job.errors import ResourceError, SettingsError
+
+_LOOPBACK = "127.0.0.1"
+
+
+def resolve_master(requested: str | None, num_nodes: int) -> str | None:
+    """The master to set; None where spark-submit has set one.
+
+    Args:
+      requested: `--master`.
+      num_nodes: slots that must run at the same time.
+    """
+    if requested is not None:
+        return requested
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM is waiting for us, with its own settings.
+        return None
+    return f"local[{max(os.cpu_count() or 1, num_nodes)}]"
+
+
+def training_settings(topology: Topology, master: str | None, start_timeout: int) -> dict[str, str]:
+    """Spark settings that a TFCluster needs: one node an executor, all at once, none of them twice.
+
+    Raises:
+      SettingsError: the master has too few slots for the topology.
+    """
+    settings = {
+        "spark.task.maxFailures": "1",  # A node that is run again elsewhere would join a cluster that has failed.
+        "spark.speculation": "false",
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{start_timeout}s",
+        "spark.python.worker.reuse": "false",
+    }
+    if master is not None:
+        check_slots(topology, master)
+        slots = slots_of(master)
+        if slots is not None and slots.executors > 1:
+            settings["spark.task.cpus"] = str(slots.cores)
+    return settings
+
+
+def is_local(master: str) -> bool:
+    """Whether all of Spark runs on this host."""
+    return slots_of(master) is not None
+
+
+@contextlib.contextmanager
+def open_session(app_name: str, master: str | None, settings: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
+    """A SparkSession for the length of a `with`.
+
+    Raises:
+      SettingsError: there is no Java.
+      ResourceError: Spark does not start.
+    """
+    java_home = os.environ.get("JAVA_HOME")
+    if not shutil.which(os.path.join(java_home, "bin", "java") if java_home else "java"):
+        raise SettingsError(
+            "there is no Java, and Spark needs one",
+            place=f"JAVA_HOME={java_home}" if java_home else "PATH",
+            next_step="Install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jre-headless)",
+        )
+    if master is not None and is_local(master):
+        # Executors on this host run this Python, not whichever comes first on PATH.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in {**_common_settings(master), **(settings or {})}.items():
+        builder = builder.config(key, value)
+    if master is not None:
+        builder = builder.master(master)
+    try:
+        spark = builder.getOrCreate()
+    except Exception as e:
+        reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+        raise ResourceError(f"Spark does not start: {reason}", place=f"--master {master}" if master else "") from e
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def _common_settings(master: str | None) -> dict[str, str]:
+    settings = {"spark.ui.showConsoleProgress": "false"}
+    if master is not None and is_local(master):
+        log4j2 = importlib.resources.files("tfos_job.jobs") / "log4j2.properties"
+        quiet = f"-Dlog4j2.configurationFile=file:{log4j2}"
+        settings |= {
+            # Everything is on this host: no name needs to resolve and no other host can connect.
+            "spark.driver.host": _LOOPBACK,
+            "spark.driver.bindAddress": _LOOPBACK,
+            "spark.ui.enabled": "false",
+            "spark.driver.extraJavaOptions": quiet,
+            "spark.executor.extraJavaOptions": quiet,
+        }
+    return settings

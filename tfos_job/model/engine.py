@@ -1,0 +1,64 @@
+"""The small interface that a training engine hides behind, and what passes through it.
+
+An engine holds the variables and the input streams and runs steps. Everything around the steps (when to save, to
+evaluate, to stop) is `train.py`'s and the same for every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from tfos_job.model.evaluate import Counts
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a run of steps came to.
+
+    Attributes:
+      steps: global steps done.
+      images: images trained on.
+      loss: mean over the block's images.
+      top_1: fraction of the block's images, before each one's update.
+      seconds: wall time.
+      input_wait_s: time that workers waited for input, summed over the steps.
+      step_s: time that workers spent in steps, input included, summed over the steps.
+      positions: for each worker that took part, the records of its stream consumed since the very start.
+    """
+
+    steps: int
+    images: int
+    loss: float
+    top_1: float
+    seconds: float
+    input_wait_s: float
+    step_s: float
+    positions: Mapping[int, int] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Start, run a block of steps, evaluate, snapshot. Calls come from one thread, in that order of life."""
+
+    def start(self, variables: Mapping[str, np.ndarray] | None) -> None:
+        """Builds the network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
+
+    def run(self, num_steps: int) -> Block:
+        """Runs exactly that many global steps, over all workers together."""
+
+    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
+        """Counts each record of `shards` once. No variable changes, the global step least of all."""
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All variables of network and optimizer, gathered here, by checkpoint name."""
+
+    @property
+    def global_step(self) -> int:
+        """The optimizer's own count of updates."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""

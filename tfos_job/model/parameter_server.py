@@ -1,0 +1,133 @@
+"""The parameter-server engine: variables on `ps` tasks, steps on `worker` tasks, directed from the coordinator (`chief`).
+
+`tf.distribute.ParameterServerStrategy` with a `ClusterCoordinator`; docs/decisions/0001 says why. One closure is one
+global step. The coordinator chooses the worker of a closure, so with several workers the number of steps is exact and
+their division among workers is not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.cluster.topology import CHIEF, INPUT_FILE
+from tfos_job.data.augment import Augmentation
+from tfos_job.data.input_pipeline import training_dataset
+from tfos_job.model import zoo
+from tfos_job.model.engine import Block
+from tfos_job.model.evaluate import Counts, count_shard
+from tfos_job.model.train import TrainPlan, build_optimizer, train_step
+from tfos_job.model.variables import all_arrays, assign_all
+
+_EVALUATION_BATCH_SIZE = 128
+
+
+class ParameterServerEngine:
+    """See `engine.Engine`."""
+
+    def __init__(self, cluster: Mapping[str, Sequence[str]], plan: TrainPlan) -> None:
+        """Connects to the cluster's servers, which must be up.
+
+        Args:
+          cluster: `host:port` of each task of `chief`, `ps` and `worker`.
+          plan: what to train and how.
+        """
+        self._plan = plan
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(dict(cluster)), task_type=CHIEF, task_id=0, rpc_layer="grpc"
+        )
+        self._strategy = tf.distribute.ParameterServerStrategy(resolver)
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        self._model: keras.Model
+        self._optimizer: keras.optimizers.Optimizer
+
+    def start(self, variables: Mapping[str, np.ndarray] | None) -> None:
+        plan = self._plan
+        with self._strategy.scope():
+            self._model = zoo.build(**plan.model, seed=plan.seed)
+            self._optimizer = build_optimizer(plan)
+            self._optimizer.build(self._model.trainable_variables)
+        if variables is not None:
+            assign_all(self._model, self._optimizer, variables)
+        self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
+        self._step = tf.function(self._closure)
+
+    def _worker_dataset(self) -> tf.data.Dataset:
+        """The input of whichever worker runs this graph: what differs lies in the worker's own directory."""
+        plan = self._plan
+        lines = tf.strings.split(tf.io.read_file(INPUT_FILE), "\n")
+        worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
+        dataset = training_dataset(
+            lines[4:],
+            num_records=num_records,
+            batch_size=plan.batch_size,
+            image_size=plan.model["image_size"],
+            seed=seed,
+            shuffle_buffer=plan.shuffle_buffer,
+            augmentation=Augmentation(**plan.augmentation),
+            start_record=start_record,
+        )
+        return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
+
+    def _closure(self, batches: tf.data.Iterator) -> tf.Tensor:
+        """One global step on one worker; returns its account as one float64 vector, a single small message."""
+        begin = tf.timestamp()
+        with tf.control_dependencies([begin]):
+            (images, labels, end_record), worker = next(batches)
+        with tf.control_dependencies([images]):
+            fed = tf.timestamp()
+        with tf.control_dependencies([fed]):
+            loss, num_correct = self._strategy.run(train_step, (self._model, self._optimizer, images, labels))
+        with tf.control_dependencies([loss]):
+            end = tf.timestamp()
+        counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
+        return tf.stack([*counts, fed - begin, end - begin])
+
+    def run(self, num_steps: int) -> Block:
+        began = time.monotonic()
+        results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
+        self._coordinator.join()
+        table = np.stack([result.fetch() for result in results])
+        loss, correct, images, worker, end_record, input_wait_s, step_s = table.T
+        return Block(
+            steps=num_steps,
+            images=int(images.sum()),
+            loss=float((loss * images).sum() / images.sum()),
+            top_1=float(correct.sum() / images.sum()),
+            seconds=time.monotonic() - began,
+            input_wait_s=float(input_wait_s.sum()),
+            step_s=float(step_s.sum()),
+            positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
+        )
+
+    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
+        """One closure a shard: whichever worker takes it, each shard is counted once."""
+
+        def count(shard: tf.Tensor) -> tf.Tensor:
+            return count_shard(
+                lambda images: self._model(images, training=False),
+                shard,
+                batch_size=_EVALUATION_BATCH_SIZE,
+                image_size=self._plan.model["image_size"],
+                ks=ks,
+            )
+
+        count_on_worker = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
+        results = [self._coordinator.schedule(count_on_worker, args=(tf.constant(shard),)) for shard in shards]
+        self._coordinator.join()
+        return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return all_arrays(self._model, self._optimizer)
+
+    @property
+    def global_step(self) -> int:
+        return int(self._optimizer.iterations.numpy())
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._optimizer.learning_rate)
