@@ -180,7 +180,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except Exception as e:  # noqa: BLE001 - the last resort: a bug must end with its own exit code
         summary = next(iter(str(e).splitlines()), "")
-        error = JobError(f"{type(e).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback")
+        error = JobError(
+            f"{type(e).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback"
+        )
         error.__cause__ = e
     if args.debug:
         logging.getLogger().error("", exc_info=error)

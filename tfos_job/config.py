@@ -72,7 +72,9 @@ class SynthConfig:
     seed: int = _flag("the same seed gives the same bytes", 0)
 
     def __post_init__(self) -> None:
-        _require(1 <= self.charset_size <= DEFAULT_CHARSET_SIZE, "charset_size", f"{self.charset_size} is not 1 to 3755")
+        _require(
+            1 <= self.charset_size <= DEFAULT_CHARSET_SIZE, "charset_size", f"{self.charset_size} is not 1 to 3755"
+        )
         _require(self.num_writers >= 1, "num_writers", f"{self.num_writers} is less than 1")
         _require(self.first_writer >= 0, "first_writer", f"{self.first_writer} is less than 0")
 
@@ -92,7 +94,8 @@ class ConvertConfig:
     )
     image_format: str = _flag("how pixels are stored", "raw", choices=("raw", "png"))
     on_bad_record: str = _flag(
-        "on unreadable bytes: `fail` publishes nothing, `quarantine` sets them aside", "fail",
+        "on unreadable bytes: `fail` publishes nothing, `quarantine` sets them aside",
+        "fail",
         choices=("fail", "quarantine"),
     )
     max_bad_fraction: float = _flag("fraction of the bytes that quarantine may set aside before the job fails", 0.01)
@@ -102,16 +105,21 @@ class ConvertConfig:
         _require_split_name("dataset_split_name", self.dataset_split_name)
         _require(
             self.charset is None or self.charset_size is None,
-            "charset", "given together with --charset_size", "Give one of them",
+            "charset",
+            "given together with --charset_size",
+            "Give one of them",
         )
         if self.charset_size is not None:
             _require(
-                1 <= self.charset_size <= DEFAULT_CHARSET_SIZE, "charset_size", f"{self.charset_size} is not 1 to 3755",
+                1 <= self.charset_size <= DEFAULT_CHARSET_SIZE,
+                "charset_size",
+                f"{self.charset_size} is not 1 to 3755",
                 "GB2312 level 1 has 3,755 characters; give --charset FILE for others",
             )
         _require(self.image_format in ("raw", "png"), "image_format", f"{self.image_format!r} is not raw or png")
         _require(
-            self.on_bad_record in ("fail", "quarantine"), "on_bad_record",
+            self.on_bad_record in ("fail", "quarantine"),
+            "on_bad_record",
             f"{self.on_bad_record!r} is not fail or quarantine",
         )
         _require(0.0 <= self.max_bad_fraction <= 1.0, "max_bad_fraction", f"{self.max_bad_fraction} is not in 0 to 1")
@@ -146,8 +154,9 @@ class TrainConfig:
     save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", None)
     eval_steps: int = _flag("steps between evaluations on the validation split; 0 for the end alone", 1000)
     restore: str = _flag(
-        "`auto` resumes the run in --train_dir; `none` refuses a folder that is not empty; PATH starts from that checkpoint",
-        "auto", metavar="auto|none|PATH",
+        "`auto` resumes the run in --train_dir; `none` refuses a folder with checkpoints; PATH starts from that one",
+        "auto",
+        metavar="auto|none|PATH",
     )
     overwrite: bool = _flag("clear --train_dir first", False)
     seed: int = _flag("of initial weights, order and augmentation", 0)
@@ -164,7 +173,9 @@ class TrainConfig:
             _require_split_name("validation_split_name", self.validation_split_name)
         _require(
             self.max_number_of_steps is None or self.epoch is None,
-            "epoch", "given together with --max_number_of_steps", "Give one of them",
+            "epoch",
+            "given together with --max_number_of_steps",
+            "Give one of them",
         )
         for name in ("batch_size", "image_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
@@ -174,22 +185,36 @@ class TrainConfig:
         for name in ("eval_steps", "num_gpus"):
             _require(getattr(self, name) >= 0, name, f"{getattr(self, name)} is less than 0")
         _require(
-            self.num_ps_tasks >= 1, "num_ps_tasks", f"{self.num_ps_tasks} is less than 1",
+            self.num_ps_tasks >= 1,
+            "num_ps_tasks",
+            f"{self.num_ps_tasks} is less than 1",
             "Training needs a parameter server: give --num_ps_tasks 1",
         )
         _require(
-            self.num_executors > self.num_ps_tasks, "num_executors",
+            self.num_executors > self.num_ps_tasks,
+            "num_executors",
             f"{self.num_executors} nodes with {self.num_ps_tasks} parameter server(s) leave no worker",
             f"Give --num_executors {self.num_ps_tasks + 1} or more",
         )
-        _require(self.image_size % 8 == 0, "image_size", f"{self.image_size} is not a multiple of 8",
-                 "The network halves the image three times")
+        _require(
+            self.image_size % 8 == 0,
+            "image_size",
+            f"{self.image_size} is not a multiple of 8",
+            "The network halves the image three times",
+        )
         _require(self.learning_rate > 0, "learning_rate", f"{self.learning_rate} is not positive")
-        _require(0 < self.learning_rate_decay_factor <= 1, "learning_rate_decay_factor",
-                 f"{self.learning_rate_decay_factor} is not in (0, 1]")
+        _require(
+            0 < self.learning_rate_decay_factor <= 1,
+            "learning_rate_decay_factor",
+            f"{self.learning_rate_decay_factor} is not in (0, 1]",
+        )
         _require(0 < self.keep_prob <= 1, "keep_prob", f"{self.keep_prob} is not in (0, 1]")
-        _require(not (self.overwrite and self.restore != "auto"), "overwrite",
-                 f"given together with --restore {self.restore}", "Give one of them")
+        _require(
+            not (self.overwrite and self.restore != "auto"),
+            "overwrite",
+            f"given together with --restore {self.restore}",
+            "Give one of them",
+        )
 
     @property
     def num_workers(self) -> int:
@@ -220,7 +245,9 @@ class EvaluateConfig:
         _require(self.batch_size >= 1, "batch_size", f"{self.batch_size} is less than 1")
         _require(
             all(part.isdigit() and int(part) >= 1 for part in self.top_k.split(",")),
-            "top_k", f"{self.top_k!r} is not a list of whole numbers", "Write it as 1,3,5",
+            "top_k",
+            f"{self.top_k!r} is not a list of whole numbers",
+            "Write it as 1,3,5",
         )
 
     @property

@@ -125,10 +125,11 @@ class Attempt:
         deadline = time.monotonic() + self._spec.start_timeout
         self._on_phase("nodes")
         self._job.start()
+        self._spawn_coordinator()  # It imports TensorFlow, some seconds, while the nodes do the same.
         self._wait_for(lambda: nodes <= self._state.ready, deadline, lambda: self._missing(nodes))
         self._job.close_registration()
         self._on_phase("coordinator")
-        self._start_coordinator()
+        self._assign_coordinator()
         self._wait_for(lambda: _CHIEF in self._state.ready, deadline, lambda: "the coordinator did not start in time")
         self._on_phase("training")
         return self._train()
@@ -246,7 +247,17 @@ class Attempt:
 
     # The coordinator.
 
-    def _start_coordinator(self) -> None:
+    def _spawn_coordinator(self) -> None:
+        self._coordinator = subprocess.Popen(
+            [sys.executable, "-m", "tfos_job.cluster.coordinator"],
+            stdin=subprocess.PIPE,
+            stdout=self._coordinator_log,
+            stderr=subprocess.STDOUT,
+            env=_coordinator_environment(),
+            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
+        )
+
+    def _assign_coordinator(self) -> None:
         cluster: dict[str, list[str]] = {CHIEF: [self._chief_address], PS: [], WORKER: []}
         for task in self._spec.topology.nodes:
             hello = self._state.hellos[task]
@@ -258,17 +269,13 @@ class Attempt:
             "cluster": cluster,
         }
         self._chief_port.close()
-        self._coordinator = subprocess.Popen(
-            [sys.executable, "-m", "tfos_job.cluster.coordinator"],
-            stdin=subprocess.PIPE,
-            stdout=self._coordinator_log,
-            stderr=subprocess.STDOUT,
-            env=_coordinator_environment(),
-            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
-        )
+        assert self._coordinator is not None
         assert self._coordinator.stdin is not None
-        self._coordinator.stdin.write(json.dumps(assignment).encode() + b"\n")
-        self._coordinator.stdin.close()
+        try:
+            self._coordinator.stdin.write(json.dumps(assignment).encode() + b"\n")
+            self._coordinator.stdin.close()
+        except BrokenPipeError:
+            pass  # It is dead already; the next look at it says how.
 
     def _coordinator_log_tail(self) -> str:
         with open(self._coordinator_log.name, errors="replace") as log_file:

@@ -90,12 +90,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class CheckpointPublished:
+    """A checkpoint lies at `path`, whole."""
+
     step: int
     path: str
 
 
 @dataclass(frozen=True)
 class Evaluated:
+    """An evaluation within training is done and on disk."""
+
     step: int
     split_name: str
     metrics: dict[str, float]
@@ -257,12 +261,16 @@ def own_address(peer: tuple[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Joined:
+    """A process has called and proved that it holds the key."""
+
     task: Task
     hello: Hello
 
 
 @dataclass(frozen=True)
 class Said:
+    """A message has come."""
+
     task: Task
     message: Message
 
@@ -347,4 +355,3 @@ class Switchboard:
             lines = list(self._lines.values())
         for line in lines:
             line.close()
-

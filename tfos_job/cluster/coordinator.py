@@ -60,7 +60,7 @@ class Assignment:
       meta: what every checkpoint of this run says beside its variables.
     """
 
-    driver: tuple[str, int]
+    driver: list[Any]
     key: str
     cluster: dict[str, list[str]]
     train_dir: str
@@ -69,9 +69,6 @@ class Assignment:
     train_shards: list[str]
     validation_split_name: str | None
     meta: dict[str, Any]
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 class _Reporter:
@@ -166,10 +163,14 @@ def to_failure(error: Exception) -> control.Failed:
 
 
 def main() -> None:
-    assignment = Assignment(**json.loads(sys.stdin.readline()))
+    text = sys.stdin.readline()
+    if not text:
+        sys.exit(1)  # The driver has gone before there was anything to do.
+    assignment = Assignment(**json.loads(text))
+    host, port = assignment.driver
     stop = threading.Event()
     hello = control.Hello(CHIEF, 0, socket.gethostname(), os.getpid())
-    line = control.call_driver(tuple(assignment.driver), bytes.fromhex(assignment.key), hello)
+    line = control.call_driver((host, port), bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:
         try:
@@ -184,7 +185,7 @@ def main() -> None:
     last_word: control.Message
     try:
         last_word = run(assignment, line, stop)
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
         traceback.print_exc()
         last_word = to_failure(e)
     line.send(last_word)

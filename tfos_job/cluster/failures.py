@@ -62,7 +62,9 @@ def signal_name(signum: int) -> str:
 
 def _next_step(failure: Failure) -> str:
     if failure.kind == KILLED and "SIGKILL" in failure.cause:
-        return "If nobody killed it, it ran out of memory: give executors more memory overhead. Run train again to resume"
+        return (
+            "If nobody killed it, it ran out of memory: give executors more memory overhead. Run train again to resume"
+        )
     if exit_code_class(failure.exit_code).retryable:
         return "Run train again to resume from the last checkpoint"
     return ""

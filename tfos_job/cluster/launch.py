@@ -171,7 +171,7 @@ class NodeJob:
                     release_port=False,
                 )
                 self._reservations = cluster.server
-            except (Exception, SystemExit) as e:
+            except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
                 # Where Spark failed first, `run_spark_job` has said so in better words.
                 if not self._ended.is_set():
                     self._fail(f"TFCluster did not start: {e}", ResourceError.exit_code)

@@ -72,7 +72,9 @@ def main(args: NodeArgs, ctx: Any) -> None:
     """TFCluster's map function."""
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
-    line = control.call_driver(args.driver, args.key, control.Hello(task.role, task.index, host, os.getpid(), int(port)))
+    line = control.call_driver(
+        args.driver, args.key, control.Hello(task.role, task.index, host, os.getpid(), int(port))
+    )
     work_dir = tempfile.mkdtemp(prefix=f"tfos_job-{task.role}-{task.index}-")
     try:
         if task.role == WORKER:

@@ -1,4 +1,4 @@
-"""The TensorFlow process of one node: a `tf.distribute.Server` and nothing else. Runs on an executor, as a child of `node`.
+"""The TensorFlow process of one node, a child of `node` on an executor: a `tf.distribute.Server` and nothing else.
 
 It is a process of its own so that its death can be seen: TFoS's manager, forked from the Spark worker, would keep the
 sockets of a dead worker open, and Spark would wait for ever. And it is spawned, not forked, because TensorFlow does not
@@ -71,7 +71,7 @@ def main() -> None:
     threading.Thread(target=_end_with_supervisor, args=(spec,), daemon=True).start()
     try:
         server = start_server(spec)
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 - whatever it was, the supervisor must hear of it
         traceback.print_exc()
         exit_code = e.exit_code if isinstance(e, JobError) else JobError.exit_code
         _say(out, failed={"cause": f"{type(e).__name__}: {e}", "exit_code": exit_code})

@@ -80,9 +80,7 @@ def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -
     offered = slots.executors if separate else slots.cores
     if offered < topology.num_nodes:
         example = (
-            f"local-cluster[{topology.num_nodes},{slots.cores},1024]"
-            if separate
-            else f"local[{topology.num_nodes}]"
+            f"local-cluster[{topology.num_nodes},{slots.cores},1024]" if separate else f"local[{topology.num_nodes}]"
         )
         raise SettingsError(
             f"{offered} slot{'s' if offered != 1 else ''} for {topology.num_nodes} nodes "

@@ -59,7 +59,9 @@ def is_local(master: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_session(app_name: str, master: str | None, settings: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
+def open_session(
+    app_name: str, master: str | None, settings: Mapping[str, str] | None = None
+) -> Iterator[SparkSession]:
     """A SparkSession for the length of a `with`.
 
     Raises:

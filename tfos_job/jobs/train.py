@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +104,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
         return report.values
 
 
-# --- before the cluster -------------------------------------------------------------------------------------------------
+# --- before the cluster -----------------------------------------------------------------------------------------------
 
 
 def _load_data(config: TrainConfig) -> _Data:
@@ -142,19 +143,22 @@ def _decide_start(config: TrainConfig, run: RunLayout, data: _Data) -> _Start:
     there = checkpoints.candidates(run)
     if config.restore == "none" and there:
         raise SettingsError(
-            f"{run.root} has checkpoints already", place="--restore none",
+            f"{run.root} has checkpoints already",
+            place="--restore none",
             next_step="Give another --train_dir, or --overwrite, or leave out --restore to resume",
         )
     if config.restore in ("auto", "none"):
         info = checkpoints.latest(run)
         if info is None and there:
             raise BadDataError(
-                f"none of the {len(there)} checkpoints verifies", place=run.checkpoints_dir,
+                f"none of the {len(there)} checkpoints verifies",
+                place=run.checkpoints_dir,
                 next_step="Restore one from elsewhere, or start anew with --overwrite",
             )
     elif there:
         raise SettingsError(
-            f"{run.root} has checkpoints already", place=f"--restore {config.restore}",
+            f"{run.root} has checkpoints already",
+            place=f"--restore {config.restore}",
             next_step="Give another --train_dir, or --overwrite",
         )
     else:
@@ -167,24 +171,23 @@ def _decide_start(config: TrainConfig, run: RunLayout, data: _Data) -> _Start:
 
 def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, same_data: bool) -> None:
     """Refuses a checkpoint of another charset or network; and, to go on with a run, of another dataset."""
-    wanted = {"charset": data.charset.digest, "network": _model(config, data)}
-    found = {"charset": info.charset_digest, "network": info.model}
+    pairs = [
+        ("charset", info.charset_digest[:12], data.charset.digest[:12]),
+        ("network", _describe(info.model), _describe(_model(config, data))),
+    ]
     if same_data:
-        wanted["dataset"], found["dataset"] = data.train.digest, info.dataset_digest
-    # keep_prob has no variables: it may change from one start to the next.
-    for values in (wanted, found):
-        values["network"] = {k: v for k, v in values["network"].items() if k != "keep_prob"}  # type: ignore[union-attr]
-    for name, value in wanted.items():
-        if value != found[name]:
+        pairs.append(("dataset", info.dataset_digest[:12], data.train.digest[:12]))
+    for name, found, wanted in pairs:
+        if found != wanted:
             raise SettingsError(
-                f"made with {name} {_short(found[name])}, asked to go on with {name} {_short(value)}",
+                f"made with {name} {found}, asked to go on with {name} {wanted}",
                 place=info.path,
                 next_step="Give another --train_dir, or the settings and the dataset of this run",
             )
 
 
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else ", ".join(f"{k}={v}" for k, v in value.items())
+def _describe(model: Mapping[str, Any]) -> str:
+    return "{model_name} of {num_classes} classes, image_size {image_size}, keep_prob {keep_prob}".format(**model)
 
 
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[int, ...]:
@@ -276,7 +279,9 @@ def _run_attempt(
         )
 
 
-def run_attempt(sc: SparkContext, spec: AttemptSpec, on_message: Any, on_phase: Any, stop: StopSignal) -> control.Finished:
+def run_attempt(
+    sc: SparkContext, spec: AttemptSpec, on_message: Any, on_phase: Any, stop: StopSignal
+) -> control.Finished:
     """The place for restarts: a failed attempt may be followed by another in the same SparkContext."""
     return Attempt(sc, spec, on_message, on_phase, lambda: stop.signum).run()
 
@@ -381,7 +386,9 @@ class _Progress:
     def __init__(self, start_step: int, total_steps: int, batch_size: int) -> None:
         self._total = total_steps
         self._batch_size = batch_size
-        self._bar = tqdm(total=total_steps, initial=start_step, unit="step", desc="train", file=sys.stderr, disable=None)
+        self._bar = tqdm(
+            total=total_steps, initial=start_step, unit="step", desc="train", file=sys.stderr, disable=None
+        )
         self._last_line = time.monotonic()
 
     def __enter__(self) -> _Progress:
@@ -396,8 +403,10 @@ class _Progress:
         elif isinstance(message, control.CheckpointPublished):
             self._say(f"step {message.step}: checkpoint {message.path}")
         elif isinstance(message, control.Evaluated):
-            metrics = ", ".join(f"{k} {v:.4f}" for k, v in message.metrics.items() if k != "num_examples")
-            self._say(f"step {message.step}: {message.split_name}: {metrics} ({message.metrics['num_examples']} images)")
+            metrics = dict(message.metrics)
+            num_examples = metrics.pop("num_examples")
+            text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+            self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
 
     def _on_progress(self, message: control.Progress) -> None:
         rate = f"{message.images_per_second:.0f} images/s"

@@ -1,4 +1,4 @@
-"""The parameter-server engine: variables on `ps` tasks, steps on `worker` tasks, directed from the coordinator (`chief`).
+"""The parameter-server engine: variables on `ps` tasks, steps on `worker` tasks, directed by the coordinator.
 
 `tf.distribute.ParameterServerStrategy` with a `ClusterCoordinator`; docs/decisions/0001 says why. One closure is one
 global step. The coordinator chooses the worker of a closure, so with several workers the number of steps is exact and

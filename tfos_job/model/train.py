@@ -54,7 +54,7 @@ class TrainPlan:
 
 
 def build_optimizer(plan: TrainPlan) -> keras.optimizers.Optimizer:
-    """The seed's: Adam, its rate multiplied by `learning_rate_decay_factor` every `decay_steps`, at once (staircase)."""
+    """The seed's: Adam, its rate times `learning_rate_decay_factor` every `decay_steps`, at once (staircase)."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
     )
@@ -185,7 +185,7 @@ class Loop:
             return
         counted = self._engine.global_step
         if counted != self._step:
-            raise JobError(f"{self._step} steps were run but the optimizer counts {counted}", next_step="Report this bug")
+            raise JobError(f"{self._step} steps were run, the optimizer counts {counted}", next_step="Report this bug")
         self._listener.on_checkpoint(self._step, self._engine.snapshot(), tuple(self._positions))
         self._saved_step = self._step
         self._saved_time = self._clock()
