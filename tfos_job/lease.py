@@ -78,7 +78,8 @@ class Lease:
             self._lost = True
             raise BusyError(
                 f"{self.owner} lost its lock: somebody removed it, or took it over after {self.ttl_s:g} s unrenewed",
-                place=self.path, next_step="Run the command again",
+                place=self.path,
+                next_step="Run the command again",
             )
 
     def renew(self) -> None:
@@ -141,7 +142,8 @@ class Lease:
 
     def _busy(self, holder: dict[str, Any], age_s: float) -> BusyError:
         return BusyError(
-            f"held by {_name(holder)}, renewed {age_s:.0f} s ago", place=self.path,
+            f"held by {_name(holder)}, renewed {age_s:.0f} s ago",
+            place=self.path,
             next_step=f"Wait for it to end; a lock that is not renewed for {self.ttl_s:g} s is taken over",
         )
 
@@ -163,8 +165,12 @@ def _name(holder: dict[str, Any]) -> str:
 
 def _this_process() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "pid_namespace": _pid_namespace(),
-            "process_started": process_started(pid)}
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "pid_namespace": _pid_namespace(),
+        "process_started": process_started(pid),
+    }
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:

@@ -241,8 +241,11 @@ def publish_dir(source: str, target: str) -> None:
       StorageError: `target` is there already; nothing has moved.
     """
     if exists(target):
-        raise StorageError("already there, so nothing was published over it", place=target,
-                           next_step="Another job may have written it: look at its manifest or report, then run again")
+        raise StorageError(
+            "already there, so nothing was published over it",
+            place=target,
+            next_step="Another job may have written it: look at its manifest or report, then run again",
+        )
     with _job_errors(source, "publish"):
         _backend(source).move_dir(source, target)
 
@@ -263,10 +266,14 @@ def _job_errors(path: str, verb: str) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # hdfs-native raises RuntimeError for what the NameNode refuses
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if _is_refusal(error):
-            raise AccessError(f"cannot {verb} it: {reason}", place=path,
-                              next_step="Check the owner, the permissions and the quota of the folder") from error
-        raise StorageError(f"cannot {verb} it: {reason}", place=path,
-                           next_step="Check the disk or the file system, then run again") from error
+            raise AccessError(
+                f"cannot {verb} it: {reason}",
+                place=path,
+                next_step="Check the owner, the permissions and the quota of the folder",
+            ) from error
+        raise StorageError(
+            f"cannot {verb} it: {reason}", place=path, next_step="Check the disk or the file system, then run again"
+        ) from error
 
 
 def _is_refusal(error: OSError | RuntimeError) -> bool:
@@ -339,8 +346,9 @@ def _backend(path: str) -> _Backend:
         return _Local()
     if urlsplit(path).scheme in _REMOTE_SCHEMES:
         return _Hdfs(path)
-    raise SettingsError(f"cannot use {urlsplit(path).scheme}:// here", place=path,
-                        next_step="Give a plain path, file:// or hdfs://")
+    raise SettingsError(
+        f"cannot use {urlsplit(path).scheme}:// here", place=path, next_step="Give a plain path, file:// or hdfs://"
+    )
 
 
 def _plain(path: str) -> str:

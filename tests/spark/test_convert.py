@@ -66,7 +66,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Every file below a folder, with its time and bytes."""
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in folder.rglob("*") if path.is_file()
+        for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
@@ -88,8 +89,12 @@ def converted_glyphs(dataset_dir: Path, split: str = "train") -> Counter[tuple[A
     for data in tf.data.TFRecordDataset(tf.io.gfile.glob(f"{dataset_dir}/{split}/gen-*/part-*.tfrecord")):
         example = {key: value.numpy() for key, value in tf.io.parse_single_example(data, SPEC).items()}
         found[
-            example["image/class/text"].decode(), example["image/width"], example["image/height"],
-            example["image/encoded"], example["source/file"].decode(), example["source/offset"],
+            example["image/class/text"].decode(),
+            example["image/width"],
+            example["image/height"],
+            example["image/encoded"],
+            example["source/file"].decode(),
+            example["source/offset"],
         ] += 1
     return found
 
@@ -205,7 +210,8 @@ def test_quarantine_sets_aside_what_is_bad_and_keeps_the_rest(spark: SparkSessio
     assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
     quarantine = gnt_dir.parent / "dataset" / "train" / "_quarantine"
     assert sorted(str(path.relative_to(quarantine)) for path in quarantine.rglob("*.json")) == [
-        "002.gnt.json", "more/empty.gnt.json",
+        "002.gnt.json",
+        "more/empty.gnt.json",
     ]
     (found,) = storage.read_json(str(quarantine / "002.gnt.json"))["ranges"]
     assert (found["start"], found["end"]) == (third.offset, third.offset + size)
@@ -217,7 +223,7 @@ def test_quarantine_sets_aside_what_is_bad_and_keeps_the_rest(spark: SparkSessio
 
 def test_too_many_bad_bytes_fail_even_with_quarantine(spark: SparkSession, gnt_dir: Path) -> None:
     (gnt_dir / "002.gnt").write_bytes(b"PK\x03\x04" + bytes(1000))
-    with pytest.raises(BadDataError, match=r"1004 of \d+ bytes are unreadable .* --max_bad_fraction 0.01; .*ZIP archive"):
+    with pytest.raises(BadDataError, match=r"1004 of \d+ bytes are unreadable .* 0\.01; .*ZIP archive"):
         convert(spark, settings(gnt_dir, on_bad_record="quarantine"))
     assert list((gnt_dir.parent / "dataset").iterdir()) == []
 

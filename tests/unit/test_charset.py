@@ -32,7 +32,11 @@ def test_found_characters_give_the_same_ids_in_any_order() -> None:
 
 @pytest.mark.parametrize(
     ("text", "fact"),
-    [("", "holds no characters"), ("一二一", "character 3, '一', is there twice"), ("一😀", "character 2: '😀' is not")],
+    [
+        ("", "holds no characters"),
+        ("一二一", "character 3, '一', is there twice"),
+        ("一😀", "character 2: '😀' is not"),
+    ],
 )
 def test_a_bad_file_is_refused_with_the_place(text: str, fact: str) -> None:
     with pytest.raises(SettingsError, match=fact) as raised:

@@ -30,8 +30,12 @@ def write_gnt(path: Path, text: str, garbage: bytes = b"") -> SourceFile:
 
 def task(folder: Path, *sources: SourceFile, **changes: object) -> GroupTask:
     values: dict[str, object] = {
-        "shard_file": "part", "sources": sources, "building_dir": str(folder), "characters": CHARACTERS,
-        "image_format": "raw", "quarantine": False,
+        "shard_file": "part",
+        "sources": sources,
+        "building_dir": str(folder),
+        "characters": CHARACTERS,
+        "image_format": "raw",
+        "quarantine": False,
     }
     return GroupTask(**values | changes)  # type: ignore[arg-type]
 
@@ -71,7 +75,9 @@ def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
     with storage.open_read(str(tmp_path / "part")) as stream:
         found = [records.decode_example(data) for _, data in records.read_records(stream, "part")]
     assert [(example["source/file"], example["source/offset"], example["image/class/label"]) for example in found] == [
-        (b"1.gnt", 0, 0), (b"1.gnt", 22, 1), (b"2.gnt", 0, 1),
+        (b"1.gnt", 0, 0),
+        (b"1.gnt", 22, 1),
+        (b"2.gnt", 0, 1),
     ]
     if image_format == "raw":
         assert found[1]["image/encoded"] == bytes([1]) * 15
@@ -107,10 +113,16 @@ def test_a_file_that_grows_while_it_is_read_is_not_believed(tmp_path: Path) -> N
 
 
 def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
-    files = {name: write_gnt(tmp_path / name, text) for name, text in (("1", "啊"), ("2", "阿"), ("3", "埃"), ("4", "啊"))}
+    texts = {"1": "啊", "2": "阿", "3": "埃", "4": "啊"}
+    files = {name: write_gnt(tmp_path / name, text) for name, text in texts.items()}
     converted = [
-        Source(name=name, size_bytes=file.size_bytes, mtime_s=file.mtime_s, sha256=convert.file_sha256(file.path),
-               num_records=1)
+        Source(
+            name=name,
+            size_bytes=file.size_bytes,
+            mtime_s=file.mtime_s,
+            sha256=convert.file_sha256(file.path),
+            num_records=1,
+        )
         for name, file in files.items()
     ]
     assert convert.source_changes(list(files.values()), converted) == []
@@ -122,5 +134,8 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
     longer = write_gnt(tmp_path / "3", "埃埃")
     new = write_gnt(tmp_path / "5", "埃")
     assert convert.source_changes([copied, other, longer, new], converted) == [
-        "5 is new", "4 is gone", "2 has other bytes", f"3 has {longer.size_bytes} bytes, had {files['3'].size_bytes}",
+        "5 is new",
+        "4 is gone",
+        "2 has other bytes",
+        f"3 has {longer.size_bytes} bytes, had {files['3'].size_bytes}",
     ]

@@ -19,14 +19,27 @@ from tfos_job.layout import DatasetLayout, SplitLayout
 def example(generation: int = 0, **changes: Any) -> Manifest:
     source = Source(name="sub/001.gnt", size_bytes=1000, mtime_s=1.25, sha256="aa", num_records=4)
     shards = tuple(
-        Shard(file=f"gen-{generation:05d}/part-{index}", size_bytes=5, sha256=f"{index}", num_records=2 - index,
-              sources=(source,))
+        Shard(
+            file=f"gen-{generation:05d}/part-{index}",
+            size_bytes=5,
+            sha256=f"{index}",
+            num_records=2 - index,
+            sources=(source,),
+        )
         for index in range(2)
     )
     values: dict[str, Any] = {
-        "split_name": "train", "generation": generation, "image_format": "raw", "charset_digest": "cc",
-        "shards": shards, "class_counts": (3, 0), "filtered": {"!": 1}, "quarantined": {"sub/001.gnt": 30},
-        "settings": {"on_bad_record": "quarantine"}, "created": "2026-01-01T00:00:00+00:00", "package_version": "0.1.0",
+        "split_name": "train",
+        "generation": generation,
+        "image_format": "raw",
+        "charset_digest": "cc",
+        "shards": shards,
+        "class_counts": (3, 0),
+        "filtered": {"!": 1},
+        "quarantined": {"sub/001.gnt": 30},
+        "settings": {"on_bad_record": "quarantine"},
+        "created": "2026-01-01T00:00:00+00:00",
+        "package_version": "0.1.0",
     }
     return Manifest(**values | changes)
 
@@ -101,7 +114,8 @@ def test_sweeping_leaves_exactly_what_is_live(tmp_path: Path) -> None:
     storage.write_bytes(f"{split.root}/_manifest.json.0123.tmp", b"")
     storage.write_bytes(f"{split.root}/notes.txt", b"somebody's own")
     manifests.sweep(split, manifests.load(split))
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["_quarantine", "gen-00001", "manifest.json", "notes.txt"]
+    left = sorted(entry.name for entry in tmp_path.iterdir())
+    assert left == ["_quarantine", "gen-00001", "manifest.json", "notes.txt"]
     assert storage.find(split.quarantine_dir, ".json") == []
     assert manifests.next_generation(split, manifests.load(split)) == 2
     assert manifests.damage(split, manifests.load(split)) == []

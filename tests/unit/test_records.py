@@ -28,8 +28,10 @@ FEATURES = {
 
 def test_tensorflow_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Path) -> None:
     example = tf.train.Example.FromString(records.encode_example(FEATURES))
-    found = {key: (list(value.bytes_list.value) or list(value.int64_list.value)) for key, value in
-             example.features.feature.items()}
+    found = {
+        key: (list(value.bytes_list.value) or list(value.int64_list.value))
+        for key, value in example.features.feature.items()
+    }
     assert found == {key: [value] for key, value in FEATURES.items()}
     assert records.decode_example(example.SerializeToString(deterministic=True)) == FEATURES
     with tf.io.TFRecordWriter(str(tmp_path / "tf")) as writer:
@@ -73,8 +75,14 @@ def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
 
 def test_what_is_not_an_example_is_refused() -> None:
     whole = records.encode_example(FEATURES)
-    for data in (whole[:-1], b"\xff" * 20, b"\x08\x01", tf.train.Example(features=tf.train.Features(feature={
-            "a": tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))})).SerializeToString()):
+    for data in (
+        whole[:-1],
+        b"\xff" * 20,
+        b"\x08\x01",
+        tf.train.Example(
+            features=tf.train.Features(feature={"a": tf.train.Feature(float_list=tf.train.FloatList(value=[1.0]))})
+        ).SerializeToString(),
+    ):
         with pytest.raises(ValueError):  # noqa: PT011 - which fact it is does not matter here
             records.decode_example(data)
 
@@ -96,10 +104,16 @@ def test_golden_bytes(tmp_path: Path) -> None:
     assert stream.getvalue() == (DATA / "golden.gnt").read_bytes()
     path = str(DATA / "golden.gnt")
     entry = storage.stat(path)
-    result = convert_group(GroupTask(
-        shard_file="golden.tfrecord", sources=(SourceFile("golden.gnt", path, entry.size_bytes, entry.mtime_s),),
-        building_dir=str(tmp_path), characters=GOLDEN_CHARACTERS, image_format="raw", quarantine=False,
-    ))
+    result = convert_group(
+        GroupTask(
+            shard_file="golden.tfrecord",
+            sources=(SourceFile("golden.gnt", path, entry.size_bytes, entry.mtime_s),),
+            building_dir=str(tmp_path),
+            characters=GOLDEN_CHARACTERS,
+            image_format="raw",
+            quarantine=False,
+        )
+    )
     assert (tmp_path / "golden.tfrecord").read_bytes() == (DATA / "golden.tfrecord").read_bytes()
     assert result.filtered == {"一": 1}
     assert result.class_counts == {0: 2, 1: 1, 2: 1, 3: 1}

@@ -26,9 +26,9 @@ def test_written_file_appears_whole_at_the_end(tmp_path: Path) -> None:
 
 def test_exception_while_writing_leaves_everything_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), storage.open_write(str(tmp_path / "a.bin")) as stream:
-        stream.write(b"half of it")
-        raise KeyboardInterrupt
+    writing = storage.open_write(str(tmp_path / "a.bin"))
+    writing.__enter__().write(b"half of it")
+    assert writing.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is not True
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert names(tmp_path) == ["a.bin"]
 
@@ -107,10 +107,11 @@ def test_each_failure_has_its_class_and_names_the_path(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_storage_error_at_the_write_or_at_the_end_of_it() -> None:
-    stream = io.BufferedWriter(storage._Guarded(open("/dev/full", "wb", buffering=0), "/data/a"), 4)
-    with pytest.raises(StorageError, match="/data/a: cannot write it: No space left on device"):
-        stream.write(b"more than the buffer holds")
-    stream.detach().close()
+    with open("/dev/full", "wb", buffering=0) as full:
+        stream = io.BufferedWriter(storage._Guarded(full, "/data/a"), 4)
+        with pytest.raises(StorageError, match="/data/a: cannot write it: No space left on device"):
+            stream.write(b"more than the buffer holds")
+        stream.detach()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -75,7 +75,8 @@ class Charset:
             raise BadDataError(f"not a charset: {error}", place=place, next_step="Convert into a new folder") from error
         if not fits:
             raise BadDataError(
-                f"its classes do not fit its digest {str(value['digest'])[:12]}…", place=place,
+                f"its classes do not fit its digest {str(value['digest'])[:12]}…",
+                place=place,
                 next_step="It has been changed since it was written: restore it, or convert into a new folder",
             )
         return charset
@@ -110,11 +111,15 @@ def _check(characters: tuple[str, ...], place: str) -> None:
     seen: set[str] = set()
     for position, character in enumerate(characters, start=1):
         if character in seen:
-            raise SettingsError(f"character {position}, {character!r}, is there twice", place=place,
-                                next_step="Remove one of them: each class has one character")
+            raise SettingsError(
+                f"character {position}, {character!r}, is there twice",
+                place=place,
+                next_step="Remove one of them: each class has one character",
+            )
         seen.add(character)
         try:
             gnt.encode_tag(character)
         except ValueError as error:
-            raise SettingsError(f"character {position}: {error}", place=place,
-                                next_step="Remove it: no GNT file can hold it") from error
+            raise SettingsError(
+                f"character {position}: {error}", place=place, next_step="Remove it: no GNT file can hold it"
+            ) from error

@@ -124,8 +124,14 @@ def plan_tasks(
     """One task a shard; see `plan_groups` and `GroupTask`."""
     groups = plan_groups(sources)
     return [
-        GroupTask(shard_file=shard_name(index, len(groups)), sources=group, building_dir=building_dir,
-                  characters=characters, image_format=image_format, quarantine=quarantine)
+        GroupTask(
+            shard_file=shard_name(index, len(groups)),
+            sources=group,
+            building_dir=building_dir,
+            characters=characters,
+            image_format=image_format,
+            quarantine=quarantine,
+        )
         for index, group in enumerate(groups)
     ]
 
@@ -177,8 +183,13 @@ def convert_group(task: GroupTask) -> ShardResult:
         writer = _ShardWriter(task, stream)
         sources = tuple(writer.add(source) for source in task.sources)
     return ShardResult(
-        shard=Shard(file=task.shard_file, size_bytes=writer.shard.size_bytes, sha256=writer.shard.sha256,
-                    num_records=writer.class_counts.total(), sources=sources),
+        shard=Shard(
+            file=task.shard_file,
+            size_bytes=writer.shard.size_bytes,
+            sha256=writer.shard.sha256,
+            num_records=writer.class_counts.total(),
+            sources=sources,
+        ),
         class_counts=dict(writer.class_counts),
         filtered=dict(writer.filtered),
         bad_ranges=tuple(writer.bad_ranges),
@@ -216,10 +227,16 @@ class _ShardWriter:
         if reader.size_bytes != source.size_bytes:
             raise StorageError(
                 f"changed while it was read: expected {source.size_bytes} bytes, found {reader.size_bytes}",
-                place=source.path, next_step="Wait until it is complete, then run again",
+                place=source.path,
+                next_step="Wait until it is complete, then run again",
             )
-        return Source(name=source.name, size_bytes=source.size_bytes, mtime_s=source.mtime_s, sha256=reader.sha256,
-                      num_records=num_records)
+        return Source(
+            name=source.name,
+            size_bytes=source.size_bytes,
+            mtime_s=source.mtime_s,
+            sha256=reader.sha256,
+            num_records=num_records,
+        )
 
 
 class _Hashing:

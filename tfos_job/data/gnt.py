@@ -151,9 +151,11 @@ def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], Non
 
 def _report(bad: BadRange, on_bad: Callable[[BadRange], None] | None) -> None:
     if on_bad is None:
-        raise BadDataError(bad.reason, place=f"{bad.source}, byte {bad.start}",
-                           next_step="Repair or remove the file, or set such bytes aside with --on_bad_record "
-                                     "quarantine")
+        raise BadDataError(
+            bad.reason,
+            place=f"{bad.source}, byte {bad.start}",
+            next_step="Repair or remove the file, or set such bytes aside with --on_bad_record quarantine",
+        )
     on_bad(bad)
 
 
@@ -218,8 +220,10 @@ def _fault(window: _Window) -> str | None:
             return f"not a GNT file: expected a record, found {kind}"
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
             return f"impossible size: expected width and height of 1 to {MAX_SIDE}, found {width} × {height}"
-        return (f"sample_size disagrees with width × height: expected {HEADER.size + width * height} for "
-                f"{width} × {height}, found {size}")
+        return (
+            f"sample_size disagrees with width × height: expected {HEADER.size + width * height} for "
+            f"{width} × {height}, found {size}"
+        )
     have = window.available(size)
     if have < size:
         return f"truncated bitmap: expected {width * height} bytes, found {have - HEADER.size} to the end of the file"

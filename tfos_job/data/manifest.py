@@ -124,8 +124,9 @@ class Manifest:
                 raise ValueError(f"classes have {sum(manifest.class_counts)} records, shards {manifest.num_records}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fact = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise BadDataError(f"not a manifest: {fact}", place=place,
-                               next_step="Convert the split again with --overwrite") from error
+            raise BadDataError(
+                f"not a manifest: {fact}", place=place, next_step="Convert the split again with --overwrite"
+            ) from error
         return manifest
 
 
@@ -146,12 +147,15 @@ def load(split: SplitLayout) -> Manifest:
     try:
         value = storage.read_json(split.manifest)
     except MissingInputError as error:
-        raise MissingInputError("no such split: it has no manifest", place=split.manifest,
-                                next_step="Make it with `tfos-job convert`, or check --dataset_dir and the split's "
-                                          "name") from error
+        raise MissingInputError(
+            "no such split: it has no manifest",
+            place=split.manifest,
+            next_step="Make it with `tfos-job convert`, or check --dataset_dir and the split's name",
+        ) from error
     except ValueError as error:
-        raise BadDataError(f"not JSON: {error}", place=split.manifest,
-                           next_step="Convert the split again with --overwrite") from error
+        raise BadDataError(
+            f"not JSON: {error}", place=split.manifest, next_step="Convert the split again with --overwrite"
+        ) from error
     return Manifest.from_json(value, place=split.manifest)
 
 
@@ -165,11 +169,15 @@ def load_charset(dataset: DatasetLayout) -> Charset:
     try:
         value = storage.read_json(dataset.charset)
     except MissingInputError as error:
-        raise MissingInputError("no such dataset: it has no charset", place=dataset.charset,
-                                next_step="Make it with `tfos-job convert`, or check --dataset_dir") from error
+        raise MissingInputError(
+            "no such dataset: it has no charset",
+            place=dataset.charset,
+            next_step="Make it with `tfos-job convert`, or check --dataset_dir",
+        ) from error
     except ValueError as error:
-        raise BadDataError(f"not JSON: {error}", place=dataset.charset,
-                           next_step="Restore it, or convert into a new folder") from error
+        raise BadDataError(
+            f"not JSON: {error}", place=dataset.charset, next_step="Restore it, or convert into a new folder"
+        ) from error
     return Charset.from_json(value, place=dataset.charset)
 
 
@@ -184,7 +192,8 @@ def damage(split: SplitLayout, manifest: Manifest) -> list[str]:
     sizes = {entry.path: entry.size_bytes for folder in folders for entry in _list(folder)}
     found = {shard.file: sizes.get(join(split.root, shard.file)) for shard in manifest.shards}
     return [
-        f"{shard.file} is missing" if found[shard.file] is None
+        f"{shard.file} is missing"
+        if found[shard.file] is None
         else f"{shard.file} has {found[shard.file]} bytes, not {shard.size_bytes}"
         for shard in manifest.shards
         if found[shard.file] != shard.size_bytes
@@ -209,8 +218,9 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
         ranges = [
             {"start": bad.start, "end": bad.end, "reason": bad.reason} for bad in bad_ranges if bad.source == name
         ]
-        storage.write_json(path, {"source": name, "generation": manifest.generation, "size_bytes": size_bytes,
-                                  "ranges": ranges})
+        storage.write_json(
+            path, {"source": name, "generation": manifest.generation, "size_bytes": size_bytes, "ranges": ranges}
+        )
     storage.publish_dir(building_dir, split.generation(manifest.generation))
     storage.write_json(split.manifest, manifest.to_json())
 

@@ -138,8 +138,9 @@ def _read_settings(path: str) -> dict[str, Any]:
     try:
         return dict(storage.read_json(path))
     except (ValueError, TypeError) as error:
-        raise BadDataError(f"not the settings of synth: {error}", place=path,
-                           next_step="Remove the folder, or give another --gnt_dir") from error
+        raise BadDataError(
+            f"not the settings of synth: {error}", place=path, next_step="Remove the folder, or give another --gnt_dir"
+        ) from error
 
 
 def write_writer(
@@ -166,8 +167,11 @@ def find_font() -> str:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.otf")):
             return str(path)
-    raise MissingInputError("the font that characters are drawn from is not installed", place=_FONT_PACKAGE,
-                            next_step="pip install 'tfos_job[synth]'")
+    raise MissingInputError(
+        "the font that characters are drawn from is not installed",
+        place=_FONT_PACKAGE,
+        next_step="pip install 'tfos_job[synth]'",
+    )
 
 
 def draw_characters(characters: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -13,19 +13,15 @@ import datetime
 import functools
 import itertools
 import logging
-import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
-from tqdm import tqdm
 
 from tfos_job import __version__, storage
 from tfos_job.config import DEFAULT_CHARSET_SIZE, ConvertConfig
@@ -36,14 +32,12 @@ from tfos_job.data.charset import Charset
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.jobs import tasks
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
 from tfos_job.lease import Lease
 
-PROGRESS_POLL_S = 0.5
-PROGRESS_LOG_S = 10.0
 _NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
 
-Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
@@ -125,8 +119,11 @@ def _requested_charset(config: ConvertConfig) -> Charset | None:
     try:
         return charsets.from_file(storage.read_bytes(str(config.charset)).decode("utf-8"), place=str(config.charset))
     except UnicodeDecodeError as error:
-        raise SettingsError(f"not UTF-8: {error.reason} at byte {error.start}", place=str(config.charset),
-                            next_step="Save the characters as UTF-8") from error
+        raise SettingsError(
+            f"not UTF-8: {error.reason} at byte {error.start}",
+            place=str(config.charset),
+            next_step="Save the characters as UTF-8",
+        ) from error
 
 
 def _dataset_charset(dataset: DatasetLayout, config: ConvertConfig) -> Charset | None:
@@ -146,7 +143,8 @@ def _dataset_charset(dataset: DatasetLayout, config: ConvertConfig) -> Charset |
     if requested is not None and requested.digest != charset.digest:
         raise SettingsError(
             f"the dataset has {len(charset)} classes (digest {charset.digest[:12]}), the request is for "
-            f"{len(requested)} (digest {requested.digest[:12]})", place=dataset.charset,
+            f"{len(requested)} (digest {requested.digest[:12]})",
+            place=dataset.charset,
             next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
         )
     return charset
@@ -164,9 +162,7 @@ def _live_manifest(split: SplitLayout, config: ConvertConfig) -> Manifest | None
         return None
 
 
-def _is_stale(
-    config: ConvertConfig, sources: Sequence[work.SourceFile], live: Manifest, split: SplitLayout
-) -> bool:
+def _is_stale(config: ConvertConfig, sources: Sequence[work.SourceFile], live: Manifest, split: SplitLayout) -> bool:
     """Whether the split would be made otherwise now, or is damaged.
 
     Raises:
@@ -178,8 +174,11 @@ def _is_stale(
         *manifests.damage(split, live),
     ]
     if changes and not config.overwrite:
-        raise SettingsError(f"it is there, and not the same any more: {_some(changes)}", place=split.root,
-                            next_step="Give --overwrite to build it anew, or another --dataset_split_name")
+        raise SettingsError(
+            f"it is there, and not the same any more: {_some(changes)}",
+            place=split.root,
+            next_step="Give --overwrite to build it anew, or another --dataset_split_name",
+        )
     return bool(changes)
 
 
@@ -217,16 +216,25 @@ def _build(
     building_dir: str,
 ) -> tuple[Manifest, list[BadRange], Charset]:
     """Writes the shards. Returns the manifest they need, what was unreadable, and the charset that was used."""
-    plan = functools.partial(work.plan_tasks, sources, building_dir=building_dir, image_format=config.image_format,
-                             quarantine=config.on_bad_record == "quarantine")
+    plan = functools.partial(
+        work.plan_tasks,
+        sources,
+        building_dir=building_dir,
+        image_format=config.image_format,
+        quarantine=config.on_bad_record == "quarantine",
+    )
     if charset is None and config.charset == "auto":
-        found = _run(context, "scan", work.scan_tags, plan(characters=()))
+        found = tasks.run(context, "scan", work.scan_tags, plan(characters=()))
         charset = _charset_of(itertools.chain.from_iterable(found), config)
     elif charset is None:
         charset = _requested_charset(config) or charsets.level1(DEFAULT_CHARSET_SIZE)
-    _log.info("converting %d files, %d bytes, for %d classes", len(sources),
-              sum(source.size_bytes for source in sources), len(charset))
-    results = _run(context, "convert", work.convert_group, plan(characters=charset.characters))
+    _log.info(
+        "converting %d files, %d bytes, for %d classes",
+        len(sources),
+        sum(source.size_bytes for source in sources),
+        len(charset),
+    )
+    results = tasks.run(context, "convert", work.convert_group, plan(characters=charset.characters))
     bad_ranges = [bad for result in results for bad in result.bad_ranges]
     _require_few_bad_bytes(config, sources, bad_ranges)
     made = _manifest(config, charset, generation, results, bad_ranges)
@@ -251,7 +259,9 @@ def _require_few_bad_bytes(
         raise BadDataError(
             f"{bad_bytes} of {all_bytes} bytes are unreadable ({bad_bytes / all_bytes:.2%}), more than "
             f"--max_bad_fraction {config.max_bad_fraction:g}; the first: {first.source}, byte {first.start}: "
-            f"{first.reason}", place=config.gnt_dir, next_step="Repair the files, or allow for more",
+            f"{first.reason}",
+            place=config.gnt_dir,
+            next_step="Repair the files, or allow for more",
         )
 
 
@@ -292,68 +302,14 @@ def _manifest(
         class_counts=tuple(class_counts[class_id] for class_id in range(len(charset))),
         filtered=dict(sorted(filtered.items())),
         quarantined=dict(sorted(quarantined.items())),
-        settings={"gnt_dir": config.gnt_dir, "on_bad_record": config.on_bad_record,
-                  "max_bad_fraction": config.max_bad_fraction},
+        settings={
+            "gnt_dir": config.gnt_dir,
+            "on_bad_record": config.on_bad_record,
+            "max_bad_fraction": config.max_bad_fraction,
+        },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         package_version=__version__,
     )
-
-
-# --- Spark -----------------------------------------------------------------------------------------------------------
-
-
-def _run(
-    context: SparkContext, name: str, function: Callable[[work.GroupTask], Result], tasks: Sequence[work.GroupTask]
-) -> list[Result]:
-    """One Spark task for each of `tasks`. Of several that fail, the first in file order is the one to tell."""
-    group = f"{name}-{uuid.uuid4().hex}"
-    context.setJobGroup(group, f"{name}: {len(tasks)} groups of files")
-    try:
-        with _progress(context, group, name, len(tasks)):
-            mapped = context.parallelize(tasks, len(tasks)).map(functools.partial(work.attempt, function))
-            outcomes = mapped.collect()
-    except BaseException:  # Ctrl-C as well: the tasks would go on writing
-        with contextlib.suppress(Py4JError, OSError):
-            context.cancelJobGroup(group)
-        raise
-    for outcome in outcomes:
-        if isinstance(outcome, work.Failure):
-            raise outcome.error
-    return outcomes
-
-
-@contextlib.contextmanager
-def _progress(context: SparkContext, group: str, name: str, total: int) -> Iterator[None]:
-    """Shows how many of a job group's tasks are done: a bar on a terminal, a line now and then elsewhere."""
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(context, group, name, total, ended), name=group, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def _watch(context: SparkContext, group: str, name: str, total: int, ended: threading.Event) -> None:
-    logged_s = time.monotonic()
-    with tqdm(total=total, desc=name, unit="shard", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        while not ended.wait(PROGRESS_POLL_S):
-            try:
-                done = _num_done(context, group)
-            except (Py4JError, OSError):
-                return  # Spark is gone, and the job's own thread tells why
-            bar.update(done - bar.n)
-            if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:
-                logged_s = time.monotonic()
-                _log.info("%s: %d of %d shards", name, done, total)
-
-
-def _num_done(context: SparkContext, group: str) -> int:
-    tracker = context.statusTracker()
-    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
-    stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
-    return sum(stage.numCompletedTasks for stage in stages if stage)
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------
@@ -361,16 +317,24 @@ def _num_done(context: SparkContext, group: str) -> int:
 
 def _log_account(split: SplitLayout, made: Manifest) -> None:
     """Says what is in the split, and what is not: nothing disappears without a line."""
-    _log.info("%s: %d records of %d classes in %d shards", split.root, made.num_records, made.num_classes,
-              len(made.shards))
+    _log.info(
+        "%s: %d records of %d classes in %d shards", split.root, made.num_records, made.num_classes, len(made.shards)
+    )
     if made.filtered:
         counts = sorted(made.filtered.items(), key=lambda item: (-item[1], item[0]))
-        _log.warning("%d records are not in the charset and were left out: %s", sum(made.filtered.values()),
-                     _some([f"{character} × {count}" for character, count in counts]))
+        _log.warning(
+            "%d records are not in the charset and were left out: %s",
+            sum(made.filtered.values()),
+            _some([f"{character} × {count}" for character, count in counts]),
+        )
     if made.quarantined:
-        _log.warning("%d bytes of %d files could not be read and are listed in %s: %s",
-                     sum(made.quarantined.values()), len(made.quarantined), split.quarantine_dir,
-                     _some(list(made.quarantined)))
+        _log.warning(
+            "%d bytes of %d files could not be read and are listed in %s: %s",
+            sum(made.quarantined.values()),
+            len(made.quarantined),
+            split.quarantine_dir,
+            _some(list(made.quarantined)),
+        )
 
 
 def _some(items: Sequence[str]) -> str:

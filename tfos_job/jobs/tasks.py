@@ -1,0 +1,92 @@
+"""Functions over groups of files on Spark: progress while they run, errors that arrive whole. Runs on the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
+from tqdm import tqdm
+
+from tfos_job.data.convert import Failure, GroupTask, attempt
+
+PROGRESS_POLL_S = 0.5
+PROGRESS_LOG_S = 10.0
+
+Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
+
+
+def run(
+    context: SparkContext, name: str, function: Callable[[GroupTask], Result], tasks: Sequence[GroupTask]
+) -> list[Result]:
+    """Runs `function` over `tasks` on the executors, one Spark task each.
+
+    Args:
+      context: the driver's.
+      name: of the work, for the progress and Spark's UI.
+      function: a function of a module, which Spark pickles by reference; one defined in `__main__` goes by value.
+      tasks: in file order.
+
+    Returns:
+      The results in the order of `tasks`.
+
+    Raises:
+      JobError: of the first task, in their order, that failed with one.
+    """
+    group = f"{name}-{uuid.uuid4().hex}"
+    context.setJobGroup(group, f"{name}: {len(tasks)} groups of files")
+    try:
+        with _progress(context, group, name, len(tasks)):
+            mapped = context.parallelize(tasks, len(tasks)).map(functools.partial(attempt, function))
+            outcomes = mapped.collect()
+    except BaseException:  # Ctrl-C as well: the tasks would go on writing
+        with contextlib.suppress(Py4JError, OSError):
+            context.cancelJobGroup(group)
+        raise
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            raise outcome.error
+    return outcomes
+
+
+@contextlib.contextmanager
+def _progress(context: SparkContext, group: str, name: str, total: int) -> Iterator[None]:
+    """Shows how many of a job group's tasks are done: a bar on a terminal, a line now and then elsewhere."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(context, group, name, total, ended), name=group, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _watch(context: SparkContext, group: str, name: str, total: int, ended: threading.Event) -> None:
+    logged_s = time.monotonic()
+    with tqdm(total=total, desc=name, unit="shard", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        while not ended.wait(PROGRESS_POLL_S):
+            try:
+                done = _num_done(context, group)
+            except (Py4JError, OSError):
+                return  # Spark is gone, and the job's own thread tells why
+            bar.update(done - bar.n)
+            if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:
+                logged_s = time.monotonic()
+                _log.info("%s: %d of %d shards", name, done, total)
+
+
+def _num_done(context: SparkContext, group: str) -> int:
+    tracker = context.statusTracker()
+    jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+    stages = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
+    return sum(stage.numCompletedTasks for stage in stages if stage)
