@@ -34,7 +34,6 @@ _COLLECT_S = 2.0
 _LAST_CHECKPOINT_S = 6.0
 _NODES_STOP_S = 6.0
 _CHIEF = Task(CHIEF, 0)
-_LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ class Attempt:
         )
         self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
         self._coordinator: subprocess.Popen[bytes] | None = None
-        self._coordinator_log = tempfile.NamedTemporaryFile(prefix="tfos_job-coordinator-", suffix=".log")  # noqa: SIM115
+        self._coordinator_log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._exit_noticed = False
 
     # The phases, in order.
@@ -240,7 +239,7 @@ class Attempt:
             self._take_event()
         first = failures.first_cause(self._state.failures)
         for failure in self._state.failures:
-            log.log(logging.WARNING if failure is first else logging.INFO, "%s", failure)
+            log.log(logging.WARNING if failure is first else logging.DEBUG, "%s", failure)
         if first.detail:
             log.warning("The last words of %s:\n%s", first.task or "Spark", first.detail.rstrip())
         return failures.to_error(self._state.failures)
@@ -278,8 +277,10 @@ class Attempt:
             pass  # It is dead already; the next look at it says how.
 
     def _coordinator_log_tail(self) -> str:
-        with open(self._coordinator_log.name, errors="replace") as log_file:
-            return "".join(log_file.readlines()[-_LOG_TAIL_LINES:])
+        # The child writes at the offset that the two share: read without moving it.
+        num_bytes = os.fstat(self._coordinator_log.fileno()).st_size
+        text = os.pread(self._coordinator_log.fileno(), num_bytes, 0).decode(errors="replace")
+        return failures.log_tail(text.splitlines(keepends=True))
 
     # The end.
 

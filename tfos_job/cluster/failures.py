@@ -8,7 +8,7 @@ failures are ranked by what they can have been caused by, not by the clock alone
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfos_job.cluster.topology import Task
@@ -19,6 +19,9 @@ RAISED = "raised"  # An exception with a cause of its own.
 LOST = "lost"  # A line went quiet or a host vanished; the process may have been killed together with its supervisor.
 SPARK = "spark"  # Spark aborted the job: often the consequence of a task that has already said why.
 CONSEQUENCE = "consequence"  # A TensorFlow connection error: some other process went away first.
+_LOG_TAIL_LINES = 15
+_TENSORFLOW_GREETINGS = ("I0000 ", "WARNING: All log messages before absl::InitializeLog()")
+
 KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
 
 
@@ -46,10 +49,16 @@ def first_cause(failures: Sequence[Failure]) -> Failure:
 def to_error(failures: Sequence[Failure]) -> JobError:
     """One error for the whole cluster's failure, with the followers named as such."""
     first = first_cause(failures)
-    followers = [str(f.task) for f in failures if f is not first and f.task is not None]
+    followers = [str(f.task) for f in failures if f.task not in (None, first.task)]
     fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
     place = f"{first.task} on host {first.host}" if first.task else "Spark"
     return exit_code_class(first.exit_code)(fact, place=place, next_step=_next_step(first))
+
+
+def log_tail(lines: Iterable[str]) -> str:
+    """The last lines of a TensorFlow process's log, without those that every such process begins with."""
+    telling = [line for line in lines if not line.startswith(_TENSORFLOW_GREETINGS)]
+    return "".join(telling[-_LOG_TAIL_LINES:])
 
 
 def signal_name(signum: int) -> str:

@@ -29,9 +29,8 @@ from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, Task, Worke
 from tfos_job.errors import NodeDiedError, ResourceError
 
 _POLL_S = 0.5
-_STOP_S = 3.0
+_STOP_S = 2.0
 _LOG_FILE = "process.log"
-_LOG_TAIL_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -169,13 +168,13 @@ class _Supervisor:
                 except queue.Empty:
                     kind, value = "nothing", None
                 if kind == "stop":
-                    self._stop()
+                    self._end_process()
+                    self._say_goodbye()
                     return
                 self._handle(kind, value)
                 self._check_clock()
         finally:
-            self._process.kill()
-            self._process.wait()
+            self._end_process()
 
     def _handle(self, kind: str, value: Any) -> None:
         if kind == "ready":
@@ -216,16 +215,19 @@ class _Supervisor:
 
     def _log_tail(self) -> str:
         with open(os.path.join(self._work_dir, _LOG_FILE), errors="replace") as log_file:
-            return "".join(log_file.readlines()[-_LOG_TAIL_LINES:])
+            return failures.log_tail(log_file)
 
-    def _stop(self) -> None:
+    def _end_process(self) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(b"stop\n")
             self._process.stdin.flush()
             self._process.wait(_STOP_S)
         except (OSError, subprocess.TimeoutExpired):
-            pass  # run() kills it.
+            self._process.kill()
+            self._process.wait()
+
+    def _say_goodbye(self) -> None:
         try:
             self._line.send(control.Left())
         except control.LineClosed:

@@ -97,7 +97,8 @@ def _end_with_supervisor(spec: Spec) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        shutil.rmtree(os.getcwd(), ignore_errors=True)
+    # The supervisor does this too, unless Spark ends it first.
+    shutil.rmtree(os.getcwd(), ignore_errors=True)
     os._exit(0)
 
 

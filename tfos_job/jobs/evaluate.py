@@ -54,8 +54,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         )
     metrics = counts.metrics()
     if not math.isfinite(metrics["loss"]):
-        raise DivergedError(f"the loss on {split.root} is {metrics['loss']}", place=info.path,
-                            next_step="Evaluate an earlier checkpoint")
+        raise DivergedError(
+            f"the loss on {split.root} is {metrics['loss']}",
+            place=info.path,
+            next_step="Evaluate an earlier checkpoint",
+        )
     if storage.absolute(info.path) == storage.absolute(run.checkpoint(info.step)):
         write_evaluation(run, info.step, config.dataset_split_name, metrics)
     else:

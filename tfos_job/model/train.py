@@ -58,7 +58,11 @@ def build_optimizer(plan: TrainPlan) -> keras.optimizers.Optimizer:
     rate = keras.optimizers.schedules.ExponentialDecay(
         plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
     )
-    return keras.optimizers.Adam(rate, name="adam")
+    optimizer = keras.optimizers.Adam(rate, name="adam")
+    # Keras counts steps by reading the count, adding one and writing it back, and so loses the steps that workers do at
+    # the same time. Adding where the variable lies loses none.
+    optimizer.iterations.assign_add = optimizer.iterations.value.assign_add
+    return optimizer
 
 
 def train_step(
