@@ -29,11 +29,11 @@ from tfos_job.data.input_pipeline import data_errors
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
-from tfos_job.model.engine import Block
+from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, write_evaluation
 from tfos_job.model.parameter_server import ParameterServerEngine
 from tfos_job.model.summaries import Summaries
-from tfos_job.model.train import Loop, TrainPlan
+from tfos_job.model.train import Loop
 
 # What TensorFlow raises here when another process of the cluster has gone away.
 _CONNECTION_ERRORS = (
@@ -134,8 +134,9 @@ class _Reporter:
 def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> control.Finished:
     """Connects, trains, and returns how far it came; raises what stopped it."""
     plan = TrainPlan(**assignment.plan)
-    engine = ParameterServerEngine(assignment.cluster, plan)
-    engine.start(checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None)
+    engine = ParameterServerEngine(assignment.cluster)
+    variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
+    engine.start(plan, variables)
     line.send(control.Ready(os.getpid()))
     reporter = _Reporter(assignment, line)
     with data_errors([*assignment.train_shards, *plan.validation_shards]):

@@ -8,11 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfos_job.model.evaluate import Counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """All that the loop and an engine need to know, as JSON values.
+
+    Attributes:
+      model: arguments of `zoo.build` but the seed.
+      start_step: the global step of the variables training starts from.
+      positions: records of its stream that each worker had consumed by then.
+      augmentation: fields of `augment.Augmentation`.
+      validation_shards: of the validation split; empty for none.
+    """
+
+    model: Mapping[str, Any]
+    seed: int
+    batch_size: int
+    num_workers: int
+    shuffle_buffer: int
+    augmentation: Mapping[str, bool]
+    learning_rate: float
+    learning_rate_decay_factor: float
+    decay_steps: int
+    start_step: int
+    total_steps: int
+    positions: tuple[int, ...]
+    save_steps: int | None
+    save_seconds: int | None
+    eval_steps: int
+    validation_shards: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -43,8 +73,8 @@ class Block:
 class Engine(Protocol):
     """Start, run a block of steps, evaluate, snapshot. Calls come from one thread, in that order of life."""
 
-    def start(self, variables: Mapping[str, np.ndarray] | None) -> None:
-        """Builds the network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
+    def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
+        """Builds `plan`'s network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
 
     def run(self, num_steps: int) -> Block:
         """Runs exactly that many global steps, over all workers together."""

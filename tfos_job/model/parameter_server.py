@@ -18,9 +18,9 @@ from tfos_job.cluster.topology import CHIEF, INPUT_FILE
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.input_pipeline import training_dataset
 from tfos_job.model import zoo
-from tfos_job.model.engine import Block
+from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, count_shard
-from tfos_job.model.train import TrainPlan, build_optimizer, train_step
+from tfos_job.model.train import build_optimizer, train_step
 from tfos_job.model.variables import all_arrays, assign_all
 
 _EVALUATION_BATCH_SIZE = 128
@@ -29,24 +29,23 @@ _EVALUATION_BATCH_SIZE = 128
 class ParameterServerEngine:
     """See `engine.Engine`."""
 
-    def __init__(self, cluster: Mapping[str, Sequence[str]], plan: TrainPlan) -> None:
+    def __init__(self, cluster: Mapping[str, Sequence[str]]) -> None:
         """Connects to the cluster's servers, which must be up.
 
         Args:
           cluster: `host:port` of each task of `chief`, `ps` and `worker`.
-          plan: what to train and how.
         """
-        self._plan = plan
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
             tf.train.ClusterSpec(dict(cluster)), task_type=CHIEF, task_id=0, rpc_layer="grpc"
         )
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        self._plan: TrainPlan
         self._model: keras.Model
         self._optimizer: keras.optimizers.Optimizer
 
-    def start(self, variables: Mapping[str, np.ndarray] | None) -> None:
-        plan = self._plan
+    def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
+        self._plan = plan
         with self._strategy.scope():
             self._model = zoo.build(**plan.model, seed=plan.seed)
             self._optimizer = build_optimizer(plan)

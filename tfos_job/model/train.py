@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfos_job.errors import DivergedError, JobError
-from tfos_job.model.engine import Block, Engine
+from tfos_job.model.engine import Block, Engine, TrainPlan
 from tfos_job.model.evaluate import Counts
 
 EVALUATION_KS = (1, 3, 5)
@@ -21,36 +21,6 @@ EVALUATION_KS = (1, 3, 5)
 # its last step costs little, short enough that Ctrl-C is answered.
 _BLOCK_S = 1.5
 _MAX_BLOCK_STEPS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """All that the loop and an engine need to know, as JSON values.
-
-    Attributes:
-      model: arguments of `zoo.build` but the seed.
-      start_step: the global step of the variables training starts from.
-      positions: records of its stream that each worker had consumed by then.
-      augmentation: fields of `augment.Augmentation`.
-      validation_shards: of the validation split; empty for none.
-    """
-
-    model: Mapping[str, Any]
-    seed: int
-    batch_size: int
-    num_workers: int
-    shuffle_buffer: int
-    augmentation: Mapping[str, bool]
-    learning_rate: float
-    learning_rate_decay_factor: float
-    decay_steps: int
-    start_step: int
-    total_steps: int
-    positions: tuple[int, ...]
-    save_steps: int | None
-    save_seconds: int | None
-    eval_steps: int
-    validation_shards: tuple[str, ...]
 
 
 def build_optimizer(plan: TrainPlan) -> keras.optimizers.Optimizer:

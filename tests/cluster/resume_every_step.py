@@ -1,0 +1,128 @@
+"""Trains 13 steps on a real cluster, then from each of their checkpoints on; prints the differences at the end.
+
+A program of its own, since TensorFlow's coordinator binds a process to its cluster. Usage: DATASET_DIR TRAIN_DIR.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfos_job.cluster.node_process import Spec
+from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
+from tfos_job.data import manifest
+from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.model import checkpoints
+from tfos_job.model.engine import Block, TrainPlan
+from tfos_job.model.evaluate import Counts
+from tfos_job.model.parameter_server import ParameterServerEngine
+from tfos_job.model.train import Loop
+
+NUM_STEPS = 13
+# 80 records in batches of 8: the border of an epoch lies within the 13 steps.
+BATCH_SIZE = 8
+
+
+class Recorder:
+    """Publishes every checkpoint under `run`."""
+
+    def __init__(self, run: RunLayout) -> None:
+        self.run = run
+
+    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+        pass
+
+    def on_evaluation(self, step: int, counts: Counts) -> None:
+        pass
+
+    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+        meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
+        checkpoints.publish(self.run, step, variables, {**meta, "input_position": {"records_read": positions}})
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfos_job.cluster.node_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=folder,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[]).to_line())
+    process.stdin.flush()
+    assert b"ready" in process.stdout.readline()
+    return process
+
+
+def main(dataset_dir: str, train_dir: str) -> None:
+    split = DatasetLayout(dataset_dir).split("train")
+    contents = manifest.load(split)
+    cluster = {role: [free_address()] for role in (CHIEF, PS, WORKER)}
+    nodes = Path(train_dir) / "nodes"
+    processes = [start_node(cluster, role, nodes / role) for role in (PS, WORKER)]
+
+    def train(run: RunLayout, start_step: int, variables: Mapping[str, np.ndarray] | None, position: int) -> None:
+        worker_input = WorkerInput(
+            worker=0,
+            seed=1,
+            start_record=position,
+            num_records=contents.num_records,
+            shards=tuple(manifest.shard_paths(split, contents)),
+        )
+        (nodes / WORKER / INPUT_FILE).write_text(worker_input.to_text())
+        plan = TrainPlan(
+            model={"model_name": "chinese_rec", "num_classes": 10, "image_size": 16, "keep_prob": 1.0},
+            seed=1,
+            batch_size=BATCH_SIZE,
+            num_workers=1,
+            shuffle_buffer=32,
+            augmentation=dict.fromkeys(("random_flip_up_down", "random_brightness", "random_contrast"), True),
+            learning_rate=1e-3,
+            learning_rate_decay_factor=0.5,
+            decay_steps=5,
+            start_step=start_step,
+            total_steps=NUM_STEPS,
+            positions=(position,),
+            save_steps=1 if start_step == 0 else None,
+            save_seconds=None,
+            eval_steps=0,
+            validation_shards=(),
+        )
+        engine.start(plan, variables)
+        Loop(engine, plan, Recorder(run), should_stop=lambda: False).run()
+
+    engine = ParameterServerEngine(cluster)
+    unbroken = RunLayout(f"{train_dir}/unbroken")
+    train(unbroken, 0, None, 0)
+    expected = checkpoints.load(checkpoints.verify(unbroken.checkpoint(NUM_STEPS)))
+    differences = {}
+    for step in range(1, NUM_STEPS):
+        info = checkpoints.verify(unbroken.checkpoint(step))
+        resumed = RunLayout(f"{train_dir}/resumed-{step}")
+        train(resumed, step, checkpoints.load(info), info.input_position["records_read"][0])
+        found = checkpoints.load(checkpoints.verify(resumed.checkpoint(NUM_STEPS)))
+        assert found.keys() == expected.keys()
+        differences[step] = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
+    start = checkpoints.load(checkpoints.verify(unbroken.checkpoint(1)))
+    moved = max(float(np.abs(start[name] - expected[name]).max()) for name in expected)
+    print(json.dumps({"differences": differences, "moved": moved}), flush=True)
+    for process in processes:
+        process.communicate(b"stop\n", timeout=30)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

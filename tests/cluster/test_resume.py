@@ -1,0 +1,24 @@
+"""Resumption on a real parameter-server cluster, at every position."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import resume_every_step
+
+pytestmark = pytest.mark.cluster
+
+
+def test_resuming_after_any_step_equals_the_unbroken_run(small_dataset: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", resume_every_step.__name__, str(small_dataset), str(tmp_path)]
+    completed = subprocess.run(program, capture_output=True, text=True, timeout=280, check=False)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads(completed.stdout.splitlines()[-1])
+    assert set(result["differences"]) == {str(step) for step in range(1, resume_every_step.NUM_STEPS)}
+    assert max(result["differences"].values()) < 1e-5
+    assert result["moved"] > 1e-3  # The steps between did change the variables.
