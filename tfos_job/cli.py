@@ -7,12 +7,14 @@ stdout carries results, stderr everything else. Heavy libraries are imported by 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -55,7 +57,8 @@ def _train(config: TrainConfig, args: argparse.Namespace) -> None:
     _print_json({key: report[key] for key in keys if key in report})
 
 
-def _evaluate(config: EvaluateConfig, _: argparse.Namespace) -> None:
+def _evaluate(config: EvaluateConfig, args: argparse.Namespace) -> None:
+    _load_tensorflow(loud=args.debug)
     from tfos_job.jobs.evaluate import evaluate
 
     result = evaluate(config)
@@ -64,7 +67,8 @@ def _evaluate(config: EvaluateConfig, _: argparse.Namespace) -> None:
     _print_json(result)
 
 
-def _predict(config: PredictConfig, _: argparse.Namespace) -> None:
+def _predict(config: PredictConfig, args: argparse.Namespace) -> None:
+    _load_tensorflow(loud=args.debug)
     from tfos_job.jobs.predict import predict
 
     for result in predict(config):
@@ -148,13 +152,35 @@ def _config(command: Command, args: argparse.Namespace) -> Any:
     return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def _load_tensorflow(*, loud: bool) -> None:
+    """Imports TensorFlow and lets it look for devices, without the lines that it greets every user with.
+
+    They come from its libraries before any log level is heard; where the import fails they are shown after all.
+    """
+    with contextlib.ExitStack() as stack:
+        if not loud:
+            said = stack.enter_context(tempfile.TemporaryFile())
+            stderr = os.dup(2)
+            os.dup2(said.fileno(), 2)
+            stack.callback(os.close, stderr)
+            stack.callback(os.dup2, stderr, 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_logical_devices()
+        except Exception:
+            if not loud:
+                os.dup2(stderr, 2)
+                said.seek(0)
+                sys.stderr.write(said.read().decode(errors="replace"))
+            raise
+
+
 def _prepare_process() -> None:
     """Logs to stderr, and libraries that speak only when something is wrong."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Said by default, oneDNN is announced on stderr by every process; said aloud, it is not.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
     def terminate(signum: int, _: Any) -> None:
         raise InterruptedJobError("terminated", signum=signum)
