@@ -94,11 +94,11 @@ def _role(process: psutil.Process) -> str:
 StartCommand = Callable[..., Command]
 
 
-def run(*args: object) -> Command:
+def run(*args: object, timeout_s: float = 180) -> Command:
     """Runs a command to its end, which must be a good one."""
     command = Command(*map(str, args))
     try:
-        code = command.wait()
+        code = command.wait(timeout_s)
     finally:
         command.end()
     assert code == 0, command.stderr

@@ -29,13 +29,15 @@ def write_shard(tmp_path: Path) -> WriteShard:
         path = tmp_path / name
         with path.open("wb") as stream:
             for pixels, label in glyphs:
-                example = records.encode_example({
-                    "image/encoded": pixels.tobytes() if image_format == "raw" else png_bytes(pixels),
-                    "image/format": image_format.encode(),
-                    "image/height": pixels.shape[0],
-                    "image/width": pixels.shape[1],
-                    "image/class/label": label,
-                })
+                example = records.encode_example(
+                    {
+                        "image/encoded": pixels.tobytes() if image_format == "raw" else png_bytes(pixels),
+                        "image/format": image_format.encode(),
+                        "image/height": pixels.shape[0],
+                        "image/width": pixels.shape[1],
+                        "image/class/label": label,
+                    }
+                )
                 records.write_record(stream, example)
         return str(path)
 

@@ -102,19 +102,33 @@ def config(model: keras.Model, tmp_path: Path, write_shard: Callable[..., str]) 
         shards.append(Shard(file=file[5:], size_bytes=1, sha256=f"{i}" * 64, num_records=len(part), sources=()))
     labels = [label for part in parts() for _, label in part]
     contents = Manifest(
-        split_name="test", generation=0, image_format="raw", charset_digest=CHARSET.digest, shards=tuple(shards),
-        class_counts=tuple(np.bincount(labels, minlength=NUM_CLASSES).tolist()), filtered={}, quarantined={},
-        settings={}, created="", package_version="0",
+        split_name="test",
+        generation=0,
+        image_format="raw",
+        charset_digest=CHARSET.digest,
+        shards=tuple(shards),
+        class_counts=tuple(np.bincount(labels, minlength=NUM_CLASSES).tolist()),
+        filtered={},
+        quarantined={},
+        settings={},
+        created="",
+        package_version="0",
     )
     storage.write_json(split.manifest, contents.to_json())
-    checkpoints.publish(RunLayout(str(tmp_path / "run")), 20, variables.model_arrays(model), {
-        "model": {"model_name": "chinese_rec", "num_classes": NUM_CLASSES, "image_size": 8, "keep_prob": 0.8},
-        "characters": "".join(CHARSET.characters), "charset_digest": CHARSET.digest,
-        "dataset_digest": contents.digest, "input_position": {}, "metrics": {},
-    })
-    return EvaluateConfig(
-        dataset_dir=str(tmp_path), train_dir=str(tmp_path / "run"), batch_size=4, top_k="1,3,50"
+    checkpoints.publish(
+        RunLayout(str(tmp_path / "run")),
+        20,
+        variables.model_arrays(model),
+        {
+            "model": {"model_name": "chinese_rec", "num_classes": NUM_CLASSES, "image_size": 8, "keep_prob": 0.8},
+            "characters": "".join(CHARSET.characters),
+            "charset_digest": CHARSET.digest,
+            "dataset_digest": contents.digest,
+            "input_position": {},
+            "metrics": {},
+        },
     )
+    return EvaluateConfig(dataset_dir=str(tmp_path), train_dir=str(tmp_path / "run"), batch_size=4, top_k="1,3,50")
 
 
 def test_evaluate_restores_the_network_and_records_what_it_counted(config: EvaluateConfig, model: keras.Model) -> None:

@@ -131,8 +131,10 @@ def test_a_damaged_record_is_named_with_its_file(shards: list[str], damage: str)
             for _, record in list(records.read_records(io.BytesIO(data), "")):
                 records.write_record(file, record.replace(b"IHDR", b"JUNK"))
     for dataset in (stream(shards), input_pipeline.evaluation_dataset(shards, batch_size=4, image_size=8)):
-        with pytest.raises(BadDataError, match=r"5\.tfrecord: record \d cannot be read"), \
-                input_pipeline.data_errors(shards):
+        with (
+            pytest.raises(BadDataError, match=r"5\.tfrecord: record \d cannot be read"),
+            input_pipeline.data_errors(shards),
+        ):
             take(dataset, 4)
 
 

@@ -40,9 +40,19 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Cal
     for image_format in ("raw", "png"):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
         evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=16)))[0]
-        trained = next(iter(training_dataset(
-            shards, num_records=1, batch_size=1, image_size=16, seed=0, shuffle_buffer=1, augmentation=Augmentation()
-        )))[0]
+        trained = next(
+            iter(
+                training_dataset(
+                    shards,
+                    num_records=1,
+                    batch_size=1,
+                    image_size=16,
+                    seed=0,
+                    shuffle_buffer=1,
+                    augmentation=Augmentation(),
+                )
+            )
+        )[0]
         np.testing.assert_array_equal(evaluated[0], predicted)
         np.testing.assert_array_equal(trained[0], predicted)
 
@@ -109,8 +119,11 @@ def test_an_empty_picture_is_not_turned_over(value: int) -> None:
     assert not is_inverted(np.full((4, 4), value, np.uint8))
 
 
-@pytest.mark.parametrize("data", [b"", b"GNT?", encoded(Image.fromarray(cross()))[:60],
-                                  encoded(Image.fromarray(cross()), "BMP")], ids=["empty", "text", "cut", "BMP"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GNT?", encoded(Image.fromarray(cross()))[:60], encoded(Image.fromarray(cross()), "BMP")],
+    ids=["empty", "text", "cut", "BMP"],
+)
 def test_what_cannot_be_read_is_named(data: bytes) -> None:
     with pytest.raises(BadDataError, match=r"^glyph\.png: "):
         read_glyph(data, "glyph.png")
@@ -120,10 +133,19 @@ def test_what_cannot_be_read_is_named(data: bytes) -> None:
 def config(tmp_path: Path) -> PredictConfig:
     """A run with one checkpoint, two images and a file that is none between them."""
     model = zoo.build("chinese_rec", num_classes=len(CHARACTERS), image_size=16, keep_prob=0.8, seed=1)
-    checkpoints.publish(RunLayout(str(tmp_path)), 7, variables.model_arrays(model), {
-        "model": {"model_name": "chinese_rec", "num_classes": len(CHARACTERS), "image_size": 16, "keep_prob": 0.8},
-        "characters": CHARACTERS, "charset_digest": "", "dataset_digest": "", "input_position": {}, "metrics": {},
-    })
+    checkpoints.publish(
+        RunLayout(str(tmp_path)),
+        7,
+        variables.model_arrays(model),
+        {
+            "model": {"model_name": "chinese_rec", "num_classes": len(CHARACTERS), "image_size": 16, "keep_prob": 0.8},
+            "characters": CHARACTERS,
+            "charset_digest": "",
+            "dataset_digest": "",
+            "input_position": {},
+            "metrics": {},
+        },
+    )
     files = {"a.png": encoded(Image.fromarray(cross())), "b.png": encoded(Image.fromarray(255 - cross()))}
     for name, data in (files | {"c.png": b"not an image"}).items():
         (tmp_path / name).write_bytes(data)

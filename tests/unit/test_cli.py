@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfos_job import cli
+
+
+def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in cli.COMMANDS.items():
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for field in dataclasses.fields(command.config):
+            assert field.name in text
+            if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+                assert f"(default: {field.default})" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        ([], 2),
+        (["train"], 2),
+        (["train", "--dataset_dir", "d", "--train_dir", "t", "--no_such_flag"], 2),
+        (["train", "--dataset_dir", "d", "--train_dir", "t", "--batch", "3"], 2),  # no abbreviations: --batch_size
+        (["train", "--dataset_dir", "d", "--train_dir", "t", "--model_name", "x"], 2),
+    ],
+)
+def test_a_wrong_flag_ends_with_2(argv: list[str], code: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(argv)
+    assert ended.value.code == code
+
+
+def test_an_error_is_one_line_and_a_traceback_only_on_demand(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tfos_job", "predict", "--train_dir", str(tmp_path), "x.png"]
+    plain = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert plain.returncode == 66
+    assert plain.stdout == ""
+    (line,) = plain.stderr.splitlines()
+    assert line.startswith("tfos-job predict: error: ")
+    assert str(tmp_path) in line
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, timeout=120, check=False)
+    assert "Traceback" in debug.stderr
+    assert debug.stderr.splitlines()[-1] == line
+
+
+def test_help_answers_without_heavy_libraries() -> None:
+    code = (
+        "import sys, tfos_job.cli as cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'pyspark', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 0, completed.stderr

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tfos_job import config
+from tfos_job.config import ConvertConfig, EvaluateConfig, SynthConfig, TrainConfig
+from tfos_job.errors import SettingsError
+
+TRAIN = {"dataset_dir": "d", "train_dir": "t"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "place"),
+    [
+        (TrainConfig, {"epoch": 1, "max_number_of_steps": 2}, "--epoch"),
+        (TrainConfig, {"num_executors": 1}, "--num_executors"),
+        (TrainConfig, {"num_ps_tasks": 0}, "--num_ps_tasks"),
+        (TrainConfig, {"num_executors": 2, "num_ps_tasks": 2}, "--num_executors"),
+        (TrainConfig, {"image_size": 20}, "--image_size"),
+        (TrainConfig, {"batch_size": 0}, "--batch_size"),
+        (TrainConfig, {"keep_prob": 0.0}, "--keep_prob"),
+        (TrainConfig, {"learning_rate": -1.0}, "--learning_rate"),
+        (TrainConfig, {"learning_rate": float("nan")}, "--learning_rate"),
+        (TrainConfig, {"overwrite": True, "restore": "none"}, "--overwrite"),
+        (TrainConfig, {"dataset_split_name": "a/b"}, "--dataset_split_name"),
+        (TrainConfig, {"validation_split_name": "../x"}, "--validation_split_name"),
+        (ConvertConfig, {"charset": "auto", "charset_size": 5}, "--charset"),
+        (ConvertConfig, {"charset_size": 3756}, "--charset_size"),
+        (ConvertConfig, {"max_bad_fraction": 1.5}, "--max_bad_fraction"),
+        (ConvertConfig, {"dataset_split_name": "_hidden"}, "--dataset_split_name"),
+        (EvaluateConfig, {"top_k": "1,x"}, "--top_k"),
+        (EvaluateConfig, {"top_k": "0"}, "--top_k"),
+        (SynthConfig, {"num_writers": 0}, "--num_writers"),
+    ],
+)
+def test_bad_values_and_combinations_name_their_flag(kind: Any, values: dict[str, Any], place: str) -> None:
+    required = {
+        TrainConfig: TRAIN,
+        ConvertConfig: {"gnt_dir": "g", "dataset_dir": "d"},
+        EvaluateConfig: TRAIN,
+        SynthConfig: {"gnt_dir": "g"},
+    }
+    with pytest.raises(SettingsError) as caught:
+        kind(**required[kind], **values)
+    assert caught.value.place == place
+
+
+def test_a_configuration_survives_json_and_unknown_keys_do_not() -> None:
+    original = TrainConfig(**TRAIN, epoch=3)
+    assert config.from_dict(TrainConfig, config.to_dict(original)) == original
+    with pytest.raises(SettingsError, match="unknown setting lerning_rate"):
+        config.from_dict(TrainConfig, {**TRAIN, "lerning_rate": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ({}, 16_002),
+        ({"max_number_of_steps": 7}, 7),
+        ({"epoch": 1, "batch_size": 10}, 11),  # 101 records: the last batch reaches into the next epoch
+        ({"epoch": 3, "batch_size": 101}, 3),
+    ],
+)
+def test_steps_of_a_run(values: dict[str, int], steps: int) -> None:
+    assert TrainConfig(**TRAIN, **values).total_steps(101) == steps
+
+
+def test_top_k_is_sorted_and_without_repetition() -> None:
+    assert EvaluateConfig(**TRAIN, top_k="5,1,3,1").ks == (1, 3, 5)

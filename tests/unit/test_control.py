@@ -1,0 +1,188 @@
+"""Real sockets throughout: what an honest peer, a dead one and a hostile one can do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tfos_job.cluster import control
+from tfos_job.cluster.control import (
+    Failed,
+    Hello,
+    Joined,
+    Line,
+    LineClosed,
+    Lost,
+    Progress,
+    Ready,
+    Said,
+    Stop,
+    Switchboard,
+)
+from tfos_job.cluster.topology import WORKER, Task
+
+KEY = control.new_key()
+HELLO = Hello(WORKER, 0, "127.0.0.1", 42, 4242)
+TASK = Task(WORKER, 0)
+
+
+@pytest.fixture
+def switchboard() -> Iterator[Switchboard]:
+    board = Switchboard("127.0.0.1", KEY)
+    yield board
+    board.close()
+
+
+def event(board: Switchboard, timeout_s: float = 5) -> Any:
+    return board.events.get(timeout=timeout_s)
+
+
+def test_a_conversation(switchboard: Switchboard) -> None:
+    line = control.call_driver(switchboard.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    progress = Progress(5, 0.5, 0.25, 1e-4, 100.0, 0.01)
+    line.send(progress)
+    line.send(Failed("raised", "文字", 70, "detail"))
+    assert event(switchboard) == Said(TASK, progress)
+    assert event(switchboard) == Said(TASK, Failed("raised", "文字", 70, "detail"))
+    assert switchboard.send(TASK, Stop())
+    assert line.receive() == Stop()
+    line.close()
+    assert event(switchboard) == Lost(TASK, "connection closed")
+    assert not switchboard.send(TASK, Stop())
+
+
+def test_beats_keep_a_quiet_line_alive(switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 1.0)
+    monkeypatch.setattr(control, "BEAT_S", 0.2)
+    line = control.call_driver(switchboard.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    with pytest.raises(queue.Empty):
+        event(switchboard, 2.5)
+    line.send(Ready(1))
+    assert event(switchboard) == Said(TASK, Ready(1))
+    line.close()
+
+
+def test_a_silent_peer_is_taken_for_dead(switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 0.5)
+    sock = socket.create_connection(switchboard.address)
+    line = Line(sock, KEY, is_driver=False)
+    line.send(HELLO)  # and no beat after it
+    assert event(switchboard) == Joined(TASK, HELLO)
+    assert event(switchboard) == Lost(TASK, "silent for 0 s")
+    line.close()
+
+
+def test_the_driver_hanging_up_is_heard(switchboard: Switchboard) -> None:
+    line = control.call_driver(switchboard.address, KEY, HELLO)
+    event(switchboard)
+    switchboard.close()
+    with pytest.raises(LineClosed):
+        line.receive()
+    line.close()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import os; os.environ['EXPLODED'] = '1'",)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"GET / HTTP/1.1\r\n\r\n" * 10,
+        struct.pack(">I", 2**31) + b"x" * 100,
+        struct.pack(">I", 100) + b"\0" * 32 + pickle.dumps(Bomb()).ljust(100),
+        b"",
+    ],
+    ids=["http", "huge frame", "pickle", "nothing"],
+)
+def test_garbage_is_turned_away_and_harms_nobody(switchboard: Switchboard, payload: bytes) -> None:
+    with socket.create_connection(switchboard.address) as sock:
+        sock.sendall(b"n" * 16 + payload)
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):  # that is an answer, too
+            while sock.recv(1024):
+                pass
+    assert "EXPLODED" not in os.environ
+    line = control.call_driver(switchboard.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    line.close()
+
+
+def test_a_wrong_key_gets_no_line(switchboard: Switchboard) -> None:
+    line = Line(socket.create_connection(switchboard.address), control.new_key(), is_driver=False)
+    line.send(HELLO)
+    with pytest.raises(LineClosed):
+        line.receive()
+    line.close()
+    assert switchboard.events.empty()
+
+
+def test_a_second_caller_for_a_task_is_turned_away(switchboard: Switchboard) -> None:
+    first = control.call_driver(switchboard.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    second = control.call_driver(switchboard.address, KEY, HELLO)
+    with pytest.raises(LineClosed):
+        second.receive()
+    first.send(Ready(1))
+    assert event(switchboard) == Said(TASK, Ready(1))
+    first.close()
+    second.close()
+
+
+def pair() -> tuple[Line, Line, socket.socket, socket.socket]:
+    """Two ends of one line, and the sockets below them."""
+    server = socket.create_server(("127.0.0.1", 0))
+    node_sock = socket.create_connection(server.getsockname())
+    driver_sock, _ = server.accept()
+    server.close()
+    ends: dict[bool, Line] = {}
+    other = threading.Thread(target=lambda: ends.update({True: Line(driver_sock, KEY, is_driver=True)}))
+    other.start()
+    ends[False] = Line(node_sock, KEY, is_driver=False)
+    other.join()
+    return ends[True], ends[False], driver_sock, node_sock
+
+
+@pytest.mark.parametrize("attack", ["replayed", "reflected", "altered"])
+def test_a_frame_counts_once_in_its_direction_and_whole(attack: str) -> None:
+    driver, node, driver_sock, node_sock = pair()
+    node.send(Ready(1))
+    frame = driver_sock.recv(4096)
+    assert b'"Ready"' in frame
+    if attack == "altered":
+        node_sock.sendall(frame.replace(b"1", b"2"))
+    else:
+        node_sock.sendall(frame)
+    if attack == "reflected":
+        driver_sock.sendall(frame)
+        with pytest.raises(LineClosed, match="wrong signature"):
+            node.receive()
+    elif attack == "replayed":
+        assert driver.receive() == Ready(1)
+        node_sock.sendall(frame)
+        with pytest.raises(LineClosed, match="wrong signature"):
+            driver.receive()
+    else:
+        with pytest.raises(LineClosed, match="wrong signature"):
+            driver.receive()
+    driver.close()
+    node.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'["Nothing",{}]', b'["Ready",{"pid":1,"more":2}]', b'{"a":1}', b"\xff"])
+def test_what_is_no_message_closes_the_line(data: bytes) -> None:
+    with pytest.raises(LineClosed, match="none of this version's"):
+        control.decode(data)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tfos_job.cluster.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of
+from tfos_job.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("master", "slots"),
+    [
+        ("local", Slots(1, 1)),
+        ("local[3]", Slots(1, 3)),
+        ("local[*]", Slots(1, 8)),
+        ("local[2,4]", Slots(1, 2)),
+        ("local-cluster[3,2,1024]", Slots(3, 2)),
+        ("local-cluster[3, 2, 1024]", Slots(3, 2)),
+        ("yarn", None),
+        ("spark://host:7077", None),
+    ],
+)
+def test_slots_of_a_master(master: str, slots: Slots | None) -> None:
+    assert slots_of(master, cpu_count=8) == slots
+
+
+@pytest.mark.parametrize("master", ["local", "local[2]", "local-cluster[2,4,1024]"])
+def test_a_node_without_a_slot_is_refused_with_the_number_needed(master: str) -> None:
+    with pytest.raises(SettingsError, match="for 3 nodes") as caught:
+        check_slots(Topology(1, 2), master)
+    assert "3" in caught.value.next_step
+
+
+@pytest.mark.parametrize("master", ["local[3]", "local-cluster[3,1,1024]", "yarn"])
+def test_enough_slots(master: str) -> None:
+    check_slots(Topology(1, 2), master)
+
+
+def test_every_shard_has_one_worker_and_loads_are_even() -> None:
+    generator = random.Random(0)
+    shards = [(f"part-{i}", generator.randint(80, 120)) for i in range(40)] + [("empty", 0)]
+    parts = assign_shards(shards, 4)
+    assert sorted(item for part in parts for item in part) == sorted(shards[:-1])
+    loads = [sum(records for _, records in part) for part in parts]
+    assert max(loads) - min(loads) <= 120
+    assert parts == assign_shards(shards, 4)
+
+
+def test_fewer_shards_than_workers_is_refused() -> None:
+    with pytest.raises(SettingsError, match="1 shard files with records cannot be divided among 2"):
+        assign_shards([("a", 5), ("b", 0)], 2)
+
+
+def test_worker_input_is_one_value_a_line() -> None:
+    given = WorkerInput(worker=1, seed=7, start_record=64, num_records=100, shards=("/a b", "/c"))
+    assert given.to_text().split("\n") == ["1", "7", "64", "100", "/a b", "/c"]

@@ -1,0 +1,151 @@
+"""When the loop saves, evaluates and stops, with an engine that counts instead of computing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfos_job.errors import DivergedError, JobError
+from tfos_job.model.engine import Block, TrainPlan
+from tfos_job.model.evaluate import Counts
+from tfos_job.model.train import Loop
+
+PLAN = TrainPlan(
+    model={},
+    seed=0,
+    batch_size=10,
+    num_workers=1,
+    shuffle_buffer=1,
+    augmentation={},
+    learning_rate=1.0,
+    learning_rate_decay_factor=1.0,
+    decay_steps=1,
+    start_step=0,
+    total_steps=20,
+    positions=(0,),
+    save_steps=None,
+    save_seconds=None,
+    eval_steps=0,
+    validation_shards=(),
+)
+
+
+class CountingEngine:
+    """The same interface as an engine; each step takes `step_s` on its own clock."""
+
+    learning_rate = 0.5
+
+    def __init__(self, plan: TrainPlan, step_s: float = 1.0, nan_from: int | None = None) -> None:
+        self.global_step = plan.start_step
+        self.now_s = 0.0
+        self.step_s = step_s
+        self.nan_from = nan_from
+        self.blocks: list[int] = []
+
+    def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
+        raise NotImplementedError
+
+    def run(self, num_steps: int) -> Block:
+        self.global_step += num_steps
+        self.now_s += num_steps * self.step_s
+        self.blocks.append(num_steps)
+        loss = float("nan") if self.nan_from is not None and self.global_step >= self.nan_from else 1.0
+        images = num_steps * 10
+        return Block(num_steps, images, loss, 0.5, num_steps * self.step_s, 0.0, 1.0, {0: self.global_step * 10})
+
+    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
+        return Counts(1, 1.0, dict.fromkeys(ks, 1))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return {"step": np.array(self.global_step)}
+
+
+class Diary:
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, int]] = []
+        self.positions: dict[int, tuple[int, ...]] = {}
+
+    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+        pass
+
+    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+        assert variables["step"] == step
+        self.entries.append(("save", step))
+        self.positions[step] = positions
+
+    def on_evaluation(self, step: int, counts: Counts) -> None:
+        self.entries.append(("evaluate", step))
+
+
+def loop(engine: CountingEngine, diary: Diary, stop_at: int | None = None, **changes: Any) -> Loop:
+    plan = dataclasses.replace(PLAN, **changes)
+    engine.global_step = plan.start_step
+    should_stop = (lambda: engine.global_step >= stop_at) if stop_at is not None else (lambda: False)
+    return Loop(engine, plan, diary, should_stop, clock=lambda: engine.now_s)
+
+
+@pytest.mark.parametrize(
+    ("changes", "entries"),
+    [
+        ({}, [("save", 20)]),
+        ({"save_steps": 8}, [("save", 8), ("save", 16), ("save", 20)]),
+        ({"save_steps": 10}, [("save", 10), ("save", 20)]),
+        ({"save_seconds": 9}, [("save", 9), ("save", 18), ("save", 20)]),
+        (
+            {"eval_steps": 15, "validation_shards": ("v",)},
+            [("save", 15), ("evaluate", 15), ("save", 20), ("evaluate", 20)],
+        ),
+        (
+            {"eval_steps": 10, "save_steps": 10, "validation_shards": ("v",)},
+            [("save", 10), ("evaluate", 10), ("save", 20), ("evaluate", 20)],
+        ),
+        ({"eval_steps": 0, "validation_shards": ("v",)}, [("save", 20), ("evaluate", 20)]),
+        ({"start_step": 20, "validation_shards": ("v",)}, [("evaluate", 20)]),
+        ({"start_step": 20}, []),
+    ],
+)
+def test_what_happens_when(changes: dict[str, Any], entries: list[tuple[str, int]]) -> None:
+    diary = Diary()
+    outcome = loop(CountingEngine(PLAN), diary, **changes).run()
+    assert diary.entries == entries
+    assert (outcome.step, outcome.interrupted) == (20, False)
+
+
+@pytest.mark.parametrize("step_s", [0.0001, 0.1, 1.0, 10.0])
+def test_exactly_the_steps_that_were_asked_for(step_s: float) -> None:
+    engine = CountingEngine(PLAN, step_s)
+    outcome = loop(engine, Diary(), total_steps=1234, num_workers=3, positions=(0, 0, 0)).run()
+    assert engine.global_step == outcome.step == sum(engine.blocks) == 1234
+    assert outcome.images == 12340
+    # Blocks are short in time, so that a stop is answered soon.
+    assert max(engine.blocks) * step_s <= max(6.0, 3 * step_s)
+
+
+def test_a_stop_saves_where_it_is_and_does_not_evaluate() -> None:
+    diary = Diary()
+    outcome = loop(CountingEngine(PLAN), diary, stop_at=7, validation_shards=("v",)).run()
+    assert (outcome.step, outcome.interrupted) == (7, True)
+    assert diary.entries == [("save", 7)]
+    assert diary.positions == {7: (70,)}
+
+
+def test_a_loss_that_is_no_number_ends_it_without_a_checkpoint_of_it() -> None:
+    diary = Diary()
+    with pytest.raises(DivergedError, match="before step 13"):
+        loop(CountingEngine(PLAN, nan_from=13), diary, save_steps=6).run()
+    assert diary.entries == [("save", 6), ("save", 12)]
+
+
+def test_an_engine_that_loses_a_step_is_found_out() -> None:
+    class Forgetful(CountingEngine):
+        def run(self, num_steps: int) -> Block:
+            block = super().run(num_steps)
+            self.global_step -= 1
+            return block
+
+    with pytest.raises(JobError, match="20 steps were run, the optimizer counts"):
+        loop(Forgetful(PLAN), Diary(), save_steps=100).run()
