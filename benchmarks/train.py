@@ -133,18 +133,21 @@ def build_cluster_side(plan: dict[str, Any], cluster: Cluster) -> Callable[[int]
 
 
 def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> Callable[[int], Result]:
-    """The same network, input, loss and optimizer in this process alone."""
+    """The same network, input and loss with Keras's own Adam, in this process alone."""
+    import keras
     import tensorflow as tf
 
     from tfos_job.data.augment import Augmentation
     from tfos_job.data.input_pipeline import training_dataset
     from tfos_job.model import zoo
     from tfos_job.model.engine import TrainPlan
-    from tfos_job.model.train import build_optimizer
 
     plan = TrainPlan(**plan_fields)
     model = zoo.build(**plan.model, seed=plan.seed)
-    optimizer = build_optimizer(plan)
+    schedule = keras.optimizers.schedules.ExponentialDecay(
+        plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
+    )
+    optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(model.trainable_variables)
     dataset = training_dataset(
         worker_input.shards,

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyspark import SparkContext
-from tqdm import tqdm
 
 from tfos_job import storage
 from tfos_job.cluster import control
@@ -24,15 +21,15 @@ from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError
 from tfos_job.jobs import session
+from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import RunReport
+from tfos_job.jobs.stop import StopSignal
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +261,7 @@ def _run_attempt(
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
         )
-        with _Progress(start.step, total_steps, config.batch_size) as progress:
+        with Progress(start.step, total_steps, config.batch_size) as progress:
 
             def on_message(message: control.Message) -> None:
                 report.on_message(message)
@@ -351,78 +348,3 @@ def _assignment(config: TrainConfig, data: _Data, start: _Start, total_steps: in
             "dataset_digest": data.train.digest,
         },
     }
-
-
-class StopSignal:
-    """SIGINT and SIGTERM as a flag for the length of a `with`; the second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        self.install()
-        return self
-
-    def install(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(signum, self._handle)
-            self._before.setdefault(signum, before)
-
-    def _handle(self, signum: int, _: Any) -> None:
-        if self.signum is not None:
-            raise InterruptedJobError("interrupted twice: ended without a last checkpoint", signum=signum)
-        self.signum = signum
-        log.warning("%s: writing a last checkpoint, then stopping", signal.Signals(signum).name)
-
-    def __exit__(self, *_: Any) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-
-class _Progress:
-    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, start_step: int, total_steps: int, batch_size: int) -> None:
-        self._total = total_steps
-        self._batch_size = batch_size
-        self._bar = tqdm(
-            total=total_steps, initial=start_step, unit="step", desc="train", file=sys.stderr, disable=None
-        )
-        self._last_line = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-
-    def on_message(self, message: control.Message) -> None:
-        if isinstance(message, control.Progress):
-            self._on_progress(message)
-        elif isinstance(message, control.CheckpointPublished):
-            self._say(f"step {message.step}: checkpoint {message.path}")
-        elif isinstance(message, control.Evaluated):
-            metrics = dict(message.metrics)
-            num_examples = metrics.pop("num_examples")
-            text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
-
-    def _on_progress(self, message: control.Progress) -> None:
-        rate = f"{message.images_per_second:.0f} images/s"
-        if not self._bar.disable:
-            self._bar.set_postfix_str(f"loss {message.loss:.3f}, top-1 {message.top_1:.3f}, {rate}", refresh=False)
-            self._bar.update(message.step - self._bar.n)
-        elif time.monotonic() - self._last_line >= _LOG_EVERY_S or message.step == self._total:
-            self._last_line = time.monotonic()
-            left_s = (self._total - message.step) * self._batch_size / message.images_per_second
-            self._say(
-                f"step {message.step} of {self._total}: loss {message.loss:.4f}, top-1 {message.top_1:.4f}, {rate}, "
-                f"input wait {message.input_wait_fraction:.1%}, {left_s:.0f} s left"
-            )
-
-    def _say(self, text: str) -> None:
-        if self._bar.disable:
-            log.info("%s", text)
-        else:
-            self._bar.write(text, file=sys.stderr)
