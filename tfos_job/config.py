@@ -144,7 +144,7 @@ class TrainConfig:
     batch_size: int = _flag("images a step and worker", 128)
     num_executors: int = _flag("nodes: parameter servers and workers together", 2)
     num_ps_tasks: int = _flag("parameter servers", 1)
-    num_gpus: int = _flag("GPUs a worker", 0)
+    num_gpus: int = _flag("GPUs a worker: 0 or 1", 0)
     image_size: int = _flag("images are resized to this many pixels square", 64)
     learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
     learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
@@ -184,6 +184,12 @@ class TrainConfig:
             _require(value is None or value >= 1, name, f"{value} is less than 1")
         for name in ("eval_steps", "num_gpus"):
             _require(getattr(self, name) >= 0, name, f"{getattr(self, name)} is less than 0")
+        _require(
+            self.num_gpus <= 1,
+            "num_gpus",
+            f"{self.num_gpus} is more than 1: a worker computes on one GPU",
+            "Give --num_gpus 1 and more --num_executors",
+        )
         _require(
             self.num_ps_tasks >= 1,
             "num_ps_tasks",

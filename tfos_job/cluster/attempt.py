@@ -175,7 +175,7 @@ class Attempt:
             if time.monotonic() - last_news > self._spec.stall_timeout:
                 raise NodeDiedError(
                     f"no step was finished for {self._spec.stall_timeout} s",
-                    place=f"{_CHIEF} on host {socket.gethostname()}",
+                    place=f"{_CHIEF} on host {self._spec.driver_host}",
                     next_step="If steps are really that slow raise --stall_timeout; else run train again to resume",
                 )
         return self._state.finished
@@ -227,7 +227,7 @@ class Attempt:
 
     def _fail(self, task: Task, kind: str, cause: str, exit_code: int, detail: str = "") -> None:
         hello = self._state.hellos.get(task)
-        host = hello.host if hello else socket.gethostname()
+        host = hello.host if hello else self._spec.driver_host
         if task == _CHIEF and not detail:
             detail = self._coordinator_log_tail()
         self._state.failures.append(Failure(kind, task, host, cause, exit_code, detail))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 import traceback
@@ -170,7 +169,7 @@ def main() -> None:
     assignment = Assignment(**json.loads(text))
     host, port = assignment.driver
     stop = threading.Event()
-    hello = control.Hello(CHIEF, 0, socket.gethostname(), os.getpid())
+    hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid())
     line = control.call_driver((host, port), bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:
