@@ -7,6 +7,7 @@ A field without a default is a required flag; its name is the flag's name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -208,7 +209,9 @@ class TrainConfig:
             f"{self.image_size} is not a multiple of 8",
             "The network halves the image three times",
         )
-        _require(self.learning_rate > 0, "learning_rate", f"{self.learning_rate} is not positive")
+        _require(
+            0 < self.learning_rate < math.inf, "learning_rate", f"{self.learning_rate} is not a positive, finite number"
+        )
         _require(
             0 < self.learning_rate_decay_factor <= 1,
             "learning_rate_decay_factor",

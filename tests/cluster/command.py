@@ -85,7 +85,7 @@ class Command:
 def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "tfos_job.cluster.node_process" in command:
-        return Path(process.cwd()).name.split("-")[1]  # tfos_job-<role>-<index>-…
+        return Path(process.cwd()).name.split("-")[0]  # <role>-<index>-…
     if "tfos_job.cluster.coordinator" in command:
         return "coordinator"
     return "executor" if "CoarseGrainedExecutorBackend" in command else ""

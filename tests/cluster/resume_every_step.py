@@ -39,6 +39,9 @@ class Recorder:
     def on_block(self, step: int, block: Block, learning_rate: float) -> None:
         pass
 
+    def on_evaluating(self, step: int, num_examples: int) -> None:
+        pass
+
     def on_evaluation(self, step: int, counts: Counts) -> None:
         pass
 
@@ -62,7 +65,9 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subpro
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[]).to_line())
+    process.stdin.write(
+        Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], scratch=str(folder)).to_line()
+    )
     process.stdin.flush()
     assert b"ready" in process.stdout.readline()
     return process

@@ -57,8 +57,8 @@ class CountingEngine:
         images = num_steps * 10
         return Block(num_steps, images, loss, 0.5, num_steps * self.step_s, 0.0, 1.0, {0: self.global_step * 10})
 
-    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
-        return Counts(1, 1.0, dict.fromkeys(ks, 1))
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
+        return Counts(len(shards), 1.0, dict.fromkeys(ks, 1))
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {"step": np.array(self.global_step)}
@@ -68,6 +68,7 @@ class Diary:
     def __init__(self) -> None:
         self.entries: list[tuple[str, int]] = []
         self.positions: dict[int, tuple[int, ...]] = {}
+        self.evaluating: list[int] = []
 
     def on_block(self, step: int, block: Block, learning_rate: float) -> None:
         pass
@@ -76,6 +77,9 @@ class Diary:
         assert variables["step"] == step
         self.entries.append(("save", step))
         self.positions[step] = positions
+
+    def on_evaluating(self, step: int, num_examples: int) -> None:
+        self.evaluating.append(num_examples)
 
     def on_evaluation(self, step: int, counts: Counts) -> None:
         self.entries.append(("evaluate", step))
@@ -123,6 +127,13 @@ def test_exactly_the_steps_that_were_asked_for(step_s: float) -> None:
     assert outcome.images == 12340
     # Blocks are short in time, so that a stop is answered soon.
     assert max(engine.blocks) * step_s <= max(6.0, 3 * step_s)
+
+
+def test_an_evaluation_tells_that_it_is_alive() -> None:
+    diary = Diary()
+    loop(CountingEngine(PLAN), diary, num_workers=2, positions=(0, 0), validation_shards=tuple("abcde")).run()
+    assert diary.evaluating == [2, 4, 5]
+    assert diary.entries == [("save", 20), ("evaluate", 20)]
 
 
 def test_a_stop_saves_where_it_is_and_does_not_evaluate() -> None:

@@ -6,6 +6,8 @@ Every wait has a deadline, and every way out goes through `close`, which leaves 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -22,7 +24,8 @@ from typing import Any
 from tfos_job.cluster import control, failures
 from tfos_job.cluster.failures import Failure
 from tfos_job.cluster.launch import NodeJob
-from tfos_job.cluster.node import NodeArgs
+from tfos_job.cluster.node import SCRATCH_PREFIX, NodeArgs
+from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 
@@ -31,8 +34,10 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2
 # After the first failure: time for the report of the process that really died to overtake those of its peers.
 _COLLECT_S = 2.0
-_LAST_CHECKPOINT_S = 6.0
-_NODES_STOP_S = 6.0
+# Together, with Spark's own end, less than the ten seconds that a stop may take.
+_LAST_CHECKPOINT_S = 5.0
+_NODES_STOP_S = 3.0
+_CANCEL_S = 1.0
 _CHIEF = Task(CHIEF, 0)
 
 
@@ -67,24 +72,38 @@ class _State:
     ready: set[Task] = field(default_factory=set)
     left: set[Task] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
+    published_step: int | None = None
     finished: control.Finished | None = None
 
 
 class Attempt:
-    """Runs one attempt. `on_message` is given what the coordinator says; `on_phase` the name of each phase begun."""
+    """Runs one attempt."""
 
     def __init__(
         self,
         sc: Any,
         spec: AttemptSpec,
+        *,
         on_message: Callable[[control.Message], None],
         on_phase: Callable[[str], None],
-        stop_signal: Callable[[], int | None],
+        stop: StopSignal,
+        guard: Callable[[], None],
     ) -> None:
+        """Takes the ports; starts nothing yet.
+
+        Args:
+          sc: the SparkContext.
+          spec: what to run.
+          on_message: given what the coordinator says.
+          on_phase: given the name of each phase as it begins.
+          stop: asks the job to stop.
+          guard: called all the time; raises where the job must not go on, such as after the loss of its lock.
+        """
         self._spec = spec
         self._on_message = on_message
         self._on_phase = on_phase
-        self._stop_signal = stop_signal
+        self._stop = stop
+        self._guard = guard
         self._state = _State()
         self._key = control.new_key()
         self._switchboard = control.Switchboard(spec.driver_host, self._key)
@@ -103,6 +122,8 @@ class Attempt:
         self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._coordinator_log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
+        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True)
         self._exit_noticed = False
 
     # The phases, in order.
@@ -112,10 +133,20 @@ class Attempt:
 
         Raises:
           JobError: the first cause of the failure.
-          InterruptedJobError: stopped by a signal before training had begun; after that `Finished.interrupted` says it.
+          InterruptedJobError: stopped by a signal, and without time for a last checkpoint; `Finished.interrupted` tells
+            of a stop with one.
         """
         try:
             return self._run()
+        except InterruptedJobError as e:
+            step = self._state.published_step
+            raise InterruptedJobError(
+                f"stopped; the last checkpoint of this attempt is of step {step}"
+                if step
+                else "stopped before a checkpoint",
+                next_step="Run train again to go on",
+                signum=e.signum,
+            ) from None
         finally:
             self.close()
 
@@ -144,11 +175,10 @@ class Attempt:
     def _wait_for(self, done: Callable[[], bool], deadline: float, what_is_missing: Callable[[], str]) -> None:
         while not done():
             self._take_event()
+            if self._stop.signum is not None:
+                raise InterruptedJobError("stopped", signum=self._stop.signum)
             if self._state.failures:
                 raise self._failure()
-            signum = self._stop_signal()
-            if signum is not None:
-                raise InterruptedJobError("stopped before the first step", signum=signum)
             if time.monotonic() > deadline:
                 raise ResourceError(
                     what_is_missing(), next_step="See whether the queue has room, or raise --start_timeout"
@@ -160,18 +190,15 @@ class Attempt:
         while self._state.finished is None:
             if self._take_event():
                 last_news = time.monotonic()
-            if self._state.failures:
+            if self._stop.signum is not None:
+                if stop_deadline is None:
+                    self._switchboard.send(_CHIEF, control.Stop())
+                    stop_deadline = time.monotonic() + _LAST_CHECKPOINT_S
+                # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
+                if self._state.failures or self._stop.hurry or time.monotonic() > stop_deadline:
+                    raise InterruptedJobError("stopped", signum=self._stop.signum)
+            elif self._state.failures:
                 raise self._failure()
-            signum = self._stop_signal()
-            if signum is not None and stop_deadline is None:
-                self._switchboard.send(_CHIEF, control.Stop())
-                stop_deadline = time.monotonic() + _LAST_CHECKPOINT_S
-            if stop_deadline is not None and time.monotonic() > stop_deadline:
-                raise InterruptedJobError(
-                    f"stopped; the last checkpoint was not written within {_LAST_CHECKPOINT_S:.0f} s",
-                    next_step="Run train again: it resumes from the checkpoint before",
-                    signum=signum or 0,
-                )
             if time.monotonic() - last_news > self._spec.stall_timeout:
                 raise NodeDiedError(
                     f"no step was finished for {self._spec.stall_timeout} s",
@@ -184,6 +211,7 @@ class Attempt:
 
     def _take_event(self, timeout_s: float = _POLL_S) -> bool:
         """Handles at most one event; True where it was news from the coordinator."""
+        self._guard()
         self._watch_coordinator()
         try:
             event = self._switchboard.events.get(timeout=timeout_s)
@@ -207,8 +235,11 @@ class Attempt:
             self._state.left.add(task)
         elif isinstance(message, control.Failed):
             self._state.left.add(task)
-            self._fail(task, message.kind, message.cause, message.exit_code, message.detail)
+            hello = self._state.hellos[task]
+            self._state.failures.append(Failure(task=task, host=hello.host, **dataclasses.asdict(message)))
         else:
+            if isinstance(message, control.CheckpointPublished):
+                self._state.published_step = message.step
             if isinstance(message, control.Finished):
                 self._state.left.add(task)
                 self._state.finished = message
@@ -225,12 +256,18 @@ class Attempt:
         elif _CHIEF not in self._state.hellos:
             self._fail(_CHIEF, failures.RAISED, f"the coordinator ended with exit code {code}", JobError.exit_code)
 
-    def _fail(self, task: Task, kind: str, cause: str, exit_code: int, detail: str = "") -> None:
+    def _fail(self, task: Task, kind: str, cause: str, exit_code: int) -> None:
         hello = self._state.hellos.get(task)
-        host = hello.host if hello else self._spec.driver_host
-        if task == _CHIEF and not detail:
-            detail = self._coordinator_log_tail()
-        self._state.failures.append(Failure(kind, task, host, cause, exit_code, detail))
+        self._state.failures.append(
+            Failure(
+                kind=kind,
+                task=task,
+                host=hello.host if hello else self._spec.driver_host,
+                cause=cause,
+                exit_code=exit_code,
+                detail=self._coordinator_log_tail() if task == _CHIEF else "",
+            )
+        )
 
     def _failure(self) -> JobError:
         """Collects what else fails now, and says which was first."""
@@ -252,7 +289,7 @@ class Attempt:
             stdin=subprocess.PIPE,
             stdout=self._coordinator_log,
             stderr=subprocess.STDOUT,
-            env=_coordinator_environment(),
+            env=_coordinator_environment(self._scratch.name),
             start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
 
@@ -266,6 +303,7 @@ class Attempt:
             "driver": self._switchboard.address,
             "key": self._key.hex(),
             "cluster": cluster,
+            "scratch": self._scratch.name,
         }
         self._chief_port.close()
         assert self._coordinator is not None
@@ -288,27 +326,25 @@ class Attempt:
         """Ends every process of this attempt, in seconds, whatever state it is in."""
         self._on_phase("stopping")
         if self._coordinator is not None:
-            if self._state.finished is None:
-                self._coordinator.kill()
-            try:
-                self._coordinator.wait(_LAST_CHECKPOINT_S)
-            except subprocess.TimeoutExpired:
-                self._coordinator.kill()
-                self._coordinator.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._coordinator.wait(_NODES_STOP_S if self._state.finished else 0)
+            self._coordinator.kill()
+            self._coordinator.wait()
         for task in self._spec.topology.nodes:
             self._switchboard.send(task, control.Stop())
-        graceful = self._state.finished is not None and not self._state.failures
-        if not self._job.wait(_NODES_STOP_S if graceful else _COLLECT_S):
+        if not self._job.wait(_NODES_STOP_S):
             self._job.cancel()
-            self._job.wait(_NODES_STOP_S)
+            self._job.wait(_CANCEL_S)
         self._job.close_registration()
         self._switchboard.close()
         self._chief_port.close()
         self._coordinator_log.close()
+        self._scratch.cleanup()
 
 
-def _coordinator_environment() -> dict[str, str]:
+def _coordinator_environment(scratch: str) -> dict[str, str]:
     env = dict(os.environ)
+    env["TMPDIR"] = scratch
     env["CUDA_VISIBLE_DEVICES"] = ""  # A GPU that the coordinator opened would be missing to a worker.
     env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)

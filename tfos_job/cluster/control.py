@@ -20,6 +20,7 @@ import secrets
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ KEY_BYTES = 32
 BEAT_S = 1.0
 SILENCE_S = 20.0
 MAX_FRAME_BYTES = 16 << 20
-_HANDSHAKE_TIMEOUT_S = 10.0
+HANDSHAKE_TIMEOUT_S = 10.0
 _LENGTH = struct.Struct(">I")
 _MAC_BYTES = 32
 
@@ -63,11 +64,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """What went wrong here. `kind` is one of failures.KINDS; `exit_code` of errors.py."""
+    """What went wrong here, in the words of errors.py. `kind` is one of failures.KINDS."""
 
     kind: str
     cause: str
     exit_code: int
+    place: str = ""
+    next_step: str = ""
     detail: str = ""
 
 
@@ -86,6 +89,14 @@ class Progress:
     learning_rate: float
     images_per_second: float
     input_wait_fraction: float
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """An evaluation is under way, and this many examples of it are counted."""
+
+    step: int
+    num_examples: int
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,19 @@ class _Beat:
 Message = Any
 _MESSAGES: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Hello, Ready, Failed, Left, Progress, CheckpointPublished, Evaluated, Finished, Stop, _Beat)
+    for kind in (
+        Hello,
+        Ready,
+        Failed,
+        Left,
+        Progress,
+        CheckpointPublished,
+        Evaluating,
+        Evaluated,
+        Finished,
+        Stop,
+        _Beat,
+    )
 }
 
 
@@ -153,10 +176,22 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
-def read_exactly(sock: socket.socket, num_bytes: int) -> bytes:
-    """Raises LineClosed at the end of the stream, TimeoutError after the socket's own timeout."""
+def read_exactly(sock: socket.socket, num_bytes: int, deadline: float | None = None) -> bytes:
+    """Reads from a socket until all is there.
+
+    Args:
+      sock: its own timeout holds for each part that arrives.
+      num_bytes: how many.
+      deadline: of `time.monotonic`, for the whole: a byte now and then does not put it off.
+
+    Raises:
+      LineClosed: the end of the stream.
+      TimeoutError: one of the two times is over.
+    """
     parts = bytearray()
     while len(parts) < num_bytes:
+        if deadline is not None:
+            sock.settimeout(max(deadline - time.monotonic(), 1e-3))
         chunk = sock.recv(min(num_bytes - len(parts), 1 << 16))
         if not chunk:
             raise LineClosed("connection closed")
@@ -169,13 +204,17 @@ def seal(key: bytes, context: bytes, payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + hmac.digest(key, context + payload, "sha256") + payload
 
 
-def unseal(key: bytes, context: bytes, sock: socket.socket) -> bytes:
-    """Reads one frame; raises LineClosed unless its HMAC is right. Nothing is parsed before that."""
-    (length,) = _LENGTH.unpack(read_exactly(sock, _LENGTH.size))
+def unseal(key: bytes, context: bytes, sock: socket.socket, limit_s: float | None = None) -> bytes:
+    """Reads one frame; raises LineClosed unless its HMAC is right. Nothing is parsed before that.
+
+    `limit_s` is for the whole frame, and lasts on as the socket's timeout.
+    """
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+    (length,) = _LENGTH.unpack(read_exactly(sock, _LENGTH.size, deadline))
     if length > MAX_FRAME_BYTES:
         raise LineClosed(f"a frame of {length} bytes")
-    mac = read_exactly(sock, _MAC_BYTES)
-    payload = read_exactly(sock, length)
+    mac = read_exactly(sock, _MAC_BYTES, deadline)
+    payload = read_exactly(sock, length, deadline)
     if not hmac.compare_digest(mac, hmac.digest(key, context + payload, "sha256")):
         raise LineClosed("a frame with a wrong signature")
     return payload
@@ -186,11 +225,11 @@ class Line:
 
     def __init__(self, sock: socket.socket, key: bytes, *, is_driver: bool) -> None:
         self._sock = sock
-        sock.settimeout(_HANDSHAKE_TIMEOUT_S)
+        sock.settimeout(HANDSHAKE_TIMEOUT_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         mine = secrets.token_bytes(16)
         sock.sendall(mine)
-        theirs = read_exactly(sock, len(mine))
+        theirs = read_exactly(sock, len(mine), time.monotonic() + HANDSHAKE_TIMEOUT_S)
         self._key = hmac.digest(key, mine + theirs if is_driver else theirs + mine, "sha256")
         self._out, self._in = (b"d", b"n") if is_driver else (b"n", b"d")
         self._sent = self._received = 0
@@ -218,15 +257,20 @@ class Line:
                 raise LineClosed(str(e) or type(e).__name__) from e
             self._sent += 1
 
-    def receive(self) -> Message:
-        """The next message; beats are swallowed. Raises LineClosed, also after `SILENCE_S` without a word."""
+    def receive(self, limit_s: float | None = None) -> Message:
+        """The next message; beats are swallowed. Raises LineClosed, also after `SILENCE_S` without a word.
+
+        `limit_s` is for a peer that has not proved who it is: the whole of its first frame must be there by then.
+        """
         while True:
             try:
-                payload = unseal(self._key, self._in + self._received.to_bytes(8, "big"), self._sock)
+                payload = unseal(self._key, self._in + self._received.to_bytes(8, "big"), self._sock, limit_s)
             except TimeoutError as e:
-                raise LineClosed(f"silent for {SILENCE_S:.0f} s") from e
+                raise LineClosed(f"silent for {limit_s or SILENCE_S:.0f} s") from e
             except OSError as e:
                 raise LineClosed(str(e) or type(e).__name__) from e
+            if limit_s is not None:
+                self._sock.settimeout(SILENCE_S)
             self._received += 1
             message = decode(payload)
             if not isinstance(message, _Beat):
@@ -243,7 +287,7 @@ class Line:
 
 def call_driver(address: tuple[str, int], key: bytes, hello: Hello) -> Line:
     """Opens a node's line to the driver and says hello."""
-    line = Line(socket.create_connection(address, timeout=_HANDSHAKE_TIMEOUT_S), key, is_driver=False)
+    line = Line(socket.create_connection(address, timeout=HANDSHAKE_TIMEOUT_S), key, is_driver=False)
     line.send(hello)
     line.start_beating()
     return line
@@ -292,6 +336,7 @@ class Switchboard:
         self._key = key
         self._lines: dict[Task, Line] = {}
         self._lock = threading.Lock()
+        self._closing = False
         self._server = socket.create_server((host, 0), backlog=128)
         self.address: tuple[str, int] = self._server.getsockname()[:2]
         threading.Thread(target=self._accept, name="control-accept", daemon=True).start()
@@ -300,14 +345,18 @@ class Switchboard:
         while True:
             try:
                 sock, peer = self._server.accept()
-            except OSError:
-                return  # close()
+            except OSError as e:
+                if self._closing:
+                    return
+                log.warning("Cannot accept a connection: %s", e)  # Too many open files: that may pass.
+                time.sleep(BEAT_S)
+                continue
             threading.Thread(target=self._serve, args=(sock, peer), name=f"control-{peer}", daemon=True).start()
 
     def _serve(self, sock: socket.socket, peer: Any) -> None:
         try:
             line = Line(sock, self._key, is_driver=True)
-            hello = line.receive()
+            hello = line.receive(HANDSHAKE_TIMEOUT_S)
             if not isinstance(hello, Hello):
                 raise LineClosed("a first message that is no hello")
             task = Task(hello.role, hello.index)
@@ -345,6 +394,7 @@ class Switchboard:
 
     def close(self) -> None:
         """Hangs up on everybody: a node that is still there takes that as the driver's end, and ends itself."""
+        self._closing = True
         # accept() is woken by shutdown(), not by close().
         try:
             self._server.shutdown(socket.SHUT_RDWR)

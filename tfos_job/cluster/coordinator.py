@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -57,6 +58,7 @@ class Assignment:
       train_shards: all training shards, to name the file of a damaged record.
       validation_split_name: of `plan`'s validation shards.
       meta: what every checkpoint of this run says beside its variables.
+      scratch: this process's own folder for temporary files, to take along if the driver is gone.
     """
 
     driver: list[Any]
@@ -68,13 +70,15 @@ class Assignment:
     train_shards: list[str]
     validation_split_name: str | None
     meta: dict[str, Any]
+    scratch: str
 
 
 class _Reporter:
     """The loop's listener: files under the run's folder, messages to the driver."""
 
-    def __init__(self, assignment: Assignment, line: control.Line) -> None:
+    def __init__(self, assignment: Assignment, line: control.Line, stop: threading.Event) -> None:
         self._line = line
+        self._stop = stop
         self._run = RunLayout(assignment.train_dir)
         self._meta = assignment.meta
         self._split_name = assignment.validation_split_name or ""
@@ -85,6 +89,8 @@ class _Reporter:
         self._publishing: Future[None] | None = None
 
     def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+        if self._publishing is not None and self._publishing.done():
+            self._publishing.result()  # Training on without being able to save would be for nothing.
         progress = control.Progress(
             step=step,
             loss=block.loss,
@@ -101,15 +107,20 @@ class _Reporter:
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
         self._wait_for_publisher()
-        meta = {**self._meta, "input_position": {"records_read": list(positions)}, "metrics": self._metrics}
+        position = {"records_read": list(positions), "order": self._meta["order"]}
+        meta = {**self._meta, "input_position": position, "metrics": self._metrics}
         self._publishing = self._publisher.submit(self._publish, step, variables, meta)
 
     def _publish(self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         path = checkpoints.publish(self._run, step, variables, meta)
         self._line.send(control.CheckpointPublished(step, path))
-        checkpoints.retain(self._run)
+        if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
+            checkpoints.retain(self._run)
         for summaries in self._summaries.values():
             summaries.flush()
+
+    def on_evaluating(self, step: int, num_examples: int) -> None:
+        self._line.send(control.Evaluating(step, num_examples))
 
     def on_evaluation(self, step: int, counts: Counts) -> None:
         self._wait_for_publisher()
@@ -137,7 +148,7 @@ def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> co
     variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
     engine.start(plan, variables)
     line.send(control.Ready(os.getpid()))
-    reporter = _Reporter(assignment, line)
+    reporter = _Reporter(assignment, line, stop)
     with data_errors([*assignment.train_shards, *plan.validation_shards]):
         outcome = Loop(engine, plan, reporter, stop.is_set).run()
     reporter.close()
@@ -154,12 +165,12 @@ def to_failure(error: Exception) -> control.Failed:
     """What the driver is to know of an exception here."""
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
-        return control.Failed(failures.RAISED, str(error), error.exit_code, detail)
+        return control.Failed(failures.RAISED, error.fact, error.exit_code, error.place, error.next_step)
     first_line = (str(error).strip() or "no message").splitlines()[0]
     cause = f"{type(error).__name__}: {first_line}"
     if isinstance(error, _CONNECTION_ERRORS):
-        return control.Failed(failures.CONSEQUENCE, cause, NodeDiedError.exit_code, detail)
-    return control.Failed(failures.RAISED, cause, JobError.exit_code, detail)
+        return control.Failed(failures.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail)
+    return control.Failed(failures.RAISED, cause, JobError.exit_code, detail=detail)
 
 
 def main() -> None:
@@ -179,7 +190,9 @@ def main() -> None:
             stop.set()
             line.receive()
         except control.LineClosed:
-            os._exit(1)  # Without a driver nobody holds the run's lock any more: nothing may be written.
+            # Without a driver nobody holds the run's lock any more: nothing may be written.
+            shutil.rmtree(assignment.scratch, ignore_errors=True)
+            os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
     last_word: control.Message

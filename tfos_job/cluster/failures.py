@@ -27,13 +27,15 @@ KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
 
 @dataclass(frozen=True)
 class Failure:
-    """One process's bad end, as the driver saw it."""
+    """One process's bad end, as the driver saw it. `task` is None for Spark's own."""
 
     kind: str
     task: Task | None
     host: str
     cause: str
     exit_code: int = NodeDiedError.exit_code
+    place: str = ""
+    next_step: str = ""
     detail: str = ""
 
     def __str__(self) -> str:
@@ -51,8 +53,8 @@ def to_error(failures: Sequence[Failure]) -> JobError:
     first = first_cause(failures)
     followers = [str(f.task) for f in failures if f.task not in (None, first.task)]
     fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
-    place = f"{first.task} on host {first.host}" if first.task else "Spark"
-    return exit_code_class(first.exit_code)(fact, place=place, next_step=_next_step(first))
+    place = first.place or (f"{first.task} on host {first.host}" if first.task else "Spark")
+    return exit_code_class(first.exit_code)(fact, place=place, next_step=first.next_step or _next_step(first))
 
 
 def log_tail(lines: Iterable[str]) -> str:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import pickle
 import queue
 import re
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
 from tfos_job.cluster import control, failures, node
@@ -32,6 +36,7 @@ log = logging.getLogger(__name__)
 
 JOB_GROUP = "tfcluster"
 _RESERVATION_CONTEXT = b"reservation"
+_RESERVATION_LIMIT_S = 5.0
 
 
 def _import_tfos() -> types.SimpleNamespace:
@@ -60,15 +65,29 @@ def _import_tfos() -> types.SimpleNamespace:
     )
 
 
-def _secure_reservations(tfos: types.SimpleNamespace, key: bytes) -> None:
-    """Lets TFoS's rendezvous unpickle a message only after its HMAC has proved right."""
+def _secure_reservations(tfos: types.SimpleNamespace, key: bytes, host: str) -> None:
+    """Lets TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC has proved right.
+
+    TFoS serves all its connections in one thread, so nobody may take longer over a message than a moment.
+    """
 
     def send(_: Any, sock: socket.socket, message: Any) -> None:
         sock.sendall(control.seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
 
     def receive(_: Any, sock: socket.socket) -> Any:
-        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock))
+        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock, _RESERVATION_LIMIT_S))
 
+    def listen(server: Any) -> socket.socket:
+        for port in server.get_server_ports():
+            with contextlib.suppress(OSError):
+                return socket.create_server((host, port))
+        raise ResourceError(
+            "no port for the rendezvous of the nodes",
+            place=f"{host}, ports {os.environ.get(tfos.reservation.TFOS_SERVER_PORT, 'any')}",
+            next_step=f"Give more ports in {tfos.reservation.TFOS_SERVER_PORT}",
+        )
+
+    tfos.reservation.Server.start_listening_socket = listen
     tfos.reservation.MessageSocket.send = send
     tfos.reservation.MessageSocket.receive = receive
 
@@ -81,7 +100,10 @@ def _on_executor(pickled_task: bytes, driver: tuple[str, int], key: bytes) -> Ca
 
     def run(partition: Iterable[int]) -> None:
         tfos = _import_tfos()
-        _secure_reservations(tfos, key)
+        _secure_reservations(tfos, key, driver[0])
+        # multiprocessing's sockets go here, where somebody removes them even if this process is killed.
+        scratch = tempfile.mkdtemp(prefix=node.SCRATCH_PREFIX)
+        multiprocessing.current_process()._config["tempdir"] = scratch  # type: ignore[attr-defined]
         address = control.own_address(driver)
         tfos.util.get_ip_address = lambda: address
         # Nobody here reads that file, and in local mode it would land in the user's own folder.
@@ -96,6 +118,7 @@ def _on_executor(pickled_task: bytes, driver: tuple[str, int], key: bytes) -> Ca
             manager = tfos.TFSparkNode.TFSparkNode.mgr
             if manager is not None:
                 manager.shutdown()  # Spark ends its workers by os._exit, which would leave this process behind.
+            shutil.rmtree(scratch, ignore_errors=True)
 
     return run
 
@@ -155,7 +178,7 @@ class NodeJob:
 
     def _launch(self) -> None:
         tfos = _import_tfos()
-        _secure_reservations(tfos, self._args.key)
+        _secure_reservations(tfos, self._args.key, self._args.driver[0])
         tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
         with _environment(tfos, self._args.driver):
             try:
@@ -190,7 +213,7 @@ class NodeJob:
 
     def _fail(self, cause: str, exit_code: int, detail: str = "") -> None:
         if not self._cancelled:
-            self._events.put(Failure(failures.SPARK, None, "", cause, exit_code, detail))
+            self._events.put(Failure(failures.SPARK, None, "", cause, exit_code, detail=detail))
 
     def close_registration(self) -> None:
         """Nobody else is expected; before this, nodes still ask the reservation server for each other's addresses."""
@@ -202,8 +225,12 @@ class NodeJob:
         return self._ended.wait(timeout_s)
 
     def cancel(self) -> None:
+        """Never raises: what is being cleaned up after must not be hidden by Spark's own end."""
         self._cancelled = True
-        self._sc.cancelJobGroup(JOB_GROUP)
+        try:
+            self._sc.cancelJobGroup(JOB_GROUP)
+        except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
+            log.debug("cannot cancel the Spark job: %s", e)
 
 
 @contextlib.contextmanager
@@ -226,6 +253,8 @@ def _environment(tfos: types.SimpleNamespace, driver: tuple[str, int]) -> Iterat
 
 def _spark_cause(error: Exception) -> tuple[str, int]:
     """What happened, in one line of the many of Spark's exception, and the exit code it stands for."""
+    if isinstance(error, Py4JNetworkError | ConnectionError):
+        return "Spark's JVM has ended", NodeDiedError.exit_code
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lost = next((line for line in lines if "ExecutorLostFailure" in line or "SparkException" in line), None)
     # A Python traceback ends with the exception; Scala's frames begin with "at".

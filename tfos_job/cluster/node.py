@@ -10,6 +10,7 @@ It keeps the line to the driver, starts the process, and ends when the first of 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import queue
 import shutil
@@ -31,6 +32,7 @@ from tfos_job.errors import NodeDiedError, ResourceError
 _POLL_S = 0.5
 _STOP_S = 2.0
 _LOG_FILE = "process.log"
+SCRATCH_PREFIX = "tfos_job-"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ def main(args: NodeArgs, ctx: Any) -> None:
     line = control.call_driver(
         args.driver, args.key, control.Hello(task.role, task.index, host, os.getpid(), int(port))
     )
-    work_dir = tempfile.mkdtemp(prefix=f"tfos_job-{task.role}-{task.index}-")
+    # Made for this task by launch.py. In a parameter server this process is a fork of the task's.
+    scratch = multiprocessing.current_process()._config["tempdir"]  # type: ignore[attr-defined]
+    work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=scratch)
     try:
         if task.role == WORKER:
             with open(os.path.join(work_dir, INPUT_FILE), "w", encoding="utf-8") as input_file:
@@ -87,6 +91,7 @@ def main(args: NodeArgs, ctx: Any) -> None:
             index=task.index,
             num_gpus=args.num_gpus if task.role == WORKER else 0,
             orphaned_pids=[manager_pid],
+            scratch=scratch,
         )
         process = _spawn(spec, work_dir, _environment(task, args))
         _Supervisor(line, process, work_dir, manager_pid, args.start_timeout).run()
@@ -208,7 +213,7 @@ class _Supervisor:
 
     def _fail(self, kind: str, cause: str, exit_code: int) -> None:
         try:
-            self._line.send(control.Failed(kind, cause, exit_code, self._log_tail()))
+            self._line.send(control.Failed(kind, cause, exit_code, detail=self._log_tail()))
         except control.LineClosed:
             pass  # The driver has gone meanwhile; the Spark task's own failure is all that is left to say.
         raise NodeFailed(cause)

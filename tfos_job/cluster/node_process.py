@@ -28,13 +28,14 @@ BEAT_S = 1.0
 
 @dataclass(frozen=True)
 class Spec:
-    """What the supervisor tells its process: the cluster, its place in it, and whom to take along if orphaned."""
+    """What the supervisor tells its process: the cluster, its place in it, and what to take along if orphaned."""
 
     cluster: dict[str, list[str]]
     role: str
     index: int
     num_gpus: int
     orphaned_pids: list[int]
+    scratch: str
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -97,8 +98,7 @@ def _end_with_supervisor(spec: Spec) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-    # The supervisor does this too, unless Spark ends it first.
-    shutil.rmtree(os.getcwd(), ignore_errors=True)
+        shutil.rmtree(spec.scratch, ignore_errors=True)
     os._exit(0)
 
 

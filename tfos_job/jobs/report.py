@@ -7,6 +7,7 @@ and no holder of the lock knows that the driver was killed.
 from __future__ import annotations
 
 import io
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from tfos_job import __version__, storage
 from tfos_job.cluster import control
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.layout import RunLayout
+
+log = logging.getLogger(__name__)
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 _MAX_CURVE_POINTS = 1000
@@ -36,13 +39,17 @@ class RunReport:
             "validation": previous.get("validation", []),
             "step": 0,
             "metrics": previous.get("metrics", {}),
+            "images_per_second": previous.get("images_per_second"),
             "package_version": __version__,
             **facts,
         }
         self._phase: tuple[str, float] | None = None
 
-    def begin(self, start_step: int) -> None:
-        self.values.update(state=RUNNING, exit_code=None, step=start_step, first_cause=None, phases={})
+    def begin(self, start_step: int, checkpoint: str | None) -> None:
+        """`checkpoint` is what the attempt starts from."""
+        self.values.update(
+            state=RUNNING, exit_code=None, step=start_step, checkpoint=checkpoint, first_cause=None, phases={}
+        )
         # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
@@ -91,7 +98,13 @@ class RunReport:
         self.values["attempts"][-1].update(ended=_now(), state=state, end_step=self.values["step"])
         self.write()
         if self.values["curve"]:
+            self._draw()
+
+    def _draw(self) -> None:
+        try:
             storage.write_bytes(self._run.loss_png, draw_loss(self.values["curve"], self.values["validation"]))
+        except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good end into a bad one
+            log.warning("No %s: %s", self._run.loss_png, e)
 
     def write(self) -> None:
         storage.write_json(self._run.report, {**self.values, "updated": _now()})

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
+import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from tfos_job.cluster.topology import Topology, check_slots, slots_of
 from tfos_job.errors import ResourceError, SettingsError
 
+log = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
+_STOP_S = 10.0
 
 
 def resolve_master(requested: str | None, num_nodes: int) -> str | None:
@@ -26,9 +32,14 @@ def resolve_master(requested: str | None, num_nodes: int) -> str | None:
     """
     if requested is not None:
         return requested
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's JVM is waiting for us, with its own settings.
+    if _submitted():
         return None
     return f"local[{max(os.cpu_count() or 1, num_nodes)}]"
+
+
+def _submitted() -> bool:
+    """Whether spark-submit has started this process: its JVM is waiting for us, with settings of its own."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def training_settings(topology: Topology, master: str | None, start_timeout: int) -> dict[str, str]:
@@ -45,6 +56,8 @@ def training_settings(topology: Topology, master: str | None, start_timeout: int
         "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{start_timeout}s",
         "spark.python.worker.reuse": "false",
     }
+    if master is None and _submitted():
+        master = SparkConf().get("spark.master")
     if master is not None:
         check_slots(topology, master)
         slots = slots_of(master)
@@ -88,10 +101,31 @@ def open_session(
     except Exception as e:
         reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
         raise ResourceError(f"Spark does not start: {reason}", place=f"--master {master}" if master else "") from e
+    if master is None:
+        # spark-submit's JVM has begun with its own log settings.
+        spark.sparkContext.setLogLevel("WARN")
     try:
         yield spark
     finally:
-        spark.stop()
+        _stop(spark)
+
+
+def _stop(spark: SparkSession) -> None:
+    """Ends Spark in bounded time, and never raises: what came before must not be hidden by Spark's own end."""
+
+    def stop() -> None:
+        try:
+            spark.stop()
+        except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
+            log.debug("Spark does not stop: %s", e)
+
+    thread = threading.Thread(target=stop, name="spark-stop", daemon=True)
+    thread.start()
+    thread.join(_STOP_S)
+    jvm = getattr(SparkContext._gateway, "proc", None)
+    if thread.is_alive() and jvm is not None:
+        log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
+        jvm.kill()
 
 
 def _common_settings(master: str | None) -> dict[str, str]:
@@ -100,7 +134,7 @@ def _common_settings(master: str | None) -> dict[str, str]:
         log4j2 = importlib.resources.files("tfos_job.jobs") / "log4j2.properties"
         quiet = f"-Dlog4j2.configurationFile=file:{log4j2}"
         settings |= {
-            # Everything is on this host: no name needs to resolve and no other host can connect.
+            # Everything is on this host, and no name of it needs to resolve.
             "spark.driver.host": _LOOPBACK,
             "spark.driver.bindAddress": _LOOPBACK,
             "spark.ui.enabled": "false",

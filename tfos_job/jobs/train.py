@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pyspark import SparkContext
 
 from tfos_job import storage
 from tfos_job.cluster import control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
+from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.data import manifest as manifests
@@ -22,8 +22,7 @@ from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError
 from tfos_job.jobs import session
 from tfos_job.jobs.progress import Progress
-from tfos_job.jobs.report import RunReport
-from tfos_job.jobs.stop import StopSignal
+from tfos_job.jobs.report import FINISHED, RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
@@ -70,35 +69,56 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     topology = Topology(config.num_ps_tasks, config.num_workers)
     settings = session.training_settings(topology, master, config.start_timeout)
     run = RunLayout(config.train_dir)
-    with Lease(run.lock, "tfos-job train"):
+    with Lease(run.lock, "tfos-job train") as lease:
+        # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
+        total_steps = config.total_steps(data.train.num_records)
         if config.overwrite:
             _clear(run)
-        total_steps = config.total_steps(data.train.num_records)
-        start = _decide_start(config, run, data)
+        checkpoints.sweep(run)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
-        if previous is not None and _is_finished(config, run, start, total_steps):
+        start = _decide_start(config, run, data, total_steps)
+        finished = start.step >= total_steps and _is_evaluated(config, run, start)
+        if finished and previous is not None and previous["state"] == FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, total_steps)
             return previous
         storage.write_json(run.config, to_dict(config))
         report = RunReport(run, previous if start.step else None, _facts(config, data, total_steps))
-        report.begin(start.step)
-        error: JobError | None = JobError("the driver ended without a word")
-        try:
-            _run_attempt(config, run, data, start, total_steps, topology, master, settings, report)
-            error = None
-        except JobError as e:
-            error = e
-            raise
-        except KeyboardInterrupt:
-            error = InterruptedJobError("interrupted")
-            raise
-        except Exception as e:
-            error = JobError(f"{type(e).__name__}: {e}")
-            raise
-        finally:
-            report.end(error)
+        report.begin(start.step, start.checkpoint.path if start.checkpoint else None)
+        with _account(report, lease):
+            if finished:
+                log.info("All %d steps of %s are done: only its report was missing", start.step, run.root)
+            else:
+                start = _adopt(run, start)
+                _run_attempt(config, run, data, start, total_steps, topology, master, settings, report, lease)
         return report.values
+
+
+@contextlib.contextmanager
+def _account(report: RunReport, lease: Lease) -> Iterator[None]:
+    """Ends the report with what ends the `with`; what goes wrong with the report itself hides nothing."""
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as e:
+        error = e
+        raise
+    finally:
+        try:
+            lease.check()
+            report.end(_as_job_error(error))
+        except JobError as e:
+            if error is None:
+                raise
+            log.warning("The report could not be written: %s", e)
+
+
+def _as_job_error(error: BaseException | None) -> JobError | None:
+    if error is None or isinstance(error, JobError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptedJobError("interrupted")
+    return JobError(f"{type(error).__name__}: {error}")
 
 
 # --- before the cluster -----------------------------------------------------------------------------------------------
@@ -114,12 +134,14 @@ def _load_data(config: TrainConfig) -> _Data:
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
         validation_shards = manifests.shard_paths(validation_split, manifests.load(validation_split))
-    return _Data(
+    data = _Data(
         charset=manifests.load_charset(dataset),
         train=train,
-        train_shards=manifests.shard_paths(split, train),
-        validation_shards=validation_shards,
+        train_shards=[_readable(path) for path in manifests.shard_paths(split, train)],
+        validation_shards=[_readable(path) for path in validation_shards],
     )
+    _assigned(config, data)  # raises where there are too few shards
+    return data
 
 
 def _clear(run: RunLayout) -> None:
@@ -136,15 +158,18 @@ def _clear(run: RunLayout) -> None:
         storage.remove(path)
 
 
-def _decide_start(config: TrainConfig, run: RunLayout, data: _Data) -> _Start:
+def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps: int) -> _Start:
     there = checkpoints.candidates(run)
-    if config.restore == "none" and there:
+    restore = config.restore
+    if there and storage.exists(run.config) and storage.read_json(run.config).get("restore") == restore:
+        restore = "auto"  # The same command once more: the run that it began goes on.
+    if restore == "none" and there:
         raise SettingsError(
             f"{run.root} has checkpoints already",
             place="--restore none",
             next_step="Give another --train_dir, or --overwrite, or leave out --restore to resume",
         )
-    if config.restore in ("auto", "none"):
+    if restore in ("auto", "none"):
         info = checkpoints.latest(run)
         if info is None and there:
             raise BadDataError(
@@ -155,14 +180,20 @@ def _decide_start(config: TrainConfig, run: RunLayout, data: _Data) -> _Start:
     elif there:
         raise SettingsError(
             f"{run.root} has checkpoints already",
-            place=f"--restore {config.restore}",
+            place=f"--restore {restore}",
             next_step="Give another --train_dir, or --overwrite",
         )
     else:
-        info = checkpoints.resolve(run, config.restore)
+        info = checkpoints.resolve(run, restore)
+        if info.step >= total_steps:
+            raise SettingsError(
+                f"the checkpoint is of step {info.step}, and the run is to end at step {total_steps}",
+                place=f"--restore {restore}",
+                next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
+            )
     if info is None:
         return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers)
-    _check_identity(config, data, info, same_data=config.restore == "auto")
+    _check_identity(config, data, info, same_data=restore == "auto")
     return _Start(checkpoint=info, step=info.step, positions=_positions(config, data, info))
 
 
@@ -190,20 +221,38 @@ def _describe(model: Mapping[str, Any]) -> str:
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[int, ...]:
     """Where each worker's stream goes on. Another division of the shards can only go on at the start of an epoch."""
     read = tuple(info.input_position.get("records_read", ()))
-    same_division = len(read) == config.num_workers and info.dataset_digest == data.train.digest
-    if same_division:
+    same_order = info.input_position.get("order") == _order(config) and info.dataset_digest == data.train.digest
+    if same_order:
         return read
     epoch = sum(read) // data.train.num_records
     again = sum(read) - epoch * data.train.num_records
-    log.warning("Other workers or data than at step %d: %d records of epoch %d are seen again", info.step, again, epoch)
+    log.warning(
+        "Other workers, seed, shuffle buffer or data than at step %d: %d records of epoch %d are seen again",
+        info.step,
+        again,
+        epoch,
+    )
     return tuple(epoch * sum(n for _, n in shards) for shards in _assigned(config, data))
 
 
-def _is_finished(config: TrainConfig, run: RunLayout, start: _Start, total_steps: int) -> bool:
-    if start.step < total_steps:
-        return False
+def _order(config: TrainConfig) -> dict[str, int]:
+    """What, beside the shards, decides which record is where in a worker's stream."""
+    return {"num_workers": config.num_workers, "seed": config.seed, "shuffle_buffer": config.shuffle_buffer}
+
+
+def _is_evaluated(config: TrainConfig, run: RunLayout, start: _Start) -> bool:
     split_name = config.validation_split_name
     return split_name is None or storage.exists(run.evaluation(start.step, split_name))
+
+
+def _adopt(run: RunLayout, start: _Start) -> _Start:
+    """Gives the run its own copy of a checkpoint from elsewhere: it has one to go back to from the first moment on."""
+    info = start.checkpoint
+    if info is None or info.path == run.checkpoint(info.step):
+        return start
+    meta = {key: info.document[key] for key in checkpoints.META_KEYS}
+    path = checkpoints.publish(run, info.step, checkpoints.load(info), meta)
+    return dataclasses.replace(start, checkpoint=checkpoints.verify(path))
 
 
 def _assigned(config: TrainConfig, data: _Data) -> tuple[tuple[tuple[str, int], ...], ...]:
@@ -246,6 +295,7 @@ def _run_attempt(
     master: str | None,
     settings: dict[str, str],
     report: RunReport,
+    lease: Lease,
 ) -> None:
     report.on_phase("spark")
     with StopSignal() as stop, session.open_session(f"tfos_job train {run.root}", master, settings) as spark:
@@ -267,33 +317,30 @@ def _run_attempt(
                 report.on_message(message)
                 progress.on_message(message)
 
-            finished = run_attempt(sc, spec, on_message, report.on_phase, stop)
+            # The place for restarts: a failed attempt may be followed by another in the same SparkContext.
+            attempt = Attempt(
+                sc, spec, on_message=on_message, on_phase=report.on_phase, stop=stop, guard=lease.check_quickly
+            )
+            finished = attempt.run()
     if finished.interrupted:
         raise InterruptedJobError(
-            f"stopped at step {finished.step} of {total_steps}, with a checkpoint there",
+            f"stopped at step {finished.step} of {total_steps}"
+            + (", with a checkpoint there" if finished.step else ""),
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
 
 
-def run_attempt(
-    sc: SparkContext, spec: AttemptSpec, on_message: Any, on_phase: Any, stop: StopSignal
-) -> control.Finished:
-    """The place for restarts: a failed attempt may be followed by another in the same SparkContext."""
-    return Attempt(sc, spec, on_message, on_phase, lambda: stop.signum).run()
-
-
 def _inputs(config: TrainConfig, data: _Data, start: _Start) -> tuple[WorkerInput, ...]:
     inputs = []
     for worker, shards in enumerate(_assigned(config, data)):
-        paths = tuple(_readable(path) for path, _ in shards)
         inputs.append(
             WorkerInput(
                 worker=worker,
                 seed=config.seed * 1_000_003 + worker,
                 start_record=start.positions[worker],
                 num_records=sum(records for _, records in shards),
-                shards=paths,
+                shards=tuple(path for path, _ in shards),
             )
         )
     return tuple(inputs)
@@ -333,18 +380,19 @@ def _assignment(config: TrainConfig, data: _Data, start: _Start, total_steps: in
         "save_steps": config.save_steps,
         "save_seconds": config.save_seconds,
         "eval_steps": config.eval_steps,
-        "validation_shards": [_readable(path) for path in data.validation_shards],
+        "validation_shards": data.validation_shards,
     }
     return {
         "train_dir": config.train_dir,
         "plan": plan,
         "checkpoint": start.checkpoint.path if start.checkpoint else None,
-        "train_shards": [_readable(path) for path in data.train_shards],
+        "train_shards": data.train_shards,
         "validation_split_name": config.validation_split_name,
         "meta": {
             "model": model,
             "characters": "".join(data.charset.characters),
             "charset_digest": data.charset.digest,
             "dataset_digest": data.train.digest,
+            "order": _order(config),
         },
     }

@@ -110,19 +110,23 @@ def publish(run: RunLayout, step: int, variables: Mapping[str, np.ndarray], meta
     if storage.exists(target) and _stands(target):
         return target
     building = join(run.checkpoints_dir, BUILDING_PREFIX + uuid.uuid4().hex)
-    storage.make_dirs(building)
-    files = {VARIABLES_FILE: _write_variables(join(building, VARIABLES_FILE), variables)}
-    document = {
-        "format_version": FORMAT_VERSION,
-        "step": step,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "variables": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in variables.items()},
-        "files": files,
-        **meta,
-    }
-    document["document_sha256"] = _document_digest(document)
-    storage.write_json(join(building, DOCUMENT_FILE), document)
-    storage.publish_dir(building, target)
+    try:
+        storage.make_dirs(building)
+        files = {VARIABLES_FILE: _write_variables(join(building, VARIABLES_FILE), variables)}
+        document = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "variables": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in variables.items()},
+            "files": files,
+            **meta,
+        }
+        document["document_sha256"] = _document_digest(document)
+        storage.write_json(join(building, DOCUMENT_FILE), document)
+        storage.publish_dir(building, target)
+    except BaseException:
+        storage.remove(building)
+        raise
     _log.info("checkpoint of step %d published: %s", step, target)
     return target
 
@@ -133,9 +137,7 @@ def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
     Returns:
       The folders that stay, newest first.
     """
-    for entry in storage.list_dir(run.checkpoints_dir):
-        if entry.name.startswith(BUILDING_PREFIX):
-            storage.remove(entry.path)
+    sweep(run)
     paths = candidates(run)
     kept = [info.path for info in _verified(paths, keep_last)]
     kept += [info.path for info in _verified([path for path in by_merit(run) if path not in kept], 1)]
@@ -144,6 +146,14 @@ def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
         if path not in kept:
             storage.remove(path)
     return sorted(kept, reverse=True)
+
+
+def sweep(run: RunLayout) -> None:
+    """Removes what a killed run has left half built."""
+    if storage.is_dir(run.checkpoints_dir):
+        for entry in storage.list_dir(run.checkpoints_dir):
+            if entry.name.startswith(BUILDING_PREFIX):
+                storage.remove(entry.path)
 
 
 def _stands(path: str) -> bool:

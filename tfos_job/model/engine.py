@@ -79,7 +79,7 @@ class Engine(Protocol):
     def run(self, num_steps: int) -> Block:
         """Runs exactly that many global steps, over all workers together."""
 
-    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
         """Counts each record of `shards` once. No variable changes, the global step least of all."""
 
     def snapshot(self) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ their division among workers is not.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -54,6 +54,7 @@ class ParameterServerEngine:
             assign_all(self._model, self._optimizer, variables)
         self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
         self._step = tf.function(self._closure)
+        self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
 
     def _worker_dataset(self) -> tf.data.Dataset:
         """The input of whichever worker runs this graph: what differs lies in the worker's own directory."""
@@ -103,8 +104,16 @@ class ParameterServerEngine:
             positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
         )
 
-    def evaluate(self, shards: Sequence[str], ks: Sequence[int]) -> Counts:
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
         """One closure a shard: whichever worker takes it, each shard is counted once."""
+        if ks not in self._count:
+            self._count[ks] = self._make_count(ks)
+        results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
+        self._coordinator.join()
+        return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
+
+    def _make_count(self, ks: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A graph that counts one shard; made once, for tracing takes seconds."""
 
         def count(shard: tf.Tensor) -> tf.Tensor:
             return count_shard(
@@ -115,10 +124,8 @@ class ParameterServerEngine:
                 ks=ks,
             )
 
-        count_on_worker = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
-        results = [self._coordinator.schedule(count_on_worker, args=(tf.constant(shard),)) for shard in shards]
-        self._coordinator.join()
-        return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
+        function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
+        return function
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return all_arrays(self._model, self._optimizer)

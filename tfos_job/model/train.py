@@ -95,6 +95,8 @@ class Listener(Protocol):
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None: ...
 
+    def on_evaluating(self, step: int, num_examples: int) -> None: ...
+
     def on_evaluation(self, step: int, counts: Counts) -> None: ...
 
 
@@ -162,7 +164,7 @@ class Loop:
         if not math.isfinite(block.loss):
             raise DivergedError(
                 f"the loss is {block.loss} within the {block.steps} steps before step {self._step}",
-                next_step="Lower --learning_rate and train again: the last checkpoint is from before",
+                next_step="Lower --learning_rate and train again; a checkpoint, where there is one, is from before",
             )
         # A multiple of the workers, so that none is idle at the end of a block.
         per_worker = _BLOCK_S / max(block.seconds, 1e-3) * block.steps / self._plan.num_workers
@@ -198,5 +200,10 @@ class Loop:
     def _evaluate(self) -> None:
         if not self._plan.validation_shards or self._step == self._evaluated_step:
             return
-        self._listener.on_evaluation(self._step, self._engine.evaluate(self._plan.validation_shards, EVALUATION_KS))
+        counts = Counts.zero(EVALUATION_KS)
+        shards = self._plan.validation_shards
+        for begin in range(0, len(shards), self._plan.num_workers):
+            counts += self._engine.evaluate(shards[begin : begin + self._plan.num_workers], EVALUATION_KS)
+            self._listener.on_evaluating(self._step, counts.num_examples)
+        self._listener.on_evaluation(self._step, counts)
         self._evaluated_step = self._step

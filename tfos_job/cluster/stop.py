@@ -12,10 +12,16 @@ log = logging.getLogger(__name__)
 
 
 class StopSignal:
-    """SIGINT and SIGTERM as a flag for the length of a `with`; the second one interrupts at once."""
+    """SIGINT and SIGTERM as flags for the length of a `with`.
+
+    Attributes:
+      signum: the first signal: stop in good order.
+      hurry: a second one has come: without waiting for a checkpoint. A third one interrupts even the cleaning up.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.hurry = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -28,10 +34,15 @@ class StopSignal:
             self._before.setdefault(signum, before)
 
     def _handle(self, signum: int, _: Any) -> None:
+        name = signal.Signals(signum).name
+        if self.hurry:
+            raise InterruptedJobError("interrupted three times; processes may be left", signum=signum)
         if self.signum is not None:
-            raise InterruptedJobError("interrupted twice: ended without a last checkpoint", signum=signum)
-        self.signum = signum
-        log.warning("%s: writing a last checkpoint, then stopping", signal.Signals(signum).name)
+            self.hurry = True
+            log.warning("%s again: stopping at once", name)
+        else:
+            self.signum = signum
+            log.warning("%s: stopping, with a last checkpoint where training has begun", name)
 
     def __exit__(self, *_: Any) -> None:
         for signum, handler in self._before.items():
