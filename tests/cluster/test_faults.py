@@ -117,6 +117,11 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 
     stopped = checkpoints.latest(RunLayout(str(tmp_path / "stopped")))
     assert stopped is not None
+    # Asked for no more than there is, the run is finished, and says so, without a cluster.
+    enough = start("train", *options, "--train_dir", tmp_path / "stopped", "--max_number_of_steps", stopped.step)
+    assert enough.wait() == 0, enough.stderr
+    assert report(tmp_path / "stopped")["state"] == enough.result()["state"] == "finished"
+
     total = ("--max_number_of_steps", stopped.step + 7)
     for train_dir in ("stopped", "unbroken"):
         rest = start("train", *options, "--train_dir", tmp_path / train_dir, *total)

@@ -150,6 +150,18 @@ def test_too_few_slots_are_said_at_once(start: StartCommand, small_dataset: Path
     assert "local[3]" in job.stderr
 
 
+def test_a_run_from_another_runs_checkpoint(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:
+    options = ("--dataset_dir", small_dataset, *SMALL)
+    run("train", *options, "--train_dir", tmp_path / "first", "--max_number_of_steps", "2")
+    origin = tmp_path / "first" / "checkpoints" / "step-00000002"
+    again = ("train", *options, "--train_dir", tmp_path / "second", "--restore", origin, "--max_number_of_steps", "4")
+    run(*again)
+    names = [path.name for path in sorted((tmp_path / "second" / "checkpoints").iterdir())]
+    assert names == ["step-00000002", "step-00000004"]
+    # The same command once more is a resumption like any other.
+    assert "Nothing to do" in run(*again).stderr
+
+
 def test_what_does_not_fit_the_run_is_refused(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:
     options = ("--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL)
     run("train", *options, "--max_number_of_steps", "2")
@@ -163,6 +175,18 @@ def test_what_does_not_fit_the_run_is_refused(start: StartCommand, small_dataset
         job = start("train", *options, "--max_number_of_steps", "4", *flags)
         assert job.wait() == 78, job.stderr
         assert words in job.stderr
+    checkpoint = tmp_path / "checkpoints" / "step-00000002"
+    job = start(
+        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path / "new", *SMALL, "--restore", checkpoint,
+        "--max_number_of_steps", "2",
+    )  # fmt: skip
+    assert job.wait() == 78
+    assert "the checkpoint is of step 2" in job.stderr
+    # Settings that cannot work do not cost the run that is there.
+    job = start("train", *options, "--overwrite", "--num_executors", "12", "--master", "local[12]")
+    assert job.wait() == 78
+    assert "cannot be divided among 11 workers" in job.stderr
+    assert checkpoint.is_dir()
     with Lease(str(tmp_path / "_lock"), "another job"):
         job = start("train", *options)
         assert job.wait() == 75

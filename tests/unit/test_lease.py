@@ -56,6 +56,18 @@ def test_a_lock_that_was_not_renewed_is_taken_over_and_its_holder_learns_it(tmp_
     assert json.loads(path.read_text())["token"] == "third"
 
 
+def test_a_holder_that_could_not_renew_stops_by_itself(tmp_path: Path, clock: Clock) -> None:
+    with Lease(str(tmp_path / "_lock"), "first", clock=clock) as lease:
+        lease.check_quickly()
+        clock.now_s += 50
+        lease.renew()
+        clock.now_s += 50
+        lease.check_quickly()
+        clock.now_s += 11
+        with pytest.raises(BusyError, match="first lost its lock"):
+            lease.check_quickly()
+
+
 def test_renewal_keeps_others_out(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "_lock"
     with Lease(str(path), "first", clock=clock) as first:

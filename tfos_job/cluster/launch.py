@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 JOB_GROUP = "tfcluster"
 _RESERVATION_CONTEXT = b"reservation"
-_RESERVATION_LIMIT_S = 5.0
+_REQUEST_LIMIT_S = 1.0
+_ANSWER_LIMIT_S = 60.0
 
 
 def _import_tfos() -> types.SimpleNamespace:
@@ -74,8 +75,9 @@ def _secure_reservations(tfos: types.SimpleNamespace, key: bytes, host: str) -> 
     def send(_: Any, sock: socket.socket, message: Any) -> None:
         sock.sendall(control.seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
 
-    def receive(_: Any, sock: socket.socket) -> Any:
-        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock, _RESERVATION_LIMIT_S))
+    def receive(end: Any, sock: socket.socket) -> Any:
+        limit_s = _REQUEST_LIMIT_S if isinstance(end, tfos.reservation.Server) else _ANSWER_LIMIT_S
+        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
 
     def listen(server: Any) -> socket.socket:
         for port in server.get_server_ports():

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tfos_job.cluster.control import CheckpointPublished, Evaluated, Finished, Progress
+from tfos_job.errors import NodeDiedError
+from tfos_job.jobs.report import RunReport, draw_loss
+from tfos_job.layout import RunLayout
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, 1.0 / step, 0.5, 1e-4, 100.0, 0.01)
+
+
+def read(run: RunLayout) -> dict[str, object]:
+    value: dict[str, object] = json.loads(Path(run.report).read_text())
+    return value
+
+
+def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    first = RunReport(run, None, {"num_records": 10})
+    first.begin(0, None)
+    assert read(run)["state"] == "running"
+    first.on_phase("training")
+    for step in (1, 2, 3):
+        first.on_message(progress(step))
+    first.on_message(CheckpointPublished(2, "checkpoints/step-00000002"))
+    first.end(NodeDiedError("killed", place="ps:0", next_step="again"))
+    account = read(run)
+    assert (account["state"], account["exit_code"], account["step"]) == ("failed", 71, 3)
+    assert account["first_cause"] == {"fact": "killed", "place": "ps:0", "next_step": "again"}
+
+    second = RunReport(run, account, {"num_records": 10})
+    second.begin(2, "checkpoints/step-00000002")
+    second.on_message(progress(4))
+    second.on_message(Evaluated(4, "test", {"num_examples": 5, "loss": 0.1, "top_1": 0.9}))
+    second.on_message(Finished(4, False, 2.0, 64, [64]))
+    second.end(None)
+    account = read(run)
+    assert (account["state"], account["exit_code"], account["first_cause"]) == ("finished", 0, None)
+    assert account["images_per_second"] == 32
+    # Step 3 came after the checkpoint that the second attempt began with: its curve goes on from there.
+    assert [point["step"] for point in account["curve"]] == [1, 2, 4]  # type: ignore[attr-defined]
+    assert [a["state"] for a in account["attempts"]] == ["failed", "finished"]  # type: ignore[attr-defined]
+
+
+def test_a_picture_that_fails_does_not_change_the_end(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    (tmp_path / "loss.png").mkdir()
+    report = RunReport(run, None, {})
+    report.begin(0, None)
+    report.on_message(progress(1))
+    report.end(None)
+    assert read(run)["state"] == "finished"
+
+
+@pytest.mark.parametrize("validation", [[], [{"step": 2, "loss": 0.5, "top_1": 0.7}]])
+def test_the_picture_is_a_png(validation: list[dict[str, float]]) -> None:
+    assert draw_loss([{"step": 1, "loss": 2.0, "top_1": 0.1}], validation).startswith(b"\x89PNG")
