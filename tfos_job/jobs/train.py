@@ -50,6 +50,17 @@ class _Start:
     positions: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is settled before anything is started."""
+
+    config: TrainConfig
+    run: RunLayout
+    data: _Data
+    start: _Start
+    total_steps: int
+
+
 def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     """Trains until the run is finished.
 
@@ -66,8 +77,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = dataclasses.replace(
         config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
     )
-    topology = Topology(config.num_ps_tasks, config.num_workers)
-    settings = session.training_settings(topology, master, config.start_timeout)
+    session.training_settings(_topology(config), master, config.start_timeout)  # raises where slots are missing
     run = RunLayout(config.train_dir)
     with Lease(run.lock, "tfos-job train") as lease:
         # All that can be refused is refused before anything of the run is touched.
@@ -90,7 +100,8 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
                 log.info("All %d steps of %s are done: only its report was missing", start.step, run.root)
             else:
                 start = _adopt(run, start)
-                _run_attempt(config, run, data, start, total_steps, topology, master, settings, report, lease)
+                job = _Job(config=config, run=run, data=data, start=start, total_steps=total_steps)
+                _run_attempt(job, master, report, lease)
         return report.values
 
 
@@ -161,7 +172,7 @@ def _clear(run: RunLayout) -> None:
 def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps: int) -> _Start:
     there = checkpoints.candidates(run)
     restore = config.restore
-    if there and storage.exists(run.config) and storage.read_json(run.config).get("restore") == restore:
+    if there and restore not in ("auto", "none") and _began_with(run) == restore:
         restore = "auto"  # The same command once more: the run that it began goes on.
     if restore == "none" and there:
         raise SettingsError(
@@ -195,6 +206,12 @@ def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps:
         return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers)
     _check_identity(config, data, info, same_data=restore == "auto")
     return _Start(checkpoint=info, step=info.step, positions=_positions(config, data, info))
+
+
+def _began_with(run: RunLayout) -> str | None:
+    """`--restore` of the command that last worked on the run."""
+    value = storage.read_json(run.config).get("restore") if storage.exists(run.config) else None
+    return None if value is None else str(value)
 
 
 def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, same_data: bool) -> None:
@@ -285,33 +302,24 @@ def _facts(config: TrainConfig, data: _Data, total_steps: int) -> dict[str, Any]
 # --- the cluster ------------------------------------------------------------------------------------------------------
 
 
-def _run_attempt(
-    config: TrainConfig,
-    run: RunLayout,
-    data: _Data,
-    start: _Start,
-    total_steps: int,
-    topology: Topology,
-    master: str | None,
-    settings: dict[str, str],
-    report: RunReport,
-    lease: Lease,
-) -> None:
+def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease) -> None:
+    config, topology = job.config, _topology(job.config)
+    settings = session.training_settings(topology, master, config.start_timeout)
     report.on_phase("spark")
-    with StopSignal() as stop, session.open_session(f"tfos_job train {run.root}", master, settings) as spark:
+    with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
         stop.install()  # SparkContext has put a handler of its own in place of ours.
         sc = spark.sparkContext
         spec = AttemptSpec(
             topology=topology,
-            inputs=_inputs(config, data, start),
-            assignment=_assignment(config, data, start, total_steps),
+            inputs=_inputs(job),
+            assignment=_assignment(job),
             num_gpus=config.num_gpus,
             driver_host=sc.getConf().get("spark.driver.host") or "",
             local=session.is_local(sc.master),
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
         )
-        with Progress(start.step, total_steps, config.batch_size) as progress:
+        with Progress(job.start.step, job.total_steps, config.batch_size) as progress:
 
             def on_message(message: control.Message) -> None:
                 report.on_message(message)
@@ -324,21 +332,26 @@ def _run_attempt(
             finished = attempt.run()
     if finished.interrupted:
         raise InterruptedJobError(
-            f"stopped at step {finished.step} of {total_steps}"
+            f"stopped at step {finished.step} of {job.total_steps}"
             + (", with a checkpoint there" if finished.step else ""),
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
 
 
-def _inputs(config: TrainConfig, data: _Data, start: _Start) -> tuple[WorkerInput, ...]:
+def _topology(config: TrainConfig) -> Topology:
+    return Topology(config.num_ps_tasks, config.num_workers)
+
+
+def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
+    config = job.config
     inputs = []
-    for worker, shards in enumerate(_assigned(config, data)):
+    for worker, shards in enumerate(_assigned(config, job.data)):
         inputs.append(
             WorkerInput(
                 worker=worker,
                 seed=config.seed * 1_000_003 + worker,
-                start_record=start.positions[worker],
+                start_record=job.start.positions[worker],
                 num_records=sum(records for _, records in shards),
                 shards=tuple(path for path, _ in shards),
             )
@@ -358,7 +371,9 @@ def _readable(path: str) -> str:
     return local
 
 
-def _assignment(config: TrainConfig, data: _Data, start: _Start, total_steps: int) -> dict[str, Any]:
+def _assignment(job: _Job) -> dict[str, Any]:
+    """The fields of `coordinator.Assignment` that are not about the cluster."""
+    config, data, start = job.config, job.data, job.start
     model = _model(config, data)
     plan = {
         "model": model,
@@ -375,7 +390,7 @@ def _assignment(config: TrainConfig, data: _Data, start: _Start, total_steps: in
         "learning_rate_decay_factor": config.learning_rate_decay_factor,
         "decay_steps": config.decay_steps,
         "start_step": start.step,
-        "total_steps": total_steps,
+        "total_steps": job.total_steps,
         "positions": start.positions,
         "save_steps": config.save_steps,
         "save_seconds": config.save_seconds,
