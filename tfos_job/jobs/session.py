@@ -57,6 +57,7 @@ def training_settings(topology: Topology, master: str | None, start_timeout: int
         "spark.python.worker.reuse": "false",
     }
     if master is None and _submitted():
+        SparkContext._ensure_initialized()  # Without a JVM a SparkConf knows nothing of spark-submit's settings.
         master = SparkConf().get("spark.master")
     if master is not None:
         check_slots(topology, master)
