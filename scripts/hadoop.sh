@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# A real Hadoop on this machine alone: HDFS with two DataNodes, and YARN with the queues default and gpu.
+#   scripts/hadoop.sh up|down|status|env [FOLDER]      (default: .hadoop)
+#   up      starts what is not running there, and waits until all of it is ready
+#   down    ends it, and removes FOLDER
+#   status  a table; exit code 0 where all of it is ready, else 69
+#   env     what to set: eval "$(scripts/hadoop.sh env)"
+# TFOS_JOB_CACHE          where its jars are kept (default: tfos_job in XDG_CACHE_HOME or ~/.cache)
+# TFOS_JOB_IVY_SETTINGS   an ivysettings.xml, where the jars come from a mirror
+set -euo pipefail
+# shellcheck source=scripts/setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+exec python "$ROOT/scripts/hadoop.py" "$@"
