@@ -6,6 +6,12 @@ in the same folder and renamed. And each error names the path and the next step,
 
 Local paths go to the operating system, `hdfs://` and `viewfs://` to hdfs-native through fsspec. Renames on HDFS are the
 client's own: fsspec's generic `mv` moves a folder *into* an existing one.
+
+What passes on HDFS (a NameNode that restarts, a DataNode that is gone) is tried again for `HDFS_TIMEOUT_S` from the
+first try on: every operation on names, `read_bytes`, `read_json`, `write_bytes`, `write_json` and `create_exclusive` as
+a whole, the last three under a new temporary name each time. What flows through `open_read` and `open_write` cannot be
+tried again from here; hdfs-native goes on to another DataNode by itself, and whoever opened the file may start anew.
+No call waits longer than `HDFS_TIMEOUT_S` for an answer: an unreachable NameNode is a `StorageError` then.
 """
 
 from __future__ import annotations
@@ -14,20 +20,30 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
+import re
 import shutil
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from tfos_job.errors import AccessError, JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.layout import join
 
 BUFFER_BYTES = 1 << 20
+HDFS_TIMEOUT_S = 120.0  # a NameNode restarts within a minute; hdfs-native alone would wait for ever for a hung one
+_RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one again and again
+_CLEANUP_TIMEOUT_S = 1.0
 _QUOTA_ERRNOS = (errno.EDQUOT,)
 _REMOTE_SCHEMES = ("hdfs", "viewfs")
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,11 @@ def open_read(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str) -> bytes:
-    with open_read(path) as stream:
-        return stream.read()
+    def attempt() -> bytes:
+        with open_read(path) as stream:
+            return stream.read()
+
+    return _backend(path).persist(attempt)
 
 
 def read_json(path: str) -> Any:
@@ -154,11 +173,26 @@ def find(path: str, suffix: str) -> list[Entry]:
 @contextlib.contextmanager
 def open_write(path: str) -> Iterator[BinaryIO]:
     """Writes a file that appears, replacing an older one, when the block ends without an exception; else never."""
-    aside = _aside(path)
     backend = _backend(path)
+    aside = ""
+
+    def create() -> io.RawIOBase:
+        nonlocal aside
+        aside = _aside(path)  # another one for each try: one that was given up may still be carried out
+        try:
+            return backend.create(aside)
+        except BaseException:
+            discard()
+            raise
+
+    def discard() -> None:
+        # The first error is the one to tell: a temporary file that cannot be removed is found by its name.
+        with contextlib.suppress(OSError, RuntimeError, JobError):
+            backend.discard(aside)
+
+    with _job_errors(path, "write"):
+        raw = backend.persist(create)
     try:
-        with _job_errors(path, "write"):
-            raw = backend.create(aside)
         stream = io.BufferedWriter(_Guarded(raw, path), BUFFER_BYTES)
         try:
             yield cast(BinaryIO, stream)
@@ -170,15 +204,16 @@ def open_write(path: str) -> Iterator[BinaryIO]:
         with _job_errors(path, "write"):
             backend.replace(aside, path)
     except BaseException:
-        # The first error is the one to tell: a temporary file that cannot be removed is found by its name.
-        with contextlib.suppress(OSError, RuntimeError, JobError):
-            remove(aside)
+        discard()
         raise
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    with open_write(path) as stream:
-        stream.write(data)
+    def attempt() -> None:
+        with open_write(path) as stream:
+            stream.write(data)
+
+    _backend(path).persist(attempt)
 
 
 def write_json(path: str, value: Any) -> None:
@@ -264,7 +299,7 @@ def _job_errors(path: str, verb: str) -> Iterator[None]:
         kind = "a file, not a folder" if isinstance(error, NotADirectoryError) else "a folder, not a file"
         raise MissingInputError(f"cannot {verb} it: {kind}", place=path, next_step="Check the path") from error
     except (OSError, RuntimeError) as error:  # hdfs-native raises RuntimeError for what the NameNode refuses
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = _reason(error)
         if _is_refusal(error):
             raise AccessError(
                 f"cannot {verb} it: {reason}",
@@ -276,10 +311,62 @@ def _job_errors(path: str, verb: str) -> Iterator[None]:
         ) from error
 
 
+# hdfs-native's RuntimeError has Rust's debug form of the error: `RPCError("java.Class", "message\\n\\tat stack …")`, or
+# `DataTransferError("…")`, `SASLError("…")` and the like.
+_RPC_ERROR = re.compile(r'(?:Fatal)?RPCError\("(?P<kind>[^"]*)", "(?P<message>.*)"\)', re.DOTALL)
+_REFUSALS = (
+    "AccessControlException",
+    "AuthorizationException",
+    "QuotaExceededException",
+    "SaslException",
+    "InvalidToken",
+)
+_CLIENT_REFUSALS = ("SASLError", "GSSAPIError", "NoSASLMechanism")
+# What a NameNode says while it starts or hands over, and where its view of the DataNodes is behind. All else that it
+# says, it would say again.
+_PASSING_KINDS = ("SafeModeException", "RetriableException", "StandbyException", "NotReplicatedYetException")
+_PASSING_WORDS = ("could only be written to", "could only be replicated to", "Name node is in safe mode")
+_CLIENT_FINAL = ("InvalidPath", "InvalidArgument", "UrlParseError", "XmlParseError", "Unsupported", *_CLIENT_REFUSALS)
+
+
+def _rpc_error(error: BaseException) -> tuple[str, str] | None:
+    """The Java class and the message, without the stack, of what the NameNode answered."""
+    match = _RPC_ERROR.fullmatch(str(error)) if isinstance(error, RuntimeError) else None
+    return (
+        (match["kind"].rpartition(".")[2], match["message"].split("\\n", 1)[0].replace('\\"', '"')) if match else None
+    )
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    """One line; the NameNode's Java stack stays behind."""
+    if rpc_error := _rpc_error(error):
+        return ": ".join(part for part in rpc_error if part)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).split("\n", 1)[0]
+
+
 def _is_refusal(error: OSError | RuntimeError) -> bool:
     if isinstance(error, PermissionError) or getattr(error, "errno", None) in _QUOTA_ERRNOS:
         return True
-    return any(word in str(error) for word in ("AccessControlException", "QuotaExceededException", "SaslException"))
+    if rpc_error := _rpc_error(error):
+        return rpc_error[0].endswith(_REFUSALS) or any(word in rpc_error[1] for word in _REFUSALS)
+    return isinstance(error, RuntimeError) and str(error).startswith(_CLIENT_REFUSALS)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether an error of hdfs-native may be gone at the next try; those of this package are judged by their cause."""
+    if isinstance(error, JobError):
+        return isinstance(error, StorageError) and error.__cause__ is not None and _is_passing(error.__cause__)
+    if isinstance(
+        error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError | IsADirectoryError
+    ):
+        return False
+    if rpc_error := _rpc_error(error):
+        kind, message = rpc_error
+        return kind in _PASSING_KINDS or any(word in message for word in _PASSING_WORDS)
+    if isinstance(error, RuntimeError):
+        return not str(error).startswith(_CLIENT_FINAL)
+    return isinstance(error, OSError)  # the connection
 
 
 class _Guarded(io.RawIOBase):
@@ -297,6 +384,9 @@ class _Guarded(io.RawIOBase):
 
     def seekable(self) -> bool:
         return self._raw.seekable()
+
+    def readall(self) -> bytes:  # RawIOBase's own asks for 8 KiB at a time
+        return b"".join(iter(lambda: self.read(BUFFER_BYTES) or b"", b""))
 
     def readinto(self, buffer: Any) -> int:
         with _job_errors(self._path, "read"):
@@ -339,6 +429,12 @@ class _Backend(Protocol):
     def replace(self, source: str, target: str) -> None: ...
     def move_new_file(self, source: str, target: str) -> None: ...
     def move_dir(self, source: str, target: str) -> None: ...
+
+    def discard(self, path: str) -> None:
+        """Removes what a failed write left, where that is quickly done."""
+
+    def persist(self, attempt: Callable[[], _T]) -> _T:
+        """Makes an attempt, and others while it fails with what passes. It raises OSError, RuntimeError or JobError."""
 
 
 def _backend(path: str) -> _Backend:
@@ -393,6 +489,13 @@ class _Local:
     def move_dir(self, source: str, target: str) -> None:
         os.rename(_plain(source), _plain(target))
 
+    def discard(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(path)
+
+    def persist(self, attempt: Callable[[], _T]) -> _T:
+        return attempt()
+
     @staticmethod
     def _entry(path: str, status: os.stat_result) -> Entry:
         is_folder = (status.st_mode & 0o170000) == 0o040000
@@ -400,53 +503,216 @@ class _Local:
 
 
 class _Hdfs:
-    """hdfs-native. Whole writes are not retried here yet; each call retries as the client does by itself."""
+    """hdfs-native. Calls are bounded in time; those on names, and whole attempts given to `persist`, are repeated."""
 
     def __init__(self, url: str) -> None:
         import fsspec  # Only those who use HDFS pay for it.
 
+        _use_localised_conf()
+        parts = urlsplit(url)
         with _job_errors(url, "reach"):
-            self._fs = fsspec.core.url_to_fs(url)[0]
-        self._client = self._fs.client
+            self._client = fsspec.core.url_to_fs(f"{parts.scheme}://{parts.netloc}/")[0].client
 
     def open_read(self, path: str) -> io.RawIOBase:
-        return cast(io.RawIOBase, self._client.read(urlsplit(path).path))
+        return _HdfsFile(self._call(lambda: self._client.read(_hdfs_path(path))))
 
     def create(self, path: str) -> io.RawIOBase:
-        return cast(io.RawIOBase, self._fs.open(path, "wb", overwrite=False))
+        from hdfs_native import WriteOptions
+
+        options = WriteOptions(overwrite=False, create_parent=False)  # a discarded folder must not come back
+        return _HdfsFile(_answer(lambda: self._client.create(_hdfs_path(path), options)))
 
     def sync(self, raw: io.RawIOBase) -> None:
         """Nothing to do: closing the file completes it on the DataNodes."""
 
     def stat(self, path: str) -> Entry:
-        return self._entry(path, self._fs.info(path))
+        status = self._call(lambda: self._client.get_file_info(_hdfs_path(path)))
+        return self._entry(path, status)
 
     def list(self, path: str) -> list[Entry]:
-        if not self._fs.info(path)["type"] == "directory":
+        if not self.stat(path).is_dir:
             raise NotADirectoryError(path)
-        return [self._entry(join(path, info["name"].rpartition("/")[2]), info) for info in self._fs.ls(path)]
+        found = self._call(lambda: list(self._client.list_status(_hdfs_path(path))))
+        return [self._entry(join(path, status.path.rpartition("/")[2]), status) for status in found]
 
     def make_dirs(self, path: str) -> None:
-        self._fs.makedirs(path, exist_ok=True)
+        self._call(lambda: self._client.mkdirs(_hdfs_path(path), create_parent=True))
 
     def remove(self, path: str) -> None:
-        self._fs.rm(path, recursive=True)
+        self._call(lambda: self._client.delete(_hdfs_path(path), True))
 
     def replace(self, source: str, target: str) -> None:
-        self._client.rename(urlsplit(source).path, urlsplit(target).path, overwrite=True)
+        self._move(source, target, overwrite=True)
 
     def move_new_file(self, source: str, target: str) -> None:
-        try:
-            self._client.rename(urlsplit(source).path, urlsplit(target).path, overwrite=False)
-        except (OSError, RuntimeError) as error:
-            if self._fs.exists(target):
-                raise FileExistsError(target) from error
-            raise
+        self._move(source, target, overwrite=False)
 
     def move_dir(self, source: str, target: str) -> None:
-        self._client.rename(urlsplit(source).path, urlsplit(target).path, overwrite=False)
+        self._move(source, target, overwrite=False)
+
+    def discard(self, path: str) -> None:
+        """Goes on aside where the NameNode is away, until it answers or the patience is at an end."""
+
+        def remove() -> None:
+            with contextlib.suppress(OSError, RuntimeError, JobError):
+                self.remove(path)
+
+        remover = threading.Thread(target=remove, name="hdfs discard", daemon=True)
+        remover.start()
+        remover.join(_CLEANUP_TIMEOUT_S)
+
+    def persist(self, attempt: Callable[[], _T]) -> _T:
+        """Attempts within attempts share the outermost one's time."""
+        outermost = not hasattr(_patience, "deadline_s")
+        if outermost:
+            _patience.deadline_s = time.monotonic() + HDFS_TIMEOUT_S
+        try:
+            return self._persist(attempt, _patience.deadline_s)
+        finally:
+            if outermost:
+                del _patience.deadline_s
 
     @staticmethod
-    def _entry(path: str, info: dict[str, Any]) -> Entry:
+    def _persist(attempt: Callable[[], _T], deadline_s: float) -> _T:
+        tries = 0
+        while True:
+            try:
+                return attempt()
+            except (OSError, RuntimeError, JobError) as error:
+                pause_s = _RETRY_PAUSES_S[min(tries, len(_RETRY_PAUSES_S) - 1)]
+                if not _is_passing(error) or time.monotonic() + pause_s > deadline_s:
+                    raise
+                reason = str(error) if isinstance(error, JobError) else _reason(error)
+                _log.warning("HDFS: %s; trying again in %g s", reason, pause_s)
+            tries += 1
+            time.sleep(pause_s)
+
+    def _call(self, call: Callable[[], _T]) -> _T:
+        return self.persist(lambda: _answer(call))
+
+    def _move(self, source: str, target: str, *, overwrite: bool) -> None:
+        """Renames. A rename whose answer was lost is known by the file's own time and size at the target."""
+        before = self.stat(source)
+
+        def attempt() -> None:
+            try:
+                self._client.rename(_hdfs_path(source), _hdfs_path(target), overwrite=overwrite)
+            except FileNotFoundError:
+                after = self._entry(source, self._client.get_file_info(_hdfs_path(target)))
+                if after != before:
+                    raise
+
+        self._call(attempt)
+
+    @staticmethod
+    def _entry(path: str, status: Any) -> Entry:
         name = path.rstrip("/").rpartition("/")[2]
-        return Entry(name, path, info["size"], info["modification_time"] / 1000, info["type"] == "directory")
+        return Entry(name, path, status.length, status.modification_time / 1000, status.isdir)
+
+
+class _HdfsFile(io.RawIOBase):
+    """hdfs-native's reader or writer, each call bounded in time. After one that failed the others fail with it.
+
+    hdfs-native's reader has no `readinto`, so nothing of io may be put over it but `_Guarded`.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._error: OSError | RuntimeError | None = None
+
+    def _ask(self, call: Callable[[], _T]) -> _T:
+        if self._error is not None:
+            raise self._error
+        # Where the whole can be tried again, a call that hangs (a close does, with a DataNode that died unnoticed)
+        # must leave time for it.
+        can_be_repeated = hasattr(_patience, "deadline_s")
+        try:
+            return _answer(call, HDFS_TIMEOUT_S / 4 if can_be_repeated else HDFS_TIMEOUT_S)
+        except (OSError, RuntimeError) as error:
+            self._error = error
+            # hdfs-native's writer closes itself when it is collected, which may be anywhere and wait for ever.
+            self._file.close = lambda: None
+            raise
+
+    def readable(self) -> bool:
+        return hasattr(self._file, "read_range")
+
+    def writable(self) -> bool:
+        return not self.readable()
+
+    def seekable(self) -> bool:
+        return self.readable()
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._ask(lambda: cast(bytes, self._file.read(size)))
+
+    def write(self, data: Any, /) -> int:
+        # As bytes: hdfs-native takes a memoryview, which BufferedWriter hands down, at a quarter of the speed.
+        return self._ask(lambda: cast(int, self._file.write(bytes(data))))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return cast(int, self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._ask(self._file.close)
+
+
+_patience = threading.local()  # `deadline_s` of the outermost `_Hdfs.persist` of this thread
+
+
+def _answer(call: Callable[[], _T], timeout_s: float | None = None) -> _T:
+    """The result of a call that may never return, waited for in this thread, where Ctrl-C is heard.
+
+    A call that has not returned in time goes on in a thread that ends with the process.
+
+    Args:
+      call: what to do.
+      timeout_s: how long to wait; never past the end of the patience of `_Hdfs.persist`.
+    """
+    left_s = getattr(_patience, "deadline_s", time.monotonic() + HDFS_TIMEOUT_S) - time.monotonic()
+    timeout_s = max(0.0, left_s if timeout_s is None else min(left_s, timeout_s))
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that asked
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="hdfs", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise _more_exact(errors[0])
+    if not results:
+        raise TimeoutError(f"no answer for {timeout_s:.0f} s")
+    return results[0]
+
+
+def _more_exact(error: BaseException) -> BaseException:
+    """The exception that a local file system would have raised, where hdfs-native has only words for it."""
+    if isinstance(error, FileNotFoundError) and str(error).startswith("Path is not a file"):
+        return IsADirectoryError(_reason(error))
+    rpc_error = _rpc_error(error)
+    if rpc_error and rpc_error[0] == "ParentNotDirectoryException":
+        return NotADirectoryError(rpc_error[1])
+    return error
+
+
+def _hdfs_path(url: str) -> str:
+    """The path in a URL, which is not percent-decoded and may hold `#` and `?`."""
+    return "/" + url.partition("://")[2].partition("/")[2]
+
+
+def _use_localised_conf() -> None:
+    """In a YARN container without HADOOP_CONF_DIR: the copy of the configuration that Spark has put there."""
+    localised = os.path.abspath("__spark_conf__/__hadoop_conf__")
+    if not os.environ.get("HADOOP_CONF_DIR") and os.path.isdir(localised):
+        os.environ["HADOOP_CONF_DIR"] = localised

@@ -119,3 +119,46 @@ def test_a_forbidden_folder_is_an_access_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(AccessError, match="Permission denied"):
         storage.write_bytes(str(tmp_path / "a"), b"")
+
+
+STACK = r"\n\tat org.apache.hadoop.hdfs.server.namenode.X.y(X.java:1)\n\tat z"
+
+
+# The words of hdfs-native 0.14 on a live HDFS; tests/hadoop makes most of them happen.
+@pytest.mark.parametrize(
+    ("error", "passes", "refused"),
+    [
+        (OSError("RPC listener disconnected"), True, False),
+        (OSError("Connection refused (os error 111)"), True, False),
+        (TimeoutError("no answer for 120 s"), True, False),
+        (RuntimeError('DataTransferError("Block writer is closed")'), True, False),
+        (
+            RuntimeError(f'RPCError("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "x{STACK}")'),
+            True,
+            False,
+        ),
+        (RuntimeError(f'RPCError("java.io.IOException", "File /a could only be written to 0{STACK}")'), True, False),
+        (RuntimeError(f'RPCError("java.io.IOException", "must both be directories{STACK}")'), False, False),
+        (RuntimeError('InvalidArgument("No NameNode hosts found")'), False, False),
+        (
+            RuntimeError(f'RPCError("org.apache.hadoop.hdfs.protocol.DSQuotaExceededException", "x{STACK}")'),
+            False,
+            True,
+        ),
+        (RuntimeError(f'RPCError("org.apache.hadoop.security.AccessControlException", "x{STACK}")'), False, True),
+        (RuntimeError('SASLError("no ticket")'), False, True),
+        (FileNotFoundError("File does not exist: /a"), False, False),
+        (FileExistsError("/a"), False, False),
+    ],
+)
+def test_what_passes_on_hdfs_and_what_is_refused(error: OSError | RuntimeError, passes: bool, refused: bool) -> None:
+    assert storage._is_passing(error) == passes
+    assert storage._is_refusal(error) == refused
+    assert "\n" not in storage._reason(error)
+    assert "\\n" not in storage._reason(error)
+
+
+def test_a_path_in_a_url_is_not_decoded() -> None:
+    assert storage._hdfs_path("hdfs://host:8020/a%20b/c#d?e") == "/a%20b/c#d?e"
+    assert storage._hdfs_path("hdfs:///a") == "/a"
+    assert storage._hdfs_path("viewfs://name") == "/"
