@@ -21,6 +21,7 @@ REAL_ARCHIVES = ("cmnist.tar.xz", "casia-small.tar.xz")
 # Settings of the machine that would change what Spark, Hadoop or TensorFlow do in a test. PATH, HOME, TMPDIR and
 # JAVA_HOME stay.
 FOREIGN_PREFIXES = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_", "TF_", "TFOS_JOB_")
+KEPT_NAMES = ("TFOS_JOB_CACHE",)  # where the Hadoop tests find their jars
 FOREIGN_NAMES = ("CUDA_VISIBLE_DEVICES", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
 
 # Every process that a test starts inherits this variable, so that one which outlives its parent is found as well.
@@ -30,7 +31,7 @@ PROCESS_GRACE_S = 15.0
 
 def pytest_configure() -> None:
     for name in list(os.environ):
-        if name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_NAMES:
+        if name in FOREIGN_NAMES or (name.startswith(FOREIGN_PREFIXES) and name not in KEPT_NAMES):
             del os.environ[name]
     os.environ[RUN_VARIABLE] = uuid.uuid4().hex
 

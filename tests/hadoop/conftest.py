@@ -1,0 +1,99 @@
+"""One Hadoop for all tests of this folder, in a folder of its own, ended when they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What scripts/hadoop.sh runs once the environment is set up, which it is where these tests run.
+HADOOP = [sys.executable, str(ROOT / "scripts" / "hadoop.py")]
+UP_TIMEOUT_S = 280
+
+
+class Hadoop:
+    """The daemons in a folder, and what is done to them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*HADOOP, command, str(self.folder)], capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def up(self) -> None:
+        """Starts what does not run, and waits until all of it is ready."""
+        self.run("up")
+
+    @property
+    def conf_dir(self) -> Path:
+        return self.folder / "conf"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return json.loads((self.folder / "hadoop.json").read_text("utf-8"))
+
+    @property
+    def url(self) -> str:
+        return f"hdfs://127.0.0.1:{self.state['ports']['namenode.rpc']}"
+
+    def pid(self, daemon: str) -> int:
+        return self.state["daemons"][daemon]["pid"]
+
+    def kill(self, daemon: str) -> None:
+        pid = self.pid(daemon)
+        os.kill(pid, signal.SIGKILL)
+        deadline_s = time.monotonic() + 10
+        while "running" not in self.run("status", check=False).stdout and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+
+    def webhdfs(self, path: str, query: str) -> None:
+        """What an administrator does, as the user who owns this HDFS."""
+        url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(urllib.request.Request(url, method="PUT"), timeout=10):
+            pass
+
+    def rest(self, path: str) -> Any:
+        """A page of the ResourceManager."""
+        url = f"http://127.0.0.1:{self.state['ports']['resourcemanager.http']}{path}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=10) as response:
+            return json.load(response)
+
+
+@pytest.fixture(scope="session")
+def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
+    """A running Hadoop; HADOOP_CONF_DIR points to it."""
+    cluster = Hadoop(tmp_path_factory.mktemp("hadoop"))
+    try:
+        cluster.up()
+        os.environ["HADOOP_CONF_DIR"] = str(cluster.conf_dir)
+        yield cluster
+    finally:
+        os.environ.pop("HADOOP_CONF_DIR", None)
+        cluster.run("down")
+        assert not cluster.folder.exists()
+
+
+@pytest.fixture
+def hdfs_dir(hadoop: Hadoop, request: pytest.FixtureRequest) -> str:
+    """An empty folder on HDFS for one test."""
+    from tfos_job import storage
+
+    url = f"{hadoop.url}/tests/{request.node.name}"
+    storage.make_dirs(url)
+    return url

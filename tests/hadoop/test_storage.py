@@ -1,0 +1,349 @@
+"""storage.py and lease.py on a live HDFS: in peace, refused, and while daemons die."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tfos_job import storage
+from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
+from tfos_job.lease import Lease
+
+pytestmark = pytest.mark.hadoop
+
+MIB = 1 << 20
+
+
+def names(folder: str) -> list[str]:
+    return [entry.name for entry in storage.list_dir(folder)]
+
+
+def pattern(num_bytes: int) -> bytes:
+    """Bytes of which no two stretches are alike, so that a piece in the wrong place is seen."""
+    return b"".join(number.to_bytes(8, "big") for number in range(num_bytes // 8))
+
+
+# --- in peace --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_appears_whole_and_replaces_an_older_one(hdfs_dir: str) -> None:
+    path = f"{hdfs_dir}/a.bin"
+    storage.write_bytes(path, b"old")
+    with storage.open_write(path) as stream:
+        stream.write(pattern(3 * MIB))
+        assert storage.read_bytes(path) == b"old"
+    assert storage.read_bytes(path) == pattern(3 * MIB)
+    assert storage.stat(path).size_bytes == 3 * MIB
+    assert abs(storage.stat(path).mtime_s - time.time()) < 60
+    assert names(hdfs_dir) == ["a.bin"]
+
+
+def test_exception_while_writing_leaves_everything_as_it_was(hdfs_dir: str) -> None:
+    storage.write_bytes(f"{hdfs_dir}/a", b"old")
+
+    def fail() -> None:
+        with storage.open_write(f"{hdfs_dir}/a") as stream:
+            stream.write(b"half of it")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert storage.read_bytes(f"{hdfs_dir}/a") == b"old"
+    assert names(hdfs_dir) == ["a"]
+
+
+def test_reading_in_pieces_seeks_and_ends(hdfs_dir: str) -> None:
+    content = pattern(2 * MIB)
+    storage.write_bytes(f"{hdfs_dir}/a", content)
+    with storage.open_read(f"{hdfs_dir}/a") as stream:
+        assert stream.read(10) == content[:10]
+        stream.seek(MIB + 3)
+        assert stream.read(5) == content[MIB + 3 : MIB + 8]
+        assert stream.tell() == MIB + 8
+        assert stream.read() == content[MIB + 8 :]
+        assert stream.read(1) == b""
+
+
+def test_json_names_and_a_url_without_a_host(hadoop, hdfs_dir: str) -> None:
+    path = f"{hdfs_dir}/50% a#b?c 啊.json"
+    storage.write_json(path, {"字": 1})
+    assert names(hdfs_dir) == ["50% a#b?c 啊.json"]
+    assert storage.read_json(path.replace(hadoop.url, "hdfs://")) == {"字": 1}
+
+
+def test_folders_are_made_found_moved_and_removed(hdfs_dir: str) -> None:
+    for name in ("in/b/2.gnt", "in/1.gnt", "in/_building/x.gnt", "in/b/1.txt"):
+        storage.make_dirs(f"{hdfs_dir}/{name}".rpartition("/")[0])
+        storage.write_bytes(f"{hdfs_dir}/{name}", b"12")
+    assert [entry.path for entry in storage.find(f"{hdfs_dir}/in", ".gnt")] == [
+        f"{hdfs_dir}/in/1.gnt",
+        f"{hdfs_dir}/in/b/2.gnt",
+    ]
+    assert storage.is_dir(f"{hdfs_dir}/in/b")
+    assert not storage.is_dir(f"{hdfs_dir}/in/1.gnt")
+    assert not storage.exists(f"{hdfs_dir}/out")
+    storage.rename(f"{hdfs_dir}/in/1.gnt", f"{hdfs_dir}/in/b/2.gnt")
+    storage.remove(f"{hdfs_dir}/in")
+    storage.remove(f"{hdfs_dir}/in")
+    assert names(hdfs_dir) == []
+
+
+def test_a_folder_is_published_by_one_rename_and_never_over_another(hdfs_dir: str) -> None:
+    storage.make_dirs(f"{hdfs_dir}/building")
+    storage.write_bytes(f"{hdfs_dir}/building/part", b"x")
+    storage.make_dirs(f"{hdfs_dir}/gen")
+    with pytest.raises(StorageError, match="already there"):
+        storage.publish_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen")
+    with pytest.raises(FileExistsError):  # and where another one appears after the look
+        storage._backend(hdfs_dir).move_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen")
+    assert names(f"{hdfs_dir}/gen") == []
+    storage.publish_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen-1")
+    assert names(f"{hdfs_dir}/gen-1") == ["part"]
+
+
+def test_a_discarded_folder_does_not_come_back(hdfs_dir: str) -> None:
+    storage.make_dirs(f"{hdfs_dir}/building")
+    storage.discard_dir(f"{hdfs_dir}/building")
+    storage.discard_dir(f"{hdfs_dir}/building")
+    with pytest.raises(MissingInputError):  # a task that nobody could stop
+        storage.write_bytes(f"{hdfs_dir}/building/part", b"late")
+    assert names(hdfs_dir) == []
+
+
+RACE = """
+import sys
+from tfos_job import storage
+folder, me, count = sys.argv[1:]
+sys.stdin.readline()
+print([number for number in range(int(count)) if storage.create_exclusive(f"{folder}/{number}", me.encode())])
+"""
+
+
+def test_exclusive_creation_has_one_winner_among_processes(hdfs_dir: str) -> None:
+    count = 30
+    racers = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", RACE, hdfs_dir, name, str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("red", "blue")
+    }
+    time.sleep(1)
+    for racer in racers.values():
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    wins = {name: eval(racer.communicate(timeout=60)[0]) for name, racer in racers.items()}
+    assert sorted(wins["red"] + wins["blue"]) == list(range(count))
+    for name, numbers in wins.items():
+        assert all(storage.read_bytes(f"{hdfs_dir}/{number}") == name.encode() for number in numbers)
+    assert len(names(hdfs_dir)) == count
+
+
+def test_a_lease_is_held_refused_lost_and_released(hdfs_dir: str) -> None:
+    path = f"{hdfs_dir}/run/_lock"
+    with Lease(path, "first") as first:
+        with pytest.raises(BusyError, match="held by first"), Lease(path, "second"):
+            pass
+        first.renew()
+        with Lease(path, "third", clock=lambda: time.time() + 1000), pytest.raises(BusyError, match="lost its lock"):
+            first.check()
+    assert names(f"{hdfs_dir}/run") == []
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_a_missing_input(hdfs_dir: str) -> None:
+    with pytest.raises(MissingInputError, match=f"{hdfs_dir}/missing: cannot read it: not there") as caught:
+        storage.read_bytes(f"{hdfs_dir}/missing")
+    assert caught.value.exit_code == 66
+    with pytest.raises(MissingInputError, match="not there"):
+        storage.list_dir(f"{hdfs_dir}/missing")
+    with pytest.raises(MissingInputError, match="not there"):
+        storage.rename(f"{hdfs_dir}/missing", f"{hdfs_dir}/b")
+    with pytest.raises(MissingInputError, match="a folder, not a file"):
+        storage.open_read(hdfs_dir)
+    storage.write_bytes(f"{hdfs_dir}/file", b"")
+    with pytest.raises(MissingInputError, match="a file, not a folder"):
+        storage.list_dir(f"{hdfs_dir}/file")
+    with pytest.raises(MissingInputError, match="a file, not a folder"):
+        storage.write_bytes(f"{hdfs_dir}/file/below", b"")
+
+
+FOREIGNER = """
+import sys
+from tfos_job import errors, storage
+try:
+    storage.write_bytes(sys.argv[1], b"x")
+except errors.JobError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_folder_without_permission_is_an_access_error_at_once(hdfs_dir: str) -> None:
+    begun_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGNER, f"{hdfs_dir}/a"],
+        env={**os.environ, "HADOOP_USER_NAME": "mallory"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 77, done.stdout + done.stderr
+    assert f"{hdfs_dir}/a: cannot write it" in done.stdout
+    assert "Permission denied: user=mallory, access=WRITE" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert time.monotonic() - begun_s < 20
+    assert names(hdfs_dir) == []
+
+
+@pytest.mark.parametrize("quota", ["namespacequota=1", "storagespacequota=1000"])
+def test_a_full_quota_is_an_access_error_and_leaves_nothing(hadoop, hdfs_dir: str, quota: str) -> None:
+    folder = f"{hdfs_dir}/full"
+    storage.make_dirs(folder)
+    hadoop.webhdfs(folder.removeprefix(hadoop.url), f"op=SETQUOTA&{quota}&user.name={getpass.getuser()}")
+    begun_s = time.monotonic()
+    with pytest.raises(AccessError, match="uota") as caught:
+        storage.write_bytes(f"{folder}/a", pattern(MIB))
+    assert caught.value.exit_code == 77
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begun_s < 20
+    assert names(folder) == []
+
+
+# --- while daemons die -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wounded(hadoop) -> Iterator:
+    """The same Hadoop; whatever the test killed or stopped is up again afterwards."""
+    yield hadoop
+    for daemon in hadoop.state["daemons"]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(hadoop.pid(daemon), signal.SIGCONT)
+    hadoop.up()
+
+
+@pytest.mark.parametrize("daemon", ["datanode1", "datanode2"])  # one of them is the reader's, the other one is not
+def test_a_datanode_dies_while_a_file_is_read(wounded, hdfs_dir: str, daemon: str) -> None:
+    content = pattern(16 * MIB)
+    storage.write_bytes(f"{hdfs_dir}/a", content)
+    with storage.open_read(f"{hdfs_dir}/a") as stream:
+        head = stream.read(2 * MIB)
+        os.kill(wounded.pid(daemon), signal.SIGKILL)
+        assert head + stream.read() == content
+    assert storage.read_bytes(f"{hdfs_dir}/a") == content
+
+
+@pytest.mark.parametrize("daemon", ["datanode1", "datanode2"])
+def test_a_datanode_dies_while_files_are_written(wounded, hdfs_dir: str, daemon: str) -> None:
+    content = pattern(8 * MIB)
+    with storage.open_write(f"{hdfs_dir}/open") as stream:
+        stream.write(content[: 3 * MIB])
+        time.sleep(1)  # its pipeline of DataNodes stands
+        os.kill(wounded.pid(daemon), signal.SIGKILL)
+        stream.write(content[3 * MIB :])
+    storage.write_bytes(f"{hdfs_dir}/begun-before-the-namenode-knew", content)
+    assert names(hdfs_dir) == ["begun-before-the-namenode-knew", "open"]
+    assert all(storage.read_bytes(entry.path) == content for entry in storage.list_dir(hdfs_dir))
+
+
+def test_a_file_is_deleted_under_its_reader(hdfs_dir: str) -> None:
+    content = pattern(8 * MIB)
+    storage.write_bytes(f"{hdfs_dir}/a", content)
+    with storage.open_read(f"{hdfs_dir}/a") as stream:
+        head = stream.read(MIB)
+        storage.remove(f"{hdfs_dir}/a")
+        with contextlib.suppress(StorageError):  # or the DataNodes still have it
+            assert head + stream.read() == content
+    with pytest.raises(MissingInputError):
+        storage.read_bytes(f"{hdfs_dir}/a")
+
+
+@pytest.mark.timeout(200)
+def test_the_namenode_restarts_while_files_are_written(wounded, hdfs_dir: str) -> None:
+    written: list[int] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def write_and_publish() -> None:
+        try:
+            while not stop.is_set():
+                number = len(written)
+                storage.make_dirs(f"{hdfs_dir}/building-{number}")
+                storage.write_bytes(f"{hdfs_dir}/building-{number}/part", pattern(MIB))
+                storage.publish_dir(f"{hdfs_dir}/building-{number}", f"{hdfs_dir}/gen-{number}")
+                storage.write_json(f"{hdfs_dir}/manifest.json", {"live": number})
+                written.append(number)
+        except BaseException as error:  # noqa: BLE001  # shown below
+            failures.append(error)
+
+    writer = threading.Thread(target=write_and_publish)
+    writer.start()
+    try:
+        time.sleep(1.5)
+        before = len(written)
+        os.kill(wounded.pid("namenode"), signal.SIGKILL)
+        time.sleep(8)
+        wounded.up()
+        deadline_s = time.monotonic() + 60
+        while len(written) < before + 3 and not failures and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        writer.join(timeout=130)
+    assert not failures, failures
+    assert len(written) >= before + 3
+    assert without_discarded(hdfs_dir) == sorted([f"gen-{number}" for number in written] + ["manifest.json"])
+    assert storage.read_json(f"{hdfs_dir}/manifest.json") == {"live": written[-1]}
+    for number in written:
+        assert without_discarded(f"{hdfs_dir}/gen-{number}") == ["part"]
+        assert storage.read_bytes(f"{hdfs_dir}/gen-{number}/part") == pattern(MIB)
+
+
+def without_discarded(folder: str) -> list[str]:
+    """The names in a folder, once the removal of failed writes, which goes on aside, is done; those of data at once."""
+    deadline_s = time.monotonic() + 60
+    found = names(folder)
+    while any(name.startswith("_") for name in found) and time.monotonic() < deadline_s:
+        time.sleep(0.5)
+        found = names(folder)
+    return found
+
+
+def test_a_closed_namenode_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "HDFS_TIMEOUT_S", 3.0)
+    begun_s = time.monotonic()
+    with pytest.raises(StorageError, match=r"hdfs://127\.0\.0\.1:9/a: cannot write it") as caught:
+        storage.write_bytes("hdfs://127.0.0.1:9/a", b"x")
+    assert caught.value.exit_code == 74
+    assert time.monotonic() - begun_s < 3 + storage._CLEANUP_TIMEOUT_S + 2
+
+
+def test_a_hung_namenode_is_given_up_in_time(wounded, hdfs_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_bytes(f"{hdfs_dir}/a", b"x")
+    monkeypatch.setattr(storage, "HDFS_TIMEOUT_S", 3.0)
+    os.kill(wounded.pid("namenode"), signal.SIGSTOP)
+    begun_s = time.monotonic()
+    for call in (storage.read_bytes, storage.list_dir, storage.exists):
+        with pytest.raises(StorageError, match="no answer for 3 s"):
+            call(f"{hdfs_dir}/a")
+    with pytest.raises(StorageError, match="no answer"):
+        storage.write_bytes(f"{hdfs_dir}/a", b"y")
+    assert time.monotonic() - begun_s < 4 * 3 + storage._CLEANUP_TIMEOUT_S + 4
+    os.kill(wounded.pid("namenode"), signal.SIGCONT)
+    monkeypatch.undo()
+    assert storage.read_bytes(f"{hdfs_dir}/a") == b"x"
