@@ -144,18 +144,12 @@ def load(split: SplitLayout) -> Manifest:
       MissingInputError: the split has none.
       BadDataError: it is damaged.
     """
-    try:
-        value = storage.read_json(split.manifest)
-    except MissingInputError as error:
-        raise MissingInputError(
-            "no such split: it has no manifest",
-            place=split.manifest,
-            next_step="Make it with `tfos-job convert`, or check --dataset_dir and the split's name",
-        ) from error
-    except ValueError as error:
-        raise BadDataError(
-            f"not JSON: {error}", place=split.manifest, next_step="Convert the split again with --overwrite"
-        ) from error
+    value = _read(
+        split.manifest,
+        missing="no such split: it has no manifest",
+        if_missing="Make it with `tfos-job convert`, or check --dataset_dir and the split's name",
+        if_damaged="Convert the split again with --overwrite",
+    )
     return Manifest.from_json(value, place=split.manifest)
 
 
@@ -166,19 +160,23 @@ def load_charset(dataset: DatasetLayout) -> Charset:
       MissingInputError: the dataset has none.
       BadDataError: it is damaged.
     """
-    try:
-        value = storage.read_json(dataset.charset)
-    except MissingInputError as error:
-        raise MissingInputError(
-            "no such dataset: it has no charset",
-            place=dataset.charset,
-            next_step="Make it with `tfos-job convert`, or check --dataset_dir",
-        ) from error
-    except ValueError as error:
-        raise BadDataError(
-            f"not JSON: {error}", place=dataset.charset, next_step="Restore it, or convert into a new folder"
-        ) from error
+    value = _read(
+        dataset.charset,
+        missing="no such dataset: it has no charset",
+        if_missing="Make it with `tfos-job convert`, or check --dataset_dir",
+        if_damaged="Restore it, or convert into a new folder",
+    )
     return Charset.from_json(value, place=dataset.charset)
+
+
+def _read(path: str, *, missing: str, if_missing: str, if_damaged: str) -> Any:
+    """The JSON value at `path`; the words are those of the two errors."""
+    try:
+        return storage.read_json(path)
+    except MissingInputError as error:
+        raise MissingInputError(missing, place=path, next_step=if_missing) from error
+    except ValueError as error:
+        raise BadDataError(f"not JSON: {error}", place=path, next_step=if_damaged) from error
 
 
 def shard_paths(split: SplitLayout, manifest: Manifest) -> list[str]:

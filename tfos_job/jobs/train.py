@@ -15,7 +15,7 @@ from tfos_job.cluster import control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards
-from tfos_job.config import TrainConfig, to_dict
+from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
@@ -210,8 +210,7 @@ def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps:
 
 def _began_with(run: RunLayout) -> str | None:
     """`--restore` of the command that last worked on the run."""
-    value = storage.read_json(run.config).get("restore") if storage.exists(run.config) else None
-    return None if value is None else str(value)
+    return from_dict(TrainConfig, storage.read_json(run.config)).restore if storage.exists(run.config) else None
 
 
 def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, same_data: bool) -> None:
