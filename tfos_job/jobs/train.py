@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import storage
+from tfos_job import outcome, storage
 from tfos_job.cluster import control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
@@ -19,16 +19,18 @@ from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError
+from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
 from tfos_job.jobs import session
 from tfos_job.jobs.progress import Progress
-from tfos_job.jobs.report import FINISHED, RunReport
+from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
 
 log = logging.getLogger(__name__)
+
+LEASE_TTL_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +81,20 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     )
     session.training_settings(_topology(config), master, config.start_timeout)  # raises where slots are missing
     run = RunLayout(config.train_dir)
-    with Lease(run.lock, "tfos-job train") as lease:
+    # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
+    wait_s = 2 * LEASE_TTL_S if outcome.attempt_number() > 1 else 0.0
+    with Lease(run.lock, "tfos-job train", LEASE_TTL_S, wait_s=wait_s) as lease:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
-        if config.overwrite:
-            _clear(run)
-        checkpoints.sweep(run)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
-        start = _decide_start(config, run, data, total_steps)
+        is_next_attempt = _is_next_attempt(previous)
+        _refuse_repetition(previous, is_next_attempt)
+        if config.overwrite and not is_next_attempt:
+            _clear(run)
+            previous = None
+        checkpoints.sweep(run)
+        start = _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
         finished = start.step >= total_steps and _is_evaluated(config, run, start)
         if finished and previous is not None and previous["state"] == FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, total_steps)
@@ -103,6 +110,42 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
                 job = _Job(config=config, run=run, data=data, start=start, total_steps=total_steps)
                 _run_attempt(job, master, report, lease)
         return report.values
+
+
+def check(config: TrainConfig) -> bool:
+    """What can be refused by a look at the dataset and the run's folder, without changing anything.
+
+    Returns:
+      Whether the run is finished already.
+
+    Raises:
+      JobError: as `train` would.
+    """
+    data = _load_data(config)
+    run = RunLayout(config.train_dir)
+    if config.overwrite or not storage.exists(run.report):
+        return False
+    report = storage.read_json(run.report)
+    return bool(report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records))
+
+
+def _is_next_attempt(previous: dict[str, Any] | None) -> bool:
+    """Whether an earlier attempt of the same YARN application has worked on the run."""
+    return bool(previous and outcome.application_id() and previous.get("application") == outcome.application_id())
+
+
+def _refuse_repetition(previous: dict[str, Any] | None, is_next_attempt: bool) -> None:
+    """YARN runs an application again whatever it failed of; what would fail again ends here, with the same words.
+
+    Raises:
+      JobError: that of the attempt before.
+    """
+    if previous is None or not is_next_attempt or previous["state"] != FAILED:
+        return
+    kind = exit_code_class(previous["exit_code"])
+    if not kind.retryable:
+        log.warning("The attempt before has failed for good: not run again")
+        raise kind(**previous["first_cause"])
 
 
 @contextlib.contextmanager
@@ -169,9 +212,11 @@ def _clear(run: RunLayout) -> None:
         storage.remove(path)
 
 
-def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps: int) -> _Start:
+def _decide_start(
+    config: TrainConfig, run: RunLayout, data: _Data, total_steps: int, *, is_next_attempt: bool
+) -> _Start:
     there = checkpoints.candidates(run)
-    restore = config.restore
+    restore = "auto" if there and is_next_attempt else config.restore
     if there and restore not in ("auto", "none") and _began_with(run) == restore:
         restore = "auto"  # The same command once more: the run that it began goes on.
     if restore == "none" and there:
