@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__
-from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
+from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TensorboardConfig, TrainConfig
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.outcome import Outcome
 
@@ -79,6 +79,12 @@ def _predict(config: PredictConfig, args: argparse.Namespace, emit: Emit) -> Non
         emit(result)
 
 
+def _tensorboard(config: TensorboardConfig, _: argparse.Namespace) -> None:
+    from tfos_job.jobs.tensorboard import tensorboard
+
+    tensorboard(config, lambda url: print(url, flush=True))
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
@@ -95,6 +101,7 @@ COMMANDS = {
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+    "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
 }
 
 

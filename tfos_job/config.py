@@ -275,3 +275,17 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardConfig:
+    """`tensorboard`: TensorBoard over a run's summaries."""
+
+    train_dir: str = _flag("folder of the run")
+    host: str = _flag("address to serve on; 0.0.0.0 lets everybody in", "localhost")
+    port: int = _flag("port to serve on; 0 for any that is free", 6006)
+    reload_interval: int = _flag("seconds between looks for new summaries", 5)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65_535, "port", f"{self.port} is not 0 to 65535")
+        _require(self.reload_interval >= 1, "reload_interval", f"{self.reload_interval} is less than 1")

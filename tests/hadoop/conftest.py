@@ -60,12 +60,12 @@ class Hadoop:
         while "running" not in self.run("status", check=False).stdout and time.monotonic() < deadline_s:
             time.sleep(0.1)
 
-    def webhdfs(self, path: str, query: str) -> None:
+    def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
         url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(url, method="PUT"), timeout=10):
-            pass
+        with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
+            return json.loads(response.read() or "null")
 
     def rest(self, path: str) -> Any:
         """A page of the ResourceManager."""
