@@ -79,7 +79,7 @@ def _predict(config: PredictConfig, args: argparse.Namespace, emit: Emit) -> Non
         emit(result)
 
 
-def _tensorboard(config: TensorboardConfig, _: argparse.Namespace) -> None:
+def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, __: Emit) -> None:
     from tfos_job.jobs.tensorboard import tensorboard
 
     tensorboard(config, lambda url: print(url, flush=True))
