@@ -9,15 +9,18 @@ client's own: fsspec's generic `mv` moves a folder *into* an existing one.
 
 What passes on HDFS (a NameNode that restarts, a DataNode that is gone) is tried again for `HDFS_TIMEOUT_S` from the
 first try on: every operation on names, `read_bytes`, `read_json`, `write_bytes`, `write_json` and `create_exclusive` as
-a whole, the last three under a new temporary name each time. What flows through `open_read` and `open_write` cannot be
-tried again from here; hdfs-native goes on to another DataNode by itself, and whoever opened the file may start anew.
-No call waits longer than `HDFS_TIMEOUT_S` for an answer: an unreachable NameNode is a `StorageError` then.
+a whole, the last three under a new temporary name each time, and each piece of a `download`. What flows through
+`open_read` and `open_write` cannot be tried again from here; hdfs-native goes on to another DataNode by itself, and
+whoever opened the file may start anew. No call waits longer than `HDFS_TIMEOUT_S` for an answer: an unreachable
+NameNode is a `StorageError` then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import io
 import json
 import logging
@@ -36,6 +39,7 @@ from tfos_job.errors import AccessError, JobError, MissingInputError, SettingsEr
 from tfos_job.layout import join
 
 BUFFER_BYTES = 1 << 20
+_PIECE_BYTES = 4 << 20
 HDFS_TIMEOUT_S = 120.0  # a NameNode restarts within a minute; hdfs-native alone would wait for ever for a hung one
 _RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one again and again
 _CLEANUP_TIMEOUT_S = 1.0
@@ -165,6 +169,49 @@ def find(path: str, suffix: str) -> list[Entry]:
         elif entry.name.endswith(suffix):
             found.append(entry)
     return sorted(found, key=lambda entry: entry.path)
+
+
+def download(path: str, target: str) -> str:
+    """Copies a file to a local path, where it appears whole, replacing an older one.
+
+    What passes is tried again from the byte on that was reached, so that the patience is for each piece: a large file
+    may take longer than it. Whoever knows the digest sees whether the file was another one meanwhile.
+
+    Returns:
+      SHA-256 (hex) of the bytes that are at `target` now.
+
+    Raises:
+      MissingInputError: it is not there.
+      StorageError: it cannot be read any more, or the local disk is full.
+    """
+    backend, digest, aside = _backend(path), hashlib.sha256(), _aside(target)
+    source: BinaryIO | None = None
+
+    def next_piece(offset: int) -> bytes:
+        nonlocal source
+        try:
+            if source is None:
+                source = open_read(path)
+                source.seek(offset)
+            return source.read(_PIECE_BYTES)
+        except BaseException:
+            source = None
+            raise
+
+    try:
+        with _job_errors(aside, "write"), open(aside, "xb") as file:
+            while piece := backend.persist(functools.partial(next_piece, file.tell())):
+                digest.update(piece)
+                file.write(piece)
+        rename(aside, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    finally:
+        if source is not None:
+            source.close()
+    return digest.hexdigest()
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -506,12 +553,10 @@ class _Hdfs:
     """hdfs-native. Calls are bounded in time; those on names, and whole attempts given to `persist`, are repeated."""
 
     def __init__(self, url: str) -> None:
-        import fsspec  # Only those who use HDFS pay for it.
-
         _use_localised_conf()
         parts = urlsplit(url)
         with _job_errors(url, "reach"):
-            self._client = fsspec.core.url_to_fs(f"{parts.scheme}://{parts.netloc}/")[0].client
+            self._client = _hdfs_client(f"{parts.scheme}://{parts.netloc}/")
 
     def open_read(self, path: str) -> io.RawIOBase:
         return _HdfsFile(self._call(lambda: self._client.read(_hdfs_path(path))))
@@ -608,6 +653,21 @@ class _Hdfs:
     def _entry(path: str, status: Any) -> Entry:
         name = path.rstrip("/").rpartition("/")[2]
         return Entry(name, path, status.length, status.modification_time / 1000, status.isdir)
+
+
+# By process and file system. A client has threads, which a fork of its process is without: there it can do nothing, and
+# to drop it would wait for them for ever. fsspec's own cache does just that after each fork (one with a `preexec_fn`
+# included, such as the start of Spark's JVM), so it holds none of ours.
+_clients: dict[tuple[int, str], Any] = {}
+
+
+def _hdfs_client(url: str) -> Any:
+    key = (os.getpid(), url)
+    if key not in _clients:
+        import fsspec  # Only those who use HDFS pay for it.
+
+        _clients.setdefault(key, fsspec.core.url_to_fs(url, skip_instance_cache=True)[0].client)
+    return _clients[key]
 
 
 class _HdfsFile(io.RawIOBase):
