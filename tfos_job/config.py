@@ -16,6 +16,7 @@ from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+_PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Config = TypeVar("Config")
@@ -145,7 +146,19 @@ class TrainConfig:
     batch_size: int = _flag("images a step and worker", 128)
     num_executors: int = _flag("nodes: parameter servers and workers together", 2)
     num_ps_tasks: int = _flag("parameter servers", 1)
+    ps_place: str = _flag(
+        "where parameter servers run: in executors, or as processes on the driver's host; `auto` is the driver's where "
+        "workers have GPUs on a cluster, since no GPU is held there",
+        "auto",
+        choices=("auto", "executor", "driver"),
+    )
     num_gpus: int = _flag("GPUs a worker: 0 or 1", 0)
+    allow_cpu: bool = _flag("a worker that was given a GPU, and whose TensorFlow sees none, goes on without", False)
+    port_range: str | None = _flag(
+        "first and last port to listen on, for firewalls; any free ones where it is not given",
+        None,
+        metavar="LOW-HIGH",
+    )
     image_size: int = _flag("images are resized to this many pixels square", 64)
     learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
     learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
@@ -192,6 +205,19 @@ class TrainConfig:
             "Give --num_gpus 1 and more --num_executors",
         )
         _require(
+            self.ps_place in ("auto", "executor", "driver"),
+            "ps_place",
+            f"{self.ps_place!r} is not auto, executor or driver",
+        )
+        if self.port_range is not None:
+            low, high = self.ports or (0, 0)
+            _require(
+                1024 <= low <= high <= 65535,
+                "port_range",
+                f"{self.port_range!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
+                "Write it as 40000-40099",
+            )
+        _require(
             self.num_ps_tasks >= 1,
             "num_ps_tasks",
             f"{self.num_ps_tasks} is less than 1",
@@ -228,6 +254,14 @@ class TrainConfig:
     @property
     def num_workers(self) -> int:
         return self.num_executors - self.num_ps_tasks
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """`port_range` as numbers; (0, 0) for what is no range."""
+        if self.port_range is None:
+            return None
+        match = _PORT_RANGE.fullmatch(self.port_range)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""

@@ -7,44 +7,19 @@ id>.json` there when it begins and when it ends, and the submitter reads it. Wit
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
-import re
 import socket
 import time
 from typing import Any
 
 from tfos_job import storage
+from tfos_job.cluster import container
 from tfos_job.errors import JobError
 from tfos_job.layout import join
 
 OUTCOME_DIR_VARIABLE = "TFOS_JOB_OUTCOME_DIR"
-# container_[e<epoch>_]<cluster time>_<application>_<attempt>_<container>
-_CONTAINER = re.compile(r"container_(?:e\d+_)?(?P<cluster>\d+)_(?P<application>\d+)_(?P<attempt>\d+)_\d+")
-
 _log = logging.getLogger(__name__)
-
-
-def application_id() -> str:
-    """The YARN application that this process belongs to; empty elsewhere."""
-    match = _CONTAINER.fullmatch(os.environ.get("CONTAINER_ID", ""))
-    return f"application_{match['cluster']}_{match['application']}" if match else ""
-
-
-def attempt_number() -> int:
-    """Which attempt of its YARN application this is, from 1 on; 0 elsewhere."""
-    match = _CONTAINER.fullmatch(os.environ.get("CONTAINER_ID", ""))
-    return int(match["attempt"]) if match else 0
-
-
-def container_log_url() -> str:
-    """Where YARN shows the logs of this container; empty outside of one."""
-    host, port = os.environ.get("NM_HOST"), os.environ.get("NM_HTTP_PORT")
-    container = os.environ.get("CONTAINER_ID")
-    if not (host and port and container):
-        return ""
-    return f"http://{host}:{port}/node/containerlogs/{container}/{os.environ.get('SPARK_USER') or getpass.getuser()}"
 
 
 def outcome_path(outcome_dir: str, application: str) -> str:
@@ -55,15 +30,15 @@ class Outcome:
     """The account of one attempt. Where it cannot be written the job goes on: YARN's diagnostics have the exit code."""
 
     def __init__(self, command: str) -> None:
-        folder, application = os.environ.get(OUTCOME_DIR_VARIABLE), application_id()
+        folder, application = os.environ.get(OUTCOME_DIR_VARIABLE), container.application_id()
         self._path = outcome_path(folder, application) if folder and application else ""
         self._results: list[Any] = []
         self._values: dict[str, Any] = {
             "command": command,
             "application": application,
-            "attempt": attempt_number(),
+            "attempt": container.attempt_number(),
             "host": socket.gethostname(),
-            "log_url": container_log_url(),
+            "log_url": container.log_url(),
             "started_s": time.time(),
         }
 

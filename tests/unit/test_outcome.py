@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job import outcome
+from tfos_job.cluster import container
 from tfos_job.errors import BadDataError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE, Outcome
 
@@ -21,10 +21,10 @@ def in_a_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_what_a_container_knows_of_itself(in_a_container: Path) -> None:
-    assert outcome.application_id() == "application_1795610618978_0042"
-    assert outcome.attempt_number() == 2
+    assert container.application_id() == "application_1795610618978_0042"
+    assert container.attempt_number() == 2
     url = "http://node7:8042/node/containerlogs/container_e17_1795610618978_0042_02_000001/ann"
-    assert outcome.container_log_url() == url
+    assert container.log_url() == url
 
 
 def test_the_account_of_an_attempt(in_a_container: Path) -> None:
@@ -48,7 +48,7 @@ def test_elsewhere_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
     account.begin()
     account.end(0, None)
     assert list(tmp_path.iterdir()) == []
-    assert (outcome.application_id(), outcome.attempt_number(), outcome.container_log_url()) == ("", 0, "")
+    assert (container.application_id(), container.attempt_number(), container.log_url()) == ("", 0, "")
 
 
 def test_where_it_cannot_be_written_the_job_goes_on(in_a_container: Path, caplog: pytest.LogCaptureFixture) -> None:

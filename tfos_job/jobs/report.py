@@ -13,8 +13,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from tfos_job import __version__, outcome, storage
-from tfos_job.cluster import control
+from tfos_job import __version__, storage
+from tfos_job.cluster import container, control
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.layout import RunLayout
 
@@ -44,7 +44,7 @@ class RunReport:
             "metrics": previous.get("metrics", {}),
             "images_per_second": previous.get("images_per_second"),
             "package_version": __version__,
-            "application": outcome.application_id(),
+            "application": container.application_id(),
             **facts,
         }
         self._phase: tuple[str, float] | None = None
@@ -62,11 +62,11 @@ class RunReport:
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
         attempt = {"start_step": start_step, "started": _now()}
-        if outcome.application_id():
+        if container.application_id():
             attempt |= {
-                "application": outcome.application_id(),
-                "application_attempt": outcome.attempt_number(),
-                "log_url": outcome.container_log_url(),
+                "application": container.application_id(),
+                "application_attempt": container.attempt_number(),
+                "log_url": container.log_url(),
             }
         self.values["attempts"].append(attempt)
         self.write()

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import outcome, storage
-from tfos_job.cluster import control
+from tfos_job import storage
+from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards
+from tfos_job.cluster.topology import Copy, WorkerInput, assign_shards, topology_of
 from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
+from tfos_job.data.staging import copies_of
 from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
 from tfos_job.jobs import session
 from tfos_job.jobs.progress import Progress
@@ -41,6 +42,8 @@ class _Data:
     train: Manifest
     train_shards: list[str]
     validation_shards: list[str]
+    train_copies: list[Copy | None]
+    validation_copies: list[Copy | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +82,11 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = dataclasses.replace(
         config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
     )
-    session.training_settings(_topology(config), master, config.start_timeout)  # raises where slots are missing
+    # Raises where slots are missing.
+    session.training_settings(topology_of(config, master), master, config.start_timeout)
     run = RunLayout(config.train_dir)
     # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
-    wait_s = 2 * LEASE_TTL_S if outcome.attempt_number() > 1 else 0.0
+    wait_s = 2 * LEASE_TTL_S if container.attempt_number() > 1 else 0.0
     with Lease(run.lock, "tfos-job train", LEASE_TTL_S, wait_s=wait_s) as lease:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
@@ -131,7 +135,7 @@ def check(config: TrainConfig) -> bool:
 
 def _is_next_attempt(previous: dict[str, Any] | None) -> bool:
     """Whether an earlier attempt of the same YARN application has worked on the run."""
-    return bool(previous and outcome.application_id() and previous.get("application") == outcome.application_id())
+    return bool(previous and container.application_id() and previous.get("application") == container.application_id())
 
 
 def _refuse_repetition(previous: dict[str, Any] | None, is_next_attempt: bool) -> None:
@@ -185,14 +189,19 @@ def _load_data(config: TrainConfig) -> _Data:
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
     validation_shards: list[str] = []
+    validation_copies: list[Copy | None] = []
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
-        validation_shards = manifests.shard_paths(validation_split, manifests.load(validation_split))
+        validation = manifests.load(validation_split)
+        validation_shards = manifests.shard_paths(validation_split, validation)
+        validation_copies = copies_of(validation_split, validation, "validation")
     data = _Data(
         charset=manifests.load_charset(dataset),
         train=train,
-        train_shards=[_readable(path) for path in manifests.shard_paths(split, train)],
-        validation_shards=[_readable(path) for path in validation_shards],
+        train_shards=manifests.shard_paths(split, train),
+        validation_shards=validation_shards,
+        train_copies=copies_of(split, train, "train"),
+        validation_copies=validation_copies,
     )
     _assigned(config, data)  # raises where there are too few shards
     return data
@@ -347,7 +356,7 @@ def _facts(config: TrainConfig, data: _Data, total_steps: int) -> dict[str, Any]
 
 
 def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease) -> None:
-    config, topology = job.config, _topology(job.config)
+    config, topology = job.config, topology_of(job.config, master)
     settings = session.training_settings(topology, master, config.start_timeout)
     report.on_phase("spark")
     with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
@@ -362,6 +371,8 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             local=session.is_local(sc.master),
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
+            allow_cpu=config.allow_cpu,
+            port_range=config.ports,
         )
         with Progress(job.start.step, job.total_steps, config.batch_size) as progress:
 
@@ -383,36 +394,33 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
         )
 
 
-def _topology(config: TrainConfig) -> Topology:
-    return Topology(config.num_ps_tasks, config.num_workers)
-
-
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
-    config = job.config
+    """What each worker reads. Remote shards it copies first: its own, and for validation all, since nobody knows which.
+
+    (The coordinator hands a shard of the validation split to whichever worker is free.)
+    """
+    config, data = job.config, job.data
+    copies = {copy.source: copy for copy in data.train_copies if copy}
+    validation_copies = tuple(copy for copy in data.validation_copies if copy)
     inputs = []
-    for worker, shards in enumerate(_assigned(config, job.data)):
+    for worker, shards in enumerate(_assigned(config, data)):
+        own_copies = tuple(copies[path] for path, _ in shards if path in copies)
         inputs.append(
             WorkerInput(
                 worker=worker,
                 seed=config.seed * 1_000_003 + worker,
                 start_record=job.start.positions[worker],
                 num_records=sum(records for _, records in shards),
-                shards=tuple(path for path, _ in shards),
+                shards=tuple(_readable(path, copies.get(path)) for path, _ in shards),
+                copies=own_copies + validation_copies,
             )
         )
     return tuple(inputs)
 
 
-def _readable(path: str) -> str:
-    """The path as TensorFlow on a node opens it."""
-    local = storage.local_path(path)
-    if local is None:
-        raise SettingsError(
-            "TensorFlow reads local paths alone, and nodes do not copy shards to their disks yet",
-            place=path,
-            next_step="Give a --dataset_dir on a disk that every node mounts",
-        )
-    return local
+def _readable(path: str, copy: Copy | None) -> str:
+    """The path as TensorFlow on a node opens it: a copy's is below the node's working directory."""
+    return copy.target if copy else storage.local_path(path) or path
 
 
 def _assignment(job: _Job) -> dict[str, Any]:
@@ -439,13 +447,15 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "save_steps": config.save_steps,
         "save_seconds": config.save_seconds,
         "eval_steps": config.eval_steps,
-        "validation_shards": data.validation_shards,
+        "validation_shards": [
+            _readable(path, copy) for path, copy in zip(data.validation_shards, data.validation_copies, strict=True)
+        ],
     }
     return {
         "train_dir": config.train_dir,
         "plan": plan,
         "checkpoint": start.checkpoint.path if start.checkpoint else None,
-        "train_shards": data.train_shards,
+        "shards": [*data.train_shards, *data.validation_shards],
         "validation_split_name": config.validation_split_name,
         "meta": {
             "model": model,

@@ -9,14 +9,17 @@ and any other scheme to fsspec, for reading alone (generic.py).
 
 What passes on HDFS (a NameNode that restarts, a DataNode that is gone) is tried again for `patience.HDFS_TIMEOUT_S`
 from the first try on: every operation on names, `read_bytes`, `read_json`, `write_bytes`, `write_json` and
-`create_exclusive` as a whole, the last three under a new temporary name each time. What flows through `open_read` and
-`open_write` cannot be tried again from here; hdfs-native goes on to another DataNode by itself, and whoever opened the
-file may start anew. No call waits longer than that for an answer: an unreachable NameNode is a `StorageError` then.
+`create_exclusive` as a whole, the last three under a new temporary name each time, and each piece of a `download`. What
+flows through `open_read` and `open_write` cannot be tried again from here; hdfs-native goes on to another DataNode by
+itself, and whoever opened the file may start anew. No call waits longer than that for an answer: an unreachable
+NameNode is a `StorageError` then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
@@ -41,6 +44,7 @@ __all__ = [
     "absolute",
     "create_exclusive",
     "discard_dir",
+    "download",
     "exists",
     "find",
     "is_dir",
@@ -58,6 +62,8 @@ __all__ = [
     "write_bytes",
     "write_json",
 ]
+
+_PIECE_BYTES = 4 << 20
 
 
 class Readable(Protocol):
@@ -164,6 +170,49 @@ def find(path: str, suffix: str) -> list[Entry]:
         elif entry.name.endswith(suffix):
             found.append(entry)
     return sorted(found, key=lambda entry: entry.path)
+
+
+def download(path: str, target: str) -> str:
+    """Copies a file to a local path, where it appears whole, replacing an older one.
+
+    What passes is tried again from the byte on that was reached, so that the patience is for each piece: a large file
+    may take longer than it. Whoever knows the digest sees whether the file was another one meanwhile.
+
+    Returns:
+      SHA-256 (hex) of the bytes that are at `target` now.
+
+    Raises:
+      MissingInputError: it is not there.
+      StorageError: it cannot be read any more, or the local disk is full.
+    """
+    backend, digest, aside = _backend(path), hashlib.sha256(), _aside(target)
+    source: BinaryIO | None = None
+
+    def next_piece(offset: int) -> bytes:
+        nonlocal source
+        try:
+            if source is None:
+                source = open_read(path)
+                source.seek(offset)
+            return source.read(_PIECE_BYTES)
+        except BaseException:
+            source = None
+            raise
+
+    try:
+        with job_errors(aside, "write"), open(aside, "xb") as file:
+            while piece := backend.persist(functools.partial(next_piece, file.tell())):
+                digest.update(piece)
+                file.write(piece)
+        rename(aside, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    finally:
+        if source is not None:
+            source.close()
+    return digest.hexdigest()
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

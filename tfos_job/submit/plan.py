@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tfos_job.cluster.topology import topology_of
 from tfos_job.config import EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
@@ -165,16 +166,17 @@ def _containers(request: Request) -> dict[str, str]:
     """Executors, their resources and memory, from the command's configuration."""
     config = request.config
     if isinstance(config, TrainConfig):
-        return _training_containers(config, request.num_classes)
+        return _training_containers(config, request)
     if isinstance(config, EvaluateConfig):
         parameters = memory.num_parameters(image_size=64, num_classes=request.num_classes)
         return _driver(memory.evaluating_driver(parameters=parameters, batch_size=config.batch_size, image_size=64))
     return _driver(memory.batch_driver()) | _executor(memory.batch_executor())
 
 
-def _training_containers(config: TrainConfig, num_classes: int) -> dict[str, str]:
-    parameters = memory.num_parameters(image_size=config.image_size, num_classes=num_classes)
-    beside = ps_beside_driver(config)
+def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:
+    parameters = memory.num_parameters(image_size=config.image_size, num_classes=request.num_classes)
+    topology = topology_of(config, request.master)
+    beside = topology.num_driver_ps_tasks > 0
     shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
     largest = memory.worker(
         parameters=parameters,
@@ -187,16 +189,10 @@ def _training_containers(config: TrainConfig, num_classes: int) -> dict[str, str
         ps = memory.parameter_server(**shape)
         largest = ContainerMemory(max(largest.heap, ps.heap), max(largest.overhead, ps.overhead))
     settings = _driver(memory.training_driver(**shape, ps_beside_driver=beside)) | _executor(largest)
-    settings["spark.executor.instances"] = str(config.num_workers if beside else config.num_executors)
+    settings["spark.executor.instances"] = str(topology.num_spark_executors)
     settings["spark.executor.cores"] = str(_EXECUTOR_CORES)
     settings["spark.scheduler.maxRegisteredResourcesWaitingTime"] = f"{config.start_timeout}s"
     return settings
-
-
-def ps_beside_driver(config: TrainConfig) -> bool:
-    """Whether the parameter servers run beside the driver: by `auto`, where an executor's GPU would be idle there."""
-    place = getattr(config, "ps_place", "auto")
-    return place == "driver" or (place == "auto" and config.num_gpus > 0)
 
 
 def _driver(size: ContainerMemory) -> dict[str, str]:
