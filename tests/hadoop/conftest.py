@@ -21,15 +21,45 @@ HADOOP = [sys.executable, str(ROOT / "scripts" / "hadoop.py")]
 UP_TIMEOUT_S = 280
 
 
+def pythons_of_this_host() -> list[str]:
+    """Every Python 3 here, with its packages: what a node of a cluster need not have."""
+    programs = {Path(sys.executable), Path(sys.base_prefix, "bin", "python3")}
+    programs |= {path for folder in os.get_exec_path() for path in Path(folder).glob("python3*")}
+    found = {Path(sys.prefix)}
+    for program in {path.resolve() for path in programs if path.exists()}:
+        prefix = program.parent.parent
+        if prefix in (Path("/"), Path("/usr"), Path("/usr/local")):  # there is more than Python there
+            found |= {program, *(prefix / "lib").glob("python3*")}
+        else:
+            found.add(prefix)
+    return sorted(map(str, found))
+
+
+def can_hide() -> bool:
+    """Whether this process may have a view of the file system of its own, which takes root's rights."""
+    command = ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 class Hadoop:
     """The daemons in a folder, and what is done to them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # No container sees a Python that did not travel with its job, wherever that can be arranged.
+        self.hidden = pythons_of_this_host() if can_hide() else []
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*HADOOP, command, str(self.folder)], capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False
+            [*HADOOP, command, str(self.folder)],
+            env={**os.environ, "TFOS_JOB_HADOOP_HIDE": ":".join(self.hidden)},
+            capture_output=True,
+            text=True,
+            timeout=UP_TIMEOUT_S,
+            check=False,
         )
         assert not check or done.returncode == 0, done.stderr
         return done

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -108,8 +109,16 @@ def is_needed(path: str) -> bool:
     return not name.endswith(_DROPPED_SUFFIXES)
 
 
-def files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
-    """The needed files of a distribution: where they belong below site-packages, and where they lie now.
+class File(NamedTuple):
+    """A file of a package: its place below site-packages, where it lies now, its hash as pip noted it."""
+
+    relative: str
+    path: Path
+    sha256: str
+
+
+def files(distribution: Distribution) -> Iterator[File]:
+    """The needed files of a distribution.
 
     Raises:
       SettingsError: the metadata has no list of files, or one of them is gone.
@@ -122,7 +131,8 @@ def files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
             next_step=f"Install it with pip into a virtual environment: pip install --force-reinstall {name}",
         )
     site = str(distribution.locate_file(""))
-    for relative in map(str, listed):
+    for entry in listed:
+        relative = str(entry)
         if is_needed(relative):
             path = Path(site, relative)
             if not path.is_file():
@@ -131,4 +141,10 @@ def files(distribution: Distribution) -> Iterator[tuple[str, Path]]:
                     place=str(path),
                     next_step=f"Install it again: pip install --force-reinstall {name}=={distribution.version}",
                 )
-            yield relative, path
+            yield File(relative, path, entry.hash.value if entry.hash else "")
+
+
+def fingerprint(distribution: Distribution) -> str:
+    """What tells the needed files of a distribution from those of another: names, hashes as pip noted them, sizes."""
+    lines = [f"{file.relative} {file.sha256} {file.path.stat().st_size}" for file in files(distribution)]
+    return "\n".join([f"{distribution.metadata['Name']} {distribution.version}", *sorted(lines)])

@@ -136,18 +136,14 @@ def _python() -> _Archive:
 
 
 def _python_digest(packages: dict[str, Distribution]) -> str:
-    """Of interpreter, packages with their files' hashes and sizes, and the code that packs."""
+    """Of the interpreter, its libraries, the packages, and the code that packs them."""
     program, extensions = interpreter.program(), interpreter.extension_modules()
-    libraries = interpreter.shared_libraries([program, *extensions])
-    parts = [sys.version, platform.machine()]
-    parts += [f"{path.name} {path.stat().st_size}" for path in (program, *extensions, *libraries.values())]
-    for name, distribution in packages.items():
-        parts.append(f"{name} {distribution.version}")
-        parts.append(distribution.read_text("RECORD") or "")
-        parts += [f"{relative} {path.stat().st_size}" for relative, path in distributions.files(distribution)]
-    parts += [Path(module.__file__ or "").read_text("utf-8") for module in (packing, packed_modules, interpreter)]
-    parts.append(Path(distributions.__file__).read_text("utf-8"))
-    return _digest(part.encode() for part in parts)
+    libraries = interpreter.shared_libraries([program, *extensions]).values()
+    code = [Path(module.__file__ or "") for module in (distributions, interpreter, packed_modules, packing)]
+    texts = [sys.version, platform.machine(), *map(distributions.fingerprint, packages.values())]
+    return _digest(
+        [*map(str.encode, texts), *(path.read_bytes() for path in (program, *extensions, *libraries, *code))]
+    )
 
 
 def _spark_jars() -> _Archive:

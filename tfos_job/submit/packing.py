@@ -8,6 +8,7 @@ import importlib.util
 import io
 import marshal
 import os
+import stat
 import sys
 import tarfile
 import zipfile
@@ -39,6 +40,12 @@ class Member:
     is_program: bool = False
 
     @property
+    def mode(self) -> int:
+        """Readable by all; executable where it is on this host, such as the GPU's assembler in nvidia-cuda-nvcc."""
+        is_program = self.is_program or (isinstance(self.content, Path) and self.content.stat().st_mode & 0o100)
+        return 0o755 if is_program else 0o644
+
+    @property
     def size_bytes(self) -> int:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
@@ -49,7 +56,7 @@ class Member:
 def members(packages: Mapping[str, Distribution]) -> list[Member]:
     """All files of an environment with these packages; packed_modules.py shows where they go."""
     lib = f"{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
-    site = dict(file for distribution in packages.values() for file in distributions.files(distribution))
+    site = {file.relative: file.path for package in packages.values() for file in distributions.files(package)}
     modules = {relative: path for relative, path in site.items() if relative.endswith(".py")}
     stdlib = dict(interpreter.stdlib_files())
     program, extensions = interpreter.program(), interpreter.extension_modules()
@@ -120,10 +127,10 @@ def _cached_code(path: Path) -> CodeType | None:
     """What pip or Python have compiled already, where it is that of the file as it is now."""
     try:
         content = Path(importlib.util.cache_from_source(str(path), optimization="")).read_bytes()
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    stamp = int(stat.st_mtime).to_bytes(4, "little") + (stat.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    stamp = int(status.st_mtime).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
     if content[:_PYC_HEADER_BYTES] != importlib.util.MAGIC_NUMBER + bytes(4) + stamp:
         return None
     return marshal.loads(content[_PYC_HEADER_BYTES:])
@@ -138,7 +145,7 @@ def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
         for member in contents:
             info = tarfile.TarInfo(member.name)
             info.size = member.size_bytes
-            info.mode = 0o755 if member.is_program else 0o644
+            info.mode = member.mode
             with _opened(member) as stream:
                 archive.addfile(info, stream)
 
@@ -148,7 +155,7 @@ def write_zip(path: Path, contents: Iterable[Member]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=GZIP_LEVEL) as archive:
         for member in contents:
             info = zipfile.ZipInfo(member.name, _EPOCH)
-            info.external_attr = (0o100755 if member.is_program else 0o100644) << 16
+            info.external_attr = (stat.S_IFREG | member.mode) << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             info.file_size = member.size_bytes  # beyond 2 GiB the header is another one
             with _opened(member) as source, archive.open(info, "w") as target:

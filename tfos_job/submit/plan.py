@@ -215,8 +215,9 @@ def _on_yarn(request: Request) -> dict[str, str]:
         "spark.yarn.submit.waitAppCompletion": "true" if request.wait else "false",
     }
     if shipped.python:
-        settings["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] = shipped.python
-        settings["spark.executorEnv.PYSPARK_PYTHON"] = shipped.python
+        for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
+            settings[variable + "PYSPARK_PYTHON"] = shipped.python
+            settings[variable + "PYTHONNOUSERSITE"] = "1"  # Packages in a node's home folder are none of ours.
     return {key: value for key, value in settings.items() if value}
 
 
