@@ -240,15 +240,18 @@ def open_write(path: str) -> Iterator[BinaryIO]:
 
     with job_errors(path, "write"):
         raw = backend.persist(create)
+    stream = io.BufferedWriter(Guarded(raw, path), BUFFER_BYTES)
     try:
-        stream = io.BufferedWriter(Guarded(raw, path), BUFFER_BYTES)
         try:
             yield cast(BinaryIO, stream)
             stream.flush()
             with job_errors(path, "write"):
                 backend.sync(raw)
-        finally:
-            stream.close()
+        except BaseException:
+            with contextlib.suppress(OSError, RuntimeError, JobError):  # the first error is the one to tell
+                stream.close()
+            raise
+        stream.close()
         with job_errors(path, "write"):
             backend.replace(aside, path)
     except BaseException:

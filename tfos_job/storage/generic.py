@@ -109,9 +109,11 @@ class _Reader(io.RawIOBase):
     def seekable(self) -> bool:
         return bool(self._file.seekable())
 
-    def read(self, size: int = -1, /) -> bytes:
+    def readinto(self, buffer: Any) -> int:
         with _os_errors():
-            return bytes(self._file.read(size))
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         with _os_errors():

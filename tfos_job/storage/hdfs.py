@@ -10,7 +10,8 @@ import contextlib
 import io
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from tfos_job.errors import JobError
@@ -19,6 +20,7 @@ from tfos_job.storage import patience
 from tfos_job.storage.backend import Entry, T, last_name
 from tfos_job.storage.failures import job_errors, reason, rpc_error
 from tfos_job.storage.hdfs_client import connect
+from tfos_job.storage.pump import ReadAhead, WriteBehind
 
 
 class Hdfs:
@@ -31,16 +33,16 @@ class Hdfs:
         self._path = file_system.path
 
     def open_read(self, path: str) -> io.RawIOBase:
-        return _HdfsFile(self._call(lambda: self._client.read(self._path(path))))
+        return _Reader(self._call(lambda: self._client.read(self._path(path))))
 
     def create(self, path: str) -> io.RawIOBase:
         from hdfs_native import WriteOptions
 
         options = WriteOptions(overwrite=False, create_parent=False)  # a discarded folder must not come back
-        return _HdfsFile(_answer(lambda: self._client.create(self._path(path), options)))
+        return _Writer(_answer(lambda: self._client.create(self._path(path), options)))
 
     def sync(self, raw: io.RawIOBase) -> None:
-        """Nothing to do: closing the file completes it on the DataNodes."""
+        cast(_Writer, raw).finish()
 
     def stat(self, path: str) -> Entry:
         return _entry(path, self._call(lambda: self._client.get_file_info(self._path(path))))
@@ -103,62 +105,106 @@ def _entry(path: str, status: Any) -> Entry:
     return Entry(last_name(path), path, status.length, status.modification_time / 1000, status.isdir)
 
 
-class _HdfsFile(io.RawIOBase):
-    """hdfs-native's reader or writer, each call bounded in time. After one that failed the others fail with it.
-
-    hdfs-native's reader has no `readinto`, so nothing of io may be put over it but `Guarded`.
-    """
+class _Reader(io.RawIOBase):
+    """Reads from one stream over the rest of the file: each `read` of hdfs-native's would ask the DataNode anew."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._error: OSError | RuntimeError | None = None
-
-    def _ask(self, call: Callable[[], T]) -> T:
-        if self._error is not None:
-            raise self._error
-        # Where the whole can be tried again, a call that hangs (a close does, with a DataNode that died unnoticed)
-        # must leave time for it.
-        timeout_s = patience.HDFS_TIMEOUT_S / (4 if patience.can_be_repeated() else 1)
-        try:
-            return _answer(call, timeout_s)
-        except (OSError, RuntimeError) as error:
-            self._error = error
-            # hdfs-native's writer closes itself when it is collected, which may be anywhere and wait for ever.
-            self._file.close = lambda: None
-            raise
+        self._position = 0
+        self._ahead: ReadAhead | None = None
+        self._chunks: deque[memoryview] = deque()  # from `_position` on
+        self._error: BaseException | None = None
 
     def readable(self) -> bool:
-        return hasattr(self._file, "read_range")
-
-    def writable(self) -> bool:
-        return not self.readable()
+        return True
 
     def seekable(self) -> bool:
-        return self.readable()
+        return True
 
-    def read(self, size: int = -1, /) -> bytes:
-        return self._ask(lambda: cast(bytes, self._file.read(size)))
+    def readinto(self, buffer: Any) -> int:
+        if not self._chunks and not self._fill():
+            return 0
+        target, num_bytes = memoryview(buffer), 0
+        while num_bytes < len(target) and (self._chunks or self._fill()):
+            chunk = self._chunks.popleft()
+            taken = min(len(chunk), len(target) - num_bytes)
+            target[num_bytes : num_bytes + taken] = chunk[:taken]
+            num_bytes += taken
+            if taken < len(chunk):
+                self._chunks.appendleft(chunk[taken:])
+        self._position += num_bytes
+        return num_bytes
+
+    def _fill(self) -> bool:
+        """Waits for more; False at the end of the file. After what failed, all that follows fails with it."""
+        if self._error is not None:
+            raise self._error
+        length = len(self._file) - self._position
+        if self._ahead is None:
+            if length <= 0:
+                return False
+            self._ahead = ReadAhead(self._file.read_range_stream(self._position, length))
+        try:
+            with _exact_errors():
+                self._chunks.extend(map(memoryview, self._ahead.next(patience.call_timeout_s())))
+        except (OSError, RuntimeError) as error:
+            self._error = error
+            raise
+        return bool(self._chunks)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._file)}[whence]
+        self._forget()
+        self._position = max(0, begin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _forget(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+        self._ahead = None
+        self._chunks.clear()
+
+
+class _Writer(io.RawIOBase):
+    def __init__(self, file: Any) -> None:
+        self._behind = WriteBehind(file)
+
+    def writable(self) -> bool:
+        return True
 
     def write(self, data: Any, /) -> int:
         # As bytes: hdfs-native takes a memoryview, which BufferedWriter hands down, at a quarter of the speed.
-        return self._ask(lambda: cast(int, self._file.write(bytes(data))))
+        with _exact_errors():
+            self._behind.put(bytes(data), patience.call_timeout_s())
+        return len(data)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        self._file.seek(offset, whence)
-        return self.tell()
-
-    def tell(self) -> int:
-        return cast(int, self._file.tell())
+    def finish(self) -> None:
+        """Completes the file on the DataNodes."""
+        with _exact_errors():
+            self._behind.finish(patience.call_timeout_s())
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._ask(self._file.close)
+            self.finish()
 
 
-def _answer(call: Callable[[], T], timeout_s: float | None = None) -> T:
+def _answer(call: Callable[[], T]) -> T:
+    with _exact_errors():
+        return patience.answer(call)
+
+
+@contextlib.contextmanager
+def _exact_errors() -> Iterator[None]:
     try:
-        return patience.answer(call, timeout_s)
+        yield
     except BaseException as error:  # raised again, some by another name
         exact = _more_exact(error)
         if exact is error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -51,17 +52,27 @@ def _persist(attempt: Callable[[], T], deadline_s: float) -> T:
         time.sleep(pause_s)
 
 
-def answer(call: Callable[[], T], timeout_s: float | None = None) -> T:
+def call_timeout_s() -> float:
+    """How long a call on an open file may take.
+
+    Where the whole can be tried again, a call that hangs (a close does, with a DataNode that died unnoticed) must leave
+    time for it.
+    """
+    return HDFS_TIMEOUT_S / (4 if can_be_repeated() else 1)
+
+
+def bounded(timeout_s: float) -> float:
+    """As much of a time as is left within the patience of `persist`."""
+    left_s = getattr(_here, "deadline_s", math.inf) - time.monotonic()
+    return max(0.0, min(left_s, timeout_s))
+
+
+def answer(call: Callable[[], T]) -> T:
     """The result of a call that may never return, waited for in this thread, where Ctrl-C is heard.
 
     A call that has not returned in time goes on in a thread that ends with the process.
-
-    Args:
-      call: what to do.
-      timeout_s: how long to wait; never past the end of the patience of `persist`.
     """
-    left_s = getattr(_here, "deadline_s", time.monotonic() + HDFS_TIMEOUT_S) - time.monotonic()
-    timeout_s = max(0.0, left_s if timeout_s is None else min(left_s, timeout_s))
+    timeout_s = bounded(HDFS_TIMEOUT_S)
     results: list[T] = []
     errors: list[BaseException] = []
 

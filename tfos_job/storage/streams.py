@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+from typing import Any, cast
 
 from tfos_job.storage.backend import BUFFER_BYTES
 from tfos_job.storage.failures import job_errors
@@ -31,9 +31,7 @@ class Guarded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with job_errors(self._path, "read"):
-            data = self._raw.read(len(buffer)) or b""
-        buffer[: len(data)] = data
-        return len(data)
+            return cast(int, self._raw.readinto(buffer))
 
     def write(self, data: Any) -> int:
         with job_errors(self._path, "write"):
