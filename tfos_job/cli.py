@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__
-from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
 from tfos_job.errors import InterruptedJobError, JobError
 
 log = logging.getLogger("tfos_job")
@@ -75,6 +75,16 @@ def _predict(config: PredictConfig, args: argparse.Namespace) -> None:
         _print_json(result)
 
 
+def _doctor(config: DoctorConfig, args: argparse.Namespace) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.doctor import doctor
+
+    diagnosis = doctor(config, session.resolve_master(args.master, config.num_executors))
+    print(diagnosis.table(), file=sys.stderr, flush=True)
+    _print_json(diagnosis.to_dict())
+    diagnosis.raise_for_failures()
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
@@ -91,6 +101,7 @@ COMMANDS = {
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+    "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
 }
 
 

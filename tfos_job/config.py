@@ -275,3 +275,45 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """`doctor`: what a job is to need, for a look at whether the cluster has it."""
+
+    dataset_dir: str | None = _flag(
+        "folder of the dataset, to try the file system in where there is no --train_dir", None
+    )
+    train_dir: str | None = _flag("folder of the run, to try the file system in", None)
+    num_executors: int = _flag("executors to find: one for each node of the job", 1)
+    num_gpus: int = _flag("GPUs that each of them must have", 0)
+    port_range: str | None = _flag(
+        "ports that the job may listen on; any free ones without it", None, metavar="LOW-HIGH"
+    )
+    expected_hours: float = _flag("hours that the job will run: so long delegation tokens must live", 24.0)
+    min_free_gb: float = _flag("GiB that each node needs on its local disk, for shards", 1.0)
+    start_timeout: int = _flag("seconds to wait for the executors", 600)
+    deep: bool = _flag("import TensorFlow on each of them as well, and list the GPUs that it sees", False)
+
+    def __post_init__(self) -> None:
+        for name in ("num_executors", "start_timeout"):
+            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        for name in ("num_gpus", "expected_hours", "min_free_gb"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, name, f"{value} is not 0 or more")
+        _ = self.ports  # raises where it is none
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """First and last port of `--port_range`."""
+        if self.port_range is None:
+            return None
+        match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", self.port_range)
+        low, high = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+        _require(
+            1 <= low <= high <= 65535,
+            "port_range",
+            f"{self.port_range!r} is not a range of ports",
+            "Write it as 40000-40099",
+        )
+        return low, high

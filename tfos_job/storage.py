@@ -285,6 +285,20 @@ def publish_dir(source: str, target: str) -> None:
         _backend(source).move_dir(source, target)
 
 
+# --- patience --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def patience(limit_s: float) -> Iterator[None]:
+    """All that this thread asks of HDFS within the `with` shares `limit_s`, instead of `HDFS_TIMEOUT_S` a call."""
+    assert not hasattr(_patience, "deadline_s"), "patience within patience"
+    _patience.deadline_s = time.monotonic() + limit_s
+    try:
+        yield
+    finally:
+        del _patience.deadline_s
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 

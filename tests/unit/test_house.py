@@ -31,6 +31,7 @@ CONFIGS = {
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "predict": config.PredictConfig,
+    "doctor": config.DoctorConfig,
 }
 
 
