@@ -49,7 +49,8 @@ class Cluster:
 
     Attributes:
       spark_version: of the driver's JVM; empty where Spark has not started.
-      local_slots: of `local[N]`, where the driver's JVM is the only executor; None elsewhere.
+      num_slots: nodes that a local master can hold; None where only the cluster manager knows.
+      in_driver: whether the driver's JVM is the only executor, as in `local[N]`.
       num_registered: executors that have come.
       num_held_ports: of the port range, that the examination itself holds on the driver's host.
       executor, driver: the containers that Spark asks for; None where there are none, or the settings say nonsense.
@@ -59,7 +60,8 @@ class Cluster:
 
     master: str
     spark_version: str = ""
-    local_slots: int | None = None
+    num_slots: int | None = None
+    in_driver: bool = False
     num_registered: int = 0
     num_held_ports: int = 0
     executor: Container | None = None
@@ -84,7 +86,7 @@ class Case:
     def num_nodes(self, sights: Iterable[Sight]) -> int:
         """Nodes that run at the executors among `sights`."""
         count = sum(sight in self.executors for sight in sights)
-        return self.expected.num_executors if count and self.cluster.local_slots is not None else count
+        return self.expected.num_executors if count and self.cluster.in_driver else count
 
 
 def by_fact(

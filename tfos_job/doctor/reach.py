@@ -19,17 +19,17 @@ def check_executors(case: Case) -> list[Check]:
     here = name_some([sight.name for sight in case.executors])
     if not cluster.spark_version:
         return []  # Spark has not started, and `problems` says why
-    if cluster.local_slots is not None and cluster.local_slots < wanted:
+    if cluster.num_slots is not None and cluster.num_slots < wanted:
         return [
             failed(
                 "executors",
                 SettingsError,
-                f"{cluster.local_slots} slots for {wanted} nodes",
+                f"{cluster.num_slots} slots for {wanted} nodes",
                 where=[f"--master {cluster.master}"],
-                next_step=f"Give --master 'local[{wanted}]' or fewer --num_executors",
+                next_step="Give a --master with more, or fewer --num_executors",
             )
         ]
-    if cluster.local_slots is None and cluster.num_registered < wanted:
+    if not cluster.in_driver and cluster.num_registered < wanted:
         return [
             failed(
                 "executors",
@@ -48,7 +48,7 @@ def check_executors(case: Case) -> list[Check]:
                 next_step="Look into the logs of the others",
             )
         ]
-    if cluster.local_slots is not None:
+    if cluster.in_driver:
         return [Check(name="executors", state=OK, fact=f"{wanted} nodes in the driver's JVM, {cluster.master}")]
     return [Check(name="executors", state=OK, fact=f"{cluster.num_registered} for {wanted} nodes: {here}")]
 

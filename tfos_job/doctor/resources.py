@@ -55,7 +55,7 @@ def check_gpu(case: Case) -> list[Check]:
     if not case.executors:
         return []  # another check says that nobody answered
     num_nodes = expected.num_executors if expected.num_gpu_nodes is None else expected.num_gpu_nodes
-    if case.cluster.local_slots is not None:
+    if case.cluster.in_driver:
         return _local_gpus(case.executors[0], num_nodes * expected.num_gpus)
     without = [sight for sight in case.executors if len(sight.gpus_assigned or ()) < expected.num_gpus]
     checks: list[Check] = []
@@ -111,7 +111,7 @@ def check_tensorflow(case: Case) -> list[Check]:
         if sight.tensorflow_error:
             return sight.tensorflow_error
         visible = len(sight.tensorflow_gpus or ())
-        due = wanted if sight in case.executors and (sight.gpus_assigned or case.cluster.local_slots) else 0
+        due = wanted if sight in case.executors and (sight.gpus_assigned or case.cluster.in_driver) else 0
         return f"TensorFlow sees {visible} GPUs, {due} wanted" if visible < due and not case.expected.allow_cpu else ""
 
     step = "Check CUDA and the driver against what this TensorFlow was built for"
@@ -176,12 +176,12 @@ def check_memory(case: Case) -> list[Check]:
                         next_step=f"Set spark.{role}.memory and spark.{role}.memoryOverhead lower",
                     )
                 )
-    if cluster.executor and cluster.local_slots is None:
+    if cluster.executor and not cluster.in_driver:
         checks += _memory_of_hosts(case, cluster.executor)
     if checks:
         return checks
     host_mb = min((sight.host_memory_bytes for sight in case.executors), default=0) // MIB
-    fact = f"executors of {_describe(cluster.executor)}; " if cluster.executor and cluster.local_slots is None else ""
+    fact = f"executors of {_describe(cluster.executor)}; " if cluster.executor and not cluster.in_driver else ""
     if on_yarn:
         limit = cluster.yarn_limit_mb
         fact += f"YARN gives up to {limit} MiB; " if limit else "yarn-site.xml does not say how large one may be; "

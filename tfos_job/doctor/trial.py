@@ -86,7 +86,7 @@ def attempt(place: str, token: str, name: str, timeout_s: float) -> Trial:
     worker.join(timeout_s + _CLEANUP_LIMIT_S)
     if results:
         return results[0]
-    late = StorageError(f"no answer for {timeout_s:.0f} s", place=place, next_step="Check the file system")
+    late = StorageError(f"no answer for {timeout_s:g} s", place=place, next_step="Check the file system")
     return _failed(place, time.monotonic() - began_s, late)
 
 
@@ -132,5 +132,11 @@ def _remove_quietly(*paths: str) -> None:
 
 
 def _failed(place: str, seconds: float, error: JobError) -> Trial:
-    fact = f"{error.place}: {error.fact}" if error.place else error.fact
-    return Trial(place=place, seconds=seconds, error=fact, next_step=error.next_step, exit_code=error.exit_code)
+    # Without the file's own name: the same failure of many processes shall read the same.
+    return Trial(
+        place=place,
+        seconds=seconds,
+        error=f"{place}: {error.fact}",
+        next_step=error.next_step,
+        exit_code=error.exit_code,
+    )

@@ -107,7 +107,7 @@ def _alarm(timeout_s: int) -> Iterator[None]:
             raise
         raise ResourceError(
             f"Spark has not started within {timeout_s} s",
-            next_step="Look at the application's diagnostics and at what its queue has free, or give more --start_timeout",
+            next_step="Look at what its queue has free and at its diagnostics, or give more --start_timeout",
         ) from e
     finally:
         signal.alarm(0)
@@ -149,6 +149,7 @@ def _spark_settings(conf: SparkConf) -> dict[str, str]:
 def _cluster_of(master: str, settings: dict[str, str], spark_version: str = "") -> Cluster:
     """What settings alone say; a size that cannot be read is a problem."""
     slots = slots_of(master)
+    in_driver = slots is not None and not master.startswith("local-cluster")
     problems = []
     containers: dict[str, Any] = {}
     limit_mb = None
@@ -160,7 +161,8 @@ def _cluster_of(master: str, settings: dict[str, str], spark_version: str = "") 
     return Cluster(
         master=master,
         spark_version=spark_version,
-        local_slots=slots.cores if slots and not master.startswith("local-cluster") else None,
+        num_slots=(slots.cores if in_driver else slots.executors) if slots else None,
+        in_driver=in_driver,
         yarn_limit_mb=limit_mb,
         problems=tuple(problems),
         **containers,
@@ -213,10 +215,10 @@ class _Examination:
         """How many have come, once enough have, or no more can, or the time is over."""
         if self._sc is None:
             return 0
-        if self._cluster.local_slots is not None:
+        if self._cluster.in_driver:
             return 1
-        slots = slots_of(self._cluster.master)
-        wanted = min(self._expected.num_executors, slots.executors if slots else self._expected.num_executors)
+        wanted, most = self._expected.num_executors, self._cluster.num_slots
+        wanted = wanted if most is None else min(wanted, most)
         deadline_s = time.monotonic() + self._expected.start_timeout
         logged_s = time.monotonic()
         while True:
@@ -339,22 +341,21 @@ class _Looks:
         return tuple(sorted(sights.values(), key=lambda seen: (len(seen.executor_id), seen.executor_id)))
 
 
-_PYTHON_ERROR = re.compile(r"(?:[\w.]+\.)?\w*(?:Error|Exception): .+|.*\[PYTHON_VERSION_MISMATCH\].*")
+# The last line of a Python traceback; Java's frames and causes begin otherwise.
+_RAISED = re.compile(r"(?!org\.|java\.|py4j\.)(?:\w+\.)*(\w*(?:Error|Exception): .+)")
+_AT_EXECUTOR = re.compile(r"\((\S+) executor (\S+)\)")
 
 
 def _task_problem(error: Exception) -> Check:
     """Why tasks fail before they can look: no Python, another one, or one that lacks this package."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    at = next((m.group(1) for line in lines if (m := re.search(r"\((\S+ executor \S+)\)", line))), "")
-    where = [re.sub(r"(\S+) (executor \S+)", r"\2 on host \1", at)] if at else []
-    raised = [
-        line for line in lines if _PYTHON_ERROR.fullmatch(line) and not line.startswith(("org.", "java.", "py4j."))
-    ]
+    raised = [match.group(1) for line in lines if (match := _RAISED.fullmatch(line))]
+    at = _AT_EXECUTOR.search(str(error))
     fact = raised[-1] if raised else next((line for line in lines if "Exception" in line), type(error).__name__)
     return failed(
         "tasks",
         SettingsError if raised or "Cannot run program" in str(error) else ResourceError,
         f"a task cannot be run: {fact}",
-        where=where,
+        where=[f"executor {at.group(2)} on host {at.group(1)}"] if at else [],
         next_step="Ship this package and its Python with the job (PYSPARK_PYTHON, --archives), the same everywhere",
     )
