@@ -187,7 +187,7 @@ def test_slots_of_local_spark() -> None:
 
 # --- GPUs ------------------------------------------------------------------------------------------------------------
 
-GPU = ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)",)
+GPU = ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)",)  # one on each host
 
 
 def gpu_checks(expected: Expected, *seen: tuple[tuple[str, ...] | None, tuple[str, ...]]) -> tuple[Check, ...]:
@@ -213,6 +213,20 @@ def test_gpus_assigned_and_seen() -> None:
     assert [check.state for check in both] == [FAILED, FAILED]
     allowed = dataclasses.replace(expected, allow_cpu=True)
     assert only(gpu_checks(allowed, (("0",), GPU), (("1",), ()))).state == WARNING
+
+
+def test_one_gpu_for_two_executors() -> None:
+    lines = tuple(f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i})" for i in range(2))
+    executors = [sight("executor", i, host="h", gpus_assigned=("0",), gpus_listed=lines) for i in (1, 2)]
+    expected = Expected(num_executors=2, num_gpus=1)
+    check = only(diagnose(expected, CLUSTER, sight("driver", 0), executors))
+    assert str(check) == "executor 1 on host h, executor 2 on host h: all of them were assigned GPU-0"
+    # Where YARN isolates them, each container sees its own one, as number 0.
+    isolated = [
+        dataclasses.replace(executor, gpus_listed=(line.replace("GPU 1:", "GPU 0:"),))
+        for executor, line in zip(executors, lines, strict=True)
+    ]
+    assert not not_ok(diagnose(expected, CLUSTER, sight("driver", 0), isolated))
 
 
 def test_parameter_servers_need_no_gpu() -> None:

@@ -24,7 +24,7 @@ def check_executors(case: Case) -> list[Check]:
             failed(
                 "executors",
                 SettingsError,
-                f"{cluster.num_slots} slots for {wanted} nodes",
+                f"{cluster.num_slots} slot{'s' if cluster.num_slots != 1 else ''} for {wanted} nodes",
                 where=[f"--master {cluster.master}"],
                 next_step="Give a --master with more, or fewer --num_executors",
             )

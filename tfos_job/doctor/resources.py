@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 
 from tfos_job.doctor.case import Case, by_fact
 from tfos_job.doctor.diagnosis import OK, WARNING, Check, failed
@@ -12,6 +14,7 @@ from tfos_job.errors import ResourceError, SettingsError
 
 # What train listens on beside the driver (the control line, TFoS's rendezvous, the coordinator) and on each node.
 DRIVER_PORTS, NODE_PORTS = 3, 1
+_GPU = re.compile(r"GPU (?P<index>\d+): .*\(UUID: (?P<uuid>[^)]+)\)")  # a line of `nvidia-smi -L`
 
 
 def check_disk(case: Case) -> list[Check]:
@@ -83,6 +86,7 @@ def check_gpu(case: Case) -> list[Check]:
             )
         ),
     )
+    checks += _shared_gpus(case.executors)
     return checks or [Check(name="gpu", state=OK, fact=f"{expected.num_gpus} assigned and visible on each executor")]
 
 
@@ -91,6 +95,22 @@ def _unseen_gpu(sight: Sight, num_gpus: int) -> str:
         return ""
     reason = sight.gpus_error or f"nvidia-smi lists {len(sight.gpus_listed)}"
     return f"Spark assigned GPU {','.join(sight.gpus_assigned or ())}, but {reason}"
+
+
+def _shared_gpus(executors: Sequence[Sight]) -> list[Check]:
+    """One GPU for two executors: what comes of a discovery script that names all, where YARN isolates none."""
+    owners: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for sight in executors:
+        for gpu in sight.gpus_listed:
+            match = _GPU.match(gpu)
+            if match and {match["index"], match["uuid"]} & set(sight.gpus_assigned or ()):
+                owners[sight.host, match["uuid"]].append(sight.name)
+    step = "Let YARN isolate GPUs (yarn.nodemanager.resource-plugins), or run one executor a host"
+    return [
+        failed("gpu", SettingsError, f"all of them were assigned {uuid}", where=names, next_step=step)
+        for (_, uuid), names in owners.items()
+        if len(names) > 1
+    ]
 
 
 def _local_gpus(sight: Sight, needed: int) -> list[Check]:

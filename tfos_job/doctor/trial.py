@@ -23,7 +23,7 @@ class Trial:
     Attributes:
       place: the folder it was tried in.
       seconds: from the first call to the last byte read back.
-      clock_offset_s: how far the file system's clock (the NameNode's) is ahead of this host's.
+      clock_offset_s: how far, at least, the file system's clock (the NameNode's) is ahead of this host's.
       error: empty where all went well; `next_step` and `exit_code` are the error's.
     """
 
@@ -101,8 +101,9 @@ def _write_and_read(folder: str, name: str) -> float:
         storage.rename(f"{path}.new", path)
         if storage.read_bytes(path) != content:
             raise StorageError("read back, the file is not what was written", place=path)
-        # A file is as old as its last write: somewhere between the two times, in the file system's own counting.
-        return storage.stat(path).mtime_s - (before_s + after_s) / 2
+        written_s = storage.stat(path).mtime_s
+        # That was between the two times: where the file system's clock says so as well, nothing speaks against it.
+        return written_s - min(max(written_s, before_s), after_s)
     finally:
         _remove_quietly(path, f"{path}.new")
 
