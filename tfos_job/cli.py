@@ -22,7 +22,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__
-from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TensorboardConfig, TrainConfig
+from tfos_job.config import (
+    ConvertConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    PredictConfig,
+    SynthConfig,
+    TensorboardConfig,
+    TrainConfig,
+)
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.outcome import Outcome
 
@@ -85,6 +93,16 @@ def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, __: Emit) -> 
     tensorboard(config, lambda url: print(url, flush=True))
 
 
+def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.doctor import doctor
+
+    diagnosis = doctor(config, session.resolve_master(args.master, config.num_executors))
+    print(diagnosis.table(), file=sys.stderr, flush=True)
+    emit(diagnosis.to_dict())
+    diagnosis.raise_for_failures()
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
@@ -102,6 +120,7 @@ COMMANDS = {
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
     "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
+    "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
 }
 
 

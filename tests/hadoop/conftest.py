@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -103,6 +104,18 @@ class Hadoop:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as response:
             return json.load(response)
+
+    def end_application(self, application_id: str) -> None:
+        port = self.state["ports"]["resourcemanager.http"]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/ws/v1/cluster/apps/{application_id}/state?user.name={getpass.getuser()}",
+            data=b'{"state": "KILLED"}',
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10):
+            pass
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ CONFIGS = {
     "evaluate": config.EvaluateConfig,
     "predict": config.PredictConfig,
     "tensorboard": config.TensorboardConfig,
+    "doctor": config.DoctorConfig,
 }
 
 

@@ -34,6 +34,7 @@ from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
 from tfos_job.storage.hdfs_client import SCHEMES
 from tfos_job.storage.local import Local, local_path
+from tfos_job.storage.patience import within
 from tfos_job.storage.streams import Guarded
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "remove",
     "rename",
     "stat",
+    "within",
     "write_bytes",
     "write_json",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tfos_job.errors import JobError
 from tfos_job.storage.backend import T
@@ -30,6 +31,17 @@ def persist(attempt: Callable[[], T]) -> T:
     finally:
         if outermost:
             del _here.deadline_s
+
+
+@contextlib.contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """All that this thread asks of HDFS in the `with` shares `limit_s`, instead of `HDFS_TIMEOUT_S` a call."""
+    assert not can_be_repeated(), "patience within patience"
+    _here.deadline_s = time.monotonic() + limit_s
+    try:
+        yield
+    finally:
+        del _here.deadline_s
 
 
 def can_be_repeated() -> bool:
