@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pyspark
@@ -133,13 +133,13 @@ def _settings(master: str | None, config: DoctorConfig) -> dict[str, str]:
 # --- the examination -------------------------------------------------------------------------------------------------
 
 
-def examine(spark: SparkSession, expected: Expected) -> Diagnosis:
+def examine(spark: SparkSession, expected: Expected, guard: Callable[[], None] = lambda: None) -> Diagnosis:
     """Looks at the driver and at every executor of a running SparkContext, each once; a few seconds, and bounded.
 
-    It waits up to `expected.start_timeout` seconds for the executors to come.
+    It waits up to `expected.start_timeout` seconds for the executors to come; `guard`, called all that time, may raise.
     """
     sc = spark.sparkContext
-    return _Examination(sc, expected, _cluster_of(sc.master, _spark_settings(sc.getConf()), sc.version)).run()
+    return _Examination(sc, expected, _cluster_of(sc.master, _spark_settings(sc.getConf()), sc.version), guard).run()
 
 
 def _spark_settings(conf: SparkConf) -> dict[str, str]:
@@ -172,8 +172,15 @@ def _cluster_of(master: str, settings: dict[str, str], spark_version: str = "") 
 class _Examination:
     """One look at everything; without a SparkContext, at the driver alone."""
 
-    def __init__(self, sc: SparkContext | None, expected: Expected, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        sc: SparkContext | None,
+        expected: Expected,
+        cluster: Cluster,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
         self._sc = sc
+        self._guard = guard
         self._expected = expected
         self._cluster = cluster
         self._problems: list[Check] = list(cluster.problems)
@@ -232,6 +239,7 @@ class _Examination:
             if time.monotonic() - logged_s >= _LOG_EVERY_S:
                 logged_s = time.monotonic()
                 log.info("waiting for executors: %d of %d have come", there, wanted)
+            self._guard()
             time.sleep(_POLL_S)
 
     def _place(self) -> str | None:

@@ -10,18 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from tfos_job import storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Copy, WorkerInput, assign_shards, topology_of
+from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, topology_of
 from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.staging import copies_of
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
+from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
 from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
-from tfos_job.jobs import session
+from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
@@ -32,6 +37,7 @@ from tfos_job.model.checkpoints import CheckpointInfo
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
+_FREE_BYTES = 256 << 20  # beside the shards: logs, TensorFlow's and Python's temporary files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +368,9 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
     with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
         stop.install()  # SparkContext has put a handler of its own in place of ours.
         sc = spark.sparkContext
+        if not session.is_local(sc.master):
+            report.on_phase("preflight")
+            _examine(spark, job, topology, report, stop, lease)
         spec = AttemptSpec(
             topology=topology,
             inputs=_inputs(job),
@@ -392,6 +401,42 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
+
+
+def _examine(
+    spark: SparkSession, job: _Job, topology: Topology, report: RunReport, stop: StopSignal, lease: Lease
+) -> None:
+    """Looks whether every executor has what the job needs, before a GPU second is spent.
+
+    Raises:
+      JobError: it names everything that is missing.
+    """
+
+    def guard() -> None:
+        lease.check_quickly()
+        if stop.signum is not None:
+            raise InterruptedJobError("stopped before the first step", signum=stop.signum)
+
+    config = job.config
+    needed = [sum(copy.size_bytes for copy in worker.copies) for worker in _inputs(job)]
+    expected = Expected(
+        num_executors=topology.num_spark_executors,
+        num_gpus=config.num_gpus,
+        num_gpu_nodes=config.num_workers,
+        num_driver_nodes=topology.num_driver_ps_tasks,
+        allow_cpu=config.allow_cpu,
+        min_free_bytes=max(needed) + _FREE_BYTES,
+        port_range=config.ports,
+        folder=config.train_dir,
+        start_timeout=config.start_timeout,
+    )
+    diagnosis = doctor.examine(spark, expected, guard)
+    noticed = [check for check in diagnosis.checks if check.state in (CHECK_WARNING, CHECK_FAILED)]
+    report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
+    for check in noticed:
+        log.warning("%s: %s: %s", check.state, check.name, check)
+    diagnosis.raise_for_failures()
+    log.info("%d executors have what the job needs (%.1f s)", len(diagnosis.executors), diagnosis.seconds)
 
 
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    parser.add_argument("command", metavar="COMMAND", choices=plan.PROFILES)
+    parser.add_argument("command", metavar="COMMAND", choices=plan.PROFILES, help="what to submit: see below")
     add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
     add("--queue", help="YARN's queue (default: gpu for train, default for all else)")
     add("--dry-run", "--dry_run", action="store_true", help="print the exact spark-submit line, and change nothing")
@@ -273,7 +273,8 @@ def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, beg
     error = verdict.judge(watched.end(request.command), outcome)
     for result in (outcome or {}).get("results", []) if error is None else []:
         print(json.dumps(result, ensure_ascii=False, sort_keys=True), flush=True)
-    log.info("%s", _phases(watched, outcome, request, began, uploaded))
+    if watched.application:
+        log.info("%s", _phases(watched, outcome, request, began, uploaded))
     if error is not None:
         raise error
     return 0
@@ -292,7 +293,12 @@ def _phases(
         report_path = RunLayout(request.config.train_dir).report
         report = storage.read_json(report_path) if storage.exists(report_path) else {}
         if report.get("application") == watched.application:
-            names = {"spark": "settings and executors", "nodes": "registration", "coordinator": "model build"}
+            names = {
+                "spark": "settings",
+                "preflight": "executors and preflight",
+                "nodes": "registration",
+                "coordinator": "model build",
+            }
             phases |= {name: report["phases"].get(phase, 0.0) for phase, name in names.items()}
             phases["first step"] = report.get("first_step_s", 0.0)
     text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
