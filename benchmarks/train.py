@@ -245,7 +245,7 @@ def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
         args = NodeArgs(
             driver=switchboard.address,
             key=key,
-            chief=chief,
+            beside={CHIEF: [chief]},
             inputs=(worker_input,),
             num_gpus=0,
             local=True,

@@ -287,6 +287,7 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "dfs.namenode.safemode.min.datanodes": 1,
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.fs-limits.min-block-size": 65536,  # so that a test can fill several blocks quickly
+            "dfs.namenode.delegation.token.always-use": "true",  # it gives tokens, and asks nobody for one
             "dfs.namenode.handler.count": 4,
             "dfs.datanode.handler.count": 3,
             "dfs.heartbeat.interval": 1,

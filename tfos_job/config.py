@@ -16,6 +16,7 @@ from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+_PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Config = TypeVar("Config")
@@ -60,6 +61,21 @@ def _require_split_name(flag: str, value: str) -> None:
         f"{value!r} is not a split name: it becomes a folder",
         "Use letters, digits, '-', '_' and '.', such as train or test",
     )
+
+
+def _port_range(value: str | None) -> tuple[int, int] | None:
+    """First and last port of `--port_range`."""
+    if value is None:
+        return None
+    match = _PORT_RANGE.fullmatch(value)
+    low, high = (int(match[1]), int(match[2])) if match else (0, 0)
+    _require(
+        1024 <= low <= high <= 65535,
+        "port_range",
+        f"{value!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
+        "Write it as 40000-40099",
+    )
+    return low, high
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +161,19 @@ class TrainConfig:
     batch_size: int = _flag("images a step and worker", 128)
     num_executors: int = _flag("nodes: parameter servers and workers together", 2)
     num_ps_tasks: int = _flag("parameter servers", 1)
+    ps_place: str = _flag(
+        "where parameter servers run: in executors, or as processes on the driver's host; `auto` is the driver's where "
+        "workers have GPUs on a cluster, since no GPU is held there",
+        "auto",
+        choices=("auto", "executor", "driver"),
+    )
     num_gpus: int = _flag("GPUs a worker: 0 or 1", 0)
+    allow_cpu: bool = _flag("a worker that was given a GPU, and whose TensorFlow sees none, goes on without", False)
+    port_range: str | None = _flag(
+        "first and last port to listen on, for firewalls; any free ones where it is not given",
+        None,
+        metavar="LOW-HIGH",
+    )
     image_size: int = _flag("images are resized to this many pixels square", 64)
     learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
     learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
@@ -192,6 +220,12 @@ class TrainConfig:
             "Give --num_gpus 1 and more --num_executors",
         )
         _require(
+            self.ps_place in ("auto", "executor", "driver"),
+            "ps_place",
+            f"{self.ps_place!r} is not auto, executor or driver",
+        )
+        _ = self.ports  # raises for what is no range
+        _require(
             self.num_ps_tasks >= 1,
             "num_ps_tasks",
             f"{self.num_ps_tasks} is less than 1",
@@ -228,6 +262,11 @@ class TrainConfig:
     @property
     def num_workers(self) -> int:
         return self.num_executors - self.num_ps_tasks
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """First and last port of `--port_range`."""
+        return _port_range(self.port_range)
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""
@@ -275,3 +314,49 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardConfig:
+    """`tensorboard`: TensorBoard over a run's summaries."""
+
+    train_dir: str = _flag("folder of the run")
+    host: str = _flag("address to serve on; 0.0.0.0 lets everybody in", "localhost")
+    port: int = _flag("port to serve on; 0 for any that is free", 6006)
+    reload_interval: int = _flag("seconds between looks for new summaries", 5)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65_535, "port", f"{self.port} is not 0 to 65535")
+        _require(self.reload_interval >= 1, "reload_interval", f"{self.reload_interval} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """`doctor`: what a job is to need, for a look at whether the cluster has it."""
+
+    dataset_dir: str | None = _flag(
+        "folder of the dataset, to try the file system in where there is no --train_dir", None
+    )
+    train_dir: str | None = _flag("folder of the run, to try the file system in", None)
+    num_executors: int = _flag("executors to find: one for each node of the job", 1)
+    num_gpus: int = _flag("GPUs that each of them must have", 0)
+    port_range: str | None = _flag(
+        "ports that the job may listen on; any free ones without it", None, metavar="LOW-HIGH"
+    )
+    expected_hours: float = _flag("hours that the job will run: so long delegation tokens must live", 24.0)
+    min_free_gb: float = _flag("GiB that each node needs on its local disk, for shards", 1.0)
+    start_timeout: int = _flag("seconds to wait for the executors", 600)
+    deep: bool = _flag("import TensorFlow on each of them as well, and list the GPUs that it sees", False)
+
+    def __post_init__(self) -> None:
+        for name in ("num_executors", "start_timeout"):
+            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        for name in ("num_gpus", "expected_hours", "min_free_gb"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, name, f"{value} is not 0 or more")
+        _ = self.ports  # raises for what is no range
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """First and last port of `--port_range`."""
+        return _port_range(self.port_range)

@@ -66,7 +66,7 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subpro
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(
-        Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], scratch=str(folder)).to_line()
+        Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)]).to_line()
     )
     process.stdin.flush()
     assert b"ready" in process.stdout.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -90,12 +91,12 @@ class Hadoop:
         while "running" not in self.run("status", check=False).stdout and time.monotonic() < deadline_s:
             time.sleep(0.1)
 
-    def webhdfs(self, path: str, query: str) -> None:
+    def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
         url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(url, method="PUT"), timeout=10):
-            pass
+        with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
+            return json.loads(response.read() or "null")
 
     def rest(self, path: str) -> Any:
         """A page of the ResourceManager."""
@@ -103,6 +104,18 @@ class Hadoop:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as response:
             return json.load(response)
+
+    def end_application(self, application_id: str) -> None:
+        port = self.state["ports"]["resourcemanager.http"]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/ws/v1/cluster/apps/{application_id}/state?user.name={getpass.getuser()}",
+            data=b'{"state": "KILLED"}',
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10):
+            pass
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +134,8 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
 
 @pytest.fixture(scope="session")
 def ship_dir(hadoop: Hadoop) -> str:
-    """Where archives for all tests lie on HDFS, so that they are uploaded, and unpacked by YARN, once."""
-    return f"{hadoop.url}/tests/.tfos_job"
+    """Where `submit` keeps its archives unless told otherwise: uploaded, and unpacked by YARN, once for all tests."""
+    return f"{hadoop.url}/user/{getpass.getuser()}/.tfos_job"
 
 
 @pytest.fixture

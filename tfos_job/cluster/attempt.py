@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,13 +20,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
-from tfos_job.cluster import control, failures
+from tfos_job.cluster import container, control, failures, ports
+from tfos_job.cluster.beside import ParameterServer
 from tfos_job.cluster.failures import Failure
 from tfos_job.cluster.launch import NodeJob
-from tfos_job.cluster.node import SCRATCH_PREFIX, NodeArgs
+from tfos_job.cluster.node import NodeArgs
+from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.stop import StopSignal
+from tfos_job.cluster.supervisor import process_environment
 from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 
@@ -38,6 +42,7 @@ _COLLECT_S = 2.0
 _LAST_CHECKPOINT_S = 5.0
 _NODES_STOP_S = 3.0
 _CANCEL_S = 1.0
+_SERVER_STOP_S = 1.0
 _CHIEF = Task(CHIEF, 0)
 
 
@@ -50,10 +55,12 @@ class AttemptSpec:
       inputs: what each worker reads.
       assignment: the fields of `coordinator.Assignment` that are not about the cluster.
       num_gpus: GPUs a worker.
+      allow_cpu: a worker without its GPU goes on without.
       driver_host: address of the driver that every node reaches.
       local: all nodes share the driver's host.
       start_timeout: seconds until the first step may begin.
       stall_timeout: seconds without any news from the coordinator.
+      port_range: to listen in; None for any ports.
     """
 
     topology: Topology
@@ -64,6 +71,8 @@ class AttemptSpec:
     local: bool
     start_timeout: int
     stall_timeout: int
+    allow_cpu: bool = False
+    port_range: PortRange | None = None
 
 
 @dataclass
@@ -106,25 +115,33 @@ class Attempt:
         self._guard = guard
         self._state = _State()
         self._key = control.new_key()
-        self._switchboard = control.Switchboard(spec.driver_host, self._key)
-        # Held until the coordinator starts: the nodes must know its address before it is there.
-        self._chief_port = socket.create_server((spec.driver_host, 0))
-        self._chief_address = "{}:{}".format(*self._chief_port.getsockname()[:2])
+        # Held until each is needed: the nodes must know the addresses of those beside the driver before these serve.
+        self._chief_port = ports.listen(spec.driver_host, spec.port_range)
+        self._ps_ports = [
+            ports.listen(spec.driver_host, spec.port_range) for _ in range(spec.topology.num_driver_ps_tasks)
+        ]
+        self._beside = {CHIEF: [_address(self._chief_port)]}
+        if self._ps_ports:
+            self._beside[PS] = [_address(held) for held in self._ps_ports]
+        self._switchboard = control.Switchboard(spec.driver_host, self._key, spec.port_range)
         args = NodeArgs(
             driver=self._switchboard.address,
             key=self._key,
-            chief=self._chief_address,
+            beside=self._beside,
             inputs=spec.inputs,
             num_gpus=spec.num_gpus,
+            allow_cpu=spec.allow_cpu,
             local=spec.local,
             start_timeout=spec.start_timeout,
+            port_range=spec.port_range,
         )
         self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
+        self._servers: list[ParameterServer] = []
         self._coordinator: subprocess.Popen[bytes] | None = None
-        self._coordinator_log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._coordinator_log = _open_log()
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
-        self._scratch = tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, ignore_cleanup_errors=True)
-        self._exit_noticed = False
+        self._scratch = container.make_scratch()
+        self._ends_noticed: set[Task] = set()
 
     # The phases, in order.
 
@@ -155,7 +172,9 @@ class Attempt:
         deadline = time.monotonic() + self._spec.start_timeout
         self._on_phase("nodes")
         self._job.start()
-        self._spawn_coordinator()  # It imports TensorFlow, some seconds, while the nodes do the same.
+        # They import TensorFlow, some seconds, while Spark starts the nodes and these do the same.
+        self._spawn_servers()
+        self._spawn_coordinator()
         self._wait_for(lambda: nodes <= self._state.ready, deadline, lambda: self._missing(nodes))
         self._job.close_registration()
         self._on_phase("coordinator")
@@ -170,7 +189,8 @@ class Attempt:
             return f"{absent} did not register within {self._spec.start_timeout} s"
         silent = sorted(nodes - self._state.ready)
         where = ", ".join(f"{task} on {self._state.hellos[task].host}" for task in silent)
-        return f"the TensorFlow server of {where} did not start within {self._spec.start_timeout} s"
+        copying = " or its shards were not copied" if any(given.copies for given in self._spec.inputs) else ""
+        return f"the TensorFlow server of {where} did not start{copying} within {self._spec.start_timeout} s"
 
     def _wait_for(self, done: Callable[[], bool], deadline: float, what_is_missing: Callable[[], str]) -> None:
         while not done():
@@ -212,7 +232,7 @@ class Attempt:
     def _take_event(self, timeout_s: float = _POLL_S) -> bool:
         """Handles at most one event; True where it was news from the coordinator."""
         self._guard()
-        self._watch_coordinator()
+        self._watch_children()
         try:
             event = self._switchboard.events.get(timeout=timeout_s)
         except queue.Empty:
@@ -225,7 +245,7 @@ class Attempt:
             self._hear(event.task, event.message)
             return event.task == _CHIEF
         elif isinstance(event, control.Lost) and event.task not in self._state.left:
-            self._fail(event.task, failures.LOST, f"the line to it is gone: {event.reason}", NodeDiedError.exit_code)
+            self._fail(event.task, failures.LOST, f"the line to it is gone: {event.reason}")
         return False
 
     def _hear(self, task: Task, message: control.Message) -> None:
@@ -235,8 +255,10 @@ class Attempt:
             self._state.left.add(task)
         elif isinstance(message, control.Failed):
             self._state.left.add(task)
-            hello = self._state.hellos[task]
-            self._state.failures.append(Failure(task=task, host=hello.host, **dataclasses.asdict(message)))
+            self._state.failures.append(self._failure_of(task, message))
+        elif isinstance(message, control.Notice):
+            level = logging.WARNING if message.is_warning else logging.INFO
+            log.log(level, "%s on host %s: %s", task, self._state.hellos[task].host, message.text)
         else:
             if isinstance(message, control.CheckpointPublished):
                 self._state.published_step = message.step
@@ -245,28 +267,34 @@ class Attempt:
                 self._state.finished = message
             self._on_message(message)
 
-    def _watch_coordinator(self) -> None:
-        code = self._coordinator.poll() if self._coordinator else None
-        if code is None or self._exit_noticed:
-            return
-        self._exit_noticed = True
-        if code < 0:
-            name = failures.signal_name(-code)
-            self._fail(_CHIEF, failures.KILLED, f"the coordinator was killed by {name}", NodeDiedError.exit_code)
-        elif _CHIEF not in self._state.hellos:
-            self._fail(_CHIEF, failures.RAISED, f"the coordinator ended with exit code {code}", JobError.exit_code)
+    def _watch_children(self) -> None:
+        """Of what runs beside the driver, the end is seen at once, and how it came."""
+        children = [(server.task, server.process, "its supervisor") for server in self._servers]
+        if self._coordinator is not None:
+            children.append((_CHIEF, self._coordinator, "the coordinator"))
+        for task, process, name in children:
+            code = process.poll()
+            if code is None or task in self._ends_noticed:
+                continue
+            self._ends_noticed.add(task)
+            if code < 0:
+                self._fail(task, failures.KILLED, f"{name} was killed by {failures.signal_name(-code)}")
+            elif task not in self._state.hellos:
+                self._fail(task, failures.RAISED, f"{name} ended with exit code {code}", JobError.exit_code)
 
-    def _fail(self, task: Task, kind: str, cause: str, exit_code: int) -> None:
+    def _fail(self, task: Task, kind: str, cause: str, exit_code: int = NodeDiedError.exit_code) -> None:
+        detail = self._coordinator_log_tail() if task == _CHIEF else ""
+        self._state.failures.append(self._failure_of(task, control.Failed(kind, cause, exit_code, detail=detail)))
+
+    def _failure_of(self, task: Task, failed: control.Failed) -> Failure:
         hello = self._state.hellos.get(task)
-        self._state.failures.append(
-            Failure(
-                kind=kind,
-                task=task,
-                host=hello.host if hello else self._spec.driver_host,
-                cause=cause,
-                exit_code=exit_code,
-                detail=self._coordinator_log_tail() if task == _CHIEF else "",
-            )
+        return Failure(
+            task=task,
+            host=hello.host if hello else self._spec.driver_host,
+            container=hello.container if hello else "",
+            log_url=hello.log_url if hello else "",
+            beside_driver=task.role in self._beside,
+            **dataclasses.asdict(failed),
         )
 
     def _failure(self) -> JobError:
@@ -278,10 +306,24 @@ class Attempt:
         for failure in self._state.failures:
             log.log(logging.WARNING if failure is first else logging.DEBUG, "%s", failure)
         if first.detail:
-            log.warning("The last words of %s:\n%s", first.task or "Spark", first.detail.rstrip())
+            log.warning("The last words of %s:\n%s", first.process, first.detail.rstrip())
+        if first.log_url:
+            log.warning("The whole log of %s: %s", first.task, first.log_url)
         return failures.to_error(self._state.failures)
 
-    # The coordinator.
+    # What runs beside the driver.
+
+    def _spawn_servers(self) -> None:
+        for index, held in enumerate(self._ps_ports):
+            server = ParameterServer(
+                index,
+                held,
+                driver=self._switchboard.address,
+                key=self._key,
+                beside=self._beside,
+                start_timeout=self._spec.start_timeout,
+            )
+            self._servers.append(server)
 
     def _spawn_coordinator(self) -> None:
         self._coordinator = subprocess.Popen(
@@ -289,12 +331,13 @@ class Attempt:
             stdin=subprocess.PIPE,
             stdout=self._coordinator_log,
             stderr=subprocess.STDOUT,
-            env=_coordinator_environment(self._scratch.name),
+            # A GPU that the coordinator opened would be missing to a worker.
+            env={**process_environment(""), "TMPDIR": self._scratch},
             start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
 
     def _assign_coordinator(self) -> None:
-        cluster: dict[str, list[str]] = {CHIEF: [self._chief_address], PS: [], WORKER: []}
+        cluster: dict[str, list[str]] = {CHIEF: self._beside[CHIEF], PS: [], WORKER: []}
         for task in self._spec.topology.nodes:
             hello = self._state.hellos[task]
             cluster[task.role].append(f"{hello.host}:{hello.port}")
@@ -303,9 +346,9 @@ class Attempt:
             "driver": self._switchboard.address,
             "key": self._key.hex(),
             "cluster": cluster,
-            "scratch": self._scratch.name,
+            "scratch": self._scratch,
         }
-        self._chief_port.close()
+        ports.release(self._chief_port)
         assert self._coordinator is not None
         assert self._coordinator.stdin is not None
         try:
@@ -335,17 +378,21 @@ class Attempt:
         if not self._job.wait(_NODES_STOP_S):
             self._job.cancel()
             self._job.wait(_CANCEL_S)
+        for server in self._servers:
+            server.close(_SERVER_STOP_S)
         self._job.close_registration()
         self._switchboard.close()
-        self._chief_port.close()
+        for held in (self._chief_port, *self._ps_ports):
+            held.close()
         self._coordinator_log.close()
-        self._scratch.cleanup()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _coordinator_environment(scratch: str) -> dict[str, str]:
-    env = dict(os.environ)
-    env["TMPDIR"] = scratch
-    env["CUDA_VISIBLE_DEVICES"] = ""  # A GPU that the coordinator opened would be missing to a worker.
-    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    return env
+def _address(held: socket.socket) -> str:
+    return "{}:{}".format(*held.getsockname()[:2])
+
+
+def _open_log() -> BinaryIO:
+    """The coordinator's log: where YARN keeps it, else a file without a name that ends with the attempt."""
+    path = container.log_file("coordinator.log")
+    return open(path, "ab+") if path else tempfile.TemporaryFile()

@@ -24,6 +24,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfos_job.cluster import ports
+from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.topology import Task
 
 log = logging.getLogger(__name__)
@@ -46,20 +48,33 @@ class LineClosed(Exception):
 
 @dataclass(frozen=True)
 class Hello:
-    """The first message of every line: who is calling, from where."""
+    """The first message of every line: who is calling, from where.
+
+    `container` is YARN's name for the place, and `log_url` its page with the caller's log; both empty elsewhere.
+    """
 
     role: str
     index: int
     host: str
     pid: int
     port: int = 0
+    container: str = ""
+    log_url: str = ""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The TensorFlow server of this node answers."""
+    """The TensorFlow server of this node answers, and what it is to read lies on its disk."""
 
     pid: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user should know, and that is no failure. `is_warning` tells how loudly."""
+
+    text: str
+    is_warning: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,7 @@ _MESSAGES: dict[str, type] = {
     for kind in (
         Hello,
         Ready,
+        Notice,
         Failed,
         Left,
         Progress,
@@ -330,14 +346,18 @@ class Lost:
 class Switchboard:
     """The driver's end of all lines: accepts calls, and puts what happens into one queue of events."""
 
-    def __init__(self, host: str, key: bytes) -> None:
-        """Listens on `host` alone (not on every interface), on a free port."""
+    def __init__(self, host: str, key: bytes, port_range: PortRange | None = None) -> None:
+        """Listens on `host` alone (not on every interface), on a free port.
+
+        Raises:
+          ResourceError: there is none.
+        """
         self.events: queue.Queue[Any] = queue.Queue()
         self._key = key
         self._lines: dict[Task, Line] = {}
         self._lock = threading.Lock()
         self._closing = False
-        self._server = socket.create_server((host, 0), backlog=128)
+        self._server = ports.listen(host, port_range)
         self.address: tuple[str, int] = self._server.getsockname()[:2]
         threading.Thread(target=self._accept, name="control-accept", daemon=True).start()
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.cluster import control, failures
+from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.topology import CHIEF
 from tfos_job.data.input_pipeline import data_errors
 from tfos_job.errors import JobError, NodeDiedError
@@ -55,7 +55,7 @@ class Assignment:
       train_dir: the run's folder.
       plan: fields of `TrainPlan`.
       checkpoint: folder of the checkpoint to start from; None for fresh variables.
-      train_shards: all training shards, to name the file of a damaged record.
+      shards: all training and validation shards where they lie, to name the file of a damaged record.
       validation_split_name: of `plan`'s validation shards.
       meta: what every checkpoint of this run says beside its variables.
       scratch: this process's own folder for temporary files, to take along if the driver is gone.
@@ -67,7 +67,7 @@ class Assignment:
     train_dir: str
     plan: dict[str, Any]
     checkpoint: str | None
-    train_shards: list[str]
+    shards: list[str]
     validation_split_name: str | None
     meta: dict[str, Any]
     scratch: str
@@ -149,7 +149,7 @@ def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> co
     engine.start(plan, variables)
     line.send(control.Ready(os.getpid()))
     reporter = _Reporter(assignment, line, stop)
-    with data_errors([*assignment.train_shards, *plan.validation_shards]):
+    with data_errors(assignment.shards):
         outcome = Loop(engine, plan, reporter, stop.is_set).run()
     reporter.close()
     return control.Finished(
@@ -165,7 +165,7 @@ def to_failure(error: Exception) -> control.Failed:
     """What the driver is to know of an exception here."""
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
-        return control.Failed(failures.RAISED, error.fact, error.exit_code, error.place, error.next_step)
+        return failures.of_error(error)
     first_line = (str(error).strip() or "no message").splitlines()[0]
     cause = f"{type(error).__name__}: {first_line}"
     if isinstance(error, _CONNECTION_ERRORS):
@@ -180,7 +180,7 @@ def main() -> None:
     assignment = Assignment(**json.loads(text))
     host, port = assignment.driver
     stop = threading.Event()
-    hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid())
+    hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid(), container=container.container_id())
     line = control.call_driver((host, port), bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tfos_job.cluster.control import Failed
 from tfos_job.cluster.topology import Task
 from tfos_job.errors import JobError, NodeDiedError, exit_code_class
 
@@ -21,6 +22,9 @@ SPARK = "spark"  # Spark aborted the job: often the consequence of a task that h
 CONSEQUENCE = "consequence"  # A TensorFlow connection error: some other process went away first.
 _LOG_TAIL_LINES = 15
 _TENSORFLOW_GREETINGS = ("I0000 ", "WARNING: All log messages before absl::InitializeLog()")
+
+# By whether the process runs beside the driver.
+_OVERHEAD_SETTINGS = {True: "spark.driver.memoryOverhead", False: "spark.executor.memoryOverhead"}
 
 KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
 
@@ -37,10 +41,24 @@ class Failure:
     place: str = ""
     next_step: str = ""
     detail: str = ""
+    container: str = ""
+    log_url: str = ""
+    beside_driver: bool = False
+
+    @property
+    def process(self) -> str:
+        """Which process it was, and where: role, host and, on YARN, container."""
+        if self.task is None:
+            return "Spark"
+        return f"{self.task} on host {self.host}" + (f", container {self.container}" if self.container else "")
 
     def __str__(self) -> str:
-        where = f"{self.task} on {self.host}" if self.task else "Spark"
-        return f"{where}: {self.cause}"
+        return f"{self.process}: {self.cause}"
+
+
+def of_error(error: JobError, detail: str = "") -> Failed:
+    """What a process tells the driver of an error of this package, in its own words."""
+    return Failed(RAISED, error.fact, error.exit_code, error.place, error.next_step, detail)
 
 
 def first_cause(failures: Sequence[Failure]) -> Failure:
@@ -53,7 +71,7 @@ def to_error(failures: Sequence[Failure]) -> JobError:
     first = first_cause(failures)
     followers = [str(f.task) for f in failures if f.task not in (None, first.task)]
     fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
-    place = first.place or (f"{first.task} on host {first.host}" if first.task else "Spark")
+    place = first.place or first.process
     return exit_code_class(first.exit_code)(fact, place=place, next_step=first.next_step or _next_step(first))
 
 
@@ -73,8 +91,11 @@ def signal_name(signum: int) -> str:
 
 def _next_step(failure: Failure) -> str:
     if failure.kind == KILLED and "SIGKILL" in failure.cause:
+        whose = "the driver" if failure.beside_driver else "executors"
+        setting = _OVERHEAD_SETTINGS[failure.beside_driver]
         return (
-            "If nobody killed it, it ran out of memory: give executors more memory overhead. Run train again to resume"
+            f"If nobody killed it, it ran out of memory: give {whose} more memory overhead ({setting}). "
+            "Run train again to resume"
         )
     if exit_code_class(failure.exit_code).retryable:
         return "Run train again to resume from the last checkpoint"

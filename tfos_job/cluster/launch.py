@@ -17,27 +17,30 @@ import re
 import shutil
 import socket
 import sys
-import tempfile
 import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
-from tfos_job.cluster import control, failures, node
+from tfos_job import errors
+from tfos_job.cluster import container, control, failures, node, ports
 from tfos_job.cluster.failures import Failure
+from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.topology import Topology
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 
 log = logging.getLogger(__name__)
 
 JOB_GROUP = "tfcluster"
+_OWN_ERROR = re.compile(r"tfos_job\.errors\.(\w+Error): (.*)")  # as the last line of a Python traceback has it
 _RESERVATION_CONTEXT = b"reservation"
 _REQUEST_LIMIT_S = 1.0
 _ANSWER_LIMIT_S = 60.0
+_TFOS_NODE_PORT = "TENSORFLOW_PORT"  # TFoS announces this port instead of looking for one
 
 
 def _import_tfos() -> types.SimpleNamespace:
@@ -53,7 +56,7 @@ def _import_tfos() -> types.SimpleNamespace:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pkg_resources announces its end at every import.
-            from tensorflowonspark import TFCluster, TFSparkNode, gpu_info, reservation, util
+            from tensorflowonspark import TFCluster, TFManager, TFSparkNode, gpu_info, reservation, util
     finally:
         if absent:
             del sys.modules["tensorflow"]
@@ -62,11 +65,18 @@ def _import_tfos() -> types.SimpleNamespace:
     # At INFO it logs every node's authkey; what it logs as an error arrives here as a Failure.
     logging.getLogger("tensorflowonspark").setLevel(logging.CRITICAL)
     return types.SimpleNamespace(
-        TFCluster=TFCluster, TFSparkNode=TFSparkNode, gpu_info=gpu_info, reservation=reservation, util=util
+        TFCluster=TFCluster,
+        TFManager=TFManager,
+        TFSparkNode=TFSparkNode,
+        gpu_info=gpu_info,
+        reservation=reservation,
+        util=util,
     )
 
 
-def _secure_reservations(tfos: types.SimpleNamespace, key: bytes, host: str) -> None:
+def _secure_reservations(
+    tfos: types.SimpleNamespace, key: bytes, host: str, port_range: PortRange | None = None
+) -> None:
     """Lets TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC has proved right.
 
     TFoS serves all its connections in one thread, so nobody may take longer over a message than a moment.
@@ -79,22 +89,17 @@ def _secure_reservations(tfos: types.SimpleNamespace, key: bytes, host: str) -> 
         limit_s = _REQUEST_LIMIT_S if isinstance(end, tfos.reservation.Server) else _ANSWER_LIMIT_S
         return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
 
-    def listen(server: Any) -> socket.socket:
-        for port in server.get_server_ports():
-            with contextlib.suppress(OSError):
-                return socket.create_server((host, port))
-        raise ResourceError(
-            "no port for the rendezvous of the nodes",
-            place=f"{host}, ports {os.environ.get(tfos.reservation.TFOS_SERVER_PORT, 'any')}",
-            next_step=f"Give more ports in {tfos.reservation.TFOS_SERVER_PORT}",
-        )
+    def listen(_: Any) -> socket.socket:
+        return ports.listen(host, port_range)
 
     tfos.reservation.Server.start_listening_socket = listen
     tfos.reservation.MessageSocket.send = send
     tfos.reservation.MessageSocket.receive = receive
 
 
-def _on_executor(pickled_task: bytes, driver: tuple[str, int], key: bytes) -> Callable[[Iterable[int]], None]:
+def _on_executor(
+    pickled_task: bytes, driver: tuple[str, int], key: bytes, port_range: PortRange | None
+) -> Callable[[Iterable[int]], None]:
     """TFoS's Spark task, with its surroundings put right. What this returns runs on an executor.
 
     The task comes as bytes, since unpickling it imports TFoS, and that must be done in our way.
@@ -103,26 +108,45 @@ def _on_executor(pickled_task: bytes, driver: tuple[str, int], key: bytes) -> Ca
     def run(partition: Iterable[int]) -> None:
         tfos = _import_tfos()
         _secure_reservations(tfos, key, driver[0])
-        # multiprocessing's sockets go here, where somebody removes them even if this process is killed.
-        scratch = tempfile.mkdtemp(prefix=node.SCRATCH_PREFIX)
-        multiprocessing.current_process()._config["tempdir"] = scratch  # type: ignore[attr-defined]
         address = control.own_address(driver)
-        tfos.util.get_ip_address = lambda: address
-        # Nobody here reads that file, and in local mode it would land in the user's own folder.
-        tfos.util.write_executor_id = lambda _: None
-        # Without this TFoS takes a GPU by its own count where Spark has assigned none.
-        tfos.gpu_info.is_gpu_available = lambda: False
-        # Spark uses a Python worker again: what an earlier cluster left in it is not ours.
-        tfos.TFSparkNode.TFSparkNode.mgr = None
-        try:
-            cloudpickle.loads(pickled_task)(partition)
-        finally:
-            manager = tfos.TFSparkNode.TFSparkNode.mgr
-            if manager is not None:
-                manager.shutdown()  # Spark ends its workers by os._exit, which would leave this process behind.
-            shutil.rmtree(scratch, ignore_errors=True)
+        _tame(tfos, address)
+        scratch = container.make_scratch()
+        # multiprocessing's sockets go here, where somebody removes them even if this process is killed.
+        sockets = container.socket_dir(scratch)
+        multiprocessing.current_process()._config["tempdir"] = sockets  # type: ignore[attr-defined]
+        with ports.listen(address, port_range) as held:
+            # What TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
+            os.environ[_TFOS_NODE_PORT] = str(held.getsockname()[1])
+            node.surroundings = node.Surroundings(held, (scratch, sockets))
+            try:
+                cloudpickle.loads(pickled_task)(partition)
+            finally:
+                manager = tfos.TFSparkNode.TFSparkNode.mgr
+                if manager is not None:
+                    manager.shutdown()  # Spark ends its workers by os._exit, which would leave this process behind.
+                for folder in (scratch, sockets):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     return run
+
+
+def _tame(tfos: types.SimpleNamespace, address: str) -> None:
+    """Keeps TFoS, on an executor, from what it should not do."""
+    tfos.util.get_ip_address = lambda: address
+    # Nobody here reads that file, and in local mode it would land in the user's own folder.
+    tfos.util.write_executor_id = lambda _: None
+    # Without this TFoS takes a GPU by its own count where Spark has assigned none.
+    tfos.gpu_info.is_gpu_available = lambda: False
+    # Spark uses a Python worker again: what an earlier cluster left in it is not ours.
+    tfos.TFSparkNode.TFSparkNode.mgr = None
+    # A parameter server's manager would listen on a port of every interface, for a driver that asks nothing of it.
+    start = tfos.TFManager.start
+    if start.__module__ != __name__:
+
+        def start_locally(authkey: bytes, queues: Sequence[str], mode: str = "local") -> Any:
+            return start(authkey, queues)
+
+        tfos.TFManager.start = start_locally
 
 
 class _NodeRDD:
@@ -179,34 +203,38 @@ class NodeJob:
         threading.Thread(target=self._launch, name="tfcluster-launch", daemon=True).start()
 
     def _launch(self) -> None:
+        try:
+            self._run_cluster()
+        except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
+            # Where Spark failed first, `run_spark_job` has said so in better words.
+            if not self._ended.is_set():
+                self._fail(f"TFCluster did not start: {type(e).__name__}: {e}", ResourceError.exit_code)
+
+    def _run_cluster(self) -> None:
         tfos = _import_tfos()
-        _secure_reservations(tfos, self._args.key, self._args.driver[0])
+        _secure_reservations(tfos, self._args.key, self._args.driver[0], self._args.port_range)
         tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
         with _environment(tfos, self._args.driver):
-            try:
-                cluster = tfos.TFCluster.run(
-                    _Context(self._sc, self),
-                    node.main,
-                    self._args,
-                    num_executors=self._topology.num_nodes,
-                    num_ps=self._topology.num_ps_tasks,
-                    input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
-                    reservation_timeout=self._start_timeout,
-                    queues=[],
-                    release_port=False,
-                )
-                self._reservations = cluster.server
-            except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
-                # Where Spark failed first, `run_spark_job` has said so in better words.
-                if not self._ended.is_set():
-                    self._fail(f"TFCluster did not start: {e}", ResourceError.exit_code)
+            cluster = tfos.TFCluster.run(
+                _Context(self._sc, self),
+                node.main,
+                self._args,
+                num_executors=self._topology.num_spark_executors,
+                num_ps=self._topology.num_executor_ps_tasks,
+                input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
+                reservation_timeout=self._start_timeout,
+                queues=[],
+            )
+            self._reservations = cluster.server
 
     def run_spark_job(self, rdd: Any, function: Callable[[Iterable[int]], Any]) -> None:
         """Called by TFoS on a thread of its own."""
         try:
             # The group is a property of this thread's jobs, so it must be set here.
-            self._sc.setJobGroup(JOB_GROUP, f"TFCluster of {self._topology.num_nodes} nodes", interruptOnCancel=True)
-            rdd.foreachPartition(_on_executor(cloudpickle.dumps(function), self._args.driver, self._args.key))
+            name = f"TFCluster of {self._topology.num_spark_executors} nodes"
+            self._sc.setJobGroup(JOB_GROUP, name, interruptOnCancel=True)
+            args = self._args
+            rdd.foreachPartition(_on_executor(cloudpickle.dumps(function), args.driver, args.key, args.port_range))
         except Exception as e:
             self._fail(*_spark_cause(e), detail=str(e))
             raise
@@ -259,6 +287,10 @@ def _spark_cause(error: Exception) -> tuple[str, int]:
         return "Spark's JVM has ended", NodeDiedError.exit_code
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lost = next((line for line in lines if "ExecutorLostFailure" in line or "SparkException" in line), None)
+    ours = next((match for line in reversed(lines) if (match := _OWN_ERROR.match(line))), None)
+    if ours is not None:
+        kind = getattr(errors, ours[1], JobError)
+        return ours[2], kind.exit_code
     # A Python traceback ends with the exception; Scala's frames begin with "at".
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failed|Closed)\b", line)]
     if lost is None and raised:

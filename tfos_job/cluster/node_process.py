@@ -1,11 +1,11 @@
-"""The TensorFlow process of one node, a child of `node` on an executor: a `tf.distribute.Server` and nothing else.
+"""The TensorFlow process of one node, the child of a supervisor: a `tf.distribute.Server` and nothing else.
 
 It is a process of its own so that its death can be seen: TFoS's manager, forked from the Spark worker, would keep the
 sockets of a dead worker open, and Spark would wait for ever. And it is spawned, not forked, because TensorFlow does not
 survive a fork, and because Spark may use its Python worker again.
 
 stdin: one line of JSON (`Spec`), then `stop`, or the end of the stream, which means that the supervisor is gone.
-stdout: one line of JSON for `ready`, `failed` and, every second, `beat`. stderr: TensorFlow's own words.
+stdout: one line of JSON for `ready`, `warning`, `failed` and, every second, `beat`. stderr: TensorFlow's own words.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import IO
 
+from tfos_job.cluster import ports
 from tfos_job.errors import JobError, ResourceError
 
 BEAT_S = 1.0
@@ -28,34 +31,59 @@ BEAT_S = 1.0
 
 @dataclass(frozen=True)
 class Spec:
-    """What the supervisor tells its process: the cluster, its place in it, and what to take along if orphaned."""
+    """What the supervisor tells its process: the cluster, its place in it, and what to take along if orphaned.
+
+    Attributes:
+      cluster: `host:port` of each task, by role.
+      role: of this process.
+      index: in its role.
+      num_gpus: that it was given.
+      orphaned_pids: processes to end where the supervisor is gone.
+      folders: to remove then.
+      held_fd: inherited; listens on this task's port until the server takes it. None where nobody holds it.
+      allow_cpu: go on where TensorFlow sees too few GPUs.
+    """
 
     cluster: dict[str, list[str]]
     role: str
     index: int
     num_gpus: int
     orphaned_pids: list[int]
-    scratch: str
+    folders: list[str]
+    held_fd: int | None = None
+    allow_cpu: bool = False
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-def start_server(spec: Spec) -> object:
+def start_server(spec: Spec, warn: Callable[[str], None]) -> object:
     """Starts this task's gRPC server.
+
+    Args:
+      spec: of the task.
+      warn: given what the user should know.
 
     Raises:
       ResourceError: the port is taken, or TensorFlow sees fewer GPUs than the node was given.
     """
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if spec.num_gpus > len(gpus):
-        raise ResourceError(
-            f"TensorFlow sees {len(gpus)} of the {spec.num_gpus} GPUs that this node was given "
-            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')!r})",
-            next_step="Check the driver with nvidia-smi and that TensorFlow was installed with CUDA",
+    num_seen = len(tf.config.list_physical_devices("GPU"))
+    if spec.num_gpus > num_seen:
+        fact = (
+            f"TensorFlow sees {num_seen} of the {spec.num_gpus} GPUs that this node was given "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')!r})"
         )
+        if not spec.allow_cpu:
+            raise ResourceError(
+                fact,
+                next_step="Check the driver with nvidia-smi and that TensorFlow was installed with CUDA, "
+                "or give --allow_cpu",
+            )
+        warn(f"{fact}; it computes on the CPU, as --allow_cpu allows")
+    if spec.held_fd is not None:
+        ports.release(socket.socket(fileno=spec.held_fd))
     try:
         return tf.distribute.Server(
             tf.train.ClusterSpec(spec.cluster), job_name=spec.role, task_index=spec.index, protocol="grpc"
@@ -71,12 +99,12 @@ def main() -> None:
     spec = Spec(**json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_supervisor, args=(spec,), daemon=True).start()
     try:
-        server = start_server(spec)
+        server = start_server(spec, lambda text: _say(out, warning=text))
     except Exception as e:  # noqa: BLE001 - whatever it was, the supervisor must hear of it
         traceback.print_exc()
-        exit_code = e.exit_code if isinstance(e, JobError) else JobError.exit_code
-        _say(out, failed={"cause": f"{type(e).__name__}: {e}", "exit_code": exit_code})
-        os._exit(exit_code)
+        error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
+        _say(out, failed={"cause": error.fact, "exit_code": error.exit_code, "next_step": error.next_step})
+        os._exit(error.exit_code)
     _say(out, ready=os.getpid())
     while server:
         time.sleep(BEAT_S)
@@ -98,7 +126,8 @@ def _end_with_supervisor(spec: Spec) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        shutil.rmtree(spec.scratch, ignore_errors=True)
+        for folder in spec.folders:
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
 
 PS = "ps"
@@ -27,21 +28,52 @@ class Task:
 
 @dataclass(frozen=True)
 class Topology:
-    """The nodes that TFCluster launches. The coordinator (`chief`) runs beside the driver and takes no slot."""
+    """The nodes of a training. The coordinator (`chief`) runs beside the driver and is none of them.
+
+    Attributes:
+      num_ps_tasks: parameter servers.
+      num_workers: workers.
+      ps_beside_driver: the parameter servers are processes on the driver's host, not in executors of their own: all
+        executors of an application are alike, so in one of them a parameter server would hold a worker's GPU.
+    """
 
     num_ps_tasks: int
     num_workers: int
-
-    @property
-    def num_nodes(self) -> int:
-        return self.num_ps_tasks + self.num_workers
+    ps_beside_driver: bool = False
 
     @property
     def nodes(self) -> tuple[Task, ...]:
-        """All tasks that need a slot, in TFoS's order: parameter servers first."""
+        """All tasks, in TFoS's order: parameter servers first."""
         return tuple(Task(PS, i) for i in range(self.num_ps_tasks)) + tuple(
             Task(WORKER, i) for i in range(self.num_workers)
         )
+
+    @property
+    def num_executor_ps_tasks(self) -> int:
+        return 0 if self.ps_beside_driver else self.num_ps_tasks
+
+    @property
+    def num_driver_ps_tasks(self) -> int:
+        return self.num_ps_tasks - self.num_executor_ps_tasks
+
+    @property
+    def num_spark_executors(self) -> int:
+        """Executors (or slots of a local master) that the nodes fill, one each."""
+        return self.num_executor_ps_tasks + self.num_workers
+
+
+def topology_of(config: TrainConfig, master: str | None) -> Topology:
+    """The nodes that a run's settings ask for.
+
+    Args:
+      config: of the run.
+      master: Spark's master; None where spark-submit has set it.
+    """
+    is_local = master is not None and slots_of(master) is not None
+    place = config.ps_place
+    if place == "auto":
+        place = "driver" if config.num_gpus and not is_local else "executor"
+    return Topology(config.num_ps_tasks, config.num_workers, ps_beside_driver=place == "driver")
 
 
 @dataclass(frozen=True)
@@ -78,13 +110,12 @@ def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -
     # In separate executors a node fills a whole executor, however many cores it has (TFoS wants one node an executor).
     separate = master.startswith("local-cluster")
     offered = slots.executors if separate else slots.cores
-    if offered < topology.num_nodes:
-        example = (
-            f"local-cluster[{topology.num_nodes},{slots.cores},1024]" if separate else f"local[{topology.num_nodes}]"
-        )
+    needed = topology.num_spark_executors
+    if offered < needed:
+        example = f"local-cluster[{needed},{slots.cores},1024]" if separate else f"local[{needed}]"
         raise SettingsError(
-            f"{offered} slot{'s' if offered != 1 else ''} for {topology.num_nodes} nodes "
-            f"({topology.num_ps_tasks} parameter servers and {topology.num_workers} workers)",
+            f"{offered} slot{'s' if offered != 1 else ''} for {needed} nodes "
+            f"({topology.num_executor_ps_tasks} parameter servers and {topology.num_workers} workers)",
             place=f"--master {master}",
             next_step=f"Give --master '{example}' or fewer --num_executors",
         )
@@ -124,14 +155,28 @@ INPUT_FILE = "input.txt"
 
 
 @dataclass(frozen=True)
+class Copy:
+    """A file that a worker copies to its own disk before it reads it, and how to tell that it is the right one.
+
+    `target` is relative to the worker process's own working directory: one name for all workers.
+    """
+
+    source: str
+    target: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class WorkerInput:
-    """What one worker reads: its shards, and where in its endless stream it begins."""
+    """What one worker reads: its shards, where in its endless stream it begins, and what it must copy first."""
 
     worker: int
     seed: int
     start_record: int
     num_records: int
     shards: tuple[str, ...]
+    copies: tuple[Copy, ...] = ()
 
     def to_text(self) -> str:
         """One value a line, as a graph can parse it: the four numbers, then the shards."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from tfos_job.data.augment import Augmentation, augment
+from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, MissingInputError
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.
@@ -164,7 +165,7 @@ def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
     TensorFlow does not say which file a corrupted record is in, so the shards are read again to find it.
 
     Args:
-      shards: the files being read, where this process can read them.
+      shards: the files being read, where they lie: remote ones are copied here, one at a time, to be read again.
 
     Raises:
       BadDataError: a record whose CRC is wrong, that is cut off, or that cannot be decoded; more or fewer records
@@ -188,8 +189,9 @@ def _find_damage(shards: Sequence[str]) -> tuple[str, str] | None:
     for shard in shards:
         num_good = 0
         try:
-            for _ in tf.data.TFRecordDataset(shard).map(decode):
-                num_good += 1
+            with local_copy(shard) as local:
+                for _ in tf.data.TFRecordDataset(local).map(decode):
+                    num_good += 1
         except tf.errors.OpError as error:
             return shard, f"record {num_good} cannot be read: {_first_line(error)}"
     return None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
 from tfos_job.data import manifest
+from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
-from tfos_job.layout import DatasetLayout, RunLayout, join
+from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.evaluate import evaluate_shards, write_evaluation
 from tfos_job.model.variables import restore_model
@@ -40,7 +39,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     _require_same_charset(info, contents, split.root)
     counts = evaluate_shards(
         restore_model(info),
-        _staged(manifest.shard_paths(split, contents)),
+        _staged(split, contents),
         num_records=contents.num_records,
         batch_size=config.batch_size,
         image_size=info.model["image_size"],
@@ -75,15 +74,8 @@ def _require_same_charset(info: checkpoints.CheckpointInfo, contents: manifest.M
         )
 
 
-def _staged(paths: Iterable[str]) -> Iterator[str]:
-    """Local files for `paths`, one at a time: TensorFlow reads no HDFS. Remote ones are copied, then removed."""
-    for path in paths:
-        local = storage.local_path(path)
-        if local is not None:
+def _staged(split: SplitLayout, contents: manifest.Manifest) -> Iterator[str]:
+    """Local files for the shards, one at a time. Remote ones are copied and proved, then removed."""
+    for path, shard in zip(manifest.shard_paths(split, contents), contents.shards, strict=True):
+        with local_copy(path, shard.size_bytes, shard.sha256) as local:
             yield local
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            copy = join(folder, path.rpartition("/")[2])
-            with storage.open_read(path) as source, open(copy, "wb") as target:
-                shutil.copyfileobj(source, target)
-            yield copy

@@ -10,25 +10,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from tfos_job import storage
-from tfos_job.cluster import control
+from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards
+from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, topology_of
 from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError
-from tfos_job.jobs import session
+from tfos_job.data.staging import copies_of
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
+from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
+from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
+from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
-from tfos_job.jobs.report import FINISHED, RunReport
+from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
 
 log = logging.getLogger(__name__)
+
+LEASE_TTL_S = 60.0
+_FREE_BYTES = 256 << 20  # beside the shards: logs, TensorFlow's and Python's temporary files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,8 @@ class _Data:
     train: Manifest
     train_shards: list[str]
     validation_shards: list[str]
+    train_copies: list[Copy | None]
+    validation_copies: list[Copy | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +88,23 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = dataclasses.replace(
         config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
     )
-    session.training_settings(_topology(config), master, config.start_timeout)  # raises where slots are missing
+    # Raises where slots are missing.
+    session.training_settings(topology_of(config, master), master, config.start_timeout)
     run = RunLayout(config.train_dir)
-    with Lease(run.lock, "tfos-job train") as lease:
+    # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
+    wait_s = 2 * LEASE_TTL_S if container.attempt_number() > 1 else 0.0
+    with Lease(run.lock, "tfos-job train", LEASE_TTL_S, wait_s=wait_s) as lease:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
-        if config.overwrite:
-            _clear(run)
-        checkpoints.sweep(run)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
-        start = _decide_start(config, run, data, total_steps)
+        is_next_attempt = _is_next_attempt(previous)
+        _refuse_repetition(previous, is_next_attempt)
+        if config.overwrite and not is_next_attempt:
+            _clear(run)
+            previous = None
+        checkpoints.sweep(run)
+        start = _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
         finished = start.step >= total_steps and _is_evaluated(config, run, start)
         if finished and previous is not None and previous["state"] == FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, total_steps)
@@ -103,6 +120,42 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
                 job = _Job(config=config, run=run, data=data, start=start, total_steps=total_steps)
                 _run_attempt(job, master, report, lease)
         return report.values
+
+
+def check(config: TrainConfig) -> bool:
+    """What can be refused by a look at the dataset and the run's folder, without changing anything.
+
+    Returns:
+      Whether the run is finished already.
+
+    Raises:
+      JobError: as `train` would.
+    """
+    data = _load_data(config)
+    run = RunLayout(config.train_dir)
+    if config.overwrite or not storage.exists(run.report):
+        return False
+    report = storage.read_json(run.report)
+    return bool(report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records))
+
+
+def _is_next_attempt(previous: dict[str, Any] | None) -> bool:
+    """Whether an earlier attempt of the same YARN application has worked on the run."""
+    return bool(previous and container.application_id() and previous.get("application") == container.application_id())
+
+
+def _refuse_repetition(previous: dict[str, Any] | None, is_next_attempt: bool) -> None:
+    """YARN runs an application again whatever it failed of; what would fail again ends here, with the same words.
+
+    Raises:
+      JobError: that of the attempt before.
+    """
+    if previous is None or not is_next_attempt or previous["state"] != FAILED:
+        return
+    kind = exit_code_class(previous["exit_code"])
+    if not kind.retryable:
+        log.warning("The attempt before has failed for good: not run again")
+        raise kind(**previous["first_cause"])
 
 
 @contextlib.contextmanager
@@ -142,14 +195,19 @@ def _load_data(config: TrainConfig) -> _Data:
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
     validation_shards: list[str] = []
+    validation_copies: list[Copy | None] = []
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
-        validation_shards = manifests.shard_paths(validation_split, manifests.load(validation_split))
+        validation = manifests.load(validation_split)
+        validation_shards = manifests.shard_paths(validation_split, validation)
+        validation_copies = copies_of(validation_split, validation, "validation")
     data = _Data(
         charset=manifests.load_charset(dataset),
         train=train,
-        train_shards=[_readable(path) for path in manifests.shard_paths(split, train)],
-        validation_shards=[_readable(path) for path in validation_shards],
+        train_shards=manifests.shard_paths(split, train),
+        validation_shards=validation_shards,
+        train_copies=copies_of(split, train, "train"),
+        validation_copies=validation_copies,
     )
     _assigned(config, data)  # raises where there are too few shards
     return data
@@ -169,9 +227,11 @@ def _clear(run: RunLayout) -> None:
         storage.remove(path)
 
 
-def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps: int) -> _Start:
+def _decide_start(
+    config: TrainConfig, run: RunLayout, data: _Data, total_steps: int, *, is_next_attempt: bool
+) -> _Start:
     there = checkpoints.candidates(run)
-    restore = config.restore
+    restore = "auto" if there and is_next_attempt else config.restore
     if there and restore not in ("auto", "none") and _began_with(run) == restore:
         restore = "auto"  # The same command once more: the run that it began goes on.
     if restore == "none" and there:
@@ -302,12 +362,15 @@ def _facts(config: TrainConfig, data: _Data, total_steps: int) -> dict[str, Any]
 
 
 def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease) -> None:
-    config, topology = job.config, _topology(job.config)
+    config, topology = job.config, topology_of(job.config, master)
     settings = session.training_settings(topology, master, config.start_timeout)
     report.on_phase("spark")
     with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
         stop.install()  # SparkContext has put a handler of its own in place of ours.
         sc = spark.sparkContext
+        if not session.is_local(sc.master):
+            report.on_phase("preflight")
+            _examine(spark, job, topology, report, stop, lease)
         spec = AttemptSpec(
             topology=topology,
             inputs=_inputs(job),
@@ -317,6 +380,8 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             local=session.is_local(sc.master),
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
+            allow_cpu=config.allow_cpu,
+            port_range=config.ports,
         )
         with Progress(job.start.step, job.total_steps, config.batch_size) as progress:
 
@@ -338,36 +403,69 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
         )
 
 
-def _topology(config: TrainConfig) -> Topology:
-    return Topology(config.num_ps_tasks, config.num_workers)
+def _examine(
+    spark: SparkSession, job: _Job, topology: Topology, report: RunReport, stop: StopSignal, lease: Lease
+) -> None:
+    """Looks whether every executor has what the job needs, before a GPU second is spent.
+
+    Raises:
+      JobError: it names everything that is missing.
+    """
+
+    def guard() -> None:
+        lease.check_quickly()
+        if stop.signum is not None:
+            raise InterruptedJobError("stopped before the first step", signum=stop.signum)
+
+    config = job.config
+    needed = [sum(copy.size_bytes for copy in worker.copies) for worker in _inputs(job)]
+    expected = Expected(
+        num_executors=topology.num_spark_executors,
+        num_gpus=config.num_gpus,
+        num_gpu_nodes=config.num_workers,
+        num_driver_nodes=topology.num_driver_ps_tasks,
+        allow_cpu=config.allow_cpu,
+        min_free_bytes=max(needed) + _FREE_BYTES,
+        port_range=config.ports,
+        folder=config.train_dir,
+        start_timeout=config.start_timeout,
+    )
+    diagnosis = doctor.examine(spark, expected, guard)
+    noticed = [check for check in diagnosis.checks if check.state in (CHECK_WARNING, CHECK_FAILED)]
+    report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
+    for check in noticed:
+        log.warning("%s: %s: %s", check.state, check.name, check)
+    diagnosis.raise_for_failures()
+    log.info("%d executors have what the job needs (%.1f s)", len(diagnosis.executors), diagnosis.seconds)
 
 
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
-    config = job.config
+    """What each worker reads. Remote shards it copies first: its own, and for validation all, since nobody knows which.
+
+    (The coordinator hands a shard of the validation split to whichever worker is free.)
+    """
+    config, data = job.config, job.data
+    copies = {copy.source: copy for copy in data.train_copies if copy}
+    validation_copies = tuple(copy for copy in data.validation_copies if copy)
     inputs = []
-    for worker, shards in enumerate(_assigned(config, job.data)):
+    for worker, shards in enumerate(_assigned(config, data)):
+        own_copies = tuple(copies[path] for path, _ in shards if path in copies)
         inputs.append(
             WorkerInput(
                 worker=worker,
                 seed=config.seed * 1_000_003 + worker,
                 start_record=job.start.positions[worker],
                 num_records=sum(records for _, records in shards),
-                shards=tuple(path for path, _ in shards),
+                shards=tuple(_readable(path, copies.get(path)) for path, _ in shards),
+                copies=own_copies + validation_copies,
             )
         )
     return tuple(inputs)
 
 
-def _readable(path: str) -> str:
-    """The path as TensorFlow on a node opens it."""
-    local = storage.local_path(path)
-    if local is None:
-        raise SettingsError(
-            "TensorFlow reads local paths alone, and nodes do not copy shards to their disks yet",
-            place=path,
-            next_step="Give a --dataset_dir on a disk that every node mounts",
-        )
-    return local
+def _readable(path: str, copy: Copy | None) -> str:
+    """The path as TensorFlow on a node opens it: a copy's is below the node's working directory."""
+    return copy.target if copy else storage.local_path(path) or path
 
 
 def _assignment(job: _Job) -> dict[str, Any]:
@@ -394,13 +492,15 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "save_steps": config.save_steps,
         "save_seconds": config.save_seconds,
         "eval_steps": config.eval_steps,
-        "validation_shards": data.validation_shards,
+        "validation_shards": [
+            _readable(path, copy) for path, copy in zip(data.validation_shards, data.validation_copies, strict=True)
+        ],
     }
     return {
         "train_dir": config.train_dir,
         "plan": plan,
         "checkpoint": start.checkpoint.path if start.checkpoint else None,
-        "train_shards": data.train_shards,
+        "shards": [*data.train_shards, *data.validation_shards],
         "validation_split_name": config.validation_split_name,
         "meta": {
             "model": model,

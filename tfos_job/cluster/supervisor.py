@@ -1,0 +1,239 @@
+"""The supervisor of one TensorFlow process, on an executor or beside the driver. Loads no TensorFlow itself.
+
+It keeps the line to the driver, starts the process, copies what the process is to read, and ends when the first of
+these happens:
+
+* the driver says `Stop`: the process ends, the node says `Left`;
+* the process ends, falls silent or cannot start, or a copy fails: the node says `Failed` with the cause;
+* the line to the driver breaks or falls silent, or the parent process goes: the process is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job.cluster import container, control, failures
+from tfos_job.cluster.node_process import Spec
+from tfos_job.cluster.topology import Copy, Task
+from tfos_job.data import staging
+from tfos_job.errors import JobError, NodeDiedError, ResourceError
+
+_POLL_S = 0.5
+_STOP_S = 2.0
+_LOG_FILE = "process.log"
+
+
+class NodeFailed(Exception):
+    """Ends this process or its Spark task; the driver already knows why through the control line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """What a supervisor is to look after.
+
+    Attributes:
+      spec: the orders of its process.
+      work_dir: the process's working directory, and where `copies` go.
+      env: the process's environment.
+      copies: what the process reads and has to be copied first.
+      start_timeout: seconds for the TensorFlow server to answer.
+      parent: in words, whoever started this process.
+      held: listens on the port that the process is to serve on, until that takes it.
+    """
+
+    spec: Spec
+    work_dir: str
+    env: Mapping[str, str]
+    copies: tuple[Copy, ...]
+    start_timeout: int
+    parent: str
+    held: socket.socket
+
+    @property
+    def log_path(self) -> str:
+        return container.log_file(log_name(self.spec.role, self.spec.index)) or os.path.join(self.work_dir, _LOG_FILE)
+
+
+def hello(task: Task, host: str, port: int) -> control.Hello:
+    """How the supervisor of `task` introduces itself."""
+    url = container.log_url(log_name(task.role, task.index))
+    return control.Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url)
+
+
+def log_name(role: str, index: int) -> str:
+    """What the log of a TensorFlow process is called where YARN keeps it."""
+    return f"{role}-{index}.log"
+
+
+def process_environment(cuda_visible_devices: str) -> dict[str, str]:
+    """This process's environment, for a TensorFlow process that sees these GPUs alone."""
+    env = dict(os.environ)
+    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    env["CUDA_VISIBLE_DEVICES"] = cuda_visible_devices
+    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    return env
+
+
+def report(line: control.Line, failure: control.Failed) -> NodeFailed:
+    """Tells the driver; returns what to raise."""
+    try:
+        line.send(failure)
+    except control.LineClosed:
+        pass  # The driver has gone meanwhile; this process's own failure is all that is left to say.
+    return NodeFailed(failure.cause)
+
+
+class Supervisor:
+    """Waits for the first end of: the driver's patience, the process, the parent."""
+
+    def __init__(self, line: control.Line, post: Post) -> None:
+        """Starts the process, which imports TensorFlow for some seconds, and the copying beside it."""
+        self._line = line
+        self._post = post
+        self._parent = os.getppid()
+        self._process = _spawn(post)
+        self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._serving = False
+        self._staged = not post.copies
+        self._ended = threading.Event()
+        self._deadline = time.monotonic() + post.start_timeout
+        threads = [self._hear_driver, self._hear_process] + ([self._stage] if post.copies else [])
+        for target in threads:
+            threading.Thread(target=target, daemon=True).start()
+
+    def _hear_driver(self) -> None:
+        try:
+            while not isinstance(self._line.receive(), control.Stop):
+                pass
+            self._events.put(("stop", None))
+        except control.LineClosed as e:
+            self._events.put(("driver lost", str(e)))
+
+    def _hear_process(self) -> None:
+        assert self._process.stdout is not None
+        for text in self._process.stdout:
+            for kind, value in json.loads(text).items():
+                self._events.put((kind, value))
+        self._events.put(("exit", self._process.wait()))
+
+    def _stage(self) -> None:
+        try:
+            staged = staging.stage(self._post.copies, self._post.work_dir, self._ended.is_set)
+        except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
+            error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
+            self._events.put(("not staged", error))
+        else:
+            self._events.put(("staged", staged))
+
+    def run(self) -> None:
+        """Raises NodeFailed for every end but the one that the driver has asked for."""
+        try:
+            while True:
+                try:
+                    kind, value = self._events.get(timeout=_POLL_S)
+                except queue.Empty:
+                    kind, value = "nothing", None
+                if kind == "stop":
+                    self._end_process()
+                    self._say_goodbye()
+                    return
+                self._handle(kind, value)
+                self._check_clock()
+        finally:
+            self._ended.set()
+            self._end_process()
+
+    def _handle(self, kind: str, value: Any) -> None:
+        if kind == "ready":
+            self._serving = True
+        elif kind == "staged":
+            self._staged = True
+            self._tell(control.Notice(f"copied {value}"))
+        elif kind == "warning":
+            self._tell(control.Notice(value, is_warning=True))
+        elif kind == "not staged":
+            raise report(self._line, failures.of_error(value))
+        elif kind == "failed":
+            raise report(self._line, control.Failed(**value, kind=failures.RAISED, detail=self._log_tail()))
+        elif kind == "exit":
+            killed = value < 0
+            cause = f"its TensorFlow process {self._process.pid} " + (
+                f"was killed by {failures.signal_name(-value)}" if killed else f"ended with exit code {value}"
+            )
+            self._fail(failures.KILLED if killed else failures.RAISED, cause, NodeDiedError.exit_code)
+        elif kind == "driver lost":
+            raise NodeFailed(f"the line to the driver is gone: {value}")
+        if kind in ("ready", "staged") and self._serving and self._staged:
+            self._tell(control.Ready(self._process.pid))
+        if kind in ("ready", "beat"):
+            self._deadline = time.monotonic() + control.SILENCE_S
+
+    def _check_clock(self) -> None:
+        if os.getppid() != self._parent:
+            for pid in self._post.spec.orphaned_pids:
+                os.kill(pid, signal.SIGKILL)
+            self._fail(failures.LOST, f"{self._post.parent} is gone", NodeDiedError.exit_code)
+        if time.monotonic() > self._deadline:
+            if self._serving:
+                self._fail(
+                    failures.LOST,
+                    f"its TensorFlow process {self._process.pid} has been silent for {control.SILENCE_S:.0f} s",
+                    NodeDiedError.exit_code,
+                )
+            self._fail(failures.RAISED, "its TensorFlow server did not start in time", ResourceError.exit_code)
+
+    def _fail(self, kind: str, cause: str, exit_code: int) -> None:
+        raise report(self._line, control.Failed(kind, cause, exit_code, detail=self._log_tail()))
+
+    def _tell(self, message: control.Message) -> None:
+        try:
+            self._line.send(message)
+        except control.LineClosed:
+            pass  # `_hear_driver` has noticed, too.
+
+    def _log_tail(self) -> str:
+        with open(self._post.log_path, errors="replace") as log_file:
+            return failures.log_tail(log_file)
+
+    def _end_process(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"stop\n")
+            self._process.stdin.flush()
+            self._process.wait(_STOP_S)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+
+    def _say_goodbye(self) -> None:
+        self._tell(control.Left())
+
+
+def _spawn(post: Post) -> subprocess.Popen[bytes]:
+    # A container may see several attempts: each adds to the log that is kept.
+    with open(post.log_path, "ab") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfos_job.cluster.node_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            cwd=post.work_dir,
+            env=post.env,
+            pass_fds=(post.held.fileno(),),
+            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
+        )
+    assert process.stdin is not None
+    process.stdin.write(post.spec.to_line())
+    process.stdin.flush()
+    return process
