@@ -27,8 +27,8 @@ def is_below_the_driver(process: psutil.Process, job_pid: int) -> bool:
 
 def test_one_executor_is_enough_for_both(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:
     job = start(
-        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, *BESIDE, "--max_number_of_steps", "20",
-        "--validation_split_name", "test", "--port_range", "41000-41099",
+        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, *BESIDE,
+        "--max_number_of_steps", "20", "--validation_split_name", "test", "--port_range", "41000-41099",
     )  # fmt: skip
     job.wait_for_line("step ")
     server = job.find("ps")
