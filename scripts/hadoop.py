@@ -8,6 +8,9 @@ authentication, so every user of this machine can use it in your name. Everythin
     conf/             HADOOP_CONF_DIR
     data/  logs/      what the daemons keep; their own logs; the containers' logs in logs/userlogs
 
+TFOS_JOB_HADOOP_HIDE=PATH:PATH… gives the NodeManager, and so its containers, a view of this machine's files in which
+these files and folders are empty, as on a node that has none of them. It needs root; FOLDER remembers it.
+
 Exit codes: 0, 69 (something did not come up, or is not up), 78 (FOLDER is something else).
 """
 
@@ -284,6 +287,7 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "dfs.namenode.safemode.min.datanodes": 1,
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.fs-limits.min-block-size": 65536,  # so that a test can fill several blocks quickly
+            "dfs.namenode.delegation.token.always-use": "true",  # it gives tokens, and asks nobody for one
             "dfs.namenode.handler.count": 4,
             "dfs.datanode.handler.count": 3,
             "dfs.heartbeat.interval": 1,
@@ -392,9 +396,10 @@ class Cluster:
         self.folder = folder
         self.ports: dict[str, int] = {}
         self.processes: dict[str, dict[str, Any]] = {}
+        self.hidden = [path for path in os.environ.get("TFOS_JOB_HADOOP_HIDE", "").split(":") if path]
         if self.state_file.is_file():
             state = json.loads(self.state_file.read_text("utf-8"))
-            self.ports, self.processes = state["ports"], state["daemons"]
+            self.ports, self.processes, self.hidden = state["ports"], state["daemons"], state["hidden"]
 
     @property
     def state_file(self) -> Path:
@@ -409,7 +414,8 @@ class Cluster:
 
     def save(self) -> None:
         aside = self.folder / "hadoop.json.tmp"
-        aside.write_text(json.dumps({"ports": self.ports, "daemons": self.processes}, indent=1) + "\n", "utf-8")
+        state = {"ports": self.ports, "daemons": self.processes, "hidden": self.hidden}
+        aside.write_text(json.dumps(state, indent=1) + "\n", "utf-8")
         os.replace(aside, self.state_file)
 
     def pid(self, name: str) -> int | None:
@@ -418,8 +424,27 @@ class Cluster:
         return record["pid"] if record and started_at(record["pid"]) == record["started"] else None
 
     def command(self, daemon: Daemon, jars: list[Path], *arguments: str) -> list[str]:
+        if daemon.name == "nodemanager" and self.hidden:
+            return self.hiding(self.java_command(daemon, jars, self.folder / "data" / "spark-jars", *arguments))
+        return self.java_command(daemon, jars, spark_jars_dir(), *arguments)
+
+    def hiding(self, command: list[str]) -> list[str]:
+        """The same command in a mount namespace of its own. Spark's jars, which may be hidden too, are kept aside."""
+        kept = self.folder / "data" / "spark-jars"
+        lines = ["set -e", shlex.join(["mkdir", "-p", str(kept)])]
+        lines.append(shlex.join(["mount", "--bind", str(spark_jars_dir()), str(kept)]))
+        for path in map(shlex.quote, self.hidden):
+            empty_folder, empty_file = (
+                f"mount -t tmpfs -o size=64k,mode=755 none {path}",
+                f"mount --bind /dev/null {path}",
+            )
+            lines.append(f"if [ -d {path} ]; then {empty_folder}; elif [ -e {path} ]; then {empty_file}; fi")
+        lines.append(f"exec {shlex.join(command)}")
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(lines)]
+
+    def java_command(self, daemon: Daemon, jars: list[Path], spark_jars: Path, *arguments: str) -> list[str]:
         own = self.conf_dir / daemon.name
-        path = [*([own] if own.is_dir() else []), self.conf_dir, *jars, spark_jars_dir() / "*"]
+        path = [*([own] if own.is_dir() else []), self.conf_dir, *jars, spark_jars / "*"]
         properties = [f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties", "-Djava.net.preferIPv4Stack=true"]
         properties.append(f"-Djava.io.tmpdir={self.folder}/data/tmp")
         return [

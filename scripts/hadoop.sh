@@ -7,6 +7,7 @@
 #   env     what to set: eval "$(scripts/hadoop.sh env)"
 # TFOS_JOB_CACHE          where its jars are kept (default: tfos_job in XDG_CACHE_HOME or ~/.cache)
 # TFOS_JOB_IVY_SETTINGS   an ivysettings.xml, where the jars come from a mirror
+# TFOS_JOB_HADOOP_HIDE    files and folders (PATH:PATH) that YARN's containers shall not see (as root)
 set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

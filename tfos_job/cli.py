@@ -22,57 +22,85 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__
-from tfos_job.config import ConvertConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
+from tfos_job.config import (
+    ConvertConfig,
+    DoctorConfig,
+    EvaluateConfig,
+    PredictConfig,
+    SynthConfig,
+    TensorboardConfig,
+    TrainConfig,
+)
 from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.outcome import Outcome
 
 log = logging.getLogger("tfos_job")
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, sort_keys=True), flush=True)
+Emit = Callable[[Any], None]  # takes a result, as JSON values
 
 
-def _synth(config: SynthConfig, _: argparse.Namespace) -> None:
+def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.data.synth import synthesize
 
-    _print_json({"gnt_dir": config.gnt_dir, "files": len(synthesize(config))})
+    emit({"gnt_dir": config.gnt_dir, "files": len(synthesize(config))})
 
 
-def _convert(config: ConvertConfig, args: argparse.Namespace) -> None:
+def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
     from tfos_job.jobs.convert import convert
 
     master = session.resolve_master(args.master, num_nodes=1)
     with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config)
-    _print_json(result.to_dict())
+    emit(result.to_dict())
 
 
-def _train(config: TrainConfig, args: argparse.Namespace) -> None:
+def _train(config: TrainConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
     from tfos_job.jobs.train import train
 
-    report = train(config, session.resolve_master(args.master, config.num_executors))
+    emit(summary_of_run(train(config, session.resolve_master(args.master, config.num_executors))))
+
+
+def summary_of_run(report: dict[str, Any]) -> dict[str, Any]:
+    """What `train` prints of a run's report."""
     keys = ("state", "step", "total_steps", "images_per_second", "metrics", "checkpoint")
-    _print_json({key: report[key] for key in keys if key in report})
+    return {key: report[key] for key in keys if key in report}
 
 
-def _evaluate(config: EvaluateConfig, args: argparse.Namespace) -> None:
+def _evaluate(config: EvaluateConfig, args: argparse.Namespace, emit: Emit) -> None:
     _load_tensorflow(loud=args.debug)
     from tfos_job.jobs.evaluate import evaluate
 
     result = evaluate(config)
     for key, value in result.items():
         print(f"{key:<14}{value:.4f}" if isinstance(value, float) else f"{key:<14}{value}", file=sys.stderr)
-    _print_json(result)
+    emit(result)
 
 
-def _predict(config: PredictConfig, args: argparse.Namespace) -> None:
+def _predict(config: PredictConfig, args: argparse.Namespace, emit: Emit) -> None:
     _load_tensorflow(loud=args.debug)
     from tfos_job.jobs.predict import predict
 
     for result in predict(config):
-        _print_json(result)
+        emit(result)
+
+
+def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, __: Emit) -> None:
+    from tfos_job.jobs.tensorboard import tensorboard
+
+    tensorboard(config, lambda url: print(url, flush=True))
+
+
+def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.doctor import doctor
+
+    diagnosis = doctor(config, session.resolve_master(args.master, config.num_executors))
+    print(diagnosis.table(), file=sys.stderr, flush=True)
+    emit(diagnosis.to_dict())
+    diagnosis.raise_for_failures()
 
 
 @dataclass(frozen=True)
@@ -80,7 +108,7 @@ class Command:
     """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
 
     config: type
-    run: Callable[[Any, argparse.Namespace], None]
+    run: Callable[[Any, argparse.Namespace, Emit], None]
     on_spark: bool
     help: str
 
@@ -91,6 +119,8 @@ COMMANDS = {
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+    "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
+    "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
 }
 
 
@@ -147,6 +177,16 @@ def _value_type(hint: Any) -> type:
     return typing.cast("type", hint)
 
 
+def parse_config(name: str, flags: Sequence[str]) -> Any:
+    """The configuration of a command from its flags, as `main` would read them; argparse's own exit for bad ones.
+
+    Raises:
+      SettingsError: values that do not go together.
+    """
+    args = make_parser().parse_args([name, *flags])
+    return _config(COMMANDS[name], args)
+
+
 def _config(command: Command, args: argparse.Namespace) -> Any:
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(command.config)}
     return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
@@ -190,27 +230,50 @@ def _prepare_process() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    _begin_in_cluster(argv)
     args = make_parser().parse_args(argv)
-    command = COMMANDS[args.command]
     _prepare_process()
+    outcome = Outcome(args.command)
+    outcome.begin()
+
+    def emit(value: Any) -> None:
+        outcome.add(value)
+        print(json.dumps(value, ensure_ascii=False, sort_keys=True), flush=True)
+
+    exit_code, error = _run(COMMANDS[args.command], args, emit)
+    if error is not None:
+        if args.debug:
+            logging.getLogger().error("", exc_info=error)
+        print(f"tfos-job {args.command}: error: {error}", file=sys.stderr, flush=True)
+    outcome.end(exit_code, error)
+    return exit_code
+
+
+def _begin_in_cluster(argv: Sequence[str]) -> None:
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's variable: others need not import pyspark for this
+        from tfos_job.jobs import session
+
+        if session.in_cluster_mode():
+            session.begin_in_cluster(argv[0] if argv else "")
+
+
+def _run(command: Command, args: argparse.Namespace, emit: Emit) -> tuple[int, JobError | None]:
     try:
-        command.run(_config(command, args), args)
-        return 0
+        command.run(_config(command, args), args, emit)
+        return 0, None
     except JobError as e:
-        error: JobError = e
+        error = e
     except KeyboardInterrupt:
         error = InterruptedJobError("interrupted")
     except BrokenPipeError:
         # The reader of stdout has gone, as `| head` does; Python would complain once more at its own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE, None
     except Exception as e:  # noqa: BLE001 - the last resort: a bug must end with its own exit code
         summary = next(iter(str(e).splitlines()), "")
         error = JobError(
             f"{type(e).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback"
         )
         error.__cause__ = e
-    if args.debug:
-        logging.getLogger().error("", exc_info=error)
-    print(f"tfos-job {args.command}: error: {error}", file=sys.stderr, flush=True)
-    return error.exit_code
+    return error.exit_code, error

@@ -63,6 +63,21 @@ def _require_split_name(flag: str, value: str) -> None:
     )
 
 
+def _port_range(value: str | None) -> tuple[int, int] | None:
+    """First and last port of `--port_range`."""
+    if value is None:
+        return None
+    match = _PORT_RANGE.fullmatch(value)
+    low, high = (int(match[1]), int(match[2])) if match else (0, 0)
+    _require(
+        1024 <= low <= high <= 65535,
+        "port_range",
+        f"{value!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
+        "Write it as 40000-40099",
+    )
+    return low, high
+
+
 @dataclass(frozen=True, kw_only=True)
 class SynthConfig:
     """`synth`: GNT shards of rendered characters, one shard a synthetic writer."""
@@ -209,14 +224,7 @@ class TrainConfig:
             "ps_place",
             f"{self.ps_place!r} is not auto, executor or driver",
         )
-        if self.port_range is not None:
-            low, high = self.ports or (0, 0)
-            _require(
-                1024 <= low <= high <= 65535,
-                "port_range",
-                f"{self.port_range!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
-                "Write it as 40000-40099",
-            )
+        _ = self.ports  # raises for what is no range
         _require(
             self.num_ps_tasks >= 1,
             "num_ps_tasks",
@@ -257,11 +265,8 @@ class TrainConfig:
 
     @property
     def ports(self) -> tuple[int, int] | None:
-        """`port_range` as numbers; (0, 0) for what is no range."""
-        if self.port_range is None:
-            return None
-        match = _PORT_RANGE.fullmatch(self.port_range)
-        return (int(match[1]), int(match[2])) if match else (0, 0)
+        """First and last port of `--port_range`."""
+        return _port_range(self.port_range)
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""
@@ -309,3 +314,49 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorboardConfig:
+    """`tensorboard`: TensorBoard over a run's summaries."""
+
+    train_dir: str = _flag("folder of the run")
+    host: str = _flag("address to serve on; 0.0.0.0 lets everybody in", "localhost")
+    port: int = _flag("port to serve on; 0 for any that is free", 6006)
+    reload_interval: int = _flag("seconds between looks for new summaries", 5)
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port <= 65_535, "port", f"{self.port} is not 0 to 65535")
+        _require(self.reload_interval >= 1, "reload_interval", f"{self.reload_interval} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """`doctor`: what a job is to need, for a look at whether the cluster has it."""
+
+    dataset_dir: str | None = _flag(
+        "folder of the dataset, to try the file system in where there is no --train_dir", None
+    )
+    train_dir: str | None = _flag("folder of the run, to try the file system in", None)
+    num_executors: int = _flag("executors to find: one for each node of the job", 1)
+    num_gpus: int = _flag("GPUs that each of them must have", 0)
+    port_range: str | None = _flag(
+        "ports that the job may listen on; any free ones without it", None, metavar="LOW-HIGH"
+    )
+    expected_hours: float = _flag("hours that the job will run: so long delegation tokens must live", 24.0)
+    min_free_gb: float = _flag("GiB that each node needs on its local disk, for shards", 1.0)
+    start_timeout: int = _flag("seconds to wait for the executors", 600)
+    deep: bool = _flag("import TensorFlow on each of them as well, and list the GPUs that it sees", False)
+
+    def __post_init__(self) -> None:
+        for name in ("num_executors", "start_timeout"):
+            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        for name in ("num_gpus", "expected_hours", "min_free_gb"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, name, f"{value} is not 0 or more")
+        _ = self.ports  # raises for what is no range
+
+    @property
+    def ports(self) -> tuple[int, int] | None:
+        """First and last port of `--port_range`."""
+        return _port_range(self.port_range)

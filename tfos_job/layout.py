@@ -101,9 +101,13 @@ class RunLayout:
     def checkpoint(self, step: int) -> str:
         return join(self.checkpoints_dir, f"{CHECKPOINT_PREFIX}{step:08d}")
 
+    @property
+    def summaries_dir(self) -> str:
+        return join(self.root, "summaries")
+
     def summaries(self, kind: str) -> str:
         """`kind` is `train` or `validation`."""
-        return join(self.root, "summaries", kind)
+        return join(self.summaries_dir, kind)
 
     @property
     def evaluation_dir(self) -> str:

@@ -23,6 +23,7 @@ from tfos_job import storage
 from tfos_job.errors import BusyError, JobError, MissingInputError
 
 _ATTEMPTS = 8
+_WAIT_POLL_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -33,16 +34,26 @@ class Lease:
       path: the lock file; its folder is made where it is missing.
       owner: what the holder is, in words for the one who has to wait, such as `tfos-job convert`.
       ttl_s: seconds without a renewal after which others may take over. It is renewed every third of that.
+      wait_s: seconds to wait for a holder to renew its lock no more: for one who knows that the holder must be dead.
       clock: Unix time in seconds.
 
     Raises:
       BusyError: somebody else holds it.
     """
 
-    def __init__(self, path: str, owner: str, ttl_s: float = 60.0, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str,
+        owner: str,
+        ttl_s: float = 60.0,
+        *,
+        wait_s: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.path = path
         self.owner = owner
         self.ttl_s = ttl_s
+        self.wait_s = wait_s
         self._clock = clock
         self._token = uuid.uuid4().hex
         self._lost = False
@@ -52,7 +63,7 @@ class Lease:
 
     def __enter__(self) -> Self:
         storage.make_dirs(self.path.rpartition("/")[0] or ".")
-        self._acquire()
+        self._wait_and_acquire()
         self._renewed_s = self._clock()
         self._thread = threading.Thread(target=self._keep_fresh, name=f"lease {self.path}", daemon=True)
         self._thread.start()
@@ -100,6 +111,17 @@ class Lease:
         content, now_s = self._content(), self._clock()
         storage.write_bytes(self.path, content)
         self._renewed_s = now_s
+
+    def _wait_and_acquire(self) -> None:
+        deadline_s = self._clock() + self.wait_s
+        while True:
+            try:
+                return self._acquire()
+            except BusyError as error:
+                if self._clock() >= deadline_s:
+                    raise
+                _log.info("waiting: %s", error.fact)
+            time.sleep(min(_WAIT_POLL_S, self.wait_s))
 
     def _acquire(self) -> None:
         for _ in range(_ATTEMPTS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import signal
@@ -21,15 +22,45 @@ HADOOP = [sys.executable, str(ROOT / "scripts" / "hadoop.py")]
 UP_TIMEOUT_S = 280
 
 
+def pythons_of_this_host() -> list[str]:
+    """Every Python 3 here, with its packages: what a node of a cluster need not have."""
+    programs = {Path(sys.executable), Path(sys.base_prefix, "bin", "python3")}
+    programs |= {path for folder in os.get_exec_path() for path in Path(folder).glob("python3*")}
+    found = {Path(sys.prefix)}
+    for program in {path.resolve() for path in programs if path.exists()}:
+        prefix = program.parent.parent
+        if prefix in (Path("/"), Path("/usr"), Path("/usr/local")):  # there is more than Python there
+            found |= {program, *(prefix / "lib").glob("python3*")}
+        else:
+            found.add(prefix)
+    return sorted(map(str, found))
+
+
+def can_hide() -> bool:
+    """Whether this process may have a view of the file system of its own, which takes root's rights."""
+    command = ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 class Hadoop:
     """The daemons in a folder, and what is done to them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        # No container sees a Python that did not travel with its job, wherever that can be arranged.
+        self.hidden = pythons_of_this_host() if can_hide() else []
 
     def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*HADOOP, command, str(self.folder)], capture_output=True, text=True, timeout=UP_TIMEOUT_S, check=False
+            [*HADOOP, command, str(self.folder)],
+            env={**os.environ, "TFOS_JOB_HADOOP_HIDE": ":".join(self.hidden)},
+            capture_output=True,
+            text=True,
+            timeout=UP_TIMEOUT_S,
+            check=False,
         )
         assert not check or done.returncode == 0, done.stderr
         return done
@@ -60,12 +91,12 @@ class Hadoop:
         while "running" not in self.run("status", check=False).stdout and time.monotonic() < deadline_s:
             time.sleep(0.1)
 
-    def webhdfs(self, path: str, query: str) -> None:
+    def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
         url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(url, method="PUT"), timeout=10):
-            pass
+        with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
+            return json.loads(response.read() or "null")
 
     def rest(self, path: str) -> Any:
         """A page of the ResourceManager."""
@@ -73,6 +104,18 @@ class Hadoop:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as response:
             return json.load(response)
+
+    def end_application(self, application_id: str) -> None:
+        port = self.state["ports"]["resourcemanager.http"]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/ws/v1/cluster/apps/{application_id}/state?user.name={getpass.getuser()}",
+            data=b'{"state": "KILLED"}',
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10):
+            pass
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 from tfos_job import storage
 from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
 from tfos_job.lease import Lease
+from tfos_job.storage import patience
 
 pytestmark = pytest.mark.hadoop
 
@@ -325,17 +326,17 @@ def without_discarded(folder: str) -> list[str]:
 
 
 def test_a_closed_namenode_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "HDFS_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 3.0)
     begun_s = time.monotonic()
     with pytest.raises(StorageError, match=r"hdfs://127\.0\.0\.1:9/a: cannot write it") as caught:
         storage.write_bytes("hdfs://127.0.0.1:9/a", b"x")
     assert caught.value.exit_code == 74
-    assert time.monotonic() - begun_s < 3 + storage._CLEANUP_TIMEOUT_S + 2
+    assert time.monotonic() - begun_s < 3 + patience.CLEANUP_TIMEOUT_S + 2
 
 
 def test_a_hung_namenode_is_given_up_in_time(wounded, hdfs_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_bytes(f"{hdfs_dir}/a", b"x")
-    monkeypatch.setattr(storage, "HDFS_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 3.0)
     os.kill(wounded.pid("namenode"), signal.SIGSTOP)
     begun_s = time.monotonic()
     for call in (storage.read_bytes, storage.list_dir, storage.exists):
@@ -343,7 +344,7 @@ def test_a_hung_namenode_is_given_up_in_time(wounded, hdfs_dir: str, monkeypatch
             call(f"{hdfs_dir}/a")
     with pytest.raises(StorageError, match="no answer"):
         storage.write_bytes(f"{hdfs_dir}/a", b"y")
-    assert time.monotonic() - begun_s < 4 * 3 + storage._CLEANUP_TIMEOUT_S + 4
+    assert time.monotonic() - begun_s < 4 * 3 + patience.CLEANUP_TIMEOUT_S + 4
     os.kill(wounded.pid("namenode"), signal.SIGCONT)
     monkeypatch.undo()
     assert storage.read_bytes(f"{hdfs_dir}/a") == b"x"

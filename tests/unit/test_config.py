@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tfos_job import config
-from tfos_job.config import ConvertConfig, EvaluateConfig, SynthConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, SynthConfig, TrainConfig
 from tfos_job.errors import SettingsError
 
 TRAIN = {"dataset_dir": "d", "train_dir": "t"}
@@ -33,6 +33,13 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (EvaluateConfig, {"top_k": "1,x"}, "--top_k"),
         (EvaluateConfig, {"top_k": "0"}, "--top_k"),
         (SynthConfig, {"num_writers": 0}, "--num_writers"),
+        (DoctorConfig, {"num_executors": 0}, "--num_executors"),
+        (DoctorConfig, {"num_gpus": -1}, "--num_gpus"),
+        (DoctorConfig, {"expected_hours": float("nan")}, "--expected_hours"),
+        (DoctorConfig, {"min_free_gb": -0.1}, "--min_free_gb"),
+        (DoctorConfig, {"port_range": "40000"}, "--port_range"),
+        (DoctorConfig, {"port_range": "40001-40000"}, "--port_range"),
+        (DoctorConfig, {"port_range": "1-65536"}, "--port_range"),
     ],
 )
 def test_bad_values_and_combinations_name_their_flag(kind: Any, values: dict[str, Any], place: str) -> None:
@@ -41,6 +48,7 @@ def test_bad_values_and_combinations_name_their_flag(kind: Any, values: dict[str
         ConvertConfig: {"gnt_dir": "g", "dataset_dir": "d"},
         EvaluateConfig: TRAIN,
         SynthConfig: {"gnt_dir": "g"},
+        DoctorConfig: {},
     }
     with pytest.raises(SettingsError) as caught:
         kind(**required[kind], **values)

@@ -31,6 +31,8 @@ CONFIGS = {
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "predict": config.PredictConfig,
+    "tensorboard": config.TensorboardConfig,
+    "doctor": config.DoctorConfig,
 }
 
 
@@ -97,8 +99,13 @@ def test_readme_lists_every_flag() -> None:
 
 
 def test_every_module_has_a_layer() -> None:
-    [layers] = [c["layers"] for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["id"] == "layers"]
-    placed = set(re.findall(r"[\w.]+", " ".join(layers)))
+    placed = {
+        f"{container}.{name}" if container else name
+        for contract in PYPROJECT["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+        for container in contract.get("containers", [""])
+        for name in re.findall(r"[\w.]+", " ".join(contract["layers"]))
+    }
     assert package_modules() <= placed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import socket
 import struct
 import subprocess
@@ -11,6 +12,9 @@ import sys
 from typing import Any
 
 import pytest
+
+from tfos_job.cluster import launch
+from tfos_job.cluster.topology import Topology
 
 # TFoS is patched for good in the process that launches a cluster, so this happens in one of its own.
 PROGRAM = """
@@ -68,3 +72,16 @@ def test_the_rendezvous_listens_on_one_address(server: subprocess.Popen[str]) ->
     port = int(server.stdout.readline())
     with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.2", port), timeout=2):
         pass
+
+
+def test_a_launch_that_fails_before_tfos_runs_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise ModuleNotFoundError("no pkg_resources")
+
+    monkeypatch.setattr(launch, "_import_tfos", fail)
+    events: queue.Queue[Any] = queue.Queue()
+    job = launch.NodeJob(None, Topology(1, 1), None, events, 600)  # type: ignore[arg-type]
+    job.start()
+    failure = events.get(timeout=10)
+    assert failure.exit_code == 69
+    assert "TFCluster did not start: ModuleNotFoundError: no pkg_resources" in failure.cause

@@ -130,3 +130,21 @@ def test_a_lock_that_changed_under_the_taker_is_put_back(tmp_path: Path) -> None
 def test_process_start_times() -> None:
     assert process_started(os.getpid()) == process_started(os.getpid())
     assert process_started(2**22 + 1) is None
+
+
+def test_one_who_waits_takes_over_when_the_holder_renews_no_more(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "_lock"
+    write_lock(path, time_s=clock.now_s)
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+
+    monkeypatch.setattr(lease_module.time, "sleep", sleep)
+    began_s = clock.now_s
+    with Lease(str(path), "the next attempt", wait_s=120, clock=clock):
+        assert 60 < clock.now_s - began_s < 70
+    write_lock(path, time_s=clock.now_s + 10_000)  # this one is alive
+    with pytest.raises(BusyError, match="held by another job"):
+        Lease(str(path), "the next attempt", wait_s=120, clock=clock).__enter__()

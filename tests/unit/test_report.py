@@ -61,3 +61,20 @@ def test_a_picture_that_fails_does_not_change_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", [[], [{"step": 2, "loss": 0.5, "top_1": 0.7}]])
 def test_the_picture_is_a_png(validation: list[dict[str, float]]) -> None:
     assert draw_loss([{"step": 1, "loss": 2.0, "top_1": 0.1}], validation).startswith(b"\x89PNG")
+
+
+def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfos_job.jobs.report._PROGRESS_S", 0.0)
+    run = RunLayout(str(tmp_path))
+    report = RunReport(run, None, {})
+    report.begin(0, None)
+    report.on_phase("training")
+    for step in range(1, 200):
+        report.on_message(progress(step))
+        if report._writing is not None:
+            report._writing.result(10)
+    assert read(run)["step"] == 199
+    assert read(run)["first_step_s"] >= 0  # type: ignore[operator]
+    report.on_message(progress(200))
+    report.end(None)
+    assert (read(run)["state"], read(run)["step"]) == ("finished", 200)

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import io
 import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from tfos_job import storage
 from tfos_job.errors import AccessError, MissingInputError, SettingsError, StorageError
+from tfos_job.storage import failures, hdfs_client, patience, streams
 
 
 def names(folder: Path) -> list[str]:
@@ -102,13 +106,11 @@ def test_each_failure_has_its_class_and_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(MissingInputError, match="a file, not a folder"):
         storage.list_dir(str(tmp_path / "file"))
-    with pytest.raises(SettingsError, match="s3://"):
-        storage.open_read("s3://bucket/a")
 
 
 def test_a_full_disk_is_a_storage_error_at_the_write_or_at_the_end_of_it() -> None:
     with open("/dev/full", "wb", buffering=0) as full:
-        stream = io.BufferedWriter(storage._Guarded(full, "/data/a"), 4)
+        stream = io.BufferedWriter(streams.Guarded(full, "/data/a"), 4)
         with pytest.raises(StorageError, match="/data/a: cannot write it: No space left on device"):
             stream.write(b"more than the buffer holds")
         stream.detach()
@@ -152,13 +154,140 @@ STACK = r"\n\tat org.apache.hadoop.hdfs.server.namenode.X.y(X.java:1)\n\tat z"
     ],
 )
 def test_what_passes_on_hdfs_and_what_is_refused(error: OSError | RuntimeError, passes: bool, refused: bool) -> None:
-    assert storage._is_passing(error) == passes
-    assert storage._is_refusal(error) == refused
-    assert "\n" not in storage._reason(error)
-    assert "\\n" not in storage._reason(error)
+    assert failures.is_passing(error) == passes
+    assert failures.is_refusal(error) == refused
+    assert "\n" not in failures.reason(error)
+    assert "\\n" not in failures.reason(error)
 
 
 def test_a_path_in_a_url_is_not_decoded() -> None:
-    assert storage._hdfs_path("hdfs://host:8020/a%20b/c#d?e") == "/a%20b/c#d?e"
-    assert storage._hdfs_path("hdfs:///a") == "/a"
-    assert storage._hdfs_path("viewfs://name") == "/"
+    assert hdfs_client.hdfs_path("hdfs://host:8020/a%20b/c#d?e") == "/a%20b/c#d?e"
+    assert hdfs_client.hdfs_path("hdfs:///a") == "/a"
+    assert hdfs_client.hdfs_path("viewfs://name") == "/"
+
+
+# --- other schemes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory_dir() -> Iterator[str]:
+    """A folder with two GNT files in fsspec's file system within this process."""
+    files = fsspec.filesystem("memory")
+    files.pipe({"/in/2.gnt": b"22", "/in/b/1.gnt": b"1", "/in/_x/3.gnt": b"", "/in/b/1.txt": b""})
+    yield "memory://in"
+    files.rm("/in", recursive=True)
+
+
+def test_any_scheme_of_fsspec_can_be_read_from(memory_dir: str) -> None:
+    assert [entry.path for entry in storage.find(memory_dir, ".gnt")] == [
+        "memory://in/2.gnt",
+        "memory://in/b/1.gnt",
+    ]
+    entry = storage.stat(f"{memory_dir}/2.gnt")
+    assert (entry.name, entry.size_bytes, entry.is_dir) == ("2.gnt", 2, False)
+    assert abs(entry.mtime_s - time.time()) < 60
+    assert entry in storage.list_dir(memory_dir)
+    assert storage.is_dir(f"{memory_dir}/b")
+    assert not storage.exists(f"{memory_dir}/c")
+    assert storage.read_bytes(f"{memory_dir}/2.gnt") == b"22"
+    with storage.open_read(f"{memory_dir}/2.gnt") as stream:
+        stream.seek(1)
+        assert stream.read(5) == b"2"
+    for missing in (storage.open_read, storage.stat, storage.list_dir):
+        with pytest.raises(MissingInputError, match=r"memory://in/c: .*not there"):
+            missing("memory://in/c")
+    with pytest.raises(MissingInputError, match="a file, not a folder"):
+        storage.list_dir(f"{memory_dir}/2.gnt")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: storage.write_bytes(f"{folder}/new", b"x"),
+        lambda folder: storage.create_exclusive(f"{folder}/new", b"x"),
+        lambda folder: storage.make_dirs(f"{folder}/new"),
+        lambda folder: storage.remove(f"{folder}/2.gnt"),
+        lambda folder: storage.rename(f"{folder}/2.gnt", f"{folder}/new"),
+        lambda folder: storage.publish_dir(f"{folder}/b", f"{folder}/new"),
+    ],
+)
+def test_no_other_scheme_is_written_to(memory_dir: str, write: Callable[[str], None]) -> None:
+    with pytest.raises(SettingsError, match=r"memory://.*appear whole.*Write to hdfs://") as caught:
+        write(memory_dir)
+    assert caught.value.exit_code == 78
+    assert len(storage.list_dir(memory_dir)) == 3
+
+
+def test_a_scheme_nobody_knows_and_one_whose_package_is_missing() -> None:
+    with pytest.raises(SettingsError, match="no file system has the scheme nosuch://"):
+        storage.open_read("nosuch://bucket/a")
+    fsspec.register_implementation(
+        "absent", "no_such_package.Absent", errtxt="Install absentfs to access Absent", clobber=True
+    )
+    with pytest.raises(SettingsError, match=r"absent://a: .*Install absentfs to access Absent") as caught:
+        storage.exists("absent://a")
+    assert caught.value.exit_code == 78
+
+
+class Broken(fsspec.AbstractFileSystem):
+    """A file system whose library has exceptions of its own."""
+
+    protocol = "broken"
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        raise LookupError("the bucket is on fire")
+
+
+def test_what_another_library_raises_is_a_storage_error() -> None:
+    fsspec.register_implementation("broken", Broken, clobber=True)
+    with pytest.raises(StorageError, match=r"broken://a: cannot look at it: LookupError: .*on fire"):
+        storage.exists("broken://a")
+
+
+# --- Hadoop's configuration ------------------------------------------------------------------------------------------
+
+
+def hadoop_conf(folder: Path, **properties: str) -> str:
+    """A HADOOP_CONF_DIR whose core-site.xml has some properties; `__` in their names stands for a dot."""
+    lines = [
+        f"<property><name>{name.replace('__', '.')}</name><value>{value}</value></property>"
+        for name, value in properties.items()
+    ]
+    (folder / "core-site.xml").write_text(f"<configuration>{''.join(lines)}</configuration>")
+    return str(folder)
+
+
+def test_no_configuration_says_which_file_system_is_meant() -> None:
+    with pytest.raises(SettingsError, match=r"hdfs:///: names no NameNode.*HADOOP_CONF_DIR, which is not set"):
+        storage.exists("hdfs:///data")
+
+
+def test_the_default_file_system_is_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, fs__defaultFS="file:///"))
+    with pytest.raises(SettingsError, match=f"fs.defaultFS with hdfs://.*HADOOP_CONF_DIR={tmp_path}"):
+        storage.exists("hdfs:///data")
+
+
+def test_a_damaged_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "core-site.xml").write_text("<configuration>")
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    with pytest.raises(SettingsError, match=f"XmlParseError.*HADOOP_CONF_DIR={tmp_path}"):
+        storage.exists("hdfs://host:8020/data")
+
+
+def test_a_host_without_a_port_has_hadoops_default_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
+    monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, fs__defaultFS="hdfs://127.0.0.1"))
+    for url in ("hdfs://127.0.0.1/a", "hdfs:///a"):
+        with pytest.raises(StorageError, match=r"cannot look at it: .*(refused|no answer)"):
+            storage.stat(url)
+
+
+def test_paths_outside_of_a_mount_table_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {"fs__viewfs__mounttable__cluster__link__/data": "hdfs://127.0.0.1:9/d"}
+    monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, fs__defaultFS="viewfs://cluster", **links))
+    for url in ("viewfs://cluster/database/a", "viewfs:///database/a"):
+        with pytest.raises(SettingsError, match=r"under no mount point of viewfs://.*, which has /data"):
+            storage.stat(url)
+    with pytest.raises(SettingsError, match=r"viewfs://other/: no mount table .* has this name"):
+        storage.stat("viewfs://other/data")

@@ -14,8 +14,24 @@ SCRATCH_PREFIX = "tfos_job-"
 _MAX_SOCKET_DIR_BYTES = 107 - len("/listener-12345678")
 
 
+# container_[e<epoch>_]<cluster time>_<application>_<attempt>_<container>
+_CONTAINER = re.compile(r"container_(?:e\d+_)?(?P<cluster>\d+)_(?P<application>\d+)_(?P<attempt>\d+)_\d+")
+
+
 def container_id() -> str:
     return os.environ.get("CONTAINER_ID", "")
+
+
+def application_id() -> str:
+    """The YARN application that this process belongs to."""
+    match = _CONTAINER.fullmatch(container_id())
+    return f"application_{match['cluster']}_{match['application']}" if match else ""
+
+
+def attempt_number() -> int:
+    """Which attempt of its application this is, from 1 on; 0 outside a container."""
+    match = _CONTAINER.fullmatch(container_id())
+    return int(match["attempt"]) if match else 0
 
 
 def log_file(name: str) -> str | None:
@@ -24,15 +40,18 @@ def log_file(name: str) -> str | None:
     return next((os.path.join(folder, name) for folder in folders if os.path.isdir(folder)), None)
 
 
-def log_url(name: str) -> str:
-    """Where a browser finds the log `name` of this container while the application runs; empty where nobody knows."""
+def log_url(name: str = "") -> str:
+    """Where a browser finds the log `name` of this container while the application runs; empty where nobody knows.
+
+    Without a name it is the page of all logs.
+    """
     url = os.environ.get("SPARK_LOG_URL_STDERR", "")
     if container_id():
         # Spark tells its executors alone; the driver in its own container has only YARN's own variables.
-        host, port, user = (os.environ.get(key, "") for key in ("NM_HOST", "NM_HTTP_PORT", "USER"))
+        host, port, user = (os.environ.get(key, "") for key in ("NM_HOST", "NM_HTTP_PORT", "SPARK_USER"))
         if not url and host and port and user:
             url = f"http://{host}:{port}/node/containerlogs/{container_id()}/{user}/stderr?start=-4096"
-        url = re.sub(r"/stderr(?=\?|$)", f"/{name}", url)
+        url = re.sub(r"/stderr(?=\?|$)", f"/{name}", url) if name else url.partition("/stderr")[0]
     return url
 
 

@@ -203,26 +203,29 @@ class NodeJob:
         threading.Thread(target=self._launch, name="tfcluster-launch", daemon=True).start()
 
     def _launch(self) -> None:
+        try:
+            self._run_cluster()
+        except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
+            # Where Spark failed first, `run_spark_job` has said so in better words.
+            if not self._ended.is_set():
+                self._fail(f"TFCluster did not start: {type(e).__name__}: {e}", ResourceError.exit_code)
+
+    def _run_cluster(self) -> None:
         tfos = _import_tfos()
         _secure_reservations(tfos, self._args.key, self._args.driver[0], self._args.port_range)
         tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
         with _environment(tfos, self._args.driver):
-            try:
-                cluster = tfos.TFCluster.run(
-                    _Context(self._sc, self),
-                    node.main,
-                    self._args,
-                    num_executors=self._topology.num_spark_executors,
-                    num_ps=self._topology.num_executor_ps_tasks,
-                    input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
-                    reservation_timeout=self._start_timeout,
-                    queues=[],
-                )
-                self._reservations = cluster.server
-            except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
-                # Where Spark failed first, `run_spark_job` has said so in better words.
-                if not self._ended.is_set():
-                    self._fail(f"TFCluster did not start: {e}", ResourceError.exit_code)
+            cluster = tfos.TFCluster.run(
+                _Context(self._sc, self),
+                node.main,
+                self._args,
+                num_executors=self._topology.num_spark_executors,
+                num_ps=self._topology.num_executor_ps_tasks,
+                input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
+                reservation_timeout=self._start_timeout,
+                queues=[],
+            )
+            self._reservations = cluster.server
 
     def run_spark_job(self, rdd: Any, function: Callable[[Iterable[int]], Any]) -> None:
         """Called by TFoS on a thread of its own."""

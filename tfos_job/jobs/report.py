@@ -1,18 +1,20 @@
 """`report.json`: a run's one machine-readable account, and the picture of its loss.
 
-Written at the start, with every checkpoint and at the end, whole each time: a scheduler that finds `"state": "running"`
-and no holder of the lock knows that the driver was killed.
+Written at the start, with every checkpoint and at the end, and every few seconds between, whole each time: a scheduler
+that finds `"state": "running"` and no holder of the lock knows that the driver was killed.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from tfos_job import __version__, storage
-from tfos_job.cluster import control
+from tfos_job.cluster import container, control
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.layout import RunLayout
 
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
 _MAX_CURVE_POINTS = 1000
+_PROGRESS_S = 5.0
 
 
 class RunReport:
@@ -41,9 +44,14 @@ class RunReport:
             "metrics": previous.get("metrics", {}),
             "images_per_second": previous.get("images_per_second"),
             "package_version": __version__,
+            "application": container.application_id(),
             **facts,
         }
         self._phase: tuple[str, float] | None = None
+        self._training_began: float | None = None
+        self._written = 0.0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._writing: Future[None] | None = None
 
     def begin(self, start_step: int, checkpoint: str | None) -> None:
         """`checkpoint` is what the attempt starts from."""
@@ -53,7 +61,14 @@ class RunReport:
         # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
-        self.values["attempts"].append({"start_step": start_step, "started": _now()})
+        attempt = {"start_step": start_step, "started": _now()}
+        if container.application_id():
+            attempt |= {
+                "application": container.application_id(),
+                "application_attempt": container.attempt_number(),
+                "log_url": container.log_url(),
+            }
+        self.values["attempts"].append(attempt)
         self.write()
 
     def on_phase(self, name: str) -> None:
@@ -64,13 +79,21 @@ class RunReport:
             phases = self.values["phases"]
             phases[phase] = round(phases.get(phase, 0.0) + now - began, 3)
         self._phase = (name, now)
+        if name == "training":
+            self._training_began = now
 
     def on_message(self, message: control.Message) -> None:
         if isinstance(message, control.Progress):
+            if self._training_began is not None:
+                # With tracing of the graph and the first batch: what a user waits for after `coordinator`.
+                self.values["first_step_s"] = round(time.monotonic() - self._training_began, 3)
+                self._training_began = None
             self.values["step"] = message.step
+            self.values["images_per_second"] = round(message.images_per_second, 2)
             self.values["metrics"].update(train_loss=message.loss, train_top_1=message.top_1)
             self.values["input_wait_fraction"] = message.input_wait_fraction
             self._add_to_curve({"step": message.step, "loss": message.loss, "top_1": message.top_1})
+            self._write_aside()
         elif isinstance(message, control.CheckpointPublished):
             self.values["checkpoint"] = message.path
             self.write()
@@ -107,7 +130,21 @@ class RunReport:
             log.warning("No %s: %s", self._run.loss_png, e)
 
     def write(self) -> None:
-        storage.write_json(self._run.report, {**self.values, "updated": _now()})
+        """Raises what the file system does; after it nothing older will be written."""
+        if self._writing is not None:
+            self._writing.exception()
+        self._written = time.monotonic()
+        storage.write_json(self._run.report, self._snapshot())
+
+    def _write_aside(self) -> None:
+        """For those who watch: training does not wait for it, and one that fails is followed by another."""
+        if time.monotonic() - self._written < _PROGRESS_S or (self._writing and not self._writing.done()):
+            return
+        self._written = time.monotonic()
+        self._writing = self._writer.submit(storage.write_json, self._run.report, self._snapshot())
+
+    def _snapshot(self) -> dict[str, Any]:
+        return {**copy.deepcopy(self.values), "updated": _now()}
 
 
 def draw_loss(curve: list[dict[str, Any]], validation: list[dict[str, Any]]) -> bytes:

@@ -19,6 +19,14 @@ from tfos_job.errors import ResourceError, SettingsError
 
 log = logging.getLogger(__name__)
 
+# One node an executor, all of them at once, none of them twice.
+TFCLUSTER_SETTINGS = {
+    "spark.task.maxFailures": "1",  # A node that is run again elsewhere would join a cluster that has failed.
+    "spark.speculation": "false",
+    "spark.dynamicAllocation.enabled": "false",
+    "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+    "spark.python.worker.reuse": "false",  # A process that has had TensorFlow in it must not serve another cluster.
+}
 _LOOPBACK = "127.0.0.1"
 _STOP_S = 10.0
 
@@ -42,6 +50,30 @@ def _submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
+def in_cluster_mode() -> bool:
+    """Whether this is a driver that the cluster runs in a container of its own (spark-submit's cluster mode)."""
+    return _submitted() and (_submitted_conf().get("spark.submit.deployMode") or "client") == "cluster"
+
+
+def begin_in_cluster(command: str) -> None:
+    """Makes the SparkContext before anything else that can fail.
+
+    Without one, YARN's ApplicationMaster makes 13 of every exit code, waits 100 s for the context, and has no reason to
+    tell. Later sessions of this process are this one.
+    """
+    settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if command == "train" else {})}
+    conf = _submitted_conf()
+    for key, value in settings.items():
+        conf.setIfMissing(key, value)
+    SparkContext.getOrCreate(conf).setLogLevel("WARN")
+
+
+def _submitted_conf() -> SparkConf:
+    """What spark-submit has set. Without its JVM a SparkConf knows nothing of that."""
+    SparkContext._ensure_initialized()
+    return SparkConf()
+
+
 def training_settings(topology: Topology, master: str | None, start_timeout: int) -> dict[str, str]:
     """Spark settings that a TFCluster needs: one node an executor, all at once, none of them twice.
 
@@ -49,16 +81,11 @@ def training_settings(topology: Topology, master: str | None, start_timeout: int
       SettingsError: the master has too few slots for the topology.
     """
     settings = {
-        "spark.task.maxFailures": "1",  # A node that is run again elsewhere would join a cluster that has failed.
-        "spark.speculation": "false",
-        "spark.dynamicAllocation.enabled": "false",
-        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        **TFCLUSTER_SETTINGS,
         "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{start_timeout}s",
-        "spark.python.worker.reuse": "false",
     }
     if master is None and _submitted():
-        SparkContext._ensure_initialized()  # Without a JVM a SparkConf knows nothing of spark-submit's settings.
-        master = SparkConf().get("spark.master")
+        master = _submitted_conf().get("spark.master")
     if master is not None:
         check_slots(topology, master)
         slots = slots_of(master)

@@ -10,26 +10,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import SparkSession
+
 from tfos_job import storage
-from tfos_job.cluster import control
+from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Copy, WorkerInput, assign_shards, topology_of
+from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, topology_of
 from tfos_job.config import TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.staging import copies_of
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError
-from tfos_job.jobs import session
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
+from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
+from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
+from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
-from tfos_job.jobs.report import FINISHED, RunReport
+from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
 
 log = logging.getLogger(__name__)
+
+LEASE_TTL_S = 60.0
+_FREE_BYTES = 256 << 20  # beside the shards: logs, TensorFlow's and Python's temporary files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +88,23 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = dataclasses.replace(
         config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
     )
-    session.training_settings(
-        topology_of(config, master), master, config.start_timeout
-    )  # raises where slots are missing
+    # Raises where slots are missing.
+    session.training_settings(topology_of(config, master), master, config.start_timeout)
     run = RunLayout(config.train_dir)
-    with Lease(run.lock, "tfos-job train") as lease:
+    # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
+    wait_s = 2 * LEASE_TTL_S if container.attempt_number() > 1 else 0.0
+    with Lease(run.lock, "tfos-job train", LEASE_TTL_S, wait_s=wait_s) as lease:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
-        if config.overwrite:
-            _clear(run)
-        checkpoints.sweep(run)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
-        start = _decide_start(config, run, data, total_steps)
+        is_next_attempt = _is_next_attempt(previous)
+        _refuse_repetition(previous, is_next_attempt)
+        if config.overwrite and not is_next_attempt:
+            _clear(run)
+            previous = None
+        checkpoints.sweep(run)
+        start = _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
         finished = start.step >= total_steps and _is_evaluated(config, run, start)
         if finished and previous is not None and previous["state"] == FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, total_steps)
@@ -108,6 +120,42 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
                 job = _Job(config=config, run=run, data=data, start=start, total_steps=total_steps)
                 _run_attempt(job, master, report, lease)
         return report.values
+
+
+def check(config: TrainConfig) -> bool:
+    """What can be refused by a look at the dataset and the run's folder, without changing anything.
+
+    Returns:
+      Whether the run is finished already.
+
+    Raises:
+      JobError: as `train` would.
+    """
+    data = _load_data(config)
+    run = RunLayout(config.train_dir)
+    if config.overwrite or not storage.exists(run.report):
+        return False
+    report = storage.read_json(run.report)
+    return bool(report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records))
+
+
+def _is_next_attempt(previous: dict[str, Any] | None) -> bool:
+    """Whether an earlier attempt of the same YARN application has worked on the run."""
+    return bool(previous and container.application_id() and previous.get("application") == container.application_id())
+
+
+def _refuse_repetition(previous: dict[str, Any] | None, is_next_attempt: bool) -> None:
+    """YARN runs an application again whatever it failed of; what would fail again ends here, with the same words.
+
+    Raises:
+      JobError: that of the attempt before.
+    """
+    if previous is None or not is_next_attempt or previous["state"] != FAILED:
+        return
+    kind = exit_code_class(previous["exit_code"])
+    if not kind.retryable:
+        log.warning("The attempt before has failed for good: not run again")
+        raise kind(**previous["first_cause"])
 
 
 @contextlib.contextmanager
@@ -179,9 +227,11 @@ def _clear(run: RunLayout) -> None:
         storage.remove(path)
 
 
-def _decide_start(config: TrainConfig, run: RunLayout, data: _Data, total_steps: int) -> _Start:
+def _decide_start(
+    config: TrainConfig, run: RunLayout, data: _Data, total_steps: int, *, is_next_attempt: bool
+) -> _Start:
     there = checkpoints.candidates(run)
-    restore = config.restore
+    restore = "auto" if there and is_next_attempt else config.restore
     if there and restore not in ("auto", "none") and _began_with(run) == restore:
         restore = "auto"  # The same command once more: the run that it began goes on.
     if restore == "none" and there:
@@ -318,6 +368,9 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
     with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
         stop.install()  # SparkContext has put a handler of its own in place of ours.
         sc = spark.sparkContext
+        if not session.is_local(sc.master):
+            report.on_phase("preflight")
+            _examine(spark, job, topology, report, stop, lease)
         spec = AttemptSpec(
             topology=topology,
             inputs=_inputs(job),
@@ -348,6 +401,42 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
+
+
+def _examine(
+    spark: SparkSession, job: _Job, topology: Topology, report: RunReport, stop: StopSignal, lease: Lease
+) -> None:
+    """Looks whether every executor has what the job needs, before a GPU second is spent.
+
+    Raises:
+      JobError: it names everything that is missing.
+    """
+
+    def guard() -> None:
+        lease.check_quickly()
+        if stop.signum is not None:
+            raise InterruptedJobError("stopped before the first step", signum=stop.signum)
+
+    config = job.config
+    needed = [sum(copy.size_bytes for copy in worker.copies) for worker in _inputs(job)]
+    expected = Expected(
+        num_executors=topology.num_spark_executors,
+        num_gpus=config.num_gpus,
+        num_gpu_nodes=config.num_workers,
+        num_driver_nodes=topology.num_driver_ps_tasks,
+        allow_cpu=config.allow_cpu,
+        min_free_bytes=max(needed) + _FREE_BYTES,
+        port_range=config.ports,
+        folder=config.train_dir,
+        start_timeout=config.start_timeout,
+    )
+    diagnosis = doctor.examine(spark, expected, guard)
+    noticed = [check for check in diagnosis.checks if check.state in (CHECK_WARNING, CHECK_FAILED)]
+    report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
+    for check in noticed:
+        log.warning("%s: %s: %s", check.state, check.name, check)
+    diagnosis.raise_for_failures()
+    log.info("%d executors have what the job needs (%.1f s)", len(diagnosis.executors), diagnosis.seconds)
 
 
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:

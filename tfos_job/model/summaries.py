@@ -1,42 +1,91 @@
-"""TensorBoard events of a run. TensorFlow writes them to a local disk alone, so for others they are mirrored."""
+"""TensorBoard events of a run. TensorFlow writes them to a local disk alone, so for others they are mirrored.
+
+Summaries are for people who watch: what goes wrong with the mirror is a warning, and training neither waits for it nor
+ends by it.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import tensorflow as tf
 
 from tfos_job import storage
+from tfos_job.errors import JobError
 from tfos_job.layout import RunLayout, join
+
+FLUSH_S = 30.0
+CLOSE_TIMEOUT_S = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Summaries:
-    """Scalars of one kind (`train` or `validation`) under the run's `summaries/`."""
+    """Scalars of one kind (`train` or `validation`) under the run's `summaries/`, visible there within `FLUSH_S`."""
 
-    def __init__(self, run: RunLayout, kind: str) -> None:
-        self._target = run.summaries(kind)
-        local = storage.local_path(self._target)
-        self._staging = None if local else tempfile.mkdtemp(prefix=f"tfos_job-summaries-{kind}-")
-        self._writer = tf.summary.create_file_writer(local or str(self._staging))
+    def __init__(self, run: RunLayout, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
+        target = run.summaries(kind)
+        local = storage.local_path(target)
+        self._mirror = None if local else _Mirror(target, kind)
+        self._writer = tf.summary.create_file_writer(local or str(self._mirror and self._mirror.folder))
+        self._clock = clock
+        self._flushed_s = clock()
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
+        if self._clock() - self._flushed_s >= FLUSH_S:
+            self.flush()
 
     def flush(self) -> None:
-        """Makes what has been written visible to readers."""
+        """Makes what has been written visible to readers; those of a mirror see it a little later."""
+        self._flushed_s = self._clock()
         self._writer.flush()
-        if self._staging:
-            storage.make_dirs(self._target)
-            for path in Path(self._staging).iterdir():
-                storage.write_bytes(join(self._target, path.name), path.read_bytes())
+        if self._mirror:
+            self._mirror.update()
 
     def close(self) -> None:
-        self.flush()
         self._writer.close()
-        if self._staging:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        if self._mirror:
+            self._mirror.close()
+
+
+class _Mirror:
+    """Copies a local folder's files to where the run is, aside, one update at a time."""
+
+    def __init__(self, target: str, kind: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"tfos_job-summaries-{kind}-"))
+        self._target = target
+        self._sizes: dict[str, int] = {}  # of what has been copied
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="summaries")
+        self._copying: Future[None] | None = None
+
+    def update(self) -> None:
+        if self._copying is None or self._copying.done():
+            self._copying = self._copier.submit(self._copy)
+
+    def close(self) -> None:
+        """Copies what is left, and waits for it, but not for ever."""
+        last = self._copier.submit(self._copy)
+        self._copier.shutdown(wait=False)
+        if wait([last], CLOSE_TIMEOUT_S).not_done:
+            _log.warning("The last summaries could not be copied to %s within %g s", self._target, CLOSE_TIMEOUT_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _copy(self) -> None:
+        try:
+            for path in self.folder.iterdir():
+                data = path.read_bytes()
+                if len(data) != self._sizes.get(path.name):
+                    storage.make_dirs(self._target)
+                    storage.write_bytes(join(self._target, path.name), data)
+                    self._sizes[path.name] = len(data)
+        except (JobError, OSError) as error:
+            _log.warning("The summaries could not be copied: %s", error)

@@ -1,0 +1,83 @@
+"""`tfos-job tensorboard` as a user starts it, over a run on this disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.cluster.command import Command, StartCommand
+from tfos_job.layout import RunLayout
+from tfos_job.model.summaries import Summaries
+
+
+def wait_for_url(command: Command, timeout_s: float = 90) -> str:
+    deadline_s = time.monotonic() + timeout_s
+    while "\n" not in command.stdout:
+        assert psutil.pid_exists(command.pid), command.stderr
+        assert time.monotonic() < deadline_s, command.stderr
+        time.sleep(0.1)
+    return command.stdout.strip().rstrip("/")
+
+
+def get(url: str) -> Any:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as response:
+        return json.load(response)
+
+
+def wait_for_scalar(url: str, run: str, tag: str, step: int, timeout_s: float = 60) -> float:
+    """The value that TensorBoard shows for a step, once it does."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        if tag in get(f"{url}/data/plugin/scalars/tags").get(run, {}):
+            for _, at, value in get(f"{url}/data/plugin/scalars/scalars?run={run}&tag={tag}"):
+                if at == step:
+                    return float(value)
+        time.sleep(0.3)
+    raise AssertionError(f"no {run}/{tag} of step {step} in {timeout_s} s")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_local_run_is_shown_and_grows_until_a_signal_ends_it(
+    start: StartCommand, tmp_path: Path, signum: int, code: int
+) -> None:
+    command = start("tensorboard", "--train_dir", tmp_path, "--port", 0, "--reload_interval", 1)
+    url = wait_for_url(command)
+    assert url.startswith("http://localhost:")
+    assert f"No summaries in {tmp_path}/summaries yet" in command.stderr
+    summaries = Summaries(RunLayout(str(tmp_path)), "train")
+    summaries.write(1, {"loss": 0.5})
+    summaries.flush()
+    assert wait_for_scalar(url, "train", "loss", 1) == 0.5
+    summaries.write(2, {"loss": 0.25})
+    summaries.close()
+    assert wait_for_scalar(url, "train", "loss", 2) == 0.25
+    processes = command.descendants()
+    assert processes
+    command.send_signal(signum)
+    assert command.wait(20) == code
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+def test_a_missing_run_is_named_at_once(start: StartCommand, tmp_path: Path) -> None:
+    command = start("tensorboard", "--train_dir", tmp_path / "none")
+    assert command.wait(20) == 66
+    assert f"{tmp_path}/none: no such folder" in command.stderr
+
+
+def test_a_taken_port_is_named(start: StartCommand, tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as other:
+        port = other.getsockname()[1]
+        command = start("tensorboard", "--train_dir", tmp_path, "--port", port)
+        assert command.wait(90) == 69
+    assert f"localhost:{port}: TensorBoard cannot listen there" in command.stderr
+    assert "--port 0" in command.stderr

@@ -1,0 +1,338 @@
+"""What travels with a job: which packages and files, modules out of one file, archives, the cache, the upload."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import json
+import marshal
+import multiprocessing
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tfos_job
+from tfos_job.errors import SettingsError
+from tfos_job.submit import distributions, environment, interpreter, packed_modules, packing
+from tfos_job.submit.packing import Member
+
+
+def run(command: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env or {}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_tree(root: Path, files: dict[str, str]) -> dict[str, Path]:
+    for relative, text in files.items():
+        (root / relative).parent.mkdir(parents=True, exist_ok=True)
+        (root / relative).write_text(text, "utf-8")
+    return {relative: root / relative for relative in files if relative.endswith(".py")}
+
+
+# --- which packages, which files -------------------------------------------------------------------------------------
+
+
+def test_the_closure_follows_extras_and_markers_but_not_what_stays_at_home() -> None:
+    requirements = {
+        "tfos-job": ["Tensor_Flow[gpu]>=2", "pyspark", "old; python_version < '3'", "pytest; extra == 'dev'"],
+        "tensor-flow": ["numpy", "cuda.runtime; extra == 'gpu'", "tpu; extra == 'tpu'", "libclang"],
+        "numpy": [],
+        "cuda-runtime": ["tensor-flow"],  # a circle
+        "pyspark": ["py4j"],
+        "pytest": [],
+    }
+    assert distributions.closure("tfos_job", requirements) == {"tfos-job", "tensor-flow", "numpy", "cuda-runtime"}
+
+
+def test_a_requirement_that_is_not_installed_is_named_with_the_one_who_wants_it() -> None:
+    with pytest.raises(SettingsError, match="keras requires numpy, which is not installed"):
+        distributions.closure("tfos_job", {"tfos-job": ["keras"], "keras": ["numpy"]})
+
+
+def test_what_is_shipped_holds_the_libraries_of_gpus_and_no_tools() -> None:
+    available = dict(distributions.installed())
+    available["nvidia-cudnn-cu12"] = available["numpy"]
+    names = set(distributions.shipped(available))
+    assert names >= {"tensorflow", "keras", "numpy", "hdfs-native", "setuptools", "nvidia-cudnn-cu12"}
+    assert names.isdisjoint({"pytest", "ruff", "mypy", "pyspark", "py4j", "tfos-job", "pip", "libclang"})
+
+
+@pytest.mark.parametrize(
+    ("path", "needed"),
+    [
+        ("numpy/linalg/_umath_linalg.cpython-311-x86_64-linux-gnu.so", True),
+        ("numpy.libs/libscipy_openblas64_-32a4b2a6.so", True),
+        ("tensorflow/_api/v2/test/__init__.py", True),
+        ("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf", True),
+        ("keras-3.15.1.dist-info/METADATA", True),
+        ("keras-3.15.1.dist-info/RECORD", False),
+        ("numpy/linalg/tests/test_linalg.py", False),
+        ("numpy/__pycache__/version.cpython-311.pyc", False),
+        ("tensorflow/include/Eigen/Core", False),
+        ("numpy/__init__.pyi", False),
+        ("../../../bin/tensorboard", False),
+    ],
+)
+def test_files_that_no_node_opens_stay_at_home(path: str, needed: bool) -> None:
+    assert distributions.is_needed(path) == needed
+
+
+def test_a_fingerprint_changes_with_a_file(tmp_path: Path) -> None:
+    info = "thing-1.0.dist-info"
+    record = f"thing.py,sha256=abc,4\n{info}/METADATA,sha256=def,9\n"
+    write_tree(
+        tmp_path, {"thing.py": "a = 1", f"{info}/METADATA": "Name: thing\nVersion: 1.0\n", f"{info}/RECORD": record}
+    )
+    (thing,) = importlib.metadata.distributions(path=[str(tmp_path)])
+    before = distributions.fingerprint(thing)
+    assert distributions.fingerprint(thing) == before
+    (tmp_path / "thing.py").write_text("a = 10")
+    assert distributions.fingerprint(thing) != before
+    (tmp_path / "thing.py").unlink()
+    with pytest.raises(SettingsError, match="a file of the package thing is not there"):
+        distributions.fingerprint(thing)
+
+
+# --- the interpreter -------------------------------------------------------------------------------------------------
+
+
+def test_ldd_without_what_belongs_to_the_node() -> None:
+    text = """/usr/lib/python3.11/lib-dynload/_ssl.so:
+\tlinux-vdso.so.1 (0x00007ffd2b5f2000)
+\tlibssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x00007f1)
+\tlibpython3.11.so.1.0 => /opt/py/bin/../lib/libpython3.11.so.1.0 (0x00007f2)
+\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f3)
+\tlibcuda.so.1 => /lib/x86_64-linux-gnu/libcuda.so.1 (0x00007f4)
+\tlibhdf5-8c29085d.so.310 => not found
+\t/lib64/ld-linux-x86-64.so.2 (0x00007f5)
+"""
+    assert interpreter.parse_ldd(text) == {
+        "libpython3.11.so.1.0": Path("/opt/py/lib/libpython3.11.so.1.0"),
+        "libssl.so.3": Path("/lib/x86_64-linux-gnu/libssl.so.3"),
+    }
+
+
+SELF_REPORT = """
+import bz2, ctypes, decimal, json, lzma, numpy, sqlite3, ssl, sys, tqdm, uuid, zlib
+import inspect, multiprocessing, tomllib
+assert inspect.getsource(json.dumps).startswith("def dumps")
+assert numpy.ones(3).sum() == 3
+lines = [line.split() for line in open("/proc/self/maps")]
+libraries = sorted({fields[-1] for fields in lines if ".so" in fields[-1]})
+print(json.dumps({"executable": sys.executable, "prefix": sys.prefix, "path": sys.path, "libraries": libraries}))
+"""
+
+
+@pytest.mark.parametrize("archive_format", ["tar.gz", "zip"])
+def test_a_packed_interpreter_runs_on_nothing_but_the_c_library(tmp_path: Path, archive_format: str) -> None:
+    available = distributions.installed()
+    contents = packing.members({name: available[name] for name in ("numpy", "tqdm")})
+    packing.WRITERS[archive_format](tmp_path / "packed", contents)
+    (tmp_path / "packed").rename(tmp_path / f"packed.{archive_format}")
+    root = tmp_path / "moved" / "environment"
+    if archive_format == "zip":
+        with zipfile.ZipFile(tmp_path / "packed.zip") as archive:
+            archive.extractall(root)
+        (root / "bin" / "python").chmod(0o700)  # YARN sets it on every file, and Python's zipfile on none
+    else:
+        with tarfile.open(tmp_path / "packed.tar.gz") as archive:
+            archive.extractall(root, filter="data")
+    report = json.loads(run([str(root / "bin" / "python"), "-c", SELF_REPORT], cwd=tmp_path))
+    assert (report["executable"], report["prefix"]) == (str(root / "bin" / "python"), str(root))
+    assert all(entry == "" or entry.startswith(f"{root}/") for entry in report["path"])
+    foreign = [Path(path).name for path in report["libraries"] if not path.startswith(f"{root}/")]
+    assert [name for name in foreign if not interpreter._OF_THE_NODE.fullmatch(name)] == []
+    assert len(contents) < 300
+
+
+# --- modules out of one file -----------------------------------------------------------------------------------------
+
+PACKAGE = {
+    "pack/__init__.py": "from pack import part\n",
+    "pack/part.py": "def double(x):\n    return 2 * x\n\n\ndef fail():\n    raise ValueError('in the packed file')\n",
+    "pack/sub/__init__.py": "",
+    "pack/sub/__main__.py": "print('run as', __name__, __file__)\n",
+    "pack/template.py": "{{ this is no Python }}\n",
+    "pack/data.txt": "data",
+    "name/space.py": "here = __path__ if '__path__' in globals() else __file__\n",
+    "pack.pth": "import pack; pack.seen_by_site = True\n",
+}
+
+
+@pytest.fixture
+def packed_site(tmp_path: Path) -> Path:
+    """PACKAGE as in an environment: `sitecustomize.py`, `modules` and `packages`, where only its data are files."""
+    modules = write_tree(tmp_path / "source", PACKAGE)
+    root = tmp_path / "site"
+    write_tree(root / "packages", {name: text for name, text in PACKAGE.items() if name not in modules})
+    (root / "modules").write_bytes(packing.packed(modules))
+    (root / "sitecustomize.py").write_bytes(Path(packed_modules.__file__).read_bytes())
+    return root
+
+
+def python(site: Path, *arguments: str, before: str = "") -> str:
+    path = f"{before}:{site}" if before else str(site)
+    return run([sys.executable, *arguments], cwd=site, env={"PYTHONPATH": path})
+
+
+def test_packed_modules_say_where_they_would_lie(packed_site: Path) -> None:
+    program = """
+import inspect, pack, pack.sub, name.space, importlib.resources, pkgutil, sys
+print(pack.__file__, *pack.__path__, pack.part.double(21), pack.part.double.__code__.co_filename)
+print(inspect.getsource(pack.part.double).splitlines()[-1].strip())
+print(importlib.resources.files('pack').joinpath('data.txt').read_text(), pkgutil.get_data('pack', 'data.txt'))
+print([(m.name, m.ispkg) for m in pkgutil.iter_modules(pack.__path__)], name.space.here, pack.seen_by_site)
+"""
+    folder = packed_site / "packages" / "pack"
+    assert python(packed_site, "-c", program).splitlines() == [
+        f"{folder}/__init__.py {folder} 42 {folder}/part.py",
+        "return 2 * x",
+        "data b'data'",
+        f"[('part', False), ('sub', True), ('template', False)] {packed_site}/packages/name/space.py True",
+    ]
+    assert [path.name for path in packed_site.rglob("*.py")] == ["sitecustomize.py"]
+
+
+def test_a_traceback_shows_the_source_of_a_packed_module(packed_site: Path) -> None:
+    shown = python(
+        packed_site,
+        "-c",
+        "import pack, traceback\ntry: pack.part.fail()\nexcept ValueError: print(traceback.format_exc())",
+    )
+    assert f'File "{packed_site}/packages/pack/part.py", line 6, in fail' in shown
+    assert "raise ValueError('in the packed file')" in shown
+
+
+def test_a_packed_package_runs_as_a_program(packed_site: Path) -> None:
+    assert python(packed_site, "-m", "pack.sub") == f"run as __main__ {packed_site}/packages/pack/sub/__main__.py\n"
+
+
+def test_what_python_cannot_compile_is_an_error_of_who_imports_it(packed_site: Path) -> None:
+    program = "try: import pack.template\nexcept SyntaxError as e: print(e.filename)"
+    assert python(packed_site, "-c", program) == f"{packed_site}/packages/pack/template.py\n"
+
+
+def test_pythonpath_comes_before_packed_modules(packed_site: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "mine", {"pack/__init__.py": "who = 'mine'\n"})
+    assert python(packed_site, "-c", "import pack; print(pack.who)", before=str(tmp_path / "mine")) == "mine\n"
+
+
+def value_of(code: bytes | None) -> object:
+    assert code is not None
+    names: dict[str, object] = {}
+    exec(marshal.loads(code), names)
+    return names["value"]
+
+
+def test_bytecode_is_that_of_the_source_as_it_is_now(tmp_path: Path) -> None:
+    path = write_tree(tmp_path, {"a.py": "value = 'as compiled by pip'\n"})["a.py"]
+    run([sys.executable, "-m", "compileall", "-q", str(path)], cwd=tmp_path)
+    assert value_of(packing.bytecode(path, b"value = 'not compiled again'", "a.py")) == "as compiled by pip"
+    path.write_text("value = 'edited since'\n")
+    assert value_of(packing.bytecode(path, path.read_bytes(), "a.py")) == "edited since"
+
+
+# --- archives --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tar_of_many_blocks_is_read_by_others_and_written_the_same_again(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(packing._BLOCK_BYTES * 3 + 17))
+    contents = [Member("bin/python", b"program", is_program=True), Member("lib/large", tmp_path / "large")]
+    packing.write_tar_gz(tmp_path / "a.tar.gz", contents)
+    time.sleep(1.1)  # a time of a second's grain would show
+    packing.write_tar_gz(tmp_path / "b.tar.gz", contents)
+    assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+    run(["tar", "xzf", "a.tar.gz"], cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    assert (tmp_path / "lib" / "large").read_bytes() == (tmp_path / "large").read_bytes()
+    assert os.access(tmp_path / "bin" / "python", os.X_OK)
+    assert not os.access(tmp_path / "lib" / "large", os.X_OK) or os.geteuid() == 0
+    assert len(gzip.decompress((tmp_path / "a.tar.gz").read_bytes())) > packing._BLOCK_BYTES * 3
+
+
+def test_the_package_travels_with_its_data_and_runs_from_a_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path / "cache"))
+    path = environment.package_zip()
+    with zipfile.ZipFile(path) as archive:
+        assert "tfos_job/jobs/log4j2.properties" in archive.namelist()
+        assert not [name for name in archive.namelist() if name.endswith(".pyc")]
+    program = "import tfos_job; from tfos_job import config; print(tfos_job.__version__, tfos_job.__file__)"
+    shown = run([sys.executable, "-P", "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(path)})
+    assert shown == f"{tfos_job.__version__} {path}/tfos_job/__init__.py\n"
+
+
+# --- the cache, and the upload ---------------------------------------------------------------------------------------
+
+
+def slow_archive(log: Path) -> environment._Archive:
+    def write(path: Path) -> None:
+        with log.open("a") as stream:
+            stream.write("packed\n")
+        path.write_bytes(b"half")
+        time.sleep(1)
+        path.write_bytes(b"whole")
+
+    return environment._Archive("things", "thing-0123.zip", write)
+
+
+def pack_slowly(log: Path) -> None:
+    assert environment._cached(slow_archive(log), str).read_bytes() == b"whole"
+
+
+def test_packers_at_the_same_time_pack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path))
+    context = multiprocessing.get_context("fork")
+    packers = [context.Process(target=pack_slowly, args=(tmp_path / "log",)) for _ in range(3)]
+    for packer in packers:
+        packer.start()
+    for packer in packers:
+        packer.join(30)
+    assert [packer.exitcode for packer in packers] == [0, 0, 0]
+    assert (tmp_path / "log").read_text() == "packed\n"
+
+
+def test_a_packer_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path))
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise SettingsError("no patchelf")
+
+    with pytest.raises(SettingsError):
+        environment._cached(environment._Archive("things", "thing.zip", write), str)
+    assert [entry.name for entry in (tmp_path / "things").iterdir()] == ["lock"]
+
+
+def test_an_upload_is_not_repeated_and_never_changes_what_is_there(tmp_path: Path) -> None:
+    archive = tmp_path / "thing-0123.zip"
+    archive.write_bytes(b"first")
+    url = environment.publish(archive, f"file://{tmp_path}/hdfs/of/mine")
+    assert url == f"file://{tmp_path}/hdfs/of/mine/thing-0123.zip"
+    published = tmp_path / "hdfs" / "of" / "mine" / "thing-0123.zip"
+    assert published.read_bytes() == b"first"
+    archive.write_bytes(b"another build of the same")
+    assert environment.publish(archive, f"file://{tmp_path}/hdfs/of/mine") == url
+    assert published.read_bytes() == b"first"
+    assert [entry.name for entry in published.parent.iterdir()] == ["thing-0123.zip"]
+
+
+def test_a_plan_has_the_names_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path / "cache"))
+    begun_s = time.process_time()
+    plan = environment.plan("hdfs://nowhere:1/user/me/.tfos_job/")
+    assert time.process_time() - begun_s < 2
+    assert not list(tmp_path.iterdir())
+    names = [
+        url.removeprefix("hdfs://nowhere:1/user/me/.tfos_job/") for url in (plan.python_archive, plan.spark_archive)
+    ]
+    assert names[0].startswith("environment-")
+    assert names[0].endswith(".tar.gz#environment")
+    assert names[1].startswith("spark-4.")
+    assert environment.plan("hdfs://x", python=False).python_archive == ""
+    assert plan.package.endswith(environment.package_zip().name)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
+from tfos_job.errors import SettingsError
+from tfos_job.model import zoo
+from tfos_job.submit import memory, plan
+from tfos_job.submit.plan import Kubernetes, Request, Shipped, spark_submit_line
+
+ROOT = Path(__file__).resolve().parents[2]
+HDFS = "hdfs://nn/user/me/.tfos_job"
+SHIPPED = Shipped(
+    archive=f"{HDFS}/environment-1.tar.gz#environment",
+    python="./environment/bin/python",
+    spark_archive=f"{HDFS}/spark-1.zip",
+    package=f"{HDFS}/tfos_job-1.zip",
+)
+DIRS = {"dataset_dir": "hdfs://nn/data", "train_dir": "hdfs://nn/run"}
+
+
+def request(config: object, *spark_args: str, command: str = "train", **changes: object) -> Request:
+    values: dict = {
+        "command": command,
+        "app_args": ["--dataset_dir", "hdfs://nn/data"],
+        "config": config,
+        "num_classes": 3755,
+        "master": "yarn",
+        "queue": "gpu",
+        "spark_args": spark_args,
+        "home": str(ROOT),
+        "hdfs_dir": HDFS,
+        "shipped": SHIPPED,
+    }
+    return Request(**values | changes)
+
+
+def profiles(command: str) -> list[dict[str, str]]:
+    folder = ROOT / "spark" / "conf"
+    return [plan.parse_profile((folder / f"{name}.conf").read_text(), name) for name in plan.PROFILES[command]]
+
+
+def settings_of(line: list[str]) -> dict[str, str]:
+    """All settings of a line, by Spark's names."""
+    names = plan._NAMED
+    end = next(i for i, word in enumerate(line) if word.endswith("_job.py"))
+    pairs = zip(line[1:end:2], line[2:end:2], strict=True)
+    return dict(value.split("=", 1) if flag == "--conf" else (names.get(flag, flag), value) for flag, value in pairs)
+
+
+def submit(config: object, *spark_args: str, command: str = "train", **changes: object) -> dict[str, str]:
+    return settings_of(spark_submit_line(request(config, *spark_args, command=command, **changes), profiles(command)))
+
+
+def test_the_whole_line_of_a_training() -> None:
+    line = spark_submit_line(request(TrainConfig(**DIRS, num_executors=3, num_gpus=1)), profiles("train"))
+    assert line[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+    assert line[-3:] == [f"{ROOT}/spark/train_job.py", "--dataset_dir", "hdfs://nn/data"]
+    settings = settings_of(line)
+    assert settings["spark.app.name"] == "tfos_job train hdfs://nn/run"
+    assert settings["spark.yarn.queue"] == "gpu"
+    assert settings["spark.archives"] == SHIPPED.archive
+    assert settings["spark.submit.pyFiles"] == SHIPPED.package
+    assert settings["spark.yarn.archive"] == SHIPPED.spark_archive
+    for variable in ("spark.yarn.appMasterEnv.PYSPARK_PYTHON", "spark.executorEnv.PYSPARK_PYTHON"):
+        assert settings[variable] == "./environment/bin/python"
+    for setting, value in {
+        "spark.authenticate": "true",
+        "spark.network.crypto.enabled": "true",
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.speculation": "false",
+        "spark.python.worker.reuse": "false",
+        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        "spark.yarn.maxAppAttempts": "2",
+        "spark.yarn.submit.waitAppCompletion": "true",
+    }.items():
+        assert settings[setting] == value, setting
+
+
+def test_a_gpu_for_each_worker_and_none_for_the_parameter_server() -> None:
+    settings = submit(TrainConfig(**DIRS, num_executors=3, num_gpus=1))
+    assert settings["spark.executor.instances"] == "2"  # the parameter server is beside the driver
+    assert settings["spark.executor.resource.gpu.amount"] == settings["spark.task.resource.gpu.amount"] == "1"
+    assert settings["spark.executor.resource.gpu.discoveryScript"] == "./gpu_discovery.sh"
+    assert f"{ROOT}/spark/conf/gpu_discovery.sh" in settings["spark.files"].split(",")
+    on_cpu = submit(TrainConfig(**DIRS, num_executors=3))
+    assert on_cpu["spark.executor.instances"] == "3"
+    assert not any("resource.gpu" in key for key in on_cpu)
+
+
+def test_one_task_fills_an_executor_also_of_the_users_size() -> None:
+    assert submit(TrainConfig(**DIRS))["spark.task.cpus"] == submit(TrainConfig(**DIRS))["spark.executor.cores"]
+    for flags in (["--executor-cores", "8"], ["--conf", "spark.executor.cores=8"], ["--executor-cores=8"]):
+        settings = submit(TrainConfig(**DIRS), *flags)
+        assert settings["spark.task.cpus"] == settings["spark.executor.cores"] == "8"
+
+
+def test_the_users_flags_are_stronger_and_lists_grow() -> None:
+    line = spark_submit_line(
+        request(
+            TrainConfig(**DIRS),
+            *("--queue", "night", "--executor-memory", "9g", "--conf", "spark.authenticate=false"),
+            *("--files", "mine.txt", "--principal", "me@REALM", "--verbose"),
+        ),
+        profiles("train"),
+    )
+    text = " ".join(line)
+    assert line.count("--queue") == 1
+    assert "--queue night" in text
+    assert "--executor-memory 9g" in text
+    assert "spark.authenticate=false" in text
+    assert "spark.authenticate=true" not in text
+    assert f"--files {ROOT}/spark/conf/log4j2.properties,mine.txt" in text
+    assert "--principal me@REALM --verbose" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--master", "local"], "cannot be given after"),
+        (["--deploy-mode", "client"], "tfos-job COMMAND --master yarn"),
+        (["--conf", "spark.x"], "not KEY=VALUE"),
+        (["--conf"], "needs a value"),
+        (["stray"], "no flag of spark-submit"),
+    ],
+)
+def test_flags_that_are_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        submit(TrainConfig(**DIRS), *flags)
+
+
+def test_conversion_takes_what_room_there_is_and_evaluation_no_executor() -> None:
+    batch = submit(ConvertConfig(gnt_dir="hdfs://nn/gnt", dataset_dir="hdfs://nn/data"), command="convert")
+    assert batch["spark.dynamicAllocation.enabled"] == "true"
+    assert batch["spark.yarn.maxAppAttempts"] == "1"
+    assert "spark.executor.instances" not in batch
+    alone = submit(EvaluateConfig(**DIRS), command="evaluate")
+    assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
+    assert "spark.executor.memory" not in alone
+
+
+def test_kubernetes() -> None:
+    options = Kubernetes(
+        image="registry/tfos:1", namespace="ml", service_account="spark", executor_pod_template="e.yml"
+    )
+    line = spark_submit_line(
+        request(
+            TrainConfig(**DIRS, num_gpus=1), master="k8s://https://api:6443", kubernetes=options, shipped=Shipped()
+        ),
+        profiles("train"),
+    )
+    settings = settings_of(line)
+    assert line[2] == "k8s://https://api:6443"
+    assert settings["spark.kubernetes.container.image"] == "registry/tfos:1"
+    assert settings["spark.kubernetes.namespace"] == "ml"
+    assert settings["spark.kubernetes.authenticate.driver.serviceAccountName"] == "spark"
+    assert settings["spark.kubernetes.executor.podTemplateFile"] == "e.yml"
+    assert "spark.kubernetes.driver.podTemplateFile" not in settings
+    assert settings["spark.executor.resource.gpu.vendor"] == "nvidia.com"
+    assert "local:///opt/tfos_job/spark/train_job.py" in line
+    assert not any(key.startswith("spark.yarn.") for key in settings)
+    with pytest.raises(SettingsError, match="--image"):
+        spark_submit_line(request(TrainConfig(**DIRS), master="k8s://https://api"), profiles("train"))
+
+
+def test_a_profile_with_a_line_that_is_no_setting() -> None:
+    with pytest.raises(SettingsError, match="mine, line 2: not a Spark setting: 'nonsense'"):
+        plan.parse_profile("# fine\nnonsense\n", "mine")
+
+
+@pytest.mark.parametrize(("image_size", "num_classes"), [(64, 3755), (16, 10)])
+def test_the_number_of_parameters_is_the_networks(image_size: int, num_classes: int) -> None:
+    network = zoo.build("chinese_rec", num_classes=num_classes, image_size=image_size, keep_prob=0.8, seed=0)
+    assert memory.num_parameters(image_size=image_size, num_classes=num_classes) == network.count_params()
+
+
+def test_memory_grows_with_what_needs_it() -> None:
+    base = {"parameters": 21_000_000, "batch_size": 128, "image_size": 64, "shuffle_buffer": 10_000, "on_gpu": False}
+
+    def overhead(**changes: object) -> int:
+        return memory.worker(**base | changes).overhead  # type: ignore[arg-type]
+
+    assert overhead(batch_size=512) > overhead() > overhead(batch_size=16)
+    assert overhead(shuffle_buffer=1_000_000) > overhead()
+    assert overhead(parameters=200_000_000) > overhead()
+    driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
+    beside = memory.training_driver(**driver, ps_beside_driver=True)
+    assert beside.overhead > memory.training_driver(**driver, ps_beside_driver=False).overhead
+
+
+def test_the_discovery_script_prints_what_spark_reads(tmp_path: Path) -> None:
+    nvidia_smi = tmp_path / "nvidia-smi"
+    nvidia_smi.write_text("#!/bin/sh\nprintf '0\\n3\\n'\n")
+    nvidia_smi.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "spark" / "conf" / "gpu_discovery.sh"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout == '{"name": "gpu", "addresses": ["0","3"]}\n'

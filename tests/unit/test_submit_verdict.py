@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from tfos_job.submit.verdict import End, judge
+
+APPLICATION = "application_1_0001"
+
+
+def end(diagnostics: str, final_status: str = "FAILED", application: str = APPLICATION) -> End:
+    return End(application=application, final_status=final_status, diagnostics=diagnostics, command="train")
+
+
+def outcome(exit_code: int | None, **error: str) -> dict:
+    return {"exit_code": exit_code, "error": error or None, "attempt": 1, "results": []}
+
+
+def test_the_jobs_own_account_is_believed_where_it_is_of_this_end() -> None:
+    told = outcome(65, fact="damaged", place="shard 3, byte 17", next_step="Convert again")
+    error = judge(end("User application exited with status 65"), told)
+    assert error is not None
+    assert error.exit_code == 65
+    assert str(error) == "shard 3, byte 17: damaged. Convert again"
+    assert judge(end("", "SUCCEEDED"), outcome(0)) is None
+
+
+def test_an_account_of_an_attempt_before_is_not_the_end() -> None:
+    killed = "AM Container for appattempt_1_0001_000002 exited with exitCode: 137"
+    error = judge(end(killed), outcome(69, fact="no room"))
+    assert error is not None
+    assert error.exit_code == 71
+    running = judge(end(killed), outcome(None))
+    assert running is not None
+    assert running.exit_code == 71
+    assert judge(end("", "SUCCEEDED"), outcome(71, fact="of the first attempt")) is None
+
+
+@pytest.mark.parametrize(
+    ("diagnostics", "exit_code", "words"),
+    [
+        ("User application exited with status 76", 76, "left no account"),
+        (
+            "Application application_1_0001 failed 2 times: AM Container for appattempt_1_0001_000002 exited with "
+            "exitCode: -104\nFailing this attempt.Diagnostics: [2026-11-25 13:00:00.000]Container [pid=1,"
+            "containerID=container_1_0001_02_000001] is running 1048576B beyond the 'PHYSICAL' memory limit. Current "
+            "usage: 1.0 GB of 1 GB physical memory used; 4.1 GB of 2.1 GB virtual memory used. Killing container.",
+            71,
+            "1.0 GB of 1 GB used",
+        ),
+        ("AM Container for appattempt_1_0001_000001 exited with exitCode: -102", 75, "preempted"),
+        ("AM Container for appattempt_1_0001_000001 exited with exitCode: 137", 71, "memoryOverhead"),
+        ("Max number of executor failures (3) reached", 71, "executor failures"),
+        ("something nobody has seen before", 71, "something nobody"),
+    ],
+)
+def test_what_yarn_says(diagnostics: str, exit_code: int, words: str) -> None:
+    error = judge(end(diagnostics), None)
+    assert error is not None
+    assert error.exit_code == exit_code
+    assert words in str(error)
+
+
+def test_a_killed_application() -> None:
+    error = judge(end("Application application_1_0001 was killed by user ann at 10.0.0.1", "KILLED"), outcome(None))
+    assert error is not None
+    assert error.exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("said", "exit_code"),
+    [
+        (
+            'Exception in thread "main" org.apache.hadoop.yarn.exceptions.YarnException: Failed to submit '
+            "application_1_0001 to YARN : Application application_1_0001 submitted by user root to unknown queue: nope",
+            69,
+        ),
+        (
+            "org.apache.hadoop.security.AccessControlException: User ann does not have permission to submit "
+            "application_1_0001 to queue gpu",
+            77,
+        ),
+        (
+            'Exception in thread "main" java.lang.IllegalArgumentException: Required executor memory (90000 MB), '
+            "offHeap memory (0) MB, overhead (1024 MB), and PySpark memory (0 MB) is above the max threshold (16070 "
+            "MB) of this cluster! Please check the values of 'yarn.scheduler.maximum-allocation-mb'",
+            78,
+        ),
+        ("java.net.ConnectException: Call From vm to host:8032 failed on connection exception: Connection refused", 69),
+        ("", 69),
+    ],
+)
+def test_what_was_never_submitted(said: str, exit_code: int) -> None:
+    error = judge(end(said, "", application=""), None)
+    assert error is not None
+    assert error.exit_code == exit_code
+    assert "\n" not in str(error)

@@ -1,0 +1,73 @@
+"""The driver's clock, told to whoever connects: how far another's is off, and whether the driver can be reached.
+
+A connection gets the driver's Unix time as one big-endian double and is closed. That is no secret, so nobody needs to
+prove who he is; nothing is read from him, and nobody can keep another one waiting.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tfos_job.cluster import ports
+
+Address = tuple[str, int]
+_TIME = struct.Struct(">d")
+_NUM_SAMPLES = 3
+_TIMEOUT_S = 3.0
+
+
+@contextmanager
+def serve(host: str, port_range: tuple[int, int] | None) -> Iterator[Address]:
+    """Tells the time at the address it yields, until the `with` ends. On the driver.
+
+    Raises:
+      ResourceError: no port to listen on.
+    """
+    server = ports.listen(host, port_range)
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                try:
+                    connection.sendall(_TIME.pack(time.time()))  # eight bytes fit into any buffer
+                except OSError:
+                    pass  # gone already
+
+    thread = threading.Thread(target=answer, name="doctor-clock", daemon=True)
+    thread.start()
+    try:
+        yield server.getsockname()[:2]
+    finally:
+        server.shutdown(socket.SHUT_RDWR)  # wakes the thread, which `close` does not
+        server.close()
+        thread.join(_TIMEOUT_S)
+
+
+def offset_s(driver: Address) -> float:
+    """How far this host's clock is ahead of the driver's, to half of the shortest of three round trips.
+
+    Raises:
+      OSError: the driver cannot be reached.
+    """
+    samples: list[tuple[float, float]] = []
+    for _ in range(_NUM_SAMPLES):
+        asked_s, began_s = time.time(), time.monotonic()
+        with socket.create_connection(driver, timeout=_TIMEOUT_S) as connection:
+            data = b""
+            while len(data) < _TIME.size:
+                more = connection.recv(_TIME.size - len(data))
+                if not more:
+                    raise ConnectionError("closed before it told the time")
+                data += more
+        round_trip_s = time.monotonic() - began_s
+        samples.append((round_trip_s, asked_s + round_trip_s / 2 - _TIME.unpack(data)[0]))
+    return min(samples)[1]

@@ -1,0 +1,223 @@
+"""What the machine under this process has: software, Spark's JVM, GPUs, memory, disk, ports. Linux's own files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tfos_job
+
+_PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
+# The same TensorFlow under several names.
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu")
+_COMMAND_TIMEOUT_S = 15
+_TENSORFLOW_TIMEOUT_S = 180
+_MAX_ANCESTORS = 6
+
+
+# --- software --------------------------------------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str | None]:
+    """Version by package, without importing any; None where there is none. `tfos_job` may be a zip without metadata."""
+    found = {name: _installed(name) for name in _PACKAGES}
+    tensorflow = next(filter(None, map(_installed, _TENSORFLOWS)), None)
+    return {"python": platform.python_version(), "tfos_job": tfos_job.__version__, "tensorflow": tensorflow, **found}
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Jvm:
+    """The Java process that this one was started by."""
+
+    pid: int
+    executor_id: str
+    version: str | None
+
+
+def parent_jvm() -> Jvm | None:
+    """Spark's JVM above this process; None where a user started it, as with `tfos-job`."""
+    pid = os.getppid()
+    for _ in range(_MAX_ANCESTORS):
+        process = Path("/proc", str(pid))
+        try:
+            executable = Path(os.readlink(process / "exe"))
+            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            stat = (process / "stat").read_text()
+        except OSError:
+            return None  # another user's, or gone
+        if executable.name == "java":
+            at = command.index("--executor-id") + 1 if "--executor-id" in command else len(command)
+            return Jvm(pid, "".join(command[at : at + 1]), java_version(executable))
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return None
+
+
+def java_version(executable: Path) -> str | None:
+    """`17.0.15`, from the file `release` of its home, which spares starting it; else from itself."""
+    try:
+        release = (executable.parent.parent / "release").read_text(errors="replace")
+    except OSError:
+        release = ""
+    match = re.search(r'^JAVA_VERSION="([^"]+)"', release, re.MULTILINE)
+    if not match:
+        try:
+            said = _output([str(executable), "-version"])
+        except (OSError, subprocess.SubprocessError):
+            return None
+        match = re.search(r'version "([^"]+)"', said)
+    return match.group(1) if match else None
+
+
+# --- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def list_gpus() -> tuple[tuple[str, ...], str]:
+    """A line of `nvidia-smi -L` for each GPU; and why there is none, in words."""
+    if not shutil.which("nvidia-smi"):
+        return (), "there is no nvidia-smi on PATH"
+    try:
+        lines = _output(["nvidia-smi", "-L"]).splitlines()
+    except subprocess.CalledProcessError as e:
+        said = next(iter((e.output or "").strip().splitlines()), "")
+        return (), f"nvidia-smi -L ends with {e.returncode}: {said}"
+    except (OSError, subprocess.SubprocessError) as e:
+        return (), f"nvidia-smi -L: {e}"
+    gpus = tuple(line.strip() for line in lines if line.startswith("GPU "))
+    return gpus, "" if gpus else "nvidia-smi lists none"
+
+
+def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The GPUs that TensorFlow sees, in a process of its own; and what went wrong, in words.
+
+    Args:
+      visible: addresses for CUDA_VISIBLE_DEVICES.
+    """
+    code = (
+        "import json, tensorflow as tf\n"
+        "print(json.dumps([tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)"
+        " for gpu in tf.config.list_physical_devices('GPU')]))"
+    )
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ",".join(visible)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TENSORFLOW_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as e:
+        return (), f"TensorFlow cannot be started: {e}"
+    if done.returncode:
+        last = next(iter(reversed(done.stderr.strip().splitlines())), "")
+        return (), f"importing TensorFlow ends with {done.returncode}: {last}"
+    return tuple(json.loads(done.stdout.splitlines()[-1])), ""
+
+
+def _output(command: Sequence[str]) -> str:
+    """Both streams: `java -version` speaks on stderr."""
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        timeout=_COMMAND_TIMEOUT_S,
+        check=True,
+    )
+    return done.stdout
+
+
+# --- memory, disk, ports ---------------------------------------------------------------------------------------------
+
+
+def host_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def memory_limit_bytes(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int | None:
+    """The lowest limit of the control groups around this process; None where they set none below the host's memory."""
+    limits: list[int] = []
+    try:
+        lines = Path(own).read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers == "":
+            limits += _limits_above(Path(root), group, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits_above(Path(root, "memory"), group, "memory.limit_in_bytes")
+    lowest = min(limits, default=None)
+    return lowest if lowest is not None and lowest < host_memory_bytes() else None
+
+
+def _limits_above(mount: Path, group: str, name: str) -> list[int]:
+    """In a container's own namespace the group's path leads nowhere, and the mount's top is the container's group."""
+    limits = []
+    folder = mount / group.lstrip("/")
+    for candidate in (folder, *folder.parents):
+        try:
+            text = (candidate / name).read_text().strip()
+        except OSError:
+            text = ""
+        if text.isdigit():
+            limits.append(int(text))
+        if candidate == mount:
+            break
+    return limits
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Where files of any size may lie for the length of a job. `device` tells disks of one host apart."""
+
+    path: str
+    device: int
+    free_bytes: int
+
+
+def scratch_disk() -> Disk:
+    """A YARN container's own folder, which YARN removes with it; elsewhere the folder for temporary files."""
+    path = os.getcwd() if os.environ.get("CONTAINER_ID") else tempfile.gettempdir()
+    return Disk(path, os.stat(path).st_dev, shutil.disk_usage(path).free)
+
+
+def count_free_ports(port_range: tuple[int, int] | None) -> int:
+    """How many ports of a range can be bound; without a range 1 where the system gives any.
+
+    Bound, but not listened on: so two processes that count at the same time do not take the other's look for use.
+    """
+    low, high = port_range or (0, 0)
+    free = 0
+    for port in range(low, high + 1):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            free += 1
+    return free

@@ -1,0 +1,201 @@
+"""`tensorboard`: TensorBoard over a run, wherever that is. It reads local files alone, so others are mirrored.
+
+Runs where the command is typed; it needs no Spark and touches nothing of the run.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from tfos_job import storage
+from tfos_job.config import TensorboardConfig
+from tfos_job.errors import JobError, MissingInputError, ResourceError, StorageError
+from tfos_job.layout import RunLayout
+
+_START_TIMEOUT_S = 120
+_TERM_TIMEOUT_S = 5
+_TAIL_LINES = 8
+_URL = re.compile(r"TensorBoard \S+ at (http\S+)")
+
+_log = logging.getLogger(__name__)
+
+
+def tensorboard(config: TensorboardConfig, on_url: Callable[[str], None]) -> None:
+    """Shows a run until it is interrupted.
+
+    Args:
+      config: which run, and where to serve it.
+      on_url: told the address once it answers.
+
+    Raises:
+      MissingInputError: no such folder.
+      ResourceError: the port is not to be had, or TensorBoard did not come up.
+    """
+    run = RunLayout(storage.absolute(config.train_dir))
+    if not storage.is_dir(run.root):
+        raise MissingInputError("no such folder", place=run.root, next_step="Give the --train_dir of a run")
+    if not storage.exists(run.summaries_dir):
+        _log.info("No summaries in %s yet: waiting for the first ones", run.summaries_dir)
+    with _logdir(run) as (folder, update), Board(folder, config) as board:
+        on_url(board.url)
+        while not board.ended(config.reload_interval):
+            update()
+
+
+@contextlib.contextmanager
+def _logdir(run: RunLayout) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A local folder with the run's summaries, for the length of a `with`, and what brings it up to date."""
+    local = storage.local_path(run.summaries_dir)
+    if local is not None:
+        yield local, lambda: None
+        return
+    with tempfile.TemporaryDirectory(prefix="tfos_job-tensorboard-") as folder:
+        mirror = Mirror(run.summaries_dir, Path(folder))
+        mirror.update()
+        _log.info("Mirroring %s to %s", run.summaries_dir, folder)
+
+        def update() -> None:
+            try:
+                mirror.update()
+            except StorageError as error:  # it has been tried for long, and will be again
+                _log.warning("What is shown may be old: %s", error)
+
+        yield folder, update
+
+
+class Mirror:
+    """A local copy of a folder of events files.
+
+    Events files only grow, and TensorBoard keeps them open: what is new is appended to the copy, and a record of which
+    only a part is there yet TensorBoard reads later. A copy under a new name would be one that it never looks at.
+    """
+
+    def __init__(self, source: str, target: Path) -> None:
+        self._source = source
+        self._target = target
+
+    def update(self) -> None:
+        try:
+            found = storage.find(self._source, "")
+        except MissingInputError:  # not yet, or cleared for a new run
+            found = []
+        there = {self._target / entry.path[len(self._source) :].lstrip("/"): entry for entry in found}
+        for path in [path for path in self._target.rglob("*") if path.is_file() and path not in there]:
+            path.unlink()
+        for path, entry in there.items():
+            size_bytes = path.stat().st_size if path.exists() else 0
+            if entry.size_bytes < size_bytes:  # another file by the same name
+                path.unlink()
+                size_bytes = 0
+            if entry.size_bytes > size_bytes:
+                with contextlib.suppress(MissingInputError):  # cleared since it was listed
+                    self._append(entry.path, path, size_bytes)
+
+    @staticmethod
+    def _append(source: str, target: Path, offset: int) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with storage.open_read(source) as stream, target.open("ab") as copy:
+            stream.seek(offset)
+            while block := stream.read(storage.BUFFER_BYTES):
+                copy.write(block)
+
+
+class Board:
+    """TensorBoard in a process of its own, for the length of a `with`."""
+
+    def __init__(self, folder: str, config: TensorboardConfig) -> None:
+        self._address = f"{config.host}:{config.port}"
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder]
+        command += ["--host", config.host, "--port", str(config.port)]
+        command += ["--reload_interval", str(config.reload_interval)]
+        # A session of its own: Ctrl-C in a terminal is for this process, which then ends the other in good order.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        self._tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+        self._has_answered = threading.Event()
+        self.url = ""
+        self._reader = threading.Thread(target=self._read, name="tensorboard stderr", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Board:
+        try:
+            self._has_answered.wait(_START_TIMEOUT_S)
+            if not self.url:
+                raise self._error()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Waits. False after `timeout_s`; where TensorBoard ends before, and nobody asked it to, raises why."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        raise self._error()
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_TERM_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(_TERM_TIMEOUT_S)
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            for line in stderr:
+                _log.debug("tensorboard: %s", line.rstrip())
+                self._tail.append(line.strip())
+                if not self.url and (match := _URL.search(line)):
+                    self.url = match[1]
+                    self._has_answered.set()
+        self._has_answered.set()  # it will not any more
+
+    def _error(self) -> JobError:
+        code = self._process.poll()
+        said = " | ".join(line for line in self._tail if line)
+        if code is None:
+            return ResourceError(
+                f"TensorBoard did not answer within {_START_TIMEOUT_S} s: {said}",
+                place=self._address,
+                next_step="Run it again; --debug shows all it says",
+            )
+        if "could not bind" in said.lower() or "already in use" in said.lower():
+            return ResourceError(
+                f"TensorBoard cannot listen there: {said}",
+                place=self._address,
+                next_step="Give another --port, or --port 0 for any that is free",
+            )
+        return JobError(
+            f"TensorBoard ended with code {code}: {said}",
+            place=self._address,
+            next_step="Run it again; --debug shows all it says",
+        )

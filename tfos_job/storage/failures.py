@@ -1,0 +1,122 @@
+r"""The one place where a backend's exceptions become this package's: which class, and what the reader can do.
+
+Three questions are asked of an exception: does it pass (another try may help), is it a refusal (permission, quota,
+authentication), is it about the settings? Local files raise OSErrors that say so themselves. hdfs-native raises
+RuntimeErrors with Rust's debug form of the error: `RPCError("java.Class", "message\n\tat stack …")`, or
+`DataTransferError("…")`, `SASLError("…")` and the like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+from tfos_job.errors import AccessError, JobError, MissingInputError, SettingsError, StorageError
+
+_RPC_ERROR = re.compile(r'(?:Fatal)?RPCError\("(?P<kind>[^"]*)", "(?P<message>.*)"\)', re.DOTALL)
+_QUOTA_ERRNOS = (errno.EDQUOT,)
+_UNAUTHENTICATED = ("SaslException", "InvalidToken")
+_UNAUTHENTICATED_WORDS = ("authentication is not enabled", "Client cannot authenticate via")
+_REFUSALS = ("AccessControlException", "AuthorizationException", "QuotaExceededException", *_UNAUTHENTICATED)
+_CLIENT_REFUSALS = ("SASLError", "GSSAPIError", "NoSASLMechanism")
+_CLIENT_SETTINGS = ("InvalidPath", "InvalidArgument", "UrlParseError", "XmlParseError")
+# What a NameNode says while it starts or hands over, and where its view of the DataNodes is behind. All else that it
+# says, it would say again.
+_PASSING_KINDS = ("SafeModeException", "RetriableException", "StandbyException", "NotReplicatedYetException")
+_PASSING_WORDS = ("could only be written to", "could only be replicated to", "Name node is in safe mode")
+_CLIENT_FINAL = ("Unsupported", "Panic", *_CLIENT_SETTINGS, *_CLIENT_REFUSALS)
+
+
+@contextlib.contextmanager
+def job_errors(path: str, verb: str) -> Iterator[None]:
+    """Raises what goes wrong in the `with` as a JobError: `path`: cannot `verb` it, why, and what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingInputError(f"cannot {verb} it: not there", place=path, next_step="Check the path") from error
+    except (NotADirectoryError, IsADirectoryError) as error:
+        kind = "a file, not a folder" if isinstance(error, NotADirectoryError) else "a folder, not a file"
+        raise MissingInputError(f"cannot {verb} it: {kind}", place=path, next_step="Check the path") from error
+    except (OSError, RuntimeError) as error:
+        kind_of_error, next_step = _judge(error)
+        raise kind_of_error(f"cannot {verb} it: {reason(error)}", place=path, next_step=next_step) from error
+
+
+def _judge(error: OSError | RuntimeError) -> tuple[type[JobError], str]:
+    if _is_unauthenticated(error):
+        return AccessError, (
+            "Get a new Kerberos ticket (kinit) or delegation token (the file that HADOOP_TOKEN_FILE_LOCATION names), "
+            f"and check hadoop.security.authentication in {described_conf_dir()}"
+        )
+    if is_refusal(error):
+        return AccessError, "Check the owner, the permissions and the quota of the folder"
+    if is_setting(error):
+        return SettingsError, f"Check the URL and {described_conf_dir()}"
+    return StorageError, "Check the disk or the file system, then run again"
+
+
+def described_conf_dir() -> str:
+    """Where Hadoop's configuration comes from, for an error's next step."""
+    conf_dir = os.environ.get("HADOOP_CONF_DIR")
+    return f"HADOOP_CONF_DIR={conf_dir}" if conf_dir else "HADOOP_CONF_DIR, which is not set"
+
+
+def rpc_error(error: BaseException) -> tuple[str, str] | None:
+    """The Java class and the message, without the stack, of what the NameNode answered."""
+    match = _RPC_ERROR.fullmatch(str(error)) if isinstance(error, RuntimeError) else None
+    return (
+        (match["kind"].rpartition(".")[2], match["message"].split("\\n", 1)[0].replace('\\"', '"')) if match else None
+    )
+
+
+def reason(error: OSError | RuntimeError) -> str:
+    """One line; the NameNode's Java stack stays behind."""
+    if answered := rpc_error(error):
+        return ": ".join(part for part in answered if part)
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).split("\n", 1)[0]
+
+
+def is_refusal(error: OSError | RuntimeError) -> bool:
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) in _QUOTA_ERRNOS:
+        return True
+    if answered := rpc_error(error):
+        return answered[0].endswith(_REFUSALS) or any(word in answered[1] for word in _REFUSALS)
+    return isinstance(error, RuntimeError) and str(error).startswith(_CLIENT_REFUSALS)
+
+
+def _is_unauthenticated(error: OSError | RuntimeError) -> bool:
+    if answered := rpc_error(error):
+        return answered[0].endswith(_UNAUTHENTICATED) or any(
+            word in answered[1] for word in (*_UNAUTHENTICATED, *_UNAUTHENTICATED_WORDS)
+        )
+    return isinstance(error, RuntimeError) and str(error).startswith(_CLIENT_REFUSALS)
+
+
+def is_setting(error: OSError | RuntimeError) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith(_CLIENT_SETTINGS)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether an error of hdfs-native may be gone at the next try; those of this package are judged by their cause."""
+    if isinstance(error, JobError):
+        return isinstance(error, StorageError) and error.__cause__ is not None and is_passing(error.__cause__)
+    if isinstance(
+        error,
+        FileNotFoundError
+        | FileExistsError
+        | PermissionError
+        | NotADirectoryError
+        | IsADirectoryError
+        | NotImplementedError,
+    ):
+        return False
+    if answered := rpc_error(error):
+        kind, message = answered
+        return kind in _PASSING_KINDS or any(word in message for word in _PASSING_WORDS)
+    if isinstance(error, RuntimeError):
+        return not str(error).startswith(_CLIENT_FINAL)
+    return isinstance(error, OSError)  # the connection

@@ -1,0 +1,79 @@
+"""The operating system's own files: plain paths and `file:` URLs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import stat
+from collections.abc import Callable
+
+from tfos_job.layout import join
+from tfos_job.storage.backend import Entry, T, last_name
+
+
+def local_path(path: str) -> str | None:
+    """The plain path behind a plain path or a `file:` URL; None for any other scheme.
+
+    As with Hadoop, TensorFlow and fsspec nothing is percent-decoded: a name in a URL is the name on the disk.
+    """
+    if path.startswith("file:"):
+        return path[len("file:") :].removeprefix("//")
+    return None if "://" in path else path
+
+
+def _plain(path: str) -> str:
+    plain = local_path(path)
+    assert plain is not None, path
+    return plain
+
+
+class Local:
+    """A disk."""
+
+    def open_read(self, path: str) -> io.RawIOBase:
+        return open(_plain(path), "rb", buffering=0)
+
+    def create(self, path: str) -> io.RawIOBase:
+        return open(_plain(path), "xb", buffering=0)
+
+    def sync(self, raw: io.RawIOBase) -> None:
+        os.fsync(raw.fileno())
+
+    def stat(self, path: str) -> Entry:
+        return _entry(path, os.stat(_plain(path)))
+
+    def list(self, path: str) -> list[Entry]:
+        with os.scandir(_plain(path)) as entries:
+            return [_entry(join(path, entry.name), entry.stat()) for entry in entries]
+
+    def make_dirs(self, path: str) -> None:
+        os.makedirs(_plain(path), exist_ok=True)
+
+    def remove(self, path: str) -> None:
+        plain = _plain(path)
+        if os.path.isdir(plain) and not os.path.islink(plain):
+            shutil.rmtree(plain)
+        else:
+            os.unlink(plain)
+
+    def replace(self, source: str, target: str) -> None:
+        os.replace(_plain(source), _plain(target))
+
+    def move_new_file(self, source: str, target: str) -> None:
+        os.link(_plain(source), _plain(target))  # unlike rename, link refuses an existing target
+
+    def move_dir(self, source: str, target: str) -> None:
+        os.rename(_plain(source), _plain(target))
+
+    def discard(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.remove(path)
+
+    def persist(self, attempt: Callable[[], T]) -> T:
+        return attempt()
+
+
+def _entry(path: str, status: os.stat_result) -> Entry:
+    return Entry(last_name(path), path, status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode))

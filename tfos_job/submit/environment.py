@@ -1,0 +1,276 @@
+"""What travels with a job: the Python environment, Spark's jars and this package, each named by what is in it.
+
+An archive is packed once into a cache on this host and lies once in a folder on HDFS; its name holds a digest of all
+that goes in, so that a name that is there already is the right thing. Runs on the submitting host; imports neither
+TensorFlow nor Spark. docs/decisions/0002-shipping-python.md says why it is done in this way.
+
+    python -m tfos_job.submit.environment --format zip --output Python.zip
+
+makes the environment as a file, for `--archives Python.zip#Python` or to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution
+from pathlib import Path
+
+from tqdm import tqdm
+
+import tfos_job
+from tfos_job import storage
+from tfos_job.errors import JobError, SettingsError
+from tfos_job.layout import join
+from tfos_job.submit import distributions, interpreter, packed_modules, packing
+
+FOLDER = "environment"
+"""The name under which a container sees the environment: PYSPARK_PYTHON is `./environment/bin/python`."""
+
+_BLOCK_BYTES = 4 << 20
+_SHOWN_BYTES = 32 << 20  # smaller uploads are done before anybody looks
+_DIGEST_LENGTH = 12
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What spark-submit is told, and what it took.
+
+    Attributes:
+      python_archive: for `--archives`, with `#environment`; empty where no Python travels.
+      spark_archive: for `spark.yarn.archive`.
+      package: for `--py-files`.
+      pack_s: seconds spent on packing; about a second where nothing had to be.
+      upload_s: seconds spent on HDFS.
+    """
+
+    python_archive: str
+    spark_archive: str
+    package: str
+    pack_s: float = 0.0
+    upload_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """One of the three: the folder of its kind in the cache, its name, and how it is made."""
+
+    kind: str
+    name: str
+    write: Callable[[Path], None]
+
+
+# --- the whole of it -------------------------------------------------------------------------------------------------
+
+
+def plan(hdfs_dir: str, *, python: bool = True) -> Shipment:
+    """What `prepare` would ship, by name; nothing is packed, uploaded or looked for on HDFS.
+
+    Args:
+      hdfs_dir: where the archives lie.
+      python: whether the Python environment travels.
+    """
+    urls = [join(hdfs_dir, archive.name) for archive in (*([_python()] if python else []), _spark_jars(), _package())]
+    return _shipment(urls, python=python)
+
+
+def prepare(hdfs_dir: str, *, python: bool = True, log: Callable[[str], object] = _log.info) -> Shipment:
+    """Sees to it that everything lies on HDFS: packs what has changed, uploads what is not there.
+
+    Args:
+      hdfs_dir: where the archives lie; made where it is missing.
+      python: whether the Python environment travels.
+      log: is told what takes its time.
+    """
+    begun_s = time.monotonic()
+    paths = [*([python_archive(log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
+    packed_s = time.monotonic()
+    urls = [publish(path, hdfs_dir, log=log) for path in paths]
+    return _shipment(urls, python=python, pack_s=packed_s - begun_s, upload_s=time.monotonic() - packed_s)
+
+
+def _shipment(urls: list[str], *, python: bool, pack_s: float = 0.0, upload_s: float = 0.0) -> Shipment:
+    archive = f"{urls[0]}#{FOLDER}" if python else ""
+    return Shipment(archive, urls[-2], urls[-1], pack_s, upload_s)
+
+
+def python_archive(*, log: Callable[[str], object] = _log.info) -> Path:
+    """This interpreter with the packages that `tfos_job` needs, as a file in the cache."""
+    return _cached(_python(), log)
+
+
+def spark_jars_archive(*, log: Callable[[str], object] = _log.info) -> Path:
+    """The jars of the installed pyspark as a file in the cache, not compressed: jars are already."""
+    return _cached(_spark_jars(), log)
+
+
+def package_zip(*, log: Callable[[str], object] = _log.info) -> Path:
+    """`tfos_job` itself, from wherever it is imported, as a file in the cache."""
+    return _cached(_package(), log)
+
+
+# --- the three archives ----------------------------------------------------------------------------------------------
+
+
+def _python() -> _Archive:
+    packages = distributions.shipped(distributions.installed())
+
+    def write(path: Path) -> None:
+        packing.write_tar_gz(path, packing.members(packages))
+
+    return _Archive("environments", f"environment-{_python_digest(packages)}.tar.gz", write)
+
+
+def _python_digest(packages: dict[str, Distribution]) -> str:
+    """Of the interpreter, its libraries, the packages, and the code that packs them."""
+    program, extensions = interpreter.program(), interpreter.extension_modules()
+    libraries = interpreter.shared_libraries([program, *extensions]).values()
+    code = [Path(module.__file__ or "") for module in (distributions, interpreter, packed_modules, packing)]
+    texts = [sys.version, platform.machine(), *map(distributions.fingerprint, packages.values())]
+    return _digest(
+        [*map(str.encode, texts), *(path.read_bytes() for path in (program, *extensions, *libraries, *code))]
+    )
+
+
+def _spark_jars() -> _Archive:
+    spec = importlib.util.find_spec("pyspark")  # found, not imported: that takes a second
+    if spec is None or spec.origin is None:
+        raise SettingsError("there is no pyspark in this Python", next_step="pip install pyspark")
+    jars = sorted((Path(spec.origin).parent / "jars").glob("*.jar"))
+    version = importlib.metadata.version("pyspark")
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for jar in jars:
+                archive.write(jar, jar.name)
+
+    digest = _digest(f"{jar.name} {jar.stat().st_size}".encode() for jar in jars)
+    return _Archive("spark-jars", f"spark-{version}-jars-{digest}.zip", write)
+
+
+def _package() -> _Archive:
+    root = Path(tfos_job.__file__).parent
+    content = {f"{root.name}/{path.relative_to(root)}": path.read_bytes() for path in packing.sorted_files(root)}
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in content.items():
+                archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+    digest = _digest(part for name, data in content.items() for part in (name.encode(), data))
+    return _Archive("packages", f"{root.name}-{digest}.zip", write)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())  # each hashed, so that no two lists of parts run together
+    return digest.hexdigest()[:_DIGEST_LENGTH]
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def cache_dir() -> Path:
+    """TFOS_JOB_CACHE, else `tfos_job` among the user's caches; that of scripts/hadoop.py as well."""
+    own = os.environ.get("TFOS_JOB_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(own) if own else Path(shared) / "tfos_job"
+
+
+def _cached(archive: _Archive, log: Callable[[str], object]) -> Path:
+    folder = cache_dir() / archive.kind
+    path = folder / archive.name
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock"):
+        if not path.is_file():  # else another process has packed it meanwhile
+            begun_s = time.monotonic()
+            log(f"packing {archive.name} into {folder}")
+            with tempfile.TemporaryDirectory(dir=folder, prefix="packing.") as aside:
+                archive.write(Path(aside, archive.name))
+                os.replace(Path(aside, archive.name), path)
+            log(f"{archive.name}: {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - begun_s:.1f} s")
+    return path
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+# --- HDFS ------------------------------------------------------------------------------------------------------------
+
+
+def publish(local_archive: Path, hdfs_dir: str, *, log: Callable[[str], object] = _log.info) -> str:
+    """Uploads an archive of the cache, unless one of its name lies there: the name says what is in it.
+
+    Running applications read what is there, and YARN fails them where it changes: nothing is ever written over.
+
+    Returns:
+      Its URL.
+    """
+    url = join(hdfs_dir, local_archive.name)
+    if storage.exists(url):
+        return url
+    storage.make_dirs(hdfs_dir)
+    size_bytes = local_archive.stat().st_size
+    begun_s = time.monotonic()
+    with (
+        local_archive.open("rb") as source,
+        storage.open_write(url) as target,
+        tqdm(
+            desc=f"upload {local_archive.name}",
+            total=size_bytes,
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=size_bytes < _SHOWN_BYTES or not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        while block := source.read(_BLOCK_BYTES):
+            target.write(block)
+            bar.update(len(block))
+    log(f"uploaded {url}: {size_bytes / 1e6:.1f} MB, {time.monotonic() - begun_s:.1f} s")
+    return url
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Packs the environment into a file that is named."""
+    parser = argparse.ArgumentParser(prog="python -m tfos_job.submit.environment", description=__doc__)
+    parser.add_argument("--format", choices=packing.WRITERS, default="tar.gz")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        contents = packing.members(distributions.shipped(distributions.installed()))
+        packing.WRITERS[options.format](options.output, contents)
+    except JobError as error:
+        _log.error("%s", error)
+        return error.exit_code
+    _log.info("%s: %d files, %.1f MB", options.output, len(contents), options.output.stat().st_size / 1e6)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

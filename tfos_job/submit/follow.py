@@ -1,0 +1,93 @@
+"""What the submitter shows while an application runs: its driver's log, and the progress of a training."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.errors import JobError
+from tfos_job.layout import RunLayout
+from tfos_job.outcome import outcome_path
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 3.0
+_SAY_EVERY_POLLS = 3
+
+
+class Follower:
+    """Looks at the job's files on a thread of its own, so that a slow NameNode delays no signal."""
+
+    def __init__(self, outcome_dir: str, application: str, train_dir: str | None) -> None:
+        self._outcome_path = outcome_path(outcome_dir, application)
+        self._application = application
+        self._report_path = RunLayout(train_dir).report if train_dir else None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._attempt = 0
+        self._said: dict[str, Any] = {}
+
+    def __enter__(self) -> Follower:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(_POLL_S)
+
+    def _run(self) -> None:
+        polls = 0
+        while not self._stop.wait(_POLL_S):
+            polls += 1
+            try:
+                self._look_at_driver()
+                if self._report_path:
+                    self._look_at_run(in_full=polls % _SAY_EVERY_POLLS == 0)
+            except (JobError, ValueError, KeyError) as e:
+                log.debug("cannot follow: %s", e)
+
+    def _look_at_driver(self) -> None:
+        if not storage.exists(self._outcome_path):
+            return
+        outcome = storage.read_json(self._outcome_path)
+        if outcome["attempt"] != self._attempt:
+            self._attempt = outcome["attempt"]
+            again = f"attempt {self._attempt}, " if self._attempt > 1 else ""
+            log.info("%sdriver on %s: %s", again, outcome["host"], outcome["log_url"])
+
+    def _look_at_run(self, *, in_full: bool) -> None:
+        assert self._report_path is not None
+        if not storage.exists(self._report_path):
+            return
+        report = storage.read_json(self._report_path)
+        if report.get("application") != self._application:
+            return  # of an earlier application
+        now = {"step": report["step"], "checkpoint": report["checkpoint"]}
+        if now["checkpoint"] != self._said.get("checkpoint"):
+            log.info("checkpoint %s", now["checkpoint"])
+        if in_full and now["step"] != self._said.get("step"):
+            log.info("%s", _progress(report))
+        elif not in_full:
+            now["step"] = self._said.get("step")
+        self._said = now
+
+
+def _progress(report: dict[str, Any]) -> str:
+    text = f"step {report['step']} of {report['total_steps']}"
+    loss, rate = report["metrics"].get("train_loss"), report.get("images_per_second")
+    if loss is not None and rate:
+        left_s = (report["total_steps"] - report["step"]) * report["batch_size"] / rate
+        text += f": loss {loss:.4f}, {rate:.0f} images/s, {left_s:.0f} s left"
+    return text
+
+
+def read_outcome(outcome_dir: str, application: str) -> dict[str, Any] | None:
+    """What the job has left of its end; None where it left nothing, or it cannot be read."""
+    path = outcome_path(outcome_dir, application)
+    try:
+        return storage.read_json(path) if storage.exists(path) else None
+    except (JobError, ValueError) as e:
+        log.warning("The job's own account cannot be read: %s", e)
+        return None

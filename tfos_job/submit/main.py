@@ -1,0 +1,321 @@
+"""`scripts/submit.sh COMMAND [the command's flags] [-- spark-submit's flags]`.
+
+What can be refused is refused here, before anything is uploaded. Then it waits, shows progress on stderr and the job's
+results on stdout, and ends with the job's own exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfos_job import cli, storage
+from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
+from tfos_job.data import manifest as manifests
+from tfos_job.errors import JobError, MissingInputError, SettingsError
+from tfos_job.layout import DatasetLayout, RunLayout, join
+from tfos_job.submit import environment, follow, hadoop_conf, plan, verdict, watch
+from tfos_job.submit.plan import Kubernetes, Request, Shipped
+
+log = logging.getLogger("tfos_job.submit")
+
+_PATH_FLAGS = ("gnt_dir", "dataset_dir", "train_dir")
+_DEFAULT_QUEUES = {"train": "gpu"}
+_KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/submit.sh",
+        usage="scripts/submit.sh COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
+        description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
+        epilog=f"COMMAND is one of {', '.join(plan.PROFILES)}; its flags: `tfos-job COMMAND --help`. "
+        "docs/operations.md has the settings that are set, and why.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    parser.add_argument("command", metavar="COMMAND", choices=plan.PROFILES, help="what to submit: see below")
+    add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
+    add("--queue", help="YARN's queue (default: gpu for train, default for all else)")
+    add("--dry-run", "--dry_run", action="store_true", help="print the exact spark-submit line, and change nothing")
+    add("--detach", action="store_true", help="do not wait: print the application's id and end")
+    add(
+        "--environment",
+        default="auto",
+        metavar="auto|none|URL",
+        help="the containers' Python: `auto` packs this one and sends it along, `none` takes the path of this one on "
+        "every node, URL is an archive with bin/python in it (default: auto)",
+    )
+    add("--hdfs_dir", help="for environments, outcomes and event logs (default: .tfos_job in your home on HDFS)")
+    add("--submit_timeout", type=int, default=300, metavar="S", help="seconds to reach YARN (default: 300)")
+    add(
+        "--accept_timeout",
+        type=int,
+        default=3600,
+        metavar="S",
+        help="seconds that the application may wait in the queue for its driver's container (default: 3600)",
+    )
+    kubernetes = parser.add_argument_group("with --master k8s://")
+    kubernetes.add_argument("--image", default="", help="an image with this package in /opt/tfos_job and its Python")
+    kubernetes.add_argument("--namespace", default="", help="the pods' namespace")
+    kubernetes.add_argument("--service_account", default="", help="the driver's service account")
+    kubernetes.add_argument("--driver_pod_template", default="", metavar="FILE", help="the driver's pod template")
+    kubernetes.add_argument("--executor_pod_template", default="", metavar="FILE", help="the executors' pod template")
+    kubernetes.add_argument("--gpu_vendor", default="nvidia.com", help="of the GPUs (default: nvidia.com)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("tfos_job").setLevel(logging.INFO)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    own, spark_args = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    options, app_args = make_parser().parse_known_args(own)
+    try:
+        return _submit(options, app_args, spark_args)
+    except JobError as e:
+        error = e
+    except KeyboardInterrupt:
+        return 130
+    print(f"submit.sh {options.command}: error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[str]) -> int:
+    began = time.time()
+    config = cli.parse_config(options.command, app_args)
+    on_yarn = options.master == "yarn"
+    if not on_yarn and not options.master.startswith("k8s://"):
+        raise SettingsError(
+            f"{options.master!r} is neither yarn nor k8s://…",
+            place="--master",
+            next_step="On this machine alone call `tfos-job` itself",
+        )
+    hdfs_dir = options.hdfs_dir or _default_hdfs_dir()
+    _require_urls(config)
+    if _refuse_early(config):
+        return 0
+    request = Request(
+        command=options.command,
+        app_args=app_args,
+        config=config,
+        num_classes=_num_classes(config),
+        master=options.master,
+        queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
+        spark_args=spark_args,
+        home=str(home()),
+        hdfs_dir=hdfs_dir,
+        wait=not options.detach,
+        shipped=_shipped(options, spark_args, hdfs_dir, dry=True) if on_yarn else Shipped(),
+        kubernetes=Kubernetes(
+            **{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__},
+        ),
+    )
+    profiles = [_profile(name) for name in plan.PROFILES[options.command]]
+    line = plan.spark_submit_line(request, profiles)  # raises for the user's own flags
+    if options.dry_run:
+        print(shlex.join(line))
+        return 0
+    if on_yarn:
+        _shipped(options, spark_args, hdfs_dir, dry=False)
+        for folder in ("outcomes", "spark-events"):
+            storage.make_dirs(join(hdfs_dir, folder))
+    uploaded = time.time()
+    return _run(options, request, line, began=began, uploaded=uploaded)
+
+
+def home() -> Path:
+    """The folder with `spark/` in it: `$TFOS_JOB_HOME`, else that of this checkout.
+
+    Raises:
+      SettingsError: it is not there.
+    """
+    folder = Path(os.environ.get("TFOS_JOB_HOME") or Path(__file__).resolve().parents[2])
+    if not (folder / "spark" / "conf" / "common.conf").is_file():
+        raise SettingsError("no spark/conf/common.conf in it", place=str(folder), next_step="Set TFOS_JOB_HOME")
+    return folder
+
+
+def _profile(name: str) -> dict[str, str]:
+    path = home() / "spark" / "conf" / f"{name}.conf"
+    return plan.parse_profile(path.read_text("utf-8"), str(path))
+
+
+def _default_hdfs_dir() -> str:
+    return f"{hadoop_conf.default_fs(hadoop_conf.conf_dir())}/user/{hadoop_conf.user()}/.tfos_job"
+
+
+# --- refused here rather than there ----------------------------------------------------------------------------------
+
+
+def _require_urls(config: Any) -> None:
+    for name in _PATH_FLAGS:
+        path = getattr(config, name, None)
+        if path and "://" not in path and not path.startswith("file:"):
+            raise SettingsError(
+                f"{path} is a path on the disk of whichever host runs the container",
+                place=f"--{name}",
+                next_step=f"Give hdfs://{path if path.startswith('/') else '/…/' + path}, or file:// and a path that "
+                "every node mounts",
+            )
+
+
+def _refuse_early(config: Any) -> bool:
+    """Looks at what the command needs; True where there is nothing left to do.
+
+    Raises:
+      JobError: what the job itself would raise, minutes later.
+    """
+    if isinstance(config, TrainConfig):
+        from tfos_job.jobs.train import check  # Spark's Python side takes a second to import
+
+        if check(config):
+            log.info("%s is finished. Nothing to do", config.train_dir)
+            print(json.dumps(cli.summary_of_run(storage.read_json(RunLayout(config.train_dir).report))), flush=True)
+            return True
+    elif isinstance(config, ConvertConfig):
+        if not storage.is_dir(config.gnt_dir):
+            raise MissingInputError("no such folder", place=config.gnt_dir, next_step="Check --gnt_dir")
+    elif isinstance(config, EvaluateConfig):
+        manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+        if not storage.is_dir(config.train_dir):
+            raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
+    return False
+
+
+def _num_classes(config: Any) -> int:
+    dataset_dir = getattr(config, "dataset_dir", None)
+    if dataset_dir and storage.exists(DatasetLayout(dataset_dir).charset):
+        return len(manifests.load_charset(DatasetLayout(dataset_dir)))
+    return 3755
+
+
+# --- what travels along ----------------------------------------------------------------------------------------------
+
+
+def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str, *, dry: bool) -> Shipped:
+    """What the containers are given. `dry`: only its names; nothing is packed or uploaded."""
+    wants_python = options.environment == "auto" and "--archives" not in spark_args
+    shipment = (environment.plan if dry else environment.prepare)(hdfs_dir, python=wants_python)
+    archive, python = shipment.python_archive, "./environment/bin/python"
+    if "--archives" in spark_args:  # the seed job's own form: --archives Python.zip#Python
+        archive = ""
+        python = f"./{_folder_of(spark_args[spark_args.index('--archives') + 1])}/bin/python"
+    elif options.environment == "none":
+        archive, python = "", sys.executable
+    elif options.environment != "auto":
+        archive, python = options.environment, f"./{_folder_of(options.environment)}/bin/python"
+        archive = archive if "#" in archive else f"{archive}#environment"
+    return Shipped(archive=archive, python=python, spark_archive=shipment.spark_archive, package=shipment.package)
+
+
+def _folder_of(archives: str) -> str:
+    """The name under which the containers see the first of `--archives`."""
+    return archives.split(",")[0].partition("#")[2] or "environment"
+
+
+# --- the application -------------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, request: Request, line: Sequence[str], *, began: float, uploaded: float) -> int:
+    outcome_dir = join(request.hdfs_dir, "outcomes")
+    train_dir = request.config.train_dir if isinstance(request.config, TrainConfig) else None
+    followers: list[follow.Follower] = []
+
+    def on_change(watched: watch.Watched) -> None:
+        _say_state(watched, request)
+        if watched.application and not followers and not options.detach:
+            followers.append(follow.Follower(outcome_dir, watched.application, train_dir).__enter__())
+
+    try:
+        watched = watch.run(
+            line,
+            _spark_submit_environment(),
+            on_change=on_change,
+            submit_timeout_s=options.submit_timeout,
+            accept_timeout_s=options.accept_timeout,
+            keep_on_signal=options.detach,
+        )
+    finally:
+        for follower in followers:
+            follower.__exit__()
+    if options.detach and watched.application:
+        print(watched.application, flush=True)
+        return 0
+    return _conclude(watched, request, outcome_dir, began=began, uploaded=uploaded)
+
+
+def _say_state(watched: watch.Watched, request: Request) -> None:
+    if watched.state in ("", "ACCEPTED") and "said" not in watched.times and watched.application:
+        watched.times["said"] = time.time()
+        log.info(
+            "%s is in queue %s; its log: yarn logs -applicationId %s",
+            watched.application,
+            request.queue,
+            watched.application,
+        )
+    if watched.state:
+        url = watched.details.get("tracking URL", "")
+        log.info("%s %s%s", watched.application, watched.state, f" {url}" if watched.state == "RUNNING" else "")
+
+
+def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
+    outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
+    error = verdict.judge(watched.end(request.command), outcome)
+    for result in (outcome or {}).get("results", []) if error is None else []:
+        print(json.dumps(result, ensure_ascii=False, sort_keys=True), flush=True)
+    if watched.application:
+        log.info("%s", _phases(watched, outcome, request, began, uploaded))
+    if error is not None:
+        raise error
+    return 0
+
+
+def _phases(
+    watched: watch.Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
+) -> str:
+    """Seconds of each phase, from the command to the first step."""
+    now = time.time()
+    submitted = watched.times.get("submitted", now)
+    phases = {"prepare and upload": uploaded - began, "submit": submitted - uploaded}
+    if outcome is not None:
+        phases["driver's container"] = outcome["started_s"] - submitted
+    if isinstance(request.config, TrainConfig):
+        report_path = RunLayout(request.config.train_dir).report
+        report = storage.read_json(report_path) if storage.exists(report_path) else {}
+        if report.get("application") == watched.application:
+            names = {
+                "spark": "settings",
+                "preflight": "executors and preflight",
+                "nodes": "registration",
+                "coordinator": "model build",
+            }
+            phases |= {name: report["phases"].get(phase, 0.0) for phase, name in names.items()}
+            phases["first step"] = report.get("first_step_s", 0.0)
+    text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
+    return f"{now - began:.1f} s in all: {text}"
+
+
+def _spark_submit_environment() -> dict[str, str]:
+    """Without what other Sparks and Pythons have left in this one; with our log settings."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SPARK_", "PYSPARK_", "PYTHON")) or name in _KEPT_VARIABLES
+    }
+    log4j2 = f"-Dlog4j2.configurationFile=file:{home()}/spark/conf/log4j2-submit.properties"
+    environment["SPARK_SUBMIT_OPTS"] = f"{environment.get('SPARK_SUBMIT_OPTS', '')} {log4j2}".strip()
+    return environment
+
+
+if __name__ == "__main__":
+    sys.exit(main())

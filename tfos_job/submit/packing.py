@@ -1,0 +1,212 @@
+"""An environment as one archive: what goes in, and writing it as .tar.gz or .zip. Runs on the submitting host."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import importlib.util
+import io
+import marshal
+import os
+import stat
+import sys
+import tarfile
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import Distribution
+from pathlib import Path, PurePosixPath
+from types import CodeType
+from typing import BinaryIO
+
+from tfos_job.submit import distributions, interpreter, packed_modules
+
+# Level 6 takes twice the time of level 1 and saves a tenth (docs/decisions/0002-shipping-python.md).
+GZIP_LEVEL = 1
+_BLOCK_BYTES = 8 << 20
+_PYC_HEADER_BYTES = 16
+_UNCHECKED_PYC = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8)
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of the archive: its path there, and its bytes or where they lie."""
+
+    name: str
+    content: bytes | Path
+    is_program: bool = False
+
+    @property
+    def mode(self) -> int:
+        """Readable by all; executable where it is on this host, such as the GPU's assembler in nvidia-cuda-nvcc."""
+        is_program = self.is_program or (isinstance(self.content, Path) and self.content.stat().st_mode & 0o100)
+        return 0o755 if is_program else 0o644
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+# --- what goes in ----------------------------------------------------------------------------------------------------
+
+
+def members(packages: Mapping[str, Distribution]) -> list[Member]:
+    """All files of an environment with these packages; packed_modules.py shows where they go."""
+    lib = f"{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
+    site = {file.relative: file.path for package in packages.values() for file in distributions.files(package)}
+    modules = {relative: path for relative, path in site.items() if relative.endswith(".py")}
+    stdlib = dict(interpreter.stdlib_files())
+    program, extensions = interpreter.program(), interpreter.extension_modules()
+    own_libraries, their_libraries = libraries(program, extensions, site)
+    relocated = interpreter.relocated(program, extensions, "$ORIGIN/../lib", sorted(their_libraries))
+    found = [
+        Member("bin/python", relocated.pop(program), is_program=True),
+        Member(f"{sys.platlibdir}/python{sys.version_info[0]}{sys.version_info[1]}.zip", stdlib_zip(stdlib)),
+        Member(f"{lib}/os.py", stdlib["os.py"]),
+        Member(f"{lib}/sitecustomize.py", Path(packed_modules.__file__)),
+        Member(f"{lib}/modules", packed(modules)),
+        *(Member(f"{lib}/lib-dynload/{path.name}", content) for path, content in relocated.items()),
+        *(Member(f"lib/{name}", path) for name, path in (their_libraries | own_libraries).items()),
+        *(Member(f"{lib}/packages/{relative}", path) for relative, path in site.items() if relative not in modules),
+    ]
+    return sorted(found, key=lambda member: member.name)
+
+
+def libraries(
+    program: Path, extensions: list[Path], site: Mapping[str, Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Shared libraries from outside, by name: those that the interpreter loads, and those that packages do."""
+    shipped = {Path(os.path.normpath(path)) for path in site.values()}
+    theirs = interpreter.shared_libraries(sorted(path for path in shipped if ".so" in path.name))
+    theirs = {name: path for name, path in theirs.items() if path not in shipped}  # wheels find what they bring
+    return interpreter.shared_libraries([program, *extensions]), theirs
+
+
+def stdlib_zip(files: Mapping[str, Path]) -> bytes:
+    """The standard library as Python itself imports it from a zip. Bytecode is there, and is not compared with it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for relative, path in sorted(files.items()):
+            source = path.read_bytes()
+            archive.writestr(zipfile.ZipInfo(relative, _EPOCH), source)
+            if relative.endswith(".py") and (code := bytecode(path, source, f"<stdlib>/{relative}")):
+                archive.writestr(zipfile.ZipInfo(f"{relative}c", _EPOCH), _UNCHECKED_PYC + code)
+    return stream.getvalue()
+
+
+def packed(files: Mapping[str, Path]) -> bytes:
+    """Modules in the one file of packed_modules.py."""
+    index: dict[str, tuple[int, int, int, int]] = {}
+    content = bytearray()
+    for relative, path in sorted(files.items()):
+        source = path.read_bytes()
+        code = bytecode(path, source, relative) or b""
+        index[relative] = (len(content), len(code), len(content) + len(code), len(source))
+        content += code
+        content += source
+    folders = frozenset(os.fspath(folder) for relative in files for folder in PurePosixPath(relative).parents)
+    head = marshal.dumps((index, folders))
+    return len(head).to_bytes(packed_modules.INDEX_LENGTH_BYTES, "little") + head + bytes(content)
+
+
+def bytecode(path: Path, source: bytes, name: str) -> bytes | None:
+    """A module compiled, marshalled, with `name` as its file; None where it does not compile, as templates do not."""
+    code = _cached_code(path)
+    if code is None:
+        try:
+            code = compile(source, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return None
+    return marshal.dumps(packed_modules.relocated(code, name))
+
+
+def _cached_code(path: Path) -> CodeType | None:
+    """What pip or Python have compiled already, where it is that of the file as it is now."""
+    try:
+        content = Path(importlib.util.cache_from_source(str(path), optimization="")).read_bytes()
+        status = path.stat()
+    except OSError:
+        return None
+    stamp = int(status.st_mtime).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(4, "little")
+    if content[:_PYC_HEADER_BYTES] != importlib.util.MAGIC_NUMBER + bytes(4) + stamp:
+        return None
+    return marshal.loads(content[_PYC_HEADER_BYTES:])
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
+    """Writes an archive of plain files. Who packed it and when does not show in it."""
+    with path.open("wb") as file, _Gzip(file) as compressed, tarfile.open(fileobj=compressed, mode="w|") as archive:
+        for member in contents:
+            info = tarfile.TarInfo(member.name)
+            info.size = member.size_bytes
+            info.mode = member.mode
+            with _opened(member) as stream:
+                archive.addfile(info, stream)
+
+
+def write_zip(path: Path, contents: Iterable[Member]) -> None:
+    """Writes the same as a zip, slower: `--archives Python.zip#Python`, as the seed job ships its Python."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=GZIP_LEVEL) as archive:
+        for member in contents:
+            info = zipfile.ZipInfo(member.name, _EPOCH)
+            info.external_attr = (stat.S_IFREG | member.mode) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.file_size = member.size_bytes  # beyond 2 GiB the header is another one
+            with _opened(member) as source, archive.open(info, "w") as target:
+                for block in iter(functools.partial(source.read, _BLOCK_BYTES), b""):
+                    target.write(block)
+
+
+def _opened(member: Member) -> BinaryIO:
+    return io.BytesIO(member.content) if isinstance(member.content, bytes) else member.content.open("rb")
+
+
+class _Gzip(io.RawIOBase):
+    """Compresses blocks on all cores, each into a gzip member of its own; every gzip reader reads them as one."""
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._block = bytearray()
+        self._threads = os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads)
+        self._waiting: deque[Future[bytes]] = deque()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self._block += data
+        while len(self._block) >= _BLOCK_BYTES:
+            self._submit(bytes(self._block[:_BLOCK_BYTES]))
+            del self._block[:_BLOCK_BYTES]
+        return len(data)
+
+    def _submit(self, block: bytes) -> None:
+        self._waiting.append(self._pool.submit(gzip.compress, block, GZIP_LEVEL, mtime=0))
+        while len(self._waiting) > 2 * self._threads:
+            self._target.write(self._waiting.popleft().result())
+
+    def close(self) -> None:
+        if not self.closed:
+            with self._pool:
+                self._submit(bytes(self._block))
+                while self._waiting:
+                    self._target.write(self._waiting.popleft().result())
+            super().close()
+
+
+Writer = Callable[[Path, Iterable[Member]], None]
+WRITERS: Mapping[str, Writer] = {"tar.gz": write_tar_gz, "zip": write_zip}
+
+
+def sorted_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder in an order that does not depend on the disk, without bytecode."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            yield path
