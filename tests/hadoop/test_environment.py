@@ -102,7 +102,16 @@ def test_driver_and_executor_run_on_the_python_that_travelled(hadoop, hdfs_dir: 
         "google_crc32c",
         "hdfs_native",
     ]
-    modules += ["tensorflowonspark", "pkg_resources", "ssl", "sqlite3", "ctypes", "lzma", "bz2"]
+    modules += [
+        "tensorflowonspark.TFNode",
+        "tensorflowonspark.TFCluster",
+        "pkg_resources",
+        "ssl",
+        "sqlite3",
+        "ctypes",
+        "lzma",
+        "bz2",
+    ]
     found = submit(hadoop, tmp_path, shipment, environment.FOLDER, modules, f"{hdfs_dir}/out")
     check(found, environment.FOLDER)
     again = environment.prepare(f"{hdfs_dir}/.tfos_job")

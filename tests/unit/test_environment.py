@@ -8,6 +8,7 @@ import json
 import marshal
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -121,7 +122,8 @@ def test_ldd_without_what_belongs_to_the_node() -> None:
 
 SELF_REPORT = """
 import bz2, ctypes, decimal, json, lzma, numpy, sqlite3, ssl, sys, tqdm, uuid, zlib
-import inspect, multiprocessing, tomllib
+import inspect, multiprocessing, pkg_resources, tomllib
+assert pkg_resources.get_distribution("numpy").version == numpy.__version__
 assert inspect.getsource(json.dumps).startswith("def dumps")
 assert numpy.ones(3).sum() == 3
 lines = [line.split() for line in open("/proc/self/maps")]
@@ -133,7 +135,7 @@ print(json.dumps({"executable": sys.executable, "prefix": sys.prefix, "path": sy
 @pytest.mark.parametrize("archive_format", ["tar.gz", "zip"])
 def test_a_packed_interpreter_runs_on_nothing_but_the_c_library(tmp_path: Path, archive_format: str) -> None:
     available = distributions.installed()
-    contents = packing.members({name: available[name] for name in ("numpy", "tqdm")})
+    contents = packing.members({name: available[name] for name in ("numpy", "setuptools", "tqdm")})
     packing.WRITERS[archive_format](tmp_path / "packed", contents)
     (tmp_path / "packed").rename(tmp_path / f"packed.{archive_format}")
     root = tmp_path / "moved" / "environment"
@@ -164,6 +166,14 @@ PACKAGE = {
     "name/space.py": "here = __path__ if '__path__' in globals() else __file__\n",
     "pack.pth": "import pack; pack.seen_by_site = True\n",
 }
+
+
+FIND_PART = """
+import importlib.machinery, sys
+folders = [entry + "/pack" for entry in sys.path if entry.endswith("/packages")]
+spec = importlib.machinery.PathFinder.find_spec("pack.part", folders)
+print(type(spec.loader).__name__)
+"""
 
 
 @pytest.fixture
@@ -217,6 +227,12 @@ def test_a_packed_package_runs_as_a_program(packed_site: Path) -> None:
 def test_what_python_cannot_compile_is_an_error_of_who_imports_it(packed_site: Path) -> None:
     program = "try: import pack.template\nexcept SyntaxError as e: print(e.filename)"
     assert python(packed_site, "-c", program) == f"{packed_site}/packages/pack/template.py\n"
+
+
+def test_a_shared_object_comes_before_a_source_of_its_name(packed_site: Path) -> None:
+    (extension,) = (path for path in interpreter.extension_modules() if path.name.startswith("_bisect."))
+    shutil.copy(extension, packed_site / "packages" / "pack" / extension.name.replace("_bisect", "part"))
+    assert python(packed_site, "-c", FIND_PART).strip() == "ExtensionFileLoader"
 
 
 def test_pythonpath_comes_before_packed_modules(packed_site: Path, tmp_path: Path) -> None:

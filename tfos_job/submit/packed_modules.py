@@ -24,6 +24,7 @@ from __future__ import annotations
 import marshal
 import mmap
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import (
@@ -97,36 +98,41 @@ class PackedLoader(SourceFileLoader):
         return self._modules.source(self._relative) if path == self.path else super().get_data(path)
 
 
-class PackedFinder:
-    """Finds modules for one folder of a path: those of `Modules`, and beside them what the folder really holds."""
+class PackedFinder(FileFinder):
+    """Finds modules for one folder of a path: those of `Modules`, and beside them what the folder really holds.
+
+    It is a FileFinder for `pkg_resources` too, which looks for a distribution's metadata by the type of the finder.
+    """
 
     def __init__(self, path: str, modules: Modules, relative: str) -> None:
-        self._modules = modules
-        self._prefix = f"{relative}/" if relative else ""
-        self._path = path
-        self._files = FileFinder(
+        super().__init__(
             path,
             (ExtensionFileLoader, EXTENSION_SUFFIXES),
             (SourceFileLoader, SOURCE_SUFFIXES),
             (SourcelessFileLoader, BYTECODE_SUFFIXES),
         )
+        self._modules = modules
+        self._prefix = f"{relative}/" if relative else ""
 
     def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
         name = self._prefix + fullname.rpartition(".")[2]
-        for relative in (f"{name}/{INIT}", f"{name}.py"):
-            if relative in self._modules.index:
-                path = os.path.join(self._modules.folder, relative)
-                loader = PackedLoader(fullname, path, self._modules, relative)
-                folders = [os.path.dirname(path)] if relative.endswith(f"/{INIT}") else None
-                return spec_from_file_location(fullname, path, loader=loader, submodule_search_locations=folders)
-        found = self._files.find_spec(fullname, target)
+        if f"{name}/{INIT}" in self._modules.index:
+            return self._packed(fullname, f"{name}/{INIT}")
+        found = super().find_spec(fullname, target)
+        if found is not None and found.loader is not None:
+            return found  # a shared object, which Python prefers to a source of the same name
+        if f"{name}.py" in self._modules.index:
+            return self._packed(fullname, f"{name}.py")
         if found is None and name in self._modules.folders:
             found = ModuleSpec(fullname, None, is_package=True)  # a part of a namespace package
             found.submodule_search_locations = [os.path.join(self._modules.folder, name)]
         return found
 
-    def invalidate_caches(self) -> None:
-        self._files.invalidate_caches()
+    def _packed(self, fullname: str, relative: str) -> ModuleSpec | None:
+        path = os.path.join(self._modules.folder, relative)
+        loader = PackedLoader(fullname, path, self._modules, relative)
+        folders = [os.path.dirname(path)] if relative.endswith(f"/{INIT}") else None
+        return spec_from_file_location(fullname, path, loader=loader, submodule_search_locations=folders)
 
     def iter_modules(self, prefix: str = "") -> Iterator[tuple[str, bool]]:
         """For `pkgutil`: names, and whether they are packages."""
@@ -136,8 +142,8 @@ class PackedFinder:
                 name, _, rest = relative[len(self._prefix) :].partition("/")
                 if rest in ("", INIT) and name != INIT:
                     found[name.removesuffix(".py")] = rest == INIT
-        if os.path.isdir(self._path):
-            for name in os.listdir(self._path):
+        if os.path.isdir(self.path):
+            for name in os.listdir(self.path):
                 if name.endswith(tuple(EXTENSION_SUFFIXES)):
                     found.setdefault(name.partition(".")[0], False)
         for name, is_package in sorted(found.items()):
@@ -161,6 +167,7 @@ def install(path: str, folder: str) -> None:
         return PackedFinder(entry, modules, relative)
 
     sys.path_hooks.insert(0, hook)
+    pkgutil.iter_importer_modules.register(PackedFinder, PackedFinder.iter_modules)  # type: ignore[attr-defined]
 
 
 def _main(here: Sequence[str]) -> None:
