@@ -113,6 +113,7 @@ class _Reader(io.RawIOBase):
         self._position = 0
         self._ahead: ReadAhead | None = None
         self._chunks: deque[memoryview] = deque()  # from `_position` on
+        self._at_end = False
         self._error: BaseException | None = None
 
     def readable(self) -> bool:
@@ -122,8 +123,6 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._chunks and not self._fill():
-            return 0
         target, num_bytes = memoryview(buffer), 0
         while num_bytes < len(target) and (self._chunks or self._fill()):
             chunk = self._chunks.popleft()
@@ -139,18 +138,20 @@ class _Reader(io.RawIOBase):
         """Waits for more; False at the end of the file. After what failed, all that follows fails with it."""
         if self._error is not None:
             raise self._error
-        length = len(self._file) - self._position
-        if self._ahead is None:
-            if length <= 0:
-                return False
-            self._ahead = ReadAhead(self._file.read_range_stream(self._position, length))
+        if self._at_end:
+            return False
         try:
             with _exact_errors():
+                if self._ahead is None:
+                    length = max(0, len(self._file) - self._position)
+                    stream = self._file.read_range_stream(self._position, length) if length else iter(())
+                    self._ahead = ReadAhead(stream)
                 self._chunks.extend(map(memoryview, self._ahead.next(patience.call_timeout_s())))
         except (OSError, RuntimeError) as error:
             self._error = error
             raise
-        return bool(self._chunks)
+        self._at_end = not self._chunks
+        return not self._at_end
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._file)}[whence]
@@ -168,7 +169,7 @@ class _Reader(io.RawIOBase):
     def _forget(self) -> None:
         if self._ahead is not None:
             self._ahead.stop()
-        self._ahead = None
+        self._ahead, self._at_end = None, False
         self._chunks.clear()
 
 
