@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.model import zoo
 from tfos_job.submit import memory, plan
@@ -140,6 +140,14 @@ def test_conversion_takes_what_room_there_is_and_evaluation_no_executor() -> Non
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
+
+
+def test_the_doctor_gets_executors_like_those_of_a_training() -> None:
+    settings = submit(DoctorConfig(num_executors=3, num_gpus=1), command="doctor")
+    assert settings["spark.executor.instances"] == "3"
+    assert settings["spark.executor.resource.gpu.amount"] == "1"
+    assert settings["spark.dynamicAllocation.enabled"] == "false"
+    assert settings["spark.task.cpus"] == settings["spark.executor.cores"]
 
 
 def test_kubernetes() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfos_job.cluster.topology import topology_of
-from tfos_job.config import EvaluateConfig, TrainConfig
+from tfos_job.config import DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
@@ -167,6 +167,10 @@ def _containers(request: Request) -> dict[str, str]:
     config = request.config
     if isinstance(config, TrainConfig):
         return _training_containers(config, request)
+    if isinstance(config, DoctorConfig):
+        with_tensorflow = memory.parameter_server(parameters=0, num_ps_tasks=1, num_workers=0)
+        instances = {"spark.executor.instances": str(config.num_executors)}
+        return _driver(memory.batch_driver()) | _executor(with_tensorflow) | instances
     if isinstance(config, EvaluateConfig):
         parameters = memory.num_parameters(image_size=64, num_classes=request.num_classes)
         return _driver(memory.evaluating_driver(parameters=parameters, batch_size=config.batch_size, image_size=64))
