@@ -147,6 +147,7 @@ def test_the_doctor_gets_executors_like_those_of_a_training() -> None:
     assert settings["spark.executor.instances"] == "3"
     assert settings["spark.executor.resource.gpu.amount"] == "1"
     assert settings["spark.dynamicAllocation.enabled"] == "false"
+    assert settings["spark.yarn.maxAppAttempts"] == "1"
     assert settings["spark.task.cpus"] == settings["spark.executor.cores"]
 
 
@@ -172,6 +173,13 @@ def test_kubernetes() -> None:
     assert not any(key.startswith("spark.yarn.") for key in settings)
     with pytest.raises(SettingsError, match="--image"):
         spark_submit_line(request(TrainConfig(**DIRS), master="k8s://https://api"), profiles("train"))
+
+
+def test_tokens_of_every_file_system_that_the_folders_name() -> None:
+    config = TrainConfig(dataset_dir="hdfs://other:8020/data", train_dir="hdfs:///user/me/run")
+    assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://other:8020"
+    config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run")
+    assert "spark.kerberos.access.hadoopFileSystems" not in submit(config)
 
 
 def test_a_profile_with_a_line_that_is_no_setting() -> None:

@@ -6,6 +6,7 @@ own configuration (nodes, memory, GPUs), what travels with the job, and the user
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -218,11 +219,22 @@ def _on_yarn(request: Request) -> dict[str, str]:
         "spark.yarn.appMasterEnv." + OUTCOME_DIR_VARIABLE: f"{request.hdfs_dir}/outcomes",
         "spark.yarn.submit.waitAppCompletion": "true" if request.wait else "false",
     }
+    if request.command != "train":
+        settings["spark.yarn.maxAppAttempts"] = "1"  # also for what starts from the profile of `train`
+    # With Kerberos, Spark takes along tokens of the default file system alone, unless it is told of others.
+    settings["spark.kerberos.access.hadoopFileSystems"] = ",".join(_file_systems(request.config))
     if shipped.python:
         for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
             settings[variable + "PYSPARK_PYTHON"] = shipped.python
             settings[variable + "PYTHONNOUSERSITE"] = "1"  # Packages in a node's home folder are none of ours.
     return {key: value for key, value in settings.items() if value}
+
+
+def _file_systems(config: object) -> list[str]:
+    """Those that the command's folders are on, where their URLs name them."""
+    paths = [getattr(config, name, None) or "" for name in ("gnt_dir", "dataset_dir", "train_dir")]
+    named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
+    return sorted({match[0] for match in named if match})
 
 
 def _on_kubernetes(request: Request) -> dict[str, str]:
