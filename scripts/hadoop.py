@@ -321,6 +321,8 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "yarn.nodemanager.resource.cpu-vcores": 16,  # accounting, not cores
             "yarn.nodemanager.vmem-check-enabled": "false",
             "yarn.nodemanager.pmem-check-enabled": "true",
+            # By default YARN leaves the limit to cgroups, whether or not it uses them, and then nobody enforces it.
+            "yarn.nodemanager.resource.memory.enforced": "false",
             # A disk that is 90 % full is no reason for a node of a single machine to be UNHEALTHY.
             "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 99.5,
             "yarn.scheduler.minimum-allocation-mb": 128,

@@ -6,7 +6,7 @@ import pytest
 
 from tfos_job.cluster import failures
 from tfos_job.cluster.failures import Failure, first_cause, to_error
-from tfos_job.cluster.topology import CHIEF, PS, Task
+from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task
 from tfos_job.errors import BadDataError, NodeDiedError
 
 KILLED = Failure(failures.KILLED, Task(PS, 0), "host-a", "its TensorFlow process 7 was killed by SIGKILL")
@@ -40,3 +40,57 @@ def test_log_tail_leaves_out_what_every_process_says() -> None:
     lines = ["WARNING: All log messages before absl::InitializeLog() is called\n", "I0000 00:00 port.cc\n", "E real\n"]
     assert failures.log_tail(lines) == "E real\n"
     assert failures.signal_name(9) == "SIGKILL"
+
+
+CONTAINER = "container_1_0001_01_3"
+CONTAINER_LOST = Failure(failures.LOST, Task(WORKER, 1), "node-7", "the line to it is gone", container=CONTAINER)
+# Spark 4.3's own words: YarnAllocator.processCompletedContainers.
+BOOST = "Consider boosting spark.executor.memoryOverhead."
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words", "advice"),
+    [
+        (
+            "Container killed by YARN for exceeding physical memory limits. "
+            f"1.3 GB of 1.2 GB physical memory used. {BOOST}",
+            71,
+            "physical memory limits: 1.3 GB of 1.2 GB physical memory used",
+            "--conf spark.executor.memoryOverhead=…",
+        ),
+        (
+            "Container killed by YARN for exceeding virtual memory limits. 5.1 GB of 4.2 GB virtual memory used. "
+            "Consider boosting spark.executor.memoryOverhead or boosting yarn.nodemanager.vmem-pmem-ratio or disabling "
+            "yarn.nodemanager.vmem-check-enabled because of YARN-4714.",
+            71,
+            "virtual memory limits: 5.1 GB of 4.2 GB virtual memory used",
+            "which was 4.2 GB",
+        ),
+        (f"Container killed by YARN for exceeding physical memory limits.  {BOOST}", 71, "physical", "memoryOverhead"),
+        (
+            "Container from a bad node: container_1_0001_01_3 on host: node-7. Exit status: 137. Possible causes: "
+            "(SIGKILL, possible container OOM). Diagnostics: Container killed on request. Exit code is 137.",
+            71,
+            "was killed (exit status 137)",
+            "memoryOverhead",
+        ),
+        ("Container container_1_0001_01_3 on host: node-7 was preempted.", 75, "was preempted", "resume"),
+        (
+            "Container marked as failed: container_1_0001_01_3 on host: node-7. Exit status: -100. Possible causes: "
+            "None. Diagnostics: Container released on a *lost* node.",
+            71,
+            "Container released on a *lost* node",
+            "resume",
+        ),
+    ],
+)
+def test_what_spark_learns_from_yarn_explains_a_lost_line(reason: str, code: int, words: str, advice: str) -> None:
+    for told in (
+        reason,
+        f"ExecutorLostFailure (executor 2 exited caused by one of the running tasks) Reason: {reason}",
+    ):
+        error = to_error([failures.explain(CONTAINER_LOST, told), CONSEQUENCE])
+        assert error.exit_code == code
+        assert words in error.fact
+        assert advice in error.next_step
+        assert error.place == "worker:1 on host node-7, container container_1_0001_01_3"

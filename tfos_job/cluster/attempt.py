@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2
 # After the first failure: time for the report of the process that really died to overtake those of its peers.
 _COLLECT_S = 2.0
+# For Spark to learn from YARN what became of a container: some of its heartbeats, of 3 s.
+_EXPLAIN_S = 10.0
 # Together, with Spark's own end, less than the ten seconds that a stop may take.
 _LAST_CHECKPOINT_S = 5.0
 _NODES_STOP_S = 3.0
@@ -302,7 +304,7 @@ class Attempt:
         deadline = time.monotonic() + _COLLECT_S
         while time.monotonic() < deadline:
             self._take_event()
-        first = failures.first_cause(self._state.failures)
+        first = self._explained(failures.first_cause(self._state.failures))
         for failure in self._state.failures:
             log.log(logging.WARNING if failure is first else logging.DEBUG, "%s", failure)
         if first.detail:
@@ -310,6 +312,19 @@ class Attempt:
         if first.log_url:
             log.warning("The whole log of %s: %s", first.task, first.log_url)
         return failures.to_error(self._state.failures)
+
+    def _explained(self, first: Failure) -> Failure:
+        """Where a line broke on a cluster, Spark learns within seconds what became of the executor."""
+        if self._spec.local or first.kind not in (failures.LOST, failures.SPARK):
+            return first
+        deadline = time.monotonic() + _EXPLAIN_S
+        while time.monotonic() < deadline and not self._stop.hurry:
+            if reason := self._job.loss_reason(first.container):
+                explained = failures.explain(first, reason)
+                self._state.failures = [explained if f is first else f for f in self._state.failures]
+                return explained
+            self._take_event()
+        return first
 
     # What runs beside the driver.
 

@@ -7,13 +7,15 @@ failures are ranked by what they can have been caused by, not by the clock alone
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfos_job.cluster.control import Failed
 from tfos_job.cluster.topology import Task
-from tfos_job.errors import JobError, NodeDiedError, exit_code_class
+from tfos_job.errors import BusyError, JobError, NodeDiedError, exit_code_class
 
 KILLED = "killed"  # The process was ended by a signal: nothing else in the cluster can do that to it.
 RAISED = "raised"  # An exception with a cause of its own.
@@ -25,6 +27,16 @@ _TENSORFLOW_GREETINGS = ("I0000 ", "WARNING: All log messages before absl::Initi
 
 # By whether the process runs beside the driver.
 _OVERHEAD_SETTINGS = {True: "spark.driver.memoryOverhead", False: "spark.executor.memoryOverhead"}
+
+# What Spark's YarnAllocator says of a container (org.apache.spark.deploy.yarn, 4.3), and YARN's ContainerExitStatus.
+_MEMORY = re.compile(
+    r"killed by YARN for exceeding (?P<kind>physical|virtual) memory limits\."
+    r"(?:\s*(?P<used>[\d.]+ [KMGTPE]?B) of (?P<limit>[\d.]+ [KMGTPE]?B) (?:physical|virtual) memory used)?"
+)
+_EXIT_STATUS = re.compile(r"[Ee]xit status: (-?\d+)")
+_PREEMPTED = -102
+_PMEM_EXCEEDED = -104
+_MAX_REASON = 300
 
 KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
 
@@ -73,6 +85,47 @@ def to_error(failures: Sequence[Failure]) -> JobError:
     fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
     place = first.place or first.process
     return exit_code_class(first.exit_code)(fact, place=place, next_step=first.next_step or _next_step(first))
+
+
+def explain(failure: Failure, reason: str) -> Failure:
+    """The same failure in the light of what Spark has learned from the cluster manager about the executor's end.
+
+    Args:
+      failure: of a node whose line broke, or of Spark's job.
+      reason: Spark's words for the loss of the executor (4.3: YarnAllocator, ExecutorLostFailure).
+    """
+    memory = _MEMORY.search(reason)
+    if memory:
+        used = f": {memory['used']} of {memory['limit']} {memory['kind']} memory used" if memory["used"] else ""
+        limit = f", which was {memory['limit']} with the executor's own memory" if memory["used"] else ""
+        return _killed(
+            failure,
+            f"YARN killed its container for exceeding {memory['kind']} memory limits{used}",
+            f"Give executors more than their present spark.executor.memoryOverhead{limit}: "
+            "scripts/submit.sh train … -- --conf spark.executor.memoryOverhead=…; then run train again to resume",
+        )
+    status = _EXIT_STATUS.search(reason)
+    code = int(status[1]) if status else None
+    if "was preempted" in reason or code == _PREEMPTED:
+        return _killed(
+            failure,
+            "its container was preempted: another queue had a right to the resources",
+            "Run train again to resume, in a queue that is not preempted if there is one",
+            BusyError.exit_code,
+        )
+    if code in (_PMEM_EXCEEDED, 128 + signal.SIGKILL):
+        return _killed(
+            failure,
+            f"its container was killed (exit status {code}), as happens where memory runs out",
+            "If nobody killed it, give executors more memory: scripts/submit.sh train … -- --conf "
+            "spark.executor.memoryOverhead=…; then run train again to resume",
+        )
+    words = " ".join(reason.split())
+    return dataclasses.replace(failure, cause=f"{failure.cause}; Spark says: {words[:_MAX_REASON]}")
+
+
+def _killed(failure: Failure, cause: str, next_step: str, exit_code: int = NodeDiedError.exit_code) -> Failure:
+    return dataclasses.replace(failure, kind=KILLED, cause=cause, next_step=next_step, exit_code=exit_code)
 
 
 def log_tail(lines: Iterable[str]) -> str:

@@ -250,6 +250,23 @@ class NodeJob:
         if self._reservations is not None:
             self._reservations.stop()
 
+    def loss_reason(self, container_id: str) -> str:
+        """Spark's words for the end of the executor in that container; of whichever has ended, without a container.
+
+        Empty where Spark knows of none, or not yet: it asks YARN, which tells it with its next heartbeat.
+        """
+        try:
+            executors = self._sc._jsc.sc().statusStore().executorList(False)
+            summaries = [executors.apply(i) for i in range(executors.size())]
+            reasons = [
+                (_or_empty(summary.attributes().get("CONTAINER_ID")), _or_empty(summary.removeReason()))
+                for summary in summaries
+            ]
+        except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
+            log.debug("cannot ask Spark for its executors: %s", e)
+            return ""
+        return next((reason for of, reason in reasons if reason and container_id in ("", of)), "")
+
     def wait(self, timeout_s: float) -> bool:
         """Whether the Spark job has ended within that time."""
         return self._ended.wait(timeout_s)
@@ -279,6 +296,11 @@ def _environment(tfos: types.SimpleNamespace, driver: tuple[str, int]) -> Iterat
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
+
+
+def _or_empty(option: Any) -> str:
+    """The string in a Scala Option."""
+    return str(option.get()) if option.isDefined() else ""
 
 
 def _spark_cause(error: Exception) -> tuple[str, int]:

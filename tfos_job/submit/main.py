@@ -271,7 +271,7 @@ def _say_state(watched: watch.Watched, request: Request) -> None:
 def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
     outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
     error = verdict.judge(watched.end(request.command), outcome)
-    for result in (outcome or {}).get("results", []) if error is None else []:
+    for result in (outcome or {}).get("results", []):
         print(json.dumps(result, ensure_ascii=False, sort_keys=True), flush=True)
     if watched.application:
         log.info("%s", _phases(watched, outcome, request, began, uploaded))
