@@ -64,7 +64,7 @@ BOOST = "Consider boosting spark.executor.memoryOverhead."
             "yarn.nodemanager.vmem-check-enabled because of YARN-4714.",
             71,
             "virtual memory limits: 5.1 GB of 4.2 GB virtual memory used",
-            "which was 4.2 GB",
+            "the limit of 4.2 GB",
         ),
         (f"Container killed by YARN for exceeding physical memory limits.  {BOOST}", 71, "physical", "memoryOverhead"),
         (

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
-from tfos_job.cluster.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of
+from tfos_job.cluster.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of, topology_of
+from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
 
 
@@ -55,3 +57,31 @@ def test_fewer_shards_than_workers_is_refused() -> None:
 def test_worker_input_is_one_value_a_line() -> None:
     given = WorkerInput(worker=1, seed=7, start_record=64, num_records=100, shards=("/a b", "/c"))
     assert given.to_text().split("\n") == ["1", "7", "64", "100", "/a b", "/c"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "master", "num_spark_executors"),
+    [
+        ({}, "local[3]", 3),
+        ({}, "yarn", 3),
+        ({"num_gpus": 1}, "yarn", 2),
+        ({"num_gpus": 1}, None, 2),  # spark-submit knows the master
+        ({"num_gpus": 1}, "local[3]", 3),
+        ({"num_gpus": 1, "ps_place": "executor"}, "yarn", 3),
+        ({"ps_place": "driver"}, "local-cluster[2,1,1024]", 2),
+    ],
+)
+def test_a_parameter_server_beside_the_driver_fills_no_executor(
+    flags: dict[str, Any], master: str | None, num_spark_executors: int
+) -> None:
+    config = TrainConfig(dataset_dir="d", train_dir="t", num_executors=3, **flags)
+    topology = topology_of(config, master)
+    assert topology.num_spark_executors == num_spark_executors
+    assert len(topology.nodes) == 3
+    assert topology.num_driver_ps_tasks == 3 - num_spark_executors
+
+
+def test_beside_the_driver_only_the_workers_need_slots() -> None:
+    check_slots(Topology(1, 2, ps_beside_driver=True), "local-cluster[2,1,1024]")
+    with pytest.raises(SettingsError, match=r"1 slot for 2 nodes \(0 parameter servers and 2 workers\)"):
+        check_slots(Topology(1, 2, ps_beside_driver=True), "local[1]")

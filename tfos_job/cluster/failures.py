@@ -97,11 +97,11 @@ def explain(failure: Failure, reason: str) -> Failure:
     memory = _MEMORY.search(reason)
     if memory:
         used = f": {memory['used']} of {memory['limit']} {memory['kind']} memory used" if memory["used"] else ""
-        limit = f", which was {memory['limit']} with the executor's own memory" if memory["used"] else ""
+        limit = f" (the limit of {memory['limit']} is executor memory and overhead together)" if memory["used"] else ""
         return _killed(
             failure,
             f"YARN killed its container for exceeding {memory['kind']} memory limits{used}",
-            f"Give executors more than their present spark.executor.memoryOverhead{limit}: "
+            f"Raise spark.executor.memoryOverhead{limit}: "
             "scripts/submit.sh train … -- --conf spark.executor.memoryOverhead=…; then run train again to resume",
         )
     status = _EXIT_STATUS.search(reason)
