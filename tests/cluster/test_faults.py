@@ -143,3 +143,15 @@ def test_a_damaged_shard_is_named(start: StartCommand, small_dataset: Path, tmp_
     job = start("train", "--dataset_dir", dataset, "--train_dir", tmp_path / "run", *SMALL, *ENDLESS)
     assert job.wait() == 65, job.stderr
     assert str(shard) in job.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has the GPU that the worker is to miss")
+def test_a_worker_without_its_gpu(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:
+    options = ("--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, "--master", "local[2]")
+    options = (*options, "--num_gpus", "1", "--max_number_of_steps", "2")
+    job = start("train", *options)
+    assert job.wait() == 69, job.stderr
+    assert "worker:0 on host 127.0.0.1: TensorFlow sees 0 of the 1 GPUs" in job.stderr.splitlines()[-1]
+    job = start("train", *options, "--allow_cpu")
+    assert job.wait() == 0, job.stderr
+    assert "it computes on the CPU" in job.stderr

@@ -43,6 +43,7 @@ _EXPLAIN_S = 10.0
 # Together, with Spark's own end, less than the ten seconds that a stop may take.
 _LAST_CHECKPOINT_S = 5.0
 _NODES_STOP_S = 3.0
+_CLOSE_POLL_S = 0.02
 _CANCEL_S = 1.0
 _SERVER_STOP_S = 1.0
 _CHIEF = Task(CHIEF, 0)
@@ -390,7 +391,11 @@ class Attempt:
             self._coordinator.wait()
         for task in self._spec.topology.nodes:
             self._switchboard.send(task, control.Stop())
-        if not self._job.wait(_NODES_STOP_S):
+        deadline = time.monotonic() + _NODES_STOP_S
+        # A job that has failed is over sooner than its nodes, which still clean up; Spark's end would cut that off.
+        while self._switchboard.connected() and time.monotonic() < deadline:
+            time.sleep(_CLOSE_POLL_S)
+        if not self._job.wait(max(0.0, deadline - time.monotonic())):
             self._job.cancel()
             self._job.wait(_CANCEL_S)
         for server in self._servers:

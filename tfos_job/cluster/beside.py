@@ -108,6 +108,7 @@ def main() -> None:
             (str(host), int(str(port))), bytes.fromhex(order.key), supervisor.hello(task, own_host, int(own_port))
         )
         Supervisor(line, _post(task, order, held)).run()
+        supervisor.tell(line, control.Left())
     except (NodeFailed, control.LineClosed, OSError) as e:
         sys.exit(f"{task}: {e}" if not isinstance(e, NodeFailed) else 1)
     finally:

@@ -400,6 +400,11 @@ class Switchboard:
             with self._lock:
                 self._lines.pop(task, None)
 
+    def connected(self) -> set[Task]:
+        """The tasks that are on the line."""
+        with self._lock:
+            return set(self._lines)
+
     def send(self, task: Task, message: Message) -> bool:
         """False where that task has no line any more; its `Lost` is in the queue or on its way."""
         with self._lock:

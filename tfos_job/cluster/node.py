@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +19,9 @@ from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.supervisor import Post, Supervisor
 from tfos_job.cluster.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
 from tfos_job.errors import JobError, ResourceError
+
+_FOREGROUND_S = 3.0  # TFoS looks for a word once a second
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +81,38 @@ def main(args: NodeArgs, ctx: Any) -> None:
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
     line = control.call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
+    parent = os.getppid()
     work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=surroundings.folders[0])
     try:
         try:
-            post = _post(task, args, ctx, work_dir)
+            Supervisor(line, _post(task, args, ctx, work_dir)).run()
         except JobError as e:
             raise supervisor.report(line, failures.of_error(e)) from e
-        Supervisor(line, post).run()
+        finally:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            if task.role == PS:
+                _end_foreground(ctx, parent)
+        supervisor.tell(line, control.Left())
     finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
-        line.close()
-        if task.role == PS:
-            # TFoS's foreground process waits for this word from the driver; the driver leaves it to us.
-            ctx.mgr.get_queue("control").put(None)
+        line.close()  # Not before all is clean: the driver waits for that, and then ends Spark and its processes.
+
+
+def _end_foreground(ctx: Any, parent: int) -> None:
+    """A parameter server's foreground process waits for a word that TFoS's driver would say; ours leaves it to us.
+
+    It cleans up then, unless Spark kills it before it has (some other node has failed): then that is ours to do, too.
+    """
+    assert surroundings is not None
+    if os.getppid() == parent:
+        ctx.mgr.get_queue("control").put(None)
+    deadline = time.monotonic() + _FOREGROUND_S
+    while os.getppid() == parent and any(map(os.path.exists, surroundings.folders)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    if os.getppid() != parent:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(ctx.mgr._process.pid, signal.SIGKILL)
+        for folder in surroundings.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:

@@ -3,13 +3,14 @@
 It keeps the line to the driver, starts the process, copies what the process is to read, and ends when the first of
 these happens:
 
-* the driver says `Stop`: the process ends, the node says `Left`;
+* the driver says `Stop`: the process ends, and whoever has made the supervisor cleans up and says `Left`;
 * the process ends, falls silent or cannot start, or a copy fails: the node says `Failed` with the cause;
 * the line to the driver breaks or falls silent, or the parent process goes: the process is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -85,12 +86,17 @@ def process_environment(cuda_visible_devices: str) -> dict[str, str]:
     return env
 
 
+def tell(line: control.Line, message: control.Message) -> None:
+    """Tells the driver, if it is still there: whoever listens to it notices its end anyway."""
+    try:
+        line.send(message)
+    except control.LineClosed:
+        pass
+
+
 def report(line: control.Line, failure: control.Failed) -> NodeFailed:
     """Tells the driver; returns what to raise."""
-    try:
-        line.send(failure)
-    except control.LineClosed:
-        pass  # The driver has gone meanwhile; this process's own failure is all that is left to say.
+    tell(line, failure)
     return NodeFailed(failure.cause)
 
 
@@ -145,8 +151,6 @@ class Supervisor:
                 except queue.Empty:
                     kind, value = "nothing", None
                 if kind == "stop":
-                    self._end_process()
-                    self._say_goodbye()
                     return
                 self._handle(kind, value)
                 self._check_clock()
@@ -159,9 +163,9 @@ class Supervisor:
             self._serving = True
         elif kind == "staged":
             self._staged = True
-            self._tell(control.Notice(f"copied {value}"))
+            tell(self._line, control.Notice(f"copied {value}"))
         elif kind == "warning":
-            self._tell(control.Notice(value, is_warning=True))
+            tell(self._line, control.Notice(value, is_warning=True))
         elif kind == "not staged":
             raise report(self._line, failures.of_error(value))
         elif kind == "failed":
@@ -175,14 +179,15 @@ class Supervisor:
         elif kind == "driver lost":
             raise NodeFailed(f"the line to the driver is gone: {value}")
         if kind in ("ready", "staged") and self._serving and self._staged:
-            self._tell(control.Ready(self._process.pid))
+            tell(self._line, control.Ready(self._process.pid))
         if kind in ("ready", "beat"):
             self._deadline = time.monotonic() + control.SILENCE_S
 
     def _check_clock(self) -> None:
         if os.getppid() != self._parent:
             for pid in self._post.spec.orphaned_pids:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._fail(failures.LOST, f"{self._post.parent} is gone", NodeDiedError.exit_code)
         if time.monotonic() > self._deadline:
             if self._serving:
@@ -195,12 +200,6 @@ class Supervisor:
 
     def _fail(self, kind: str, cause: str, exit_code: int) -> None:
         raise report(self._line, control.Failed(kind, cause, exit_code, detail=self._log_tail()))
-
-    def _tell(self, message: control.Message) -> None:
-        try:
-            self._line.send(message)
-        except control.LineClosed:
-            pass  # `_hear_driver` has noticed, too.
 
     def _log_tail(self) -> str:
         with open(self._post.log_path, errors="replace") as log_file:
@@ -215,9 +214,6 @@ class Supervisor:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
-
-    def _say_goodbye(self) -> None:
-        self._tell(control.Left())
 
 
 def _spawn(post: Post) -> subprocess.Popen[bytes]:
