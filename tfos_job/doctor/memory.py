@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from tfos_job import hadoop_conf
 from tfos_job.errors import SettingsError
 
 MIB = 1 << 20
@@ -84,17 +85,16 @@ def yarn_limit_mb(conf_dir: str | None) -> int | None:
     Raises:
       SettingsError: its yarn-site.xml cannot be understood.
     """
-    path = os.path.join(conf_dir, "yarn-site.xml") if conf_dir else ""
-    if not os.path.isfile(path):
+    if conf_dir is None:
+        return None
+    path = Path(conf_dir, "yarn-site.xml")
+    value = hadoop_conf.read_settings(path).get(_MAX_ALLOCATION)
+    if value is None or "${" in value:  # only Hadoop knows what its variables stand for
         return None
     try:
-        for entry in ET.parse(path).getroot().iter("property"):
-            if (entry.findtext("name") or "").strip() == _MAX_ALLOCATION:
-                value = (entry.findtext("value") or "").strip()
-                return None if "${" in value else int(value)  # only Hadoop knows what its variables stand for
-    except (ET.ParseError, ValueError, OSError) as e:
-        raise SettingsError(f"cannot be understood: {e}", place=path, next_step="Check HADOOP_CONF_DIR") from e
-    return None
+        return int(value)
+    except ValueError as e:
+        raise SettingsError(f"cannot be understood: {e}", place=str(path), next_step="Check HADOOP_CONF_DIR") from e
 
 
 def conf_dir() -> str | None:

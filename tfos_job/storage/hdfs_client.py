@@ -14,8 +14,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
+from tfos_job import hadoop_conf
 from tfos_job.errors import SettingsError
 from tfos_job.storage.failures import described_conf_dir
 
@@ -135,10 +135,8 @@ def _properties() -> dict[str, str]:
     """What hdfs-native reads of Hadoop's configuration and does not tell."""
     found: dict[str, str] = {}
     for name in ("core-site.xml", "hdfs-site.xml"):
-        file = Path(os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")) / name
-        if file.is_file():
-            for each in ElementTree.parse(file).iter("property"):
-                found[each.findtext("name", "").strip()] = each.findtext("value", "").strip()
+        folder = os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")
+        found |= hadoop_conf.read_settings(Path(folder, name))
     return found
 
 

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfos_job import cli, storage
+from tfos_job import cli, hadoop_conf, storage
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
 from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
-from tfos_job.submit import environment, follow, hadoop_conf, plan, verdict, watch
+from tfos_job.submit import environment, follow, plan, verdict, watch
 from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")

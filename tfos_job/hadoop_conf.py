@@ -1,4 +1,4 @@
-"""What the submitting host knows of its Hadoop: the XML files in HADOOP_CONF_DIR."""
+"""What this host knows of its Hadoop: the XML files in HADOOP_CONF_DIR."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def read_settings(path: Path) -> dict[str, str]:
         return {}
     try:
         root = xml.etree.ElementTree.parse(path).getroot()
-    except xml.etree.ElementTree.ParseError as e:
-        raise SettingsError(f"not XML: {e}", place=str(path)) from e
-    return {p.findtext("name", ""): p.findtext("value", "") for p in root.iter("property")}
+    except (xml.etree.ElementTree.ParseError, OSError) as e:
+        raise SettingsError(f"cannot be understood: {e}", place=str(path), next_step="Check HADOOP_CONF_DIR") from e
+    return {p.findtext("name", "").strip(): p.findtext("value", "").strip() for p in root.iter("property")}
 
 
 def default_fs(folder: Path) -> str:
