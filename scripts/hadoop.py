@@ -317,6 +317,9 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "yarn.nodemanager.local-dirs": data / "nodemanager",
             # Absolute, else containers die with "Stdout path must be absolute".
             "yarn.nodemanager.log-dirs": logs / "userlogs",
+            # After its end an application's logs are on HDFS, for `yarn logs`.
+            "yarn.log-aggregation-enable": "true",
+            "yarn.nodemanager.remote-app-log-dir": "/tmp/logs",
             "yarn.nodemanager.resource.memory-mb": node_memory_mb(),
             "yarn.nodemanager.resource.cpu-vcores": 16,  # accounting, not cores
             "yarn.nodemanager.vmem-check-enabled": "false",

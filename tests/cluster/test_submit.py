@@ -47,3 +47,13 @@ def test_its_master_has_too_few_slots(small_dataset: Path, tmp_path: Path) -> No
     refused = spark_submit("local[1]", "train_job.py", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL)
     assert refused.returncode == 78, refused.stderr
     assert "1 slot for 2 nodes" in refused.stdout + refused.stderr
+
+
+def test_the_doctor(tmp_path: Path) -> None:
+    healthy = spark_submit("local-cluster[2,1,1024]", "doctor_job.py", "--num_executors", 2, "--train_dir", tmp_path)
+    assert healthy.returncode == 0, healthy.stderr
+    assert "2 for 2 nodes: executor 0 on host" in healthy.stdout + healthy.stderr
+    assert list(tmp_path.iterdir()) == []
+    refused = spark_submit("local[1]", "doctor_job.py", "--num_executors", 2, "--num_gpus", 1)
+    assert refused.returncode == 78, refused.stderr
+    assert "2 of 13 checks failed: executors: " in refused.stdout + refused.stderr

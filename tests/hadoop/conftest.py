@@ -132,6 +132,12 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
         assert not cluster.folder.exists()
 
 
+@pytest.fixture(scope="session")
+def ship_dir(hadoop: Hadoop) -> str:
+    """Where `submit` keeps its archives unless told otherwise: uploaded, and unpacked by YARN, once for all tests."""
+    return f"{hadoop.url}/user/{getpass.getuser()}/.tfos_job"
+
+
 @pytest.fixture
 def hdfs_dir(hadoop: Hadoop, request: pytest.FixtureRequest) -> str:
     """An empty folder on HDFS for one test."""

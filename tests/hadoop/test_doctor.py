@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tfos_job import storage
+from tfos_job.submit import environment, watch
 
 pytestmark = pytest.mark.hadoop
 
@@ -77,7 +78,8 @@ def test_a_namenode_that_is_down_is_a_failure_in_bounded_time(hadoop) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_executors_on_yarn(hadoop, hdfs_dir: str, tmp_path: Path) -> None:
+def test_executors_on_yarn(hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path) -> None:
+    shipment = environment.prepare(ship_dir)
     (tmp_path / "gpus.sh").write_text("""#!/bin/sh\necho '{"name": "gpu", "addresses": ["0"]}'\n""")
     # A stand-in: as if each container saw a GPU of its own.
     (tmp_path / "nvidia-smi").write_text('#!/bin/sh\necho "GPU 0: Stand-in (UUID: GPU-$CONTAINER_ID)"\n')
@@ -89,11 +91,15 @@ def test_executors_on_yarn(hadoop, hdfs_dir: str, tmp_path: Path) -> None:
         "spark.executor.resource.gpu.amount": "1",
         "spark.task.resource.gpu.amount": "1",
         "spark.executor.resource.gpu.discoveryScript": str(tmp_path / "gpus.sh"),
+        "spark.archives": shipment.python_archive,
+        "spark.yarn.archive": shipment.spark_archive,
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.executorEnv.PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     flags = ("--num_executors", 2, "--num_gpus", 1, "--port_range", "43000-43019", "--train_dir", hdfs_dir)
-    done = Run("--master", "yarn", *flags, conf=conf)
+    # Without SPARK_HOME, pyspark's script would look for Spark with this Python, which is not there yet.
+    python = {"PYSPARK_PYTHON": "./environment/bin/python", "SPARK_HOME": str(watch.spark_home())}
+    done = Run("--master", "yarn", *flags, conf=conf, **python)
     assert done.code == 0, done.stderr
     assert done.not_ok() == {}
     one, other = done.result["executors"]

@@ -89,9 +89,11 @@ def hidden(hadoop) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("hidden")
-def test_driver_and_executor_run_on_the_python_that_travelled(hadoop, hdfs_dir: str, tmp_path: Path) -> None:
-    shipment = environment.prepare(f"{hdfs_dir}/.tfos_job")
-    before = storage.list_dir(f"{hdfs_dir}/.tfos_job")
+def test_driver_and_executor_run_on_the_python_that_travelled(
+    hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path
+) -> None:
+    shipment = environment.prepare(ship_dir)
+    before = storage.list_dir(ship_dir)
     modules = [
         "tensorflow",
         "keras",
@@ -114,19 +116,19 @@ def test_driver_and_executor_run_on_the_python_that_travelled(hadoop, hdfs_dir: 
     ]
     found = submit(hadoop, tmp_path, shipment, environment.FOLDER, modules, f"{hdfs_dir}/out")
     check(found, environment.FOLDER)
-    again = environment.prepare(f"{hdfs_dir}/.tfos_job")
-    assert storage.list_dir(f"{hdfs_dir}/.tfos_job") == before  # times included: nothing was uploaded again
+    again = environment.prepare(ship_dir)
+    assert storage.list_dir(ship_dir) == before  # times included: nothing was uploaded again
     assert again.pack_s < 10
     assert (again.python_archive, again.package) == (shipment.python_archive, shipment.package)
-    assert environment.plan(f"{hdfs_dir}/.tfos_job").python_archive == shipment.python_archive
+    assert environment.plan(ship_dir).python_archive == shipment.python_archive
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("hidden")
-def test_a_zip_serves_as_the_seed_job_ships_its_python(hadoop, hdfs_dir: str, tmp_path: Path) -> None:
+def test_a_zip_serves_as_the_seed_job_ships_its_python(hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path) -> None:
     available = distributions.installed()
     packing.write_zip(tmp_path / "Python.zip", packing.members({"numpy": available["numpy"]}))
-    ready = environment.prepare(f"{hdfs_dir}/.tfos_job", python=False)
+    ready = environment.prepare(ship_dir, python=False)
     url = environment.publish(tmp_path / "Python.zip", hdfs_dir)
     shipment = environment.Shipment(f"{url}#Python", ready.spark_archive, ready.package)
     check(submit(hadoop, tmp_path, shipment, "Python", ["numpy"], f"{hdfs_dir}/out"), "Python")

@@ -238,10 +238,23 @@ def wounded(hadoop) -> Iterator:
     hadoop.up()
 
 
+def wait_for_replicas(hadoop, url: str) -> None:
+    """Until the NameNode knows both: a DataNode may report after the file is complete, and readers go by reports."""
+    deadline_s = time.monotonic() + 20
+    query = f"op=GETFILEBLOCKLOCATIONS&user.name={getpass.getuser()}"
+    while time.monotonic() < deadline_s:
+        found = hadoop.webhdfs(url.removeprefix(hadoop.url), query, "GET")["BlockLocations"]["BlockLocation"]
+        if all(len(block["names"]) == 2 for block in found):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{url}: still {found}")
+
+
 @pytest.mark.parametrize("daemon", ["datanode1", "datanode2"])  # one of them is the reader's, the other one is not
 def test_a_datanode_dies_while_a_file_is_read(wounded, hdfs_dir: str, daemon: str) -> None:
     content = pattern(16 * MIB)
     storage.write_bytes(f"{hdfs_dir}/a", content)
+    wait_for_replicas(wounded, f"{hdfs_dir}/a")
     with storage.open_read(f"{hdfs_dir}/a") as stream:
         head = stream.read(2 * MIB)
         os.kill(wounded.pid(daemon), signal.SIGKILL)

@@ -21,6 +21,7 @@ from tfos_job import storage
 from tfos_job.config import SynthConfig
 from tfos_job.data.synth import synthesize
 from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.submit import watch
 
 pytestmark = [pytest.mark.hadoop, pytest.mark.timeout(420)]
 
@@ -179,10 +180,22 @@ def test_the_whole_job_on_the_gpu_queue(hadoop, dataset: str, hdfs_dir: str, sub
     assert evaluated.result()["num_examples"] == 80
     assert evaluated.result()["top_1"] > 0.9
 
+    assert_logs_are_kept(hadoop, trained.application)
+
     again = submit(*training(dataset, run, "--max_number_of_steps", 400))
     assert again.wait() == 0
     assert "is finished. Nothing to do" in again.stderr
     assert again.application == ""
+
+
+def assert_logs_are_kept(hadoop, application: str) -> None:
+    """`yarn logs` has TensorFlow's own logs beside Spark's."""
+    command = [*watch._hadoop_client(os.environ), "org.apache.hadoop.yarn.client.cli.LogsCLI"]
+    done = subprocess.run(
+        [*command, "-applicationId", application], capture_output=True, text=True, timeout=60, check=False
+    )
+    for name in ("worker-0.log", "ps-0.log", "coordinator.log", "stderr"):
+        assert f"LogType:{name}" in done.stdout, done.stdout[:2000] + done.stderr
 
 
 def test_a_submission_that_is_killed_kills_its_application_and_the_next_one_resumes(

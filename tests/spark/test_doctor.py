@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, OK, Check
 from tfos_job.errors import ResourceError, SettingsError
-from tfos_job.jobs import doctor
+from tfos_job.jobs import doctor, looks
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -68,20 +68,32 @@ def test_hosts_of_another_python_are_a_finding(spark: SparkSession, monkeypatch:
 
 
 def test_a_package_that_was_not_shipped_is_a_finding(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_look_here", _Unreadable())
+    monkeypatch.setattr(looks, "look_here", _Unreadable())
     check = task_problem(spark)
     assert check.fact == "a task cannot be run: ModuleNotFoundError: No module named 'not_shipped'"
     assert check.exit_code == 78
 
 
 def test_executors_that_hang_are_given_up(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_JOB_S", 3.0)
-    monkeypatch.setattr(doctor, "_look_here", _hang)
+    monkeypatch.setattr(looks, "_JOB_S", 3.0)
+    monkeypatch.setattr(looks, "look_here", _hang)
     began_s = time.monotonic()
     diagnosis = doctor.examine(spark, Expected(num_executors=1, storage_timeout_s=0.0))
     assert time.monotonic() - began_s < 20
     (check,) = [check for check in diagnosis.checks if check.state == FAILED]
     assert (check.fact, check.exit_code) == ("1 came, 0 answered", 69)
+
+
+def test_who_waits_can_be_interrupted(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looks, "look_here", _hang)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    began_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        doctor.examine(spark, Expected(num_executors=1), interrupt)
+    assert time.monotonic() - began_s < 10
 
 
 def task_problem(spark: SparkSession) -> Check:

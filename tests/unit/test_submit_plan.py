@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.model import zoo
 from tfos_job.submit import memory, plan
@@ -142,6 +142,15 @@ def test_conversion_takes_what_room_there_is_and_evaluation_no_executor() -> Non
     assert "spark.executor.memory" not in alone
 
 
+def test_the_doctor_gets_executors_like_those_of_a_training() -> None:
+    settings = submit(DoctorConfig(num_executors=3, num_gpus=1), command="doctor")
+    assert settings["spark.executor.instances"] == "3"
+    assert settings["spark.executor.resource.gpu.amount"] == "1"
+    assert settings["spark.dynamicAllocation.enabled"] == "false"
+    assert settings["spark.yarn.maxAppAttempts"] == "1"
+    assert settings["spark.task.cpus"] == settings["spark.executor.cores"]
+
+
 def test_kubernetes() -> None:
     options = Kubernetes(
         image="registry/tfos:1", namespace="ml", service_account="spark", executor_pod_template="e.yml"
@@ -164,6 +173,13 @@ def test_kubernetes() -> None:
     assert not any(key.startswith("spark.yarn.") for key in settings)
     with pytest.raises(SettingsError, match="--image"):
         spark_submit_line(request(TrainConfig(**DIRS), master="k8s://https://api"), profiles("train"))
+
+
+def test_tokens_of_every_file_system_that_the_folders_name() -> None:
+    config = TrainConfig(dataset_dir="hdfs://other:8020/data", train_dir="hdfs:///user/me/run")
+    assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://other:8020"
+    config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run")
+    assert "spark.kerberos.access.hadoopFileSystems" not in submit(config)
 
 
 def test_a_profile_with_a_line_that_is_no_setting() -> None:

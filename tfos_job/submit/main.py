@@ -20,7 +20,7 @@ from typing import Any
 from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
 from tfos_job.data import manifest as manifests
-from tfos_job.errors import JobError, MissingInputError, SettingsError
+from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, hadoop_conf, plan, verdict, watch
 from tfos_job.submit.plan import Kubernetes, Request, Shipped
@@ -129,6 +129,8 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         _shipped(options, spark_args, hdfs_dir, dry=False)
         for folder in ("outcomes", "spark-events"):
             storage.make_dirs(join(hdfs_dir, folder))
+    else:
+        return _run_on_kubernetes(request, line)
     uploaded = time.time()
     return _run(options, request, line, began=began, uploaded=uploaded)
 
@@ -226,6 +228,17 @@ def _folder_of(archives: str) -> str:
 # --- the application -------------------------------------------------------------------------------------------------
 
 
+def _run_on_kubernetes(request: Request, line: Sequence[str]) -> int:
+    environment = {k: v for k, v in _spark_submit_environment().items() if k != "SPARK_SUBMIT_OPTS"}
+    if code := watch.pass_through(line, environment):
+        raise NodeDiedError(
+            f"spark-submit ended with exit code {code}",
+            place=request.master,
+            next_step="See the driver's pod: kubectl describe, kubectl logs; a run has its account in report.json",
+        )
+    return 0
+
+
 def _run(options: argparse.Namespace, request: Request, line: Sequence[str], *, began: float, uploaded: float) -> int:
     outcome_dir = join(request.hdfs_dir, "outcomes")
     train_dir = request.config.train_dir if isinstance(request.config, TrainConfig) else None
@@ -271,7 +284,7 @@ def _say_state(watched: watch.Watched, request: Request) -> None:
 def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
     outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
     error = verdict.judge(watched.end(request.command), outcome)
-    for result in (outcome or {}).get("results", []) if error is None else []:
+    for result in (outcome or {}).get("results", []):
         print(json.dumps(result, ensure_ascii=False, sort_keys=True), flush=True)
     if watched.application:
         log.info("%s", _phases(watched, outcome, request, began, uploaded))

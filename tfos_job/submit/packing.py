@@ -151,8 +151,8 @@ def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
 
 
 def write_zip(path: Path, contents: Iterable[Member]) -> None:
-    """Writes the same as a zip, slower: `--archives Python.zip#Python`, as the seed job ships its Python."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=GZIP_LEVEL) as archive:
+    """Writes the same as a zip, on one core: `--archives Python.zip#Python`, as the seed job ships its Python."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in contents:
             info = zipfile.ZipInfo(member.name, _EPOCH)
             info.external_attr = (stat.S_IFREG | member.mode) << 16

@@ -6,11 +6,12 @@ own configuration (nodes, memory, GPUs), what travels with the job, and the user
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfos_job.cluster.topology import topology_of
-from tfos_job.config import EvaluateConfig, TrainConfig
+from tfos_job.config import DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
@@ -167,6 +168,10 @@ def _containers(request: Request) -> dict[str, str]:
     config = request.config
     if isinstance(config, TrainConfig):
         return _training_containers(config, request)
+    if isinstance(config, DoctorConfig):
+        with_tensorflow = memory.parameter_server(parameters=0, num_ps_tasks=1, num_workers=0)
+        instances = {"spark.executor.instances": str(config.num_executors)}
+        return _driver(memory.batch_driver()) | _executor(with_tensorflow) | instances
     if isinstance(config, EvaluateConfig):
         parameters = memory.num_parameters(image_size=64, num_classes=request.num_classes)
         return _driver(memory.evaluating_driver(parameters=parameters, batch_size=config.batch_size, image_size=64))
@@ -214,11 +219,22 @@ def _on_yarn(request: Request) -> dict[str, str]:
         "spark.yarn.appMasterEnv." + OUTCOME_DIR_VARIABLE: f"{request.hdfs_dir}/outcomes",
         "spark.yarn.submit.waitAppCompletion": "true" if request.wait else "false",
     }
+    if request.command != "train":
+        settings["spark.yarn.maxAppAttempts"] = "1"  # also for what starts from the profile of `train`
+    # With Kerberos, Spark takes along tokens of the default file system alone, unless it is told of others.
+    settings["spark.kerberos.access.hadoopFileSystems"] = ",".join(_file_systems(request.config))
     if shipped.python:
         for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
             settings[variable + "PYSPARK_PYTHON"] = shipped.python
             settings[variable + "PYTHONNOUSERSITE"] = "1"  # Packages in a node's home folder are none of ours.
     return {key: value for key, value in settings.items() if value}
+
+
+def _file_systems(config: object) -> list[str]:
+    """Those that the command's folders are on, where their URLs name them."""
+    paths = [getattr(config, name, None) or "" for name in ("gnt_dir", "dataset_dir", "train_dir")]
+    named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
+    return sorted({match[0] for match in named if match})
 
 
 def _on_kubernetes(request: Request) -> dict[str, str]:

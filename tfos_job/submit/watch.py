@@ -141,6 +141,17 @@ def run(
     return watched
 
 
+def pass_through(line: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs spark-submit with its words on stderr, and returns its exit code: for what is not YARN's."""
+    return subprocess.run(
+        [str(spark_home() / "bin" / "spark-submit"), *line[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=2,
+        env={**environment, "SPARK_HOME": str(spark_home())},
+        check=False,
+    ).returncode
+
+
 def _follow(
     process: subprocess.Popen[str],
     watched: Watched,
