@@ -343,7 +343,8 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "yarn.scheduler.capacity.root.gpu.maximum-capacity": 100,
             "yarn.scheduler.capacity.root.default.user-limit-factor": 2,
             "yarn.scheduler.capacity.root.gpu.user-limit-factor": 2,
-            "yarn.scheduler.capacity.maximum-am-resource-percent": 0.6,
+            # Drivers hold parameter servers and coordinators: most of a small job is its ApplicationMaster.
+            "yarn.scheduler.capacity.maximum-am-resource-percent": 1.0,
             "yarn.scheduler.capacity.resource-calculator": (
                 "org.apache.hadoop.yarn.util.resource.DominantResourceCalculator"
             ),

@@ -231,21 +231,31 @@ def _prepare_process() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    _begin_in_cluster(argv)
-    args = make_parser().parse_args(argv)
-    _prepare_process()
-    outcome = Outcome(args.command)
+    outcome = Outcome(argv[0] if argv else "")
     outcome.begin()
+    try:
+        _begin_in_cluster(argv)
+        args = make_parser().parse_args(argv)
+    except JobError as e:
+        return _conclude(outcome, argv[0], e.exit_code, e)
+    except SystemExit as e:
+        outcome.end(int(e.code or 0), None)
+        raise
+    _prepare_process()
 
     def emit(value: Any) -> None:
         outcome.add(value)
         print(json.dumps(value, ensure_ascii=False, sort_keys=True), flush=True)
 
     exit_code, error = _run(COMMANDS[args.command], args, emit)
+    if error is not None and args.debug:
+        logging.getLogger().error("", exc_info=error)
+    return _conclude(outcome, args.command, exit_code, error)
+
+
+def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | None) -> int:
     if error is not None:
-        if args.debug:
-            logging.getLogger().error("", exc_info=error)
-        print(f"tfos-job {args.command}: error: {error}", file=sys.stderr, flush=True)
+        print(f"tfos-job {command}: error: {error}", file=sys.stderr, flush=True)
     outcome.end(exit_code, error)
     return exit_code
 

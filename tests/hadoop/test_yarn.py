@@ -311,7 +311,7 @@ def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdf
     run = f"{hdfs_dir}/run"
     submission = submit(
         *training(dataset, run, "--max_number_of_steps", 5000),
-        *("--", "--executor-memory", "256m", "--conf", "spark.executor.memoryOverhead=384m"),
+        *("--", "--executor-memory", "512m", "--conf", "spark.executor.memoryOverhead=128m"),
         *("--conf", "spark.yarn.maxAppAttempts=1"),
     )
     assert submission.wait() == 71, submission.stderr
@@ -325,11 +325,11 @@ def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdf
 
 def test_two_applications_side_by_side(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
     runs = [f"{hdfs_dir}/run-{number}" for number in (1, 2)]
-    steps = ("--max_number_of_steps", 300, "--port_range", "23000-23099")
+    steps = ("--max_number_of_steps", 800, "--port_range", "23000-23099")
     both = [submit(*training(dataset, run, *steps)) for run in runs]
     for submission, run in zip(both, runs, strict=True):
         assert submission.wait() == 0, submission.stderr
-        assert report_of(run)["step"] == 300
+        assert report_of(run)["step"] == 800
     assert both[0].application != both[1].application
     started = [report_of(run)["attempts"][0]["started"] for run in runs]
     ended = [report_of(run)["attempts"][0]["ended"] for run in runs]

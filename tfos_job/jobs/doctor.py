@@ -71,22 +71,10 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
         known = {**_settings_without_spark(), **settings}
         cluster = _cluster_of(known.get("spark.master", master or ""), known)
         where = [e.place] if e.place else []
-        problem = failed("spark", type(e), _spark_reason(e), where=where, next_step=e.next_step)
+        problem = failed("spark", type(e), e.fact, where=where, next_step=e.next_step)
         cluster = dataclasses.replace(cluster, problems=(*cluster.problems, problem))
         diagnosis = _Examination(None, expected, cluster).run()
     return dataclasses.replace(diagnosis, seconds=time.monotonic() - began_s)
-
-
-def _spark_reason(error: JobError) -> str:
-    """In one line. py4j's own message begins with the call that failed; why, Java's exception says."""
-    java = getattr(error.__cause__, "java_exception", None)
-    if java is None:
-        return error.fact
-    try:
-        said = str(java.getMessage() or java.toString())
-    except (Py4JError, OSError):
-        return error.fact  # the JVM is gone as well
-    return f"Spark does not start: {said.strip().splitlines()[0]}"
 
 
 @contextlib.contextmanager

@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from tfos_job.cluster.topology import Topology, check_slots, slots_of
-from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.errors import JobError, ResourceError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,35 @@ def begin_in_cluster(command: str) -> None:
 
     Without one, YARN's ApplicationMaster makes 13 of every exit code, waits 100 s for the context, and has no reason to
     tell. Later sessions of this process are this one.
+
+    Raises:
+      SettingsError: Spark refuses a setting.
+      ResourceError: it does not start for another reason.
     """
     settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if command == "train" else {})}
     conf = _submitted_conf()
     for key, value in settings.items():
         conf.setIfMissing(key, value)
-    SparkContext.getOrCreate(conf).setLogLevel("WARN")
+    try:
+        SparkContext.getOrCreate(conf).setLogLevel("WARN")
+    except Exception as e:
+        raise _start_error(e, "") from e
+
+
+def _start_error(error: Exception, master: str) -> JobError:
+    """In one line. py4j's own message begins with the call that failed; why, Java's exception says."""
+    java = getattr(error, "java_exception", None)
+    said = ""
+    if java is not None:
+        with contextlib.suppress(Py4JError, OSError):  # the JVM may be gone as well
+            said = str(java.getMessage() or java.toString())
+    lines = (said or str(error)).strip().splitlines()
+    # Java's word for a setting that makes no sense.
+    kind = SettingsError if "IllegalArgumentException" in str(error) else ResourceError
+    return kind(
+        f"Spark does not start: {lines[0] if lines else type(error).__name__}",
+        place=f"--master {master}" if master else "",
+    )
 
 
 def _submitted_conf() -> SparkConf:
@@ -127,8 +151,7 @@ def open_session(
     try:
         spark = builder.getOrCreate()
     except Exception as e:
-        reason = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
-        raise ResourceError(f"Spark does not start: {reason}", place=f"--master {master}" if master else "") from e
+        raise _start_error(e, master or "") from e
     if master is None:
         # spark-submit's JVM has begun with its own log settings.
         spark.sparkContext.setLogLevel("WARN")
