@@ -27,6 +27,7 @@ from tfos_job.cluster import ports
 from tfos_job.errors import JobError, ResourceError
 
 BEAT_S = 1.0
+_CLEANUP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def _say(out: IO[str], **message: object) -> None:
     try:
         print(json.dumps(message), file=out, flush=True)
     except BrokenPipeError:
-        os._exit(1)  # The supervisor is gone; `_end_with_supervisor` is cleaning up or has done so.
+        # The supervisor is gone, and `_end_with_supervisor` is cleaning up, which takes its time with many shards.
+        time.sleep(_CLEANUP_S)
+        os._exit(1)
 
 
 def _end_with_supervisor(spec: Spec) -> None:
