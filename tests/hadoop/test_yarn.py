@@ -326,7 +326,8 @@ def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdf
 def test_two_applications_side_by_side(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
     runs = [f"{hdfs_dir}/run-{number}" for number in (1, 2)]
     steps = ("--max_number_of_steps", 800, "--port_range", "23000-23099")
-    both = [submit(*training(dataset, run, *steps)) for run in runs]
+    fit = ("--", "--executor-cores", 2)  # YARN counts 16 on this node, and each has two executors and a driver
+    both = [submit(*training(dataset, run, *steps, *fit)) for run in runs]
     for submission, run in zip(both, runs, strict=True):
         assert submission.wait() == 0, submission.stderr
         assert report_of(run)["step"] == 800
