@@ -126,12 +126,12 @@ def test_a_container_that_yarn_never_gives_is_named_with_both_sizes(hadoop, hdfs
 def test_a_queue_that_gives_nothing_is_given_up(hadoop, hdfs_dir: str) -> None:
     os.kill(hadoop.pid("nodemanager"), signal.SIGSTOP)  # YARN waits ten minutes for it; nothing is given meanwhile
     try:
-        done = Run("--master", "yarn", "--train_dir", hdfs_dir, "--start_timeout", 60)
+        done = Run("--master", "yarn", "--train_dir", hdfs_dir, "--start_timeout", 30)
     finally:
         for app in (hadoop.rest("/ws/v1/cluster/apps?states=ACCEPTED")["apps"] or {"app": []})["app"]:
             hadoop.end_application(app["id"])
         os.kill(hadoop.pid("nodemanager"), signal.SIGCONT)
     assert done.code == 69, done.stderr
-    assert done.not_ok()["spark"]["fact"] == "Spark has not started within 60 s"
-    assert done.seconds < 120
+    assert done.not_ok()["spark"]["fact"] == "Spark has not started within 30 s"
+    assert done.seconds < 90
     assert "ok         storage" in done.stderr

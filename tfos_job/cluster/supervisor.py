@@ -112,6 +112,7 @@ class Supervisor:
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._serving = False
         self._staged = not post.copies
+        self._is_orphaned = False
         self._ended = threading.Event()
         self._deadline = time.monotonic() + post.start_timeout
         threads = [self._hear_driver, self._hear_process] + ([self._stage] if post.copies else [])
@@ -177,6 +178,7 @@ class Supervisor:
             )
             self._fail(failures.KILLED if killed else failures.RAISED, cause, NodeDiedError.exit_code)
         elif kind == "driver lost":
+            self._is_orphaned = True
             raise NodeFailed(f"the line to the driver is gone: {value}")
         if kind in ("ready", "staged") and self._serving and self._staged:
             tell(self._line, control.Ready(self._process.pid))
@@ -206,10 +208,16 @@ class Supervisor:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
+        """Ends the process; where the driver is gone, it takes the node's folders along (its stdin ends without a word).
+
+        Spark may kill this one at any moment then, and not that one, which is in a session of its own.
+        """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(b"stop\n")
-            self._process.stdin.flush()
+            if not self._is_orphaned:
+                self._process.stdin.write(b"stop\n")
+                self._process.stdin.flush()
+            self._process.stdin.close()
             self._process.wait(_STOP_S)
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()

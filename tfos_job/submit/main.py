@@ -28,6 +28,7 @@ from tfos_job.submit.plan import Kubernetes, Request, Shipped
 log = logging.getLogger("tfos_job.submit")
 
 _PATH_FLAGS = ("gnt_dir", "dataset_dir", "train_dir")
+_SEEDS_FOLDER = "Python"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
 
@@ -115,7 +116,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         home=str(home()),
         hdfs_dir=hdfs_dir,
         wait=not options.detach,
-        shipped=_shipped(options, spark_args, hdfs_dir, dry=True) if on_yarn else Shipped(),
+        shipped=_shipped(options, spark_args, hdfs_dir) if on_yarn else Shipped(),
         kubernetes=Kubernetes(
             **{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__},
         ),
@@ -126,7 +127,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         print(shlex.join(line))
         return 0
     if on_yarn:
-        _shipped(options, spark_args, hdfs_dir, dry=False)
+        environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
         for folder in ("outcomes", "spark-events"):
             storage.make_dirs(join(hdfs_dir, folder))
     else:
@@ -204,25 +205,29 @@ def _num_classes(config: Any) -> int:
 # --- what travels along ----------------------------------------------------------------------------------------------
 
 
-def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str, *, dry: bool) -> Shipped:
-    """What the containers are given. `dry`: only its names; nothing is packed or uploaded."""
-    wants_python = options.environment == "auto" and "--archives" not in spark_args
-    shipment = (environment.plan if dry else environment.prepare)(hdfs_dir, python=wants_python)
-    archive, python = shipment.python_archive, "./environment/bin/python"
-    if "--archives" in spark_args:  # the seed job's own form: --archives Python.zip#Python
-        archive = ""
-        python = f"./{_folder_of(spark_args[spark_args.index('--archives') + 1])}/bin/python"
+def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str) -> Shipped:
+    """What the containers are given, by name; nothing is packed or uploaded."""
+    shipment = environment.plan(hdfs_dir, python=_packs_python(options, spark_args))
+    archive, python = shipment.python_archive, f"./{environment.FOLDER}/bin/python"
+    if _brings_python(spark_args):
+        archive, python = "", f"./{_SEEDS_FOLDER}/bin/python"
     elif options.environment == "none":
         archive, python = "", sys.executable
     elif options.environment != "auto":
-        archive, python = options.environment, f"./{_folder_of(options.environment)}/bin/python"
-        archive = archive if "#" in archive else f"{archive}#environment"
+        url, _, folder = options.environment.partition("#")
+        folder = folder or environment.FOLDER
+        archive, python = f"{url}#{folder}", f"./{folder}/bin/python"
     return Shipped(archive=archive, python=python, spark_archive=shipment.spark_archive, package=shipment.package)
 
 
-def _folder_of(archives: str) -> str:
-    """The name under which the containers see the first of `--archives`."""
-    return archives.split(",")[0].partition("#")[2] or "environment"
+def _packs_python(options: argparse.Namespace, spark_args: Sequence[str]) -> bool:
+    return options.environment == "auto" and not _brings_python(spark_args)
+
+
+def _brings_python(spark_args: Sequence[str]) -> bool:
+    """Whether the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
+    archives = plan.parse_spark_args(spark_args)[0].get("spark.archives", "")
+    return any(archive.endswith(f"#{_SEEDS_FOLDER}") for archive in archives.split(","))
 
 
 # --- the application -------------------------------------------------------------------------------------------------

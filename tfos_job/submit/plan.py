@@ -141,7 +141,7 @@ def spark_submit_line(request: Request, profiles: Sequence[Mapping[str, str]]) -
         own |= {k: v for k, v in profile.items() if not (request.on_kubernetes and k.startswith("spark.yarn."))}
     own |= _identity(request) | _containers(request)
     own |= _on_kubernetes(request) if request.on_kubernetes else _on_yarn(request)
-    theirs, passed_on = _parse_spark_args(request.spark_args)
+    theirs, passed_on = parse_spark_args(request.spark_args)
     settings = _merge(own, theirs)
     _fill_executor(settings, request)
     program = f"spark/{request.command}_job.py"
@@ -255,8 +255,12 @@ def _on_kubernetes(request: Request) -> dict[str, str]:
     return {key: value for key, value in settings.items() if value}
 
 
-def _parse_spark_args(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The settings in the user's spark-submit flags, and the flags that are no settings."""
+def parse_spark_args(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The settings in the user's spark-submit flags, and the flags that are no settings.
+
+    Raises:
+      SettingsError: flags that are not for the user to give, or that are none of spark-submit's.
+    """
     settings: dict[str, str] = {}
     passed_on: list[str] = []
     rest = list(args)
