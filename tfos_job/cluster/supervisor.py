@@ -208,7 +208,7 @@ class Supervisor:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
-        """Ends the process; where the driver is gone, it takes the node's folders along (its stdin ends without a word).
+        """Ends the process; without a driver it takes the node's folders along, since its stdin ends without a word.
 
         Spark may kill this one at any moment then, and not that one, which is in a session of its own.
         """
