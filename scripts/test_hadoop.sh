@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The tests on a real HDFS and YARN, which they start and end themselves (scripts/hadoop.sh). What follows goes to
 # pytest: scripts/test_hadoop.sh -k quota
-# TFOS_JOB_TEST_TIMEOUT_S  seconds for the whole run (default 1200)
+# TFOS_JOB_TEST_TIMEOUT_S  seconds for the whole run (default 2400: a guard, twice what it takes)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
 source scripts/setup.sh
 
 # SIGINT first, so that the daemons are ended: see scripts/test.sh.
-exec timeout --foreground --signal=INT --kill-after=60 "${TFOS_JOB_TEST_TIMEOUT_S:-1200}" \
+exec timeout --foreground --signal=INT --kill-after=60 "${TFOS_JOB_TEST_TIMEOUT_S:-2400}" \
     python -m pytest tests/hadoop "$@"

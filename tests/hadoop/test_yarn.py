@@ -241,7 +241,7 @@ def wait_for_state(hadoop, application: str, states: tuple[str, ...]) -> str:
 
 def test_a_second_attempt_goes_on_where_the_killed_driver_was(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
     run = f"{hdfs_dir}/run"
-    steps = ("--max_number_of_steps", 1500, "--save_steps", 50)
+    steps = ("--max_number_of_steps", 600, "--save_steps", 50)
     submission = submit(*training(dataset, run, *steps))
     submission.wait_until(lambda: report_of(run).get("checkpoint"), 200)
     kill_driver(submission.application, attempt=1)
@@ -250,7 +250,7 @@ def test_a_second_attempt_goes_on_where_the_killed_driver_was(hadoop, dataset: s
     assert [a["application_attempt"] for a in attempts] == [1, 2]
     assert attempts[1]["start_step"] >= 50
     assert {a["application"] for a in attempts} == {submission.application}
-    assert report_of(run)["step"] == 1500
+    assert report_of(run)["step"] == 600
     assert "attempt 2, driver on" in submission.stderr
 
 
@@ -338,12 +338,12 @@ def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdf
 
 def test_two_applications_side_by_side(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
     runs = [f"{hdfs_dir}/run-{number}" for number in (1, 2)]
-    steps = ("--max_number_of_steps", 800, "--port_range", "23000-23099")
+    steps = ("--max_number_of_steps", 600, "--port_range", "23000-23099")
     fit = ("--", "--executor-cores", 2)  # YARN counts 16 on this node, and each has two executors and a driver
     both = [submit(*training(dataset, run, *steps, *fit)) for run in runs]
     for submission, run in zip(both, runs, strict=True):
         assert submission.wait() == 0, submission.stderr
-        assert report_of(run)["step"] == 800
+        assert report_of(run)["step"] == 600
     assert both[0].application != both[1].application
     started = [report_of(run)["attempts"][0]["started"] for run in runs]
     ended = [report_of(run)["attempts"][0]["ended"] for run in runs]
