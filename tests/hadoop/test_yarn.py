@@ -315,7 +315,7 @@ def test_a_dry_run_prints_the_line_and_changes_nothing(hadoop, dataset: str, hdf
     assert "environment-" in submission.stdout
     seeds = submit(*training(dataset, f"{hdfs_dir}/run"), "--dry-run", "--", "--archives", "hdfs:///Python.zip#Python")
     assert seeds.wait(60) == 0, seeds.stderr
-    assert "--archives hdfs:///Python.zip#Python" in seeds.stdout
+    assert "--archives 'hdfs:///Python.zip#Python'" in seeds.stdout
     assert "PYSPARK_PYTHON=./Python/bin/python" in seeds.stdout
     assert storage.list_dir(hdfs_dir) == []
 
