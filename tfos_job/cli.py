@@ -232,9 +232,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     outcome = Outcome(argv[0] if argv else "")
-    outcome.begin()
     try:
         _begin_in_cluster(argv)
+        outcome.begin()  # Not before: a NameNode that is slow to answer must not keep YARN waiting for the context.
         args = make_parser().parse_args(argv)
     except JobError as e:
         return _conclude(outcome, argv[0], e.exit_code, e)

@@ -111,12 +111,7 @@ def _alarm(timeout_s: int) -> Iterator[None]:
 
 def _settings(master: str | None, config: DoctorConfig) -> dict[str, str]:
     """As for a training: all executors at once, one task each, in a Python of its own."""
-    settings = {
-        "spark.task.maxFailures": "1",
-        "spark.dynamicAllocation.enabled": "false",
-        "spark.speculation": "false",
-        "spark.python.worker.reuse": "false",
-    }
+    settings = dict(session.ONE_TASK_SETTINGS)
     slots = slots_of(master) if master else None
     if slots is not None and slots.executors > 1:
         settings["spark.task.cpus"] = str(slots.cores)

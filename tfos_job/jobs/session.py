@@ -20,14 +20,15 @@ from tfos_job.errors import JobError, ResourceError, SettingsError
 
 log = logging.getLogger(__name__)
 
-# One node an executor, all of them at once, none of them twice.
-TFCLUSTER_SETTINGS = {
+# A task is run once, on an executor that is there all the time, in a Python of its own.
+ONE_TASK_SETTINGS = {
     "spark.task.maxFailures": "1",  # A node that is run again elsewhere would join a cluster that has failed.
     "spark.speculation": "false",
     "spark.dynamicAllocation.enabled": "false",
-    "spark.scheduler.minRegisteredResourcesRatio": "1.0",
     "spark.python.worker.reuse": "false",  # A process that has had TensorFlow in it must not serve another cluster.
 }
+# One node an executor, all of them at once, none of them twice.
+TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourcesRatio": "1.0"}
 _LOOPBACK = "127.0.0.1"
 _STOP_S = 10.0
 

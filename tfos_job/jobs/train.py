@@ -122,11 +122,11 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
         return report.values
 
 
-def check(config: TrainConfig) -> bool:
+def check(config: TrainConfig) -> dict[str, Any] | None:
     """What can be refused by a look at the dataset and the run's folder, without changing anything.
 
     Returns:
-      Whether the run is finished already.
+      The run's report where it is finished already.
 
     Raises:
       JobError: as `train` would.
@@ -134,9 +134,10 @@ def check(config: TrainConfig) -> bool:
     data = _load_data(config)
     run = RunLayout(config.train_dir)
     if config.overwrite or not storage.exists(run.report):
-        return False
+        return None
     report = storage.read_json(run.report)
-    return bool(report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records))
+    is_finished = report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records)
+    return report if is_finished else None
 
 
 def _is_next_attempt(previous: dict[str, Any] | None) -> bool:

@@ -181,9 +181,10 @@ def _refuse_early(config: Any) -> bool:
     if isinstance(config, TrainConfig):
         from tfos_job.jobs.train import check  # Spark's Python side takes a second to import
 
-        if check(config):
+        report = check(config)
+        if report is not None:
             log.info("%s is finished. Nothing to do", config.train_dir)
-            print(json.dumps(cli.summary_of_run(storage.read_json(RunLayout(config.train_dir).report))), flush=True)
+            print(json.dumps(cli.summary_of_run(report)), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
         if not storage.is_dir(config.gnt_dir):
