@@ -116,10 +116,26 @@ class ConvertConfig:
         choices=("fail", "quarantine"),
     )
     max_bad_fraction: float = _flag("fraction of the bytes that quarantine may set aside before the job fails", 0.01)
+    target_shard_mb: int = _flag("size of a shard, in MiB; more shards where there would be fewer than 8", 128)
+    prune: bool = _flag("drop the records of source files that are not there any more", False)
+    compact: bool = _flag("make one generation of many", False)
+    shuffle_at_write: bool = _flag(
+        "mix the records of all source files over all shards; later changes of the input need --overwrite then", False
+    )
+    seed: int = _flag("of --shuffle_at_write", 0)
     overwrite: bool = _flag("build the split anew where its input or settings have changed", False)
 
     def __post_init__(self) -> None:
         _require_split_name("dataset_split_name", self.dataset_split_name)
+        _require(self.target_shard_mb >= 1, "target_shard_mb", f"{self.target_shard_mb} is less than 1")
+        _require(self.seed >= 0, "seed", f"{self.seed} is less than 0")
+        for name in ("prune", "compact"):
+            _require(
+                not (self.shuffle_at_write and getattr(self, name)),
+                name,
+                "given together with --shuffle_at_write",
+                "A mixed split is always built as a whole: give --overwrite where its input has changed",
+            )
         _require(
             self.charset is None or self.charset_size is None,
             "charset",

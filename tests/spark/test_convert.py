@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tfos_job import storage
 from tfos_job.config import ConvertConfig
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
+from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import DatasetLayout
@@ -131,23 +134,176 @@ def test_the_same_again_does_nothing(spark: SparkSession, gnt_dir: Path) -> None
     for request in ({}, {"charset_size": None}, {"charset_size": None, "charset": "auto"}, {"overwrite": True}):
         again = convert(spark, settings(gnt_dir, **request))
         assert again.up_to_date
-        assert again.to_dict() | {"seconds": 0, "up_to_date": False} == first.to_dict() | {"seconds": 0}
+        assert again.num_added == 0
+        assert again.to_dict() | {"seconds": 0, "up_to_date": False, "num_added": 10} == first.to_dict() | {
+            "seconds": 0
+        }
     assert snapshot(gnt_dir.parent / "dataset") == before
 
 
-def test_changed_input_needs_overwrite_and_gets_a_new_generation(spark: SparkSession, gnt_dir: Path) -> None:
+def test_other_settings_need_overwrite(spark: SparkSession, gnt_dir: Path) -> None:
     convert(spark, settings(gnt_dir))
     before = snapshot(gnt_dir.parent / "dataset")
-    write_gnt(gnt_dir / "003.gnt", CHARACTERS, seed=99)
-    write_gnt(gnt_dir / "new.gnt", CHARACTERS, seed=100)
-    with pytest.raises(SettingsError, match=r"new\.gnt is new, 003\.gnt has .* --overwrite"):
-        convert(spark, settings(gnt_dir))
-    with pytest.raises(SettingsError, match=r"--image_format is png, was raw, new\.gnt is new"):
+    with pytest.raises(SettingsError, match=r"--image_format is png, was raw.* --overwrite"):
         convert(spark, settings(gnt_dir, image_format="png"))
     assert snapshot(gnt_dir.parent / "dataset") == before
-    result = convert(spark, settings(gnt_dir, overwrite=True))
-    assert (result.generation, result.num_records) == (1, 55)
-    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)  # and the old generation is gone
+    result = convert(spark, settings(gnt_dir, image_format="png", overwrite=True))
+    assert (result.generation, result.num_records) == (1, 50)
+    assert {name.partition("/")[0] for name in shard_files(gnt_dir)} == {"gen-00001"}
+
+
+# --- generations -----------------------------------------------------------------------------------------------------
+
+
+def live(gnt_dir: Path) -> Manifest:
+    return manifests.load(DatasetLayout(str(gnt_dir.parent / "dataset")).split("train"))
+
+
+def shard_files(gnt_dir: Path) -> dict[str, tuple[int, bytes]]:
+    found = snapshot(gnt_dir.parent / "dataset" / "train")
+    return {name: value for name, value in found.items() if name.endswith(".tfrecord")}
+
+
+def test_new_files_are_a_generation_beside_the_others(spark: SparkSession, gnt_dir: Path) -> None:
+    first = convert(spark, settings(gnt_dir))
+    before = shard_files(gnt_dir)
+    write_gnt(gnt_dir / "100.gnt", CHARACTERS, seed=100)
+    write_gnt(gnt_dir / "101.gnt", CHARACTERS + "一", seed=101)
+    second = convert(spark, settings(gnt_dir))
+    assert (second.generation, second.num_records, second.num_added, second.num_replaced) == (1, 60, 2, 0)
+    after = shard_files(gnt_dir)
+    assert {name: after[name] for name in before} == before  # the very same files, untouched
+    assert after.keys() - before.keys() == {"gen-00001/part-00000-of-00001.tfrecord"}
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    assert (second.dataset_digest != first.dataset_digest, second.num_filtered) == (True, 11)
+    manifest = live(gnt_dir)
+    assert [revision.num_added for revision in manifest.history] == [10, 2]
+    assert {source.name for source in manifest.sources if source.generation == 1} == {"100.gnt", "101.gnt"}
+    assert convert(spark, settings(gnt_dir)).up_to_date
+
+
+def test_a_changed_file_replaces_its_records_and_a_removed_one_stays_until_pruned(
+    spark: SparkSession, gnt_dir: Path
+) -> None:
+    convert(spark, settings(gnt_dir))
+    before = shard_files(gnt_dir)
+    manifest = live(gnt_dir)
+    write_gnt(gnt_dir / "003.gnt", "阿!!一", seed=99)
+    expected = expected_glyphs(gnt_dir)
+    (gnt_dir / "002.gnt").unlink()
+    result = convert(spark, settings(gnt_dir))
+    assert (result.num_replaced, result.num_gone, result.num_pruned, result.num_added) == (1, 1, 0, 0)
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected
+    touched = {shard.file for shard in manifest.shards if "003.gnt" in shard.sources}
+    after = shard_files(gnt_dir)
+    assert before.keys() - after.keys() == touched
+    assert live(gnt_dir).filtered == {"!": 11, "一": 1}
+    again = convert(spark, settings(gnt_dir))
+    assert (again.up_to_date, again.num_gone) == (True, 1)
+    pruned = convert(spark, settings(gnt_dir, prune=True))
+    assert (pruned.num_pruned, pruned.num_gone, pruned.generation) == (1, 0, 2)
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    manifest = live(gnt_dir)
+    assert sum(manifest.class_counts) == expected_glyphs(gnt_dir).total() == pruned.num_records
+    assert [(revision.replaced, revision.pruned) for revision in manifest.history] == [
+        ((), ()),
+        (("003.gnt",), ()),
+        ((), ("002.gnt",)),
+    ]
+
+
+def test_compacting_makes_one_generation_of_many(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    for writer in (100, 101):
+        write_gnt(gnt_dir / f"{writer}.gnt", CHARACTERS, seed=writer)
+        convert(spark, settings(gnt_dir))
+    before = live(gnt_dir)
+    result = convert(spark, settings(gnt_dir, compact=True))
+    assert {name.partition("/")[0] for name in shard_files(gnt_dir)} == {"gen-00003"}
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    after = live(gnt_dir)
+    assert (after.sources, after.class_counts) == (before.sources, before.class_counts)
+    assert [revision.compacted for revision in after.history] == [False, False, False, True]
+    assert convert(spark, settings(gnt_dir, compact=True)).up_to_date
+    write_gnt(gnt_dir / "101.gnt", CHARACTERS, seed=5)  # a file can still be replaced after its shards were copied
+    assert convert(spark, settings(gnt_dir)).num_replaced == 1
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    assert result.num_records == 60
+
+
+def test_records_mixed_at_write_are_the_same_records(spark: SparkSession, gnt_dir: Path) -> None:
+    first = convert(spark, settings(gnt_dir, shuffle_at_write=True))
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    manifest = live(gnt_dir)
+    assert sorted(shard.num_records for shard in manifest.shards) == [6, 6, 6, 6, 6, 6, 7, 7]
+    assert all(shard.sources == () for shard in manifest.shards)
+    assert convert(spark, settings(gnt_dir, shuffle_at_write=True)).up_to_date
+    write_gnt(gnt_dir / "100.gnt", CHARACTERS, seed=100)
+    with pytest.raises(SettingsError, match=r"mixed over all of its shards .*100\.gnt is new"):
+        convert(spark, settings(gnt_dir, shuffle_at_write=True))
+    (gnt_dir / "100.gnt").unlink()
+    shutil.rmtree(gnt_dir.parent / "dataset")
+    again = convert(spark, settings(gnt_dir, shuffle_at_write=True))
+    assert again.dataset_digest == first.dataset_digest
+    other = convert(spark, settings(gnt_dir, dataset_split_name="other", shuffle_at_write=True, seed=1))
+    assert other.dataset_digest != first.dataset_digest
+
+
+# --- large files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large_gnt_dir(tmp_path: Path) -> Path:
+    """A file of 5 MB and one of 3 MB, the bitmaps of the second full of what looks like records."""
+    folder = tmp_path / "gnt"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    with (folder / "large.gnt").open("wb") as stream:
+        while stream.tell() < 5_000_000:
+            pixels = draw.integers(0, 256, draw.integers(20, 90, 2), np.uint8)
+            gnt.write(stream, gnt.encode_tag(CHARACTERS[int(draw.integers(5))]), pixels)
+    bait = io.BytesIO()
+    for _ in range(300):
+        gnt.write(bait, gnt.encode_tag("啊"), draw.integers(0, 256, (3, 5), np.uint8))
+    pixels = np.frombuffer(bait.getvalue(), np.uint8).reshape(-1, 100)
+    with (folder / "trap.gnt").open("wb") as stream:
+        while stream.tell() < 3_000_000:
+            gnt.write(stream, gnt.encode_tag("阿"), pixels)
+    return folder
+
+
+def test_a_large_file_is_shared_by_tasks_and_every_record_is_there_once(
+    spark: SparkSession, large_gnt_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        result = convert(spark, settings(large_gnt_dir))
+    assert "1 files were not cut where a record begins" in caplog.text  # the trap was one
+    assert converted_glyphs(large_gnt_dir.parent / "dataset") == expected_glyphs(large_gnt_dir)
+    manifest = live(large_gnt_dir)
+    sizes = [shard.size_bytes for shard in manifest.shards]
+    assert result.num_shards == len(sizes) == 7
+    assert max(sizes) <= 1.1 * sum(sizes) / 7
+    assert min(sizes) >= 0.9 * sum(sizes) / 7
+    assert [len(source.ranges) > 1 for source in manifest.sources] == [True, True]
+    os.utime(large_gnt_dir / "large.gnt", (5, 5))
+    assert convert(spark, settings(large_gnt_dir)).up_to_date  # known by the digests of its ranges
+
+
+@pytest.mark.parametrize("name", ["large.gnt", "trap.gnt"])
+def test_bad_bytes_in_a_large_file_are_named_by_their_own_offset(
+    spark: SparkSession, large_gnt_dir: Path, name: str
+) -> None:
+    path = large_gnt_dir / name
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as stream:
+        found = [record.offset for record in gnt.read_records(stream, name)]
+    bad = next(offset for offset in found if offset > len(data) * 0.7)
+    data[bad + 6 : bad + 8] = b"\0\0"
+    path.write_bytes(data)
+    with pytest.raises(BadDataError, match=rf"{name}, byte {bad}: impossible size"):
+        convert(spark, settings(large_gnt_dir))
+    convert(spark, settings(large_gnt_dir, on_bad_record="quarantine", max_bad_fraction=0.1))
+    assert converted_glyphs(large_gnt_dir.parent / "dataset") == expected_glyphs(large_gnt_dir)
 
 
 def test_a_second_split_has_the_first_ones_classes(spark: SparkSession, gnt_dir: Path, tmp_path: Path) -> None:
@@ -291,7 +447,7 @@ def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(spark: SparkS
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "gnt"), str(tmp_path / "dataset"), *conf]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
         deadline_s = time.monotonic() + 120
-        while not list(split_dir.glob("_building-*/part-*")):  # the first shards are done, the last not begun
+        while not list(split_dir.glob("_building-*/work/part-*")):  # the first shards are done, the last not begun
             assert driver.poll() is None, "the driver ended before it could be killed"
             assert time.monotonic() < deadline_s
             time.sleep(0.01)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import pickle
 import subprocess
@@ -10,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from tfos_job import storage
 from tfos_job.data import convert, gnt, records
-from tfos_job.data.convert import Failure, GroupTask, SourceFile
-from tfos_job.data.manifest import Source
+from tfos_job.data.convert import CutTask, Failure, GroupTask
+from tfos_job.data.manifest import Shard, Source, SourceRange
+from tfos_job.data.plan import Piece, SourceFile
 from tfos_job.errors import BadDataError, StorageError
 
 CHARACTERS = ("啊", "阿", "埃")
@@ -28,10 +33,14 @@ def write_gnt(path: Path, text: str, garbage: bytes = b"") -> SourceFile:
     return SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
 
 
-def task(folder: Path, *sources: SourceFile, **changes: object) -> GroupTask:
+def whole(source: SourceFile) -> Piece:
+    return Piece(source, 0, source.size_bytes)
+
+
+def task(folder: Path, *pieces: Piece, **changes: object) -> GroupTask:
     values: dict[str, object] = {
         "shard_file": "part",
-        "sources": sources,
+        "pieces": pieces,
         "building_dir": str(folder),
         "characters": CHARACTERS,
         "image_format": "raw",
@@ -40,8 +49,13 @@ def task(folder: Path, *sources: SourceFile, **changes: object) -> GroupTask:
     return GroupTask(**values | changes)  # type: ignore[arg-type]
 
 
-def source(name: str, size_bytes: int) -> SourceFile:
-    return SourceFile(name, f"/in/{name}", size_bytes, 0.0)
+def examples(path: str) -> list[dict[str, bytes | int]]:
+    with storage.open_read(path) as stream:
+        return [records.decode_example(data) for _, data in records.read_records(stream, path)]
+
+
+def sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def test_executors_import_neither_tensorflow_nor_pyspark() -> None:
@@ -50,30 +64,12 @@ def test_executors_import_neither_tensorflow_nor_pyspark() -> None:
     assert found.stdout == "set()\n"
 
 
-@pytest.mark.parametrize("num_sources", [1, 2, 7, 8, 9, 90, 300])
-def test_groups_share_out_every_source_once_in_order(num_sources: int) -> None:
-    sizes = np.random.default_rng(num_sources).integers(0, 20 << 20, num_sources).tolist()
-    sources = [source(f"{index:03d}.gnt", size) for index, size in enumerate(sizes)]
-    groups = convert.plan_groups(sources[::-1])
-    assert [member for group in groups for member in group] == sources
-    assert all(groups)
-    assert len(groups) == min(num_sources, max(8, -(-sum(sizes) // convert.TARGET_SHARD_BYTES)))
-    largest = max(sum(member.size_bytes for member in group) for group in groups)
-    assert largest <= sum(sizes) / len(groups) + max(sizes)
-
-
-def test_one_huge_file_or_empty_ones_do_not_upset_the_plan() -> None:
-    assert [len(group) for group in convert.plan_groups([source("a", 1 << 40)])] == [1]
-    assert len(convert.plan_groups([source(f"{index}", 0) for index in range(20)])) == 8
-    assert len(convert.plan_groups([source("a", 1 << 33), *[source(f"b{i}", 1) for i in range(9)]])) == 10
-
-
 @pytest.mark.parametrize("image_format", ["raw", "png"])
 def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
     first, second = write_gnt(tmp_path / "1.gnt", "啊阿!"), write_gnt(tmp_path / "2.gnt", "阿一一")
-    result = convert.convert_group(task(tmp_path, first, second, image_format=image_format))
-    with storage.open_read(str(tmp_path / "part")) as stream:
-        found = [records.decode_example(data) for _, data in records.read_records(stream, "part")]
+    work = task(tmp_path, whole(first), whole(second), image_format=image_format)
+    result = convert.convert_group(work)
+    found = examples(result.written_file)
     assert [(example["source/file"], example["source/offset"], example["image/class/label"]) for example in found] == [
         (b"1.gnt", 0, 0),
         (b"1.gnt", 22, 1),
@@ -81,35 +77,91 @@ def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
     ]
     if image_format == "raw":
         assert found[1]["image/encoded"] == bytes([1]) * 15
-    assert (result.class_counts, result.filtered, result.bad_ranges) == ({0: 1, 1: 2}, {"!": 1, "一": 2}, ())
-    assert result.shard.sha256 == convert.file_sha256(str(tmp_path / "part"))
-    assert result.shard.size_bytes == (tmp_path / "part").stat().st_size
-    assert [member.num_records for member in result.shard.sources] == [3, 3]
-    assert result.shard.sources[0].sha256 == convert.file_sha256(first.path)
-    before = (tmp_path / "part").read_bytes()
-    assert pickle.loads(pickle.dumps(convert.convert_group(task(tmp_path, first, second, image_format=image_format))))
-    assert (tmp_path / "part").read_bytes() == before  # a task that runs twice is harmless
+    assert result.class_counts == {0: 1, 1: 2}
+    assert [(piece.name, piece.num_records, piece.filtered) for piece in result.pieces] == [
+        ("1.gnt", 3, "!"),
+        ("2.gnt", 3, "一一"),
+    ]
+    written = Path(result.written_file).read_bytes()
+    assert result.shard == Shard(
+        file="part",
+        size_bytes=len(written),
+        sha256=sha256(result.written_file),
+        num_records=3,
+        sources=("1.gnt", "2.gnt"),
+    )
+    assert result.pieces[0].range == SourceRange(start=0, end=first.size_bytes, sha256=sha256(first.path))
+    again = pickle.loads(pickle.dumps(convert.convert_group(work)))
+    assert again.written_file != result.written_file  # a task that runs twice is in nobody's way
+    assert Path(again.written_file).read_bytes() == written
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (65, 257)])
+def test_png_is_what_others_read(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(shape[0]).integers(0, 256, shape, np.uint8)
+    path = tmp_path / "1.gnt"
+    with path.open("wb") as stream:
+        gnt.write(stream, gnt.encode_tag("啊"), pixels)
+    source = SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
+    (example,) = examples(convert.convert_group(task(tmp_path, whole(source), image_format="png")).written_file)
+    image = Image.open(io.BytesIO(bytes(example["image/encoded"])))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), pixels)
+    np.testing.assert_array_equal(tf.io.decode_png(example["image/encoded"])[..., 0], pixels)
+
+
+def test_pieces_of_a_file_are_the_file(tmp_path: Path) -> None:
+    """Cut anywhere at all: what the pieces' readers take is each record once, if they meet; and mostly they do."""
+    source = write_gnt(tmp_path / "1.gnt", "啊阿埃啊阿埃啊阿")
+    expected = examples(convert.convert_group(task(tmp_path, whole(source))).written_file)
+    for stop in range(1, source.size_bytes):
+        pieces = Piece(source, 0, stop), Piece(source, stop, source.size_bytes, within=True)
+        first, second = convert.convert_group(task(tmp_path, *pieces)).pieces
+        assert first.range.end == second.range.start, stop
+        result = convert.convert_group(task(tmp_path, *pieces))
+        assert examples(result.written_file) == expected
+        data = Path(source.path).read_bytes()[first.range.end :]
+        assert second.range.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_cut_that_was_guessed_wrong_is_found(tmp_path: Path) -> None:
+    """A bitmap that holds what looks like records: a reader that begins within it takes them for records."""
+    trap = io.BytesIO()
+    for index in range(4):
+        gnt.write(trap, gnt.encode_tag("啊"), np.full((2, 2), index, np.uint8))
+    bait = np.frombuffer(trap.getvalue(), np.uint8)[None, :]
+    path = tmp_path / "1.gnt"
+    with path.open("wb") as stream:
+        for pixels in (np.zeros((3, 3), np.uint8), bait, np.zeros((3, 3), np.uint8), np.ones((3, 3), np.uint8)):
+            gnt.write(stream, gnt.encode_tag("阿"), pixels)
+    source = SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
+    stop = 25  # within the second record
+    pieces = Piece(source, 0, stop), Piece(source, stop, source.size_bytes, within=True)
+    first, second = convert.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
+    assert first.range.end != second.range.start
+    cut, end = convert.find_cuts(CutTask(source, (stop, source.size_bytes), quarantine=False))
+    assert (cut, end) == (first.range.end, source.size_bytes)
 
 
 def test_bad_bytes_fail_or_are_accounted_for(tmp_path: Path) -> None:
     bad = write_gnt(tmp_path / "1.gnt", "啊阿", garbage=b"\0" * 13)
-    failure = convert.attempt(convert.convert_group, task(tmp_path, bad))
+    failure = convert.attempt(convert.convert_group, task(tmp_path, whole(bad)))
     assert isinstance(failure, Failure)
     copy = pickle.loads(pickle.dumps(failure)).error
     assert (type(copy), str(copy)) == (BadDataError, str(failure.error))
     assert f"{bad.path}, byte 47: impossible size" in str(copy)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1.gnt"]
-    result = convert.convert_group(task(tmp_path, bad, quarantine=True))
-    assert [(found.source, found.start, found.end) for found in result.bad_ranges] == [("1.gnt", 47, 60)]
-    assert result.shard.sources[0].size_bytes == bad.size_bytes
-    assert convert.scan_tags(task(tmp_path, bad, quarantine=True)) == ("啊", "阿")
+    result = convert.convert_group(task(tmp_path, whole(bad), quarantine=True))
+    assert [(found.source, found.start, found.end) for found in result.pieces[0].bad_ranges] == [("1.gnt", 47, 60)]
+    assert result.pieces[0].range.end == bad.size_bytes
+    assert convert.scan_tags(task(tmp_path, whole(bad), quarantine=True)) == ("啊", "阿")
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_believed(tmp_path: Path) -> None:
     before = write_gnt(tmp_path / "1.gnt", "啊")
     write_gnt(tmp_path / "1.gnt", "啊阿")
     with pytest.raises(StorageError, match="changed while it was read"):
-        convert.convert_group(task(tmp_path, before))
+        convert.convert_group(task(tmp_path, whole(before)))
 
 
 def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
@@ -120,22 +172,22 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
             name=name,
             size_bytes=file.size_bytes,
             mtime_s=file.mtime_s,
-            sha256=convert.file_sha256(file.path),
             num_records=1,
+            filtered="",
+            quarantined_bytes=0,
+            generation=0,
+            ranges=(SourceRange(start=0, end=file.size_bytes, sha256=sha256(file.path)),),
         )
         for name, file in files.items()
     ]
-    assert convert.source_changes(list(files.values()), converted) == []
+    assert str(convert.source_changes(list(files.values()), converted)) == ""
     os.utime(tmp_path / "1", (1, 1))  # a copy: another time, the same bytes
     copied = SourceFile("1", files["1"].path, files["1"].size_bytes, 1.0)
-    assert convert.source_changes([copied, *list(files.values())[1:]], converted) == []
+    assert str(convert.source_changes([copied, *list(files.values())[1:]], converted)) == ""
     other = write_gnt(tmp_path / "2", "埃")
     other = SourceFile("2", other.path, other.size_bytes, 2.0)
     longer = write_gnt(tmp_path / "3", "埃埃")
     new = write_gnt(tmp_path / "5", "埃")
-    assert convert.source_changes([copied, other, longer, new], converted) == [
-        "5 is new",
-        "4 is gone",
-        "2 has other bytes",
-        f"3 has {longer.size_bytes} bytes, had {files['3'].size_bytes}",
-    ]
+    changes = convert.source_changes([copied, other, longer, new], converted)
+    assert (changes.added, changes.changed, changes.gone) == ((new,), (other, longer), ("4",))
+    assert str(changes) == "5 is new, 2 has other bytes, 3 has other bytes, 4 is gone"

@@ -11,20 +11,33 @@ from tfos_job import storage
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import Manifest, Shard, Source
+from tfos_job.data.manifest import Manifest, Revision, Shard, Source, SourceRange
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.layout import DatasetLayout, SplitLayout
 
 
+def source(**changes: Any) -> Source:
+    values: dict[str, Any] = {
+        "name": "sub/001.gnt",
+        "size_bytes": 1000,
+        "mtime_s": 1.25,
+        "num_records": 4,
+        "filtered": "!",
+        "quarantined_bytes": 30,
+        "generation": 0,
+        "ranges": (SourceRange(start=0, end=400, sha256="aa"), SourceRange(start=400, end=1000, sha256="bb")),
+    }
+    return Source(**values | changes)
+
+
 def example(generation: int = 0, **changes: Any) -> Manifest:
-    source = Source(name="sub/001.gnt", size_bytes=1000, mtime_s=1.25, sha256="aa", num_records=4)
     shards = tuple(
         Shard(
             file=f"gen-{generation:05d}/part-{index}",
             size_bytes=5,
             sha256=f"{index}",
             num_records=2 - index,
-            sources=(source,),
+            sources=("sub/001.gnt",),
         )
         for index in range(2)
     )
@@ -35,8 +48,18 @@ def example(generation: int = 0, **changes: Any) -> Manifest:
         "charset_digest": "cc",
         "shards": shards,
         "class_counts": (3, 0),
-        "filtered": {"!": 1},
-        "quarantined": {"sub/001.gnt": 30},
+        "sources": (source(generation=generation),),
+        "history": (
+            Revision(
+                generation=generation,
+                created="2026-01-01T00:00:00+00:00",
+                num_records=3,
+                num_added=1,
+                replaced=(),
+                pruned=("gone.gnt",),
+                compacted=False,
+            ),
+        ),
         "settings": {"on_bad_record": "quarantine"},
         "created": "2026-01-01T00:00:00+00:00",
         "package_version": "0.1.0",
@@ -79,11 +102,13 @@ def test_the_digest_is_that_of_shards_and_charset_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        ({"format_version": 2}, "format_version 2, expected 1"),
+        ({"format_version": 1}, "format_version 1, expected 2"),
         ({"num_records": 4}, "num_records is 4, its shards give 3"),
         ({"records_per_class": [3, 1]}, "classes have 4 records, shards 3"),
         ({"shards": [{"file": "part"}]}, "'sources' is missing"),
         ({"digest": "0"}, "digest is 0"),
+        ({"sources": [dataclasses.asdict(source(filtered=""))]}, "sources have 4 records of its classes, shards 3"),
+        ({"sources": [dataclasses.asdict(source(size_bytes=1001))]}, r"the ranges of sub/001\.gnt are not its 1001"),
     ],
 )
 def test_a_changed_manifest_is_bad_data(change: dict[str, Any], fact: str) -> None:
@@ -108,7 +133,8 @@ def test_an_absent_or_torn_manifest_says_what_to_do(tmp_path: Path) -> None:
 def test_sweeping_leaves_exactly_what_is_live(tmp_path: Path) -> None:
     split = SplitLayout(str(tmp_path))
     build(split, example(0))
-    build(split, example(1, quarantined={}))
+    build(split, example(1, sources=(source(quarantined_bytes=0),)))
+    storage.write_bytes(f"{split.root}/gen-00001/part-replaced", b"")
     storage.make_dirs(split.building("killed"))
     storage.write_bytes(f"{split.building('killed')}/part", b"")
     storage.write_bytes(f"{split.root}/_manifest.json.0123.tmp", b"")
@@ -129,3 +155,12 @@ def test_damage_is_named_by_shard(tmp_path: Path) -> None:
     assert manifests.damage(split, example()) == ["gen-00000/part-0 has 3 bytes, not 5", "gen-00000/part-1 is missing"]
     storage.remove(f"{split.root}/gen-00000")
     assert manifests.next_generation(split, example()) == 1
+
+
+def test_a_generation_leaves_the_quarantine_of_others_alone(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path))
+    build(split, example(0))
+    storage.make_dirs(split.building("y"))
+    second = example(1, sources=(source(generation=0),), shards=example(0).shards)
+    manifests.publish(split, second, split.building("y"), ())
+    assert storage.read_json(f"{split.quarantine_dir}/sub/001.gnt.json")["generation"] == 0

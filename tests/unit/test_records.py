@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.data import gnt, records
-from tfos_job.data.convert import GroupTask, SourceFile, convert_group
+from tfos_job.data.convert import GroupTask, convert_group
+from tfos_job.data.plan import Piece, SourceFile
 from tfos_job.errors import BadDataError
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -41,13 +42,6 @@ def test_tensorflow_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Pat
     records.write_record(stream, b"first")
     records.write_record(stream, b"")
     assert stream.getvalue() == (tmp_path / "tf").read_bytes()
-
-
-def test_the_prepared_parts_give_the_same_bytes() -> None:
-    encoder = records.GlyphEncoder(("阿", "啊"), "raw", "001.gnt")
-    for _ in range(2):  # the second time from the parts that the first one kept
-        encoded = encoder.encode(1, FEATURES["image/encoded"], 8, 300, 1 << 40)  # type: ignore[arg-type]
-        assert encoded == records.encode_example(FEATURES | {"image/class/label": 1})
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 2**31, 2**63 - 1, -1, -(2**63)])
@@ -107,15 +101,15 @@ def test_golden_bytes(tmp_path: Path) -> None:
     result = convert_group(
         GroupTask(
             shard_file="golden.tfrecord",
-            sources=(SourceFile("golden.gnt", path, entry.size_bytes, entry.mtime_s),),
+            pieces=(Piece(SourceFile("golden.gnt", path, entry.size_bytes, entry.mtime_s), 0, entry.size_bytes),),
             building_dir=str(tmp_path),
             characters=GOLDEN_CHARACTERS,
             image_format="raw",
             quarantine=False,
         )
     )
-    assert (tmp_path / "golden.tfrecord").read_bytes() == (DATA / "golden.tfrecord").read_bytes()
-    assert result.filtered == {"一": 1}
+    assert Path(result.written_file).read_bytes() == (DATA / "golden.tfrecord").read_bytes()
+    assert [piece.filtered for piece in result.pieces] == ["一"]
     assert result.class_counts == {0: 2, 1: 1, 2: 1, 3: 1}
 
 

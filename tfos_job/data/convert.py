@@ -1,57 +1,45 @@
-"""The executors' side of conversion: a group of GNT files becomes one TFRecord shard. No TensorFlow, no pyspark.
+"""The executors' side of conversion: pieces of GNT files become one TFRecord shard. No TensorFlow, no pyspark.
 
-What is done here is written under temporary names into a folder that nobody reads yet, so that a task may run twice or
-be killed; `tfos_job.jobs.convert`, on the driver, plans the groups and publishes what they made.
+What is done here is written under a name of its own into a folder that nobody reads yet, so that a task may run twice,
+at the same time even, or be killed; `tfos_job.jobs.convert`, on the driver, publishes what one of each made. `plan.py`
+says which pieces become which shard.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
-from PIL import Image
-
 from tfos_job import storage
-from tfos_job.data import gnt, records
+from tfos_job.data import gnt
 from tfos_job.data.charset import Charset
-from tfos_job.data.manifest import Shard, Source
+from tfos_job.data.glyphs import GlyphEncoder
+from tfos_job.data.manifest import Shard, Source, SourceRange
+from tfos_job.data.plan import Piece, SourceFile
 from tfos_job.errors import JobError, StorageError
-from tfos_job.layout import join, shard_name
+from tfos_job.layout import join
 
-MIN_SHARDS = 8
-TARGET_SHARD_BYTES = 128 << 20
-PNG_COMPRESS_LEVEL = 1
-
+Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A GNT file to convert. `name` is its path below `--gnt_dir`."""
-
-    name: str
-    path: str
-    size_bytes: int
-    mtime_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTask:
-    """What one Spark task is told: the source files of one shard, in order.
+    """What one Spark task is told: the pieces of source files that one shard holds, in order.
 
     Attributes:
-      shard_file: name of the shard.
+      shard_file: name that the shard is to have in the end.
       building_dir: folder to write it to.
       characters: the charset, by class id; empty for a scan.
       quarantine: whether unreadable bytes are set aside; else they are an error.
     """
 
     shard_file: str
-    sources: tuple[SourceFile, ...]
+    pieces: tuple[Piece, ...]
     building_dir: str
     characters: tuple[str, ...]
     image_format: str
@@ -59,13 +47,32 @@ class GroupTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardResult:
-    """What one Spark task did. Counts are of records; `class_counts` by class id, `filtered` by character."""
+class PieceResult:
+    """What was found in a piece: `range` is what was read of the file, `filtered` as `manifest.Source`'s."""
 
+    name: str
+    range: SourceRange
+    num_records: int
+    filtered: str
+    bad_ranges: tuple[gnt.BadRange, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """What one Spark task did.
+
+    Attributes:
+      written_file: the shard's path, where it waits to be moved to the name in `shard`.
+      pieces: what was read of source files.
+      class_counts: records by class id.
+      dropped_counts: records that were there before and are not any more, by class id.
+    """
+
+    written_file: str
     shard: Shard
     class_counts: dict[int, int]
-    filtered: dict[str, int]
-    bad_ranges: tuple[gnt.BadRange, ...]
+    pieces: tuple[PieceResult, ...] = ()
+    dropped_counts: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Failure:
     error: JobError
 
 
-def attempt(work: Callable[[GroupTask], Result], task: GroupTask) -> Result | Failure:
+def attempt(work: Callable[[Task], Result], task: Task) -> Result | Failure:
     """Runs a task; a `JobError` is its result. Other exceptions are bugs, for Spark to retry and to show."""
     try:
         return work(task)
@@ -83,81 +90,62 @@ def attempt(work: Callable[[GroupTask], Result], task: GroupTask) -> Result | Fa
         return Failure(error)
 
 
-# --- planning --------------------------------------------------------------------------------------------------------
+# --- before the work -------------------------------------------------------------------------------------------------
 
 
-def plan_groups(sources: Sequence[SourceFile]) -> list[tuple[SourceFile, ...]]:
-    """Cuts the sources, in the order of their names, into one group a shard, of about the same number of bytes.
-
-    There are at least `MIN_SHARDS` groups (or one a source where there are fewer), so that several workers can share
-    them, and more where they would be larger than about `TARGET_SHARD_BYTES`. No source is in two groups. Groups are in
-    file order: the first one that fails holds the first bad file.
-    """
-    ordered = sorted(sources, key=lambda source: source.name)
-    bytes_left = sum(source.size_bytes for source in ordered)
-    groups_left = min(len(ordered), max(MIN_SHARDS, -(-bytes_left // TARGET_SHARD_BYTES)))
-    groups: list[tuple[SourceFile, ...]] = []
-    group: list[SourceFile] = []
-    group_bytes = 0
-    for index, source in enumerate(ordered, start=1):
-        group.append(source)
-        group_bytes += source.size_bytes
-        sources_left = len(ordered) - index
-        if groups_left > 1 and (group_bytes * groups_left >= bytes_left or sources_left == groups_left - 1):
-            groups.append(tuple(group))
-            bytes_left -= group_bytes
-            groups_left -= 1
-            group, group_bytes = [], 0
-    if group:
-        groups.append(tuple(group))
-    return groups
-
-
-def plan_tasks(
-    sources: Sequence[SourceFile],
-    *,
-    building_dir: str,
-    characters: tuple[str, ...],
-    image_format: str,
-    quarantine: bool,
-) -> list[GroupTask]:
-    """One task a shard; see `plan_groups` and `GroupTask`."""
-    groups = plan_groups(sources)
-    return [
-        GroupTask(
-            shard_file=shard_name(index, len(groups)),
-            sources=group,
-            building_dir=building_dir,
-            characters=characters,
-            image_format=image_format,
-            quarantine=quarantine,
-        )
-        for index, group in enumerate(groups)
-    ]
-
-
-def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source]) -> list[str]:
-    """In what the source files are not those that were converted, in words; nothing for the same ones.
+def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source]) -> Changes:
+    """In what the source files are not those that were converted.
 
     Same name, size and time is the same file. Where only the time differs (a copy), its bytes are hashed.
     """
     now = {source.name: source for source in sources}
     then = {source.name: source for source in converted}
-    changes = [f"{name} is new" for name in sorted(now.keys() - then.keys())]
-    changes += [f"{name} is gone" for name in sorted(then.keys() - now.keys())]
-    for name in sorted(now.keys() & then.keys()):
-        if now[name].size_bytes != then[name].size_bytes:
-            changes.append(f"{name} has {now[name].size_bytes} bytes, had {then[name].size_bytes}")
-        elif now[name].mtime_s != then[name].mtime_s and file_sha256(now[name].path) != then[name].sha256:
-            changes.append(f"{name} has other bytes")
-    return changes
+    return Changes(
+        added=tuple(now[name] for name in sorted(now.keys() - then.keys())),
+        changed=tuple(now[name] for name in sorted(now.keys() & then.keys()) if _has_changed(now[name], then[name])),
+        gone=tuple(sorted(then.keys() - now.keys())),
+    )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Source files that are new, those that have other bytes than they had, and names of those that are not there."""
+
+    added: tuple[SourceFile, ...]
+    changed: tuple[SourceFile, ...]
+    gone: tuple[str, ...]
+
+    def __str__(self) -> str:
+        words = [f"{source.name} is new" for source in self.added]
+        words += [f"{source.name} has other bytes" for source in self.changed]
+        words += [f"{name} is gone" for name in self.gone]
+        return ", ".join(words)
+
+
+def _has_changed(now: SourceFile, then: Source) -> bool:
+    if now.size_bytes != then.size_bytes:
+        return True
+    return now.mtime_s != then.mtime_s and range_digests(now.path, then.ranges) != [part.sha256 for part in then.ranges]
+
+
+def range_digests(path: str, ranges: Sequence[SourceRange]) -> list[str]:
+    """SHA-256 (hex) of each of the ranges, which are adjacent from the file's beginning on."""
+    found = []
+    with storage.open_read(path) as stream:
+        for part in ranges:
+            digest, left = hashlib.sha256(), part.end - part.start
+            while left and (data := stream.read(min(left, storage.BUFFER_BYTES))):
+                digest.update(data)
+                left -= len(data)
+            found.append(digest.hexdigest())
+    return found
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
 def scan_tags(task: GroupTask) -> tuple[str, ...]:
-    """The distinct characters that a group of GNT files holds, sorted: what `--charset auto` is made of.
+    """The distinct characters that pieces of GNT files hold, sorted: what `--charset auto` is made of.
 
     Bitmaps are read past, not sought past: they are smaller than any read that a disk or a DataNode does at once.
 
@@ -165,122 +153,127 @@ def scan_tags(task: GroupTask) -> tuple[str, ...]:
       BadDataError: unreadable bytes, and `task.quarantine` is off (else they are left to the conversion to tell).
     """
     tags: set[bytes] = set()
-    for source in task.sources:
-        with storage.open_read(source.path) as stream:
-            on_bad = _ignore if task.quarantine else None
-            tags.update(record.tag for record in gnt.read_records(stream, source.path, on_bad))
+    for piece in task.pieces:
+        with storage.open_read(piece.source.path) as stream:
+            for block in _reader(piece, stream, _ignore if task.quarantine else None):
+                tags.update(block.tags)
     return tuple(sorted(str(gnt.decode_tag(tag)) for tag in tags))
 
 
+@dataclass(frozen=True)
+class CutTask:
+    """A file that was cut at `stops`, in order, and not where a record begins as it turned out."""
+
+    source: SourceFile
+    stops: tuple[int, ...]
+    quarantine: bool
+
+
+def find_cuts(task: CutTask) -> tuple[int, ...]:
+    """For each stop the offset where a reader that came from the file's beginning goes on behind it.
+
+    Raises:
+      BadDataError: unreadable bytes, and `task.quarantine` is off.
+    """
+    cuts = []
+    with storage.open_read(task.source.path) as stream:
+        reader = gnt.RangeReader(stream, task.source.path, _ignore if task.quarantine else None)
+        for stop in task.stops:
+            reader.stop = stop
+            for _ in reader:
+                pass
+            cuts.append(reader.end)
+    return tuple(cuts)
+
+
 def convert_group(task: GroupTask) -> ShardResult:
-    """Writes the shard of a group of GNT files.
+    """Writes the shard of a group of pieces.
 
     Raises:
       BadDataError: unreadable bytes, and `task.quarantine` is off.
       MissingInputError, AccessError, StorageError: a file could not be read or written, or changed while it was read.
     """
-    with storage.open_write(join(task.building_dir, task.shard_file)) as stream:
+    path = join(task.building_dir, f"{task.shard_file}.{uuid.uuid4().hex}")
+    with storage.open_write(path) as stream:
         writer = _ShardWriter(task, stream)
-        sources = tuple(writer.add(source) for source in task.sources)
+        pieces = tuple(writer.add(piece) for piece in task.pieces)
     return ShardResult(
-        shard=Shard(
-            file=task.shard_file,
-            size_bytes=writer.shard.size_bytes,
-            sha256=writer.shard.sha256,
-            num_records=writer.class_counts.total(),
-            sources=sources,
-        ),
+        written_file=path,
+        shard=writer.shard.to_shard(task.shard_file, writer.class_counts.total(), [piece.name for piece in pieces]),
+        pieces=pieces,
         class_counts=dict(writer.class_counts),
-        filtered=dict(writer.filtered),
-        bad_ranges=tuple(writer.bad_ranges),
     )
 
 
-class _ShardWriter:
-    """Writes source after source into one shard, and keeps the accounts."""
-
-    def __init__(self, task: GroupTask, stream: BinaryIO) -> None:
-        self._task = task
-        self._class_ids = Charset(task.characters).class_ids_by_tag
-        self.shard = _Hashing(stream)
-        self.class_counts: Counter[int] = Counter()
-        self.filtered: Counter[str] = Counter()
-        self.bad_ranges: list[gnt.BadRange] = []
-
-    def add(self, source: SourceFile) -> Source:
-        task = self._task
-        encoder = records.GlyphEncoder(task.characters, task.image_format, source.name)
-        encode_image = _png if task.image_format == "png" else _raw
-        on_bad = (lambda bad: self.bad_ranges.append(bad._replace(source=source.name))) if task.quarantine else None
-        num_records = 0
-        with storage.open_read(source.path) as stream:
-            reader = _Hashing(stream)
-            for record in gnt.read_records(reader, source.path, on_bad):
-                num_records += 1
-                class_id = self._class_ids.get(record.tag)
-                if class_id is None:
-                    self.filtered[str(gnt.decode_tag(record.tag))] += 1
-                    continue
-                self.class_counts[class_id] += 1
-                example = encoder.encode(class_id, encode_image(record), record.height, record.width, record.offset)
-                records.write_record(self.shard, example)
-        if reader.size_bytes != source.size_bytes:
-            raise StorageError(
-                f"changed while it was read: expected {source.size_bytes} bytes, found {reader.size_bytes}",
-                place=source.path,
-                next_step="Wait until it is complete, then run again",
-            )
-        return Source(
-            name=source.name,
-            size_bytes=source.size_bytes,
-            mtime_s=source.mtime_s,
-            sha256=reader.sha256,
-            num_records=num_records,
-        )
-
-
-class _Hashing:
-    """A stream that hashes and counts what passes through it."""
+class HashingWriter:
+    """A stream that hashes and counts what is written to it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def read(self, size: int, /) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        self.size_bytes += len(data)
-        return data
-
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         self._hash.update(data)
         self.size_bytes += len(data)
         return self._stream.write(data)
 
-
-def file_sha256(path: str) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with storage.open_read(path) as stream:
-        reader = _Hashing(stream)
-        while reader.read(storage.BUFFER_BYTES):
-            pass
-    return reader.sha256
-
-
-def _raw(record: gnt.Record) -> bytes:
-    return record.pixels
+    def to_shard(self, file: str, num_records: int, sources: Sequence[str]) -> Shard:
+        """What the manifest says of a shard of which all was written here."""
+        return Shard(
+            file=file,
+            size_bytes=self.size_bytes,
+            sha256=self._hash.hexdigest(),
+            num_records=num_records,
+            sources=tuple(sources),
+        )
 
 
-def _png(record: gnt.Record) -> bytes:
-    image = Image.frombytes("L", (record.width, record.height), record.pixels)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL)
-    return buffer.getvalue()
+class _ShardWriter:
+    """Writes piece after piece into one shard, and keeps the accounts."""
+
+    def __init__(self, task: GroupTask, stream: BinaryIO) -> None:
+        self._task = task
+        self._class_ids = Charset(task.characters).class_ids_by_tag
+        self._encoder = GlyphEncoder(task.characters, task.image_format)
+        self.shard = HashingWriter(stream)
+        self.class_counts: Counter[int] = Counter()
+
+    def add(self, piece: Piece) -> PieceResult:
+        task, source = self._task, piece.source
+        bad_ranges: list[gnt.BadRange] = []
+        filtered: list[str] = []
+        num_records = 0
+        with storage.open_read(source.path) as stream:
+            reader = _reader(piece, stream, bad_ranges.append if task.quarantine else None)
+            for block in reader:
+                num_records += len(block.tags)
+                class_ids = [self._class_ids.get(tag) for tag in block.tags]
+                self.class_counts.update(class_id for class_id in class_ids if class_id is not None)
+                if None in class_ids:
+                    pairs = zip(block.tags, class_ids, strict=True)
+                    filtered += [str(gnt.decode_tag(tag)) for tag, class_id in pairs if class_id is None]
+                self.shard.write(self._encoder.encode(block, class_ids, source.name))
+        if (reader.end < piece.stop) if piece.stop < source.size_bytes else (reader.end != source.size_bytes):
+            raise StorageError(
+                f"changed while it was read: expected {source.size_bytes} bytes, found {reader.end}",
+                place=source.path,
+                next_step="Wait until it is complete, then run again",
+            )
+        return PieceResult(
+            name=source.name,
+            range=SourceRange(start=reader.start, end=reader.end, sha256=reader.sha256),
+            num_records=num_records,
+            filtered="".join(sorted(filtered)),
+            bad_ranges=tuple(bad._replace(source=source.name) for bad in bad_ranges),
+        )
+
+
+def _reader(piece: Piece, stream: BinaryIO, on_bad: Callable[[gnt.BadRange], None] | None) -> gnt.RangeReader:
+    """Reads a piece; one at the file's end reads on to where the file ends now."""
+    stream.seek(piece.start)
+    stop = piece.stop if piece.stop < piece.source.size_bytes else None
+    return gnt.RangeReader(stream, piece.source.path, on_bad, start=piece.start, stop=stop, within=piece.within)
 
 
 def _ignore(_: gnt.BadRange) -> None:

@@ -7,8 +7,11 @@ the reader trusts a header only when its three numbers agree.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +21,7 @@ from tfos_job.errors import BadDataError
 from tfos_job.storage import Readable, Writable
 
 HEADER = struct.Struct("<I2sHH")
+_SIZE = struct.Struct("<I")
 MAX_SIDE = 4096
 """Pixels. CASIA's largest glyphs are some 300 pixels high; what is larger than this is not a glyph."""
 BUFFER_BYTES = 1 << 20
@@ -109,6 +113,31 @@ def write(stream: Writable, tag: bytes, pixels: npt.NDArray[np.uint8]) -> None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Block:
+    """Records that lie one behind the other in a file.
+
+    Attributes:
+      data: the bytes from the first record's header on; more may follow the last record's.
+      offset: of `data` in the file.
+      starts: position of each record's header in `data`, ascending.
+      tags: of each record.
+      widths, heights: of each record, in pixels.
+    """
+
+    data: bytes
+    offset: int
+    starts: list[int]
+    tags: list[bytes]
+    widths: list[int]
+    heights: list[int]
+
+    def __iter__(self) -> Iterator[Record]:
+        for start, tag, width, height in zip(self.starts, self.tags, self.widths, self.heights, strict=True):
+            pixels = self.data[start + HEADER.size : start + HEADER.size + width * height]
+            yield Record(self.offset + start, tag, width, height, pixels)
+
+
 def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], None] | None = None) -> Iterator[Record]:
     """Reads a GNT file from its beginning, holding no more than a few records of it and a buffer.
 
@@ -124,20 +153,91 @@ def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], Non
     Raises:
       BadDataError: unreadable bytes, and `on_bad` is None.
     """
-    window = _Window(stream)
-    if not window.available(1):
-        _report(BadRange(source, 0, 0, "empty file: expected at least one record, found 0 bytes"), on_bad)
-        return
-    while window.available(1):
+    for block in RangeReader(stream, source, on_bad):
+        yield from block
+
+
+class RangeReader:
+    """Reads the records that begin in a range of a GNT file, many at a time.
+
+    Two readers of adjacent ranges have read what one would have read from the first one's start if the first `end` is
+    the second `start`. A range that begins within a record has to find the next one by what looks like records, so
+    whoever cuts a file into ranges must look whether they meet.
+
+    Args:
+      stream: at the byte `start` of the file.
+      source: the file's name, for messages.
+      on_bad: see `read_records`.
+      start: where the range begins.
+      stop: where it ends (exclusive); None for the end of the file. A record that begins before is read to its end.
+      within: `start` may be within a record: what is before the first one is left to the reader of the range before.
+
+    Attributes:
+      start: offset of the first byte that was read here: of the first record's header, where bytes before it were not
+        taken; from the first block on.
+      end: offset behind the last byte that was read here.
+      stop: as given; where it is moved on, iterating once more goes on from `end`.
+    """
+
+    def __init__(
+        self,
+        stream: Readable,
+        source: str,
+        on_bad: Callable[[BadRange], None] | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        within: bool = False,
+    ) -> None:
+        self._window = _Window(stream, start)
+        self._source = source
+        self._on_bad = on_bad
+        self.stop = stop
+        self._within = within
+        self.start = start
+
+    @property
+    def end(self) -> int:
+        return self._window.offset
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the bytes from `start` to `end`."""
+        return self._window.digest.hexdigest()
+
+    def __iter__(self) -> Iterator[Block]:
+        """Raises BadDataError for unreadable bytes, where `on_bad` is None."""
+        window = self._window
+        if self._within:
+            _skip_to_record(window, 0)
+            window.digest = hashlib.sha256()
+            self.start = window.offset
+        elif window.offset == 0 and not window.available(1):
+            empty = "empty file: expected at least one record, found 0 bytes"
+            _report(BadRange(self._source, 0, 0, empty), self._on_bad)
+            return
+        while self._is_before_stop() and window.available(1):
+            block = _sound_block(window, self.stop, certain=self._on_bad is not None)
+            if block is None:
+                block = self._next_record()
+            if block is not None:
+                yield block
+
+    def _is_before_stop(self) -> bool:
+        return self.stop is None or self._window.offset < self.stop
+
+    def _next_record(self) -> Block | None:
+        """The record at the window's beginning, looked at with care; None for bytes that are none."""
+        window, on_bad = self._window, self._on_bad
         start = window.offset
         fault = _fault(window)
         if fault is None:
-            record, size = window.record()
+            size, tag, width, height = window.header(0)
             hidden = None if on_bad is None else _hidden_record(window, size)
             if hidden is None:
+                block = Block(window.cut(0, size), start, [0], [tag], [width], [height])
                 window.skip(size)
-                yield record
-                continue
+                return block
             fault = f"bitmap cut short: expected a record of {size} bytes, found another {hidden} bytes after its start"
             window.skip(hidden)
         elif on_bad is None:
@@ -145,8 +245,9 @@ def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], Non
         elif start == 0 and _foreign(window):
             window.skip_all()  # An archive may hold readable records by accident: none of it is to be trusted.
         else:
-            _skip_to_record(window)
-        _report(BadRange(source, start, window.offset, fault), on_bad)
+            _skip_to_record(window, 1)
+        _report(BadRange(self._source, start, window.offset, fault), on_bad)
+        return None
 
 
 def _report(bad: BadRange, on_bad: Callable[[BadRange], None] | None) -> None:
@@ -160,13 +261,17 @@ def _report(bad: BadRange, on_bad: Callable[[BadRange], None] | None) -> None:
 
 
 class _Window:
-    """The part of a stream that is in memory. Positions given to its methods count from `offset`."""
+    """The part of a stream that is in memory. Positions given to its methods count from `offset`.
 
-    def __init__(self, stream: Readable) -> None:
+    `digest` is of all that was skipped.
+    """
+
+    def __init__(self, stream: Readable, offset: int) -> None:
         self._stream = stream
         self._data = b""
         self._at = 0
-        self.offset = 0
+        self.offset = offset
+        self.digest = hashlib.sha256()
 
     def available(self, size: int) -> int:
         """Reads until `size` bytes are there. Returns how many are: fewer only at the end of the file."""
@@ -190,18 +295,86 @@ class _Window:
         size, tag, width, height = HEADER.unpack_from(self._data, self._at + start)
         return size, tag, width, height
 
-    def record(self) -> tuple[Record, int]:
-        """The record at the window's beginning, known to be sound, and its size in bytes."""
-        size, tag, width, height = self.header(0)
-        return Record(self.offset, tag, width, height, self.cut(HEADER.size, size)), size
+    def memory(self) -> tuple[bytes, int]:
+        """All that is in memory, and the position in it that `offset` is at."""
+        return self._data, self._at
 
     def skip(self, size: int) -> None:
+        self.digest.update(memoryview(self._data)[self._at : self._at + size])
         self._at += size
         self.offset += size
 
     def skip_all(self) -> None:
         while have := self.available(1):
             self.skip(have)
+
+
+@functools.cache
+def _decodable_tags() -> npt.NDArray[np.bool_]:
+    """For each tag, as a little-endian number, whether it has a character."""
+    return np.array([decode_tag(tag.to_bytes(2, "little")) is not None for tag in range(1 << 16)])
+
+
+def _sound_block(window: _Window, stop: int | None, *, certain: bool) -> Block | None:
+    """The records at the window's beginning that are there as a whole and sound; None where the first one is not.
+
+    Args:
+      window: whose records are taken.
+      stop: offset; a record that begins there or later is left.
+      certain: only those that are followed by another sound header, or by the end of a buffer's worth of records: lost
+        bytes of a bitmap show in what follows it.
+    """
+    window.available(BUFFER_BYTES)
+    data, begin = window.memory()
+    starts = _chain(data, begin, len(data) if stop is None else min(len(data), begin + stop - window.offset))
+    if not starts:
+        return None
+    # Each header as the five little-endian numbers that it is, read from wherever it lies.
+    lanes = np.frombuffer(data, np.uint8)[np.asarray(starts)[:, None] + np.arange(HEADER.size)]
+    sizes = lanes[:, :4].copy().view("<u4")[:, 0]
+    tags, widths, heights = lanes[:, 4:].copy().view("<u2").T
+    sound = _agrees_all(sizes, widths, heights) & _decodable_tags()[tags]
+    num_sound = len(starts) if sound.all() else int(sound.argmin())
+    # The last one may reach beyond what is in memory, and may be one whose bitmap was cut short.
+    while num_sound and starts[num_sound - 1] + int(sizes[num_sound - 1]) > len(data):
+        num_sound -= 1
+    if certain:
+        num_sound -= 1
+    if num_sound < 1:
+        return None
+    end = starts[num_sound - 1] + int(sizes[num_sound - 1])
+    block = Block(
+        data,
+        window.offset - begin,
+        starts[:num_sound],
+        [data[start + 4 : start + 6] for start in starts[:num_sound]],
+        widths[:num_sound].tolist(),
+        heights[:num_sound].tolist(),
+    )
+    window.skip(end - begin)
+    return block
+
+
+def _chain(data: bytes, at: int, stop: int) -> list[int]:
+    """Positions of headers from `at` on, each as far from the one before as that says; those of whole headers alone."""
+    read = _SIZE.unpack_from
+    last = min(stop - 1, len(data) - HEADER.size)
+    starts = []
+    while at <= last:
+        starts.append(at)
+        (size,) = read(data, at)
+        if size <= HEADER.size:
+            break
+        at += size
+    return starts
+
+
+def _agrees_all(
+    sizes: npt.NDArray[np.uint32], widths: npt.NDArray[np.uint16], heights: npt.NDArray[np.uint16]
+) -> npt.NDArray[np.bool_]:
+    """`_agrees` for each."""
+    wide, high = widths.astype(np.uint32), heights.astype(np.uint32)
+    return (wide - 1 < MAX_SIDE) & (high - 1 < MAX_SIDE) & (sizes == HEADER.size + wide * high)
 
 
 def _agrees(size: int, width: int, height: int) -> bool:
@@ -256,13 +429,12 @@ def _hidden_record(window: _Window, size: int) -> int | None:
     return _first_chain(window, 1, size)
 
 
-def _skip_to_record(window: _Window) -> None:
-    """Moves the window to the next offset where a chain of records begins, or to the end of the file.
+def _skip_to_record(window: _Window, start: int) -> None:
+    """Moves the window to the first offset from `start` on where a chain of records begins, or to the end of the file.
 
     Linear in the bytes that are skipped: a block at a time is searched for headers that agree with themselves, and few
     bytes do so by chance (one offset in four thousand million).
     """
-    start = 1
     while have := min(window.available(BUFFER_BYTES), BUFFER_BYTES):
         found = _first_chain(window, start, have)
         if found is not None:
@@ -281,9 +453,9 @@ def _first_chain(window: _Window, start: int, end: int) -> int | None:
         return None
     # Views of the block as if a header began at each of its bytes.
     sizes = np.ndarray((count,), "<u4", block, 0, (1,))
-    widths = np.ndarray((count,), "<u2", block, 6, (1,)).astype(np.uint32)
-    heights = np.ndarray((count,), "<u2", block, 8, (1,)).astype(np.uint32)
-    possible = (widths - 1 < MAX_SIDE) & (heights - 1 < MAX_SIDE) & (sizes == HEADER.size + widths * heights)
+    widths = np.ndarray((count,), "<u2", block, 6, (1,))
+    heights = np.ndarray((count,), "<u2", block, 8, (1,))
+    possible = _agrees_all(sizes, widths, heights)
     return next((at for at in (np.flatnonzero(possible) + start).tolist() if _is_chain(window, at)), None)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,32 +17,71 @@ from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, SplitLayout, join
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILTER_REASON = "not in charset"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceRange:
+    """The bytes `start` to `end` (exclusive) of a source file, as one task has read them; SHA-256 in hex."""
+
+    start: int
+    end: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
-    """A GNT file. `name` is its path below `--gnt_dir`; `num_records` counts what was readable, filtered or not."""
+    """A GNT file.
+
+    Attributes:
+      name: its path below `--gnt_dir`.
+      num_records: what was readable, filtered or not.
+      filtered: the characters of the records that were left out, one for each, sorted.
+      quarantined_bytes: what could not be read; the ranges are in `_quarantine`.
+      generation: the one that its records came with.
+      ranges: adjacent, over the whole file.
+    """
 
     name: str
     size_bytes: int
     mtime_s: float
-    sha256: str
     num_records: int
+    filtered: str
+    quarantined_bytes: int
+    generation: int
+    ranges: tuple[SourceRange, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A TFRecord file, its records in the order of its sources. `file` is its path below the split's folder."""
+    """A TFRecord file.
+
+    Attributes:
+      file: its path below the split's folder.
+      sources: names of the sources that it may hold records of; none where any may be in it (`--shuffle_at_write`).
+    """
 
     file: str
     size_bytes: int
     sha256: str
     num_records: int
-    sources: tuple[Source, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """One change of a split: the generation that came with it, and what it did to the source files."""
+
+    generation: int
+    created: str
+    num_records: int
+    num_added: int
+    replaced: tuple[str, ...]
+    pruned: tuple[str, ...]
+    compacted: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +89,11 @@ class Manifest:
     """One split of a dataset.
 
     Attributes:
+      generation: the latest one; shards of earlier ones may be live beside it.
+      sources: the files whose records are live, by name; none where the split was not made from files.
       class_counts: records of each class, by class id; classes without records count too.
-      filtered: records whose character is not in the charset, by character.
-      quarantined: bytes that could not be read, by source name; the ranges are in `_quarantine`.
       settings: what the split was made with, as far as it decides what is in it.
+      history: the split's changes since it was last built as a whole, the first one first.
     """
 
     split_name: str
@@ -59,10 +101,10 @@ class Manifest:
     image_format: str
     charset_digest: str
     shards: tuple[Shard, ...]
+    sources: tuple[Source, ...]
     class_counts: tuple[int, ...]
-    filtered: Mapping[str, int]
-    quarantined: Mapping[str, int]
     settings: Mapping[str, Any]
+    history: tuple[Revision, ...]
     created: str
     package_version: str
 
@@ -75,8 +117,19 @@ class Manifest:
         return len(self.class_counts)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return tuple(source for shard in self.shards for source in shard.sources)
+    def filtered(self) -> dict[str, int]:
+        """Records whose character is not in the charset, by character."""
+        counts = Counter(itertools.chain.from_iterable(source.filtered for source in self.sources))
+        return dict(sorted(counts.items()))
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """Bytes that could not be read, by source name; an empty file has none, and is there."""
+        return {
+            source.name: source.quarantined_bytes
+            for source in self.sources
+            if source.quarantined_bytes or not source.size_bytes
+        }
 
     @property
     def digest(self) -> str:
@@ -86,7 +139,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         value = dataclasses.asdict(self)
-        del value["class_counts"], value["filtered"], value["quarantined"]
+        del value["class_counts"]
         return value | {
             "format_version": FORMAT_VERSION,
             "digest": self.digest,
@@ -95,9 +148,9 @@ class Manifest:
             "filtered": {
                 "reason": FILTER_REASON,
                 "num_records": sum(self.filtered.values()),
-                "characters": dict(self.filtered),
+                "characters": self.filtered,
             },
-            "quarantined": {"size_bytes": sum(self.quarantined.values()), "files": dict(self.quarantined)},
+            "quarantined": {"size_bytes": sum(self.quarantined.values()), "files": self.quarantined},
         }
 
     @staticmethod
@@ -111,17 +164,16 @@ class Manifest:
             if value["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format_version {value['format_version']}, expected {FORMAT_VERSION}")
             manifest = Manifest(
-                shards=tuple(_shard(shard) for shard in value["shards"]),
+                shards=tuple(Shard(**shard | {"sources": tuple(shard["sources"])}) for shard in value["shards"]),
+                sources=tuple(_source(source) for source in value["sources"]),
                 class_counts=tuple(value["records_per_class"]),
-                filtered=dict(value["filtered"]["characters"]),
-                quarantined=dict(value["quarantined"]["files"]),
+                history=tuple(_revision(revision) for revision in value["history"]),
                 **{name: value[name] for name in _PLAIN_FIELDS},
             )
             for name in ("digest", "num_records"):
                 if value[name] != getattr(manifest, name):
                     raise ValueError(f"{name} is {value[name]}, its shards give {getattr(manifest, name)}")
-            if sum(manifest.class_counts) != manifest.num_records:
-                raise ValueError(f"classes have {sum(manifest.class_counts)} records, shards {manifest.num_records}")
+            _check_counts(manifest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fact = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BadDataError(
@@ -130,11 +182,29 @@ class Manifest:
         return manifest
 
 
+def _check_counts(manifest: Manifest) -> None:
+    """Raises ValueError where two accounts of the same records differ."""
+    num_records = manifest.num_records
+    if sum(manifest.class_counts) != num_records:
+        raise ValueError(f"classes have {sum(manifest.class_counts)} records, shards {num_records}")
+    from_sources = sum(source.num_records - len(source.filtered) for source in manifest.sources)
+    if manifest.sources and from_sources != num_records:
+        raise ValueError(f"sources have {from_sources} records of its classes, shards {num_records}")
+    for source in manifest.sources:
+        starts = [0, *(part.end for part in source.ranges)]
+        if [part.start for part in source.ranges] != starts[:-1] or starts[-1] != source.size_bytes:
+            raise ValueError(f"the ranges of {source.name} are not its {source.size_bytes} bytes")
+
+
 _PLAIN_FIELDS = ("split_name", "generation", "image_format", "charset_digest", "settings", "created", "package_version")
 
 
-def _shard(value: dict[str, Any]) -> Shard:
-    return Shard(**value | {"sources": tuple(Source(**source) for source in value["sources"])})
+def _source(value: dict[str, Any]) -> Source:
+    return Source(**value | {"ranges": tuple(SourceRange(**part) for part in value["ranges"])})
+
+
+def _revision(value: dict[str, Any]) -> Revision:
+    return Revision(**value | {name: tuple(value[name]) for name in ("replaced", "pruned")})
 
 
 def load(split: SplitLayout) -> Manifest:
@@ -209,8 +279,18 @@ def next_generation(split: SplitLayout, live: Manifest | None) -> int:
 
 
 def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_ranges: Sequence[BadRange]) -> None:
-    """Makes a generation live: the quarantine files, one rename of the folder it was built in, the manifest last."""
-    for name, size_bytes in manifest.quarantined.items():
+    """Makes a generation live: the quarantine files, one rename of the folder it was built in, the manifest last.
+
+    Args:
+      split: that it is of.
+      manifest: of the split with it.
+      building_dir: holds the generation's shards, and nothing else.
+      bad_ranges: of the sources that came with this generation.
+    """
+    for source in manifest.sources:
+        name, size_bytes = source.name, source.quarantined_bytes
+        if source.generation != manifest.generation or name not in manifest.quarantined:
+            continue
         path = _quarantine_file(split, name)
         storage.make_dirs(path.rpartition("/")[0])
         ranges = [
@@ -224,12 +304,13 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
 
 
 def sweep(split: SplitLayout, live: Manifest | None) -> None:
-    """Removes what is not live: what killed runs left, and the generation before `live`. Only under the dataset's lock.
+    """Removes what is not live: what killed runs left, and shards that others have replaced. Under the dataset's lock.
 
     Args:
       split: whose folder to sweep.
       live: its manifest; None where nothing of it is live.
     """
+    live_files = {join(split.root, shard.file) for shard in live.shards} if live else set()
     live_folders = {shard.file.partition("/")[0] for shard in live.shards} if live else set()
     live_quarantine = {_quarantine_file(split, name) for name in live.quarantined} if live else set()
     for entry in _list(split.root):
@@ -237,6 +318,11 @@ def sweep(split: SplitLayout, live: Manifest | None) -> None:
         if unfinished or (entry.name.startswith(GENERATION_PREFIX) and entry.name not in live_folders):
             _log.info("removing what is not live: %s", entry.path)
             (storage.discard_dir if entry.is_dir else storage.remove)(entry.path)
+        elif entry.name in live_folders:
+            for shard in _list(entry.path):
+                if shard.path not in live_files:
+                    _log.info("removing what is not live: %s", shard.path)
+                    storage.remove(shard.path)
     if storage.is_dir(split.quarantine_dir):
         for entry in storage.find(split.quarantine_dir, ".json"):
             if entry.path not in live_quarantine:

@@ -18,9 +18,12 @@ from tfos_job.storage import Readable, Writable
 
 IMAGE_FORMATS = ("raw", "png")
 MAX_RECORD_BYTES = 1 << 30
+CRC_MASK_DELTA = 0xA282EAD8
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER = struct.Struct("<QI")
+FRAME_BYTES = _HEADER.size + _CRC.size
+"""What a record takes beside its data."""
 _VARINT, _BYTES = 0, 2  # wire types
 _NEXT_STEP = "The file is damaged: convert the split again with --overwrite"
 
@@ -31,13 +34,18 @@ _NEXT_STEP = "The file is damaged: convert the split again with --overwrite"
 def masked_crc(data: bytes) -> int:
     """CRC-32C, rotated and shifted, since the CRC of bytes that hold their own CRC is a weak one."""
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame_header(num_bytes: int) -> bytes:
+    """What precedes `num_bytes` of data; their own masked CRC follows them."""
+    length = _LENGTH.pack(num_bytes)
+    return length + _CRC.pack(masked_crc(length))
 
 
 def write_record(stream: Writable, data: bytes) -> None:
     """Appends one record."""
-    length = _LENGTH.pack(len(data))
-    stream.write(b"".join((length, _CRC.pack(masked_crc(length)), data, _CRC.pack(masked_crc(data)))))
+    stream.write(b"".join((frame_header(len(data)), data, _CRC.pack(masked_crc(data)))))
 
 
 def read_records(stream: Readable, source: str) -> Iterator[tuple[int, bytes]]:
@@ -94,58 +102,17 @@ def _bad(source: str, offset: int, fact: str) -> BadDataError:
 
 def encode_example(features: Mapping[str, bytes | int]) -> bytes:
     """A serialized `tf.train.Example` with one value a feature: bytes or int64."""
-    return _field(1, b"".join(_entry(key, features[key]) for key in sorted(features)))
+    return field(1, b"".join(entry(key, features[key]) for key in sorted(features)))
 
 
-class GlyphEncoder:
-    """Glyphs of one source file as Examples; what is the same for a class or a file is built once.
-
-    Args:
-      characters: the character of each class id.
-      image_format: `raw` (height × width grey bytes) or `png`.
-      source: the file's name.
-    """
-
-    def __init__(self, characters: tuple[str, ...], image_format: str, source: str) -> None:
-        self._characters = characters
-        self._class_parts: dict[int, bytes] = {}
-        self._format_part = _entry("image/format", image_format.encode("ascii"))
-        self._source_part = _entry("source/file", source.encode("utf-8"))
-
-    def encode(self, class_id: int, encoded: bytes, height: int, width: int, offset: int) -> bytes:
-        """One Example.
-
-        Args:
-          class_id: the label.
-          encoded: the image in the encoder's format.
-          height: of the image, in pixels.
-          width: of the image, in pixels.
-          offset: byte of the record's header in the source file.
-        """
-        class_part = self._class_parts.get(class_id)
-        if class_part is None:
-            text = self._characters[class_id].encode("utf-8")
-            class_part = _entry("image/class/label", class_id) + _entry("image/class/text", text)
-            self._class_parts[class_id] = class_part
-        parts = (  # in the order of the keys
-            class_part,
-            _entry("image/encoded", encoded),
-            self._format_part,
-            _entry("image/height", height),
-            _entry("image/width", width),
-            self._source_part,
-            _entry("source/offset", offset),
-        )
-        return _field(1, b"".join(parts))
-
-
-def _entry(key: str, value: bytes | int) -> bytes:
+def entry(key: str, value: bytes | int) -> bytes:
     """One entry of the map `Features.feature`: key 1, value 2, which is a list of bytes (1) or of packed int64 (3)."""
     list_number, payload = (3, _varint(value)) if isinstance(value, int) else (1, value)
-    return _field(1, _field(1, key.encode("utf-8")) + _field(2, _field(list_number, _field(1, payload))))
+    return field(1, field(1, key.encode("utf-8")) + field(2, field(list_number, field(1, payload))))
 
 
-def _field(number: int, payload: bytes) -> bytes:
+def field(number: int, payload: bytes) -> bytes:
+    """A field of a message that is bytes, text or a message itself."""
     return b"".join((_varint(number << 3 | _BYTES), _varint(len(payload)), payload))
 
 

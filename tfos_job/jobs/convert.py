@@ -3,6 +3,9 @@
 What may be interrupted anywhere is kept right by the order of things. Under the dataset's lock, shards are built in a
 folder of their own; then come charset.json, the quarantine files, ONE rename of the folder to `gen-…`, and the manifest
 last. Readers begin at the manifest, so what a killed run left is not data, and the next run sweeps it away.
+
+A split grows by generations: new source files become shards beside those that are there, and shards with records of a
+file that has changed are copied without them.
 """
 
 from __future__ import annotations
@@ -10,8 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import functools
-import itertools
 import logging
 import time
 import uuid
@@ -26,13 +27,16 @@ from pyspark.sql import SparkSession
 from tfos_job import __version__, storage
 from tfos_job.config import DEFAULT_CHARSET_SIZE, ConvertConfig
 from tfos_job.data import charset as charsets
-from tfos_job.data import convert as work
 from tfos_job.data import manifest as manifests
+from tfos_job.data.carry import Stretch
 from tfos_job.data.charset import Charset
+from tfos_job.data.convert import Changes, GroupTask, source_changes
 from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import Manifest
+from tfos_job.data.manifest import Manifest, Revision, Shard, Source
+from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
-from tfos_job.jobs import tasks
+from tfos_job.jobs import shards
+from tfos_job.jobs.shards import Made
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
 from tfos_job.lease import Lease
 
@@ -43,7 +47,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertResult:
-    """What `convert` did. Counts are of the whole split; `num_filtered` are records that are not in the charset."""
+    """What `convert` did. Counts are of the whole split; `num_filtered` are records that are not in the charset.
+
+    Attributes:
+      num_added: source files that came with this run.
+      num_replaced: source files that had changed.
+      num_pruned: source files that are gone, and whose records are, too.
+      num_gone: source files that are gone, and whose records are still there.
+    """
 
     dataset_dir: str
     split_name: str
@@ -55,6 +66,10 @@ class ConvertResult:
     num_filtered: int
     quarantined_bytes: int
     quarantined_files: int
+    num_added: int
+    num_replaced: int
+    num_pruned: int
+    num_gone: int
     dataset_digest: str
     charset_digest: str
     seconds: float
@@ -65,12 +80,12 @@ class ConvertResult:
 
 
 def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
-    """Makes one split, unless it is there already and its input and settings are the same.
+    """Makes one split, or brings it up to date.
 
     Raises:
       MissingInputError: no GNT files.
       BadDataError: unreadable bytes with `fail`, too many of them with `quarantine`, or no record in the charset.
-      SettingsError: the charset, the input or the settings are not those the dataset was made with.
+      SettingsError: the charset or the settings are not those the split was made with, or it is damaged.
       BusyError: another job is writing to the dataset.
     """
     started_s = time.monotonic()
@@ -80,34 +95,27 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
         charset = _dataset_charset(dataset, config)
         live = _live_manifest(split, config)
-        stale = live is None or _is_stale(config, sources, live, split)
         manifests.sweep(split, live)
-        if live is not None and not stale:
-            _log.info("%s is up to date (%d records): nothing to do", split.root, live.num_records)
-            return _result(dataset, live, up_to_date=True, started_s=started_s)
-        with _building_dir(split) as building_dir:
-            generation = manifests.next_generation(split, live)
-            made, bad_ranges, used_charset = _build(
-                spark.sparkContext, config, sources, charset, generation, building_dir
-            )
-            lease.check()
-            if charset is None:
-                storage.write_json(dataset.charset, used_charset.to_json())
-            manifests.publish(split, made, building_dir, bad_ranges)
+        changes = source_changes(sources, live.sources if live else ())
+        if live is not None and _must_be_rebuilt(config, changes, live, split):
+            live, changes = None, source_changes(sources, ())
+        made = _update(spark.sparkContext, config, dataset, split, live, charset, changes, lease)
+        if config.compact:
+            made = _compact(spark.sparkContext, config, split, made, lease)
         manifests.sweep(split, made)
-        _log_account(split, made)
-        return _result(dataset, made, up_to_date=False, started_s=started_s)
+        _log_account(split, made, changes, config)
+        return _result(dataset, made, changes, config, up_to_date=made is live, started_s=started_s)
 
 
 # --- before the work: what is asked, what is there ------------------------------------------------------------------
 
 
-def _find_sources(gnt_dir: str) -> list[work.SourceFile]:
+def _find_sources(gnt_dir: str) -> list[SourceFile]:
     entries = storage.find(gnt_dir, ".gnt")
     if not entries:
         raise MissingInputError("no *.gnt files in it", place=gnt_dir, next_step="Check --gnt_dir")
     start = len(gnt_dir.rstrip("/")) + 1
-    return [work.SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
+    return [SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
 
 
 def _requested_charset(config: ConvertConfig) -> Charset | None:
@@ -162,30 +170,34 @@ def _live_manifest(split: SplitLayout, config: ConvertConfig) -> Manifest | None
         return None
 
 
-def _is_stale(config: ConvertConfig, sources: Sequence[work.SourceFile], live: Manifest, split: SplitLayout) -> bool:
-    """Whether the split would be made otherwise now, or is damaged.
+def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, split: SplitLayout) -> bool:
+    """Whether what is live cannot be built upon: it would be made otherwise now, or is damaged.
 
     Raises:
       SettingsError: so it is, and `--overwrite` was not given.
     """
-    changes = [
-        *_setting_changes(config, live),
-        *work.source_changes(sources, live.sources),
-        *manifests.damage(split, live),
-    ]
-    if changes and not config.overwrite:
+    reasons = [*_setting_changes(config, live), *manifests.damage(split, live)]
+    if config.shuffle_at_write and str(changes):
+        reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {_brief(changes)}")
+    if reasons and not config.overwrite:
         raise SettingsError(
-            f"it is there, and not the same any more: {_some(changes)}",
+            f"it is there, and not the same any more: {_some(reasons)}",
             place=split.root,
             next_step="Give --overwrite to build it anew, or another --dataset_split_name",
         )
-    return bool(changes)
+    return bool(reasons) or (config.overwrite and bool(str(changes)))
+
+
+def _brief(changes: Changes) -> str:
+    return _some(str(changes).split(", "))
 
 
 def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
     changes = []
     if config.image_format != live.image_format:
         changes.append(f"--image_format is {config.image_format}, was {live.image_format}")
+    if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
+        changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
     if config.on_bad_record == "fail" and live.quarantined:
         changes.append(f"--on_bad_record is fail, but bytes of {len(live.quarantined)} file(s) are in quarantine")
     return changes
@@ -194,63 +206,156 @@ def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Building:
+    """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""
+
+    generation: int
+    work_dir: str
+    shards_dir: str
+
+
 @contextlib.contextmanager
-def _building_dir(split: SplitLayout) -> Iterator[str]:
-    """A folder to build a generation in. What is left of it at the end goes: all of it on failure."""
+def _building(split: SplitLayout, live: Manifest | None) -> Iterator[_Building]:
+    """Folders to build a generation in. What is left of them at the end goes: all of it on failure."""
     path = split.building(uuid.uuid4().hex)
-    storage.make_dirs(path)
+    building = _Building(manifests.next_generation(split, live), join(path, "work"), join(path, "shards"))
+    storage.make_dirs(building.work_dir)
+    storage.make_dirs(building.shards_dir)
     try:
-        yield path
+        yield building
     finally:
         storage.discard_dir(path)
         if not storage.list_dir(split.root):
             storage.remove(split.root)  # a first conversion that failed leaves no trace of a split
 
 
-def _build(
+def _update(
     context: SparkContext,
     config: ConvertConfig,
-    sources: Sequence[work.SourceFile],
+    dataset: DatasetLayout,
+    split: SplitLayout,
+    live: Manifest | None,
     charset: Charset | None,
-    generation: int,
-    building_dir: str,
-) -> tuple[Manifest, list[BadRange], Charset]:
-    """Writes the shards. Returns the manifest they need, what was unreadable, and the charset that was used."""
-    plan = functools.partial(
-        work.plan_tasks,
-        sources,
-        building_dir=building_dir,
-        image_format=config.image_format,
-        quarantine=config.on_bad_record == "quarantine",
-    )
+    changes: Changes,
+    lease: Lease,
+) -> Manifest:
+    """Publishes a generation with what is new, and without what is not any more. Returns the manifest that is live."""
+    pruned = changes.gone if config.prune else ()
+    drop = frozenset([*(source.name for source in changes.changed), *pruned])
+    fresh = (*changes.added, *changes.changed)
+    if live is not None and not fresh and not drop:
+        _log.info("%s is up to date (%d records): nothing to convert", split.root, live.num_records)
+        return live
+    with _building(split, live) as building:
+        made = carried = Made()
+        if fresh:
+            made, charset = _convert(context, config, fresh, charset, building, is_increment=live is not None)
+        assert charset is not None  # the dataset has one, where anything is live
+        untouched = [shard for shard in live.shards if not drop.intersection(shard.sources)] if live else []
+        if live is not None and len(untouched) < len(live.shards):
+            groups = [_whole(split, [shard]) for shard in live.shards if drop.intersection(shard.sources)]
+            carried = shards.carry(context, groups, work_dir=building.work_dir, drop=drop)
+        manifest = _manifest(config, charset, building, live, made, carried, untouched, changes, pruned)
+        _require_records(config, manifest)
+        lease.check()
+        if not storage.exists(dataset.charset):
+            storage.write_json(dataset.charset, charset.to_json())
+        manifests.publish(split, manifest, building.shards_dir, made.bad_ranges)
+    return manifest
+
+
+def _compact(
+    context: SparkContext, config: ConvertConfig, split: SplitLayout, live: Manifest, lease: Lease
+) -> Manifest:
+    """Copies the shards of several generations into a single one."""
+    if len({shard.file.partition("/")[0] for shard in live.shards}) == 1:
+        return live
+    by_file = {shard.file: shard for shard in live.shards}
+    pseudo_files = [SourceFile(shard.file, shard.file, shard.size_bytes, 0.0) for shard in live.shards]
+    groups: list[list[Stretch]] = []
+    for pieces in plan_groups(pseudo_files, config.target_shard_mb << 20):
+        groups.append([])
+        for piece in pieces:
+            shard = by_file[piece.source.name]
+            first, last = (at * shard.num_records // max(shard.size_bytes, 1) for at in (piece.start, piece.stop))
+            groups[-1].append(Stretch(join(split.root, shard.file), first, last))
+    with _building(split, live) as building:
+        made = shards.carry(context, groups, work_dir=building.work_dir, name="compact")
+        new_shards = shards.collect(made.results, building.shards_dir, generation_name(building.generation))
+        manifest = _revised(
+            live,
+            Revision(
+                generation=building.generation,
+                created=_now(),
+                num_records=live.num_records,
+                num_added=0,
+                replaced=(),
+                pruned=(),
+                compacted=True,
+            ),
+            shards=new_shards,
+        )
+        found = {class_id: count for class_id, count in made.class_counts.items() if count}
+        expected = {class_id: count for class_id, count in enumerate(live.class_counts) if count}
+        if manifest.num_records != live.num_records or found != expected:
+            raise BadDataError(
+                f"its shards hold {manifest.num_records} records, its manifest says {live.num_records}, or other "
+                "classes",
+                place=split.root,
+                next_step="Run `verify` on the split, and convert it again with --overwrite",
+            )
+        lease.check()
+        manifests.publish(split, manifest, building.shards_dir, ())
+    return manifest
+
+
+def _whole(split: SplitLayout, parts: Sequence[Shard]) -> list[Stretch]:
+    return [Stretch(join(split.root, shard.file), 0, shard.num_records) for shard in parts]
+
+
+def _convert(
+    context: SparkContext,
+    config: ConvertConfig,
+    sources: Sequence[SourceFile],
+    charset: Charset | None,
+    building: _Building,
+    *,
+    is_increment: bool,
+) -> tuple[Made, Charset]:
+    """Makes shards of source files. Returns them, and the charset that was used."""
+    groups = plan_groups(sources, config.target_shard_mb << 20, 1 if is_increment else MIN_SHARDS)
+
+    def group_tasks(characters: tuple[str, ...]) -> list[GroupTask]:
+        return shards.group_tasks(
+            groups,
+            work_dir=building.work_dir,
+            characters=characters,
+            image_format=config.image_format,
+            quarantine=config.on_bad_record == "quarantine",
+        )
+
     if charset is None and config.charset == "auto":
-        found = tasks.run(context, "scan", work.scan_tags, plan(characters=()))
-        charset = _charset_of(itertools.chain.from_iterable(found), config)
+        charset = _charset_of(shards.scan(context, group_tasks(())), config)
     elif charset is None:
         charset = _requested_charset(config) or charsets.level1(DEFAULT_CHARSET_SIZE)
-    _log.info(
-        "converting %d files, %d bytes, for %d classes",
-        len(sources),
-        sum(source.size_bytes for source in sources),
-        len(charset),
-    )
-    results = tasks.run(context, "convert", work.convert_group, plan(characters=charset.characters))
-    bad_ranges = [bad for result in results for bad in result.bad_ranges]
-    _require_few_bad_bytes(config, sources, bad_ranges)
-    made = _manifest(config, charset, generation, results, bad_ranges)
-    _require_records(config, made)
-    return made, bad_ranges, charset
+    size_bytes = sum(source.size_bytes for source in sources)
+    _log.info("converting %d files, %d bytes, for %d classes", len(sources), size_bytes, len(charset))
+    made = shards.convert(context, group_tasks(charset.characters))
+    _require_few_bad_bytes(config, sources, made.bad_ranges)
+    if config.shuffle_at_write:
+        made = shards.mix(context, made, work_dir=building.work_dir, seed=config.seed)
+    return made, charset
 
 
-def _charset_of(characters: Iterator[str], config: ConvertConfig) -> Charset:
-    found = set(characters)
+def _charset_of(found: set[str], config: ConvertConfig) -> Charset:
     if not found:
         raise BadDataError("no readable record in any file", place=config.gnt_dir, next_step="Check --gnt_dir")
     return charsets.from_characters(found)
 
 
 def _require_few_bad_bytes(
-    config: ConvertConfig, sources: Sequence[work.SourceFile], bad_ranges: Sequence[BadRange]
+    config: ConvertConfig, sources: Sequence[SourceFile], bad_ranges: Sequence[BadRange]
 ) -> None:
     bad_bytes = sum(bad.end - bad.start for bad in bad_ranges)
     all_bytes = sum(source.size_bytes for source in sources)
@@ -280,46 +385,89 @@ def _require_records(config: ConvertConfig, made: Manifest) -> None:
 def _manifest(
     config: ConvertConfig,
     charset: Charset,
-    generation: int,
-    results: Sequence[work.ShardResult],
-    bad_ranges: Sequence[BadRange],
+    building: _Building,
+    live: Manifest | None,
+    made: Made,
+    carried: Made,
+    untouched: Sequence[Shard],
+    changes: Changes,
+    pruned: Sequence[str],
 ) -> Manifest:
-    class_counts: Counter[int] = Counter()
-    filtered: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
-    for result in results:
-        class_counts.update(result.class_counts)
-        filtered.update(result.filtered)
-    for bad in bad_ranges:
-        quarantined[bad.source] += bad.end - bad.start
-    folder = generation_name(generation)
+    """The manifest of the split with a new generation, whose shards are in place for it from here on."""
+    generation = building.generation
+    new_shards = shards.collect(made.results + carried.results, building.shards_dir, generation_name(generation))
+    fresh = [dataclasses.replace(source, generation=generation) for source in made.sources]
+    replaced = tuple(source.name for source in changes.changed)
+    outdated = {*replaced, *pruned}
+    kept: list[Source] = [source for source in live.sources if source.name not in outdated] if live else []
+    counts = Counter(dict(enumerate(live.class_counts)) if live else {})
+    counts.update(made.class_counts)
+    counts.subtract(carried.dropped_counts)
+    all_shards = (*untouched, *new_shards)
+    created = _now()
+    revision = Revision(
+        generation=generation,
+        created=created,
+        num_records=sum(shard.num_records for shard in all_shards),
+        num_added=len(changes.added),
+        replaced=replaced,
+        pruned=tuple(pruned),
+        compacted=False,
+    )
+    sources = tuple(sorted([*kept, *fresh], key=lambda source: source.name))
+    class_counts = tuple(counts[class_id] for class_id in range(len(charset)))
+    if live is not None:
+        return _revised(live, revision, shards=all_shards, sources=sources, class_counts=class_counts)
     return Manifest(
         split_name=config.dataset_split_name,
         generation=generation,
         image_format=config.image_format,
         charset_digest=charset.digest,
-        shards=tuple(dataclasses.replace(result.shard, file=join(folder, result.shard.file)) for result in results),
-        class_counts=tuple(class_counts[class_id] for class_id in range(len(charset))),
-        filtered=dict(sorted(filtered.items())),
-        quarantined=dict(sorted(quarantined.items())),
+        shards=all_shards,
+        sources=sources,
+        class_counts=class_counts,
         settings={
             "gnt_dir": config.gnt_dir,
             "on_bad_record": config.on_bad_record,
             "max_bad_fraction": config.max_bad_fraction,
+            "shuffle_at_write": config.shuffle_at_write,
+            "target_shard_mb": config.target_shard_mb,
         },
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        history=(revision,),
+        created=created,
         package_version=__version__,
     )
+
+
+def _revised(live: Manifest, revision: Revision, **changes: Any) -> Manifest:
+    return dataclasses.replace(
+        live,
+        generation=revision.generation,
+        created=revision.created,
+        history=(*live.history, revision),
+        package_version=__version__,
+        **changes,
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def _log_account(split: SplitLayout, made: Manifest) -> None:
+def _log_account(split: SplitLayout, made: Manifest, changes: Changes, config: ConvertConfig) -> None:
     """Says what is in the split, and what is not: nothing disappears without a line."""
     _log.info(
         "%s: %d records of %d classes in %d shards", split.root, made.num_records, made.num_classes, len(made.shards)
     )
+    if changes.gone and not config.prune:
+        _log.warning(
+            "%d source files are not there any more, and their records still are (--prune drops them): %s",
+            len(changes.gone),
+            _some(changes.gone),
+        )
     if made.filtered:
         counts = sorted(made.filtered.items(), key=lambda item: (-item[1], item[0]))
         _log.warning(
@@ -342,7 +490,15 @@ def _some(items: Sequence[str]) -> str:
     return ", ".join(items[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _result(dataset: DatasetLayout, manifest: Manifest, *, up_to_date: bool, started_s: float) -> ConvertResult:
+def _result(
+    dataset: DatasetLayout,
+    manifest: Manifest,
+    changes: Changes,
+    config: ConvertConfig,
+    *,
+    up_to_date: bool,
+    started_s: float,
+) -> ConvertResult:
     return ConvertResult(
         dataset_dir=dataset.root,
         split_name=manifest.split_name,
@@ -354,6 +510,10 @@ def _result(dataset: DatasetLayout, manifest: Manifest, *, up_to_date: bool, sta
         num_filtered=sum(manifest.filtered.values()),
         quarantined_bytes=sum(manifest.quarantined.values()),
         quarantined_files=len(manifest.quarantined),
+        num_added=len(changes.added),
+        num_replaced=len(changes.changed),
+        num_pruned=len(changes.gone) if config.prune else 0,
+        num_gone=0 if config.prune else len(changes.gone),
         dataset_digest=manifest.digest,
         charset_digest=manifest.charset_digest,
         seconds=round(time.monotonic() - started_s, 3),

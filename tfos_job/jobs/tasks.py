@@ -16,18 +16,19 @@ from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from tqdm import tqdm
 
-from tfos_job.data.convert import Failure, GroupTask, attempt
+from tfos_job.data.convert import Failure, attempt
 
 PROGRESS_POLL_S = 0.5
 PROGRESS_LOG_S = 10.0
 
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
 def run(
-    context: SparkContext, name: str, function: Callable[[GroupTask], Result], tasks: Sequence[GroupTask]
-) -> list[Result]:
+    context: SparkContext, name: str, function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> list[Result | Failure]:
     """Runs `function` over `tasks` on the executors, one Spark task each.
 
     Args:
@@ -37,25 +38,34 @@ def run(
       tasks: in file order.
 
     Returns:
-      The results in the order of `tasks`.
-
-    Raises:
-      JobError: of the first task, in their order, that failed with one.
+      What each task came to, in the order of `tasks`.
     """
+    if not tasks:
+        return []
     group = f"{name}-{uuid.uuid4().hex}"
     context.setJobGroup(group, f"{name}: {len(tasks)} groups of files")
     try:
         with _progress(context, group, name, len(tasks)):
             mapped = context.parallelize(tasks, len(tasks)).map(functools.partial(attempt, function))
-            outcomes = mapped.collect()
+            return list(mapped.collect())
     except BaseException:  # Ctrl-C as well: the tasks would go on writing
         with contextlib.suppress(Py4JError, OSError):
             context.cancelJobGroup(group)
         raise
+
+
+def results(outcomes: Sequence[Result | Failure]) -> list[Result]:
+    """What tasks came to that all succeeded.
+
+    Raises:
+      JobError: of the first one, in their order, that failed with one.
+    """
+    found = []
     for outcome in outcomes:
         if isinstance(outcome, Failure):
             raise outcome.error
-    return outcomes
+        found.append(outcome)
+    return found
 
 
 @contextlib.contextmanager
@@ -73,7 +83,7 @@ def _progress(context: SparkContext, group: str, name: str, total: int) -> Itera
 
 def _watch(context: SparkContext, group: str, name: str, total: int, ended: threading.Event) -> None:
     logged_s = time.monotonic()
-    with tqdm(total=total, desc=name, unit="shard", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, desc=name, unit="task", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         while not ended.wait(PROGRESS_POLL_S):
             try:
                 done = _num_done(context, group)
@@ -82,7 +92,7 @@ def _watch(context: SparkContext, group: str, name: str, total: int, ended: thre
             bar.update(done - bar.n)
             if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:
                 logged_s = time.monotonic()
-                _log.info("%s: %d of %d shards", name, done, total)
+                _log.info("%s: %d of %d tasks", name, done, total)
 
 
 def _num_done(context: SparkContext, group: str) -> int:

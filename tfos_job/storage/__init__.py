@@ -77,7 +77,7 @@ class Readable(Protocol):
 class Writable(Protocol):
     """Any file object to write to."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 def _backend(path: str) -> Backend:

@@ -1,0 +1,156 @@
+"""Glyphs as `tf.train.Example`s in TFRecord frames, a block of records at a time: the conversion's inner loop.
+
+What an Example is made of repeats: the label's part for each class, the head of the pixels for each number of bytes,
+the rest for each size of glyph. Each is built once (`records.py` says how) and looked up from then on; a record costs a
+few dictionary lookups, a checksum and a copy of its pixels.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+
+import google_crc32c
+import numpy as np
+from isal import isal_zlib
+
+from tfos_job.data.gnt import HEADER, Block
+from tfos_job.data.records import CRC_MASK_DELTA, entry, field, frame_header
+
+_PNG_LEVEL = 1  # benchmarks/README.md: the smallest that ISA-L makes of glyphs, and nearly the quickest
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_CRC = struct.Struct("<I")
+_BIG = struct.Struct(">I")
+_MAX_CACHED = 1 << 16  # entries; a source may hold more sizes of glyphs than are worth to remember
+
+
+class GlyphEncoder:
+    """Glyphs as the bytes of a shard.
+
+    Args:
+      characters: the character of each class id.
+      image_format: `raw` (height × width grey bytes) or `png`.
+    """
+
+    def __init__(self, characters: Sequence[str], image_format: str) -> None:
+        self._characters = characters
+        self._encode_image = _png if image_format == "png" else _raw
+        format_part = entry("image/format", image_format.encode("ascii"))
+        self._class_part = _Cache(self._make_class_part)
+        self._image_head = _Cache(lambda size: entry("image/encoded", bytes(size))[:-size])
+        self._size_part = _Cache(
+            lambda sides: format_part + entry("image/height", sides >> 16) + entry("image/width", sides & 0xFFFF)
+        )
+        # Two heads in one: of the frame, and of the field of the Example that all entries are in.
+        self._frame_head = _Cache(_frame_head)
+
+    def _make_class_part(self, class_id: int) -> bytes:
+        text = self._characters[class_id].encode("utf-8")
+        return entry("image/class/label", class_id) + entry("image/class/text", text)
+
+    def encode(self, block: Block, class_ids: Sequence[int | None], source: str) -> bytes:
+        """TFRecords of those records of a block that have a class id; None leaves one out.
+
+        Args:
+          block: of the file `source`.
+          class_ids: one for each of the block's records.
+          source: the file's name.
+        """
+        class_part, image_head = self._class_part, self._image_head
+        size_part, frame_head = self._size_part, self._frame_head
+        encode_image, crc_of, pack, join = self._encode_image, google_crc32c.value, _CRC.pack, b"".join
+        data, source_part = block.data, entry("source/file", source.encode("utf-8"))
+        parts: list[bytes] = []
+        add = parts.extend
+        for start, width, height, class_id, offset_entry in zip(
+            block.starts, block.widths, block.heights, class_ids, _offset_entries(block), strict=True
+        ):
+            if class_id is None:
+                continue
+            begin = start + HEADER.size
+            image = encode_image(data[begin : begin + width * height], width, height)
+            entries = join(
+                (
+                    class_part[class_id],
+                    image_head[len(image)],
+                    image,
+                    size_part[height << 16 | width],
+                    source_part,
+                    offset_entry,
+                )
+            )
+            header, opening = frame_head[len(entries)]
+            example = opening + entries
+            crc = crc_of(example)
+            add((header, example, pack(((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF)))
+        return join(parts)
+
+
+def _offset_entries(block: Block) -> list[bytes]:
+    """The entry `source/offset` of each record: seven bits a byte, a bit more in all but the last one (a varint)."""
+    offsets = np.asarray(block.starts, np.uint64) + np.uint64(block.offset)
+    shifts = np.arange(_VARINT_BYTES, dtype=np.uint64) * np.uint64(7)
+    groups = offsets[:, None] >> shifts
+    more = groups[:, 1:] > 0
+    numbers = (groups & np.uint64(0x7F)).astype(np.uint8)
+    numbers[:, :-1] |= more.astype(np.uint8) << 7
+    packed = numbers.tobytes()
+    sizes = (1 + more.sum(1)).tolist()
+    return [
+        _OFFSET_HEADS[size] + packed[at : at + size]
+        for at, size in zip(range(0, len(packed), _VARINT_BYTES), sizes, strict=True)
+    ]
+
+
+_VARINT_BYTES = 8  # seven bits each: files of 2⁵⁶ bytes
+_OFFSET_HEADS = [b"", *(entry("source/offset", 1 << 7 * size - 1)[:-size] for size in range(1, _VARINT_BYTES + 1))]
+
+
+class _Cache(dict):
+    """What `make` makes of a key, made once; it begins anew where it has grown large."""
+
+    def __init__(self, make: Callable[[int], object]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: int) -> object:
+        if len(self) >= _MAX_CACHED:
+            self.clear()
+        value = self[key] = self._make(key)
+        return value
+
+
+def _frame_head(size: int) -> tuple[bytes, bytes]:
+    """The frame's header for an Example whose entries take `size` bytes, and the Example's own opening bytes."""
+    opening = field(1, bytes(size))[:-size]
+    return frame_header(len(opening) + size), opening
+
+
+def _raw(pixels: bytes, width: int, height: int) -> bytes:
+    return pixels
+
+
+def _png(pixels: bytes, width: int, height: int) -> bytes:
+    """A grey PNG of 8 bits. No filter: the flat paper of a glyph is packed best as it is (benchmarks/README.md)."""
+    rows = np.zeros((height, 1 + width), np.uint8)  # each row begins with its filter's number
+    rows[:, 1:] = np.frombuffer(pixels, np.uint8).reshape(height, width)
+    packed = isal_zlib.compress(rows, _PNG_LEVEL)
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 0, 0, 0, 0)
+    return b"".join(
+        (
+            _PNG_SIGNATURE,
+            b"\0\0\0\r",
+            header,
+            _BIG.pack(zlib.crc32(header)),
+            _BIG.pack(len(packed)),
+            b"IDAT",
+            packed,
+            _BIG.pack(zlib.crc32(packed, _IDAT_CRC)),
+            _PNG_END,
+        )
+    )
+
+
+_IDAT_CRC = zlib.crc32(b"IDAT")
+_PNG_END = b"\0\0\0\0IEND" + _BIG.pack(zlib.crc32(b"IEND"))
