@@ -7,10 +7,11 @@ says which pieces become which shard.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
@@ -229,13 +230,18 @@ class HashingWriter:
         )
 
 
+@functools.lru_cache(maxsize=4)
+def _prepared(characters: tuple[str, ...], image_format: str) -> tuple[Mapping[bytes, int], GlyphEncoder]:
+    """Class ids by tag, and an encoder: the same for task after task in Spark's Python process."""
+    return Charset(characters).class_ids_by_tag, GlyphEncoder(characters, image_format)
+
+
 class _ShardWriter:
     """Writes piece after piece into one shard, and keeps the accounts."""
 
     def __init__(self, task: GroupTask, stream: BinaryIO) -> None:
         self._task = task
-        self._class_ids = Charset(task.characters).class_ids_by_tag
-        self._encoder = GlyphEncoder(task.characters, task.image_format)
+        self._class_ids, self._encoder = _prepared(task.characters, task.image_format)
         self.shard = HashingWriter(stream)
         self.class_counts: Counter[int] = Counter()
 
