@@ -99,6 +99,7 @@ def make_plan(config: TrainConfig, num_classes: int) -> dict[str, Any]:
         "seed": config.seed,
         "batch_size": config.batch_size,
         "num_workers": _TOPOLOGY.num_workers,
+        "input_mode": config.resolved_input_mode(_NUM_RECORDS),
         "shuffle_buffer": config.shuffle_buffer,
         "augmentation": {"random_flip_up_down": False, "random_brightness": False, "random_contrast": False},
         "learning_rate": config.learning_rate,
@@ -151,6 +152,7 @@ def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> 
     optimizer.build(model.trainable_variables)
     dataset = training_dataset(
         worker_input.shards,
+        mode=plan.input_mode,
         num_records=worker_input.num_records,
         batch_size=plan.batch_size,
         image_size=plan.model["image_size"],

@@ -16,6 +16,10 @@ from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+PRELOADED, FILES = "preloaded", "files"
+# A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
+# training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
+PRELOAD_LIMIT_BYTES = 2 << 30
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -205,7 +209,13 @@ class TrainConfig:
     )
     overwrite: bool = _flag("clear --train_dir first", False)
     seed: int = _flag("of initial weights, order and augmentation", 0)
-    shuffle_buffer: int = _flag("records in a worker's shuffle buffer", 10_000)
+    input_mode: str = _flag(
+        "`preloaded` decodes a worker's records once and keeps them in its memory, `files` reads them in each epoch; "
+        f"`auto` preloads where no worker needs more than {PRELOAD_LIMIT_BYTES >> 30} GiB for it",
+        "auto",
+        choices=("auto", PRELOADED, FILES),
+    )
+    shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)
     random_flip_up_down: bool = _flag("flip half of the images upside down", False)
     random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
     random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
@@ -239,6 +249,11 @@ class TrainConfig:
             self.ps_place in ("auto", "executor", "driver"),
             "ps_place",
             f"{self.ps_place!r} is not auto, executor or driver",
+        )
+        _require(
+            self.input_mode in ("auto", PRELOADED, FILES),
+            "input_mode",
+            f"{self.input_mode!r} is not auto, preloaded or files",
         )
         _ = self.ports  # raises for what is no range
         _require(
@@ -283,6 +298,16 @@ class TrainConfig:
     def ports(self) -> tuple[int, int] | None:
         """First and last port of `--port_range`."""
         return _port_range(self.port_range)
+
+    def preloaded_bytes(self, num_records: int) -> int:
+        """What `num_records` take in a worker's memory once they are decoded."""
+        return num_records * self.image_size**2
+
+    def resolved_input_mode(self, num_records: int) -> str:
+        """`preloaded` or `files`, where the worker with the most records has `num_records`."""
+        if self.input_mode != "auto":
+            return self.input_mode
+        return PRELOADED if self.preloaded_bytes(num_records) <= PRELOAD_LIMIT_BYTES else FILES
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""

@@ -1,6 +1,7 @@
 """Trains 13 steps on a real cluster, then from each of their checkpoints on; prints the differences at the end.
 
-A program of its own, since TensorFlow's coordinator binds a process to its cluster. Usage: DATASET_DIR TRAIN_DIR.
+A program of its own, since TensorFlow's coordinator binds a process to its cluster.
+Usage: DATASET_DIR TRAIN_DIR INPUT_MODE.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subpro
     return process
 
 
-def main(dataset_dir: str, train_dir: str) -> None:
+def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
     split = DatasetLayout(dataset_dir).split("train")
     contents = manifest.load(split)
     cluster = {role: [free_address()] for role in (CHIEF, PS, WORKER)}
@@ -94,6 +95,7 @@ def main(dataset_dir: str, train_dir: str) -> None:
             seed=1,
             batch_size=BATCH_SIZE,
             num_workers=1,
+            input_mode=input_mode,
             shuffle_buffer=32,
             augmentation=dict.fromkeys(("random_flip_up_down", "random_brightness", "random_contrast"), True),
             learning_rate=1e-3,

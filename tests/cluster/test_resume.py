@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import resume_every_step
+from tfos_job.config import FILES, PRELOADED
 
 pytestmark = pytest.mark.cluster
 
 
-def test_resuming_after_any_step_equals_the_unbroken_run(small_dataset: Path, tmp_path: Path) -> None:
-    program = [sys.executable, "-m", resume_every_step.__name__, str(small_dataset), str(tmp_path)]
+@pytest.mark.parametrize("input_mode", [FILES, PRELOADED])
+def test_resuming_after_any_step_equals_the_unbroken_run(small_dataset: Path, tmp_path: Path, input_mode: str) -> None:
+    program = [sys.executable, "-m", resume_every_step.__name__, str(small_dataset), str(tmp_path), input_mode]
     completed = subprocess.run(program, capture_output=True, text=True, timeout=280, check=False)
     assert completed.returncode == 0, completed.stderr
     result = json.loads(completed.stdout.splitlines()[-1])

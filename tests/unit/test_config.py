@@ -20,6 +20,7 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (TrainConfig, {"num_executors": 2, "num_ps_tasks": 2}, "--num_executors"),
         (TrainConfig, {"image_size": 20}, "--image_size"),
         (TrainConfig, {"batch_size": 0}, "--batch_size"),
+        (TrainConfig, {"input_mode": "memory"}, "--input_mode"),
         (TrainConfig, {"keep_prob": 0.0}, "--keep_prob"),
         (TrainConfig, {"learning_rate": -1.0}, "--learning_rate"),
         (TrainConfig, {"learning_rate": float("nan")}, "--learning_rate"),
@@ -73,6 +74,19 @@ def test_a_configuration_survives_json_and_unknown_keys_do_not() -> None:
 )
 def test_steps_of_a_run(values: dict[str, int], steps: int) -> None:
     assert TrainConfig(**TRAIN, **values).total_steps(101) == steps
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_records", "mode"),
+    [
+        ("auto", 2**19, "preloaded"),  # 2 GiB of 64 × 64 pixels
+        ("auto", 2**19 + 1, "files"),
+        ("files", 1, "files"),
+        ("preloaded", 2**30, "preloaded"),
+    ],
+)
+def test_input_mode_follows_from_the_largest_part(asked: str, num_records: int, mode: str) -> None:
+    assert TrainConfig(**TRAIN, input_mode=asked).resolved_input_mode(num_records) == mode
 
 
 def test_top_k_is_sorted_and_without_repetition() -> None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
+from tfos_job.data import records
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.errors import BadDataError, SettingsError
@@ -107,10 +108,10 @@ def config(model: keras.Model, tmp_path: Path, write_shard: Callable[..., str]) 
         image_format="raw",
         charset_digest=CHARSET.digest,
         shards=tuple(shards),
+        sources=(),
         class_counts=tuple(np.bincount(labels, minlength=NUM_CLASSES).tolist()),
-        filtered={},
-        quarantined={},
         settings={},
+        history=(),
         created="",
         package_version="0",
     )
@@ -159,6 +160,9 @@ def test_a_shard_that_lost_a_record_is_noticed(config: EvaluateConfig, write_sha
 
 def test_a_damaged_shard_is_named(config: EvaluateConfig) -> None:
     shard = Path(config.dataset_dir, "test/gen-00000/2.tfrecord")
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(BadDataError, match=r"gen-00000/2\.tfrecord: record 6 cannot be read"):
+    data = shard.read_bytes()
+    with shard.open("rb") as stream:
+        *_, (last, _) = records.read_records(stream, "")
+    shard.write_bytes(data[:-1])
+    with pytest.raises(BadDataError, match=rf"gen-00000/2\.tfrecord, byte {last}: truncated"):
         evaluate(config)

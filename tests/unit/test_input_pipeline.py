@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,9 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfos_job.data import input_pipeline, records
+from tfos_job.config import FILES, PRELOADED
+from tfos_job.data import input_pipeline
 from tfos_job.data.augment import Augmentation
-from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.data.damage import data_errors
+from tfos_job.data.decoding import GROUP_SIZE, decode, preprocess, to_float
+from tfos_job.errors import BadDataError
 
 ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
 NUM_RECORDS = 13  # coprime to the batch size: every batch border falls elsewhere in its epoch
@@ -33,11 +35,15 @@ def shards(write_shard: Callable[..., str]) -> list[str]:
     return [write_shard(f"{a}.tfrecord", glyphs(range(a, b)), image_format) for a, b, image_format in borders]
 
 
+in_both_modes = pytest.mark.parametrize("mode", [FILES, PRELOADED])
+
+
 def stream(
-    shards: object, seed: int = 1, start_record: object = 0, augmentation: Augmentation = ALL_ON
+    shards: object, mode: str, seed: int = 1, start_record: object = 0, augmentation: Augmentation = ALL_ON
 ) -> tf.data.Dataset:
     return input_pipeline.training_dataset(
         shards,
+        mode=mode,
         num_records=NUM_RECORDS,
         batch_size=BATCH_SIZE,
         image_size=8,
@@ -56,33 +62,41 @@ def labels_of(batches: list[Batch]) -> list[int]:
     return np.concatenate([labels for _, labels, _ in batches]).tolist()
 
 
-def test_resuming_at_every_position_gives_the_unbroken_stream(shards: list[str]) -> None:
-    num_batches = 3 * NUM_RECORDS // BATCH_SIZE + 2  # over three borders of epochs
-    unbroken = take(stream(shards), num_batches)
-    # One trace for all positions, as on a worker: the position is a tensor.
-    resumed = tf.function(lambda start: list(itertools.islice(iter(stream(shards, start_record=start)), 2)))
-    for k in range(num_batches - 1):
-        for ours, theirs in zip(resumed(tf.constant(k * BATCH_SIZE, tf.int64)), unbroken[k : k + 2], strict=True):
-            for a, b in zip(ours, theirs, strict=True):
-                np.testing.assert_array_equal(a.numpy(), b)
+@in_both_modes
+def test_resuming_at_every_position_gives_the_unbroken_stream(shards: list[str], mode: str) -> None:
+    num_batches = 2 * NUM_RECORDS // BATCH_SIZE + 2  # over two borders of epochs
+    unbroken = take(stream(shards, mode), num_batches)
+    # One trace for all positions, as on a worker: the position is a tensor. Every record, not every batch alone.
+    resumed = tf.function(lambda start: list(itertools.islice(iter(stream(shards, mode, start_record=start)), 2)))
+    images, labels = (np.concatenate([batch[part] for batch in unbroken]) for part in (0, 1))
+    for start in range((num_batches - 2) * BATCH_SIZE):
+        ours = resumed(tf.constant(start, tf.int64))
+        for k, (some_images, some_labels, end_record) in enumerate(ours):
+            begin = start + k * BATCH_SIZE
+            np.testing.assert_array_equal(some_images.numpy(), images[begin : begin + BATCH_SIZE])
+            np.testing.assert_array_equal(some_labels.numpy(), labels[begin : begin + BATCH_SIZE])
+            assert int(end_record) == begin + BATCH_SIZE
     assert [int(end) for *_, end in unbroken] == [(k + 1) * BATCH_SIZE for k in range(num_batches)]
 
 
-def test_each_epoch_holds_each_record_once_in_an_order_of_its_own(shards: list[str]) -> None:
-    labels = labels_of(take(stream(shards), NUM_RECORDS))  # B epochs exactly
+@in_both_modes
+def test_each_epoch_holds_each_record_once_in_an_order_of_its_own(shards: list[str], mode: str) -> None:
+    labels = labels_of(take(stream(shards, mode), NUM_RECORDS))  # B epochs exactly
     epochs = [tuple(labels[i : i + NUM_RECORDS]) for i in range(0, len(labels), NUM_RECORDS)]
     assert all(sorted(epoch) == list(range(NUM_RECORDS)) for epoch in epochs)
     assert len(set(epochs)) == len(epochs)
 
 
-def test_the_order_follows_from_the_seed_alone(shards: list[str]) -> None:
-    before = labels_of(take(stream(shards), 5))
+@in_both_modes
+def test_the_order_follows_from_the_seed_alone(shards: list[str], mode: str) -> None:
+    before = labels_of(take(stream(shards, mode), 5))
     tf.random.set_seed(99)  # somebody else's business in the same process
-    assert labels_of(take(stream(shards), 5)) == before
-    assert labels_of(take(stream(shards, seed=2), 5)) != before
+    assert labels_of(take(stream(shards, mode), 5)) == before
+    assert labels_of(take(stream(shards, mode, seed=2), 5)) != before
 
 
-def test_a_worker_reads_names_and_position_from_its_own_files(shards: list[str], tmp_path: Path) -> None:
+@in_both_modes
+def test_a_worker_reads_names_and_position_from_its_own_files(shards: list[str], mode: str, tmp_path: Path) -> None:
     (tmp_path / "shards").write_text("\n".join(shards))
     (tmp_path / "start").write_text("8")
 
@@ -90,60 +104,74 @@ def test_a_worker_reads_names_and_position_from_its_own_files(shards: list[str],
     def first_labels() -> tf.Tensor:
         names = tf.strings.split(tf.io.read_file(str(tmp_path / "shards")), "\n")
         start = tf.strings.to_number(tf.io.read_file(str(tmp_path / "start")), tf.int64)
-        return next(iter(stream(names, start_record=start)))[1]
+        return next(iter(stream(names, mode, start_record=start)))[1]
 
-    np.testing.assert_array_equal(first_labels().numpy(), take(stream(shards), 3)[2][1])
+    np.testing.assert_array_equal(first_labels().numpy(), take(stream(shards, mode), 3)[2][1])
 
 
-def test_training_pixels_are_evaluation_pixels(shards: list[str]) -> None:
+@in_both_modes
+def test_training_pixels_are_evaluation_pixels(shards: list[str], mode: str) -> None:
     images = {}
     for batch_images, batch_labels in input_pipeline.evaluation_dataset(shards, batch_size=BATCH_SIZE, image_size=8):
         images |= dict(zip(batch_labels.numpy().tolist(), batch_images.numpy(), strict=True))
     assert list(images) == list(range(NUM_RECORDS))  # file order, the remainder kept, each once
-    for batch_images, batch_labels, _ in take(stream(shards, augmentation=Augmentation()), 3):
+    for batch_images, batch_labels, _ in take(stream(shards, mode, augmentation=Augmentation()), 3):
         for image, label in zip(batch_images, batch_labels.tolist(), strict=True):
             np.testing.assert_array_equal(image, images[label])
 
 
-def test_preprocess_is_a_division_and_a_bilinear_resize() -> None:
-    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8, 1) * 4
-    np.testing.assert_allclose(input_pipeline.preprocess(pixels, 8), pixels / 255.0, atol=1e-7)
-    halved = pixels.reshape(4, 2, 4, 2, 1).mean(axis=(1, 3)) / 255.0
-    np.testing.assert_allclose(input_pipeline.preprocess(pixels, 4), halved, atol=1e-6)
+def test_preprocess_is_tensorflows_bilinear_resize_to_whole_levels() -> None:
+    for height, width in ((5, 9), (64, 64), (131, 40)):
+        pixels = np.random.default_rng(height).integers(0, 256, (height, width, 1), np.uint8)
+        stored = preprocess(tf.constant(pixels), 64)
+        assert stored.dtype == tf.uint8
+        np.testing.assert_array_equal(stored, np.floor(tf.image.resize(pixels, [64, 64]).numpy() + 0.5))
+        np.testing.assert_allclose(to_float(stored), stored.numpy() / 255.0, atol=1e-7)
 
 
-def test_shards_that_hold_another_number_of_records_are_refused(shards: list[str]) -> None:
-    with pytest.raises(BadDataError, match="expected to contain 13"), input_pipeline.data_errors(shards[:2]):
-        take(stream(shards[:2]), 9)
+@pytest.mark.parametrize("image_format", ["raw", "png", "mixed"])
+@pytest.mark.parametrize("count", [1, 4, GROUP_SIZE])
+def test_a_group_is_decoded_like_its_records(write_shard: Callable[..., str], image_format: str, count: int) -> None:
+    shards = [
+        write_shard(f"{a}-{b}.tfrecord", glyphs(range(a, b)), file_format)
+        for a, b, file_format in (
+            (0, count // 2, "raw" if image_format == "mixed" else image_format),
+            (count // 2, count, "png" if image_format == "mixed" else image_format),
+        )
+    ]
+    serialized = tf.stack(list(tf.data.TFRecordDataset(shards)))
+    by_group = tf.function(lambda group: decode(group, 8, GROUP_SIZE), [tf.TensorSpec([None], tf.string)])
+    images, labels = by_group(serialized)
+    assert labels.numpy().tolist() == list(range(count))
+    for image, (pixels, _) in zip(images.numpy(), glyphs(range(count)), strict=True):
+        np.testing.assert_array_equal(image, preprocess(tf.constant(pixels[:, :, np.newaxis]), 8))
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "not a picture"])
-def test_a_damaged_record_is_named_with_its_file(shards: list[str], damage: str) -> None:
-    shard = Path(shards[1])
-    data = bytearray(shard.read_bytes())
-    if damage == "flipped":
-        data[len(data) // 2] ^= 1
-        shard.write_bytes(data)
-    elif damage == "cut":
-        shard.write_bytes(data[:-3])
-    else:  # PNG as it says, but not within: the checksums of TFRecord are right
-        with shard.open("wb") as file:
-            for _, record in list(records.read_records(io.BytesIO(data), "")):
-                records.write_record(file, record.replace(b"IHDR", b"JUNK"))
-    for dataset in (stream(shards), input_pipeline.evaluation_dataset(shards, batch_size=4, image_size=8)):
-        with (
-            pytest.raises(BadDataError, match=r"5\.tfrecord: record \d cannot be read"),
-            input_pipeline.data_errors(shards),
-        ):
-            take(dataset, 4)
+@in_both_modes
+def test_batches_larger_than_a_group_and_than_an_epoch(write_shard: Callable[..., str], mode: str) -> None:
+    count, batch_size = GROUP_SIZE + 3, 3 * GROUP_SIZE
+    dataset = input_pipeline.training_dataset(
+        [write_shard("a.tfrecord", glyphs(range(count)))],
+        mode=mode,
+        num_records=count,
+        batch_size=batch_size,
+        image_size=8,
+        seed=1,
+        shuffle_buffer=10,
+        augmentation=Augmentation(),
+    )
+    labels = labels_of(take(dataset, 2))
+    assert len(labels) == 2 * batch_size
+    for begin in range(0, len(labels) - count + 1, count):
+        assert sorted(labels[begin : begin + count]) == list(range(count))
 
 
-def test_a_shard_that_is_not_there_is_missing_input(shards: list[str]) -> None:
-    Path(shards[0]).unlink()
-    with pytest.raises(MissingInputError, match=r"0\.tfrecord"), input_pipeline.data_errors(shards):
-        take(stream(shards), 4)
-
-
-def test_errors_that_are_not_of_the_data_pass_through(shards: list[str]) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError), input_pipeline.data_errors(shards):
-        tf.reshape(tf.zeros(3), [2])
+@in_both_modes
+@pytest.mark.parametrize("num_shards", [2, 3])
+def test_shards_that_hold_another_number_of_records_are_refused(
+    shards: list[str], mode: str, num_shards: int, write_shard: Callable[..., str]
+) -> None:
+    """One record too few, and one too many."""
+    several = [*shards[:2], write_shard("more.tfrecord", glyphs(range(1 if num_shards == 2 else 3)))]
+    with pytest.raises(BadDataError, match="expected to contain 13"), data_errors(several):
+        take(stream(several, mode), 9)

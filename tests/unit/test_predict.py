@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 from tfos_job.config import PredictConfig
 from tfos_job.data.augment import Augmentation
-from tfos_job.data.input_pipeline import evaluation_dataset, preprocess, training_dataset
+from tfos_job.data.decoding import preprocess, to_float
+from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.jobs.predict import predict
 from tfos_job.layout import RunLayout
@@ -36,14 +38,15 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
     pixels = cross(37, 23)
-    predicted = preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels, 16).numpy()
-    for image_format in ("raw", "png"):
+    predicted = to_float(preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels, 16)).numpy()
+    for image_format, mode in itertools.product(("raw", "png"), ("files", "preloaded")):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
         evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=16)))[0]
         trained = next(
             iter(
                 training_dataset(
                     shards,
+                    mode=mode,
                     num_records=1,
                     batch_size=1,
                     image_size=16,

@@ -194,13 +194,21 @@ def test_the_number_of_parameters_is_the_networks(image_size: int, num_classes: 
 
 
 def test_memory_grows_with_what_needs_it() -> None:
-    base = {"parameters": 21_000_000, "batch_size": 128, "image_size": 64, "shuffle_buffer": 10_000, "on_gpu": False}
+    base = {
+        "parameters": 21_000_000,
+        "batch_size": 128,
+        "image_size": 64,
+        "shuffle_buffer": 10_000,
+        "preloaded_bytes": 0,
+        "on_gpu": False,
+    }
 
     def overhead(**changes: object) -> int:
         return memory.worker(**base | changes).overhead  # type: ignore[arg-type]
 
     assert overhead(batch_size=512) > overhead() > overhead(batch_size=16)
     assert overhead(shuffle_buffer=1_000_000) > overhead()
+    assert overhead(shuffle_buffer=0, preloaded_bytes=1 << 30) >= overhead(shuffle_buffer=0) + 1024
     assert overhead(parameters=200_000_000) > overhead()
     driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
     beside = memory.training_driver(**driver, ps_beside_driver=True)

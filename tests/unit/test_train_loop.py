@@ -19,6 +19,7 @@ PLAN = TrainPlan(
     seed=0,
     batch_size=10,
     num_workers=1,
+    input_mode="files",
     shuffle_buffer=1,
     augmentation={},
     learning_rate=1.0,

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.topology import CHIEF
-from tfos_job.data.input_pipeline import data_errors
+from tfos_job.data.damage import data_errors
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
@@ -146,10 +146,10 @@ def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> co
     plan = TrainPlan(**assignment.plan)
     engine = ParameterServerEngine(assignment.cluster)
     variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
-    engine.start(plan, variables)
-    line.send(control.Ready(os.getpid()))
-    reporter = _Reporter(assignment, line, stop)
     with data_errors(assignment.shards):
+        engine.start(plan, variables)
+        line.send(control.Ready(os.getpid()))
+        reporter = _Reporter(assignment, line, stop)
         outcome = Loop(engine, plan, reporter, stop.is_set).run()
     reporter.close()
     return control.Finished(

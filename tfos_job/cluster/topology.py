@@ -149,6 +149,11 @@ def assign_shards(shards: Sequence[tuple[str, int]], num_workers: int) -> tuple[
     return tuple(tuple(item for item in filled if owner[item[0]] == w) for w in range(num_workers))
 
 
+def largest_part(shards: Sequence[tuple[str, int]], num_workers: int) -> int:
+    """Records of the worker that `assign_shards` gives the most; raises as it does."""
+    return max(sum(records for _, records in part) for part in assign_shards(shards, num_workers))
+
+
 # A worker's dataset is a graph made on the coordinator, the same for all workers; what differs among them lies in this
 # file of the worker process's own working directory.
 INPUT_FILE = "input.txt"

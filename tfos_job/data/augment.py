@@ -1,8 +1,9 @@
-"""What training may do to a glyph before the network sees it; runs wherever the input pipeline runs (workers).
+"""What training may do to a batch of glyphs before the network sees it; runs where the input pipeline runs (workers).
 
-Every random draw is stateless: it follows from the record's own seed pair, never from how many draws came before it.
-That is what lets a resumed run see the very pixels that the unbroken one would have seen. A new augmentation is a field
-of `Augmentation` and a line in `augment`; it takes the next free stream number, so that the existing draws stay.
+Every random number is a pure function of the seed, the augmentation and the record's place in its stream, never of how
+many were drawn before. That is what lets a resumed run see the very pixels that the unbroken one would have seen. A new
+augmentation is a field of `Augmentation` and a line in `augment`; it takes the next free stream number, so that the
+existing draws stay.
 """
 
 from __future__ import annotations
@@ -27,25 +28,60 @@ class Augmentation:
     random_contrast: bool = False
 
 
-def augment(image: tf.Tensor, seed_pair: tf.Tensor, options: Augmentation) -> tf.Tensor:
+def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Augmentation) -> tf.Tensor:
     """Applies what is on, in the seed job's order: flip, brightness, contrast.
 
     Args:
-      image: float32 [S, S, 1] in [0, 1].
-      seed_pair: int64 [2]; the same pair gives the same pixels.
+      images: float32 [B, S, S, 1] in [0, 1].
+      seed: int64 [].
+      indices: int64 [B], where in its stream each image is; the same seed and index give the same pixels, whatever
+        else is in the batch.
       options: what is on; with nothing on the very same tensor comes back.
 
     Returns:
-      float32 [S, S, 1]. Not clipped, as in the seed job: values may leave [0, 1].
+      float32 [B, S, S, 1]. Not clipped, as in the seed job: values may leave [0, 1].
     """
+
+    def draw(stream: int, low: float, high: float) -> tf.Tensor:
+        return low + (high - low) * uniform(seed, stream, indices)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
     if options.random_flip_up_down:
-        image = tf.image.stateless_random_flip_up_down(image, _fold(seed_pair, _FLIP_STREAM))
+        # Not images[:, ::-1], which takes sixteen times as long.
+        images = tf.where(draw(_FLIP_STREAM, 0.0, 1.0) < 0.5, tf.reverse(images, [1]), images)
     if options.random_brightness:
-        image = tf.image.stateless_random_brightness(image, MAX_BRIGHTNESS_DELTA, _fold(seed_pair, _BRIGHTNESS_STREAM))
+        images += draw(_BRIGHTNESS_STREAM, -MAX_BRIGHTNESS_DELTA, MAX_BRIGHTNESS_DELTA)
     if options.random_contrast:
-        image = tf.image.stateless_random_contrast(image, *CONTRAST_RANGE, _fold(seed_pair, _CONTRAST_STREAM))
-    return image
+        mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
+        factor = draw(_CONTRAST_STREAM, *CONTRAST_RANGE)
+        images = images * factor + mean * (1 - factor)
+    return images
 
 
-def _fold(seed_pair: tf.Tensor, stream: int) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed_pair, stream)
+def uniform(seed: tf.Tensor, stream: int, indices: tf.Tensor) -> tf.Tensor:
+    """Random numbers by SplitMix64 (https://prng.di.unimi.it/splitmix64.c), any one of them without those before it.
+
+    TensorFlow's own stateless generators take one seed for a whole tensor: here each element has its own.
+
+    Args:
+      seed: int64 [].
+      stream: of which numbers; 0 or more.
+      indices: int64 [B].
+
+    Returns:
+      float32 [B], uniform in [0, 1), multiples of 2⁻²⁴.
+    """
+    key = _mix(_mix(tf.cast(seed, tf.uint64)) + tf.constant(stream, tf.uint64))
+    bits = _mix(key + tf.cast(indices, tf.uint64) * _constant(0x9E3779B97F4A7C15))
+    return tf.cast(tf.bitwise.right_shift(bits, _constant(40)), tf.float32) * 2.0**-24
+
+
+def _mix(x: tf.Tensor) -> tf.Tensor:
+    """SplitMix64's output function: every bit of `x`, uint64, moves every bit of the result."""
+    x += _constant(0x9E3779B97F4A7C15)
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(30))) * _constant(0xBF58476D1CE4E5B9)
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(27))) * _constant(0x94D049BB133111EB)
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(31)))
+
+
+def _constant(value: int) -> tf.Tensor:
+    return tf.constant(value, tf.uint64)

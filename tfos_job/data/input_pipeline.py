@@ -1,76 +1,40 @@
-"""From TFRecord shards to batches: the training stream, the evaluation pass, and the one preprocessing of both.
+"""From TFRecord shards to batches: the training stream, in two modes, and the evaluation pass.
 
 The graphs built here are made on the coordinator and run on parameter-server workers. So there is no Python in them
 and no state outside them: shard names, seed and position may be tensors that a worker reads from its own files.
 
-A worker's training stream is endless and a pure function of (shards, seed): record i of the stream is the same record
-with the same augmentation whether the stream was started at 0 or at i.
+A worker's training stream is endless and a pure function of (shards, seed, mode): record i of the stream is the same
+record with the same augmentation whether the stream was started at 0 or at i. The modes differ in what they hold and in
+their order:
+
+- `files` reads the shards anew in each epoch and mixes them as far as a buffer of serialized records allows. To start
+  within an epoch it reads what comes before, without decoding it.
+- `preloaded` decodes all shards once, before the first batch, into one uint8 tensor in the worker's memory: N · S²
+  bytes, and while it loads some groups of 128 records beside it. Each epoch is a permutation of all records; to start
+  anywhere costs nothing more. The tensor is there as long as the iterator.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tfos_job.config import PRELOADED
 from tfos_job.data.augment import Augmentation, augment
-from tfos_job.data.staging import local_copy
-from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.data.decoding import GROUP_SIZE, decode, to_float
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.
 _INTERLEAVE_CYCLE = 16
 _INTERLEAVE_BLOCK = 8
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
-_WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
-
-_FEATURES = {
-    "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string),
-    "image/height": tf.io.FixedLenFeature([], tf.int64),
-    "image/width": tf.io.FixedLenFeature([], tf.int64),
-    "image/class/label": tf.io.FixedLenFeature([], tf.int64),
-}
-
-
-def preprocess(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """The one way from stored pixels to what a network sees, for training, evaluation and prediction alike.
-
-    As in the seed job: to [0, 1], then a bilinear resize that does not keep the aspect.
-
-    Args:
-      image: uint8 [h, w, 1], paper 255.
-      image_size: S, in pixels.
-
-    Returns:
-      float32 [S, S, 1] in [0, 1].
-    """
-    scaled = tf.image.convert_image_dtype(image, tf.float32)
-    resized = tf.image.resize(scaled, [image_size, image_size], method=tf.image.ResizeMethod.BILINEAR)
-    return tf.ensure_shape(resized, [image_size, image_size, 1])
-
-
-def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes one serialized `tf.train.Example`; `raw` and `png` may be mixed in one split.
-
-    Returns:
-      The image, uint8 [h, w, 1], and the label, int64 [].
-    """
-    features = tf.io.parse_single_example(serialized, _FEATURES)
-    encoded = features["image/encoded"]
-    shape = [features["image/height"], features["image/width"], 1]
-    image = tf.cond(
-        features["image/format"] == b"raw",
-        lambda: tf.reshape(tf.io.decode_raw(encoded, tf.uint8), shape),
-        lambda: tf.io.decode_png(encoded, channels=1),
-    )
-    return image, features["image/class/label"]
 
 
 def training_dataset(
     shards: tf.Tensor | Sequence[str],
     *,
+    mode: str,
     num_records: tf.Tensor | int,
     batch_size: int,
     image_size: int,
@@ -86,11 +50,12 @@ def training_dataset(
 
     Args:
       shards: the worker's TFRecord files, string [n].
-      num_records: records in `shards`, int64 []; the stream fails where they hold more or fewer (see `data_errors`).
+      mode: `preloaded` or `files`, see above. `preloaded` loads here and now.
+      num_records: N, records in `shards`, int64 []; fails where they hold more or fewer (see `damage.data_errors`).
       batch_size: B.
       image_size: S, in pixels.
       seed: of order and augmentation; give each worker its own.
-      shuffle_buffer: in records.
+      shuffle_buffer: in records; of no account with `preloaded`, which mixes all of them.
       augmentation: what is done to the pixels after `preprocess`.
       start_record: records of the stream consumed so far: an earlier batch's `end_record`.
 
@@ -101,20 +66,41 @@ def training_dataset(
     shards = tf.convert_to_tensor(shards, tf.string)
     num_records, seed, start_record = (tf.cast(x, tf.int64) for x in (num_records, seed, start_record))
     first_epoch = start_record // num_records
+    epochs = tf.data.Dataset.range(first_epoch, _INT64_MAX)
 
-    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        records = _epoch(shards, num_records, tf.stack([seed, epoch]), shuffle_buffer)
-        # Skipping comes before decoding, so that resuming late in an epoch costs little more than reading it.
-        return records.skip(tf.where(epoch == first_epoch, start_record % num_records, 0))
+    def to_skip(epoch: tf.Tensor) -> tf.Tensor:
+        return tf.where(epoch == first_epoch, start_record % num_records, 0)
 
-    def example(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        image, label = decode(serialized)
-        image = augment(preprocess(image, image_size), tf.stack([seed, index]), augmentation)
-        return image, label, index + 1
+    def read() -> tf.data.Dataset:
+        """Batches of uint8 pixels and labels, from the files."""
 
-    stream = tf.data.Dataset.range(first_epoch, _INT64_MAX).flat_map(epoch_records).enumerate(start_record)
-    batches = stream.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
-    batches = batches.map(lambda images, labels, ends: (images, labels, ends[-1]))
+        def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+            records = _mixed_records(shards, num_records, tf.stack([seed, epoch]), shuffle_buffer)
+            # Skipping comes before decoding, so that resuming late in an epoch costs little more than reading it.
+            return records.skip(to_skip(epoch))
+
+        return _decoded(epochs.flat_map(epoch_records), batch_size, image_size, drop_remainder=True)
+
+    def pick() -> tf.data.Dataset:
+        """The same from memory."""
+        all_images, all_labels = load(shards, num_records, image_size)
+
+        def order(epoch: tf.Tensor) -> tf.Tensor:
+            everything = tf.range(num_records, dtype=tf.int64)
+            return tf.random.experimental.stateless_shuffle(everything, tf.stack([seed, epoch]))[to_skip(epoch) :]
+
+        # The next epoch's order is there before it begins.
+        picked = epochs.map(order).prefetch(1).rebatch(batch_size, drop_remainder=True)
+        return picked.map(lambda i: (tf.gather(all_images, i), tf.gather(all_labels, i)), tf.data.AUTOTUNE)
+
+    def finish(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, labels = batch
+        first = start_record + number * batch_size
+        images = augment(to_float(images), seed, first + tf.range(batch_size, dtype=tf.int64), augmentation)
+        shape = [batch_size, image_size, image_size, 1]
+        return tf.ensure_shape(images, shape), tf.ensure_shape(labels, shape[:1]), first + batch_size
+
+    batches = (pick if mode == PRELOADED else read)().enumerate().map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
 
 
@@ -125,16 +111,59 @@ def evaluation_dataset(shards: tf.Tensor | Sequence[str], *, batch_size: int, im
       A dataset of (images float32 [b, S, S, 1], labels int64 [b]) with b ≤ `batch_size`.
     """
 
-    def example(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = decode(serialized)
-        return preprocess(image, image_size), label
+    def finished(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = decode(serialized, image_size)
+        return to_float(images), labels
 
+    # Each shard is a dataset of its own on a cluster: a large graph would take longer to start than it saves.
     records = tf.data.TFRecordDataset(tf.convert_to_tensor(shards, tf.string))
-    batches = records.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    batches = records.batch(batch_size).map(finished, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
 
 
-def _epoch(shards: tf.Tensor, num_records: tf.Tensor, seed_pair: tf.Tensor, shuffle_buffer: int) -> tf.data.Dataset:
+def load(shards: tf.Tensor, num_records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """All records of `shards` in file order: pixels uint8 [N, S, S, 1] and labels int64 [N], N of `num_records`.
+
+    The result is the only copy: it is filled group by group.
+    """
+
+    def put(
+        filled: tuple[tf.Tensor, tf.Tensor, tf.Tensor], group: tuple[tf.Tensor, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        *tensors, begin = filled
+        where = tf.cast(begin, tf.int32) + tf.range(tf.size(group[1]))
+        # tensor_scatter_nd_update would copy all of the tensor for each group. Nobody else holds it here, and
+        # `assert_cardinality` sees to it that no row is left as it was.
+        images, labels = (
+            tf.raw_ops.InplaceUpdate(x=tensor, i=where, v=rows) for tensor, rows in zip(tensors, group, strict=True)
+        )
+        return images, labels, begin + tf.size(group[1], tf.int64)
+
+    with tf.device("/device:CPU:0"):  # On a worker with a GPU, too: it is there that tf.data picks from it.
+        records = _counted(tf.data.TFRecordDataset(shards), num_records)
+        groups = _decoded(records, GROUP_SIZE, image_size).with_options(_deterministic())
+        empty = (
+            tf.zeros(tf.stack([num_records, image_size, image_size, 1]), tf.uint8),
+            tf.zeros(tf.stack([num_records]), tf.int64),
+            tf.constant(0, tf.int64),
+        )
+        images, labels, _ = groups.reduce(empty, put)
+    return images, labels
+
+
+def _decoded(
+    records: tf.data.Dataset, batch_size: int, image_size: int, drop_remainder: bool = False
+) -> tf.data.Dataset:
+    """Serialized records as batches of (pixels uint8 [b, S, S, 1], labels int64 [b]), in their order."""
+    group_size = min(batch_size, GROUP_SIZE)
+    groups = records.batch(group_size, drop_remainder=drop_remainder)
+    decoded = groups.map(lambda group: decode(group, image_size, group_size), num_parallel_calls=tf.data.AUTOTUNE)
+    return decoded if batch_size == group_size else decoded.rebatch(batch_size, drop_remainder=drop_remainder)
+
+
+def _mixed_records(
+    shards: tf.Tensor, num_records: tf.Tensor, seed_pair: tf.Tensor, shuffle_buffer: int
+) -> tf.data.Dataset:
     """The serialized records of one epoch in the order that `seed_pair`, int64 [2], gives."""
     # TensorFlow mixes the process's global seed into each op's own; in here, a graph, this pins it for the order below.
     tf.compat.v1.set_random_seed(_ANY_NONZERO_SEED)
@@ -147,56 +176,15 @@ def _epoch(shards: tf.Tensor, num_records: tf.Tensor, seed_pair: tf.Tensor, shuf
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    # Without this, shards that hold nothing would make the endless stream spin for ever.
-    records = records.apply(tf.data.experimental.assert_cardinality(num_records))
-    return records.shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+    return _counted(records, num_records).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+
+
+def _counted(records: tf.data.Dataset, num_records: tf.Tensor) -> tf.data.Dataset:
+    """Fails where there are more or fewer; without it, shards that hold nothing would make a stream spin for ever."""
+    return records.apply(tf.data.experimental.assert_cardinality(num_records))
 
 
 def _deterministic() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     return options
-
-
-@contextlib.contextmanager
-def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
-    """Turns what TensorFlow raises over bad input into this package's errors.
-
-    TensorFlow does not say which file a corrupted record is in, so the shards are read again to find it.
-
-    Args:
-      shards: the files being read, where they lie: remote ones are copied here, one at a time, to be read again.
-
-    Raises:
-      BadDataError: a record whose CRC is wrong, that is cut off, or that cannot be decoded; more or fewer records
-        than `num_records`.
-      MissingInputError: a shard is not there.
-    """
-    try:
-        yield
-    except tf.errors.NotFoundError as error:
-        raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
-        damage = _find_damage(shards)
-        if damage is None and not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
-            raise  # The records are fine: this is somebody else's mistake.
-        place, fact = damage or (", ".join(shards), _first_line(error))
-        raise BadDataError(fact, place=place, next_step="Run `verify` on the split and convert it again") from error
-
-
-def _find_damage(shards: Sequence[str]) -> tuple[str, str] | None:
-    """The first shard with a record that cannot be read or decoded, and what is wrong with it."""
-    for shard in shards:
-        num_good = 0
-        try:
-            with local_copy(shard) as local:
-                for _ in tf.data.TFRecordDataset(local).map(decode):
-                    num_good += 1
-        except tf.errors.OpError as error:
-            return shard, f"record {num_good} cannot be read: {_first_line(error)}"
-    return None
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    text = error.message.partition("}} ")[2] or error.message
-    return text.partition("\n")[0].partition(" [Op:")[0]

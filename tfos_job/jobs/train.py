@@ -16,8 +16,8 @@ from tfos_job import storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, topology_of
-from tfos_job.config import TrainConfig, from_dict, to_dict
+from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, largest_part, topology_of
+from tfos_job.config import PRELOADED, TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
@@ -298,13 +298,13 @@ def _describe(model: Mapping[str, Any]) -> str:
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[int, ...]:
     """Where each worker's stream goes on. Another division of the shards can only go on at the start of an epoch."""
     read = tuple(info.input_position.get("records_read", ()))
-    same_order = info.input_position.get("order") == _order(config) and info.dataset_digest == data.train.digest
+    same_order = info.input_position.get("order") == _order(config, data) and info.dataset_digest == data.train.digest
     if same_order:
         return read
     epoch = sum(read) // data.train.num_records
     again = sum(read) - epoch * data.train.num_records
     log.warning(
-        "Other workers, seed, shuffle buffer or data than at step %d: %d records of epoch %d are seen again",
+        "Other workers, seed, input mode, buffer or data than at step %d: %d records of epoch %d are seen again",
         info.step,
         again,
         epoch,
@@ -312,9 +312,16 @@ def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[
     return tuple(epoch * sum(n for _, n in shards) for shards in _assigned(config, data))
 
 
-def _order(config: TrainConfig) -> dict[str, int]:
+def _order(config: TrainConfig, data: _Data) -> dict[str, Any]:
     """What, beside the shards, decides which record is where in a worker's stream."""
-    return {"num_workers": config.num_workers, "seed": config.seed, "shuffle_buffer": config.shuffle_buffer}
+    mode = _input_mode(config, data)
+    order = {"num_workers": config.num_workers, "seed": config.seed, "input_mode": mode}
+    return order if mode == PRELOADED else order | {"shuffle_buffer": config.shuffle_buffer}
+
+
+def _input_mode(config: TrainConfig, data: _Data) -> str:
+    """One for all workers: they run the same graph."""
+    return config.resolved_input_mode(largest_part(_sized_shards(data), config.num_workers))
 
 
 def _is_evaluated(config: TrainConfig, run: RunLayout, start: _Start) -> bool:
@@ -333,8 +340,11 @@ def _adopt(run: RunLayout, start: _Start) -> _Start:
 
 
 def _assigned(config: TrainConfig, data: _Data) -> tuple[tuple[tuple[str, int], ...], ...]:
-    sizes = [shard.num_records for shard in data.train.shards]
-    return assign_shards(list(zip(data.train_shards, sizes, strict=True)), config.num_workers)
+    return assign_shards(_sized_shards(data), config.num_workers)
+
+
+def _sized_shards(data: _Data) -> list[tuple[str, int]]:
+    return [(path, shard.num_records) for path, shard in zip(data.train_shards, data.train.shards, strict=True)]
 
 
 def _model(config: TrainConfig, data: _Data) -> dict[str, Any]:
@@ -352,6 +362,7 @@ def _facts(config: TrainConfig, data: _Data, total_steps: int) -> dict[str, Any]
         "num_records": data.train.num_records,
         "total_steps": total_steps,
         "batch_size": config.batch_size,
+        "input_mode": _input_mode(config, data),
         "num_workers": config.num_workers,
         "num_ps_tasks": config.num_ps_tasks,
         "dataset_digest": data.train.digest,
@@ -478,6 +489,7 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "seed": config.seed,
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
+        "input_mode": _input_mode(config, data),
         "shuffle_buffer": config.shuffle_buffer,
         "augmentation": {
             "random_flip_up_down": config.random_flip_up_down,
@@ -508,6 +520,6 @@ def _assignment(job: _Job) -> dict[str, Any]:
             "characters": "".join(data.charset.characters),
             "charset_digest": data.charset.digest,
             "dataset_digest": data.train.digest,
-            "order": _order(config),
+            "order": _order(config, data),
         },
     }

@@ -23,6 +23,7 @@ class TrainPlan:
       model: arguments of `zoo.build` but the seed.
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
+      input_mode: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
       validation_shards: of the validation split; empty for none.
     """
@@ -31,6 +32,7 @@ class TrainPlan:
     seed: int
     batch_size: int
     num_workers: int
+    input_mode: str
     shuffle_buffer: int
     augmentation: Mapping[str, bool]
     learning_rate: float

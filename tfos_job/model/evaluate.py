@@ -15,7 +15,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tfos_job import storage
-from tfos_job.data.input_pipeline import data_errors, evaluation_dataset
+from tfos_job.data.damage import data_errors
+from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.errors import BadDataError
 from tfos_job.layout import RunLayout
 
@@ -129,7 +130,7 @@ def evaluate_shards(
       ks: of the top-k counts.
 
     Raises:
-      BadDataError: a damaged record; the error names its file.
+      BadDataError: a damaged record; the error names its file and byte.
       MissingInputError: a shard is not there.
     """
 

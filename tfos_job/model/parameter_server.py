@@ -63,6 +63,7 @@ class ParameterServerEngine:
         worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
         dataset = training_dataset(
             lines[4:],
+            mode=plan.input_mode,
             num_records=num_records,
             batch_size=plan.batch_size,
             image_size=plan.model["image_size"],

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tfos_job.data.input_pipeline import preprocess
+from tfos_job.data.decoding import preprocess, to_float
 from tfos_job.errors import BadDataError
 
 FORMATS = ("PNG", "JPEG", "GIF")
@@ -83,7 +83,7 @@ def is_inverted(grey: np.ndarray) -> bool:
 
 def top_guesses(model: keras.Model, glyph: Glyph, *, image_size: int, k: int) -> list[Guess]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
-    images = tf.expand_dims(preprocess(tf.constant(glyph.pixels), image_size), 0)
+    images = to_float(tf.expand_dims(preprocess(tf.constant(glyph.pixels), image_size), 0))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)

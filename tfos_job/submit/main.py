@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
+from tfos_job.cluster.topology import largest_part
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
 from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
@@ -110,6 +111,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         app_args=app_args,
         config=config,
         num_classes=_num_classes(config),
+        worker_records=_worker_records(config),
         master=options.master,
         queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
         spark_args=spark_args,
@@ -201,6 +203,13 @@ def _num_classes(config: Any) -> int:
     if dataset_dir and storage.exists(DatasetLayout(dataset_dir).charset):
         return len(manifests.load_charset(DatasetLayout(dataset_dir)))
     return 3755
+
+
+def _worker_records(config: Any) -> int:
+    if not isinstance(config, TrainConfig):
+        return 0
+    train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+    return largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers)
 
 
 # --- what travels along ----------------------------------------------------------------------------------------------

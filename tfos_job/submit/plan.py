@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfos_job.cluster.topology import topology_of
-from tfos_job.config import DoctorConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import PRELOADED, DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
@@ -86,6 +86,7 @@ class Request:
       app_args: the command's own flags, as given.
       config: the same, parsed.
       num_classes: of the dataset, for the memory; the whole charset where it is not known.
+      worker_records: of the dataset, that the worker with the most has.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -98,6 +99,7 @@ class Request:
     app_args: Sequence[str]
     config: object
     num_classes: int
+    worker_records: int = 0
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -183,11 +185,13 @@ def _training_containers(config: TrainConfig, request: Request) -> dict[str, str
     topology = topology_of(config, request.master)
     beside = topology.num_driver_ps_tasks > 0
     shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
+    is_preloaded = config.resolved_input_mode(request.worker_records) == PRELOADED
     largest = memory.worker(
         parameters=parameters,
         batch_size=config.batch_size,
         image_size=config.image_size,
-        shuffle_buffer=config.shuffle_buffer,
+        shuffle_buffer=0 if is_preloaded else config.shuffle_buffer,
+        preloaded_bytes=config.preloaded_bytes(request.worker_records) if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )
     if not beside:  # Static executors are all alike.

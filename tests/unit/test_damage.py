@@ -1,0 +1,116 @@
+"""Damaged records, named with their file and byte wherever they are read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfos_job.config import FILES, PRELOADED
+from tfos_job.data import input_pipeline, records
+from tfos_job.data.augment import Augmentation
+from tfos_job.data.damage import data_errors
+from tfos_job.errors import BadDataError, MissingInputError
+
+SIZES = (5, 6, 2)
+READERS = (FILES, PRELOADED, "evaluation")
+
+
+@pytest.fixture
+def shards(write_shard: Callable[..., str]) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [
+        write_shard(f"{number}.tfrecord", [(rng.integers(0, 256, (6, 7), np.uint8), 1)] * size, image_format)
+        for number, (size, image_format) in enumerate(zip(SIZES, ("raw", "png", "raw"), strict=True))
+    ]
+
+
+def read(shards: list[str], reader: str) -> None:
+    """Everything, as training or evaluation does it."""
+    if reader == "evaluation":
+        batches = input_pipeline.evaluation_dataset(shards, batch_size=4, image_size=8)
+    else:
+        batches = input_pipeline.training_dataset(
+            shards,
+            mode=reader,
+            num_records=sum(SIZES),
+            batch_size=4,
+            image_size=8,
+            seed=1,
+            shuffle_buffer=6,
+            augmentation=Augmentation(),
+        )
+    for _ in batches.take(4):
+        pass
+
+
+def offsets(path: Path) -> Iterator[int]:
+    with path.open("rb") as stream:
+        yield from (offset for offset, _ in records.read_records(stream, ""))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("where", ["length", "its checksum", "data", "checksum of the data"])
+def test_a_flipped_bit_is_refused_with_file_and_offset(shards: list[str], reader: str, where: str) -> None:
+    path = Path(shards[1])
+    third, fourth = list(offsets(path))[2:4]
+    data = bytearray(path.read_bytes())
+    at = {"length": third, "its checksum": third + 9, "data": (third + fourth) // 2, "checksum of the data": fourth - 1}
+    data[at[where]] ^= 1 << 2
+    path.write_bytes(data)
+    with pytest.raises(BadDataError, match=rf"1\.tfrecord, byte {third}: checksum of") as caught, data_errors(shards):
+        read(shards, reader)
+    assert caught.value.exit_code == 65
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_was_cut_is_refused_with_the_last_records_offset(shards: list[str], reader: str) -> None:
+    path = Path(shards[2])
+    last = list(offsets(path))[-1]
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(BadDataError, match=rf"2\.tfrecord, byte {last}: truncated"), data_errors(shards):
+        read(shards, reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("number", "damage"),
+    [
+        (1, lambda example: {**example, "image/encoded": example["image/encoded"].replace(b"IHDR", b"JUNK")}),
+        (0, lambda example: {key: value for key, value in example.items() if key != "image/height"}),
+        (0, lambda example: {**example, "image/width": 6}),
+        (0, lambda example: {**example, "image/encoded": b"", "image/height": 0}),
+    ],
+    ids=["not a PNG", "a feature is missing", "more bytes than pixels", "no pixel"],
+)
+def test_what_cannot_be_decoded_is_refused_with_its_offset(
+    shards: list[str], reader: str, number: int, damage: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """The checksums are right, what they protect is not."""
+    path = Path(shards[number])
+    content = [data for _, data in records.read_records(io.BytesIO(path.read_bytes()), "")]
+    content[1:] = [records.encode_example(damage(records.decode_example(data))) for data in content[1:]]
+    with path.open("wb") as stream:
+        for data in content:
+            records.write_record(stream, data)
+    second = list(offsets(path))[1]
+    fact = rf"{number}\.tfrecord, byte {second}: the record cannot be decoded"
+    with pytest.raises(BadDataError, match=fact), data_errors(shards):
+        read(shards, reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_shard_that_is_not_there_is_missing_input(shards: list[str], reader: str) -> None:
+    Path(shards[0]).unlink()
+    with pytest.raises(MissingInputError, match=r"0\.tfrecord"), data_errors(shards):
+        read(shards, reader)
+
+
+def test_errors_that_are_not_of_the_data_pass_through(shards: list[str]) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError), data_errors(shards):
+        tf.reshape(tf.zeros(3), [2])

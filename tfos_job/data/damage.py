@@ -1,0 +1,73 @@
+"""Which file and which byte a damaged record is at, since TensorFlow does not say."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from tfos_job.data.decoding import GROUP_SIZE, decode
+from tfos_job.data.records import read_records
+from tfos_job.data.staging import local_copy
+from tfos_job.errors import BadDataError, MissingInputError
+
+_WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
+_NEXT_STEP = "Run `verify` on the split and convert it again"
+_ANY_SIZE = 8  # what is decoded does not depend on it
+
+
+@contextlib.contextmanager
+def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
+    """Turns what TensorFlow raises over bad input into this package's errors.
+
+    The shards are read again to find the record.
+
+    Args:
+      shards: the files being read, where they lie: remote ones are copied here, one at a time.
+
+    Raises:
+      BadDataError: a record whose checksum is wrong, that is cut off, or that cannot be decoded, by file and byte; more
+        or fewer records than there should be.
+      MissingInputError: a shard is not there.
+    """
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
+        for shard in shards:
+            try:
+                _read_through(shard)
+            except BadDataError as found:
+                raise found from error
+        if not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
+            raise  # The records are fine: this is somebody else's mistake.
+        raise BadDataError(_first_line(error), place=", ".join(shards), next_step=_NEXT_STEP) from error
+
+
+def _read_through(shard: str) -> None:
+    """Raises BadDataError for the first record that cannot be read or decoded."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def decoded(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return decode(serialized, _ANY_SIZE)
+
+    with local_copy(shard) as local, open(local, "rb") as stream:
+        records = read_records(stream, shard)
+        while group := list(itertools.islice(records, GROUP_SIZE)):
+            with contextlib.suppress(tf.errors.OpError):
+                decoded(tf.constant([data for _, data in group]))
+                continue
+            for offset, data in group:
+                try:
+                    decoded(tf.constant([data]))
+                except tf.errors.OpError as error:
+                    fact = f"the record cannot be decoded: {_first_line(error)}"
+                    raise BadDataError(fact, place=f"{shard}, byte {offset}", next_step=_NEXT_STEP) from error
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    text = error.message.partition("}} ")[2] or error.message
+    return text.partition("\n")[0].partition(" [Op:")[0]
