@@ -215,6 +215,11 @@ class TrainConfig:
         "auto",
         choices=("auto", PRELOADED, FILES),
     )
+    cache_gb: float | None = _flag(
+        "GiB of each worker's disk for training shards that lie on HDFS: what it has read longest ago makes room; as "
+        "much as they take where it is not given",
+        None,
+    )
     shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)
     random_flip_up_down: bool = _flag("flip half of the images upside down", False)
     random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
@@ -250,6 +255,7 @@ class TrainConfig:
             "ps_place",
             f"{self.ps_place!r} is not auto, executor or driver",
         )
+        _require(self.cache_gb is None or self.cache_gb > 0, "cache_gb", f"{self.cache_gb} is not more than 0")
         _require(
             self.input_mode in ("auto", PRELOADED, FILES),
             "input_mode",
@@ -308,6 +314,11 @@ class TrainConfig:
         if self.input_mode != "auto":
             return self.input_mode
         return PRELOADED if self.preloaded_bytes(num_records) <= PRELOAD_LIMIT_BYTES else FILES
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """`--cache_gb` in bytes."""
+        return None if self.cache_gb is None else int(self.cache_gb * (1 << 30))
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""

@@ -96,6 +96,8 @@ def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
             batch_size=BATCH_SIZE,
             num_workers=1,
             input_mode=input_mode,
+            staged=False,
+            window=16,
             shuffle_buffer=32,
             augmentation=dict.fromkeys(("random_flip_up_down", "random_brightness", "random_contrast"), True),
             learning_rate=1e-3,

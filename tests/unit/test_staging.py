@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from tfos_job import storage
-from tfos_job.cluster.topology import Copy
 from tfos_job.data import staging
+from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR, Copy, Shelf, shard_order
+from tfos_job.data.staging import Staged, Stager
 from tfos_job.errors import BadDataError, MissingInputError, ResourceError
 
 
@@ -27,14 +33,110 @@ def copies(tmp_path: Path) -> list[Copy]:
     return found
 
 
-def test_copies_are_whole_and_lie_where_they_are_to(copies: list[Copy], tmp_path: Path) -> None:
-    folder = tmp_path / "node"
-    folder.mkdir()
-    staged = staging.stage([*copies, copies[0]], str(folder))
-    assert staged.num_files == 3
-    for copy in copies:
-        assert (folder / copy.target).read_bytes() == Path(copy.source).read_bytes()
-    assert len(list(folder.rglob("*.*"))) == 0  # nothing unfinished
+def shelf(copies: Sequence[Copy], **changes: Any) -> Shelf:
+    values: dict[str, Any] = {
+        "shards": tuple(copies),
+        "pinned": (),
+        "seed": 1,
+        "first_epoch": 2,
+        "once": False,
+        "window": 1,
+        "cache_bytes": None,
+    }
+    return Shelf(**values | changes)
+
+
+class Reader:
+    """Reads what a stager gives, as the graph would: a turn is there, is read, and is said to be done."""
+
+    def __init__(self, given: Shelf, folder: Path, cache_dir: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.turns = given.positions()
+        self.folder = folder
+        self.cache_dir = cache_dir
+        self.passes: list[Staged] = []
+        self.error: Exception | None = None
+        self.most_bytes = 0
+        self._stop = threading.Event()
+        self._stager = Stager(given, str(folder), str(cache_dir), self.passes.append)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._stager.run(self._stop.is_set)
+        except Exception as error:  # noqa: BLE001 - for the test to look at
+            self.error = error
+
+    def read(self, count: int) -> list[tuple[int, int, bytes]]:
+        found = []
+        for epoch, index in itertools.islice(self.turns, count):
+            path = self.folder / GIVEN_DIR / f"{epoch}-{index}"
+            deadline = time.monotonic() + 10
+            while not path.exists():
+                assert time.monotonic() < deadline, (epoch, index, self.error)
+                time.sleep(0.001)
+            self.most_bytes = max(self.most_bytes, sum(entry.stat().st_size for entry in self.cache_dir.iterdir()))
+            found.append((epoch, index, path.read_bytes()[:1]))
+            (self.folder / DONE_DIR / f"{epoch}-{index}").touch()
+        return found
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+
+def test_every_shard_comes_in_its_turn_in_every_epoch(copies: list[Copy], tmp_path: Path) -> None:
+    with Reader(shelf(copies), tmp_path / "node", tmp_path / "node" / "cache") as reader:
+        found = reader.read(9)
+    assert [(epoch, index) for epoch, index, _ in found] == [
+        (epoch, index) for epoch in (2, 3, 4) for index in shard_order(3, 1, epoch)
+    ]
+    assert all(first == bytes([index]) for _, index, first in found)
+    (staged,) = reader.passes
+    assert (staged.num_files, staged.size_bytes) == (3, sum(copy.size_bytes for copy in copies))
+
+
+def test_a_cache_that_is_smaller_than_the_data_makes_room(copies: list[Copy], tmp_path: Path) -> None:
+    limit = 2 * copies[0].size_bytes
+    with Reader(shelf(copies, cache_bytes=limit), tmp_path / "node", tmp_path / "node" / "cache") as reader:
+        found = reader.read(30)
+    assert Counter(index for _, index, _ in found) == {0: 10, 1: 10, 2: 10}
+    assert all(first == bytes([index]) for _, index, first in found)
+    assert reader.most_bytes <= limit + copies[0].size_bytes  # one may be on its way
+    assert reader.error is None
+
+
+def test_what_is_read_once_is_brought_once_and_in_order(copies: list[Copy], tmp_path: Path) -> None:
+    limit = copies[0].size_bytes
+    given = shelf(copies, once=True, cache_bytes=limit)
+    with Reader(given, tmp_path / "node", tmp_path / "node" / "cache") as reader:
+        assert [index for _, index, _ in reader.read(9)] == [0, 1, 2]
+
+
+def test_validation_shards_are_there_for_good(copies: list[Copy], tmp_path: Path) -> None:
+    given = shelf(copies[:2], pinned=(copies[2],), cache_bytes=copies[0].size_bytes)
+    with Reader(given, tmp_path / "node", tmp_path / "node" / "cache") as reader:
+        reader.read(6)
+        assert (tmp_path / "node" / copies[2].target).read_bytes() == Path(copies[2].source).read_bytes()
+
+
+def test_a_restart_on_the_same_host_finds_what_is_there(copies: list[Copy], tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    with Reader(shelf(copies), tmp_path / "first", shared) as reader:
+        reader.read(3)
+    (shared / copies[0].sha256).write_bytes(b"torn")
+    damaged = bytearray((shared / copies[1].sha256).read_bytes())
+    damaged[5] ^= 1
+    (shared / copies[1].sha256).unlink()
+    (shared / copies[1].sha256).write_bytes(damaged)
+    with Reader(shelf(copies), tmp_path / "second", shared) as reader:
+        reader.read(3)
+    assert reader.passes[0].num_files == 2  # the third one was right, as its digest says
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in shared.iterdir())
 
 
 @pytest.mark.parametrize(("change", "words"), [("bit", "has SHA-256"), ("length", "bytes, its manifest says")])
@@ -46,17 +148,15 @@ def test_a_file_that_is_another_one_is_named_and_not_kept(
     content[7] ^= 1
     source.write_bytes(content if change == "bit" else content[:-1])
     with pytest.raises(BadDataError, match=words) as caught:
-        staging.stage(copies, str(tmp_path))
+        Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert caught.value.place == str(source)
-    assert (tmp_path / copies[0].target).exists()
-    assert not (tmp_path / copies[1].target).exists()
+    assert copies[1].sha256 not in {path.name for path in (tmp_path / "cache").iterdir()}
 
 
 def test_a_file_that_is_not_there(copies: list[Copy], tmp_path: Path) -> None:
     Path(copies[2].source).unlink()
     with pytest.raises(MissingInputError, match="source-2"):
-        staging.stage(copies, str(tmp_path))
-    assert not list(tmp_path.rglob("*.tmp"))
+        Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
 
 
 class Usage(NamedTuple):
@@ -68,17 +168,12 @@ class Usage(NamedTuple):
 def test_too_little_room_is_said_before_anything_is_copied(
     copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 90 << 20, 10 << 20))
-    with pytest.raises(ResourceError, match=r"15\.0 MiB of shards are to be copied, and 10\.0 MiB are free") as caught:
-        staging.stage(copies, str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 91 << 20, 9 << 20))
+    given = shelf(copies[:2], pinned=(copies[2],))
+    with pytest.raises(ResourceError, match=r"10\.0 MiB of shards are to be there .*, and 9\.0 MiB are free") as caught:
+        Stager(given, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert caught.value.place == str(tmp_path)
-    assert not (tmp_path / "train").exists()
-
-
-def test_a_stop_is_heard_between_files(copies: list[Copy], tmp_path: Path) -> None:
-    asked = iter([False, True, True])
-    staging.stage(copies, str(tmp_path), lambda: next(asked))
-    assert [(tmp_path / copy.target).exists() for copy in copies] == [True, False, False]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_local_file_is_used_where_it_lies(copies: list[Copy]) -> None:

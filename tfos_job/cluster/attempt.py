@@ -192,8 +192,7 @@ class Attempt:
             return f"{absent} did not register within {self._spec.start_timeout} s"
         silent = sorted(nodes - self._state.ready)
         where = ", ".join(f"{task} on {self._state.hellos[task].host}" for task in silent)
-        copying = " or its shards were not copied" if any(given.copies for given in self._spec.inputs) else ""
-        return f"the TensorFlow server of {where} did not start{copying} within {self._spec.start_timeout} s"
+        return f"the TensorFlow server of {where} did not start within {self._spec.start_timeout} s"
 
     def _wait_for(self, done: Callable[[], bool], deadline: float, what_is_missing: Callable[[], str]) -> None:
         while not done():

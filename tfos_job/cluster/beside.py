@@ -129,7 +129,7 @@ def _post(task: Task, order: _Order, held: socket.socket) -> Post:
         ),
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
         env=supervisor.process_environment(""),
-        copies=(),
+        shelf=None,
         start_timeout=order.start_timeout,
         parent="the driver",
         held=held,

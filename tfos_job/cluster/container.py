@@ -55,6 +55,15 @@ def log_url(name: str = "") -> str:
     return url
 
 
+def shared_dir(own: str) -> str | None:
+    """The application's folder on this host and on the disk of `own`, which attempts share and the cluster removes."""
+    yarn, spark = os.environ.get("LOCAL_DIRS", ""), os.environ.get("SPARK_EXECUTOR_DIRS", "")
+    folders = yarn.split(",") if container_id() else spark.split(os.pathsep)
+    device = os.stat(own).st_dev
+    fitting = (path for path in folders if os.path.isdir(path) and os.access(path, os.W_OK))
+    return next((path for path in fitting if os.stat(path).st_dev == device), None)
+
+
 def make_scratch() -> str:
     """A new folder for files of any size, on the container's own disk where there is a container."""
     return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=_own_temporary_dir())

@@ -134,7 +134,7 @@ def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:
         ),
         work_dir=work_dir,
         env=supervisor.process_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
-        copies=args.inputs[task.index].copies if task.role == WORKER else (),
+        shelf=args.inputs[task.index].shelf if task.role == WORKER else None,
         start_timeout=args.start_timeout,
         parent="Spark's Python worker of this node",
         held=surroundings.held,

@@ -1,6 +1,6 @@
 """The supervisor of one TensorFlow process, on an executor or beside the driver. Loads no TensorFlow itself.
 
-It keeps the line to the driver, starts the process, copies what the process is to read, and ends when the first of
+It keeps the line to the driver, starts the process, brings what the process is to read, and ends when the first of
 these happens:
 
 * the driver says `Stop`: the process ends, and whoever has made the supervisor cleans up and says `Left`;
@@ -26,13 +26,15 @@ from typing import Any
 
 from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.node_process import Spec
-from tfos_job.cluster.topology import Copy, Task
-from tfos_job.data import staging
+from tfos_job.cluster.topology import Task
+from tfos_job.data.shelf import Shelf
+from tfos_job.data.staging import Staged, Stager
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 
 _POLL_S = 0.5
 _STOP_S = 2.0
 _LOG_FILE = "process.log"
+_CACHE_DIR = "tfos_job-shards"
 
 
 class NodeFailed(Exception):
@@ -45,9 +47,9 @@ class Post:
 
     Attributes:
       spec: the orders of its process.
-      work_dir: the process's working directory, and where `copies` go.
+      work_dir: the process's working directory, where it finds what is on `shelf`.
       env: the process's environment.
-      copies: what the process reads and has to be copied first.
+      shelf: what the process reads and has to be brought to it; None where there is no such thing.
       start_timeout: seconds for the TensorFlow server to answer.
       parent: in words, whoever started this process.
       held: listens on the port that the process is to serve on, until that takes it.
@@ -56,7 +58,7 @@ class Post:
     spec: Spec
     work_dir: str
     env: Mapping[str, str]
-    copies: tuple[Copy, ...]
+    shelf: Shelf | None
     start_timeout: int
     parent: str
     held: socket.socket
@@ -104,18 +106,17 @@ class Supervisor:
     """Waits for the first end of: the driver's patience, the process, the parent."""
 
     def __init__(self, line: control.Line, post: Post) -> None:
-        """Starts the process, which imports TensorFlow for some seconds, and the copying beside it."""
+        """Starts the process, which imports TensorFlow for some seconds, and the stager beside it."""
         self._line = line
         self._post = post
         self._parent = os.getppid()
         self._process = _spawn(post)
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._serving = False
-        self._staged = not post.copies
         self._is_orphaned = False
         self._ended = threading.Event()
         self._deadline = time.monotonic() + post.start_timeout
-        threads = [self._hear_driver, self._hear_process] + ([self._stage] if post.copies else [])
+        threads = [self._hear_driver, self._hear_process] + ([self._stage] if post.shelf else [])
         for target in threads:
             threading.Thread(target=target, daemon=True).start()
 
@@ -135,13 +136,17 @@ class Supervisor:
         self._events.put(("exit", self._process.wait()))
 
     def _stage(self) -> None:
+        def tell_staged(staged: Staged) -> None:
+            self._events.put(("staged", staged))
+
+        assert self._post.shelf is not None
         try:
-            staged = staging.stage(self._post.copies, self._post.work_dir, self._ended.is_set)
+            cache_dir = container.shared_dir(self._post.work_dir) or self._post.work_dir
+            stager = Stager(self._post.shelf, self._post.work_dir, os.path.join(cache_dir, _CACHE_DIR), tell_staged)
+            stager.run(self._ended.is_set)
         except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
             error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
             self._events.put(("not staged", error))
-        else:
-            self._events.put(("staged", staged))
 
     def run(self) -> None:
         """Raises NodeFailed for every end but the one that the driver has asked for."""
@@ -162,8 +167,8 @@ class Supervisor:
     def _handle(self, kind: str, value: Any) -> None:
         if kind == "ready":
             self._serving = True
+            tell(self._line, control.Ready(self._process.pid))
         elif kind == "staged":
-            self._staged = True
             tell(self._line, control.Notice(f"copied {value}"))
         elif kind == "warning":
             tell(self._line, control.Notice(value, is_warning=True))
@@ -180,8 +185,6 @@ class Supervisor:
         elif kind == "driver lost":
             self._is_orphaned = True
             raise NodeFailed(f"the line to the driver is gone: {value}")
-        if kind in ("ready", "staged") and self._serving and self._staged:
-            tell(self._line, control.Ready(self._process.pid))
         if kind in ("ready", "beat"):
             self._deadline = time.monotonic() + control.SILENCE_S
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tfos_job.config import TrainConfig
+from tfos_job.data.shelf import Shelf
 from tfos_job.errors import SettingsError
 
 PS = "ps"
@@ -160,28 +161,15 @@ INPUT_FILE = "input.txt"
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A file that a worker copies to its own disk before it reads it, and how to tell that it is the right one.
-
-    `target` is relative to the worker process's own working directory: one name for all workers.
-    """
-
-    source: str
-    target: str
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class WorkerInput:
-    """What one worker reads: its shards, where in its endless stream it begins, and what it must copy first."""
+    """What one worker reads: its shards, where in its endless stream it begins, and what has to be brought to it."""
 
     worker: int
     seed: int
     start_record: int
     num_records: int
     shards: tuple[str, ...]
-    copies: tuple[Copy, ...] = ()
+    shelf: Shelf | None = None
 
     def to_text(self) -> str:
         """One value a line, as a graph can parse it: the four numbers, then the shards."""

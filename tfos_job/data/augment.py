@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tfos_job.data.shelf import GAMMA, MIX
+
 MAX_BRIGHTNESS_DELTA = 0.3
 CONTRAST_RANGE = (0.8, 1.2)
 
@@ -58,28 +60,34 @@ def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Aug
 
 
 def uniform(seed: tf.Tensor, stream: int, indices: tf.Tensor) -> tf.Tensor:
+    """`random_bits` as float32 [B], uniform in [0, 1), multiples of 2⁻²⁴."""
+    bits = random_bits(seed, tf.constant(stream, tf.int64), indices)
+    return tf.cast(tf.bitwise.right_shift(bits, _constant(40)), tf.float32) * 2.0**-24
+
+
+def random_bits(seed: tf.Tensor, stream: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
     """Random numbers by SplitMix64 (https://prng.di.unimi.it/splitmix64.c), any one of them without those before it.
 
     TensorFlow's own stateless generators take one seed for a whole tensor: here each element has its own.
+    `shelf.random_bits` is the same function without TensorFlow.
 
     Args:
       seed: int64 [].
-      stream: of which numbers; 0 or more.
+      stream: of which numbers, int64 []; 0 or more.
       indices: int64 [B].
 
     Returns:
-      float32 [B], uniform in [0, 1), multiples of 2⁻²⁴.
+      uint64 [B].
     """
-    key = _mix(_mix(tf.cast(seed, tf.uint64)) + tf.constant(stream, tf.uint64))
-    bits = _mix(key + tf.cast(indices, tf.uint64) * _constant(0x9E3779B97F4A7C15))
-    return tf.cast(tf.bitwise.right_shift(bits, _constant(40)), tf.float32) * 2.0**-24
+    key = _mix(_mix(tf.cast(seed, tf.uint64)) + tf.cast(stream, tf.uint64))
+    return _mix(key + tf.cast(indices, tf.uint64) * _constant(GAMMA))
 
 
 def _mix(x: tf.Tensor) -> tf.Tensor:
     """SplitMix64's output function: every bit of `x`, uint64, moves every bit of the result."""
-    x += _constant(0x9E3779B97F4A7C15)
-    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(30))) * _constant(0xBF58476D1CE4E5B9)
-    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(27))) * _constant(0x94D049BB133111EB)
+    x += _constant(GAMMA)
+    for shift, factor in MIX:
+        x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(shift))) * _constant(factor)
     return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(31)))
 
 

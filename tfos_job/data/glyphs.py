@@ -57,34 +57,41 @@ class GlyphEncoder:
           class_ids: one for each of the block's records.
           source: the file's name.
         """
-        class_part, image_head = self._class_part, self._image_head
-        size_part, frame_head = self._size_part, self._frame_head
-        encode_image, crc_of, pack, join = self._encode_image, google_crc32c.value, _CRC.pack, b"".join
-        data, source_part = block.data, entry("source/file", source.encode("utf-8"))
+        data, source_part, frame = block.data, entry("source/file", source.encode("utf-8")), self._frame
         parts: list[bytes] = []
         add = parts.extend
         for start, width, height, class_id, offset_entry in zip(
             block.starts, block.widths, block.heights, class_ids, _offset_entries(block), strict=True
         ):
-            if class_id is None:
-                continue
-            begin = start + HEADER.size
-            image = encode_image(data[begin : begin + width * height], width, height)
-            entries = join(
-                (
-                    class_part[class_id],
-                    image_head[len(image)],
-                    image,
-                    size_part[height << 16 | width],
-                    source_part,
-                    offset_entry,
-                )
+            if class_id is not None:
+                begin = start + HEADER.size
+                pixels = data[begin : begin + width * height]
+                add(frame(class_id, pixels, width, height, source_part, offset_entry))
+        return b"".join(parts)
+
+    def encode_one(self, class_id: int, pixels: bytes, width: int, height: int, source: str, offset: int) -> bytes:
+        """The TFRecord of one glyph, of grey `pixels` row by row."""
+        source_part = entry("source/file", source.encode("utf-8"))
+        return b"".join(self._frame(class_id, pixels, width, height, source_part, entry("source/offset", offset)))
+
+    def _frame(
+        self, class_id: int, pixels: bytes, width: int, height: int, source_part: bytes, offset_entry: bytes
+    ) -> tuple[bytes, bytes, bytes]:
+        image = self._encode_image(pixels, width, height)
+        entries = b"".join(
+            (
+                self._class_part[class_id],
+                self._image_head[len(image)],
+                image,
+                self._size_part[height << 16 | width],
+                source_part,
+                offset_entry,
             )
-            header, opening = frame_head[len(entries)]
-            example = opening + entries
-            crc = crc_of(example)
-            add((header, example, pack(((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF)))
-        return join(parts)
+        )
+        header, opening = self._frame_head[len(entries)]
+        example = opening + entries
+        crc = google_crc32c.value(example)
+        return header, example, _CRC.pack(((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF)
 
 
 def _offset_entries(block: Block) -> list[bytes]:

@@ -16,16 +16,17 @@ their order:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tfos_job.config import PRELOADED
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.decoding import GROUP_SIZE, decode, to_float
+from tfos_job.data.shelf import MAX_WINDOW
+from tfos_job.data.waiting import records_of, shard_order, turn
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.
-_INTERLEAVE_CYCLE = 16
 _INTERLEAVE_BLOCK = 8
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
@@ -35,6 +36,8 @@ def training_dataset(
     shards: tf.Tensor | Sequence[str],
     *,
     mode: str,
+    staged: bool = False,
+    window: int = MAX_WINDOW,
     num_records: tf.Tensor | int,
     batch_size: int,
     image_size: int,
@@ -51,6 +54,9 @@ def training_dataset(
     Args:
       shards: the worker's TFRecord files, string [n].
       mode: `preloaded` or `files`, see above. `preloaded` loads here and now.
+      staged: a stager brings the shards to this worker's directory, each in its turn (`waiting.turn`); of `shards` only
+        their number counts.
+      window: shards that `files` reads at a time; the order follows from it.
       num_records: N, records in `shards`, int64 []; fails where they hold more or fewer (see `damage.data_errors`).
       batch_size: B.
       image_size: S, in pixels.
@@ -71,11 +77,16 @@ def training_dataset(
     def to_skip(epoch: tf.Tensor) -> tf.Tensor:
         return tf.where(epoch == first_epoch, start_record % num_records, 0)
 
+    def open_shard(epoch: tf.Tensor, index: tf.Tensor) -> tf.data.Dataset:
+        return turn(epoch, index) if staged else tf.data.TFRecordDataset(shards[index])
+
     def read() -> tf.data.Dataset:
         """Batches of uint8 pixels and labels, from the files."""
 
         def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-            records = _mixed_records(shards, num_records, tf.stack([seed, epoch]), shuffle_buffer)
+            records = _mixed_records(
+                open_shard, tf.size(shards, tf.int64), num_records, seed, epoch, window, shuffle_buffer
+            )
             # Skipping comes before decoding, so that resuming late in an epoch costs little more than reading it.
             return records.skip(to_skip(epoch))
 
@@ -83,7 +94,12 @@ def training_dataset(
 
     def pick() -> tf.data.Dataset:
         """The same from memory."""
-        all_images, all_labels = load(shards, num_records, image_size)
+        if staged:
+            in_order = tf.data.Dataset.range(tf.size(shards, tf.int64))
+            records = in_order.flat_map(lambda index: open_shard(first_epoch, index))
+        else:
+            records = tf.data.TFRecordDataset(shards)
+        all_images, all_labels = load(records, num_records, image_size)
 
         def order(epoch: tf.Tensor) -> tf.Tensor:
             everything = tf.range(num_records, dtype=tf.int64)
@@ -104,8 +120,16 @@ def training_dataset(
     return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_dataset(shards: tf.Tensor | Sequence[str], *, batch_size: int, image_size: int) -> tf.data.Dataset:
+def evaluation_dataset(
+    shards: tf.Tensor | Sequence[str], *, batch_size: int, image_size: int, staged: bool = False
+) -> tf.data.Dataset:
     """Each record of `shards` exactly once, in file order, the last and smaller batch included.
+
+    Args:
+      shards: TFRecord files, string [n].
+      batch_size: images a batch.
+      image_size: S, in pixels.
+      staged: a stager brings the shards: those that are not there yet are waited for.
 
     Returns:
       A dataset of (images float32 [b, S, S, 1], labels int64 [b]) with b ≤ `batch_size`.
@@ -116,13 +140,16 @@ def evaluation_dataset(shards: tf.Tensor | Sequence[str], *, batch_size: int, im
         return to_float(images), labels
 
     # Each shard is a dataset of its own on a cluster: a large graph would take longer to start than it saves.
-    records = tf.data.TFRecordDataset(tf.convert_to_tensor(shards, tf.string))
+    shards = tf.convert_to_tensor(shards, tf.string)
+    records = (
+        tf.data.Dataset.from_tensor_slices(shards).flat_map(records_of) if staged else tf.data.TFRecordDataset(shards)
+    )
     batches = records.batch(batch_size).map(finished, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
 
 
-def load(shards: tf.Tensor, num_records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """All records of `shards` in file order: pixels uint8 [N, S, S, 1] and labels int64 [N], N of `num_records`.
+def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """All of these serialized records in their order: pixels uint8 [N, S, S, 1], labels int64 [N], N of `num_records`.
 
     The result is the only copy: it is filled group by group.
     """
@@ -140,8 +167,7 @@ def load(shards: tf.Tensor, num_records: tf.Tensor, image_size: int) -> tuple[tf
         return images, labels, begin + tf.size(group[1], tf.int64)
 
     with tf.device("/device:CPU:0"):  # On a worker with a GPU, too: it is there that tf.data picks from it.
-        records = _counted(tf.data.TFRecordDataset(shards), num_records)
-        groups = _decoded(records, GROUP_SIZE, image_size).with_options(_deterministic())
+        groups = _decoded(_counted(records, num_records), GROUP_SIZE, image_size).with_options(_deterministic())
         empty = (
             tf.zeros(tf.stack([num_records, image_size, image_size, 1]), tf.uint8),
             tf.zeros(tf.stack([num_records]), tf.int64),
@@ -162,16 +188,22 @@ def _decoded(
 
 
 def _mixed_records(
-    shards: tf.Tensor, num_records: tf.Tensor, seed_pair: tf.Tensor, shuffle_buffer: int
+    open_shard: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset],
+    num_shards: tf.Tensor,
+    num_records: tf.Tensor,
+    seed: tf.Tensor,
+    epoch: tf.Tensor,
+    window: int,
+    shuffle_buffer: int,
 ) -> tf.data.Dataset:
-    """The serialized records of one epoch in the order that `seed_pair`, int64 [2], gives."""
+    """The serialized records of one epoch in the order that seed and epoch give."""
     # TensorFlow mixes the process's global seed into each op's own; in here, a graph, this pins it for the order below.
     tf.compat.v1.set_random_seed(_ANY_NONZERO_SEED)
+    seed_pair = tf.stack([seed, epoch])
     shuffle_seed = tf.random.stateless_uniform([], seed_pair, maxval=_INT64_MAX, dtype=tf.int64)
-    mixed_shards = tf.random.experimental.stateless_shuffle(shards, seed_pair)
-    records = tf.data.Dataset.from_tensor_slices(mixed_shards).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=_INTERLEAVE_CYCLE,
+    records = tf.data.Dataset.from_tensor_slices(shard_order(num_shards, seed, epoch)).interleave(
+        lambda index: open_shard(epoch, index),
+        cycle_length=window,
         block_length=_INTERLEAVE_BLOCK,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

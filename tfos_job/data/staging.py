@@ -6,18 +6,23 @@ Each copy is whole, and of the size and SHA-256 that the manifest says, before i
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tfos_job import storage
-from tfos_job.cluster.topology import Copy
 from tfos_job.data.manifest import Manifest, shard_paths
+from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR, Copy, Shelf, turn_name
 from tfos_job.errors import BadDataError, ResourceError
 from tfos_job.layout import SplitLayout, join
+
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,41 +37,148 @@ class Staged:
         return f"{self.num_files} files, {_mib(self.size_bytes)} MiB in {self.seconds:.1f} s"
 
 
-def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> list[Copy | None]:
-    """For each shard the copy that a node needs, below its own `folder`; None for one that it reads where it is."""
-    return [
-        None
-        if storage.local_path(path) is not None
-        else Copy(path, join(folder, shard.file), shard.size_bytes, shard.sha256)
+def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy, ...]:
+    """For each shard the copy that a node needs, below its own `folder`; none for a split that it reads where it is."""
+    if storage.local_path(split.root) is not None:
+        return ()
+    return tuple(
+        Copy(path, join(folder, shard.file), shard.size_bytes, shard.sha256)
         for path, shard in zip(shard_paths(split, manifest), manifest.shards, strict=True)
-    ]
+    )
 
 
-def stage(copies: Sequence[Copy], folder: str, should_stop: Callable[[], bool] = lambda: False) -> Staged:
-    """Makes all copies, below `folder`.
+class Stager:
+    """Brings shards to a worker's disk ahead of its reader, and takes away what has not been read for longest.
 
     Args:
-      copies: what to copy; a target that is named twice is copied once.
-      folder: on the disk that is to hold them.
-      should_stop: asked before each file; True ends the work as it is.
-
-    Raises:
-      ResourceError: the disk has too little room.
-      BadDataError: a file is not what its manifest says.
-      JobError: what storage raises where a file cannot be read or written.
+      shelf: what to bring.
+      folder: the worker's own directory, where its reader looks.
+      cache_dir: on the same disk.
+      on_pass: told once, when everything has been there.
     """
-    began = time.monotonic()
-    by_target = {copy.target: copy for copy in copies}
-    size_bytes = sum(copy.size_bytes for copy in by_target.values())
-    _require_room(folder, size_bytes)
-    # All folders first: where somebody has removed `folder` meanwhile, nothing makes it anew.
-    for parent in sorted({os.path.dirname(os.path.join(folder, target)) for target in by_target}):
-        os.makedirs(parent, exist_ok=True)
-    for copy in by_target.values():
-        if should_stop():
-            break
-        fetch(copy.source, os.path.join(folder, copy.target), copy.size_bytes, copy.sha256)
-    return Staged(len(by_target), size_bytes, time.monotonic() - began)
+
+    def __init__(self, shelf: Shelf, folder: str, cache_dir: str, on_pass: Callable[[Staged], None]) -> None:
+        self._shelf = shelf
+        self._folder = folder
+        self._cache_dir = cache_dir
+        self._on_pass = on_pass
+        self._cached: OrderedDict[int, int] = OrderedDict()  # bytes by shard, the longest unread one first
+        self._readers: Counter[int] = Counter()  # times that a shard was given and is not done
+        self._copied = Staged(0, 0, 0.0)
+        self._began = time.monotonic()
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Works until `should_stop`, or until there is nothing more to bring.
+
+        Raises:
+          ResourceError: the disk has too little room.
+          BadDataError: a file is not what its manifest says.
+          JobError: what storage raises where a file cannot be read or written.
+        """
+        limit = self._limit()
+        for name in (GIVEN_DIR, DONE_DIR, *sorted({os.path.dirname(copy.target) for copy in self._shelf.pinned})):
+            os.makedirs(os.path.join(self._folder, name), exist_ok=True)
+        os.makedirs(self._cache_dir, exist_ok=True)
+        pinned = iter(self._shelf.pinned)
+        passed = False
+        for number, (epoch, index) in enumerate(self._shelf.positions()):
+            while not self._make_room(index, limit):
+                if should_stop():
+                    return
+                time.sleep(_POLL_S)
+            if should_stop():
+                return
+            self._give(epoch, index)
+            if number + 1 >= min(self._shelf.window, len(self._shelf.shards)):  # what training begins with comes first
+                for copy in pinned:
+                    if should_stop():
+                        return
+                    self._bring(copy, copy.target)
+            if number + 1 == len(self._shelf.shards) and not passed:
+                passed = True
+                self._on_pass(dataclasses.replace(self._copied, seconds=time.monotonic() - self._began))
+
+    def _limit(self) -> int:
+        """Bytes that training shards may take here.
+
+        Raises:
+          ResourceError: too few for what is read at a time.
+        """
+        shelf = self._shelf
+        size_bytes = sum(copy.size_bytes for copy in shelf.shards)
+        wanted = size_bytes if shelf.cache_bytes is None else min(size_bytes, shelf.cache_bytes)
+        free = shutil.disk_usage(self._folder).free
+        if free < shelf.least_bytes:
+            raise ResourceError(
+                f"{_mib(shelf.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
+                place=self._folder,
+                next_step="Free some space, use more workers, or convert with a smaller --target_shard_mb",
+            )
+        return min(wanted, free - shelf.pinned_bytes)
+
+    def _make_room(self, index: int, limit: int) -> bool:
+        """Whether a shard can be given now."""
+        self._note_done()
+        if self._readers.total() >= max(len(self._shelf.shards), self._shelf.window):
+            return False  # an epoch ahead is enough
+        if index in self._cached:
+            return True
+        missing = sum(self._cached.values()) + self._shelf.shards[index].size_bytes - limit
+        idle = [candidate for candidate in self._cached if not self._readers[candidate]]
+        while missing > 0 and idle:
+            victim = idle.pop(0)
+            missing -= self._cached.pop(victim)
+            with contextlib.suppress(FileNotFoundError):  # another worker on this host may have been quicker
+                os.unlink(self._cache_path(self._shelf.shards[victim]))
+        return missing <= 0
+
+    def _note_done(self) -> None:
+        for name in os.listdir(os.path.join(self._folder, DONE_DIR)):
+            os.unlink(os.path.join(self._folder, DONE_DIR, name))
+            os.unlink(os.path.join(self._folder, GIVEN_DIR, name))
+            index = int(name.partition("-")[2])
+            self._readers[index] -= 1
+            self._cached.move_to_end(index)
+
+    def _give(self, epoch: int, index: int) -> None:
+        copy = self._shelf.shards[index]
+        self._bring(copy, os.path.join(GIVEN_DIR, turn_name(epoch, index)), proved=index in self._cached)
+        self._cached[index] = copy.size_bytes
+        self._readers[index] += 1
+
+    def _bring(self, copy: Copy, name: str, *, proved: bool = False) -> None:
+        """Gives a file of the cache a name in the worker's directory, where it is whole and proved."""
+        path, target = self._cache_path(copy), os.path.join(self._folder, name)
+        while True:
+            if not proved and not _is_whole(path, copy):
+                self._fetch(copy, path)
+            try:
+                os.link(path, target)
+            except FileNotFoundError:  # another worker on this host has made room for itself
+                proved = False
+            else:
+                return
+
+    def _fetch(self, copy: Copy, path: str) -> None:
+        fetch(copy.source, path, copy.size_bytes, copy.sha256)
+        self._copied = dataclasses.replace(
+            self._copied,
+            num_files=self._copied.num_files + 1,
+            size_bytes=self._copied.size_bytes + copy.size_bytes,
+        )
+
+    def _cache_path(self, copy: Copy) -> str:
+        return os.path.join(self._cache_dir, copy.sha256)
+
+
+def _is_whole(path: str, copy: Copy) -> bool:
+    try:
+        if os.path.getsize(path) != copy.size_bytes:
+            return False
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == copy.sha256
+    except FileNotFoundError:
+        return False
 
 
 def fetch(source: str, target: str, size_bytes: int, sha256: str) -> None:

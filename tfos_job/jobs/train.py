@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import signal
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,12 @@ from tfos_job import storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Copy, Topology, WorkerInput, assign_shards, largest_part, topology_of
+from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
 from tfos_job.config import PRELOADED, TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
+from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
 from tfos_job.data.staging import copies_of
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
@@ -42,14 +44,18 @@ _FREE_BYTES = 256 << 20  # beside the shards: logs, TensorFlow's and Python's te
 
 @dataclass(frozen=True, kw_only=True)
 class _Data:
-    """The dataset as a run sees it."""
+    """The dataset as a run sees it. Copies are what a remote one needs on a worker's disk; a local one needs none."""
 
     charset: Charset
     train: Manifest
     train_shards: list[str]
     validation_shards: list[str]
-    train_copies: list[Copy | None]
-    validation_copies: list[Copy | None]
+    train_copies: tuple[Copy, ...]
+    validation_copies: tuple[Copy, ...]
+
+    @property
+    def is_remote(self) -> bool:
+        return bool(self.train_copies)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +202,7 @@ def _load_data(config: TrainConfig) -> _Data:
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
     validation_shards: list[str] = []
-    validation_copies: list[Copy | None] = []
+    validation_copies: tuple[Copy, ...] = ()
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
         validation = manifests.load(validation_split)
@@ -316,7 +322,9 @@ def _order(config: TrainConfig, data: _Data) -> dict[str, Any]:
     """What, beside the shards, decides which record is where in a worker's stream."""
     mode = _input_mode(config, data)
     order = {"num_workers": config.num_workers, "seed": config.seed, "input_mode": mode}
-    return order if mode == PRELOADED else order | {"shuffle_buffer": config.shuffle_buffer}
+    if mode == PRELOADED:
+        return order
+    return order | {"shuffle_buffer": config.shuffle_buffer, "window": _window(config, data)}
 
 
 def _input_mode(config: TrainConfig, data: _Data) -> str:
@@ -430,7 +438,7 @@ def _examine(
             raise InterruptedJobError("stopped before the first step", signum=stop.signum)
 
     config = job.config
-    needed = [sum(copy.size_bytes for copy in worker.copies) for worker in _inputs(job)]
+    needed = [worker.shelf.least_bytes if worker.shelf else 0 for worker in _inputs(job)]
     expected = Expected(
         num_executors=topology.num_spark_executors,
         num_gpus=config.num_gpus,
@@ -452,32 +460,61 @@ def _examine(
 
 
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
-    """What each worker reads. Remote shards it copies first: its own, and for validation all, since nobody knows which.
+    """What each worker reads. Remote shards are brought to it: its own, and of validation all, as nobody knows which.
 
     (The coordinator hands a shard of the validation split to whichever worker is free.)
     """
     config, data = job.config, job.data
-    copies = {copy.source: copy for copy in data.train_copies if copy}
-    validation_copies = tuple(copy for copy in data.validation_copies if copy)
+    copies = {copy.source: copy for copy in data.train_copies}
+    mode = _input_mode(config, data)
     inputs = []
     for worker, shards in enumerate(_assigned(config, data)):
-        own_copies = tuple(copies[path] for path, _ in shards if path in copies)
+        seed = config.seed * 1_000_003 + worker
+        num_records = sum(records for _, records in shards)
+        start_record = job.start.positions[worker]
+        shelf = Shelf(
+            shards=tuple(copies[path] for path, _ in shards if path in copies),
+            pinned=data.validation_copies,
+            seed=seed,
+            first_epoch=start_record // num_records,
+            once=mode == PRELOADED,
+            window=1 if mode == PRELOADED else _window(config, data),
+            cache_bytes=config.cache_bytes,
+        )
         inputs.append(
             WorkerInput(
                 worker=worker,
-                seed=config.seed * 1_000_003 + worker,
-                start_record=job.start.positions[worker],
-                num_records=sum(records for _, records in shards),
-                shards=tuple(_readable(path, copies.get(path)) for path, _ in shards),
-                copies=own_copies + validation_copies,
+                seed=seed,
+                start_record=start_record,
+                num_records=num_records,
+                shards=tuple(_readable(path) for path, _ in shards),
+                shelf=shelf if data.is_remote else None,
             )
         )
     return tuple(inputs)
 
 
-def _readable(path: str, copy: Copy | None) -> str:
-    """The path as TensorFlow on a node opens it: a copy's is below the node's working directory."""
-    return copy.target if copy else storage.local_path(path) or path
+def _window(config: TrainConfig, data: _Data) -> int:
+    """Shards that are read at a time, one number for all workers.
+
+    Raises:
+      SettingsError: `--cache_gb` holds none.
+    """
+    if config.cache_bytes is None or not data.is_remote:
+        return MAX_WINDOW
+    largest = max(copy.size_bytes for copy in data.train_copies)
+    if config.cache_bytes < largest:
+        raise SettingsError(
+            f"{config.cache_gb:g} GiB are less than the largest shard, which has {largest / (1 << 30):.3f}",
+            place="--cache_gb",
+            next_step="Give more, or convert with a smaller --target_shard_mb",
+        )
+    return min(MAX_WINDOW, config.cache_bytes // largest)
+
+
+def _readable(path: str) -> str:
+    """The path as TensorFlow on a node opens it."""
+    return storage.local_path(path) or path
 
 
 def _assignment(job: _Job) -> dict[str, Any]:
@@ -490,6 +527,8 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
         "input_mode": _input_mode(config, data),
+        "staged": data.is_remote,
+        "window": _window(config, data),
         "shuffle_buffer": config.shuffle_buffer,
         "augmentation": {
             "random_flip_up_down": config.random_flip_up_down,
@@ -506,7 +545,8 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "save_seconds": config.save_seconds,
         "eval_steps": config.eval_steps,
         "validation_shards": [
-            _readable(path, copy) for path, copy in zip(data.validation_shards, data.validation_copies, strict=True)
+            copy.target if copy else _readable(path)
+            for path, copy in itertools.zip_longest(data.validation_shards, data.validation_copies)
         ],
     }
     return {

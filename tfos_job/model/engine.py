@@ -23,7 +23,7 @@ class TrainPlan:
       model: arguments of `zoo.build` but the seed.
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
-      input_mode: of `input_pipeline.training_dataset`.
+      input_mode, staged, window: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
       validation_shards: of the validation split; empty for none.
     """
@@ -33,6 +33,8 @@ class TrainPlan:
     batch_size: int
     num_workers: int
     input_mode: str
+    staged: bool
+    window: int
     shuffle_buffer: int
     augmentation: Mapping[str, bool]
     learning_rate: float

@@ -79,7 +79,13 @@ def batch_counts(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tf.
 
 
 def count_shard(
-    model_call: ModelCall, shard: tf.Tensor, *, batch_size: int, image_size: int, ks: Sequence[int]
+    model_call: ModelCall,
+    shard: tf.Tensor,
+    *,
+    batch_size: int,
+    image_size: int,
+    ks: Sequence[int],
+    staged: bool = False,
 ) -> tf.Tensor:
     """Counts one shard, each record once. Graph only: call it inside a `tf.function`, on any machine.
 
@@ -89,11 +95,13 @@ def count_shard(
       batch_size: images a step.
       image_size: S, in pixels.
       ks: of the top-k counts.
+      staged: where the shard is not there yet, it is waited for.
 
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
-    batches = iter(evaluation_dataset(tf.expand_dims(shard, 0), batch_size=batch_size, image_size=image_size))
+    shards = tf.expand_dims(shard, 0)
+    batches = iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
 
     # Spelled out, since a `for` over the dataset becomes Dataset.reduce, whose body tf.data would run on the CPU.
     def add_next(_: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

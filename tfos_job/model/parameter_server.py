@@ -64,6 +64,8 @@ class ParameterServerEngine:
         dataset = training_dataset(
             lines[4:],
             mode=plan.input_mode,
+            staged=plan.staged,
+            window=plan.window,
             num_records=num_records,
             batch_size=plan.batch_size,
             image_size=plan.model["image_size"],
@@ -123,6 +125,7 @@ class ParameterServerEngine:
                 batch_size=_EVALUATION_BATCH_SIZE,
                 image_size=self._plan.model["image_size"],
                 ks=ks,
+                staged=self._plan.staged,
             )
 
         function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
