@@ -10,14 +10,11 @@ file that has changed are copied without them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
 import logging
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +33,10 @@ from tfos_job.data.manifest import Manifest, Revision, Shard, Source
 from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.jobs import shards
+from tfos_job.jobs.dataset import Building, build_aside, dataset_charset, live_manifest, now, some
 from tfos_job.jobs.shards import Made
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
 from tfos_job.lease import Lease
-
-_NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
 
 _log = logging.getLogger(__name__)
 
@@ -93,8 +89,8 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     split = dataset.split(config.dataset_split_name)
     sources = _find_sources(storage.absolute(config.gnt_dir))
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
-        charset = _dataset_charset(dataset, config)
-        live = _live_manifest(split, config)
+        charset = dataset_charset(dataset, _requested_charset(config))
+        live = live_manifest(split, overwrite=config.overwrite)
         manifests.sweep(split, live)
         changes = source_changes(sources, live.sources if live else ())
         if live is not None and _must_be_rebuilt(config, changes, live, split):
@@ -108,14 +104,6 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
 
 
 # --- before the work: what is asked, what is there ------------------------------------------------------------------
-
-
-def _find_sources(gnt_dir: str) -> list[SourceFile]:
-    entries = storage.find(gnt_dir, ".gnt")
-    if not entries:
-        raise MissingInputError("no *.gnt files in it", place=gnt_dir, next_step="Check --gnt_dir")
-    start = len(gnt_dir.rstrip("/")) + 1
-    return [SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
 
 
 def _requested_charset(config: ConvertConfig) -> Charset | None:
@@ -134,40 +122,12 @@ def _requested_charset(config: ConvertConfig) -> Charset | None:
         ) from error
 
 
-def _dataset_charset(dataset: DatasetLayout, config: ConvertConfig) -> Charset | None:
-    """The charset of the splits that are there; None where there are none.
-
-    Raises:
-      SettingsError: the flags ask for another one.
-    """
-    requested = _requested_charset(config)
-    if not storage.exists(dataset.charset):
-        return None
-    splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
-    if not any(storage.exists(split.manifest) for split in splits):
-        storage.remove(dataset.charset)  # of a run that was killed before it published a split: nothing is bound to it
-        return None
-    charset = manifests.load_charset(dataset)
-    if requested is not None and requested.digest != charset.digest:
-        raise SettingsError(
-            f"the dataset has {len(charset)} classes (digest {charset.digest[:12]}), the request is for "
-            f"{len(requested)} (digest {requested.digest[:12]})",
-            place=dataset.charset,
-            next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
-        )
-    return charset
-
-
-def _live_manifest(split: SplitLayout, config: ConvertConfig) -> Manifest | None:
-    if not storage.exists(split.manifest):
-        return None
-    try:
-        return manifests.load(split)
-    except BadDataError as error:
-        if not config.overwrite:
-            raise
-        _log.warning("%s", error)
-        return None
+def _find_sources(gnt_dir: str) -> list[SourceFile]:
+    entries = storage.find(gnt_dir, ".gnt")
+    if not entries:
+        raise MissingInputError("no *.gnt files in it", place=gnt_dir, next_step="Check --gnt_dir")
+    start = len(gnt_dir.rstrip("/")) + 1
+    return [SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
 
 
 def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, split: SplitLayout) -> bool:
@@ -181,7 +141,7 @@ def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, sp
         reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {_brief(changes)}")
     if reasons and not config.overwrite:
         raise SettingsError(
-            f"it is there, and not the same any more: {_some(reasons)}",
+            f"it is there, and not the same any more: {some(reasons)}",
             place=split.root,
             next_step="Give --overwrite to build it anew, or another --dataset_split_name",
         )
@@ -189,11 +149,13 @@ def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, sp
 
 
 def _brief(changes: Changes) -> str:
-    return _some(str(changes).split(", "))
+    return some(str(changes).split(", "))
 
 
 def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
     changes = []
+    if not live.sources:
+        changes.append("it was made from a DataFrame")
     if config.image_format != live.image_format:
         changes.append(f"--image_format is {config.image_format}, was {live.image_format}")
     if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
@@ -204,30 +166,6 @@ def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Building:
-    """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""
-
-    generation: int
-    work_dir: str
-    shards_dir: str
-
-
-@contextlib.contextmanager
-def _building(split: SplitLayout, live: Manifest | None) -> Iterator[_Building]:
-    """Folders to build a generation in. What is left of them at the end goes: all of it on failure."""
-    path = split.building(uuid.uuid4().hex)
-    building = _Building(manifests.next_generation(split, live), join(path, "work"), join(path, "shards"))
-    storage.make_dirs(building.work_dir)
-    storage.make_dirs(building.shards_dir)
-    try:
-        yield building
-    finally:
-        storage.discard_dir(path)
-        if not storage.list_dir(split.root):
-            storage.remove(split.root)  # a first conversion that failed leaves no trace of a split
 
 
 def _update(
@@ -247,7 +185,7 @@ def _update(
     if live is not None and not fresh and not drop:
         _log.info("%s is up to date (%d records): nothing to convert", split.root, live.num_records)
         return live
-    with _building(split, live) as building:
+    with build_aside(split, live) as building:
         made = carried = Made()
         if fresh:
             made, charset = _convert(context, config, fresh, charset, building, is_increment=live is not None)
@@ -280,14 +218,14 @@ def _compact(
             shard = by_file[piece.source.name]
             first, last = (at * shard.num_records // max(shard.size_bytes, 1) for at in (piece.start, piece.stop))
             groups[-1].append(Stretch(join(split.root, shard.file), first, last))
-    with _building(split, live) as building:
+    with build_aside(split, live) as building:
         made = shards.carry(context, groups, work_dir=building.work_dir, name="compact")
         new_shards = shards.collect(made.results, building.shards_dir, generation_name(building.generation))
         manifest = _revised(
             live,
             Revision(
                 generation=building.generation,
-                created=_now(),
+                created=now(),
                 num_records=live.num_records,
                 num_added=0,
                 replaced=(),
@@ -319,7 +257,7 @@ def _convert(
     config: ConvertConfig,
     sources: Sequence[SourceFile],
     charset: Charset | None,
-    building: _Building,
+    building: Building,
     *,
     is_increment: bool,
 ) -> tuple[Made, Charset]:
@@ -376,7 +314,7 @@ def _require_records(config: ConvertConfig, made: Manifest) -> None:
     num_filtered = sum(made.filtered.values())
     if num_filtered:
         fact = f"none of its {num_filtered} records is of the {made.num_classes} classes; it holds "
-        fact += _some(list(made.filtered))
+        fact += some(list(made.filtered))
     else:
         fact = "no readable record in any file"
     raise BadDataError(fact, place=config.gnt_dir, next_step="Check --gnt_dir and the charset")
@@ -385,7 +323,7 @@ def _require_records(config: ConvertConfig, made: Manifest) -> None:
 def _manifest(
     config: ConvertConfig,
     charset: Charset,
-    building: _Building,
+    building: Building,
     live: Manifest | None,
     made: Made,
     carried: Made,
@@ -404,7 +342,7 @@ def _manifest(
     counts.update(made.class_counts)
     counts.subtract(carried.dropped_counts)
     all_shards = (*untouched, *new_shards)
-    created = _now()
+    created = now()
     revision = Revision(
         generation=generation,
         created=created,
@@ -450,10 +388,6 @@ def _revised(live: Manifest, revision: Revision, **changes: Any) -> Manifest:
     )
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
@@ -466,14 +400,14 @@ def _log_account(split: SplitLayout, made: Manifest, changes: Changes, config: C
         _log.warning(
             "%d source files are not there any more, and their records still are (--prune drops them): %s",
             len(changes.gone),
-            _some(changes.gone),
+            some(changes.gone),
         )
     if made.filtered:
         counts = sorted(made.filtered.items(), key=lambda item: (-item[1], item[0]))
         _log.warning(
             "%d records are not in the charset and were left out: %s",
             sum(made.filtered.values()),
-            _some([f"{character} × {count}" for character, count in counts]),
+            some([f"{character} × {count}" for character, count in counts]),
         )
     if made.quarantined:
         _log.warning(
@@ -481,13 +415,8 @@ def _log_account(split: SplitLayout, made: Manifest, changes: Changes, config: C
             sum(made.quarantined.values()),
             len(made.quarantined),
             split.quarantine_dir,
-            _some(list(made.quarantined)),
+            some(list(made.quarantined)),
         )
-
-
-def _some(items: Sequence[str]) -> str:
-    more = len(items) - _NUM_NAMED
-    return ", ".join(items[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _result(

@@ -1,0 +1,174 @@
+"""A split from a Spark DataFrame, for images that are in no GNT file. Runs on the driver; the Python API alone has it.
+
+from tfos_job.jobs.dataframe import convert_dataframe
+
+frame = spark.read.format("binaryFile").load("hdfs:///images/*/*.png").selectExpr(
+    "content AS image", "element_at(split(path, '/'), -2) AS character"
+)
+convert_dataframe(frame, dataset_dir="hdfs:///data/mine", dataset_split_name="train", charset="auto")
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from tfos_job import __version__, storage
+from tfos_job.data import charset as charsets
+from tfos_job.data import manifest as manifests
+from tfos_job.data.charset import Charset
+from tfos_job.data.convert import Failure
+from tfos_job.data.manifest import Manifest, Revision
+from tfos_job.data.rows import Glyph, RowsResult, RowsTask, write_rows
+from tfos_job.errors import BadDataError, JobError, SettingsError
+from tfos_job.jobs import shards, tasks
+from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, some
+from tfos_job.layout import DatasetLayout, generation_name
+from tfos_job.lease import Lease
+
+_log = logging.getLogger(__name__)
+
+
+def convert_dataframe(
+    frame: DataFrame,
+    *,
+    dataset_dir: str,
+    dataset_split_name: str = "train",
+    charset: Sequence[str] | str | None = None,
+    image_format: str = "raw",
+    num_shards: int | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Writes a DataFrame's rows as the shards of a split, one a partition.
+
+    Its tasks may run twice and its rows come in any order: each shard is what one run of one task has written. A split
+    that was made like this does not grow; it is built as a whole.
+
+    Args:
+      frame: columns `character` (string, one character) and `image` (binary): a file that Pillow reads, or where there
+        are integer columns `height` and `width`, so many grey bytes, background 255.
+      dataset_dir: folder of the dataset.
+      dataset_split_name: the split to write.
+      charset: the classes in their order, or `auto` for those that the rows hold; None for the dataset's own, or the
+        3,755 of GB2312 level 1. Rows of other characters are counted and left out.
+      image_format: `raw` or `png`.
+      num_shards: rows are dealt to so many shards; None leaves the DataFrame's partitions as they are.
+      overwrite: replace a split that is there.
+
+    Returns:
+      The manifest of the split.
+
+    Raises:
+      SettingsError: columns are missing, the split is there already, or the dataset has other classes.
+      BadDataError: a row without a character, an image that cannot be read, or no row of the classes.
+      BusyError: another job is writing to the dataset.
+    """
+    rows = _rows(frame, num_shards)
+    dataset = DatasetLayout(storage.absolute(dataset_dir))
+    split = dataset.split(dataset_split_name)
+    with Lease(dataset.lock, f"tfos_job convert_dataframe of split {dataset_split_name}") as lease:
+        requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
+        used = dataset_charset(dataset, requested) or requested
+        live = live_manifest(split, overwrite=overwrite)
+        if live is not None and not overwrite:
+            raise SettingsError("it is there", place=split.root, next_step="Give overwrite=True, or another name")
+        manifests.sweep(split, live)
+        with build_aside(split, live) as building:
+            if used is None:
+                used = _found_charset(rows) if charset == "auto" else charsets.level1()
+            task = RowsTask(building_dir=building.work_dir, characters=used.characters, image_format=image_format)
+            results = _run(rows, task)
+            counts: Counter[int] = Counter()
+            for result in results:
+                counts.update(result.shard.class_counts)
+            folder = generation_name(building.generation)
+            made = shards.collect([result.shard for result in results], building.shards_dir, folder)
+            created = now()
+            manifest = Manifest(
+                split_name=dataset_split_name,
+                generation=building.generation,
+                image_format=image_format,
+                charset_digest=used.digest,
+                shards=made,
+                sources=(),
+                class_counts=tuple(counts[class_id] for class_id in range(len(used))),
+                settings={"dataframe": dict(frame.dtypes)},
+                history=(
+                    Revision(
+                        generation=building.generation,
+                        created=created,
+                        num_records=counts.total(),
+                        num_added=0,
+                        replaced=(),
+                        pruned=(),
+                        compacted=False,
+                    ),
+                ),
+                created=created,
+                package_version=__version__,
+            )
+            filtered = Counter("".join(result.filtered for result in results))
+            words = some([f"{character} × {count}" for character, count in filtered.most_common()])
+            if not counts:
+                raise BadDataError(
+                    f"no row is of the {len(used)} classes; the rows hold {words or 'nothing'}",
+                    place=split.root,
+                    next_step="Check the DataFrame and the charset",
+                )
+            lease.check()
+            if not storage.exists(dataset.charset):
+                storage.write_json(dataset.charset, used.to_json())
+            manifests.publish(split, manifest, building.shards_dir, ())
+        manifests.sweep(split, manifest)
+    _log.info("%s: %d records in %d shards", split.root, manifest.num_records, len(made))
+    if filtered:
+        _log.warning("%d rows are not in the charset and were left out: %s", filtered.total(), words)
+    return manifest
+
+
+def _rows(frame: DataFrame, num_shards: int | None) -> Any:
+    """The DataFrame as an RDD of `Glyph`s."""
+    missing = {"character", "image"} - set(frame.columns)
+    if missing or ("height" in frame.columns) != ("width" in frame.columns):
+        raise SettingsError(
+            f"it has the columns {', '.join(frame.columns)}",
+            place="DataFrame",
+            next_step="Give it `character` and `image`, and both or none of `height` and `width`",
+        )
+    columns = ["character", "image", *(["height", "width"] if "height" in frame.columns else [])]
+    selected = frame.select(*columns)
+    if num_shards is not None:
+        selected = selected.repartition(num_shards)
+    return selected.rdd.mapPartitions(_glyphs)
+
+
+def _glyphs(rows: Iterable[Any]) -> Iterator[Glyph]:
+    for character, image, *sides in rows:
+        height, width = sides or (None, None)
+        yield Glyph(character, image, height, width)
+
+
+def _found_charset(rows: Any) -> Charset:
+    found = rows.map(lambda glyph: glyph.character).distinct().collect()
+    if not found:
+        raise BadDataError("has no rows", place="DataFrame", next_step="Check what it was made of")
+    if not all(isinstance(character, str) for character in found):
+        raise BadDataError("a row has no character", place="DataFrame", next_step="Filter out such rows")
+    return charsets.from_characters(found)
+
+
+def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
+    """Raises the first error of a partition, in their order."""
+    return tasks.results(rows.mapPartitionsWithIndex(functools.partial(_attempt, task)).collect())
+
+
+def _attempt(task: RowsTask, partition: int, rows: Iterable[Glyph]) -> Iterator[RowsResult | Failure]:
+    try:
+        yield write_rows(partition, rows, task)
+    except JobError as error:
+        yield Failure(error)

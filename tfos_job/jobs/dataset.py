@@ -1,0 +1,92 @@
+"""What every way to make a split has in common on the driver: the dataset's charset, a place to build, the account."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tfos_job import storage
+from tfos_job.data import manifest as manifests
+from tfos_job.data.charset import Charset
+from tfos_job.data.manifest import Manifest
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.layout import DatasetLayout, SplitLayout, join
+
+_NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
+
+_log = logging.getLogger(__name__)
+
+
+def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charset | None:
+    """The charset of the splits that are there; None where there are none.
+
+    Raises:
+      SettingsError: another one is requested.
+    """
+    if not storage.exists(dataset.charset):
+        return None
+    splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
+    if not any(storage.exists(split.manifest) for split in splits):
+        storage.remove(dataset.charset)  # of a run that was killed before it published a split: nothing is bound to it
+        return None
+    charset = manifests.load_charset(dataset)
+    if requested is not None and requested.digest != charset.digest:
+        raise SettingsError(
+            f"the dataset has {len(charset)} classes (digest {charset.digest[:12]}), the request is for "
+            f"{len(requested)} (digest {requested.digest[:12]})",
+            place=dataset.charset,
+            next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
+        )
+    return charset
+
+
+def live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:
+    """What the split has; None where it has nothing, or what is there is damaged and to be overwritten."""
+    if not storage.exists(split.manifest):
+        return None
+    try:
+        return manifests.load(split)
+    except BadDataError as error:
+        if not overwrite:
+            raise
+        _log.warning("%s", error)
+        return None
+
+
+@dataclass(frozen=True)
+class Building:
+    """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""
+
+    generation: int
+    work_dir: str
+    shards_dir: str
+
+
+@contextlib.contextmanager
+def build_aside(split: SplitLayout, live: Manifest | None) -> Iterator[Building]:
+    """Folders to build a generation in. What is left of them at the end goes: all of it on failure."""
+    path = split.building(uuid.uuid4().hex)
+    made = Building(manifests.next_generation(split, live), join(path, "work"), join(path, "shards"))
+    storage.make_dirs(made.work_dir)
+    storage.make_dirs(made.shards_dir)
+    try:
+        yield made
+    finally:
+        storage.discard_dir(path)
+        if not storage.list_dir(split.root):
+            storage.remove(split.root)  # a first conversion that failed leaves no trace of a split
+
+
+def now() -> str:
+    """The time, as manifests have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def some(items: Sequence[str]) -> str:
+    """The first few of a list, and how many more there are."""
+    more = len(items) - _NUM_NAMED
+    return ", ".join(items[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
