@@ -48,6 +48,7 @@ setup(
         "dev": [
             "pytest>=9,<10",
             "pytest-timeout>=2.4",
+            "hypothesis>=6.150",
             "psutil>=6",
             "ruff~=0.17.0",
             "mypy~=2.4",
