@@ -30,6 +30,7 @@ from tfos_job.config import (
     SynthConfig,
     TensorboardConfig,
     TrainConfig,
+    VerifyConfig,
 )
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.outcome import Outcome
@@ -54,6 +55,19 @@ def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> Non
     with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config)
     emit(result.to_dict())
+
+
+def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
+    from tfos_job.jobs import session
+    from tfos_job.jobs.verify import verify
+
+    master = session.resolve_master(args.master, num_nodes=1)
+    with session.open_session(f"tfos_job verify {config.dataset_dir}", master) as spark:
+        result = verify(spark, config)
+    for line in result.lines():
+        print(line, file=sys.stderr, flush=True)
+    emit(result.to_dict())
+    result.raise_for_findings()
 
 
 def _train(config: TrainConfig, args: argparse.Namespace, emit: Emit) -> None:
@@ -116,6 +130,7 @@ class Command:
 COMMANDS = {
     "synth": Command(SynthConfig, _synth, False, "write GNT shards of rendered characters, one per synthetic writer"),
     "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards"),
+    "verify": Command(VerifyConfig, _verify, True, "prove the splits of a dataset, and that they share nothing"),
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),

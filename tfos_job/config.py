@@ -163,6 +163,25 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """`verify`: proves the splits of a dataset, and that they have nothing in common."""
+
+    dataset_dir: str = _flag("folder of the dataset")
+    dataset_split_name: str = _flag(
+        "the split to prove, or `all`, which compares the pixels of the splits as well", "all", metavar="NAME|all"
+    )
+    gnt_dir: str | None = _flag(
+        "compare the source files with what was converted: the folder they are in, or `auto` for the one that each "
+        "split was made from; not read where it is not given",
+        None,
+        metavar="DIR|auto",
+    )
+
+    def __post_init__(self) -> None:
+        _require_split_name("dataset_split_name", self.dataset_split_name)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """`train`: one run. Flag names are TF-Slim's and the seed job's."""
 

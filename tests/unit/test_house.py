@@ -28,6 +28,7 @@ COMMON_FLAGS = {"master", "debug", "help"}
 CONFIGS = {
     "synth": config.SynthConfig,
     "convert": config.ConvertConfig,
+    "verify": config.VerifyConfig,
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "predict": config.PredictConfig,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
 from tfos_job.model import zoo
 from tfos_job.submit import memory, plan
@@ -132,11 +132,13 @@ def test_flags_that_are_refused(flags: list[str], message: str) -> None:
         submit(TrainConfig(**DIRS), *flags)
 
 
-def test_conversion_takes_what_room_there_is_and_evaluation_no_executor() -> None:
-    batch = submit(ConvertConfig(gnt_dir="hdfs://nn/gnt", dataset_dir="hdfs://nn/data"), command="convert")
-    assert batch["spark.dynamicAllocation.enabled"] == "true"
-    assert batch["spark.yarn.maxAppAttempts"] == "1"
-    assert "spark.executor.instances" not in batch
+def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor() -> None:
+    convert = ConvertConfig(gnt_dir="hdfs://nn/gnt", dataset_dir="hdfs://nn/data")
+    for command, config in (("convert", convert), ("verify", VerifyConfig(dataset_dir="hdfs://nn/data"))):
+        batch = submit(config, command=command)
+        assert batch["spark.dynamicAllocation.enabled"] == "true"
+        assert batch["spark.yarn.maxAppAttempts"] == "1"
+        assert "spark.executor.instances" not in batch
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone

@@ -107,16 +107,16 @@ def encode_example(features: Mapping[str, bytes | int]) -> bytes:
 
 def entry(key: str, value: bytes | int) -> bytes:
     """One entry of the map `Features.feature`: key 1, value 2, which is a list of bytes (1) or of packed int64 (3)."""
-    list_number, payload = (3, _varint(value)) if isinstance(value, int) else (1, value)
+    list_number, payload = (3, varint(value)) if isinstance(value, int) else (1, value)
     return field(1, field(1, key.encode("utf-8")) + field(2, field(list_number, field(1, payload))))
 
 
 def field(number: int, payload: bytes) -> bytes:
     """A field of a message that is bytes, text or a message itself."""
-    return b"".join((_varint(number << 3 | _BYTES), _varint(len(payload)), payload))
+    return b"".join((varint(number << 3 | _BYTES), varint(len(payload)), payload))
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     value &= 0xFFFFFFFFFFFFFFFF  # int64 in two's complement
     if value < 0x80:
         return bytes((value,))

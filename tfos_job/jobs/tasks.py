@@ -42,13 +42,19 @@ def run(
     """
     if not tasks:
         return []
+    with watched(context, name, len(tasks)):
+        return list(context.parallelize(tasks, len(tasks)).map(functools.partial(attempt, function)).collect())
+
+
+@contextlib.contextmanager
+def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
+    """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them where the block fails."""
     group = f"{name}-{uuid.uuid4().hex}"
-    context.setJobGroup(group, f"{name}: {len(tasks)} groups of files")
+    context.setJobGroup(group, f"{name}: {total} tasks")
     try:
-        with _progress(context, group, name, len(tasks)):
-            mapped = context.parallelize(tasks, len(tasks)).map(functools.partial(attempt, function))
-            return list(mapped.collect())
-    except BaseException:  # Ctrl-C as well: the tasks would go on writing
+        with _progress(context, group, name, total):
+            yield
+    except BaseException:  # Ctrl-C as well: the tasks would go on
         with contextlib.suppress(Py4JError, OSError):
             context.cancelJobGroup(group)
         raise

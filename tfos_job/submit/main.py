@@ -19,7 +19,7 @@ from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
 from tfos_job.cluster.topology import largest_part
-from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
@@ -165,6 +165,8 @@ def _default_hdfs_dir() -> str:
 def _require_urls(config: Any) -> None:
     for name in _PATH_FLAGS:
         path = getattr(config, name, None)
+        if path == "auto" and isinstance(config, VerifyConfig):
+            continue
         if path and "://" not in path and not path.startswith("file:"):
             raise SettingsError(
                 f"{path} is a path on the disk of whichever host runs the container",

@@ -21,6 +21,7 @@ from tfos_job.submit.memory import ContainerMemory
 PROFILES = {
     "train": ("common", "train"),
     "convert": ("common", "batch"),
+    "verify": ("common", "batch"),
     "doctor": ("common", "train"),
     "evaluate": ("common", "driver"),
 }

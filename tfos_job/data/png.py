@@ -1,0 +1,89 @@
+"""Grey PNGs of 8 bits, read strictly: each checksum, the exact size, nothing missing and nothing behind the end.
+
+Decoders of pictures forgive a lot: Pillow shows a file whose end is cut off as long as all pixels came before.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from isal import isal_zlib
+from PIL import Image
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_CHUNK = struct.Struct(">I4s")
+_CRC = struct.Struct(">I")
+_HEADER = struct.Struct(">IIBBBBB")
+
+
+def decode(data: bytes, height: int, width: int) -> bytes:
+    """The grey bytes, row by row.
+
+    Args:
+      data: the file.
+      height: that it must have, in pixels.
+      width: that it must have, in pixels.
+
+    Raises:
+      ValueError: not a whole PNG, or not a grey one of 8 bits and that size.
+    """
+    (first, header), *rest = _chunks(data)
+    if first != b"IHDR" or len(header) != _HEADER.size:
+        raise ValueError("not a readable PNG: it does not begin with its header")
+    found_width, found_height, *form = _HEADER.unpack(header)
+    if (found_height, found_width, *form) != (height, width, 8, 0, 0, 0, 0):
+        kind = f"{found_width} × {found_height}, depth {form[0]}, colour type {form[1]}, interlace {form[4]}"
+        raise ValueError(
+            f"expected a grey PNG of {width} × {height}, depth 8, colour type 0, interlace 0, found {kind}"
+        )
+    if any(kind[0] & 0x20 == 0 and kind not in (b"IDAT", b"IEND") for kind, _ in rest):  # upper case: to be understood
+        raise ValueError("not a readable PNG: it has a part that a grey one does not have")
+    rows = _inflate(b"".join(part for kind, part in rest if kind == b"IDAT"), height * (width + 1))
+    pixels = np.frombuffer(rows, np.uint8).reshape(height, width + 1)
+    if pixels[:, 0].any():
+        return _filtered(data)
+    return pixels[:, 1:].tobytes()
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("not a readable PNG: it does not begin with the signature")
+    found: list[tuple[bytes, bytes]] = []
+    at = len(_SIGNATURE)
+    while not found or found[-1][0] != b"IEND":
+        if at + _CHUNK.size + _CRC.size > len(data):
+            raise ValueError("not a readable PNG: it ends before its end mark")
+        size, kind = _CHUNK.unpack_from(data, at)
+        end = at + _CHUNK.size + size
+        if end + _CRC.size > len(data):
+            raise ValueError("not a readable PNG: a part is longer than the file")
+        if zlib.crc32(data[at + 4 : end]) != _CRC.unpack_from(data, end)[0]:
+            raise ValueError(f"not a readable PNG: the checksum at byte {end} does not fit")
+        found.append((kind, data[at + _CHUNK.size : end]))
+        at = end + _CRC.size
+    if at != len(data):
+        raise ValueError(f"not a readable PNG: {len(data) - at} bytes behind its end mark")
+    return found
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    inflater = isal_zlib.decompressobj()
+    try:
+        rows = inflater.decompress(packed, size + 1)  # one more, to see that there is none
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs hide what it is
+        raise ValueError(f"not a readable PNG: {error}") from error
+    if len(rows) != size or not inflater.eof or inflater.unused_data:
+        raise ValueError(f"not a readable PNG: expected {size} bytes unpacked, found {len(rows)} or a damaged stream")
+    return bytes(rows)
+
+
+def _filtered(data: bytes) -> bytes:
+    """The pixels of a PNG that is whole, whose rows are not as they are but differences."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return image.tobytes()
+    except Exception as error:  # whatever Pillow makes of a filter that does not exist
+        raise ValueError(f"not a readable PNG: {error}") from error
