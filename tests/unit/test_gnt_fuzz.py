@@ -1,10 +1,11 @@
 """Hostile bytes: GNT and TFRecord files, damaged in every way we can think of, and readers that must not be wrong.
 
-The same cases each time (`derandomize`), 14,000 of them. For others, set it to False here and run the file again.
+The same cases each time (`derandomize`), 15,500 of them. For others, set it to False here and run the file again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import struct
@@ -255,6 +256,36 @@ def test_a_header_may_lie_across_any_border_of_a_buffer(exponent: int) -> None:
     parts = [sound_header(tag, min(width, MAX_SIDE), 61) + bytes(61 * min(width, MAX_SIDE)) for tag in TAGS * 4]
     assert_failing_is_right(b"".join(parts), (1 << 30, 4095))
     assert_quarantine_is_right(b"".join(parts), (1 << 30, 4095))
+
+
+# --- GNT, in two parts -----------------------------------------------------------------------------------------------
+
+
+def read_range(
+    data: bytes, pattern: tuple[int, ...], **limits: Any
+) -> tuple[gnt.RangeReader, list[gnt.Record], list[gnt.BadRange]]:
+    bad: list[gnt.BadRange] = []
+    reader = gnt.RangeReader(Pieces(data[limits.get("start", 0) :], pattern), "a.gnt", bad.append, **limits)
+    return reader, [record for block in reader for record in block], bad
+
+
+@cases(1500)
+@given(st.data(), files, st.integers(1), patterns)
+def test_two_readers_that_meet_have_read_what_one_would(
+    case: st.DataObject, parts: list[bytes], cut: int, pattern: tuple[int, ...]
+) -> None:
+    data = b"".join(parts)
+    if case.draw(st.booleans()):
+        data = case.draw(damaged(data))
+    cut = cut % (len(data) + 1)
+    whole, records_of_whole, bad_of_whole = read_range(data, pattern)
+    first, records_of_first, bad_of_first = read_range(data, pattern, stop=cut)
+    second, records_of_second, bad_of_second = read_range(data, pattern, start=cut, within=True)
+    for reader in (whole, first, second):
+        assert reader.sha256 == hashlib.sha256(data[reader.start : reader.end]).hexdigest()
+    if cut and first.end == second.start:
+        assert records_of_first + records_of_second == records_of_whole
+        assert bad_of_first + bad_of_second == bad_of_whole
 
 
 # --- TFRecord --------------------------------------------------------------------------------------------------------
