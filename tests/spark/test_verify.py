@@ -27,6 +27,7 @@ from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.jobs import verify as job
 from tfos_job.jobs.convert import convert
+from tfos_job.jobs.dataframe import convert_dataframe
 from tfos_job.jobs.verify import VerifyResult
 from tfos_job.layout import DatasetLayout
 
@@ -164,6 +165,16 @@ def test_generations_cut_files_and_mixed_shards_pass(spark: SparkSession, root: 
     for split, source_dir, counts in (("train", "train", {}), ("mixed", "test", {"shared_source": 2})):
         result = verify(spark, root, dataset_split_name=split, gnt_dir=str(root / source_dir))
         assert result.findings.counts == counts
+
+
+def test_a_split_of_a_dataframe_passes_until_a_row_is_there_twice(spark: SparkSession, root: Path) -> None:
+    rows = [(CHARACTERS[index % 5], bytes([index] * 12), 3, 4) for index in range(10)]
+    frame = spark.createDataFrame(rows, "character string, image binary, height int, width int")
+    convert_dataframe(frame, dataset_dir=str(root / "dataset"), dataset_split_name="frame", num_shards=2)
+    assert verify(spark, root, dataset_split_name="frame", gnt_dir="auto").findings.counts == {}
+    path = shard_path(root, 0, "frame")
+    write_payloads(path, [*payloads(path), payloads(path)[0]])
+    assert "repeated_record" in found(verify(spark, root, dataset_split_name="frame"))
 
 
 def flip_a_bit(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import struct
@@ -262,6 +263,10 @@ def test_a_shard_with_faults_is_read_to_its_end(tmp_path: Path) -> None:
     unnamed = {key: value for key, value in FEATURES.items() if not key.startswith("source/")}
     assert dict(prove(tmp_path, [records.encode_example(unnamed)]).report.findings.counts) == {"source": 1}
     assert prove(tmp_path, [records.encode_example(unnamed)], sources=None).report.findings.told == []
+    free = prove(tmp_path, [glyph(0), glyph(1), glyph(0), glyph(0, source__file=b"b")], sources=None)
+    first, second = repeats([free.places])
+    assert free.report.findings.told == []
+    assert (len(first), int(second.offsets[0])) == (1, int(free.places.offsets[2]))
 
 
 def test_source_files_are_compared_range_by_range(tmp_path: Path) -> None:
@@ -431,3 +436,38 @@ def test_a_long_list_is_cut_and_counted() -> None:
     assert (found.counts["image"], found.num_errors, found.num_warnings) == (450, 451, 7)
     assert [finding.kind for finding in found.told] == ["image"] * MAX_TOLD + ["source", "repeated_pixels"]
     assert found.to_dict()["counts"] == {"image": 450, "repeated_pixels": 7, "source": 1}
+
+
+def test_no_damage_ends_the_proof(tmp_path: Path) -> None:
+    """Bytes of a shard changed at random, and bytes of records whose checksums are made to fit again."""
+    draw = np.random.default_rng(0)
+    packed = {"image__encoded": png(np.zeros((3, 4), np.uint8)), "image__format": b"png"}
+    for image_format, one in (("raw", glyph(1)), ("png", glyph(1, **packed))):
+        for number in range(1500):
+            data = bytearray(one if number % 2 else tfrecords([one, one]))
+            for _ in range(int(draw.integers(1, 4))):
+                at = int(draw.integers(len(data)))
+                match int(draw.integers(3)):
+                    case 0:
+                        data[at] ^= 1 << int(draw.integers(8))
+                    case 1:
+                        del data[at : at + int(draw.integers(1, 9))]
+                    case 2:
+                        data[at:at] = draw.bytes(3)
+            path = tmp_path / "part"
+            path.write_bytes(tfrecords([bytes(data)]) if number % 2 else data)
+            shard = Shard(file="part", size_bytes=1, sha256="", num_records=1, sources=())
+            proof = verify_shard(
+                ShardTask(
+                    number=0,
+                    path=str(path),
+                    file="train/part",
+                    shard=shard,
+                    image_format=image_format,
+                    characters=("啊", "阿"),
+                    sources={"001.gnt": (0, 1000)},
+                )
+            )
+            assert proof.report.size_bytes == path.stat().st_size
+            assert proof.report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert number % 2 or proof.report.findings.counts["checksum"] + proof.report.findings.counts["truncated"]

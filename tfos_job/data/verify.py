@@ -43,8 +43,8 @@ class ShardTask:
       file: its path below the dataset's folder, for findings.
       shard: what the manifest says of it.
       characters: the charset, by class id; empty where it is not known.
-      sources: the files that it may hold records of: for each name a number and a size in bytes. None where its records
-        need not name any.
+      sources: the files that it may hold records of: for each name a number and a size in bytes. None where the
+        manifest names none, as for a split that was made from a DataFrame.
     """
 
     number: int
@@ -112,6 +112,7 @@ class _Prover:
         self._digests: list[bytes] = []
         self._sides: list[int] = []
         self._digest_offsets: list[int] = []
+        self._numbers: dict[bytes, int] = {}
         self._places: list[tuple[int, int]] = []
         self._place_offsets: list[int] = []
         self._origins: list[bytes] = []
@@ -160,6 +161,8 @@ class _Prover:
             return
         self._origins.append(name)
         if self._task.sources is None:
+            self._places.append((self._number_of(name), glyph.source_offset & 0xFFFFFFFFFFFFFFFF))
+            self._place_offsets.append(offset)
             return
         known = self._sources.get(name)
         if known is None:
@@ -172,6 +175,14 @@ class _Prover:
             return
         self._places.append((number, glyph.source_offset))
         self._place_offsets.append(offset)
+
+    def _number_of(self, name: bytes) -> int:
+        """Of a source that no manifest numbers: by its name and its split's, and larger than any of the others."""
+        number = self._numbers.get(name)
+        if number is None:
+            digest = hashlib.sha256(self._task.file.partition("/")[0].encode("utf-8") + b"/" + name).digest()
+            number = self._numbers[name] = int.from_bytes(digest[:8], "little") | 1 << 63
+        return number
 
     def _pixels(self, offset: int, glyph: Glyph, num_pixels: int) -> bytes | None:
         """The grey bytes, row by row; None, and a finding, where there are not as many as there should be."""
