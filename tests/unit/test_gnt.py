@@ -166,3 +166,14 @@ def test_real_handwriting_is_read_to_the_last_byte(real_data: Path) -> None:
         num_records += len(records)
         assert sum(10 + found.width * found.height for found in records) == path.stat().st_size
     assert num_records == 3180 + 795
+
+
+def test_a_bad_tag_costs_its_own_record_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no search: a file whose tags are all of another encoding would seem to hang."""
+    monkeypatch.setattr(gnt, "_first_chain", None)
+    bad = header(10 + 6, b"\xff\xff", 2, 3) + bytes(6)
+    data = bad * 500 + record(1) + bad + record(2) + record(3) + record(4) + record(5)
+    found, ranges = read_all(data)
+    assert [bad_range.start for bad_range in ranges[:500]] == [16 * number for number in range(500)]
+    assert [(item.end - item.start, item.reason[:15]) for item in ranges] == [(16, "undecodable tag")] * 501
+    assert len(found) == 5

@@ -26,6 +26,8 @@ MAX_SIDE = 4096
 """Pixels. CASIA's largest glyphs are some 300 pixels high; what is larger than this is not a glyph."""
 BUFFER_BYTES = 1 << 20
 _CHAIN = 3
+_MAX_BLOCK = 1024  # records; where many are bad, each costs a look at those behind it
+_FIRST_SEARCH_BYTES = 1 << 14
 _FOREIGN = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip file",
@@ -244,6 +246,8 @@ class RangeReader:
             pass
         elif start == 0 and _foreign(window):
             window.skip_all()  # An archive may hold readable records by accident: none of it is to be trusted.
+        elif (framed := _framed(window)) is not None:
+            window.skip(framed)
         else:
             _skip_to_record(window, 1)
         _report(BadRange(self._source, start, window.offset, fault), on_bad)
@@ -324,7 +328,11 @@ def _sound_block(window: _Window, stop: int | None, *, certain: bool) -> Block |
       certain: only those that are followed by another sound header, or by the end of a buffer's worth of records: lost
         bytes of a bitmap show in what follows it.
     """
-    window.available(BUFFER_BYTES)
+    if window.available(BUFFER_BYTES) < HEADER.size:
+        return None
+    _, tag, _, _ = window.header(0)
+    if not _decodable_tags()[int.from_bytes(tag, "little")]:
+        return None  # not worth a look at those behind it
     data, begin = window.memory()
     starts = _chain(data, begin, len(data) if stop is None else min(len(data), begin + stop - window.offset))
     if not starts:
@@ -359,8 +367,8 @@ def _chain(data: bytes, at: int, stop: int) -> list[int]:
     """Positions of headers from `at` on, each as far from the one before as that says; those of whole headers alone."""
     read = _SIZE.unpack_from
     last = min(stop - 1, len(data) - HEADER.size)
-    starts = []
-    while at <= last:
+    starts: list[int] = []
+    while at <= last and len(starts) < _MAX_BLOCK:
         starts.append(at)
         (size,) = read(data, at)
         if size <= HEADER.size:
@@ -433,16 +441,25 @@ def _skip_to_record(window: _Window, start: int) -> None:
     """Moves the window to the first offset from `start` on where a chain of records begins, or to the end of the file.
 
     Linear in the bytes that are skipped: a block at a time is searched for headers that agree with themselves, and few
-    bytes do so by chance (one offset in four thousand million).
+    bytes do so by chance (one offset in four thousand million). The first block is a small one: mostly little is lost.
     """
-    while have := min(window.available(BUFFER_BYTES), BUFFER_BYTES):
+    size = _FIRST_SEARCH_BYTES
+    while have := min(window.available(size), size):
         found = _first_chain(window, start, have)
         if found is not None:
             window.skip(found)
             return
         # A header may lie across the end of this block: the next block begins with the last nine bytes of this one.
-        window.skip(have if have < BUFFER_BYTES else have - HEADER.size + 1)
-        start = 0
+        window.skip(have if have < size else have - HEADER.size + 1)
+        start, size = 0, min(2 * size, BUFFER_BYTES)
+
+
+def _framed(window: _Window) -> int | None:
+    """The size of the bad record at the window's beginning, where it can be believed: a chain of others follows it."""
+    if window.available(HEADER.size) < HEADER.size:
+        return None
+    size, _, width, height = window.header(0)
+    return size if _agrees(size, width, height) and _is_chain(window, size) else None
 
 
 def _first_chain(window: _Window, start: int, end: int) -> int | None:

@@ -232,6 +232,7 @@ def _compact(
                 pruned=(),
                 compacted=True,
             ),
+            storage.absolute(config.gnt_dir),
             shards=new_shards,
         )
         found = {class_id: count for class_id, count in made.class_counts.items() if count}
@@ -355,7 +356,14 @@ def _manifest(
     sources = tuple(sorted([*kept, *fresh], key=lambda source: source.name))
     class_counts = tuple(counts[class_id] for class_id in range(len(charset)))
     if live is not None:
-        return _revised(live, revision, shards=all_shards, sources=sources, class_counts=class_counts)
+        return _revised(
+            live,
+            revision,
+            storage.absolute(config.gnt_dir),
+            shards=all_shards,
+            sources=sources,
+            class_counts=class_counts,
+        )
     return Manifest(
         split_name=config.dataset_split_name,
         generation=generation,
@@ -365,7 +373,7 @@ def _manifest(
         sources=sources,
         class_counts=class_counts,
         settings={
-            "gnt_dir": config.gnt_dir,
+            "gnt_dir": storage.absolute(config.gnt_dir),
             "on_bad_record": config.on_bad_record,
             "max_bad_fraction": config.max_bad_fraction,
             "shuffle_at_write": config.shuffle_at_write,
@@ -377,11 +385,12 @@ def _manifest(
     )
 
 
-def _revised(live: Manifest, revision: Revision, **changes: Any) -> Manifest:
+def _revised(live: Manifest, revision: Revision, gnt_dir: str, **changes: Any) -> Manifest:
     return dataclasses.replace(
         live,
         generation=revision.generation,
         created=revision.created,
+        settings={**live.settings, "gnt_dir": gnt_dir},
         history=(*live.history, revision),
         package_version=__version__,
         **changes,
