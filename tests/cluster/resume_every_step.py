@@ -21,6 +21,7 @@ from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.data import manifest
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints
+from tfos_job.model.bound import Bound
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts
 from tfos_job.model.parameter_server import ParameterServerEngine
@@ -37,7 +38,7 @@ class Recorder:
     def __init__(self, run: RunLayout) -> None:
         self.run = run
 
-    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
         pass
 
     def on_evaluating(self, step: int, num_examples: int) -> None:

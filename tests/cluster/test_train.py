@@ -57,6 +57,13 @@ def test_writers_never_seen_are_read(gnt_dir: Path, tmp_path: Path) -> None:
     assert report["metrics"]["top_1"] == pytest.approx(evaluation["top_1"], abs=1e-9)
     assert report["records_read"] == [steps * 64]
     assert report["images_per_second"] > 0
+    assert report["input_mode"] == "preloaded"
+    assert [attempt["records"] for attempt in report["attempts"]] == [{"seen_twice": 0, "skipped": 0}]
+    bound = report["bound"]
+    assert bound["by"] in ("network", "compute")
+    assert sum(bound["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert bound["shares"]["input"] < 0.1  # 0.02 is the aim; a busy machine must not fail the test
+    assert 0 < bound["compute_s"] < bound["step_s"]
     scalars = {kind: read_scalars(train_dir / "summaries" / kind) for kind in ("train", "validation")}
     assert scalars["train"] >= {"loss", "top_1", "learning_rate", "images_per_second", "input_wait_fraction"}
     assert scalars["validation"] >= {"loss", "top_1", "top_3", "top_5"}

@@ -38,7 +38,9 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
     pixels = cross(37, 23)
-    predicted = to_float(preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels, 16)).numpy()
+    predicted = to_float(
+        preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels[np.newaxis], 16)
+    ).numpy()
     for image_format, mode in itertools.product(("raw", "png"), ("files", "preloaded")):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
         evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=16)))[0]
@@ -56,8 +58,8 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Cal
                 )
             )
         )[0]
-        np.testing.assert_array_equal(evaluated[0], predicted)
-        np.testing.assert_array_equal(trained[0], predicted)
+        np.testing.assert_array_equal(evaluated, predicted)
+        np.testing.assert_array_equal(trained, predicted)
 
 
 def transparent() -> Image.Image:

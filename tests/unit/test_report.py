@@ -10,9 +10,12 @@ from tfos_job.errors import NodeDiedError
 from tfos_job.jobs.report import RunReport, draw_loss
 from tfos_job.layout import RunLayout
 
+NOTHING_LOST = {"seen_twice": 0, "skipped": 0}
+BOUND = {"by": "network", "shares": {"input": 0.01, "network": 0.6, "compute": 0.39}, "step_s": 0.5}
+
 
 def progress(step: int) -> Progress:
-    return Progress(step, 1.0 / step, 0.5, 1e-4, 100.0, 0.01)
+    return Progress(step, 1.0 / step, 0.5, 1e-4, 100.0, 0.01, {"by": None})
 
 
 def read(run: RunLayout) -> dict[str, object]:
@@ -23,7 +26,7 @@ def read(run: RunLayout) -> dict[str, object]:
 def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
     run = RunLayout(str(tmp_path))
     first = RunReport(run, None, {"num_records": 10})
-    first.begin(0, None)
+    first.begin(0, None, NOTHING_LOST)
     assert read(run)["state"] == "running"
     first.on_phase("training")
     for step in (1, 2, 3):
@@ -35,14 +38,17 @@ def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
     assert account["first_cause"] == {"fact": "killed", "place": "ps:0", "next_step": "again"}
 
     second = RunReport(run, account, {"num_records": 10})
-    second.begin(2, "checkpoints/step-00000002")
+    second.begin(2, "checkpoints/step-00000002", {"seen_twice": 4, "skipped": 0})
     second.on_message(progress(4))
     second.on_message(Evaluated(4, "test", {"num_examples": 5, "loss": 0.1, "top_1": 0.9}))
-    second.on_message(Finished(4, False, 2.0, 64, [64]))
+    assert second.values["bound"] == {"by": None}
+    second.on_message(Finished(4, False, 2.0, 64, [64], BOUND))
     second.end(None)
     account = read(run)
     assert (account["state"], account["exit_code"], account["first_cause"]) == ("finished", 0, None)
     assert account["images_per_second"] == 32
+    assert account["bound"] == BOUND
+    assert [a["records"] for a in account["attempts"]] == [NOTHING_LOST, {"seen_twice": 4, "skipped": 0}]  # type: ignore[attr-defined]
     # Step 3 came after the checkpoint that the second attempt began with: its curve goes on from there.
     assert [point["step"] for point in account["curve"]] == [1, 2, 4]  # type: ignore[attr-defined]
     assert [a["state"] for a in account["attempts"]] == ["failed", "finished"]  # type: ignore[attr-defined]
@@ -52,7 +58,7 @@ def test_a_picture_that_fails_does_not_change_the_end(tmp_path: Path) -> None:
     run = RunLayout(str(tmp_path))
     (tmp_path / "loss.png").mkdir()
     report = RunReport(run, None, {})
-    report.begin(0, None)
+    report.begin(0, None, NOTHING_LOST)
     report.on_message(progress(1))
     report.end(None)
     assert read(run)["state"] == "finished"
@@ -67,7 +73,7 @@ def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monke
     monkeypatch.setattr("tfos_job.jobs.report._PROGRESS_S", 0.0)
     run = RunLayout(str(tmp_path))
     report = RunReport(run, None, {})
-    report.begin(0, None)
+    report.begin(0, None, NOTHING_LOST)
     report.on_phase("training")
     for step in range(1, 200):
         report.on_message(progress(step))

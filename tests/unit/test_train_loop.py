@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tfos_job.errors import DivergedError, JobError
+from tfos_job.model.bound import Bound
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts
 from tfos_job.model.train import Loop
@@ -48,6 +49,7 @@ class CountingEngine:
         self.step_s = step_s
         self.nan_from = nan_from
         self.blocks: list[int] = []
+        self.measurements = 0
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         raise NotImplementedError
@@ -58,10 +60,15 @@ class CountingEngine:
         self.blocks.append(num_steps)
         loss = float("nan") if self.nan_from is not None and self.global_step >= self.nan_from else 1.0
         images = num_steps * 10
-        return Block(num_steps, images, loss, 0.5, num_steps * self.step_s, 0.0, 1.0, {0: self.global_step * 10})
+        times = (num_steps * self.step_s * share for share in (1.0, 0.01, 0.02, 0.9))
+        return Block(num_steps, images, loss, 0.5, *times, {0: self.global_step * 10})
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
         return Counts(len(shards), 1.0, dict.fromkeys(ks, 1))
+
+    def measure_compute(self) -> float:
+        self.measurements += 1
+        return 0.6 * self.step_s
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {"step": np.array(self.global_step)}
@@ -72,9 +79,12 @@ class Diary:
         self.entries: list[tuple[str, int]] = []
         self.positions: dict[int, tuple[int, ...]] = {}
         self.evaluating: list[int] = []
+        self.measured_before: int | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
-        pass
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
+        assert bound.steps <= step
+        if bound.compute_s is not None and self.measured_before is None:
+            self.measured_before = step
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
         assert variables["step"] == step
@@ -152,6 +162,31 @@ def test_a_loss_that_is_no_number_ends_it_without_a_checkpoint_of_it() -> None:
     with pytest.raises(DivergedError, match="before step 13"):
         loop(CountingEngine(PLAN, nan_from=13), diary, save_steps=6).run()
     assert diary.entries == [("save", 6), ("save", 12)]
+
+
+def test_compute_is_measured_once_when_it_costs_a_hundredth_or_at_the_end() -> None:
+    engine, diary = CountingEngine(PLAN), Diary()
+    outcome = loop(engine, diary, total_steps=1000).run()
+    # Tracing and two steps, 3 s by this engine's clock.
+    assert diary.measured_before is not None
+    assert 300 <= diary.measured_before <= 310
+    assert engine.measurements == 1
+    assert outcome.bound is not None
+    assert outcome.bound.by == "compute"
+    short = CountingEngine(PLAN)
+    outcome = loop(short, Diary()).run()
+    assert outcome.bound is not None
+    assert (outcome.bound.by, outcome.bound.steps) == ("compute", 19)
+    assert short.measurements == 1
+
+
+def test_nobody_waits_for_a_measurement_after_a_stop() -> None:
+    engine = CountingEngine(PLAN)
+    outcome = loop(engine, Diary(), stop_at=7).run()
+    assert engine.measurements == 0
+    assert outcome.bound is not None
+    assert outcome.bound.compute_s is None
+    assert loop(CountingEngine(PLAN), Diary(), start_step=20).run().bound is None
 
 
 def test_an_engine_that_loses_a_step_is_found_out() -> None:

@@ -96,7 +96,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Progress:
-    """A block of steps is done. Times in seconds, summed over the block's steps; rates in images a second."""
+    """A block of steps is done. `input_wait_fraction` is the block's; `bound` is `Bound.to_json()` of all so far."""
 
     step: int
     loss: float
@@ -104,6 +104,7 @@ class Progress:
     learning_rate: float
     images_per_second: float
     input_wait_fraction: float
+    bound: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Finished:
     seconds: float
     images: int
     records_read: list[int] = field(default_factory=list)
+    bound: dict[str, Any] = field(default_factory=dict)
 
 
 # The driver to a node or the coordinator:

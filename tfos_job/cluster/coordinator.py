@@ -29,6 +29,7 @@ from tfos_job.data.damage import data_errors
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
+from tfos_job.model.bound import Bound
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, write_evaluation
 from tfos_job.model.parameter_server import ParameterServerEngine
@@ -88,7 +89,7 @@ class _Reporter:
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float) -> None:
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
         if self._publishing is not None and self._publishing.done():
             self._publishing.result()  # Training on without being able to save would be for nothing.
         progress = control.Progress(
@@ -98,10 +99,11 @@ class _Reporter:
             learning_rate=learning_rate,
             images_per_second=block.images / block.seconds,
             input_wait_fraction=block.input_wait_s / block.step_s,
+            bound=bound.to_json(),
         )
         self._metrics = {"loss": block.loss, "top_1": block.top_1}
         scalars = asdict(progress)
-        del scalars["step"]
+        del scalars["step"], scalars["bound"]
         self._summaries["train"].write(step, scalars)
         self._line.send(progress)
 
@@ -158,6 +160,7 @@ def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> co
         seconds=outcome.seconds,
         images=outcome.images,
         records_read=list(outcome.positions),
+        bound=outcome.bound.to_json() if outcome.bound else {},
     )
 
 

@@ -23,21 +23,19 @@ _FEATURES = {
 }
 
 
-def preprocess(image: tf.Tensor, image_size: int) -> tf.Tensor:
+def preprocess(images: tf.Tensor, image_size: int) -> tf.Tensor:
     """The one way from stored pixels to what is kept: a bilinear resize that does not keep the aspect, to whole levels.
 
     Args:
-      image: uint8 [h, w, 1], paper 255.
+      images: uint8 [b, h, w, 1], paper 255.
       image_size: S, in pixels.
 
     Returns:
-      uint8 [S, S, 1].
+      uint8 [b, S, S, 1].
     """
     # tf.image.resize does the same, with ten more operations around it.
-    resized = tf.raw_ops.ResizeBilinear(
-        images=tf.expand_dims(image, 0), size=[image_size, image_size], half_pixel_centers=True
-    )
-    return tf.cast(resized[0] + 0.5, tf.uint8)
+    resized = tf.raw_ops.ResizeBilinear(images=images, size=[image_size, image_size], half_pixel_centers=True)
+    return tf.cast(resized + 0.5, tf.uint8)
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
@@ -59,7 +57,8 @@ def decode(serialized: tf.Tensor, image_size: int, group_size: int | None = None
     """
     features = tf.io.parse_example(serialized, _FEATURES)
     encoded, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
-    shapes = tf.stack([height, width, tf.ones_like(height)], axis=1)
+    ones = tf.ones_like(height)
+    shapes = tf.stack([ones, height, width, ones], axis=1)
     is_raw = tf.equal(features["image/format"], b"raw")
 
     def one_by_one() -> tf.Tensor:
@@ -84,7 +83,8 @@ def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, image_size: int, group_s
     lengths = tf.strings.length(encoded)
     pixels = tf.split(tf.io.decode_raw(tf.strings.reduce_join(encoded), tf.uint8), lengths, num=group_size)
     pairs = zip(pixels, tf.unstack(shapes, num=group_size), strict=True)
-    return tf.stack([preprocess(tf.reshape(flat, shape), image_size) for flat, shape in pairs])[:num_records]
+    images = [preprocess(tf.reshape(flat, shape), image_size) for flat, shape in pairs]
+    return tf.concat(images, axis=0)[:num_records]
 
 
 def _one_by_one(encoded: tf.Tensor, shapes: tf.Tensor, is_raw: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -95,9 +95,9 @@ def _one_by_one(encoded: tf.Tensor, shapes: tf.Tensor, is_raw: tf.Tensor, image_
         image = tf.cond(
             data_is_raw,
             lambda: tf.reshape(tf.io.decode_raw(data, tf.uint8), shape),
-            lambda: tf.io.decode_png(data, channels=1),
+            lambda: tf.expand_dims(tf.io.decode_png(data, channels=1), 0),
         )
-        return preprocess(tf.ensure_shape(image, [None, None, 1]), image_size)
+        return preprocess(tf.ensure_shape(image, [1, None, None, 1]), image_size)[0]
 
     spec = tf.TensorSpec([image_size, image_size, 1], tf.uint8)
     return tf.map_fn(decode_one, (encoded, shapes, is_raw), fn_output_signature=spec, parallel_iterations=1)

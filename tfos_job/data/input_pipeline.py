@@ -28,6 +28,9 @@ from tfos_job.data.waiting import records_of, shard_order, turn
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.
 _INTERLEAVE_BLOCK = 8
+# Not AUTOTUNE either, which would let it grow to a good part of the machine's memory (submit/memory.py counts on 16).
+_PREFETCHED_BATCHES = 16
+_LOADING_CALLS = 16  # groups at once; no more of them run than there are cores
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
 
@@ -117,7 +120,7 @@ def training_dataset(
         return tf.ensure_shape(images, shape), tf.ensure_shape(labels, shape[:1]), first + batch_size
 
     batches = (pick if mode == PRELOADED else read)().enumerate().map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(_deterministic()).prefetch(_PREFETCHED_BATCHES)
 
 
 def evaluation_dataset(
@@ -145,7 +148,7 @@ def evaluation_dataset(
         tf.data.Dataset.from_tensor_slices(shards).flat_map(records_of) if staged else tf.data.TFRecordDataset(shards)
     )
     batches = records.batch(batch_size).map(finished, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.with_options(_deterministic()).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(_deterministic()).prefetch(_PREFETCHED_BATCHES)
 
 
 def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -166,11 +169,16 @@ def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> t
         )
         return images, labels, begin + tf.size(group[1], tf.int64)
 
+    options = _deterministic()
+    # What pays in a stream without end is too late here: tuning begins with one core, and rewriting takes a while.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     with tf.device("/device:CPU:0"):  # On a worker with a GPU, too: it is there that tf.data picks from it.
-        groups = _decoded(_counted(records, num_records), GROUP_SIZE, image_size).with_options(_deterministic())
+        counted = _counted(records, num_records)
+        groups = _decoded(counted, GROUP_SIZE, image_size, num_parallel_calls=_LOADING_CALLS).with_options(options)
         empty = (
-            tf.zeros(tf.stack([num_records, image_size, image_size, 1]), tf.uint8),
-            tf.zeros(tf.stack([num_records]), tf.int64),
+            tf.raw_ops.Empty(shape=tf.cast([num_records, image_size, image_size, 1], tf.int32), dtype=tf.uint8),
+            tf.raw_ops.Empty(shape=tf.cast([num_records], tf.int32), dtype=tf.int64),
             tf.constant(0, tf.int64),
         )
         images, labels, _ = groups.reduce(empty, put)
@@ -178,12 +186,17 @@ def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> t
 
 
 def _decoded(
-    records: tf.data.Dataset, batch_size: int, image_size: int, drop_remainder: bool = False
+    records: tf.data.Dataset,
+    batch_size: int,
+    image_size: int,
+    *,
+    drop_remainder: bool = False,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
 ) -> tf.data.Dataset:
     """Serialized records as batches of (pixels uint8 [b, S, S, 1], labels int64 [b]), in their order."""
     group_size = min(batch_size, GROUP_SIZE)
     groups = records.batch(group_size, drop_remainder=drop_remainder)
-    decoded = groups.map(lambda group: decode(group, image_size, group_size), num_parallel_calls=tf.data.AUTOTUNE)
+    decoded = groups.map(lambda group: decode(group, image_size, group_size), num_parallel_calls=num_parallel_calls)
     return decoded if batch_size == group_size else decoded.rebatch(batch_size, drop_remainder=drop_remainder)
 
 
@@ -201,12 +214,10 @@ def _mixed_records(
     tf.compat.v1.set_random_seed(_ANY_NONZERO_SEED)
     seed_pair = tf.stack([seed, epoch])
     shuffle_seed = tf.random.stateless_uniform([], seed_pair, maxval=_INT64_MAX, dtype=tf.int64)
+    # One thread reads 240,000 records a second from local files, and several take half as much again of the processor
+    # for each record. The order is the same.
     records = tf.data.Dataset.from_tensor_slices(shard_order(num_shards, seed, epoch)).interleave(
-        lambda index: open_shard(epoch, index),
-        cycle_length=window,
-        block_length=_INTERLEAVE_BLOCK,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        lambda index: open_shard(epoch, index), cycle_length=window, block_length=_INTERLEAVE_BLOCK
     )
     return _counted(records, num_records).shuffle(shuffle_buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
 

@@ -17,7 +17,7 @@ _LOOK_US = 50_000
 def records_of(path: tf.Tensor) -> tf.data.Dataset:
     """The serialized records of a TFRecord file, from when it is there."""
     # The looks are the dataset's own, and between them its thread sleeps: nothing that a step needs is held up.
-    looks = _slowly(tf.data.Dataset.counter())
+    looks = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).concatenate(_slowly(tf.data.Dataset.counter()))
     there = looks.filter(lambda _: tf.size(tf.raw_ops.MatchingFiles(pattern=path)) > 0).take(1)
     return there.flat_map(lambda _: tf.data.TFRecordDataset(path))
 

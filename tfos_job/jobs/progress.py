@@ -43,6 +43,9 @@ class Progress:
             num_examples = metrics.pop("num_examples")
             text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
             self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
+        elif isinstance(message, control.Finished) and message.bound.get("shares"):
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in message.bound["shares"].items())
+            self._say(f"bound by {message.bound['by']}: of {message.bound['step_s']:.3f} s a step {shares}")
 
     def _on_progress(self, message: control.Progress) -> None:
         rate = f"{message.images_per_second:.0f} images/s"

@@ -53,15 +53,22 @@ class RunReport:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._writing: Future[None] | None = None
 
-    def begin(self, start_step: int, checkpoint: str | None) -> None:
-        """`checkpoint` is what the attempt starts from."""
+    def begin(self, start_step: int, checkpoint: str | None, records: dict[str, int] | None) -> None:
+        """Opens an attempt.
+
+        Args:
+          start_step: where it begins.
+          checkpoint: what it starts from.
+          records: of the split, how many the epoch under way will see twice and how many not at all, since the order
+            is another one than before; None where the records are others, too.
+        """
         self.values.update(
             state=RUNNING, exit_code=None, step=start_step, checkpoint=checkpoint, first_cause=None, phases={}
         )
         # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
-        attempt = {"start_step": start_step, "started": _now()}
+        attempt = {"start_step": start_step, "started": _now(), "records": records}
         if container.application_id():
             attempt |= {
                 "application": container.application_id(),
@@ -92,6 +99,7 @@ class RunReport:
             self.values["images_per_second"] = round(message.images_per_second, 2)
             self.values["metrics"].update(train_loss=message.loss, train_top_1=message.top_1)
             self.values["input_wait_fraction"] = message.input_wait_fraction
+            self.values["bound"] = message.bound
             self._add_to_curve({"step": message.step, "loss": message.loss, "top_1": message.top_1})
             self._write_aside()
         elif isinstance(message, control.CheckpointPublished):
@@ -103,6 +111,8 @@ class RunReport:
         elif isinstance(message, control.Finished):
             self.values["step"] = message.step
             self.values["records_read"] = message.records_read
+            if message.bound:
+                self.values["bound"] = message.bound
             if message.seconds:
                 self.values["images_per_second"] = round(message.images / message.seconds, 2)
 

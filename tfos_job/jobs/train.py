@@ -60,11 +60,17 @@ class _Data:
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """Where training begins. `positions` are records of its stream that each worker has consumed."""
+    """Where training begins.
+
+    Attributes:
+      positions: records of its stream that each worker has consumed.
+      records: `RunReport.begin`'s.
+    """
 
     checkpoint: CheckpointInfo | None
     step: int
     positions: tuple[int, ...]
+    records: dict[str, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +123,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
             return previous
         storage.write_json(run.config, to_dict(config))
         report = RunReport(run, previous if start.step else None, _facts(config, data, total_steps))
-        report.begin(start.step, start.checkpoint.path if start.checkpoint else None)
+        report.begin(start.step, start.checkpoint.path if start.checkpoint else None, start.records)
         with _account(report, lease):
             if finished:
                 log.info("All %d steps of %s are done: only its report was missing", start.step, run.root)
@@ -270,9 +276,10 @@ def _decide_start(
                 next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
             )
     if info is None:
-        return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers)
+        return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     _check_identity(config, data, info, same_data=restore == "auto")
-    return _Start(checkpoint=info, step=info.step, positions=_positions(config, data, info))
+    positions, records = _positions(config, data, info)
+    return _Start(checkpoint=info, step=info.step, positions=positions, records=records)
 
 
 def _began_with(run: RunLayout) -> str | None:
@@ -301,21 +308,39 @@ def _describe(model: Mapping[str, Any]) -> str:
     return "{model_name} of {num_classes} classes, image_size {image_size}, keep_prob {keep_prob}".format(**model)
 
 
-def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[int, ...]:
-    """Where each worker's stream goes on. Another division of the shards can only go on at the start of an epoch."""
+def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
+    """Where each worker's stream goes on, and the `_records` that this costs.
+
+    Another order, or another division of the shards, can only go on at the start of an epoch: the one that the workers
+    together are in.
+    """
     read = tuple(info.input_position.get("records_read", ()))
-    same_order = info.input_position.get("order") == _order(config, data) and info.dataset_digest == data.train.digest
-    if same_order:
-        return read
+    is_same_data = info.dataset_digest == data.train.digest
+    if is_same_data and info.input_position.get("order") == _order(config, data):
+        return read, _records(0, 0)
     epoch = sum(read) // data.train.num_records
-    again = sum(read) - epoch * data.train.num_records
+    records = None
+    if is_same_data and read:
+        # Workers that are not synchronous need not be in the same epoch.
+        ahead = [n - epoch * part for n, part in zip(read, _part_sizes(data, len(read)), strict=True)]
+        records = _records(sum(n for n in ahead if n > 0), -sum(n for n in ahead if n < 0))
     log.warning(
-        "Other workers, seed, input mode, buffer or data than at step %d: %d records of epoch %d are seen again",
+        "Other workers, seed, input mode, buffer or data than at step %d: epoch %d begins anew; %s",
         info.step,
-        again,
         epoch,
+        "{seen_twice} records are seen twice, {skipped} skipped".format(**records) if records else "other records",
     )
-    return tuple(epoch * sum(n for _, n in shards) for shards in _assigned(config, data))
+    return tuple(epoch * part for part in _part_sizes(data, config.num_workers)), records
+
+
+def _records(seen_twice: int, skipped: int) -> dict[str, int]:
+    """What a resumption does to the epochs that it touches, in records."""
+    return {"seen_twice": seen_twice, "skipped": skipped}
+
+
+def _part_sizes(data: _Data, num_workers: int) -> list[int]:
+    """Records of each worker's part."""
+    return [sum(n for _, n in part) for part in assign_shards(_sized_shards(data), num_workers)]
 
 
 def _order(config: TrainConfig, data: _Data) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Block:
       top_1: fraction of the block's images, before each one's update.
       seconds: wall time.
       input_wait_s: time that workers waited for input, summed over the steps.
-      step_s: time that workers spent in steps, input included, summed over the steps.
+      update_s: time from a worker's last gradient to the end of all updates, summed over the steps.
+      step_s: time that workers spent in steps, from asking for input to the last update, summed over the steps.
       positions: for each worker that took part, the records of its stream consumed since the very start.
     """
 
@@ -70,6 +71,7 @@ class Block:
     top_1: float
     seconds: float
     input_wait_s: float
+    update_s: float
     step_s: float
     positions: Mapping[int, int] = field(default_factory=dict)
 
@@ -82,6 +84,9 @@ class Engine(Protocol):
 
     def run(self, num_steps: int) -> Block:
         """Runs exactly that many global steps, over all workers together."""
+
+    def measure_compute(self) -> float:
+        """Seconds of a step's forward and backward pass without parameter servers; no variable changes."""
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
         """Counts each record of `shards` once. No variable changes, the global step least of all."""

@@ -20,7 +20,7 @@ from tfos_job.data.input_pipeline import training_dataset
 from tfos_job.model import zoo
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, count_shard
-from tfos_job.model.train import build_optimizer, train_step
+from tfos_job.model.train import FusedAdam, build_optimizer, compute_seconds, train_step
 from tfos_job.model.variables import all_arrays, assign_all
 
 _EVALUATION_BATCH_SIZE = 128
@@ -42,7 +42,7 @@ class ParameterServerEngine:
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._plan: TrainPlan
         self._model: keras.Model
-        self._optimizer: keras.optimizers.Optimizer
+        self._optimizer: FusedAdam
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         self._plan = plan
@@ -84,18 +84,18 @@ class ParameterServerEngine:
         with tf.control_dependencies([images]):
             fed = tf.timestamp()
         with tf.control_dependencies([fed]):
-            loss, num_correct = self._strategy.run(train_step, (self._model, self._optimizer, images, labels))
-        with tf.control_dependencies([loss]):
-            end = tf.timestamp()
+            loss, num_correct, computed, updated = self._strategy.run(
+                train_step, (self._model, self._optimizer, images, labels)
+            )
         counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
-        return tf.stack([*counts, fed - begin, end - begin])
+        return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
 
     def run(self, num_steps: int) -> Block:
         began = time.monotonic()
         results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
         self._coordinator.join()
         table = np.stack([result.fetch() for result in results])
-        loss, correct, images, worker, end_record, input_wait_s, step_s = table.T
+        loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
         return Block(
             steps=num_steps,
             images=int(images.sum()),
@@ -103,9 +103,22 @@ class ParameterServerEngine:
             top_1=float(correct.sum() / images.sum()),
             seconds=time.monotonic() - began,
             input_wait_s=float(input_wait_s.sum()),
+            update_s=float(update_s.sum()),
             step_s=float(step_s.sum()),
             positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
         )
+
+    def measure_compute(self) -> float:
+        """The mean over as many measurements as there are workers."""
+        plan = self._plan
+
+        def measure() -> tf.Tensor:
+            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"])
+
+        measurement = tf.function(measure)
+        results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
+        self._coordinator.join()
+        return float(np.mean([result.fetch() for result in results]))
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
         """One closure a shard: whichever worker takes it, each shard is counted once."""

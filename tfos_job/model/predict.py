@@ -83,7 +83,7 @@ def is_inverted(grey: np.ndarray) -> bool:
 
 def top_guesses(model: keras.Model, glyph: Glyph, *, image_size: int, k: int) -> list[Guess]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
-    images = to_float(tf.expand_dims(preprocess(tf.constant(glyph.pixels), image_size), 0))
+    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), image_size))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)

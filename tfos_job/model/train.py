@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.errors import DivergedError, JobError
+from tfos_job.model.bound import Account, Bound
 from tfos_job.model.engine import Block, Engine, TrainPlan
 from tfos_job.model.evaluate import Counts
 
@@ -21,6 +22,8 @@ EVALUATION_KS = (1, 3, 5)
 # its last step costs little, short enough that Ctrl-C is answered.
 _BLOCK_S = 1.5
 _MAX_BLOCK_STEPS = 200
+_MEASUREMENT_SHARE = 0.01
+_TRACING_S = 1.0
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -34,6 +37,10 @@ class FusedAdam(keras.optimizers.Adam):
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable]) -> None:
         """One update. `build` must have been called with the same variables in the same order."""
+        self.update(grads, trainable_variables)
+
+    def update(self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable]) -> tf.Operation:
+        """`apply` in a graph; returns the operation that is done when all of the update is."""
         count, *slots = self.variables
         with tf.device(count.value.device):
             step = tf.cast(count.value + 1, tf.float32)
@@ -42,9 +49,10 @@ class FusedAdam(keras.optimizers.Adam):
                 "beta2_power": tf.pow(self.beta_2, step),
                 "lr": tf.cast(self.learning_rate, tf.float32),
             }
+        updates = []
         for gradient, variable, m, v in zip(grads, trainable_variables, slots[::2], slots[1::2], strict=True):
             with tf.device(variable.value.device):
-                tf.raw_ops.ResourceApplyAdam(
+                update = tf.raw_ops.ResourceApplyAdam(
                     var=variable.value.handle,
                     m=m.value.handle,
                     v=v.value.handle,
@@ -55,10 +63,12 @@ class FusedAdam(keras.optimizers.Adam):
                     use_locking=True,
                     **scalars,
                 )
-        count.value.assign_add(1)
+            updates.append(update)
+        updates.append(count.value.assign_add(1, read_value=False))
+        return tf.group(*updates)
 
 
-def build_optimizer(plan: TrainPlan) -> keras.optimizers.Optimizer:
+def build_optimizer(plan: TrainPlan) -> FusedAdam:
     """The seed's: Adam, its rate times `learning_rate_decay_factor` every `decay_steps`, at once (staircase)."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
@@ -67,31 +77,75 @@ def build_optimizer(plan: TrainPlan) -> keras.optimizers.Optimizer:
 
 
 def train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, images: tf.Tensor, labels: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+    model: keras.Model, optimizer: FusedAdam, images: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """One update from one batch: the only place where precision, wire type and placement of a step are decided.
+
+    Graph only. `compute_seconds` must do what is done here between reading the variables and handing out gradients.
 
     Args:
       images: float32 [B, S, S, 1].
       labels: int64 [B].
 
     Returns:
-      The mean loss and the number of right first guesses, both of the variables before the update.
+      The mean loss and the number of right first guesses, both of the variables before the update; when all gradients
+      were computed, and when all variables were updated (`tf.timestamp`, by the worker's clock).
     """
     with tf.GradientTape() as tape:
         logits = model(images, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         loss = tf.reduce_mean(losses)
     gradients = tape.gradient(loss, model.trainable_variables)
-    optimizer.apply(gradients, model.trainable_variables)
+    # Nothing waits for this timestamp: updates begin as their gradients come.
+    computed = _timestamp_after(gradients)
+    update = optimizer.update(gradients, model.trainable_variables)
+    with tf.control_dependencies([update]):
+        updated = tf.timestamp()
     num_correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1) == labels)
-    return loss, num_correct
+    return loss, num_correct, computed, updated
+
+
+def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.Tensor:
+    """Times a step's forward and backward pass where this graph runs, with variables and images that are made up there.
+
+    The pass is made twice, and the second is timed. Of the model's own variables none is read or changed.
+
+    Returns:
+      float64 [], in seconds.
+    """
+    seconds = tf.constant(0.0, tf.float64)
+    images = tf.random.uniform([batch_size, image_size, image_size, 1])
+    labels = tf.zeros([batch_size], tf.int64)
+    variables = [tf.random.normal(v.shape, stddev=0.01, dtype=v.dtype) for v in model.trainable_variables]
+    others = [tf.ones(v.shape, v.dtype) for v in model.non_trainable_variables]
+    ready = [images, *variables]
+    for _ in range(2):
+        begin = _timestamp_after(ready)
+        with tf.control_dependencies([begin]):
+            given, shown = [tf.identity(v) for v in variables], tf.identity(images)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            logits, _ = model.stateless_call(given, others, shown, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+        ready = tape.gradient(loss, given)
+        seconds = _timestamp_after(ready) - begin
+    return seconds
+
+
+def _timestamp_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """The time when all of them are there; on a GPU, when they are computed and not when they are queued."""
+    with tf.device("/device:CPU:0"):
+        probe = tf.add_n([tf.cast(tf.reshape(tensor, [-1])[0], tf.float32) for tensor in tensors])
+        with tf.control_dependencies([probe]):
+            now = tf.timestamp()
+        # What nothing but a control dependency asks for is not computed: TensorFlow's optimizer sees to that.
+        return tf.where(tf.math.is_finite(probe), now, now)
 
 
 class Listener(Protocol):
     """What the loop tells, and what it must be given: where its results go is not its business."""
 
-    def on_block(self, step: int, block: Block, learning_rate: float) -> None: ...
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None: ...
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None: ...
 
@@ -102,20 +156,25 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where training stopped. `images` and `seconds` are of the steps alone, without saving and evaluating."""
+    """Where training stopped. `images` and `seconds` are of the steps alone, without saving and evaluating.
+
+    `bound` is None where no step was done.
+    """
 
     step: int
     interrupted: bool
     images: int
     seconds: float
     positions: tuple[int, ...]
+    bound: Bound | None
 
 
 class Loop:
     """Runs an engine from `plan.start_step` to `plan.total_steps`, or until asked to stop.
 
     Saves every `save_steps` and `save_seconds`, and at the end; evaluates every `eval_steps`, and at the end. A
-    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk.
+    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. Once it measures
+    what a step computes: when that costs less than a hundredth of the time that the steps have taken, or at the end.
     """
 
     def __init__(
@@ -137,6 +196,7 @@ class Loop:
         self._saved_step = plan.start_step
         self._saved_time = clock()
         self._evaluated_step = -1
+        self._account = Account(plan.num_workers)
         self._images = 0
         self._seconds = 0.0
 
@@ -148,11 +208,23 @@ class Loop:
                 self._save()
             if self._evaluation_is_due():
                 self._evaluate()
+            if self._measurement_is_cheap():
+                self._account.compute_s = self._engine.measure_compute()
         self._save()
         interrupted = self._step < self._plan.total_steps
         if not interrupted:
             self._evaluate()
-        return Outcome(self._step, interrupted, self._images, self._seconds, tuple(self._positions))
+            if self._account.bound and self._account.compute_s is None:
+                self._account.compute_s = self._engine.measure_compute()
+        return Outcome(
+            self._step, interrupted, self._images, self._seconds, tuple(self._positions), self._account.bound
+        )
+
+    def _measurement_is_cheap(self) -> bool:
+        bound = self._account.bound
+        if bound is None or bound.compute_s is not None:
+            return False
+        return _MEASUREMENT_SHARE * self._seconds >= _TRACING_S + 2 * bound.step_s
 
     def _run_block(self) -> None:
         block = self._engine.run(self._steps_to_next_stop())
@@ -169,7 +241,9 @@ class Loop:
         # A multiple of the workers, so that none is idle at the end of a block.
         per_worker = _BLOCK_S / max(block.seconds, 1e-3) * block.steps / self._plan.num_workers
         self._block_steps = self._plan.num_workers * max(1, min(_MAX_BLOCK_STEPS, int(per_worker)))
-        self._listener.on_block(self._step, block, self._engine.learning_rate)
+        self._account.add(block)
+        assert self._account.bound is not None
+        self._listener.on_block(self._step, block, self._engine.learning_rate, self._account.bound)
 
     def _steps_to_next_stop(self) -> int:
         plan = self._plan
