@@ -65,10 +65,12 @@ def end_of(job: Command) -> int:
         job.end()
 
 
-def test_dataset_and_run_on_hdfs(dataset_dir: str, hdfs_dir: str, scratch: Path) -> None:
+# The second cache holds less than the four shards of a worker: each epoch brings some of them again.
+@pytest.mark.parametrize("flags", [("--input_mode", "preloaded"), ("--input_mode", "files", "--cache_gb", "0.00005")])
+def test_dataset_and_run_on_hdfs(dataset_dir: str, hdfs_dir: str, scratch: Path, flags: tuple[str, ...]) -> None:
     job = start_training(
         dataset_dir, f"{hdfs_dir}/run", "--max_number_of_steps", 30, "--validation_split_name", "test",
-        "--master", "local-cluster[2,1,1024]", "--num_executors", 3, "--ps_place", "driver",
+        "--master", "local-cluster[2,1,1024]", "--num_executors", 3, "--ps_place", "driver", *flags,
     )  # fmt: skip
     assert end_of(job) == 0, job.stderr
     # Of eight training shards each worker copies half, and both the two of validation.
