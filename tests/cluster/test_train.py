@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,21 @@ def test_a_run_from_another_runs_checkpoint(start: StartCommand, small_dataset: 
     assert names == ["step-00000002", "step-00000004"]
     # The same command once more is a resumption like any other.
     assert "Nothing to do" in run(*again).stderr
+
+
+@pytest.mark.parametrize("input_mode", ["files", "preloaded"])
+def test_a_flipped_bit_ends_training_with_its_file_and_byte(
+    start: StartCommand, small_dataset: Path, tmp_path: Path, input_mode: str
+) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(small_dataset, dataset)
+    shard = max((dataset / "train").rglob("*.tfrecord"), key=lambda path: path.stat().st_size)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    job = start("train", "--dataset_dir", dataset, "--train_dir", tmp_path / "run", *SMALL, "--input_mode", input_mode)
+    assert job.wait() == 65
+    assert re.search(rf"{shard.name}, byte \d+: checksum of data does not fit", job.stderr)
 
 
 def test_what_does_not_fit_the_run_is_refused(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:

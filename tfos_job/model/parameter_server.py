@@ -90,10 +90,23 @@ class ParameterServerEngine:
         counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
         return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
 
+    def _join(self) -> None:
+        """Waits for what was scheduled; raises what it raised, and not that it was given something that had failed.
+
+        Loading preloaded input is part of a worker's dataset, which a closure has for an argument.
+        """
+        try:
+            self._coordinator.join()
+        except Exception as error:
+            original = getattr(error, "original_exception", None)
+            if isinstance(original, tf.errors.OpError):
+                raise original from error
+            raise
+
     def run(self, num_steps: int) -> Block:
         began = time.monotonic()
         results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
-        self._coordinator.join()
+        self._join()
         table = np.stack([result.fetch() for result in results])
         loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
         return Block(
@@ -117,7 +130,7 @@ class ParameterServerEngine:
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
-        self._coordinator.join()
+        self._join()
         return float(np.mean([result.fetch() for result in results]))
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
@@ -125,7 +138,7 @@ class ParameterServerEngine:
         if ks not in self._count:
             self._count[ks] = self._make_count(ks)
         results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
-        self._coordinator.join()
+        self._join()
         return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
 
     def _make_count(self, ks: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
