@@ -66,7 +66,7 @@ def end_of(job: Command) -> int:
 
 
 # The second cache holds less than the four shards of a worker: each epoch brings some of them again.
-@pytest.mark.parametrize("flags", [("--input_mode", "preloaded"), ("--input_mode", "files", "--cache_gb", "0.00005")])
+@pytest.mark.parametrize("flags", [("--input_mode", "preloaded"), ("--input_mode", "files", "--cache_gb", "0.0002")])
 def test_dataset_and_run_on_hdfs(dataset_dir: str, hdfs_dir: str, scratch: Path, flags: tuple[str, ...]) -> None:
     job = start_training(
         dataset_dir, f"{hdfs_dir}/run", "--max_number_of_steps", 30, "--validation_split_name", "test",

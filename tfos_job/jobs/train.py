@@ -530,7 +530,7 @@ def _window(config: TrainConfig, data: _Data) -> int:
     largest = max(copy.size_bytes for copy in data.train_copies)
     if config.cache_bytes < largest:
         raise SettingsError(
-            f"{config.cache_bytes / (1 << 20):,.2f} MiB are less than the largest shard, {largest / (1 << 20):,.2f} MiB",
+            f"{config.cache_bytes / (1 << 20):,.2f} MiB are less than the largest shard has, {largest / (1 << 20):,.2f}",
             place="--cache_gb",
             next_step="Give more, or convert with a smaller --target_shard_mb",
         )
