@@ -37,7 +37,7 @@ from tfos_job.config import FILES, PRELOADED, TrainConfig
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.charset import level1
 from tfos_job.data.input_pipeline import training_dataset
-from tfos_job.data.records import GlyphEncoder, write_record
+from tfos_job.data.records import encode_example, write_record
 
 _SEED = 0
 _NUM_SHARDS = 16
@@ -92,15 +92,26 @@ def write_shards(folder: Path, num_records: int) -> Shards:
         Image.fromarray(pixels).save(stream, "PNG")
         pngs.append(stream.getvalue())
     paths: dict[str, list[str]] = {"raw": [], "png": []}
+    characters = level1(_NUM_CLASSES).characters
     for image_format, encoded in (("raw", [pixels.tobytes() for pixels in glyphs]), ("png", pngs)):
-        encoder = GlyphEncoder(level1(_NUM_CLASSES).characters, image_format, "noise.gnt")
         for number in range(_NUM_SHARDS):
             path = folder / f"{image_format}-{number:05d}.tfrecord"
             with path.open("wb") as file:
                 for i in range(number, num_records, _NUM_SHARDS):
                     glyph = i % _NUM_GLYPHS
                     height, width = glyphs[glyph].shape
-                    write_record(file, encoder.encode(i % _NUM_CLASSES, encoded[glyph], height, width, 0))
+                    label = i % _NUM_CLASSES
+                    features = {
+                        "image/encoded": encoded[glyph],
+                        "image/format": image_format.encode(),
+                        "image/height": height,
+                        "image/width": width,
+                        "image/class/label": label,
+                        "image/class/text": characters[label].encode(),
+                        "source/file": b"noise.gnt",
+                        "source/offset": 0,
+                    }
+                    write_record(file, encode_example(features))
             paths[image_format].append(str(path))
     sizes = {name: sum(os.path.getsize(path) for path in paths[name]) / num_records for name in paths}
     return Shards(paths["raw"], paths["png"], sizes["raw"], sizes["png"])

@@ -42,7 +42,8 @@ from tfos_job.cluster.node import NodeArgs
 from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
 from tfos_job.config import TrainConfig
 from tfos_job.data.charset import level1
-from tfos_job.data.records import GlyphEncoder, write_record
+from tfos_job.data.glyphs import GlyphEncoder
+from tfos_job.data.shelf import MAX_WINDOW
 from tfos_job.errors import JobError, ResourceError
 from tfos_job.jobs import session
 
@@ -73,16 +74,15 @@ class Result:
 def write_shards(folder: Path, num_classes: int) -> tuple[str, ...]:
     """Shards of noise with the sizes of handwriting: speed does not depend on what the glyphs show."""
     draw = np.random.default_rng(_SEED)
-    characters = level1(num_classes).characters
+    encoder = GlyphEncoder(level1(num_classes).characters, "raw")
     paths = []
     for number in range(_NUM_SHARDS):
         path = folder / f"part-{number:05d}.tfrecord"
-        encoder = GlyphEncoder(characters, "raw", path.name)
         with open(path, "wb") as stream:
             for _ in range(_NUM_RECORDS // _NUM_SHARDS):
                 height, width = (int(side) for side in draw.integers(64, 101, 2))
                 label = int(draw.integers(num_classes))
-                write_record(stream, encoder.encode(label, draw.bytes(height * width), height, width, 0))
+                stream.write(encoder.encode_one(label, draw.bytes(height * width), width, height, path.name, 0))
         paths.append(str(path))
     return tuple(paths)
 
@@ -100,6 +100,8 @@ def make_plan(config: TrainConfig, num_classes: int) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "num_workers": _TOPOLOGY.num_workers,
         "input_mode": config.resolved_input_mode(_NUM_RECORDS),
+        "staged": False,
+        "window": MAX_WINDOW,
         "shuffle_buffer": config.shuffle_buffer,
         "augmentation": {"random_flip_up_down": False, "random_brightness": False, "random_contrast": False},
         "learning_rate": config.learning_rate,

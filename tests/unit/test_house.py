@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import re
 import runpy
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -
     runpy.run_path(str(ROOT / "setup.py"))
     assert arguments["version"] == tfos_job.__version__
     assert arguments["name"] == "tfos_job"
+
+
+def test_every_benchmark_and_campaign_starts() -> None:
+    """They are no part of the tests, so nothing else would say that one has lost what it imports."""
+    programs = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])
+    runs = [
+        subprocess.Popen([sys.executable, path, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for path in programs
+    ]
+    for path, run in zip(programs, runs, strict=True):
+        out, err = run.communicate(timeout=120)
+        assert (run.returncode, "usage:" in out) == (0, True), f"{path.name}: {err[-2000:]}"
 
 
 def subclasses(kind: type[errors.JobError]) -> set[type[errors.JobError]]:

@@ -39,7 +39,8 @@ from tfos_job.model.checkpoints import CheckpointInfo
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
-_FREE_BYTES = 256 << 20  # beside the shards: logs, TensorFlow's and Python's temporary files
+_MIB = 1 << 20
+_FREE_BYTES = 256 * _MIB  # beside the shards: logs, TensorFlow's and Python's temporary files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -530,7 +531,7 @@ def _window(config: TrainConfig, data: _Data) -> int:
     largest = max(copy.size_bytes for copy in data.train_copies)
     if config.cache_bytes < largest:
         raise SettingsError(
-            f"{config.cache_bytes / (1 << 20):,.2f} MiB are less than the largest shard has, {largest / (1 << 20):,.2f}",
+            f"{config.cache_bytes / _MIB:,.2f} MiB are less than the largest shard has, {largest / _MIB:,.2f}",
             place="--cache_gb",
             next_step="Give more, or convert with a smaller --target_shard_mb",
         )
