@@ -130,7 +130,6 @@ def test_png_holds_the_same_pixels(spark: SparkSession, gnt_dir: Path) -> None:
 def test_the_same_again_does_nothing(spark: SparkSession, gnt_dir: Path) -> None:
     first = convert(spark, settings(gnt_dir))
     before = snapshot(gnt_dir.parent / "dataset")
-    os.utime(gnt_dir / "003.gnt", (5, 5))  # a copy of the same bytes is the same input
     for request in ({}, {"charset_size": None}, {"charset_size": None, "charset": "auto"}, {"overwrite": True}):
         again = convert(spark, settings(gnt_dir, **request))
         assert again.up_to_date
@@ -247,6 +246,45 @@ def test_records_mixed_at_write_are_the_same_records(spark: SparkSession, gnt_di
     assert again.dataset_digest == first.dataset_digest
     other = convert(spark, settings(gnt_dir, dataset_split_name="other", shuffle_at_write=True, seed=1))
     assert other.dataset_digest != first.dataset_digest
+
+
+def test_a_renamed_file_is_not_taken_for_another_one(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    before = snapshot(gnt_dir.parent / "dataset")
+    (gnt_dir / "003.gnt").rename(gnt_dir / "w003.gnt")
+    with pytest.raises(SettingsError, match=r"would be there twice: w003\.gnt is 003\.gnt under another name"):
+        convert(spark, settings(gnt_dir))
+    assert snapshot(gnt_dir.parent / "dataset") == before
+    result = convert(spark, settings(gnt_dir, prune=True))
+    assert (result.num_added, result.num_pruned, result.num_records) == (1, 1, 50)
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+
+
+def test_a_time_that_has_changed_is_looked_into_once(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    os.utime(gnt_dir / "003.gnt", (5, 5))
+    assert convert(spark, settings(gnt_dir)).up_to_date
+    assert {source.name: source.mtime_s for source in live(gnt_dir).sources}["003.gnt"] == 5
+
+
+def test_a_split_whose_charset_is_gone_is_not_built_upon(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    (gnt_dir.parent / "dataset" / "charset.json").unlink()
+    write_gnt(gnt_dir / "100.gnt", CHARACTERS, seed=100)
+    with pytest.raises(BadDataError, match="made with the charset"):
+        convert(spark, settings(gnt_dir))
+
+
+def test_overwrite_finds_a_bit_that_has_changed(spark: SparkSession, gnt_dir: Path) -> None:
+    convert(spark, settings(gnt_dir))
+    path = gnt_dir.parent / "dataset" / "train" / "gen-00000" / "part-00003-of-00008.tfrecord"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert convert(spark, settings(gnt_dir)).up_to_date  # by the sizes
+    assert convert(spark, settings(gnt_dir, overwrite=True)).generation == 1
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    assert convert(spark, settings(gnt_dir, overwrite=True)).up_to_date
 
 
 # --- large files -----------------------------------------------------------------------------------------------------
@@ -397,7 +435,14 @@ def test_two_at_once_exclude_each_other(spark: SparkSession, gnt_dir: Path) -> N
 def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> None:
     """Killed while it built; killed between the rename of the folder and the manifest; killed after charset.json."""
     dataset_dir = gnt_dir.parent / "dataset"
-    for left in ("train/_building-x/_part.1.tmp", "train/gen-00000/part-00000-of-00001.tfrecord", "charset.json"):
+    leftovers = (
+        "train/_building-x/_part.1.tmp",
+        "train/gen-00000/part-00000-of-00001.tfrecord",
+        "train/_quarantine/more/_x.gnt.json.1.tmp",
+        "_charset.json.1.tmp",
+        "charset.json",
+    )
+    for left in leftovers:
         (dataset_dir / left).parent.mkdir(parents=True, exist_ok=True)
         (dataset_dir / left).write_bytes(b"left")
     for overwrite in (False, True):

@@ -101,3 +101,17 @@ def test_a_bad_row_is_named_and_nothing_is_published(
     assert list((tmp_path / "data").iterdir()) == []
     with pytest.raises(SettingsError, match="it has the columns character, picture"):
         convert_dataframe(frame.withColumnRenamed("image", "picture"), dataset_dir=str(tmp_path / "data"))
+
+
+def test_transparent_paper_is_white_and_sixteen_bits_are_scaled(spark: SparkSession, tmp_path: Path) -> None:
+    ink = np.zeros((4, 5, 4), np.uint8)  # black everywhere, and nearly everywhere transparent
+    ink[1, 2, 3] = 255
+    deep = np.full((4, 5), 0x8000, np.uint16)
+    frame = spark.createDataFrame([("啊", png(ink)), ("阿", png(deep))], "character string, image binary")
+    convert_dataframe(frame, dataset_dir=str(tmp_path / "data"), charset="啊阿", num_shards=1)
+    found = {character: np.frombuffer(data, np.uint8) for character, _, data in glyphs(tmp_path / "data")}
+    assert found["啊"].tolist() == [255] * 7 + [0] + [255] * 12
+    assert found["阿"].tolist() == [128] * 20
+    for wrong in ({"image_format": "PNG"}, {"dataset_split_name": "../x"}):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            convert_dataframe(frame, dataset_dir=str(tmp_path / "other"), **wrong)

@@ -53,6 +53,10 @@ def test_records_are_carried_by_number_and_without_those_of_dropped_sources(tmp_
         carrying.carry(too_many)
 
 
+def hands(dealt: tuple[Dealt, ...], index: int) -> tuple[tuple[str, int, int], ...]:
+    return tuple((one.path, one.bounds[index], one.bounds[index + 1]) for one in dealt)
+
+
 def mixed(tmp_path: Path, paths: list[str], seed: int) -> list[list[tuple[str, int]]]:
     dealt = tuple(
         carrying.deal(
@@ -63,7 +67,7 @@ def mixed(tmp_path: Path, paths: list[str], seed: int) -> list[list[tuple[str, i
     return [
         origins(
             carrying.gather(
-                GatherTask(shard_file="p", dealt=dealt, seed=seed, index=i, building_dir=str(tmp_path))
+                GatherTask(shard_file="p", hands=hands(dealt, i), seed=seed, index=i, building_dir=str(tmp_path))
             ).written_file
         )
         for i in range(4)
@@ -90,4 +94,4 @@ def test_a_dealt_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     assert dealt.bounds[-1] == Path(path).stat().st_size
     cut = Dealt(dealt.path, (0, dealt.bounds[1] - 1, dealt.bounds[2]))
     with pytest.raises(BadDataError, match="truncated"):
-        carrying.gather(GatherTask(shard_file="p", dealt=(cut,), seed=0, index=0, building_dir=str(tmp_path)))
+        carrying.gather(GatherTask(shard_file="p", hands=hands((cut,), 0), seed=0, index=0, building_dir=str(tmp_path)))

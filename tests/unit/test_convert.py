@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -25,10 +24,10 @@ from tfos_job.errors import BadDataError, StorageError
 CHARACTERS = ("啊", "阿", "埃")
 
 
-def write_gnt(path: Path, text: str, garbage: bytes = b"") -> SourceFile:
+def write_gnt(path: Path, text: str, garbage: bytes = b"", first: int = 0) -> SourceFile:
     with path.open("wb") as stream:
-        for index, character in enumerate(text):
-            gnt.write(stream, gnt.encode_tag(character), np.full((4 + index, 3), index, np.uint8))
+        for index, character in enumerate(text, start=first):
+            gnt.write(stream, gnt.encode_tag(character), np.full((4 + index - first, 3), index, np.uint8))
         stream.write(garbage)
     return SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
 
@@ -180,14 +179,23 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
         )
         for name, file in files.items()
     ]
-    assert str(convert.source_changes(list(files.values()), converted)) == ""
-    os.utime(tmp_path / "1", (1, 1))  # a copy: another time, the same bytes
-    copied = SourceFile("1", files["1"].path, files["1"].size_bytes, 1.0)
-    assert str(convert.source_changes([copied, *list(files.values())[1:]], converted)) == ""
-    other = write_gnt(tmp_path / "2", "埃")
+
+    def changes(*found: SourceFile) -> convert.Changes:
+        compared = [each for each in convert.comparisons(found, converted) if convert.has_same_bytes(each)]
+        return convert.source_changes(found, converted, compared)
+
+    assert convert.comparisons(list(files.values()), converted) == []  # nothing need be read
+    assert str(changes(*files.values())) == ""
+    copied = SourceFile("1", files["1"].path, files["1"].size_bytes, 1.0)  # another time, the same bytes
+    found = changes(copied, *list(files.values())[1:])
+    assert (str(found), found.touched) == ("", (copied,))
+    other = write_gnt(tmp_path / "2", "埃", first=7)
     other = SourceFile("2", other.path, other.size_bytes, 2.0)
     longer = write_gnt(tmp_path / "3", "埃埃")
-    new = write_gnt(tmp_path / "5", "埃")
-    changes = convert.source_changes([copied, other, longer, new], converted)
-    assert (changes.added, changes.changed, changes.gone) == ((new,), (other, longer), ("4",))
-    assert str(changes) == "5 is new, 2 has other bytes, 3 has other bytes, 4 is gone"
+    new = write_gnt(tmp_path / "5", "埃埃埃")
+    found = changes(copied, other, longer, new)
+    assert (found.added, found.changed, found.gone, found.renamed) == ((new,), (other, longer), ("4",), ())
+    assert str(found) == "5 is new, 2 has other bytes, 3 has other bytes, 4 is gone"
+    renamed = SourceFile("6", files["4"].path, files["4"].size_bytes, 9.0)
+    found = changes(*list(files.values())[:1], renamed)
+    assert found.renamed == ("6 is 4 under another name",)

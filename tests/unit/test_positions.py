@@ -23,10 +23,10 @@ def data(charset: str = "一丁") -> train._Data:
         image_format="raw",
         charset_digest=Charset(tuple(charset)).digest,
         shards=shards,
+        sources=(),
         class_counts=(50, 50),
-        filtered={},
-        quarantined={},
         settings={},
+        history=(),
         created="",
         package_version="0",
     )
@@ -35,8 +35,8 @@ def data(charset: str = "一丁") -> train._Data:
         train=manifest,
         train_shards=[f"/{shard.file}" for shard in shards],
         validation_shards=[],
-        train_copies=[None] * len(shards),
-        validation_copies=[],
+        train_copies=(),
+        validation_copies=(),
     )
 
 

@@ -8,10 +8,11 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from tfos_job import storage
@@ -97,7 +98,7 @@ def test_every_shard_comes_in_its_turn_in_every_epoch(copies: list[Copy], tmp_pa
     ]
     assert all(first == bytes([index]) for _, index, first in found)
     (staged,) = reader.passes
-    assert (staged.num_files, staged.size_bytes) == (3, sum(copy.size_bytes for copy in copies))
+    assert (staged.num_files, staged.size_bytes, staged.num_left) == (3, sum(copy.size_bytes for copy in copies), 0)
 
 
 def test_a_cache_that_is_smaller_than_the_data_makes_room(copies: list[Copy], tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_file_that_is_another_one_is_named_and_not_kept(
     source.write_bytes(content if change == "bit" else content[:-1])
     with pytest.raises(BadDataError, match=words) as caught:
         Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
-    assert caught.value.place == str(source)
+    assert caught.value.place.startswith(str(source))
     assert copies[1].sha256 not in {path.name for path in (tmp_path / "cache").iterdir()}
 
 
@@ -157,6 +158,29 @@ def test_a_file_that_is_not_there(copies: list[Copy], tmp_path: Path) -> None:
     Path(copies[2].source).unlink()
     with pytest.raises(MissingInputError, match="source-2"):
         Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
+
+
+def test_a_damaged_record_of_a_shard_is_named_by_its_byte(write_shard: Callable[..., str], tmp_path: Path) -> None:
+    path = Path(write_shard("source", [(np.zeros((9, 9), np.uint8), 1), (np.ones((9, 9), np.uint8), 2)]))
+    content = bytearray(path.read_bytes())
+    sha256 = hashlib.sha256(content).hexdigest()
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadDataError, match=r"has SHA-256 .*: checksum of data does not fit") as caught:
+        staging.fetch(str(path), str(tmp_path / "target"), len(content), sha256)
+    assert caught.value.place == f"{path}, byte {len(content) // 2}"
+    assert not list(tmp_path.glob("target*"))
+
+
+def test_what_an_earlier_attempt_left_is_room_for_this_one(
+    copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reader(shelf(copies), tmp_path / "first", tmp_path / "shared") as reader:
+        reader.read(3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, staging.RESERVE_BYTES))  # it is full
+    with Reader(shelf(copies), tmp_path / "second", tmp_path / "shared") as reader:
+        reader.read(6)
+    assert reader.error is None
 
 
 class Usage(NamedTuple):
@@ -168,7 +192,7 @@ class Usage(NamedTuple):
 def test_too_little_room_is_said_before_anything_is_copied(
     copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 91 << 20, 9 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, staging.RESERVE_BYTES + (9 << 20)))
     given = shelf(copies[:2], pinned=(copies[2],))
     with pytest.raises(ResourceError, match=r"10\.0 MiB of shards are to be there .*, and 9\.0 MiB are free") as caught:
         Stager(given, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()

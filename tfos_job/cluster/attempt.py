@@ -62,7 +62,7 @@ class AttemptSpec:
       driver_host: address of the driver that every node reaches.
       local: all nodes share the driver's host.
       start_timeout: seconds until the first step may begin.
-      stall_timeout: seconds without any news from the coordinator.
+      stall_timeout: seconds without any news from the coordinator or the stagers.
       port_range: to listen in; None for any ports.
     """
 
@@ -232,7 +232,7 @@ class Attempt:
     # Events.
 
     def _take_event(self, timeout_s: float = _POLL_S) -> bool:
-        """Handles at most one event; True where it was news from the coordinator."""
+        """Handles at most one event; True where it was news of the work."""
         self._guard()
         self._watch_children()
         try:
@@ -245,7 +245,8 @@ class Attempt:
             self._state.hellos[event.task] = event.hello
         elif isinstance(event, control.Said):
             self._hear(event.task, event.message)
-            return event.task == _CHIEF
+            # A notice is a stager's, whose shards the first step may be waiting for.
+            return event.task == _CHIEF or isinstance(event.message, control.Notice)
         elif isinstance(event, control.Lost) and event.task not in self._state.left:
             self._fail(event.task, failures.LOST, f"the line to it is gone: {event.reason}")
         return False

@@ -116,8 +116,10 @@ class Supervisor:
         self._is_orphaned = False
         self._ended = threading.Event()
         self._deadline = time.monotonic() + post.start_timeout
-        threads = [self._hear_driver, self._hear_process] + ([self._stage] if post.shelf else [])
-        for target in threads:
+        self._stager = threading.Thread(target=self._stage, daemon=True)
+        if post.shelf:
+            self._stager.start()
+        for target in (self._hear_driver, self._hear_process):
             threading.Thread(target=target, daemon=True).start()
 
     def _hear_driver(self) -> None:
@@ -163,6 +165,8 @@ class Supervisor:
         finally:
             self._ended.set()
             self._end_process()
+            if self._stager.ident:  # the folder that it works in will go
+                self._stager.join(_STOP_S)
 
     def _handle(self, kind: str, value: Any) -> None:
         if kind == "ready":

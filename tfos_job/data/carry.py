@@ -87,10 +87,11 @@ def _origin(path: str, data: bytes) -> tuple[str, int]:
     try:
         example = records.decode_example(data)
         name, class_id = example.get("source/file", b""), example["image/class/label"]
+        if not isinstance(name, bytes):
+            raise ValueError("source/file is a number")
+        return name.decode("utf-8"), int(class_id)
     except (ValueError, KeyError) as error:
         raise _bad(path, f"a record is no glyph: {error}") from error
-    assert isinstance(name, bytes)
-    return name.decode("utf-8"), int(class_id)
 
 
 def _bad(path: str, fact: str) -> BadDataError:
@@ -150,10 +151,10 @@ def deal(task: DealTask) -> Dealt:
 
 @dataclass(frozen=True, kw_only=True)
 class GatherTask:
-    """A shard to be made of hand `index` of each dealt file."""
+    """A shard to be made of one hand of each dealt file: its path, and the hand's first byte and the one behind it."""
 
     shard_file: str
-    dealt: tuple[Dealt, ...]
+    hands: tuple[tuple[str, int, int], ...]
     seed: int
     index: int
     building_dir: str
@@ -167,18 +168,17 @@ def gather(task: GatherTask) -> ShardResult:
       JobError: what storage raises.
     """
     frames: list[memoryview] = []
-    for dealt in task.dealt:
-        start, end = dealt.bounds[task.index : task.index + 2]
-        with storage.open_read(dealt.path) as stream:
+    for path, start, end in task.hands:
+        with storage.open_read(path) as stream:
             stream.seek(start)
-            frames += _frames(stream.read(end - start), dealt.path)
+            frames += _frames(stream.read(end - start), path)
     order = np.random.default_rng((task.seed, 1, task.index)).permutation(len(frames))
-    path = _own_name(task.building_dir, task.shard_file)
-    with storage.open_write(path) as stream:
+    target = _own_name(task.building_dir, task.shard_file)
+    with storage.open_write(target) as stream:
         writer = HashingWriter(stream)
         _write_frames(writer, (frames[i] for i in order))
     shard = writer.to_shard(task.shard_file, len(frames), ())  # any source may be in it
-    return ShardResult(written_file=path, shard=shard, class_counts={})
+    return ShardResult(written_file=target, shard=shard, class_counts={})
 
 
 def _frames(data: bytes, place: str) -> Iterator[memoryview]:

@@ -94,27 +94,58 @@ def attempt(work: Callable[[Task], Result], task: Task) -> Result | Failure:
 # --- before the work -------------------------------------------------------------------------------------------------
 
 
-def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source]) -> Changes:
-    """In what the source files are not those that were converted.
+@dataclass(frozen=True)
+class Comparison:
+    """A file that may have the bytes of a source; where name and size are the same, too, it is that source touched."""
 
-    Same name, size and time is the same file. Where only the time differs (a copy), its bytes are hashed.
+    file: SourceFile
+    source: Source
+
+
+def comparisons(sources: Sequence[SourceFile], converted: Sequence[Source]) -> list[Comparison]:
+    """What has to be read to know in what the source files are not those that were converted.
+
+    Same name, size and time is the same file. Another time may be that of a copy, and a new name that of a file that
+    was renamed, where one of its size is gone.
     """
     now = {source.name: source for source in sources}
     then = {source.name: source for source in converted}
-    return Changes(
-        added=tuple(now[name] for name in sorted(now.keys() - then.keys())),
-        changed=tuple(now[name] for name in sorted(now.keys() & then.keys()) if _has_changed(now[name], then[name])),
-        gone=tuple(sorted(then.keys() - now.keys())),
-    )
+    found = [
+        Comparison(now[name], then[name])
+        for name in sorted(now.keys() & then.keys())
+        if now[name].size_bytes == then[name].size_bytes and now[name].mtime_s != then[name].mtime_s
+    ]
+    gone: dict[int, list[Source]] = {}
+    for name in sorted(then.keys() - now.keys()):
+        gone.setdefault(then[name].size_bytes, []).append(then[name])
+    for name in sorted(now.keys() - then.keys()):
+        found += [Comparison(now[name], source) for source in gone.get(now[name].size_bytes, ())]
+    return found
+
+
+def has_same_bytes(comparison: Comparison) -> bool:
+    """Reads the file, range by range of the source."""
+    ranges = comparison.source.ranges
+    return range_digests(comparison.file.path, ranges) == [part.sha256 for part in ranges]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Source files that are new, those that have other bytes than they had, and names of those that are not there."""
+    """What has become of the source files since they were converted.
+
+    Attributes:
+      added: files that are new.
+      changed: files that have other bytes than they had.
+      touched: files that have the same bytes and another time.
+      gone: names of those that are not there any more.
+      renamed: in words, files that are new and have the bytes of one that is gone.
+    """
 
     added: tuple[SourceFile, ...]
     changed: tuple[SourceFile, ...]
+    touched: tuple[SourceFile, ...]
     gone: tuple[str, ...]
+    renamed: tuple[str, ...]
 
     def __str__(self) -> str:
         words = [f"{source.name} is new" for source in self.added]
@@ -123,10 +154,35 @@ class Changes:
         return ", ".join(words)
 
 
-def _has_changed(now: SourceFile, then: Source) -> bool:
-    if now.size_bytes != then.size_bytes:
-        return True
-    return now.mtime_s != then.mtime_s and range_digests(now.path, then.ranges) != [part.sha256 for part in then.ranges]
+def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source], same: Sequence[Comparison]) -> Changes:
+    """In what the source files are not those that were converted.
+
+    Args:
+      sources: the files that are there.
+      converted: those that the manifest names.
+      same: of `comparisons`, those of the same bytes.
+    """
+    now = {source.name: source for source in sources}
+    then = {source.name: source for source in converted}
+    both = sorted(now.keys() & then.keys())
+    touched = {comparison.file.name for comparison in same if comparison.file.name == comparison.source.name}
+    other = [
+        now[name]
+        for name in both
+        if name not in touched
+        and (now[name].size_bytes, now[name].mtime_s) != (then[name].size_bytes, then[name].mtime_s)
+    ]
+    return Changes(
+        added=tuple(now[name] for name in sorted(now.keys() - then.keys())),
+        changed=tuple(other),
+        touched=tuple(now[name] for name in both if name in touched),
+        gone=tuple(sorted(then.keys() - now.keys())),
+        renamed=tuple(
+            f"{comparison.file.name} is {comparison.source.name} under another name"
+            for comparison in same
+            if comparison.file.name != comparison.source.name
+        ),
+    )
 
 
 def range_digests(path: str, ranges: Sequence[SourceRange]) -> list[str]:
@@ -140,6 +196,12 @@ def range_digests(path: str, ranges: Sequence[SourceRange]) -> list[str]:
                 left -= len(data)
             found.append(digest.hexdigest())
     return found
+
+
+def file_sha256(file: tuple[str, int]) -> str:
+    """SHA-256 (hex) of a file's first so many bytes."""
+    path, size_bytes = file
+    return range_digests(path, [SourceRange(start=0, end=size_bytes, sha256="")])[0]
 
 
 # --- the work --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, S
 
 FORMAT_VERSION = 2
 FILTER_REASON = "not in charset"
+_OLD_LOCK_S = 60.0  # those who try for the lock at this moment have younger ones
 
 _log = logging.getLogger(__name__)
 
@@ -286,7 +288,11 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
       manifest: of the split with it.
       building_dir: holds the generation's shards, and nothing else.
       bad_ranges: of the sources that came with this generation.
+
+    Raises:
+      ValueError: a bug: two accounts of the same records differ. Nothing is published.
     """
+    _check_counts(manifest)  # a manifest that no reader would take must not replace one that is right
     for source in manifest.sources:
         name, size_bytes = source.name, source.quarantined_bytes
         if source.generation != manifest.generation or name not in manifest.quarantined:
@@ -303,18 +309,21 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
     storage.write_json(split.manifest, manifest.to_json())
 
 
-def sweep(split: SplitLayout, live: Manifest | None) -> None:
+def sweep(split: SplitLayout, live: Manifest | None, *, keep_generations: bool = False) -> None:
     """Removes what is not live: what killed runs left, and shards that others have replaced. Under the dataset's lock.
 
     Args:
       split: whose folder to sweep.
       live: its manifest; None where nothing of it is live.
+      keep_generations: only what has a temporary name goes.
     """
     live_files = {join(split.root, shard.file) for shard in live.shards} if live else set()
     live_folders = {shard.file.partition("/")[0] for shard in live.shards} if live else set()
     live_quarantine = {_quarantine_file(split, name) for name in live.quarantined} if live else set()
     for entry in _list(split.root):
         unfinished = entry.name.startswith(BUILDING_PREFIX) or entry.name.endswith(".tmp")
+        if keep_generations and not unfinished:
+            continue
         if unfinished or (entry.name.startswith(GENERATION_PREFIX) and entry.name not in live_folders):
             _log.info("removing what is not live: %s", entry.path)
             (storage.discard_dir if entry.is_dir else storage.remove)(entry.path)
@@ -323,10 +332,28 @@ def sweep(split: SplitLayout, live: Manifest | None) -> None:
                 if shard.path not in live_files:
                     _log.info("removing what is not live: %s", shard.path)
                     storage.remove(shard.path)
-    if storage.is_dir(split.quarantine_dir):
-        for entry in storage.find(split.quarantine_dir, ".json"):
+    if not keep_generations and not live_quarantine:
+        storage.remove(split.quarantine_dir)
+    elif not keep_generations:
+        for entry in _files_below(split.quarantine_dir):
             if entry.path not in live_quarantine:
                 storage.remove(entry.path)
+
+
+def sweep_dataset(dataset: DatasetLayout) -> None:
+    """Removes what killed runs left beside the splits. Under the dataset's lock."""
+    now_s = time.time()
+    for entry in _list(dataset.root):
+        is_lock = entry.name.startswith(("__lock.", "_lock.")) and entry.name.endswith((".tmp", ".stale"))
+        if entry.name.startswith("_charset.json.") or (is_lock and now_s - entry.mtime_s > _OLD_LOCK_S):
+            storage.remove(entry.path)
+
+
+def _files_below(folder: str) -> list[storage.Entry]:
+    found = []
+    for entry in _list(folder):
+        found += _files_below(entry.path) if entry.is_dir else [entry]
+    return found
 
 
 def _quarantine_file(split: SplitLayout, source_name: str) -> str:

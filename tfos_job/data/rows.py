@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from tfos_job import storage
@@ -42,7 +43,6 @@ class RowsTask:
 class RowsResult:
     """A shard of a partition, and the characters of the rows that were left out, one for each, sorted."""
 
-    partition: int
     shard: ShardResult
     filtered: str
 
@@ -75,7 +75,7 @@ def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsRes
             writer.write(encoder.encode_one(class_id, pixels, width, height, source, number))
     shard = writer.to_shard(source, counts.total(), ())
     result = ShardResult(written_file=path, shard=shard, class_counts=dict(counts))
-    return RowsResult(partition, result, "".join(sorted(filtered)))
+    return RowsResult(result, "".join(sorted(filtered)))
 
 
 def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
@@ -85,7 +85,7 @@ def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
     if row.height is None or row.width is None:
         try:
             with Image.open(io.BytesIO(row.image)) as image:
-                width, height, pixels = image.width, image.height, image.convert("L").tobytes()
+                width, height, pixels = image.width, image.height, _grey(image).tobytes()
         except Exception as error:  # Pillow's plugins raise what they like
             raise _bad(place, f"not an image that Pillow reads: {error}") from error
     else:
@@ -95,6 +95,17 @@ def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
     if len(pixels) != width * height:
         raise _bad(place, f"expected {width} × {height} grey bytes, found {len(pixels)}")
     return pixels, width, height
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """8 bits of grey; what is transparent is paper."""
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them
+        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        paper.alpha_composite(image.convert("RGBA"))
+        image = paper
+    return image.convert("L")
 
 
 def _bad(place: str, fact: str) -> BadDataError:

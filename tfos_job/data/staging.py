@@ -6,35 +6,41 @@ Each copy is whole, and of the size and SHA-256 that the manifest says, before i
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tfos_job import storage
 from tfos_job.data.manifest import Manifest, shard_paths
+from tfos_job.data.records import read_records
 from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR, Copy, Shelf, turn_name
 from tfos_job.errors import BadDataError, ResourceError
 from tfos_job.layout import SplitLayout, join
 
 _POLL_S = 0.1
+_NEWS_S = 30.0
+RESERVE_BYTES = 256 << 20
+"""Of a worker's disk, left free for logs, TensorFlow's and Python's temporary files."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What a copying has cost."""
+    """What the copying has cost so far; `num_left` are shards that have not had their first turn."""
 
     num_files: int
     size_bytes: int
     seconds: float
+    num_left: int
 
     def __str__(self) -> str:
-        return f"{self.num_files} files, {_mib(self.size_bytes)} MiB in {self.seconds:.1f} s"
+        left = f", {self.num_left} shards to come" if self.num_left else ""
+        return f"{self.num_files} files, {_mib(self.size_bytes)} MiB in {self.seconds:.1f} s{left}"
 
 
 def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy, ...]:
@@ -54,18 +60,18 @@ class Stager:
       shelf: what to bring.
       folder: the worker's own directory, where its reader looks.
       cache_dir: on the same disk.
-      on_pass: told once, when everything has been there.
+      on_news: told now and then until everything has been there, and then.
     """
 
-    def __init__(self, shelf: Shelf, folder: str, cache_dir: str, on_pass: Callable[[Staged], None]) -> None:
+    def __init__(self, shelf: Shelf, folder: str, cache_dir: str, on_news: Callable[[Staged], None]) -> None:
         self._shelf = shelf
         self._folder = folder
         self._cache_dir = cache_dir
-        self._on_pass = on_pass
+        self._on_news = on_news
         self._cached: OrderedDict[int, int] = OrderedDict()  # bytes by shard, the longest unread one first
         self._readers: Counter[int] = Counter()  # times that a shard was given and is not done
-        self._copied = Staged(0, 0, 0.0)
-        self._began = time.monotonic()
+        self._num_files = self._size_bytes = 0
+        self._began = self._told = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Works until `should_stop`, or until there is nothing more to bring.
@@ -79,24 +85,27 @@ class Stager:
         for name in (GIVEN_DIR, DONE_DIR, *sorted({os.path.dirname(copy.target) for copy in self._shelf.pinned})):
             os.makedirs(os.path.join(self._folder, name), exist_ok=True)
         os.makedirs(self._cache_dir, exist_ok=True)
-        pinned = iter(self._shelf.pinned)
-        passed = False
-        for number, (epoch, index) in enumerate(self._shelf.positions()):
-            while not self._make_room(index, limit):
-                if should_stop():
-                    return
-                time.sleep(_POLL_S)
-            if should_stop():
+        pinned = list(reversed(self._shelf.pinned))
+        positions = enumerate(self._shelf.positions())
+        upcoming = next(positions, None)
+        num_left = len(self._shelf.shards)
+        is_told = False
+        while not should_stop():
+            if upcoming is not None and self._make_room(upcoming[1][1], limit):
+                self._give(*upcoming[1])
+                num_left = max(0, len(self._shelf.shards) - upcoming[0] - 1)
+                upcoming = next(positions, None)
+            elif pinned:  # what training begins with has come first
+                copy = pinned.pop()
+                self._bring(copy, copy.target)
+            elif upcoming is None:
                 return
-            self._give(epoch, index)
-            if number + 1 >= min(self._shelf.window, len(self._shelf.shards)):  # what training begins with comes first
-                for copy in pinned:
-                    if should_stop():
-                        return
-                    self._bring(copy, copy.target)
-            if number + 1 == len(self._shelf.shards) and not passed:
-                passed = True
-                self._on_pass(dataclasses.replace(self._copied, seconds=time.monotonic() - self._began))
+            else:
+                time.sleep(_POLL_S)
+            all_there = not num_left and not pinned
+            if not is_told and (all_there or time.monotonic() - self._told > _NEWS_S):
+                self._tell(num_left)
+                is_told = all_there
 
     def _limit(self) -> int:
         """Bytes that training shards may take here.
@@ -107,7 +116,8 @@ class Stager:
         shelf = self._shelf
         size_bytes = sum(copy.size_bytes for copy in shelf.shards)
         wanted = size_bytes if shelf.cache_bytes is None else min(size_bytes, shelf.cache_bytes)
-        free = shutil.disk_usage(self._folder).free
+        # What an earlier attempt has brought is there to be used, or to make room.
+        free = shutil.disk_usage(self._folder).free + self._bytes_there() - RESERVE_BYTES
         if free < shelf.least_bytes:
             raise ResourceError(
                 f"{_mib(shelf.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
@@ -115,6 +125,13 @@ class Stager:
                 next_step="Free some space, use more workers, or convert with a smaller --target_shard_mb",
             )
         return min(wanted, free - shelf.pinned_bytes)
+
+    def _bytes_there(self) -> int:
+        found = 0
+        for copy in {*self._shelf.shards, *self._shelf.pinned}:
+            with contextlib.suppress(FileNotFoundError):
+                found += os.path.getsize(self._cache_path(copy))
+        return found
 
     def _make_room(self, index: int, limit: int) -> bool:
         """Whether a shard can be given now."""
@@ -154,18 +171,21 @@ class Stager:
                 self._fetch(copy, path)
             try:
                 os.link(path, target)
-            except FileNotFoundError:  # another worker on this host has made room for itself
-                proved = False
+            except FileNotFoundError:
+                if os.path.exists(path):
+                    raise  # the worker's own directory is gone
+                proved = False  # another worker on this host has made room for itself
             else:
                 return
 
     def _fetch(self, copy: Copy, path: str) -> None:
         fetch(copy.source, path, copy.size_bytes, copy.sha256)
-        self._copied = dataclasses.replace(
-            self._copied,
-            num_files=self._copied.num_files + 1,
-            size_bytes=self._copied.size_bytes + copy.size_bytes,
-        )
+        self._num_files += 1
+        self._size_bytes += copy.size_bytes
+
+    def _tell(self, num_left: int) -> None:
+        self._told = time.monotonic()
+        self._on_news(Staged(self._num_files, self._size_bytes, self._told - self._began, num_left))
 
     def _cache_path(self, copy: Copy) -> str:
         return os.path.join(self._cache_dir, copy.sha256)
@@ -188,16 +208,33 @@ def fetch(source: str, target: str, size_bytes: int, sha256: str) -> None:
       BadDataError: it is not of that size and digest.
       JobError: what storage raises.
     """
-    found = storage.download(source, target)
-    found_bytes = os.path.getsize(target)
-    if (found_bytes, found) != (size_bytes, sha256):
-        os.unlink(target)
-        fact = (
-            f"has {found_bytes} bytes, its manifest says {size_bytes}"
-            if found_bytes != size_bytes
-            else f"has SHA-256 {found[:12]}, its manifest says {sha256[:12]}"
-        )
-        raise BadDataError(fact, place=source, next_step="Convert the split again, or restore the file")
+    unproved = f"{target}.{uuid.uuid4().hex}"
+    try:
+        found = storage.download(source, unproved)
+        found_bytes = os.path.getsize(unproved)
+        if (found_bytes, found) != (size_bytes, sha256):
+            fact = (
+                f"has {found_bytes} bytes, its manifest says {size_bytes}"
+                if found_bytes != size_bytes
+                else f"has SHA-256 {found[:12]}, its manifest says {sha256[:12]}"
+            )
+            place, what = _first_damage(unproved, source)
+            raise BadDataError(fact + what, place=place, next_step="Convert the split again, or restore the file")
+        os.replace(unproved, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unproved)
+
+
+def _first_damage(path: str, source: str) -> tuple[str, str]:
+    """Where a copy of a shard that is not what it should be has its first bad record, and what that is."""
+    try:
+        with open(path, "rb") as file:
+            for _ in read_records(file, source):
+                pass
+    except BadDataError as error:
+        return error.place, f": {error.fact}"
+    return source, ""
 
 
 @contextlib.contextmanager

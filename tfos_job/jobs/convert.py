@@ -27,7 +27,7 @@ from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.carry import Stretch
 from tfos_job.data.charset import Charset
-from tfos_job.data.convert import Changes, GroupTask, source_changes
+from tfos_job.data.convert import Changes, GroupTask, comparisons, source_changes
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import Manifest, Revision, Shard, Source
 from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
@@ -89,18 +89,28 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     split = dataset.split(config.dataset_split_name)
     sources = _find_sources(storage.absolute(config.gnt_dir))
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
+        context = spark.sparkContext
         charset = dataset_charset(dataset, _requested_charset(config))
         live = live_manifest(split, overwrite=config.overwrite)
-        manifests.sweep(split, live)
-        changes = source_changes(sources, live.sources if live else ())
-        if live is not None and _must_be_rebuilt(config, changes, live, split):
-            live, changes = None, source_changes(sources, ())
-        made = _update(spark.sparkContext, config, dataset, split, live, charset, changes, lease)
+        manifests.sweep_dataset(dataset)
+        # Where a manifest cannot be read its shards stay until there are others: they may be all that there is.
+        manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
+        changes = _changes(context, sources, live)
+        if live is not None and _must_be_rebuilt(context, config, changes, live, split, charset):
+            live, changes = None, _changes(context, sources, None)
+        made = _update(context, config, dataset, split, live, charset, changes, lease)
         if config.compact:
-            made = _compact(spark.sparkContext, config, split, made, lease)
+            made = _compact(context, config, split, made, lease)
         manifests.sweep(split, made)
         _log_account(split, made, changes, config)
-        return _result(dataset, made, changes, config, up_to_date=made is live, started_s=started_s)
+        return _result(
+            dataset,
+            made,
+            changes,
+            config,
+            up_to_date=live is not None and made.generation == live.generation,
+            started_s=started_s,
+        )
 
 
 # --- before the work: what is asked, what is there ------------------------------------------------------------------
@@ -130,13 +140,43 @@ def _find_sources(gnt_dir: str) -> list[SourceFile]:
     return [SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
 
 
-def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, split: SplitLayout) -> bool:
+def _changes(context: SparkContext, sources: Sequence[SourceFile], live: Manifest | None) -> Changes:
+    """In what the source files are not those that were converted, by their bytes where times and names do not tell."""
+    then = live.sources if live else ()
+    return source_changes(sources, then, shards.same_bytes(context, comparisons(sources, then)))
+
+
+def _must_be_rebuilt(
+    context: SparkContext,
+    config: ConvertConfig,
+    changes: Changes,
+    live: Manifest,
+    split: SplitLayout,
+    charset: Charset | None,
+) -> bool:
     """Whether what is live cannot be built upon: it would be made otherwise now, or is damaged.
+
+    With `--overwrite` shards are looked at byte by byte: whoever gives it may know that one is bad.
 
     Raises:
       SettingsError: so it is, and `--overwrite` was not given.
+      BadDataError: the dataset's charset is not the one that the split was made with.
     """
+    if charset is None or charset.digest != live.charset_digest:
+        raise BadDataError(
+            f"split {live.split_name} was made with the charset {live.charset_digest[:12]}, which is not there",
+            place=DatasetLayout(config.dataset_dir).charset,
+            next_step="Restore it, or convert into a new folder",
+        )
+    if changes.renamed and not (config.prune or config.overwrite):
+        raise SettingsError(
+            f"its records would be there twice: {some(changes.renamed)}",
+            place=split.root,
+            next_step="Give --prune to drop what is gone, or --overwrite to build the split anew",
+        )
     reasons = [*_setting_changes(config, live), *manifests.damage(split, live)]
+    if config.overwrite and not reasons:
+        reasons = shards.damaged(context, split, live)
     if config.shuffle_at_write and str(changes):
         reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {_brief(changes)}")
     if reasons and not config.overwrite:
@@ -145,6 +185,8 @@ def _must_be_rebuilt(config: ConvertConfig, changes: Changes, live: Manifest, sp
             place=split.root,
             next_step="Give --overwrite to build it anew, or another --dataset_split_name",
         )
+    if reasons:
+        _log.warning("%s is built anew: %s", split.root, some(reasons))
     return bool(reasons) or (config.overwrite and bool(str(changes)))
 
 
@@ -160,6 +202,10 @@ def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
         changes.append(f"--image_format is {config.image_format}, was {live.image_format}")
     if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
         changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
+    if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
+        for name in ("target_shard_mb", *(["seed"] if config.shuffle_at_write else [])):
+            if getattr(config, name) != live.settings.get(name):
+                changes.append(f"--{name} is {getattr(config, name)}, was {live.settings.get(name)}")
     if config.on_bad_record == "fail" and live.quarantined:
         changes.append(f"--on_bad_record is fail, but bytes of {len(live.quarantined)} file(s) are in quarantine")
     return changes
@@ -184,6 +230,10 @@ def _update(
     fresh = (*changes.added, *changes.changed)
     if live is not None and not fresh and not drop:
         _log.info("%s is up to date (%d records): nothing to convert", split.root, live.num_records)
+        if changes.touched:  # the next run need not read them again
+            live = _with_times(live, changes.touched)
+            lease.check()
+            storage.write_json(split.manifest, live.to_json())
         return live
     with build_aside(split, live) as building:
         made = carried = Made()
@@ -201,6 +251,13 @@ def _update(
             storage.write_json(dataset.charset, charset.to_json())
         manifests.publish(split, manifest, building.shards_dir, made.bad_ranges)
     return manifest
+
+
+def _with_times(live: Manifest, touched: Sequence[SourceFile]) -> Manifest:
+    """The manifest with the times that files of the same bytes have now."""
+    times = {file.name: file.mtime_s for file in touched}
+    sources = [dataclasses.replace(source, mtime_s=times.get(source.name, source.mtime_s)) for source in live.sources]
+    return dataclasses.replace(live, sources=tuple(sources))
 
 
 def _compact(
@@ -338,7 +395,9 @@ def _manifest(
     fresh = [dataclasses.replace(source, generation=generation) for source in made.sources]
     replaced = tuple(source.name for source in changes.changed)
     outdated = {*replaced, *pruned}
-    kept: list[Source] = [source for source in live.sources if source.name not in outdated] if live else []
+    kept: list[Source] = []
+    if live is not None:
+        kept = [source for source in _with_times(live, changes.touched).sources if source.name not in outdated]
     counts = Counter(dict(enumerate(live.class_counts)) if live else {})
     counts.update(made.class_counts)
     counts.subtract(carried.dropped_counts)
@@ -378,6 +437,7 @@ def _manifest(
             "max_bad_fraction": config.max_bad_fraction,
             "shuffle_at_write": config.shuffle_at_write,
             "target_shard_mb": config.target_shard_mb,
+            "seed": config.seed,
         },
         history=(revision,),
         created=created,

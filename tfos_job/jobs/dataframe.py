@@ -19,6 +19,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from tfos_job import __version__, storage
+from tfos_job.config import ConvertConfig
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
@@ -68,6 +69,8 @@ def convert_dataframe(
       BadDataError: a row without a character, an image that cannot be read, or no row of the classes.
       BusyError: another job is writing to the dataset.
     """
+    # The same checks as the command's, and the same words.
+    ConvertConfig(gnt_dir="", dataset_dir=dataset_dir, dataset_split_name=dataset_split_name, image_format=image_format)
     rows = _rows(frame, num_shards)
     dataset = DatasetLayout(storage.absolute(dataset_dir))
     split = dataset.split(dataset_split_name)
@@ -77,7 +80,8 @@ def convert_dataframe(
         live = live_manifest(split, overwrite=overwrite)
         if live is not None and not overwrite:
             raise SettingsError("it is there", place=split.root, next_step="Give overwrite=True, or another name")
-        manifests.sweep(split, live)
+        manifests.sweep_dataset(dataset)
+        manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
         with build_aside(split, live) as building:
             if used is None:
                 used = _found_charset(rows) if charset == "auto" else charsets.level1()

@@ -111,6 +111,11 @@ class RunReport:
         elif isinstance(message, control.Finished):
             self.values["step"] = message.step
             self.values["records_read"] = message.records_read
+            # With one worker these are its epochs; with several each one's own part was read so many times.
+            parts = self.values.get("records_per_worker", [])
+            self.values["passes"] = [
+                round(read / part, 4) for read, part in zip(message.records_read, parts, strict=False)
+            ]
             if message.bound:
                 self.values["bound"] = message.bound
             if message.seconds:

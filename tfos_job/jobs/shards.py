@@ -19,13 +19,13 @@ from tfos_job import storage
 from tfos_job.data import carry as carrying
 from tfos_job.data import convert as work
 from tfos_job.data.carry import CarryTask, DealTask, GatherTask, Stretch
-from tfos_job.data.convert import CutTask, Failure, GroupTask, PieceResult, ShardResult
+from tfos_job.data.convert import Comparison, CutTask, Failure, GroupTask, PieceResult, ShardResult
 from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import Shard, Source
+from tfos_job.data.manifest import Manifest, Shard, Source, shard_paths
 from tfos_job.data.plan import Piece, SourceFile
 from tfos_job.errors import BadDataError
 from tfos_job.jobs import tasks
-from tfos_job.layout import join, shard_name
+from tfos_job.layout import SplitLayout, join, shard_name
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> Made:
       JobError: of the first task that failed, in file order.
     """
     outcomes = tasks.run(context, "convert", work.convert_group, group_tasks)
-    doubtful = _doubtful(group_tasks, outcomes)
-    if doubtful:
+    while doubtful := _doubtful(group_tasks, outcomes):
         _log.info("%d files were not cut where a record begins: reading them once more", len(doubtful))
         exact = _cut_anew(context, group_tasks, doubtful)
         again = [i for i, task in enumerate(exact) if task != group_tasks[i]]
@@ -110,6 +109,7 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> Made:
             again, tasks.run(context, "convert", work.convert_group, [exact[i] for i in again]), strict=True
         ):
             outcomes[index] = outcome
+        group_tasks = exact
     results = tasks.results(outcomes)
     files = {piece.source.name: piece.source for task in group_tasks for piece in task.pieces}
     pieces = _by_source(result.pieces for result in results)
@@ -143,14 +143,17 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
 
 def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult | Failure]) -> set[str]:
     """Names of the files of which the parts do not meet, or one failed where it had to guess its beginning."""
-    doubtful = set()
+    doubtful, incomplete = set(), set()
     for task, outcome in zip(group_tasks, outcomes, strict=True):
-        if isinstance(outcome, Failure) and isinstance(outcome.error, BadDataError):
-            doubtful |= {piece.source.name for piece in task.pieces if piece.within}
+        if isinstance(outcome, Failure):
+            incomplete |= {piece.source.name for piece in task.pieces}
+            if isinstance(outcome.error, BadDataError):
+                doubtful |= {piece.source.name for piece in task.pieces if piece.within}
+    guessed = {piece.source.name for task in group_tasks for piece in task.pieces if piece.within}
     good = [outcome.pieces for outcome in outcomes if isinstance(outcome, ShardResult)]
     for name, pieces in _by_source(good).items():
         ends = [0, *(piece.range.end for piece in pieces)]
-        if len(good) == len(outcomes) and [piece.range.start for piece in pieces] != ends[:-1]:
+        if name in guessed - incomplete and [piece.range.start for piece in pieces] != ends[:-1]:
             doubtful.add(name)
     return doubtful
 
@@ -175,6 +178,23 @@ def _cut_anew(context: SparkContext, group_tasks: Sequence[GroupTask], names: se
         return Piece(piece.source, start, stop)
 
     return [dataclasses.replace(task, pieces=tuple(exact(piece) for piece in task.pieces)) for task in group_tasks]
+
+
+def same_bytes(context: SparkContext, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Those of which the file has the bytes of the source."""
+    found = tasks.results(tasks.run(context, "compare", work.has_same_bytes, comparisons))
+    return [comparison for comparison, same in zip(comparisons, found, strict=True) if same]
+
+
+def damaged(context: SparkContext, split: SplitLayout, live: Manifest) -> list[str]:
+    """Live shards that have not the digests in the manifest, in words."""
+    to_hash = [(path, shard.size_bytes) for path, shard in zip(shard_paths(split, live), live.shards, strict=True)]
+    found = tasks.results(tasks.run(context, "hash", work.file_sha256, to_hash))
+    return [
+        f"{shard.file} has other bytes than were written"
+        for shard, sha256 in zip(live.shards, found, strict=True)
+        if sha256 != shard.sha256
+    ]
 
 
 def carry(
@@ -211,7 +231,13 @@ def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
     ]
     dealt = tuple(tasks.results(tasks.run(context, "deal", carrying.deal, deal_tasks)))
     gather_tasks = [
-        GatherTask(shard_file=result.shard.file, dealt=dealt, seed=seed, index=index, building_dir=work_dir)
+        GatherTask(
+            shard_file=result.shard.file,
+            hands=tuple((one.path, one.bounds[index], one.bounds[index + 1]) for one in dealt),
+            seed=seed,
+            index=index,
+            building_dir=work_dir,
+        )
         for index, result in enumerate(results)
     ]
     mixed = tasks.results(tasks.run(context, "gather", carrying.gather, gather_tasks))

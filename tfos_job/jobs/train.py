@@ -23,7 +23,7 @@ from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
-from tfos_job.data.staging import copies_of
+from tfos_job.data.staging import RESERVE_BYTES, copies_of
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
 _MIB = 1 << 20
-_FREE_BYTES = 256 * _MIB  # beside the shards: logs, TensorFlow's and Python's temporary files
+_SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +224,15 @@ def _load_data(config: TrainConfig) -> _Data:
         validation_copies=validation_copies,
     )
     _assigned(config, data)  # raises where there are too few shards
+    if len(train.shards) < _SHARDS_PER_WORKER * config.num_workers:
+        log.warning(
+            "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. "
+            "Convert it with a smaller --target_shard_mb",
+            split.root,
+            len(train.shards),
+            config.num_workers,
+            _SHARDS_PER_WORKER,
+        )
     return data
 
 
@@ -326,7 +335,7 @@ def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[
         ahead = [n - epoch * part for n, part in zip(read, _part_sizes(data, len(read)), strict=True)]
         records = _records(sum(n for n in ahead if n > 0), -sum(n for n in ahead if n < 0))
     log.warning(
-        "Other workers, seed, input mode, buffer or data than at step %d: epoch %d begins anew; %s",
+        "Other workers, seed, input mode, buffer, cache or data than at step %d: epoch %d begins anew; %s",
         info.step,
         epoch,
         "{seen_twice} records are seen twice, {skipped} skipped".format(**records) if records else "other records",
@@ -397,6 +406,7 @@ def _facts(config: TrainConfig, data: _Data, total_steps: int) -> dict[str, Any]
         "total_steps": total_steps,
         "batch_size": config.batch_size,
         "input_mode": _input_mode(config, data),
+        "records_per_worker": [sum(records for _, records in part) for part in _assigned(config, data)],
         "num_workers": config.num_workers,
         "num_ps_tasks": config.num_ps_tasks,
         "dataset_digest": data.train.digest,
@@ -471,7 +481,7 @@ def _examine(
         num_gpu_nodes=config.num_workers,
         num_driver_nodes=topology.num_driver_ps_tasks,
         allow_cpu=config.allow_cpu,
-        min_free_bytes=max(needed) + _FREE_BYTES,
+        min_free_bytes=max(needed) + RESERVE_BYTES,
         port_range=config.ports,
         folder=config.train_dir,
         start_timeout=config.start_timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from tfos_job.model.engine import Block, Engine, TrainPlan
 from tfos_job.model.evaluate import Counts
 
 EVALUATION_KS = (1, 3, 5)
+_log = logging.getLogger(__name__)
 # A block is the time between two looks at the clock, at the stop flag and at the results: long enough that waiting for
 # its last step costs little, short enough that Ctrl-C is answered.
 _BLOCK_S = 1.5
@@ -197,6 +199,7 @@ class Loop:
         self._saved_time = clock()
         self._evaluated_step = -1
         self._account = Account(plan.num_workers)
+        self._may_measure = True
         self._images = 0
         self._seconds = 0.0
 
@@ -209,20 +212,28 @@ class Loop:
             if self._evaluation_is_due():
                 self._evaluate()
             if self._measurement_is_cheap():
-                self._account.compute_s = self._engine.measure_compute()
+                self._measure_compute()
         self._save()
         interrupted = self._step < self._plan.total_steps
         if not interrupted:
             self._evaluate()
             if self._account.bound and self._account.compute_s is None:
-                self._account.compute_s = self._engine.measure_compute()
+                self._measure_compute()
         return Outcome(
             self._step, interrupted, self._images, self._seconds, tuple(self._positions), self._account.bound
         )
 
+    def _measure_compute(self) -> None:
+        """A figure for the report: where it cannot be had, training goes on without."""
+        try:
+            self._account.compute_s = self._engine.measure_compute()
+        except tf.errors.OpError as e:
+            _log.warning("compute was not measured: %s", e)
+            self._may_measure = False
+
     def _measurement_is_cheap(self) -> bool:
         bound = self._account.bound
-        if bound is None or bound.compute_s is not None:
+        if bound is None or bound.compute_s is not None or not self._may_measure:
             return False
         return _MEASUREMENT_SHARE * self._seconds >= _TRACING_S + 2 * bound.step_s
 
