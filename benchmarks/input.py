@@ -143,9 +143,9 @@ def bare_read(shards: Shards, args: argparse.Namespace) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(shards.raw).repeat().batch(args.batch_size).prefetch(_PREFETCHED_BATCHES)
 
 
-def our_pipeline(shards: Shards, args: argparse.Namespace, mode: str, augmentation: Augmentation) -> tf.data.Dataset:
+def our_pipeline(paths: list[str], args: argparse.Namespace, mode: str, augmentation: Augmentation) -> tf.data.Dataset:
     return training_dataset(
-        shards.raw,
+        paths,
         mode=mode,
         num_records=args.num_records,
         batch_size=args.batch_size,
@@ -168,12 +168,12 @@ def steady(dataset: tf.data.Dataset, args: argparse.Namespace) -> Callable[[], R
     return block
 
 
-def first_epoch(shards: Shards, args: argparse.Namespace, augmentation: Augmentation) -> Callable[[], Result]:
+def first_epoch(paths: list[str], args: argparse.Namespace, augmentation: Augmentation) -> Callable[[], Result]:
     """Blocks that begin with nothing: loading and one epoch. The graph is made before, on a coordinator, as it were."""
 
     @tf.function
     def epoch() -> tf.Tensor:
-        batches = our_pipeline(shards, args, PRELOADED, augmentation).take(args.num_records // args.batch_size)
+        batches = our_pipeline(paths, args, PRELOADED, augmentation).take(args.num_records // args.batch_size)
         return batches.reduce(0.0, lambda total, batch: total + batch[0][0, 0, 0, 0])
 
     epoch.get_concrete_function()
@@ -242,12 +242,14 @@ def main() -> None:
             {
                 "seed": steady(seed_pipeline(shards, args), args),
                 "bare_read": steady(bare_read(shards, args), args),
-                "files": steady(our_pipeline(shards, args, FILES, plain), args),
-                "files_augmented": steady(our_pipeline(shards, args, FILES, _AUGMENTED), args),
-                "preloaded_first_epoch": first_epoch(shards, args, plain),
-                "preloaded_first_epoch_augmented": first_epoch(shards, args, _AUGMENTED),
-                "preloaded": steady(our_pipeline(shards, args, PRELOADED, plain), args),
-                "preloaded_augmented": steady(our_pipeline(shards, args, PRELOADED, _AUGMENTED), args),
+                "files": steady(our_pipeline(shards.raw, args, FILES, plain), args),
+                "files_png": steady(our_pipeline(shards.png, args, FILES, plain), args),
+                "files_augmented": steady(our_pipeline(shards.raw, args, FILES, _AUGMENTED), args),
+                "preloaded_first_epoch": first_epoch(shards.raw, args, plain),
+                "preloaded_first_epoch_png": first_epoch(shards.png, args, plain),
+                "preloaded_first_epoch_augmented": first_epoch(shards.raw, args, _AUGMENTED),
+                "preloaded": steady(our_pipeline(shards.raw, args, PRELOADED, plain), args),
+                "preloaded_augmented": steady(our_pipeline(shards.raw, args, PRELOADED, _AUGMENTED), args),
             },
             args,
         )

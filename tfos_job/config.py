@@ -119,8 +119,12 @@ class ConvertConfig:
         "fail",
         choices=("fail", "quarantine"),
     )
-    max_bad_fraction: float = _flag("fraction of the bytes that quarantine may set aside before the job fails", 0.01)
-    target_shard_mb: int = _flag("size of a shard, in MiB; more shards where there would be fewer than 8", 128)
+    max_bad_fraction: float = _flag(
+        "fraction of the bytes that are read that quarantine may set aside before the job fails", 0.01
+    )
+    target_shard_mb: int = _flag(
+        "MiB of GNT files that go into a shard; less where there would be fewer than 8 shards", 128
+    )
     prune: bool = _flag("drop the records of source files that are not there any more", False)
     compact: bool = _flag("make one generation of many", False)
     shuffle_at_write: bool = _flag(
@@ -236,7 +240,7 @@ class TrainConfig:
     )
     cache_gb: float | None = _flag(
         "GiB of each worker's disk for training shards that lie on HDFS: what it has read longest ago makes room; as "
-        "much as they take where it is not given",
+        "much as they take where it is not given. With `--input_mode files` the order of records may follow from it",
         None,
     )
     shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)

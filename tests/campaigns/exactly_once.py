@@ -363,9 +363,10 @@ class Campaign:
             "driver": self._place.drivers,
             "speculation": self._place.workers,
         }
-        victims = find[kind](run)
-        if not victims or run.poll() is not None:
-            return ""
+        while not (victims := find[kind](run)):
+            if run.poll() is not None:
+                return ""
+            time.sleep(0.02)  # Spark starts its Python processes when it has a task for them
         victim = draw.choice(victims)
         with contextlib.suppress(psutil.NoSuchProcess):
             if kind == "speculation":

@@ -37,7 +37,7 @@ def check_disk(case: Case) -> list[Check]:
                     ResourceError,
                     f"{_gb(disk.free_bytes)} free in {disk.path}, {_gb(needed_bytes)} needed for {num_nodes} node(s)",
                     where=[sight.name for sight in sights if sight in case.executors],
-                    next_step="Free some, point TMPDIR to a larger disk, or give less --min_free_gb",
+                    next_step="Free some, point TMPDIR to a larger disk, or ask for less (train: --cache_gb)",
                 )
             )
     if checks or least_bytes is None:

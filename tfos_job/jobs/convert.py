@@ -269,7 +269,9 @@ def _compact(
     by_file = {shard.file: shard for shard in live.shards}
     pseudo_files = [SourceFile(shard.file, shard.file, shard.size_bytes, 0.0) for shard in live.shards]
     groups: list[list[Stretch]] = []
-    for pieces in plan_groups(pseudo_files, config.target_shard_mb << 20):
+    # The flag counts bytes of sources, and shards may be packed.
+    packing = sum(shard.size_bytes for shard in live.shards) / sum(source.size_bytes for source in live.sources)
+    for pieces in plan_groups(pseudo_files, max(1, int((config.target_shard_mb << 20) * packing))):
         groups.append([])
         for piece in pieces:
             shard = by_file[piece.source.name]

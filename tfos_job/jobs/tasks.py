@@ -12,11 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
 from tqdm import tqdm
 
 from tfos_job.data.convert import Failure, attempt
+from tfos_job.errors import JobError, NodeDiedError
 
 PROGRESS_POLL_S = 0.5
 PROGRESS_LOG_S = 10.0
@@ -48,15 +49,25 @@ def run(
 
 @contextlib.contextmanager
 def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
-    """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them where the block fails."""
+    """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them where the block fails.
+
+    Raises:
+      NodeDiedError: Spark's JVM on this host is gone.
+    """
     group = f"{name}-{uuid.uuid4().hex}"
     context.setJobGroup(group, f"{name}: {total} tasks")
     try:
         with _progress(context, group, name, total):
             yield
-    except BaseException:  # Ctrl-C as well: the tasks would go on
-        with contextlib.suppress(Py4JError, OSError):
+    except BaseException as failure:  # Ctrl-C as well: the tasks would go on
+        try:
             context.cancelJobGroup(group)
+        except (Py4JNetworkError, OSError):
+            if isinstance(failure, Exception) and not isinstance(failure, JobError):
+                fact = "Spark's JVM beside this process is gone"
+                raise NodeDiedError(fact, next_step="Run the command again") from failure
+        except Py4JError:
+            pass
         raise
 
 
