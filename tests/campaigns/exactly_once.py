@@ -109,6 +109,25 @@ STEPS = (Step(0, ()), Step(1, ("--prune",)), Step(1, ("--prune", "--compact")))
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
+_running: list[subprocess.Popen[str]] = []
+
+
+def _start(command: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
+    """In a session of its own, so that all of it can be ended."""
+    pipe = subprocess.PIPE
+    run = subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    _running.append(run)
+    return run
+
+
+def end_all() -> None:
+    """What still runs when the campaign ends before its time."""
+    for run in _running:
+        if run.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGTERM)
+
+
 class Place:
     """Where commands run: here on local-cluster."""
 
@@ -122,24 +141,16 @@ class Place:
         conf = {"spark.ui.enabled": "false", "spark.log.level": "ERROR", **(conf or {})}
         submit = " ".join(f"--conf {key}={value}" for key, value in conf.items())
         environment = os.environ | {"PYSPARK_SUBMIT_ARGS": f"{submit} pyspark-shell", "PYSPARK_PYTHON": sys.executable}
-        return subprocess.Popen(
+        return _start(
             [sys.executable, "-m", "tfos_job", command, *flags, "--master", self.master],
             env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
         )
 
     def start_verify(self, dataset_dir: str) -> subprocess.Popen[str]:
         """Here on either place: what it says is the same, and it is not what is tried."""
-        return subprocess.Popen(
+        return _start(
             [sys.executable, "-m", "tfos_job", "verify", "--dataset_dir", dataset_dir, "--master", "local[2]"],
             env=os.environ | {"PYSPARK_PYTHON": sys.executable},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
         )
 
     def processes(self, run: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -178,13 +189,9 @@ class Yarn(Place):
     def start(self, command: str, *flags: str, conf: dict[str, str] | None = None) -> subprocess.Popen[str]:
         settings = {"spark.dynamicAllocation.enabled": "false", "spark.executor.instances": "2", **(conf or {})}
         extra = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-        return subprocess.Popen(
+        return _start(
             [sys.executable, "-m", "tfos_job.submit.main", command, *flags, "--", *extra],
             env=os.environ | {"TFOS_JOB_HOME": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
         )
 
     def processes(self, run: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -501,6 +508,7 @@ def main() -> int:
                     print(json.dumps(found), file=log)
                 print(json.dumps(found), file=sys.stderr)
     finally:
+        end_all()
         if not any(found["error"] for found in done):
             storage.remove(folder)
     failed = [found["trial"] for found in done if found["error"]]
