@@ -318,7 +318,8 @@ class Campaign:
         """One trial's line in the log; `error` is None where all is as it should be."""
         # Each kind meets each step; what is left to chance is the moment, and whom it hits.
         kinds = self._place.kinds
-        kind, step = kinds[number % len(kinds)], number // len(kinds) % len(STEPS)
+        turn, place = divmod(number, len(kinds))
+        kind, step = kinds[place], (turn + place) % len(STEPS)
         draw = random.Random(f"{self._seed}/{number}")
         moment_s = draw.uniform(0, self._usual_s[step] * (0.95 if kind == "driver" else 0.8))
         dataset_dir = join(self._place.root, f"trial-{number:04d}")

@@ -1,4 +1,4 @@
-"""The short form of a campaign (tests/campaigns/exactly_once.py): one trial of each kind, one step each."""
+"""The short form of a campaign (tests/campaigns/exactly_once.py): a trial of each kind, and of each step two or one."""
 
 from __future__ import annotations
 
