@@ -145,7 +145,7 @@ def test_a_packed_interpreter_runs_on_nothing_but_the_c_library(tmp_path: Path, 
         (root / "bin" / "python").chmod(0o700)  # YARN sets it on every file, and Python's zipfile on none
     else:
         with tarfile.open(tmp_path / "packed.tar.gz") as archive:
-            archive.extractall(root, filter="data")
+            archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     report = json.loads(run([str(root / "bin" / "python"), "-c", SELF_REPORT], cwd=tmp_path))
     assert (report["executable"], report["prefix"]) == (str(root / "bin" / "python"), str(root))
     assert all(entry == "" or entry.startswith(f"{root}/") for entry in report["path"])
