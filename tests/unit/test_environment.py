@@ -230,8 +230,8 @@ def test_what_python_cannot_compile_is_an_error_of_who_imports_it(packed_site: P
 
 
 def test_a_shared_object_comes_before_a_source_of_its_name(packed_site: Path) -> None:
-    (extension,) = (path for path in interpreter.extension_modules() if path.name.startswith("_bisect."))
-    shutil.copy(extension, packed_site / "packages" / "pack" / extension.name.replace("_bisect", "part"))
+    extension = next(iter(interpreter.extension_modules()))  # which ones there are differs between builds of Python
+    shutil.copy(extension, packed_site / "packages" / "pack" / f"part.{extension.name.partition('.')[2]}")
     assert python(packed_site, "-c", FIND_PART).strip() == "ExtensionFileLoader"
 
 
