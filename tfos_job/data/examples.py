@@ -7,11 +7,11 @@ up from then on. An Example that is written another way is no worse: `records.de
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from tfos_job.data import records
+from tfos_job.data.records import Cache
 
-_MAX_CACHED = 1 << 16  # parts of one kind: hostile files hold more than are worth to remember
 _GLYPH = {
     "image/class/label": int,
     "image/class/text": bytes,
@@ -21,14 +21,7 @@ _GLYPH = {
     "image/width": int,
 }
 _SOURCE = {"source/file": bytes, "source/offset": int}
-_IMAGE_KEY = b"\n\rimage/encoded"
-_MAX_DIGITS = 8  # bytes of a varint: numbers below 2⁵⁶
-_OFFSET_HEADS = [b"", *(records.entry("source/offset", (1 << 7 * n) - 1)[:-n] for n in range(1, _MAX_DIGITS + 1))]
-"""What precedes the varint of `source/offset`, by its number of bytes."""
-_OFFSET_HEAD_BYTES = len(_OFFSET_HEADS[1])
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+_OFFSET_HEAD_BYTES = len(records.OFFSET_HEADS[1])
 
 
 class Glyph(NamedTuple):
@@ -48,8 +41,8 @@ class ExampleReader:
     """Reads Examples. It remembers parts of those that it has read; one reader may serve many files."""
 
     def __init__(self) -> None:
-        self._openings = _Openings()
-        self._images = _ImageHeads()
+        self._openings = Cache(_opening)
+        self._images = Cache(_image_of)
         self._class = _Parts("image/class/label", "image/class/text")
         self._form = _Parts("image/format", "image/height", "image/width")
         self._source = _Parts("source/file")
@@ -95,64 +88,53 @@ class ExampleReader:
         return Glyph(*of_class, data[start:stop], *form, *source, offset)  # type: ignore[arg-type, call-arg]
 
 
-class _Parts(dict[bytes, "tuple[int | bytes, ...] | None"]):
+class _Parts(Cache[bytes, "tuple[int | bytes, ...] | None"]):
     """The values of adjacent entries of these keys; None for bytes that are no such entries in their shortest form."""
 
     def __init__(self, *keys: str) -> None:
-        super().__init__()
+        super().__init__(self._value_of)
         self._entries = [_Entries(key, (_GLYPH | _SOURCE)[key]) for key in keys]
 
-    def __missing__(self, part: bytes) -> tuple[int | bytes, ...] | None:
+    def _value_of(self, part: bytes) -> tuple[int | bytes, ...] | None:
         values: list[int | bytes] = []
         start = 0
         for entries in self._entries:
             end = start + part[start + 1] + 2
             value = entries[part[start:end]]
             if value is None:
-                return _remember(self, part, None)
+                return None
             values.append(value)
             start = end
-        return _remember(self, part, tuple(values) if start == len(part) else None)
+        return tuple(values) if start == len(part) else None
 
 
-class _Entries(dict[bytes, "int | bytes | None"]):
+class _Entries(Cache[bytes, "int | bytes | None"]):
     """The value of each entry of one key; None for bytes that are no such entry, or not in its shortest form."""
 
     def __init__(self, key: str, kind: type) -> None:
-        super().__init__()
+        super().__init__(self._value_of)
         self._key = key
         self._kind = kind
         self._head_bytes = len(records.entry(key, b"")) if kind is bytes else len(records.entry(key, 0)) - 1
 
-    def __missing__(self, part: bytes) -> int | bytes | None:
+    def _value_of(self, part: bytes) -> int | bytes | None:
         payload = part[self._head_bytes :]
         value = payload if self._kind is bytes else _value_of(payload)
         fits = value is not None and records.entry(self._key, value) == part
-        return _remember(self, part, value if fits else None)
+        return value if fits else None
 
 
-class _Openings(dict[int, "bytes | None"]):
+def _opening(size: int) -> bytes | None:
     """What an Example of so many bytes begins with; there are sizes that none has in the shortest form."""
-
-    def __missing__(self, size: int) -> bytes | None:
-        heads = (b"\n" + records.varint(size - overhead) for overhead in range(2, 7) if size >= overhead)
-        return _remember(self, size, next((head for head in heads if _read_length(head, 1) + len(head) == size), None))
+    heads = (b"\n" + records.varint(size - overhead) for overhead in range(2, 7) if size >= overhead)
+    return next((head for head in heads if _read_length(head, 1) + len(head) == size), None)
 
 
-class _ImageHeads(dict[int, "tuple[int, bytes] | None"]):
+def _image_of(length: int) -> tuple[int, bytes] | None:
     """For the length of the entry `image/encoded`: the image's number of bytes, and what precedes them in the entry."""
-
-    def __missing__(self, length: int) -> tuple[int, bytes] | None:
-        least = length - len(_IMAGE_KEY) - 18  # three fields, each with a length of one to five bytes
-        heads = ((size, _image_head(size)) for size in range(max(least, 0), max(least + 13, 0)))
-        return _remember(self, length, next((found for found in heads if _read_length(found[1], 1) == length), None))
-
-
-def _remember(cache: dict[Key, Value], key: Key, value: Value) -> Value:
-    if len(cache) >= _MAX_CACHED:
-        cache.clear()
-    cache[key] = value
-    return value
+    least = length - len(records.IMAGE_KEY) - 18  # three fields, each with a length of one to five bytes
+    heads = ((size, records.image_head(size)) for size in range(max(least, 0), max(least + 13, 0)))
+    return next((found for found in heads if _read_length(found[1], 1) == length), None)
 
 
 def read_any(data: bytes) -> Glyph:
@@ -180,14 +162,6 @@ def _typed(features: dict[str, bytes | int], key: str) -> bytes | int:
     return features[key]
 
 
-def _image_head(num_bytes: int) -> bytes:
-    """What precedes the `num_bytes` of `image/encoded` in its entry: its length, the key, three more lengths."""
-    value = b"\n" + records.varint(num_bytes)
-    value_list = b"\n" + records.varint(len(value) + num_bytes) + value
-    feature = b"\x12" + records.varint(len(value_list) + num_bytes) + value_list
-    return b"\n" + records.varint(len(_IMAGE_KEY) + len(feature) + num_bytes) + _IMAGE_KEY + feature
-
-
 def _read_length(data: bytes, at: int) -> int:
     """A varint of at most four bytes; -1 for what is longer, which is no length of ours."""
     value = shift = 0
@@ -206,13 +180,13 @@ def _value_of(digits: bytes) -> int | None:
     for digit in digits:
         value |= (digit & 0x7F) << shift
         shift += 7
-    return value if 0 < shift <= 7 * _MAX_DIGITS else None
+    return value if 0 < shift <= 7 * records.MAX_OFFSET_BYTES else None
 
 
 def _read_offset(data: bytes, at: int) -> int | None:
     """The value of `source/offset`, whose entry is the rest of the data; None where it is not in its shortest form."""
     num_digits = len(data) - at - _OFFSET_HEAD_BYTES
-    if not 0 < num_digits <= _MAX_DIGITS or not data.startswith(_OFFSET_HEADS[num_digits], at):
+    if not 0 < num_digits <= records.MAX_OFFSET_BYTES or not data.startswith(records.OFFSET_HEADS[num_digits], at):
         return None
     value = shift = 0
     for digit in data[-num_digits:-1]:

@@ -7,22 +7,23 @@ few dictionary lookups, a checksum and a copy of its pixels.
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import google_crc32c
 import numpy as np
-from isal import isal_zlib
 
+from tfos_job.data import png
 from tfos_job.data.gnt import HEADER, Block
-from tfos_job.data.records import CRC_MASK_DELTA, entry, field, frame_header
-
-_PNG_LEVEL = 1  # benchmarks/README.md: the smallest that ISA-L makes of glyphs, and nearly the quickest
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CRC = struct.Struct("<I")
-_BIG = struct.Struct(">I")
-_MAX_CACHED = 1 << 16  # entries; a source may hold more sizes of glyphs than are worth to remember
+from tfos_job.data.records import (
+    CRC,
+    MAX_OFFSET_BYTES,
+    OFFSET_HEADS,
+    Cache,
+    entry,
+    field,
+    frame_header,
+    image_head,
+    masked_crc,
+)
 
 
 class GlyphEncoder:
@@ -35,15 +36,15 @@ class GlyphEncoder:
 
     def __init__(self, characters: Sequence[str], image_format: str) -> None:
         self._characters = characters
-        self._encode_image = _png if image_format == "png" else _raw
+        self._encode_image = png.encode if image_format == "png" else _raw
         format_part = entry("image/format", image_format.encode("ascii"))
-        self._class_part = _Cache(self._make_class_part)
-        self._image_head = _Cache(lambda size: entry("image/encoded", bytes(size))[:-size])
-        self._size_part = _Cache(
+        self._class_part = Cache(self._make_class_part)
+        self._image_head = Cache(image_head)
+        self._size_part: Cache[int, bytes] = Cache(
             lambda sides: format_part + entry("image/height", sides >> 16) + entry("image/width", sides & 0xFFFF)
         )
         # Two heads in one: of the frame, and of the field of the Example that all entries are in.
-        self._frame_head = _Cache(_frame_head)
+        self._frame_head = Cache(_frame_head)
 
     def _make_class_part(self, class_id: int) -> bytes:
         text = self._characters[class_id].encode("utf-8")
@@ -90,14 +91,13 @@ class GlyphEncoder:
         )
         header, opening = self._frame_head[len(entries)]
         example = opening + entries
-        crc = google_crc32c.value(example)
-        return header, example, _CRC.pack(((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF)
+        return header, example, CRC.pack(masked_crc(example))
 
 
 def _offset_entries(block: Block) -> list[bytes]:
     """The entry `source/offset` of each record: seven bits a byte, a bit more in all but the last one (a varint)."""
     offsets = np.asarray(block.starts, np.uint64) + np.uint64(block.offset)
-    shifts = np.arange(_VARINT_BYTES, dtype=np.uint64) * np.uint64(7)
+    shifts = np.arange(MAX_OFFSET_BYTES, dtype=np.uint64) * np.uint64(7)
     groups = offsets[:, None] >> shifts
     more = groups[:, 1:] > 0
     numbers = (groups & np.uint64(0x7F)).astype(np.uint8)
@@ -105,27 +105,9 @@ def _offset_entries(block: Block) -> list[bytes]:
     packed = numbers.tobytes()
     sizes = (1 + more.sum(1)).tolist()
     return [
-        _OFFSET_HEADS[size] + packed[at : at + size]
-        for at, size in zip(range(0, len(packed), _VARINT_BYTES), sizes, strict=True)
+        OFFSET_HEADS[size] + packed[at : at + size]
+        for at, size in zip(range(0, len(packed), MAX_OFFSET_BYTES), sizes, strict=True)
     ]
-
-
-_VARINT_BYTES = 8  # seven bits each: files of 2⁵⁶ bytes
-_OFFSET_HEADS = [b"", *(entry("source/offset", 1 << 7 * size - 1)[:-size] for size in range(1, _VARINT_BYTES + 1))]
-
-
-class _Cache(dict):
-    """What `make` makes of a key, made once; it begins anew where it has grown large."""
-
-    def __init__(self, make: Callable[[int], object]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: int) -> object:
-        if len(self) >= _MAX_CACHED:
-            self.clear()
-        value = self[key] = self._make(key)
-        return value
 
 
 def _frame_head(size: int) -> tuple[bytes, bytes]:
@@ -136,28 +118,3 @@ def _frame_head(size: int) -> tuple[bytes, bytes]:
 
 def _raw(pixels: bytes, width: int, height: int) -> bytes:
     return pixels
-
-
-def _png(pixels: bytes, width: int, height: int) -> bytes:
-    """A grey PNG of 8 bits. No filter: the flat paper of a glyph is packed best as it is (benchmarks/README.md)."""
-    rows = np.zeros((height, 1 + width), np.uint8)  # each row begins with its filter's number
-    rows[:, 1:] = np.frombuffer(pixels, np.uint8).reshape(height, width)
-    packed = isal_zlib.compress(rows, _PNG_LEVEL)
-    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 0, 0, 0, 0)
-    return b"".join(
-        (
-            _PNG_SIGNATURE,
-            b"\0\0\0\r",
-            header,
-            _BIG.pack(zlib.crc32(header)),
-            _BIG.pack(len(packed)),
-            b"IDAT",
-            packed,
-            _BIG.pack(zlib.crc32(packed, _IDAT_CRC)),
-            _PNG_END,
-        )
-    )
-
-
-_IDAT_CRC = zlib.crc32(b"IDAT")
-_PNG_END = b"\0\0\0\0IEND" + _BIG.pack(zlib.crc32(b"IEND"))

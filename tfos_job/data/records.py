@@ -9,22 +9,24 @@ so the same glyph always gives the same bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import google_crc32c
 
 from tfos_job.errors import BadDataError
 from tfos_job.storage import Readable, Writable
 
-IMAGE_FORMATS = ("raw", "png")
 MAX_RECORD_BYTES = 1 << 30
-CRC_MASK_DELTA = 0xA282EAD8
 _LENGTH = struct.Struct("<Q")
-_CRC = struct.Struct("<I")
-_HEADER = struct.Struct("<QI")
-FRAME_BYTES = _HEADER.size + _CRC.size
+CRC = struct.Struct("<I")
+FRAME_HEADER = struct.Struct("<QI")
+FRAME_BYTES = FRAME_HEADER.size + CRC.size
 """What a record takes beside its data."""
 _VARINT, _BYTES = 0, 2  # wire types
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_MAX_CACHED = 1 << 16  # parts of Examples of one kind: more are not worth to remember
 _NEXT_STEP = "The file is damaged: convert the split again with --overwrite"
 
 
@@ -34,18 +36,18 @@ _NEXT_STEP = "The file is damaged: convert the split again with --overwrite"
 def masked_crc(data: bytes) -> int:
     """CRC-32C, rotated and shifted, since the CRC of bytes that hold their own CRC is a weak one."""
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + CRC_MASK_DELTA) & 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame_header(num_bytes: int) -> bytes:
     """What precedes `num_bytes` of data; their own masked CRC follows them."""
     length = _LENGTH.pack(num_bytes)
-    return length + _CRC.pack(masked_crc(length))
+    return length + CRC.pack(masked_crc(length))
 
 
 def write_record(stream: Writable, data: bytes) -> None:
     """Appends one record."""
-    stream.write(b"".join((frame_header(len(data)), data, _CRC.pack(masked_crc(data)))))
+    stream.write(b"".join((frame_header(len(data)), data, CRC.pack(masked_crc(data)))))
 
 
 def read_records(stream: Readable, source: str) -> Iterator[tuple[int, bytes]]:
@@ -58,20 +60,22 @@ def read_records(stream: Readable, source: str) -> Iterator[tuple[int, bytes]]:
       BadDataError: a checksum does not fit, or the file ends within a record.
     """
     offset = 0
-    while header := _read_exactly(stream, _HEADER.size):
-        if len(header) < _HEADER.size:
-            raise _bad(source, offset, f"truncated: expected a header of {_HEADER.size} bytes, found {len(header)}")
-        length, length_crc = _HEADER.unpack(header)
+    while header := _read_exactly(stream, FRAME_HEADER.size):
+        if len(header) < FRAME_HEADER.size:
+            raise _bad(
+                source, offset, f"truncated: expected a header of {FRAME_HEADER.size} bytes, found {len(header)}"
+            )
+        length, length_crc = FRAME_HEADER.unpack(header)
         _check_crc(source, offset, "length", header[: _LENGTH.size], length_crc)
         if length > MAX_RECORD_BYTES:
             raise _bad(source, offset, f"expected a record of at most {MAX_RECORD_BYTES} bytes, found {length}")
-        body = _read_exactly(stream, length + _CRC.size)
-        if len(body) < length + _CRC.size:
-            raise _bad(source, offset, f"truncated: expected {length + _CRC.size} bytes, found {len(body)}")
+        body = _read_exactly(stream, length + CRC.size)
+        if len(body) < length + CRC.size:
+            raise _bad(source, offset, f"truncated: expected {length + CRC.size} bytes, found {len(body)}")
         data = body[:length]
-        _check_crc(source, offset, "data", data, _CRC.unpack_from(body, length)[0])
+        _check_crc(source, offset, "data", data, CRC.unpack_from(body, length)[0])
         yield offset, data
-        offset += _HEADER.size + len(body)
+        offset += FRAME_HEADER.size + len(body)
 
 
 def _read_exactly(stream: Readable, size: int) -> bytes:
@@ -126,6 +130,39 @@ def varint(value: int) -> bytes:
         value >>= 7
     parts.append(value)
     return bytes(parts)
+
+
+IMAGE_KEY = b"\n\rimage/encoded"
+"""The key as it is in its entry."""
+MAX_OFFSET_BYTES = 8
+"""Of the varint of `source/offset`, seven bits each: files of 2⁵⁶ bytes."""
+OFFSET_HEADS = [b"", *(entry("source/offset", (1 << 7 * size) - 1)[:-size] for size in range(1, MAX_OFFSET_BYTES + 1))]
+"""What precedes the varint of `source/offset` in its entry, by the varint's number of bytes."""
+
+
+def image_head(num_bytes: int) -> bytes:
+    """What precedes the `num_bytes` of `image/encoded` in its entry: its length, the key, three more lengths.
+
+    Not by `entry`: a hostile file may ask for any number of bytes.
+    """
+    value = b"\n" + varint(num_bytes)
+    value_list = b"\n" + varint(len(value) + num_bytes) + value
+    feature = b"\x12" + varint(len(value_list) + num_bytes) + value_list
+    return b"\n" + varint(len(IMAGE_KEY) + len(feature) + num_bytes) + IMAGE_KEY + feature
+
+
+class Cache(dict[Key, Value]):
+    """What `make` makes of a key, made once; it begins anew where hostile files have made it large."""
+
+    def __init__(self, make: Callable[[Key], Value]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Key) -> Value:
+        if len(self) >= _MAX_CACHED:
+            self.clear()
+        value = self[key] = self._make(key)
+        return value
 
 
 # --- tf.train.Example: reading ---------------------------------------------------------------------------------------

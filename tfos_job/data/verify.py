@@ -7,12 +7,10 @@ comes from. What is wrong is a finding, and the reading goes on. No TensorFlow, 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import google_crc32c
 import numpy as np
 
 from tfos_job import storage
@@ -28,8 +26,6 @@ from tfos_job.storage import Readable
 
 BLOCK_BYTES = 4 << 20
 _DIGEST_BYTES = 16  # of a SHA-256: two of 2³² records share one by chance once in 2⁶⁵ datasets
-_FRAME = struct.Struct("<QI")
-_CRC = struct.Struct("<I")
 _read_example = ExampleReader().read  # one for the process: what it remembers holds for all shards
 
 
@@ -259,8 +255,8 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
     Yields:
       The byte offset of each record, and its data; None where the data's checksum does not fit.
     """
-    crc_of, unpack, unpack_crc = google_crc32c.value, _FRAME.unpack_from, _CRC.unpack_from
-    header_bytes, frame_bytes = _FRAME.size, records.FRAME_BYTES
+    unpack, unpack_crc = records.FRAME_HEADER.unpack_from, records.CRC.unpack_from
+    header_bytes, frame_bytes = records.FRAME_HEADER.size, records.FRAME_BYTES
     good_headers: set[bytes] = set()  # glyphs of one size have the same
     block, at, offset = b"", 0, 0
     while True:
@@ -286,8 +282,7 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
         start = at + header_bytes
         end = start + length
         data = block[start:end]
-        crc = crc_of(data)
-        if ((crc >> 15 | crc << 17) + records.CRC_MASK_DELTA) & 0xFFFFFFFF == unpack_crc(block, end)[0]:
+        if records.masked_crc(data) == unpack_crc(block, end)[0]:
             yield offset, data
         else:
             fault("checksum", offset, f"of the record's {length} bytes of data")
