@@ -15,7 +15,7 @@ from tfos_job.data.verify import ShardReport
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, join
 
 _UNFINISHED = ".tmp"
-_OF_A_KILLED_JOB = "left by a job that was killed, or of one that is at work now"
+OF_A_KILLED_JOB = "left by a job that was killed, or of one that is at work now"
 
 
 def check_shards(split: str, manifest: Manifest, reports: Sequence[ShardReport]) -> Findings:
@@ -83,9 +83,9 @@ def check_names(split: str, manifest: Manifest, names: Sequence[str]) -> Finding
         first = name.partition("/")[0]
         if first.startswith(BUILDING_PREFIX):
             if name == first + "/":  # it stands for all that is in it
-                findings.add("leftover", file, _OF_A_KILLED_JOB)
+                findings.add("leftover", file, OF_A_KILLED_JOB)
         elif name.rstrip("/").endswith(_UNFINISHED):
-            findings.add("leftover", file, _OF_A_KILLED_JOB)
+            findings.add("leftover", file, OF_A_KILLED_JOB)
         elif first.startswith(GENERATION_PREFIX) and name not in live and name not in live_folders:
             findings.add("unlisted", file, "the manifest does not name it")
     for source in sorted(manifest.quarantined):

@@ -6,7 +6,6 @@ As in `convert.py` each task writes under a name of its own. Records are copied 
 from __future__ import annotations
 
 import io
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ import numpy as np
 
 from tfos_job import storage
 from tfos_job.data import records
-from tfos_job.data.convert import HashingWriter, ShardResult
+from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.errors import BadDataError
-from tfos_job.layout import join
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ def carry(task: CarryTask) -> ShardResult:
       BadDataError: a live shard is damaged.
       JobError: what storage raises.
     """
-    path = _own_name(task.building_dir, task.shard_file)
+    path = own_name(task.building_dir, task.shard_file)
     kept: Counter[int] = Counter()
     dropped: Counter[int] = Counter()
     sources: dict[str, None] = {}
@@ -98,10 +96,6 @@ def _bad(path: str, fact: str) -> BadDataError:
     return BadDataError(fact, place=path, next_step="Convert the split again with --overwrite")
 
 
-def _own_name(folder: str, file: str) -> str:
-    return join(folder, f"{file}.{uuid.uuid4().hex}")
-
-
 # --- mixing ----------------------------------------------------------------------------------------------------------
 #
 # As Spark's own shuffle does it: each shard is dealt into as many hands as there will be shards, all in one file, and
@@ -140,7 +134,7 @@ def deal(task: DealTask) -> Dealt:
     """
     frames = list(_frames(storage.read_bytes(task.path), task.path))
     order = np.random.default_rng((task.seed, 0, task.index)).permutation(len(frames))
-    path = _own_name(task.building_dir, f"dealt-{task.index:05d}")
+    path = own_name(task.building_dir, f"dealt-{task.index:05d}")
     bounds = [0]
     with storage.open_write(path) as stream:
         for hand in range(task.num_hands):
@@ -173,7 +167,7 @@ def gather(task: GatherTask) -> ShardResult:
             stream.seek(start)
             frames += _frames(stream.read(end - start), path)
     order = np.random.default_rng((task.seed, 1, task.index)).permutation(len(frames))
-    target = _own_name(task.building_dir, task.shard_file)
+    target = own_name(task.building_dir, task.shard_file)
     with storage.open_write(target) as stream:
         writer = HashingWriter(stream)
         _write_frames(writer, (frames[i] for i in order))

@@ -147,11 +147,15 @@ class Changes:
     gone: tuple[str, ...]
     renamed: tuple[str, ...]
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> list[str]:
+        """One for each file that is not as it was; none where there is nothing to do."""
         words = [f"{source.name} is new" for source in self.added]
         words += [f"{source.name} has other bytes" for source in self.changed]
-        words += [f"{name} is gone" for name in self.gone]
-        return ", ".join(words)
+        return words + [f"{name} is gone" for name in self.gone]
+
+    def __str__(self) -> str:
+        return ", ".join(self.words)
 
 
 def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source], same: Sequence[Comparison]) -> Changes:
@@ -256,7 +260,7 @@ def convert_group(task: GroupTask) -> ShardResult:
       BadDataError: unreadable bytes, and `task.quarantine` is off.
       MissingInputError, AccessError, StorageError: a file could not be read or written, or changed while it was read.
     """
-    path = join(task.building_dir, f"{task.shard_file}.{uuid.uuid4().hex}")
+    path = own_name(task.building_dir, task.shard_file)
     with storage.open_write(path) as stream:
         writer = _ShardWriter(task, stream)
         pieces = tuple(writer.add(piece) for piece in task.pieces)
@@ -266,6 +270,11 @@ def convert_group(task: GroupTask) -> ShardResult:
         pieces=pieces,
         class_counts=dict(writer.class_counts),
     )
+
+
+def own_name(folder: str, file: str) -> str:
+    """A path that no other run of the same task writes to."""
+    return join(folder, f"{file}.{uuid.uuid4().hex}")
 
 
 class HashingWriter:

@@ -80,10 +80,10 @@ class Revision:
     generation: int
     created: str
     num_records: int
-    num_added: int
-    replaced: tuple[str, ...]
-    pruned: tuple[str, ...]
-    compacted: bool
+    num_added: int = 0
+    replaced: tuple[str, ...] = ()
+    pruned: tuple[str, ...] = ()
+    compacted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

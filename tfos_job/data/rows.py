@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from PIL import Image
 
 from tfos_job import storage
 from tfos_job.data.charset import Charset
-from tfos_job.data.convert import HashingWriter, ShardResult
+from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.glyphs import GlyphEncoder
 from tfos_job.data.gnt import MAX_SIDE
 from tfos_job.errors import BadDataError
-from tfos_job.layout import join
 
 
 class Glyph(NamedTuple):
@@ -55,7 +53,7 @@ def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsRes
       JobError: what storage raises.
     """
     source = f"partition-{partition:05d}"
-    path = join(task.building_dir, f"{source}.{uuid.uuid4().hex}")
+    path = own_name(task.building_dir, source)
     class_ids = Charset(task.characters).class_ids
     encoder = GlyphEncoder(task.characters, task.image_format)
     counts: Counter[int] = Counter()

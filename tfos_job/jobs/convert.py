@@ -177,8 +177,8 @@ def _must_be_rebuilt(
     reasons = [*_setting_changes(config, live), *manifests.damage(split, live)]
     if config.overwrite and not reasons:
         reasons = shards.damaged(context, split, live)
-    if config.shuffle_at_write and str(changes):
-        reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {_brief(changes)}")
+    if config.shuffle_at_write and changes.words:
+        reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {some(changes.words)}")
     if reasons and not config.overwrite:
         raise SettingsError(
             f"it is there, and not the same any more: {some(reasons)}",
@@ -187,11 +187,7 @@ def _must_be_rebuilt(
         )
     if reasons:
         _log.warning("%s is built anew: %s", split.root, some(reasons))
-    return bool(reasons) or (config.overwrite and bool(str(changes)))
-
-
-def _brief(changes: Changes) -> str:
-    return some(str(changes).split(", "))
+    return bool(reasons) or (config.overwrite and bool(changes.words))
 
 
 def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
@@ -240,9 +236,11 @@ def _update(
         if fresh:
             made, charset = _convert(context, config, fresh, charset, building, is_increment=live is not None)
         assert charset is not None  # the dataset has one, where anything is live
-        untouched = [shard for shard in live.shards if not drop.intersection(shard.sources)] if live else []
-        if live is not None and len(untouched) < len(live.shards):
-            groups = [_whole(split, [shard]) for shard in live.shards if drop.intersection(shard.sources)]
+        live_shards = live.shards if live else ()
+        untouched = [shard for shard in live_shards if drop.isdisjoint(shard.sources)]
+        touched = [shard for shard in live_shards if not drop.isdisjoint(shard.sources)]
+        if touched:
+            groups = [[Stretch(join(split.root, shard.file), 0, shard.num_records)] for shard in touched]
             carried = shards.carry(context, groups, work_dir=building.work_dir, drop=drop)
         manifest = _manifest(config, charset, building, live, made, carried, untouched, changes, pruned)
         _require_records(config, manifest)
@@ -286,9 +284,6 @@ def _compact(
                 generation=building.generation,
                 created=now(),
                 num_records=live.num_records,
-                num_added=0,
-                replaced=(),
-                pruned=(),
                 compacted=True,
             ),
             storage.absolute(config.gnt_dir),
@@ -306,10 +301,6 @@ def _compact(
         lease.check()
         manifests.publish(split, manifest, building.shards_dir, ())
     return manifest
-
-
-def _whole(split: SplitLayout, parts: Sequence[Shard]) -> list[Stretch]:
-    return [Stretch(join(split.root, shard.file), 0, shard.num_records) for shard in parts]
 
 
 def _convert(
@@ -412,7 +403,6 @@ def _manifest(
         num_added=len(changes.added),
         replaced=replaced,
         pruned=tuple(pruned),
-        compacted=False,
     )
     sources = tuple(sorted([*kept, *fresh], key=lambda source: source.name))
     class_counts = tuple(counts[class_id] for class_id in range(len(charset)))

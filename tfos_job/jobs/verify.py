@@ -20,9 +20,8 @@ from tfos_job import storage
 from tfos_job.config import VerifyConfig
 from tfos_job.data import manifest as manifests
 from tfos_job.data import verify as work
-from tfos_job.data.accounts import check_names, check_shards, check_splits
+from tfos_job.data.accounts import OF_A_KILLED_JOB, check_names, check_shards, check_splits
 from tfos_job.data.charset import Charset
-from tfos_job.data.convert import Failure
 from tfos_job.data.duplicates import Repeats, sum_repeats
 from tfos_job.data.findings import Findings
 from tfos_job.data.manifest import Manifest
@@ -147,7 +146,7 @@ def _load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings)
         split = dataset.split(entry.name)
         if not entry.is_dir:
             if entry.name.endswith(".tmp"):
-                findings.add("leftover", entry.name, "left by a job that was killed, or of one that is at work now")
+                findings.add("leftover", entry.name, OF_A_KILLED_JOB)
             continue
         try:
             found[entry.name] = manifests.load(split)
@@ -248,16 +247,13 @@ def _prove(
         work.compare, [task.file for task in to_prove], [task.file.partition("/")[0] for task in to_prove]
     )
     with tasks.watched(context, "verify", len(all_tasks) + num_buckets + 1):
-        outcomes = (
+        outcomes = tasks.results(
             context.parallelize(all_tasks, len(all_tasks) or 1)
             .flatMap(functools.partial(work.prove, num_buckets))
             .partitionBy(num_buckets + 1, int)
             .mapPartitions(compare)
             .collect()
         )
-    for outcome in outcomes:
-        if isinstance(outcome, Failure):
-            raise outcome.error
     reports = sorted((found for found in outcomes if isinstance(found, ShardReport)), key=lambda report: report.number)
     first = 0
     for name, contents in chosen.items():
