@@ -396,11 +396,12 @@ class Switchboard:
             while True:
                 self.events.put(Said(task, line.receive()))
         except LineClosed as e:
-            self.events.put(Lost(task, str(e)))
+            reason = str(e)
         finally:
             line.close()
             with self._lock:
                 self._lines.pop(task, None)
+        self.events.put(Lost(task, reason))  # not before: whoever hears of it finds no line any more
 
     def connected(self) -> set[Task]:
         """The tasks that are on the line."""
