@@ -150,7 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         hints = typing.get_type_hints(command.config)
-        for field in dataclasses.fields(command.config):
+        for field in _own_first(command.config):
             _add_flag(subparser, field, hints[field.name])
         if command.on_spark:
             subparser.add_argument(
@@ -160,6 +160,11 @@ def make_parser() -> argparse.ArgumentParser:
             )
         subparser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     return parser
+
+
+def _own_first(config: type) -> list[dataclasses.Field[Any]]:
+    """A configuration's fields; those that it shares with others come last in `--help`."""
+    return sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__)
 
 
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:

@@ -186,7 +186,21 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class AugmentationConfig:
+    """What is done to images in training alone: the flags of each command that shows or uses it."""
+
+    random_flip_up_down: bool = _flag("flip half of the images upside down", False)
+    random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
+    random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """The fields of `data.augment.Augmentation`, as JSON values."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(AugmentationConfig):
     """`train`: one run. Flag names are TF-Slim's and the seed job's."""
 
     dataset_dir: str = _flag("folder of the dataset")
@@ -244,9 +258,6 @@ class TrainConfig:
         None,
     )
     shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)
-    random_flip_up_down: bool = _flag("flip half of the images upside down", False)
-    random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
-    random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
     start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
     stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
 

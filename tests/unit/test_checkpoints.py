@@ -14,7 +14,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 
 META = {
-    "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "keep_prob": 1.0},
+    "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},
     "characters": "一丁",
     "charset_digest": "c" * 64,
     "dataset_digest": "d" * 64,

@@ -95,6 +95,7 @@ class Manifest:
       sources: the files whose records are live, by name; none where the split was not made from files.
       class_counts: records of each class, by class id; classes without records count too.
       settings: what the split was made with, as far as it decides what is in it.
+      num_channels: of the images as the network is to see them: 1 for grey, 3 for RGB.
       history: the split's changes since it was last built as a whole, the first one first.
     """
 
@@ -109,6 +110,7 @@ class Manifest:
     history: tuple[Revision, ...]
     created: str
     package_version: str
+    num_channels: int = 1
 
     @property
     def num_records(self) -> int:
@@ -170,6 +172,7 @@ class Manifest:
                 sources=tuple(_source(source) for source in value["sources"]),
                 class_counts=tuple(value["records_per_class"]),
                 history=tuple(_revision(revision) for revision in value["history"]),
+                num_channels=value.get("num_channels", 1),  # manifests of before there was colour
                 **{name: value[name] for name in _PLAIN_FIELDS},
             )
             for name in ("digest", "num_records"):

@@ -315,7 +315,8 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
 
 
 def _describe(model: Mapping[str, Any]) -> str:
-    return "{model_name} of {num_classes} classes, image_size {image_size}, keep_prob {keep_prob}".format(**model)
+    shape = "{image_size} × {image_size} × {num_channels}"
+    return f"{{model_name}} of {{num_classes}} classes, images {shape}, keep_prob {{keep_prob}}".format(**model)
 
 
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
@@ -395,6 +396,7 @@ def _model(config: TrainConfig, data: _Data) -> dict[str, Any]:
         "model_name": config.model_name,
         "num_classes": len(data.charset),
         "image_size": config.image_size,
+        "num_channels": data.train.num_channels,
         "keep_prob": config.keep_prob,
     }
 
@@ -566,11 +568,7 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "staged": data.is_remote,
         "window": _window(config, data),
         "shuffle_buffer": config.shuffle_buffer,
-        "augmentation": {
-            "random_flip_up_down": config.random_flip_up_down,
-            "random_brightness": config.random_brightness,
-            "random_contrast": config.random_contrast,
-        },
+        "augmentation": config.augmentation,
         "learning_rate": config.learning_rate,
         "learning_rate_decay_factor": config.learning_rate_decay_factor,
         "decay_steps": config.decay_steps,

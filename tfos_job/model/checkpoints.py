@@ -54,8 +54,8 @@ class CheckpointInfo:
 
     @property
     def model(self) -> dict[str, Any]:
-        """`model_name`, `num_classes`, `image_size`, `keep_prob`: what `zoo.build` takes beside the seed."""
-        return self.document["model"]
+        """What `zoo.build` takes beside the seed. Checkpoints of before there was colour have no `num_channels`."""
+        return {"num_channels": 1, **self.document["model"]}
 
     @property
     def characters(self) -> str:

@@ -6,7 +6,7 @@ that goes with it is the mean sparse softmax cross-entropy.
 
 ::
 
-    images [B, S, S, 1] ─ conv1 64 ─ pool1 ─ conv2 128 ─ pool2 ─ conv3 256 ─ pool3 ─ flatten
+    images [B, S, S, C] ─ conv1 64 ─ pool1 ─ conv2 128 ─ pool2 ─ conv3 256 ─ pool3 ─ flatten
                         ─ dropout1 ─ fc1 1024 tanh ─ dropout2 ─ fc2 num_classes = logits
 """
 
@@ -32,13 +32,13 @@ class NamedDropout(keras.layers.Layer):
         return keras.random.dropout(inputs, self.rate, seed=self.seed_generator) if training else inputs
 
 
-def build(*, num_classes: int, image_size: int, keep_prob: float, seed: int) -> keras.Model:
+def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
     """Builds the network; see `zoo.build` for the arguments.
 
     Returns:
-      A functional model from images float32 [B, S, S, 1] in [0, 1] to logits float32 [B, num_classes].
+      A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
     """
-    images = keras.Input((image_size, image_size, 1), name="images", dtype="float32")
+    images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
     x = images
     for number, num_filters in enumerate(CONV_FILTERS, start=1):
         name = f"conv{number}"

@@ -36,7 +36,7 @@ class TrainPlan:
     staged: bool
     window: int
     shuffle_buffer: int
-    augmentation: Mapping[str, bool]
+    augmentation: Mapping[str, Any]
     learning_rate: float
     learning_rate_decay_factor: float
     decay_steps: int
