@@ -15,12 +15,17 @@ from typing import Any, TypeVar
 from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
+DEFAULT_IMAGE_SIZE = 64
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
+"""The registered networks, and the side of the images, in pixels, that each one is made for."""
+DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
 PRELOADED, FILES = "preloaded", "files"
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
 PRELOAD_LIMIT_BYTES = 2 << 30
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
+_OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Config = TypeVar("Config")
@@ -65,6 +70,10 @@ def _require_split_name(flag: str, value: str) -> None:
         f"{value!r} is not a split name: it becomes a folder",
         "Use letters, digits, '-', '_' and '.', such as train or test",
     )
+
+
+def _scopes(value: str) -> tuple[str, ...]:
+    return tuple(scope.strip() for scope in value.split(",") if scope.strip())
 
 
 def _port_range(value: str | None) -> tuple[int, int] | None:
@@ -210,7 +219,11 @@ class TrainConfig(AugmentationConfig):
     validation_split_name: str | None = _flag(
         "the split to evaluate on every --eval_steps and at the end; none where it is not given", None
     )
-    model_name: str = _flag("network", "chinese_rec", choices=("chinese_rec",))
+    model_name: str = _flag(
+        f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
+        "chinese_rec",
+        metavar="NAME|MODULE:FUNCTION",
+    )
     max_number_of_steps: int | None = _flag(
         f"global steps, over all workers; {DEFAULT_MAX_NUMBER_OF_STEPS} where --epoch is not given either", None
     )
@@ -231,10 +244,31 @@ class TrainConfig(AugmentationConfig):
         None,
         metavar="LOW-HIGH",
     )
-    image_size: int = _flag("images are resized to this many pixels square", 64)
-    learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
+    image_size: int | None = _flag(
+        "images are resized to this many pixels square; where it is not given "
+        + ", ".join(f"{size} for {name}" for name, size in NETWORKS.items())
+        + f", {DEFAULT_IMAGE_SIZE} for your own",
+        None,
+    )
+    checkpoint_path: str | None = _flag(
+        "begin with the weights of another training, at step 0: a checkpoint, a run's folder, or a file of Keras's "
+        "(.weights.h5, .h5); of no account once the run has checkpoints of its own",
+        None,
+    )
+    checkpoint_exclude_scopes: str = _flag(
+        "comma-separated beginnings of layers' names that keep fresh weights with --checkpoint_path, such as `fc2`", ""
+    )
+    trainable_scopes: str = _flag("comma-separated beginnings of the names of layers to train; all where none is", "")
+    learning_rate: float = _flag("Adam's learning rate at the start; its highest one with --warmup_steps", 2e-4)
+    learning_rate_decay_type: str = _flag(
+        "`exponential` by --learning_rate_decay_factor, `cosine` to 0 at the last step, or `fixed`",
+        "exponential",
+        choices=DECAY_TYPES,
+    )
     learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
     decay_steps: int = _flag("... every so many steps (staircase)", 2000)
+    warmup_steps: int = _flag("steps over which the learning rate rises from 0 first", 0)
+    label_smoothing: float = _flag("share of a label that is spread over all classes", 0.0)
     keep_prob: float = _flag("probability that dropout keeps a unit; 1 turns dropout off", 0.8)
     save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000)
     save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", None)
@@ -271,12 +305,12 @@ class TrainConfig(AugmentationConfig):
             "given together with --max_number_of_steps",
             "Give one of them",
         )
-        for name in ("batch_size", "image_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
+        for name in ("batch_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
-        for name in ("max_number_of_steps", "epoch", "save_steps", "save_seconds"):
+        for name in ("max_number_of_steps", "epoch", "image_size", "save_steps", "save_seconds"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, f"{value} is less than 1")
-        for name in ("eval_steps", "num_gpus"):
+        for name in ("eval_steps", "num_gpus", "warmup_steps"):
             _require(getattr(self, name) >= 0, name, f"{getattr(self, name)} is less than 0")
         _require(
             self.num_gpus <= 1,
@@ -309,9 +343,15 @@ class TrainConfig(AugmentationConfig):
             f"Give --num_executors {self.num_ps_tasks + 1} or more",
         )
         _require(
-            self.image_size % 8 == 0,
+            self.model_name in NETWORKS or bool(_OWN_NETWORK.fullmatch(self.model_name)),
+            "model_name",
+            f"there is no network {self.model_name!r}",
+            f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
+        )
+        _require(
+            self.model_name != "chinese_rec" or self.side % 8 == 0,
             "image_size",
-            f"{self.image_size} is not a multiple of 8",
+            f"{self.side} is not a multiple of 8",
             "The network halves the image three times",
         )
         _require(
@@ -322,6 +362,23 @@ class TrainConfig(AugmentationConfig):
             "learning_rate_decay_factor",
             f"{self.learning_rate_decay_factor} is not in (0, 1]",
         )
+        _require(
+            self.learning_rate_decay_type in DECAY_TYPES,
+            "learning_rate_decay_type",
+            f"{self.learning_rate_decay_type!r} is not {', '.join(DECAY_TYPES)}",
+        )
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", f"{self.label_smoothing} is not in [0, 1)")
+        _require(
+            not self.checkpoint_exclude_scopes or self.checkpoint_path is not None,
+            "checkpoint_exclude_scopes",
+            "given without --checkpoint_path",
+        )
+        _require(
+            self.checkpoint_path is None or self.restore in ("auto", "none"),
+            "checkpoint_path",
+            f"given together with --restore {self.restore}",
+            "--restore goes on with a training and its step, --checkpoint_path begins one with other weights",
+        )
         _require(0 < self.keep_prob <= 1, "keep_prob", f"{self.keep_prob} is not in (0, 1]")
         _require(
             not (self.overwrite and self.restore != "auto"),
@@ -329,6 +386,23 @@ class TrainConfig(AugmentationConfig):
             f"given together with --restore {self.restore}",
             "Give one of them",
         )
+
+    @property
+    def side(self) -> int:
+        """S, the side of the images that the network sees, in pixels."""
+        return self.image_size or NETWORKS.get(self.model_name, DEFAULT_IMAGE_SIZE)
+
+    @property
+    def initial_weights(self) -> dict[str, Any]:
+        """Arguments of `model.finetuning.load_weights` but the network; empty for fresh weights."""
+        if self.checkpoint_path is None:
+            return {}
+        return {"path": self.checkpoint_path, "exclude_scopes": _scopes(self.checkpoint_exclude_scopes)}
+
+    @property
+    def scopes_to_train(self) -> tuple[str, ...]:
+        """`--trainable_scopes`; empty for all."""
+        return _scopes(self.trainable_scopes)
 
     @property
     def num_workers(self) -> int:
@@ -341,7 +415,7 @@ class TrainConfig(AugmentationConfig):
 
     def preloaded_bytes(self, num_records: int) -> int:
         """What `num_records` take in a worker's memory once they are decoded."""
-        return num_records * self.image_size**2
+        return num_records * self.side**2
 
     def resolved_input_mode(self, num_records: int) -> str:
         """`preloaded` or `files`, where the worker with the most records has `num_records`."""

@@ -29,7 +29,7 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         (["train"], 2),
         (["train", "--dataset_dir", "d", "--train_dir", "t", "--no_such_flag"], 2),
         (["train", "--dataset_dir", "d", "--train_dir", "t", "--batch", "3"], 2),  # no abbreviations: --batch_size
-        (["train", "--dataset_dir", "d", "--train_dir", "t", "--model_name", "x"], 2),
+        (["train", "--dataset_dir", "d", "--train_dir", "t", "--input_mode", "x"], 2),
     ],
 )
 def test_a_wrong_flag_ends_with_2(argv: list[str], code: int) -> None:

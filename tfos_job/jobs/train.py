@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,14 @@ from tfos_job.data.staging import RESERVE_BYTES, copies_of
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
+from tfos_job.errors import (
+    BadDataError,
+    InterruptedJobError,
+    JobError,
+    MissingInputError,
+    SettingsError,
+    exit_code_class,
+)
 from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
@@ -99,7 +106,10 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
       JobError: whatever stopped it; the report says the same.
     """
     config = dataclasses.replace(
-        config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
+        config,
+        dataset_dir=storage.absolute(config.dataset_dir),
+        train_dir=storage.absolute(config.train_dir),
+        checkpoint_path=storage.absolute(config.checkpoint_path) if config.checkpoint_path else None,
     )
     # Raises where slots are missing.
     session.training_settings(topology_of(config, master), master, config.start_timeout)
@@ -286,6 +296,8 @@ def _decide_start(
                 next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
             )
     if info is None:
+        if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
+            raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
         return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     _check_identity(config, data, info, same_data=restore == "auto")
     positions, records = _positions(config, data, info)
@@ -302,6 +314,7 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
         ("network", _describe(info.model), _describe(_model(config, data))),
+        ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
     ]
     if same_data:
         pairs.append(("dataset", info.dataset_digest[:12], data.train.digest[:12]))
@@ -317,6 +330,10 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
 def _describe(model: Mapping[str, Any]) -> str:
     shape = "{image_size} × {image_size} × {num_channels}"
     return f"{{model_name}} of {{num_classes}} classes, images {shape}, keep_prob {{keep_prob}}".format(**model)
+
+
+def _listed(scopes: Sequence[str]) -> str:
+    return ", ".join(scopes) or "all"
 
 
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
@@ -378,8 +395,7 @@ def _adopt(run: RunLayout, start: _Start) -> _Start:
     info = start.checkpoint
     if info is None or info.path == run.checkpoint(info.step):
         return start
-    meta = {key: info.document[key] for key in checkpoints.META_KEYS}
-    path = checkpoints.publish(run, info.step, checkpoints.load(info), meta)
+    path = checkpoints.publish(run, info.step, checkpoints.load(info), info.meta)
     return dataclasses.replace(start, checkpoint=checkpoints.verify(path))
 
 
@@ -395,7 +411,7 @@ def _model(config: TrainConfig, data: _Data) -> dict[str, Any]:
     return {
         "model_name": config.model_name,
         "num_classes": len(data.charset),
-        "image_size": config.image_size,
+        "image_size": config.side,
         "num_channels": data.train.num_channels,
         "keep_prob": config.keep_prob,
     }
@@ -572,6 +588,11 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "learning_rate": config.learning_rate,
         "learning_rate_decay_factor": config.learning_rate_decay_factor,
         "decay_steps": config.decay_steps,
+        "learning_rate_decay_type": config.learning_rate_decay_type,
+        "warmup_steps": config.warmup_steps,
+        "label_smoothing": config.label_smoothing,
+        "initial_weights": config.initial_weights,
+        "trainable_scopes": config.scopes_to_train,
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,
@@ -594,6 +615,7 @@ def _assignment(job: _Job) -> dict[str, Any]:
             "characters": "".join(data.charset.characters),
             "charset_digest": data.charset.digest,
             "dataset_digest": data.train.digest,
+            "trainable_scopes": config.scopes_to_train,
             "order": _order(config, data),
         },
     }

@@ -38,6 +38,8 @@ DOCUMENT_FILE = "checkpoint.json"
 # What `publish` must be given beside the variables; more may be added and comes back in `CheckpointInfo.document`.
 META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_position", "metrics")
 
+_OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,6 +75,16 @@ class CheckpointInfo:
     @property
     def input_position(self) -> dict[str, Any]:
         return self.document["input_position"]
+
+    @property
+    def trainable_scopes(self) -> tuple[str, ...]:
+        """What was trained; all where none is named. Checkpoints of before one could choose have no such entry."""
+        return tuple(self.document.get("trainable_scopes", ()))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What `publish` was given beside the variables."""
+        return {key: value for key, value in self.document.items() if key not in _OWN_KEYS}
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfos_job.config import EXPONENTIAL
 from tfos_job.model.evaluate import Counts
 
 
@@ -25,6 +26,10 @@ class TrainPlan:
       positions: records of its stream that each worker had consumed by then.
       input_mode, staged, window: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
+      initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`.
+      trainable_scopes: of `finetuning.train_only`.
+      learning_rate_decay_type, warmup_steps, total_steps: of `train.build_schedule`, with the three beside them.
+      label_smoothing: of `train.mean_loss`.
       validation_shards: of the validation split; empty for none.
     """
 
@@ -40,6 +45,11 @@ class TrainPlan:
     learning_rate: float
     learning_rate_decay_factor: float
     decay_steps: int
+    learning_rate_decay_type: str = EXPONENTIAL
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+    initial_weights: Mapping[str, Any] = field(default_factory=dict)
+    trainable_scopes: tuple[str, ...] = ()
     start_step: int
     total_steps: int
     positions: tuple[int, ...]

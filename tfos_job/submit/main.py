@@ -7,6 +7,7 @@ results on stdout, and ends with the job's own exit code.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, plan, verdict, watch
+from tfos_job.submit.memory import Network
 from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
@@ -110,7 +112,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         command=options.command,
         app_args=app_args,
         config=config,
-        num_classes=_num_classes(config),
+        network=_network(config),
         worker_records=_worker_records(config),
         master=options.master,
         queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
@@ -200,11 +202,21 @@ def _refuse_early(config: Any) -> bool:
     return False
 
 
-def _num_classes(config: Any) -> int:
-    dataset_dir = getattr(config, "dataset_dir", None)
-    if dataset_dir and storage.exists(DatasetLayout(dataset_dir).charset):
-        return len(manifests.load_charset(DatasetLayout(dataset_dir)))
-    return 3755
+def _network(config: Any) -> Network:
+    """The network that the command is about, as far as it can be known: by default the seed's with all its classes."""
+    if isinstance(config, TrainConfig):
+        train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+        return Network(
+            model_name=config.model_name,
+            image_size=config.side,
+            num_channels=train.num_channels,
+            num_classes=train.num_classes,
+        )
+    if isinstance(config, EvaluateConfig) and storage.exists(RunLayout(config.train_dir).report):
+        model = storage.read_json(RunLayout(config.train_dir).report).get("model", {})
+        names = [field.name for field in dataclasses.fields(Network)]
+        return Network(**{name: model[name] for name in names if name in model})
+    return Network()
 
 
 def _worker_records(config: Any) -> int:
