@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfos_job.data.augment import Augmentation, augment, uniform
+from tfos_job.data.augment import Augmentation, augment
+from tfos_job.data.draws import uniform
 
 IMAGE = tf.constant(np.random.default_rng(0).random((8, 8, 1)), tf.float32)
 SEED = tf.constant(7, tf.int64)
@@ -22,7 +23,7 @@ def test_all_off_is_the_very_same_tensor() -> None:
 
 
 def test_an_image_does_not_depend_on_the_others_in_its_batch() -> None:
-    options = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
+    options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
     together = draws(options, 10)
     for index, expected in enumerate(together):
         alone = augment(IMAGE[tf.newaxis], SEED, tf.constant([index], tf.int64), options)
@@ -64,10 +65,10 @@ def test_random_numbers_are_uniform_and_independent() -> None:
 
 
 def test_contrast_and_brightness_are_those_of_tf_image() -> None:
-    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_brightness=True))[0]
+    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_brightness=0.3))[0]
     delta = float(brighter[0, 0, 0] - IMAGE[0, 0, 0])
     np.testing.assert_allclose(brighter, tf.image.adjust_brightness(IMAGE, delta), atol=1e-6)
-    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_contrast=True))[0]
+    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_contrast=0.2))[0]
     factor = 0.8 + 0.4 * float(uniform(SEED, 2, tf.constant([5], tf.int64))[0])
     np.testing.assert_allclose(stretched, tf.image.adjust_contrast(IMAGE, factor), atol=1e-6)
 
@@ -81,7 +82,7 @@ def test_flip_turns_about_half_upside_down() -> None:
 
 
 def test_brightness_shifts_by_up_to_0_3() -> None:
-    shifts = np.array([result - IMAGE.numpy() for result in draws(Augmentation(random_brightness=True))])
+    shifts = np.array([result - IMAGE.numpy() for result in draws(Augmentation(random_brightness=0.3))])
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1], shifts.shape), atol=1e-6)
     assert -0.3 <= shifts.min() < -0.2
     assert 0.2 < shifts.max() <= 0.3
@@ -89,7 +90,7 @@ def test_brightness_shifts_by_up_to_0_3() -> None:
 
 def test_contrast_stretches_around_the_mean_by_0_8_to_1_2() -> None:
     centred = IMAGE.numpy() - IMAGE.numpy().mean()
-    results = draws(Augmentation(random_contrast=True))
+    results = draws(Augmentation(random_contrast=0.2))
     factors = np.array([np.vdot(result - result.mean(), centred) / np.vdot(centred, centred) for result in results])
     assert 0.8 <= factors.min() < 0.88
     assert 1.12 < factors.max() <= 1.2
@@ -98,6 +99,6 @@ def test_contrast_stretches_around_the_mean_by_0_8_to_1_2() -> None:
 @pytest.mark.parametrize("other", ["random_flip_up_down", "random_contrast"])
 def test_one_switched_on_does_not_change_what_another_draws(other: str) -> None:
     """The mean tells the brightness drawn: neither a flip nor contrast moves it."""
-    alone = [result.mean() for result in draws(Augmentation(random_brightness=True), 5)]
-    both = [result.mean() for result in draws(Augmentation(random_brightness=True, **{other: True}), 5)]
+    alone = [result.mean() for result in draws(Augmentation(random_brightness=0.3), 5)]
+    both = [result.mean() for result in draws(Augmentation(random_brightness=0.3, **{other: True}), 5)]
     np.testing.assert_allclose(both, alone, atol=1e-5)
