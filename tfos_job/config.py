@@ -244,6 +244,16 @@ class AugmentationConfig:
         """The fields of `data.augment.Augmentation`, as JSON values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
 
+    def require_channels(self, num_channels: int) -> None:
+        """Refuses what is not defined for images of `num_channels`."""
+        for name in ("random_hue", "random_saturation"):
+            _require(
+                num_channels == 3 or not getattr(self, name),
+                name,
+                "given for grey images, which have no colours to change",
+                "Leave it out; --random_brightness, --random_contrast and --random_gamma are for grey ones, too",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(AugmentationConfig):
