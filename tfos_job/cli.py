@@ -187,6 +187,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         help=help_text.replace("%", "%%"),
         metavar=metadata.get("metavar") or (None if "choices" in metadata else _value_type(hint).__name__.upper()),
         choices=metadata.get("choices"),
+        **({"nargs": "?", "const": metadata["const"]} if "const" in metadata else {}),
     )
 
 

@@ -21,6 +21,7 @@ NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
 DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
 PRELOADED, FILES = "preloaded", "files"
+BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
 PRELOAD_LIMIT_BYTES = 2 << 30
@@ -32,8 +33,16 @@ Config = TypeVar("Config")
 
 
 def _flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
-    """A dataclass field that is also a flag. Metadata: `choices`, `metavar`, `nargs` (then it is positional)."""
+    """A dataclass field that is also a flag.
+
+    Metadata: `choices`, `metavar`, `nargs` (then it is positional), `const` (its value where none is given with it).
+    """
     return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def _strength(help_text: str, limit: float, **metadata: Any) -> Any:
+    """A flag of an augmentation: 0, which is off, to `limit`. Metadata: `const`, for a flag without a number."""
+    return _flag(help_text, 0.0, limit=limit, **metadata)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -199,13 +208,60 @@ class AugmentationConfig:
     """What is done to images in training alone: the flags of each command that shows or uses it."""
 
     random_flip_up_down: bool = _flag("flip half of the images upside down", False)
-    random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
-    random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
+    random_flip_left_right: bool = _flag("mirror half of the images", False)
+    random_transpose: bool = _flag("exchange rows and columns of half of the images", False)
+    random_rotation_90: bool = _flag("turn images by 0°, 90°, 180° or 270°, each a quarter of them", False)
+    random_rotation: float = _strength("turn by up to ± so many degrees", 180)
+    random_zoom: float = _strength("scale by 1 - this to 1 + this, from the middle", 0.9)
+    random_crop: float = _strength(
+        "cut off up to this fraction of the height and of the width, anywhere, and scale what is left to the whole", 0.9
+    )
+    random_width_shift: float = _strength("shift to the side by up to ± this fraction of the width", 1)
+    random_height_shift: float = _strength("shift up or down by up to ± this fraction of the height", 1)
+    random_shear: float = _strength("slant by up to ± so many degrees", 60)
+    elastic_distortion: float = _strength(
+        "move each place by smooth random fields, whose standard deviation is this fraction of the side", 0.2
+    )
+    elastic_sigma: float = _flag("how smooth those are: the sigma of a Gaussian, as a fraction of the side", 0.08)
+    stroke_width: float = _strength("make dark strokes up to so many pixels (of --image_size) broader or narrower", 16)
+    random_hue: float = _strength("colour only: turn hues by up to ± this fraction of the colour circle", 0.5)
+    random_saturation: float = _strength("colour only: multiply saturation by 1 - this to 1 + this", 1)
+    random_channel_shift: float = _strength("shift each channel by up to ± this (of 1)", 1)
+    random_brightness: float = _strength(
+        f"shift brightness by up to ± this (of 1); {BRIGHTNESS} where no number is given", 1, const=BRIGHTNESS
+    )
+    random_contrast: float = _strength(
+        f"multiply contrast by 1 - this to 1 + this; {CONTRAST} where no number is given", 1, const=CONTRAST
+    )
+    random_gamma: float = _strength("raise values to a power from 1 / (1 + this) to 1 + this", 10)
+    random_erasing: float = _strength(
+        "cover a rectangle with sides of up to this fraction, with paper, or with the mean of what is in colour", 1
+    )
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(AugmentationConfig):
+            value, limit = getattr(self, item.name), item.metadata.get("limit")
+            if value is True and "const" in item.metadata:
+                # The configurations of older runs have it so.
+                object.__setattr__(self, item.name, item.metadata["const"])
+            elif limit is not None:
+                _require(0 <= value <= limit, item.name, f"{value} is not in 0 to {limit}")
+        _require(0.02 <= self.elastic_sigma <= 1, "elastic_sigma", f"{self.elastic_sigma} is not in 0.02 to 1")
 
     @property
     def augmentation(self) -> dict[str, Any]:
         """The fields of `data.augment.Augmentation`, as JSON values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
+
+    def require_channels(self, num_channels: int) -> None:
+        """Refuses what is not defined for images of `num_channels`."""
+        for name in ("random_hue", "random_saturation"):
+            _require(
+                num_channels == 3 or not getattr(self, name),
+                name,
+                "given for grey images, which have no colours to change",
+                "Leave it out; --random_brightness, --random_contrast and --random_gamma are for grey ones, too",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +352,7 @@ class TrainConfig(AugmentationConfig):
     stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         if self.validation_split_name is not None:
             _require_split_name("validation_split_name", self.validation_split_name)

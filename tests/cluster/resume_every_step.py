@@ -100,7 +100,7 @@ def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
             staged=False,
             window=16,
             shuffle_buffer=32,
-            augmentation=dict.fromkeys(("random_flip_up_down", "random_brightness", "random_contrast"), True),
+            augmentation={"random_flip_up_down": True, "random_brightness": 0.3, "random_contrast": 0.2},
             learning_rate=1e-3,
             learning_rate_decay_factor=0.5,
             decay_steps=5,

@@ -218,6 +218,7 @@ def _load_data(config: TrainConfig) -> _Data:
     train = manifests.load(split)
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
+    config.require_channels(train.num_channels)
     validation_shards: list[str] = []
     validation_copies: tuple[Copy, ...] = ()
     if config.validation_split_name is not None:
