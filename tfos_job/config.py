@@ -445,6 +445,27 @@ class TrainConfig(AugmentationConfig):
         )
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """The fields of `model.engine.TrainPlan` that the flags alone decide, as JSON values."""
+        as_they_are = (
+            "seed",
+            "batch_size",
+            "shuffle_buffer",
+            "augmentation",
+            "learning_rate",
+            "learning_rate_decay_type",
+            "learning_rate_decay_factor",
+            "decay_steps",
+            "warmup_steps",
+            "label_smoothing",
+            "initial_weights",
+            "save_steps",
+            "save_seconds",
+            "eval_steps",
+        )
+        return {name: getattr(self, name) for name in as_they_are} | {"trainable_scopes": self.scopes_to_train}
+
+    @property
     def side(self) -> int:
         """S, the side of the images that the network sees, in pixels."""
         return self.image_size or NETWORKS.get(self.model_name, DEFAULT_IMAGE_SIZE)

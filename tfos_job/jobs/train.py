@@ -577,29 +577,15 @@ def _assignment(job: _Job) -> dict[str, Any]:
     config, data, start = job.config, job.data, job.start
     model = _model(config, data)
     plan = {
+        **config.recipe,
         "model": model,
-        "seed": config.seed,
-        "batch_size": config.batch_size,
         "num_workers": config.num_workers,
         "input_mode": _input_mode(config, data),
         "staged": data.is_remote,
         "window": _window(config, data),
-        "shuffle_buffer": config.shuffle_buffer,
-        "augmentation": config.augmentation,
-        "learning_rate": config.learning_rate,
-        "learning_rate_decay_factor": config.learning_rate_decay_factor,
-        "decay_steps": config.decay_steps,
-        "learning_rate_decay_type": config.learning_rate_decay_type,
-        "warmup_steps": config.warmup_steps,
-        "label_smoothing": config.label_smoothing,
-        "initial_weights": config.initial_weights,
-        "trainable_scopes": config.scopes_to_train,
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,
-        "save_steps": config.save_steps,
-        "save_seconds": config.save_seconds,
-        "eval_steps": config.eval_steps,
         "validation_shards": [
             copy.target if copy else _readable(path)
             for path, copy in itertools.zip_longest(data.validation_shards, data.validation_copies)
