@@ -63,8 +63,7 @@ LEVERS: dict[str, Flags] = {
     "no label smoothing": HANZI | {"label_smoothing": 0.0},
     "fixed learning rate": HANZI | {"learning_rate_decay_type": "fixed", "learning_rate": 1e-3},
     "no warm-up": HANZI | {"warmup_fraction": 0.0},
-    "learning rate 1e-3": HANZI | {"learning_rate": 1e-3},
-    "the seed's network": HANZI | {"model_name": "chinese_rec", "learning_rate": 2e-4},
+    "the seed's network": HANZI | {"model_name": "chinese_rec", "learning_rate": 5e-4},
     "moving average": HANZI | {"moving_average": 0.998},
 }
 
@@ -268,9 +267,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="GLOB",
         help="of --gnt_dir, not trained on (default: *5.gnt)",
     )
-    add(
-        "--recipes", default="seed,hanzi", help="comma-separated names, or `levers`: hanzi without each of its parts"
-    )
+    add("--recipes", default="seed,hanzi", help="comma-separated names, or `levers`: hanzi without each of its parts")
     add("--seeds", default="0,1,2", help="comma-separated (default: 0,1,2)")
     add("--epochs", type=float, default=40.0, help="of all recipes but the seed's (default: 40)")
     add("--seed_epochs", type=float, default=12.0, help="of the seed's recipe (default: 12)")
