@@ -7,8 +7,9 @@ import pytest
 
 from tfos_job.cluster.control import CheckpointPublished, Evaluated, Finished, Progress
 from tfos_job.errors import NodeDiedError
-from tfos_job.jobs.report import RunReport, draw_loss
+from tfos_job.jobs.report import RunReport
 from tfos_job.layout import RunLayout
+from tfos_job.pictures.curves import draw_loss
 
 NOTHING_LOST = {"seen_twice": 0, "skipped": 0}
 BOUND = {"by": "network", "shares": {"input": 0.01, "network": 0.6, "compute": 0.39}, "step_s": 0.5}
