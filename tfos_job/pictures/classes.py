@@ -148,7 +148,7 @@ def _curve(
         axes.fill_between(places, steps, step="post", color=PALE, linewidth=0)
         axes.step(places, steps, where="post", color=BLUE, linewidth=1.3)
         for name, at in (("min", 0), ("median", len(values) // 2), ("max", len(values) - 1)):
-            _mark(axes, name, at, float(np.median(values)) if name == "median" else float(values[at]), len(values))
+            _mark(axes, name, at, float(np.median(values)) if name == "median" else float(values[at]))
         highest = limit or max(float(values[-1]), 1.0)
         axes.set(xlabel=along, ylabel=unit, xlim=(0, len(values)), ylim=(0, highest * 1.12))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -162,12 +162,15 @@ def _curve(
     return chart(10, 6.2, paint, title=title, subtitle=subtitle)
 
 
-def _mark(axes: Axes, name: str, at: int, value: float, count: int) -> None:
-    text = f"{name} {value:,.2f}".rstrip("0").rstrip(".")
-    side = "left" if at < count * 0.3 else "right" if at > count * 0.7 else "center"
+def _mark(axes: Axes, name: str, at: int, value: float) -> None:
+    """A point of the curve with its value, above and before it: a sorted curve leaves that place free."""
+    text = f"{name} {value:,.2f}".rstrip("0").rstrip(".") if value % 1 else f"{name} {value:,.0f}"
+    first = at == 0
     axes.plot([at + 0.5], [value], marker="o", markersize=5, color=ORANGE, clip_on=False, zorder=3)
-    shift = {"left": 12, "right": -6, "center": 0}[side]
-    axes.annotate(text, (at + 0.5, value), (shift, 7), textcoords="offset points", ha=side, color=INK, fontsize=9.5)
+    axes.annotate(
+        text, (at + 0.5, value), (8, 14) if first else (-6, 7), textcoords="offset points", color=INK, fontsize=9.5,
+        ha="left" if first else "right", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+    )  # fmt: skip
 
 
 def _write_margin(axes: Axes, notes: list[tuple[str, list[str]]]) -> None:

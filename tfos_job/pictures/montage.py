@@ -147,8 +147,7 @@ def confusions(pairs: Sequence[ConfusedPair], image_size: int, most_wrong: int, 
     sheet = _Sheet(width, height, title, subtitle)
     for x, text, room in (
         (MARGIN, "true class → guess", names_width),
-        (rights, "a right one", side + GAP),
-        (rights + side + GAP, "of the guess", side),
+        (rights, "both, recognised rightly", 2 * side + GAP),
         (first, "confused, the surest first", width - first),
     ):
         sheet.text(x, top - 10, text, room, size=_SMALL, fill=MUTED)
