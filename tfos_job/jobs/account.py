@@ -208,13 +208,13 @@ class _Collector:
 def _tables(folder: str) -> list[Table]:
     """The beginnings of an evaluation's tables, for those who read rather than look."""
     pairs = _rows(join(folder, "confusions.csv"))
-    of_classes = [row for row in _rows(join(folder, "per_class.csv")) if row["records"] != "0"]
+    of_classes = [row for row in _rows(join(folder, "per_class.csv")) if row["correct"] != row["records"]]
     of_classes.sort(key=lambda row: float(row["top_1"]))
-    return [
+    tables = [
         Table(
             head=("class", "taken for", "records", "share"),
             rows=[(r["text"], r["guess"], int(r["count"]), float(r["rate"])) for r in pairs[:_ROWS]],
-            caption=f"The {min(_ROWS, len(pairs))} most confused of {len(pairs):,} pairs",
+            caption=f"The most confused of {len(pairs):,} pairs",
             chinese=frozenset({0, 1}),
         ),
         Table(
@@ -223,10 +223,11 @@ def _tables(folder: str) -> list[Table]:
                 (r["text"], int(r["records"]), int(r["correct"]), float(r["top_1"]), r["most_frequent_wrong_guess"])
                 for r in of_classes[:_ROWS]
             ],
-            caption=f"The {min(_ROWS, len(of_classes))} worst of {len(of_classes):,} classes",
+            caption=f"The worst of {len(of_classes):,} classes with mistakes",
             chinese=frozenset({0, 4}),
         ),
     ]
+    return [table for table in tables if table.rows]
 
 
 def _rows(path: str) -> list[dict[str, str]]:

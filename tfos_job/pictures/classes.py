@@ -147,9 +147,9 @@ def _curve(
         steps = np.append(values, values[-1:])
         axes.fill_between(places, steps, step="post", color=PALE, linewidth=0)
         axes.step(places, steps, where="post", color=BLUE, linewidth=1.3)
-        for name, at in (("min", 0), ("median", len(values) // 2), ("max", len(values) - 1)):
-            _mark(axes, name, at, float(np.median(values)) if name == "median" else float(values[at]))
         highest = limit or max(float(values[-1]), 1.0)
+        for name, at in (("min", 0), ("median", len(values) // 2), ("max", len(values) - 1)):
+            _mark(axes, name, at, float(np.median(values)) if name == "median" else float(values[at]), highest)
         axes.set(xlabel=along, ylabel=unit, xlim=(0, len(values)), ylim=(0, highest * 1.12))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         if limit:
@@ -159,17 +159,19 @@ def _curve(
         plain(axes)
         _write_margin(margin, notes)
 
-    return chart(10, 6.2, paint, title=title, subtitle=subtitle)
+    return chart(10, 6.8, paint, title=title, subtitle=subtitle)
 
 
-def _mark(axes: Axes, name: str, at: int, value: float) -> None:
-    """A point of the curve with its value, above and before it: a sorted curve leaves that place free."""
+def _mark(axes: Axes, name: str, at: int, value: float, highest: float) -> None:
+    """A point of the curve with its value, where a sorted curve leaves room for it."""
     text = f"{name} {value:,.2f}".rstrip("0").rstrip(".") if value % 1 else f"{name} {value:,.0f}"
-    first = at == 0
+    shift, side = (-6, 7), "right"
+    if at == 0:
+        shift, side = (9, -14 if value > 0.1 * highest else 14), "left"
     axes.plot([at + 0.5], [value], marker="o", markersize=5, color=ORANGE, clip_on=False, zorder=3)
     axes.annotate(
-        text, (at + 0.5, value), (8, 14) if first else (-6, 7), textcoords="offset points", color=INK, fontsize=9.5,
-        ha="left" if first else "right", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+        text, (at + 0.5, value), shift, textcoords="offset points", color=INK, fontsize=9.5, ha=side,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
     )  # fmt: skip
 
 

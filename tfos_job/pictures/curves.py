@@ -42,15 +42,17 @@ def _over_steps(
         (curve, "training", {"color": BLUE, "linewidth": 1.2}),
         (validation, "validation", {"color": ORANGE, "linewidth": 1.2, "marker": "o", "markersize": 4}),
     )
+    lines = 0
     for points, label, style in styles:
         pairs = [(point["step"], point[key]) for point in points if point.get(key) is not None]
         if pairs:
+            lines += 1
             axes.plot(*zip(*pairs, strict=True), label=label, **style)
     axes.set(title=name, xlabel="global step")
     axes.set_ylim(bottom=0, top=limit)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     plain(axes)
-    if validation:
+    if lines > 1:
         axes.legend()
 
 

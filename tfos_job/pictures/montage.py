@@ -140,19 +140,11 @@ def confusions(pairs: Sequence[ConfusedPair], image_size: int, most_wrong: int, 
     rights = MARGIN + names_width + 2 * GAP
     first = rights + 2 * (side + GAP) + 3 * GAP
     top, row_height = HEAD + 24, side + 2 * GAP + 2
-    width, height = (
-        first + most_wrong * (side + GAP) - GAP + MARGIN,
-        top + max(len(pairs), 1) * row_height + MARGIN // 2,
-    )
-    sheet = _Sheet(width, height, title, subtitle)
-    for x, text, room in (
-        (MARGIN, "true class → guess", names_width),
-        (rights, "both, recognised rightly", 2 * side + GAP),
-        (first, "confused, the surest first", width - first),
-    ):
-        sheet.text(x, top - 10, text, room, size=_SMALL, fill=MUTED)
-    if not pairs:
-        sheet.text(MARGIN, top + 30, "Nothing was confused.", names_width)
+    width = first + max(most_wrong, 2) * (side + GAP) - GAP + MARGIN
+    sheet = _Sheet(width, top + len(pairs) * row_height + MARGIN // 2, title, subtitle)
+    heads = (MARGIN, "true class → guess"), (rights, "both, recognised rightly"), (first, "confused, the surest first")
+    for x, text in heads if pairs else [(MARGIN, "Nothing was confused.")]:
+        sheet.text(x, top - 10, text, width - x, size=_SMALL, fill=MUTED)
     for row, pair in enumerate(pairs):
         y = top + row * row_height
         share = f"{pair.num_records:,} of {round(pair.num_records / pair.rate):,}  ({pair.rate:.1%})"

@@ -49,7 +49,7 @@ tbody th { font-weight: 500; } td.number, th.number { text-align: right; white-s
 caption { text-align: left; color: var(--muted); padding: .5rem 0 .25rem; }
 figure { margin: 1rem 0; } figcaption { margin-top: .25rem; }
 figure .scroll { background: #fff; border: 1px solid var(--line); border-radius: .5rem; padding: .25rem; }
-img { display: block; max-width: 100%; height: auto; } figure.large img { min-width: 44rem; }
+img { display: block; max-width: 100%; height: auto; } figure.large img { min-width: 34rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0 1rem; }
 .bar { display: inline-block; height: .7rem; background: var(--blue); border-radius: .2rem; vertical-align: middle; }
 td.bars { min-width: 9rem; width: 14rem; }
@@ -214,7 +214,8 @@ def _place_of(phase: str) -> int:
 def _evaluations(account: Account) -> str:
     parts = []
     if account.evaluations:
-        names = list(dict.fromkeys(name for e in account.evaluations for name in e.metrics if name not in ("split",)))
+        there = dict.fromkeys(name for e in account.evaluations for name in e.metrics if name not in ("split", "step"))
+        names = sorted(there, key=lambda name: (name != "num_examples", name != "loss"))
         rows = [(e.name, *(e.metrics.get(name) for name in names)) for e in account.evaluations]
         parts.append(_table(Table(head=("evaluation", *names), rows=rows, caption="Metrics of every evaluation")))
     for evaluation in account.evaluations:
@@ -231,7 +232,12 @@ def _data(account: Account) -> str:
 
 
 def _settings(account: Account) -> str:
-    rows = [(name, "–" if value is None else value) for name, value in sorted(account.settings.items())]
+    words = {None: "–", True: "yes", False: "no"}
+    # As they were given: no thousands, no digits that say nothing.
+    rows = [
+        (name, words[value] if value is None or isinstance(value, bool) else str(value))
+        for name, value in sorted(account.settings.items())
+    ]
     table = _table(Table(head=("setting", "value"), rows=rows, caption="Settings of the last command")) if rows else ""
     return table + _notes(account, "settings")
 
@@ -246,7 +252,7 @@ def _attempts(report: Mapping[str, Any]) -> str:
         (number, *(attempt.get(name) for name in (*names, *more)), _records(attempt.get("records")))
         for number, attempt in enumerate(attempts, start=1)
     ]
-    return _table(Table(head=("attempt", *names, *more, "records"), rows=rows, caption="Attempts"))
+    return _table(Table(head=("attempt", *names, *more, "records"), rows=rows, caption="Each start of training"))
 
 
 def _records(value: Any) -> str:
