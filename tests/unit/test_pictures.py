@@ -57,6 +57,10 @@ def test_a_chart_draws_chinese_names() -> None:
     assert differing[:, 1].max() < 120
 
 
+def test_a_name_in_dollars_is_no_formula() -> None:
+    assert classes.histogram(np.array([1, 2]), ("$\\nosuch$", "a"), title="$\\frac$").startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
