@@ -17,7 +17,7 @@ from tfos_job.model import guesses
 from tfos_job.pictures import classes, curves, lettering, montage, page
 from tfos_job.pictures.page import Account, Evaluation, Picture, Table, render
 
-GOLDEN = Path(__file__).resolve().parents[1] / "data" / "pictures"
+GOLDEN = Path(__file__).resolve().parents[1] / "data" / "drawing"
 NAMES = ("一", "丁", "七", "万", "丈", "三", "traffic light", "<b> $x$", "ก")
 
 
@@ -189,7 +189,7 @@ def small(png: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_look_as_they_did_when_somebody_looked(name: str) -> None:
-    """After a change that is meant, look at the new picture, then write it: `python tests/unit/test_pictures.py`."""
+    """After a change that is meant, look at the new picture, then write it: `python tests/unit/test_drawing.py`."""
     found = np.asarray(small(PICTURES[name]()), np.float64)
     golden = np.asarray(Image.open(GOLDEN / f"{name}.png"), np.float64)
     assert found.shape == golden.shape
