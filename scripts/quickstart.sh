@@ -53,6 +53,8 @@ run tfos-job train --dataset_dir "$work/dataset" --train_dir "$work/run" --epoch
 
 run tfos-job evaluate --dataset_dir "$work/dataset" --train_dir "$work/run" --dataset_split_name test
 
+run tfos-job inspect --dataset_dir "$work/dataset" --output_dir "$work/inspect" --random_brightness --random_contrast
+
 # One character of a writer that training never saw, as a picture.
 image=$work/character.png
 python - "$work/gnt/test" "$image" <<'PYTHON'
@@ -71,6 +73,7 @@ Image.frombytes("L", (record.width, record.height), record.pixels).save(image)
 print(f"\n{image}: {gnt.decode_tag(record.tag)}, the first character of {path}", file=sys.stderr)
 PYTHON
 run tfos-job predict --train_dir "$work/run" "$image"
+run tfos-job report --train_dir "$work/run" --html "$work/run.html"
 
 python - "$work" <<'PYTHON'
 import json
@@ -96,6 +99,7 @@ for name, value in rows:
 print(f"""
 GNT shards        {work}/gnt/train, {work}/gnt/test
 dataset           {work}/dataset
+pictures          {work}/inspect: of the data; {work}/run.html: all of the run
 run               {work}/run: report.json, loss.png, checkpoints/, evaluation/
 curves            tensorboard --logdir {work}/run/summaries""")
 PYTHON

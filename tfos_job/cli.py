@@ -26,7 +26,9 @@ from tfos_job.config import (
     ConvertConfig,
     DoctorConfig,
     EvaluateConfig,
+    InspectConfig,
     PredictConfig,
+    ReportConfig,
     SynthConfig,
     TensorboardConfig,
     TrainConfig,
@@ -70,6 +72,13 @@ def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
     result.raise_for_findings()
 
 
+def _inspect(config: InspectConfig, args: argparse.Namespace, emit: Emit) -> None:
+    _load_tensorflow(loud=args.debug)
+    from tfos_job.jobs.inspect import inspect
+
+    emit(inspect(config))
+
+
 def _train(config: TrainConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
     from tfos_job.jobs.train import train
@@ -99,6 +108,19 @@ def _predict(config: PredictConfig, args: argparse.Namespace, emit: Emit) -> Non
 
     for result in predict(config):
         emit(result)
+
+
+def _report(config: ReportConfig, args: argparse.Namespace, emit: Emit) -> None:
+    from tfos_job.jobs import account
+
+    if config.html is None:
+        report = account.read(config.train_dir)
+        for name, value in account.summary(report):
+            print(f"{name:<18}{value}", file=sys.stderr)
+        emit(report)
+        return
+    _load_tensorflow(loud=args.debug)
+    emit(account.write_page(config.train_dir, config.html))
 
 
 def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, __: Emit) -> None:
@@ -131,9 +153,11 @@ COMMANDS = {
     "synth": Command(SynthConfig, _synth, False, "write GNT shards of rendered characters, one per synthetic writer"),
     "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards"),
     "verify": Command(VerifyConfig, _verify, True, "prove the splits of a dataset, and that they share nothing"),
+    "inspect": Command(InspectConfig, _inspect, False, "draw a split: a sample as the network sees it, its classes"),
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
-    "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint on a split, exactly"),
+    "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint exactly; draw them"),
     "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+    "report": Command(ReportConfig, _report, False, "print a run's account, or write all of it as one HTML file"),
     "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
     "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
 }

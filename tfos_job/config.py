@@ -265,6 +265,25 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectConfig(AugmentationConfig):
+    """`inspect`: pictures of a split, before and after augmentation."""
+
+    dataset_dir: str = _flag("folder of the dataset")
+    dataset_split_name: str = _flag("the split to look at", "train")
+    output_dir: str = _flag("folder to write the pictures to", "inspect")
+    image_size: int = _flag("images are resized to this many pixels square", 64)
+    num_images: int = _flag("records on the contact sheet, chosen at random", 24)
+    seed: int = _flag("of the choice and of augmentation: the same seed gives the same pictures", 0)
+
+    def __post_init__(self) -> None:
+        _require_split_name("dataset_split_name", self.dataset_split_name)
+        for name in ("image_size", "num_images"):
+            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        _require(self.num_images <= 1000, "num_images", f"{self.num_images} is more than 1000")
+        _require(self.seed >= 0, "seed", f"{self.seed} is less than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(AugmentationConfig):
     """`train`: one run. Flag names are TF-Slim's and the seed job's."""
 
@@ -525,6 +544,7 @@ class EvaluateConfig:
     checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
     batch_size: int = _flag("images a step", 128)
     top_k: str = _flag("comma-separated k of the top-k accuracies", "1,3,5")
+    numbers_only: bool = _flag("write numbers and tables, and draw no pictures", False)
 
     def __post_init__(self) -> None:
         _require_split_name("dataset_split_name", self.dataset_split_name)
@@ -552,6 +572,16 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """`report`: a run's account, as JSON or as one page."""
+
+    train_dir: str = _flag("folder of the run")
+    html: str | None = _flag(
+        "write one self-contained HTML file: settings, curves, evaluations and all pictures", None, metavar="FILE"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,15 @@ class RunLayout:
         return join(self.root, "evaluation")
 
     def evaluation(self, step: int, split_name: str) -> str:
-        return join(self.evaluation_dir, f"{CHECKPOINT_PREFIX}{step:08d}-{split_name}.json")
+        return self.evaluation_pictures(step, split_name) + ".json"
+
+    def evaluation_pictures(self, step: int, split_name: str) -> str:
+        """The folder of an evaluation's tables and pictures."""
+        return join(self.evaluation_dir, f"{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
+
+    def evaluation_building(self, step: int, split_name: str) -> str:
+        """Where that folder is written before it bears its name."""
+        return join(self.evaluation_dir, f"{BUILDING_PREFIX}{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
 
 
 def checkpoint_step(name: str) -> int | None:

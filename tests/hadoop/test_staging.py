@@ -82,6 +82,20 @@ def test_dataset_and_run_on_hdfs(dataset_dir: str, hdfs_dir: str, scratch: Path,
     assert evaluation["loss"] == pytest.approx(report["metrics"]["loss"], rel=1e-4)
 
 
+def test_pictures_on_hdfs(dataset_dir: str, hdfs_dir: str, scratch: Path) -> None:
+    train_dir = f"{hdfs_dir}/run"
+    job = start_training(dataset_dir, train_dir, "--max_number_of_steps", 10, "--master", "local[2]")
+    assert end_of(job) == 0, job.stderr
+    for _ in range(2):  # the second one replaces what the first one made
+        pictures = run("evaluate", "--dataset_dir", dataset_dir, "--train_dir", train_dir).result()["pictures"]
+        assert {entry.name for entry in storage.list_dir(pictures)} >= {"confusions.png", "hardest.png", "hardest.csv"}
+    inspected = run("inspect", "--dataset_dir", dataset_dir, "--output_dir", f"{hdfs_dir}/new/inspect").result()
+    page = run("report", "--train_dir", train_dir, "--html", f"{hdfs_dir}/new/pages/run.html").result()
+    assert page["missing"] == []
+    assert page["size_bytes"] == storage.stat(page["html"]).size_bytes
+    assert storage.read_bytes(inspected["contact_sheet"]).startswith(b"\x89PNG")
+
+
 def shard(dataset_dir: str) -> str:
     return storage.find(f"{dataset_dir}/train", ".tfrecord")[3].path
 

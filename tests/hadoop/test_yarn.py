@@ -178,6 +178,8 @@ def test_the_whole_job_on_the_gpu_queue(hadoop, dataset: str, hdfs_dir: str, sub
     assert evaluated.wait() == 0, evaluated.stderr
     assert evaluated.result()["num_examples"] == 80
     assert evaluated.result()["top_1"] > 0.9
+    # The font has travelled, too.
+    assert "confusions.png" in {entry.name for entry in storage.list_dir(evaluated.result()["pictures"])}
 
     assert_logs_are_kept(hadoop, trained.application)
 

@@ -8,6 +8,7 @@ import json
 import marshal
 import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,14 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 
 import tfos_job
 from tfos_job.errors import SettingsError
+from tfos_job.pictures.font import find_font
 from tfos_job.submit import distributions, environment, interpreter, packed_modules, packing
 from tfos_job.submit.packing import Member
 
@@ -63,6 +67,18 @@ def test_what_is_shipped_holds_the_libraries_of_gpus_and_no_tools() -> None:
     names = set(distributions.shipped(available))
     assert names >= {"tensorflow", "keras", "numpy", "hdfs-native", "setuptools", "nvidia-cudnn-cu12"}
     assert names.isdisjoint({"pytest", "ruff", "mypy", "pyspark", "py4j", "tfos-job", "pip", "libclang"})
+
+
+def test_the_font_of_pictures_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", arguments.update)
+    runpy.run_path(str(Path(tfos_job.__file__).parents[1] / "setup.py"))
+    available = distributions.installed()
+    requirements = {name: distribution.requires or [] for name, distribution in available.items()}
+    requirements["tfos-job"] = arguments["install_requires"]
+    assert "cvttf-notosanscjk-regular" in distributions.closure("tfos_job", requirements)
+    files = [file.path for file in distributions.files(available["cvttf-notosanscjk-regular"])]
+    assert Path(find_font()) in files
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.jobs.evaluate import evaluate
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.model.evaluate import Counts, batch_counts, evaluate_shards
+from tfos_job.model.evaluate import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
+from tfos_job.model.guesses import Guesses
 
 KS = (1, 3, 50)
 CHARSET = Charset(tuple("一丁七万丈三上"))
@@ -74,12 +75,15 @@ def parts() -> list[list[tuple[np.ndarray, int]]]:
     return [glyphs(size, seed) for seed, size in enumerate(SHARD_SIZES)]
 
 
-def reference(model: keras.Model) -> Counts:
-    """All shards at once, preprocessed and counted by numpy."""
+def all_logits(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    """Of all shards at once, preprocessed by numpy; and the labels."""
     examples = list(itertools.chain(*parts()))
     images = np.stack([pixels for pixels, _ in examples])[..., np.newaxis].astype(np.float32) / 255
-    logits = np.asarray(model(images, training=False))
-    return numpy_counts(logits, np.array([label for _, label in examples]))
+    return np.asarray(model(images, training=False)), np.array([label for _, label in examples])
+
+
+def reference(model: keras.Model) -> Counts:
+    return numpy_counts(*all_logits(model))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -87,8 +91,37 @@ def test_each_record_counts_once_whatever_the_batch_size(
     model: keras.Model, batch_size: int, write_shard: Callable[..., str]
 ) -> None:
     shards = [write_shard(f"{i}.tfrecord", part) for i, part in enumerate(parts())]
-    counts = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, image_size=8, ks=KS)
+    counts, guesses = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, image_size=8, ks=KS)
     assert_counts(counts, reference(model))
+    assert_guesses(guesses, model)
+
+
+def assert_guesses(found: Guesses, model: keras.Model) -> None:
+    """Against numpy, record by record."""
+    logits, labels = all_logits(model)
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    assert found.shard_sizes == SHARD_SIZES
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.guesses, logits.argmax(axis=1))
+    np.testing.assert_allclose(found.probabilities, probabilities.max(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found.losses, -np.log(probabilities[np.arange(len(labels)), labels]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_what_is_kept_of_each_record_changes_no_bit_of_the_counts(
+    model: keras.Model, batch_size: int, write_shard: Callable[..., str]
+) -> None:
+    def call(images: tf.Tensor) -> tf.Tensor:
+        return model(images, training=False)
+
+    settings = {"batch_size": batch_size, "image_size": 8, "ks": KS}
+    for i, part in enumerate([*parts(), []]):
+        shard = tf.constant(write_shard(f"{i}.tfrecord", part))
+        alone = tf.function(count_shard)(call, shard, **settings)
+        counts, columns = tf.function(judge_shard)(call, shard, **settings)
+        assert counts.numpy().tobytes() == alone.numpy().tobytes()
+        assert [column.shape for column in columns] == [(len(part),)] * 4
 
 
 @pytest.fixture
@@ -135,8 +168,10 @@ def config(model: keras.Model, tmp_path: Path, write_shard: Callable[..., str]) 
 def test_evaluate_restores_the_network_and_records_what_it_counted(config: EvaluateConfig, model: keras.Model) -> None:
     result = evaluate(config)
     recorded = json.loads(Path(RunLayout(config.train_dir).evaluation(20, "test")).read_text("utf-8"))
-    assert result == recorded | {"checkpoint": RunLayout(config.train_dir).checkpoint(20)}
-    metrics = {key: value for key, value in recorded.items() if key not in ("step", "split")}
+    run = RunLayout(config.train_dir)
+    assert result == recorded | {"checkpoint": run.checkpoint(20), "pictures": run.evaluation_pictures(20, "test")}
+    metrics = {key: value for key, value in recorded.items() if key not in ("step", "split", "ece")}
+    assert 0 <= recorded["ece"] <= 1
     assert metrics == pytest.approx(reference(model).metrics(), rel=1e-5)
     assert (recorded["step"], recorded["split"]) == (20, "test")
 

@@ -30,9 +30,11 @@ CONFIGS = {
     "synth": config.SynthConfig,
     "convert": config.ConvertConfig,
     "verify": config.VerifyConfig,
+    "inspect": config.InspectConfig,
     "train": config.TrainConfig,
     "evaluate": config.EvaluateConfig,
     "predict": config.PredictConfig,
+    "report": config.ReportConfig,
     "tensorboard": config.TensorboardConfig,
     "doctor": config.DoctorConfig,
 }

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tfos_job.cluster.control import CheckpointPublished, Evaluated, Finished, Progress
 from tfos_job.errors import NodeDiedError
-from tfos_job.jobs.report import RunReport, draw_loss
+from tfos_job.jobs.report import RunReport
 from tfos_job.layout import RunLayout
+from tfos_job.pictures.curves import draw_loss
 
 NOTHING_LOST = {"seen_twice": 0, "skipped": 0}
 BOUND = {"by": "network", "shares": {"input": 0.01, "network": 0.6, "compute": 0.39}, "step_s": 0.5}
@@ -51,6 +54,9 @@ def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
     assert [a["records"] for a in account["attempts"]] == [NOTHING_LOST, {"seen_twice": 4, "skipped": 0}]  # type: ignore[attr-defined]
     # Step 3 came after the checkpoint that the second attempt began with: its curve goes on from there.
     assert [point["step"] for point in account["curve"]] == [1, 2, 4]  # type: ignore[attr-defined]
+    assert account["curve"][-1] == {  # type: ignore[index]
+        "step": 4, "loss": 0.25, "top_1": 0.5, "learning_rate": 1e-4, "images_per_second": 100.0,
+    }  # fmt: skip
     assert [a["state"] for a in account["attempts"]] == ["failed", "finished"]  # type: ignore[attr-defined]
 
 
@@ -66,7 +72,8 @@ def test_a_picture_that_fails_does_not_change_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("validation", [[], [{"step": 2, "loss": 0.5, "top_1": 0.7}]])
 def test_the_picture_is_a_png(validation: list[dict[str, float]]) -> None:
-    assert draw_loss([{"step": 1, "loss": 2.0, "top_1": 0.1}], validation).startswith(b"\x89PNG")
+    png = draw_loss([{"step": 1, "loss": 2.0, "top_1": 0.1}], validation)
+    assert Image.open(io.BytesIO(png)).size == (1000, 400)
 
 
 def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +25,15 @@ from tfos_job import storage
 from tfos_job.config import SynthConfig
 from tfos_job.data import charset as charsets
 from tfos_job.data import gnt
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import join
+from tfos_job.pictures.font import find_font
 
 SETTINGS_FILE = "synth.json"
 FORMAT_VERSION = 1
 """Of the hands and the drawing: raise it when the same seed gives other bytes."""
 PROGRESS_LOG_S = 10.0
 
-_FONT_PACKAGE = "cvttf_NotoSansCJK_Regular"
 _EM = 96  # pixels of a character's square in its drawing
 _CANVAS = 136  # pixels a side of the drawing: room around the square for what the hand moves
 _BLUR = 2.6  # pixels: about a third of a stroke's width, so that thresholds from 0.3 to 0.6 thin it or thicken it
@@ -155,23 +153,6 @@ def write_writer(
 
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
-
-
-def find_font() -> str:
-    """The path of the font's file.
-
-    Raises:
-      MissingInputError: it is not installed.
-    """
-    spec = importlib.util.find_spec(_FONT_PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for path in sorted(Path(folder).glob("*.otf")):
-            return str(path)
-    raise MissingInputError(
-        "the font that characters are drawn from is not installed",
-        place=_FONT_PACKAGE,
-        next_step="pip install 'tfos_job[synth]'",
-    )
 
 
 def draw_characters(characters: Sequence[str]) -> npt.NDArray[np.uint8]:

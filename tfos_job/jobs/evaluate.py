@@ -1,4 +1,4 @@
-"""`evaluate`: exact counts of a checkpoint on a split, in the driver's own process."""
+"""`evaluate`: exact counts of a checkpoint on a split, and pictures of them, in the driver's own process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.evaluate import evaluate_shards, write_evaluation
 from tfos_job.model.variables import restore_model
+from tfos_job.pictures.results import Results, publish
 
 _log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Counts each record of the split exactly once and records it in the run's `evaluation` folder.
+    """Counts each record of the split exactly once and records it in the run's `evaluation` folder, then draws.
 
     Returns:
-      `num_examples`, `loss` and `top_<k>`, with `step`, `split` and `checkpoint`.
+      `num_examples`, `loss`, `top_<k>` and `ece`, with `step`, `split` and `checkpoint`; `pictures` is the folder that
+      they are in, None where there are none.
 
     Raises:
       MissingInputError: no checkpoint or no split.
@@ -37,7 +39,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     info = checkpoints.resolve(run, config.checkpoint)
     contents = manifest.load(split)
     _require_same_charset(info, contents, split.root)
-    counts = evaluate_shards(
+    counts, guesses = evaluate_shards(
         restore_model(info),
         _staged(split, contents),
         num_records=contents.num_records,
@@ -51,7 +53,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             place=split.root,
             next_step="Run `verify` on the split",
         )
-    metrics = counts.metrics()
+    results = Results(
+        step=info.step,
+        split_name=config.dataset_split_name,
+        guesses=guesses,
+        names=tuple(info.characters),
+        shard_paths=manifest.shard_paths(split, contents),
+        image_size=info.model["image_size"],
+    )
+    metrics = {**counts.metrics(), "ece": results.calibration.ece}
     if not math.isfinite(metrics["loss"]):
         raise DivergedError(
             f"the loss on {split.root} is {metrics['loss']}",
@@ -60,9 +70,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         )
     if storage.absolute(info.path) == storage.absolute(run.checkpoint(info.step)):
         write_evaluation(run, info.step, config.dataset_split_name, metrics)
+        folder = publish(results, run, pictures=not config.numbers_only)
     else:
+        folder = None
         _log.info("not recorded in %s: the checkpoint is not one of this run", run.evaluation_dir)
-    return {**metrics, "step": info.step, "split": config.dataset_split_name, "checkpoint": info.path}
+    pictures = None if config.numbers_only else folder
+    place = {"step": info.step, "split": config.dataset_split_name, "checkpoint": info.path}
+    return {**metrics, **place, "pictures": pictures}
 
 
 def _require_same_charset(info: checkpoints.CheckpointInfo, contents: manifest.Manifest, place: str) -> None:

@@ -7,7 +7,6 @@ that finds `"state": "running"` and no holder of the lock knows that the driver 
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,7 +99,15 @@ class RunReport:
             self.values["metrics"].update(train_loss=message.loss, train_top_1=message.top_1)
             self.values["input_wait_fraction"] = message.input_wait_fraction
             self.values["bound"] = message.bound
-            self._add_to_curve({"step": message.step, "loss": message.loss, "top_1": message.top_1})
+            self._add_to_curve(
+                {
+                    "step": message.step,
+                    "loss": message.loss,
+                    "top_1": message.top_1,
+                    "learning_rate": message.learning_rate,
+                    "images_per_second": round(message.images_per_second, 2),
+                }
+            )
             self._write_aside()
         elif isinstance(message, control.CheckpointPublished):
             self.values["checkpoint"] = message.path
@@ -139,6 +146,8 @@ class RunReport:
             self._draw()
 
     def _draw(self) -> None:
+        from tfos_job.pictures.curves import draw_loss
+
         try:
             storage.write_bytes(self._run.loss_png, draw_loss(self.values["curve"], self.values["validation"]))
         except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good end into a bad one
@@ -160,29 +169,6 @@ class RunReport:
 
     def _snapshot(self) -> dict[str, Any]:
         return {**copy.deepcopy(self.values), "updated": _now()}
-
-
-def draw_loss(curve: list[dict[str, Any]], validation: list[dict[str, Any]]) -> bytes:
-    """A PNG of loss and top-1 over global steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (loss_axes, top_1_axes) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, key, title in ((loss_axes, "loss", "loss (nats)"), (top_1_axes, "top_1", "top-1")):
-        axes.plot([p["step"] for p in curve], [p[key] for p in curve], color="tab:blue", linewidth=1, label="train")
-        if validation:
-            steps, values = [p["step"] for p in validation], [p[key] for p in validation]
-            axes.plot(steps, values, color="tab:orange", marker="o", markersize=4, label="validation")
-        axes.set(title=title, xlabel="global step")
-        axes.set_ylim(bottom=0, top=1 if key == "top_1" else None)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    png = io.BytesIO()
-    figure.savefig(png, dpi=100, format="png")
-    pyplot.close(figure)
-    return png.getvalue()
 
 
 def _now() -> str:

@@ -2,12 +2,14 @@
 
 Counts are sums, so they add up over batches, shards and workers in any order; only the end divides. What is counted on
 a device travels as one float64 vector [num_examples, loss_sum, correct@k for each k], exact for any number of records.
+The command `evaluate` asks, in the same pass, for the guess about each record as well (`model/guesses.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +21,7 @@ from tfos_job.data.damage import data_errors
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.errors import BadDataError
 from tfos_job.layout import RunLayout
+from tfos_job.model.guesses import Guesses
 
 ModelCall = Callable[[tf.Tensor], tf.Tensor]
 
@@ -71,11 +74,18 @@ def batch_counts(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tf.
     Returns:
       float64 [2 + len(ks)]: num_examples, loss_sum, correct@k for each k.
     """
+    return _judge_batch(logits, labels, ks)[0]
+
+
+def _judge_batch(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    """`batch_counts`, and of each example label, guess, the guess's probability and the loss, [B] each."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     highest = tf.math.top_k(logits, k=min(max(ks), logits.shape[-1])).indices
     hits = tf.cast(tf.cast(highest, tf.int64) == labels[:, tf.newaxis], tf.float64)
     sums = [tf.cast(tf.size(labels), tf.float64), tf.reduce_sum(tf.cast(losses, tf.float64))]
-    return tf.stack(sums + [tf.reduce_sum(hits[:, :k]) for k in ks])
+    counts = tf.stack(sums + [tf.reduce_sum(hits[:, :k]) for k in ks])
+    probabilities = tf.reduce_max(tf.nn.softmax(logits), axis=1)
+    return counts, (tf.cast(labels, tf.int32), highest[:, 0], probabilities, losses)
 
 
 def count_shard(
@@ -100,22 +110,53 @@ def count_shard(
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
+    batches = _batches(shard, batch_size=batch_size, image_size=image_size, staged=staged)
+
+    def add(total: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return total + batch_counts(model_call(images), labels, ks)
+
+    return _fold(batches, tf.zeros([2 + len(ks)], tf.float64), add)
+
+
+def judge_shard(
+    model_call: ModelCall, shard: tf.Tensor, *, batch_size: int, image_size: int, ks: Sequence[int]
+) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
+
+    Returns:
+      The counts, and labels int32 [n], guesses int32 [n], their probabilities float32 [n], losses float32 [n].
+    """
+    batches = _batches(shard, batch_size=batch_size, image_size=image_size, staged=False)
+    types = (tf.int32, tf.int32, tf.float32, tf.float32)
+    arrays = (tf.TensorArray(t, 1, dynamic_size=True, infer_shape=False, element_shape=[None]) for t in types)
+    # An empty part, since a shard without records would leave nothing to put together.
+    empty = tuple(array.write(0, tf.zeros([0], t)) for array, t in zip(arrays, types, strict=True))
+
+    def add(state: tuple, images: tf.Tensor, labels: tf.Tensor) -> tuple:
+        total, columns, number = state
+        counts, of_each = _judge_batch(model_call(images), labels, ks)
+        columns = tuple(column.write(number, part) for column, part in zip(columns, of_each, strict=True))
+        return total + counts, columns, number + 1
+
+    total, columns, _ = _fold(batches, (tf.zeros([2 + len(ks)], tf.float64), empty, tf.constant(1)), add)
+    return total, tuple(column.concat() for column in columns)
+
+
+def _batches(shard: tf.Tensor, *, batch_size: int, image_size: int, staged: bool) -> Iterator[tuple]:
     shards = tf.expand_dims(shard, 0)
-    batches = iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
+    return iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
+
+
+def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], Any]) -> Any:
+    """What `add` makes of `start` and each batch in turn."""
 
     # Spelled out, since a `for` over the dataset becomes Dataset.reduce, whose body tf.data would run on the CPU.
-    def add_next(_: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def add_next(_: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         batch = batches.get_next_as_optional()
-
-        def add() -> tf.Tensor:
-            images, labels = batch.get_value()
-            return total + batch_counts(model_call(images), labels, ks)
-
         there_is_one = batch.has_value()
-        return there_is_one, tf.cond(there_is_one, add, lambda: total)
+        return there_is_one, tf.cond(there_is_one, lambda: add(state, *batch.get_value()), lambda: state)
 
-    zero = tf.zeros([2 + len(ks)], tf.float64)
-    return tf.while_loop(lambda more, _: more, add_next, [tf.constant(True), zero])[1]
+    return tf.while_loop(lambda more, _: more, add_next, [tf.constant(True), start])[1]
 
 
 def evaluate_shards(
@@ -126,8 +167,8 @@ def evaluate_shards(
     batch_size: int,
     image_size: int,
     ks: Sequence[int],
-) -> Counts:
-    """Counts shards in this process, with progress on a terminal.
+) -> tuple[Counts, Guesses]:
+    """Counts shards in this process, with progress on a terminal, and keeps the guess about each record.
 
     Args:
       model: takes images float32 [b, S, S, 1] and returns logits float32 [b, C].
@@ -143,19 +184,22 @@ def evaluate_shards(
     """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def count(shard: tf.Tensor) -> tf.Tensor:
-        return count_shard(
+    def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        return judge_shard(
             lambda images: model(images, training=False), shard, batch_size=batch_size, image_size=image_size, ks=ks
         )
 
     counts = Counts.zero(ks)
+    of_each = []
     with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
         for shard in shards:
             with data_errors([shard]):
-                shard_counts = Counts.from_vector(count(tf.constant(shard)).numpy(), ks)
+                vector, columns = judge(tf.constant(shard))
+                shard_counts = Counts.from_vector(vector.numpy(), ks)
+            of_each.append(tuple(column.numpy() for column in columns))
             progress.update(shard_counts.num_examples)
             counts += shard_counts
-    return counts
+    return counts, Guesses.joined(of_each)
 
 
 def write_evaluation(run: RunLayout, step: int, split_name: str, metrics: Mapping[str, int | float]) -> str:

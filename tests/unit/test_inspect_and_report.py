@@ -1,0 +1,435 @@
+"""`inspect`, `evaluate`'s pictures and `report`, as commands on a small dataset and run."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.unit.reader import Parsed, assert_self_contained
+from tfos_job import cli, storage
+from tfos_job.config import TrainConfig, to_dict
+from tfos_job.data import manifest as manifests
+from tfos_job.data import records
+from tfos_job.data.augment import Augmentation, augment
+from tfos_job.data.charset import Charset
+from tfos_job.data.decoding import to_float
+from tfos_job.data.excerpt import read_positions
+from tfos_job.data.input_pipeline import evaluation_dataset
+from tfos_job.data.manifest import Manifest, Shard
+from tfos_job.errors import BadDataError, InterruptedJobError
+from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.pictures import montage, results, sample
+
+CHARACTERS = "一丁七万丈三上"
+CHARSET = Charset(tuple(CHARACTERS))
+NUM_CLASSES = len(CHARACTERS)
+SHARD_SIZES = (9, 0, 4, 17)
+SIDE = 8
+AUGMENTATIONS = ("--random_flip_up_down", "--random_brightness", "--random_contrast")
+ALL = {"confusions", "per_class", "calibration", "hardest"}
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    """`cli.main` installs its own for SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    model = zoo.build("chinese_rec", num_classes=NUM_CLASSES, image_size=SIDE, keep_prob=0.8, seed=1)
+    for variable in model.trainable_variables:
+        variable.assign(variable * 4)  # so that it makes guesses of all kinds, some of them sure
+    return model
+
+
+def example(number: int, draw: np.random.Generator) -> tuple[bytes, int]:
+    label = int(draw.integers(NUM_CLASSES - 1))  # the last class stays empty
+    pixels = draw.integers(0, 256, (SIDE, SIDE), np.uint8)
+    features: dict[str, bytes | int] = {
+        "image/encoded": pixels.tobytes(),
+        "image/format": b"raw",
+        "image/height": SIDE,
+        "image/width": SIDE,
+        "image/class/label": label,
+        "image/class/text": CHARACTERS[label].encode(),
+        "source/file": b"1001-c.gnt",
+        "source/offset": 100 * number,
+    }
+    return records.encode_example(features), label
+
+
+@pytest.fixture(scope="module")
+def template(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`dataset` with the split test, and `run` with a checkpoint at step 20, a report and its settings."""
+    root = tmp_path_factory.mktemp("template")
+    dataset = DatasetLayout(str(root / "dataset"))
+    split = dataset.split("test")
+    Path(split.generation(0)).mkdir(parents=True)
+    draw, shards, labels = np.random.default_rng(5), [], []
+    for i, size in enumerate(SHARD_SIZES):
+        path = Path(split.generation(0), f"part-{i}.tfrecord")
+        with path.open("wb") as stream:
+            for _ in range(size):
+                data, label = example(len(labels), draw)
+                records.write_record(stream, data)
+                labels.append(label)
+        shards.append(
+            Shard(
+                file=f"gen-00000/{path.name}", size_bytes=path.stat().st_size, sha256=f"{i}" * 64, num_records=size,
+                sources=(),
+            )
+        )  # fmt: skip
+    contents = Manifest(
+        split_name="test",
+        generation=0,
+        image_format="raw",
+        charset_digest=CHARSET.digest,
+        shards=tuple(shards),
+        sources=(),
+        class_counts=tuple(np.bincount(labels, minlength=NUM_CLASSES).tolist()),
+        settings={},
+        history=(),
+        created="",
+        package_version="0",
+    )
+    storage.write_json(dataset.charset, CHARSET.to_json())
+    storage.write_json(split.manifest, contents.to_json())
+    run = RunLayout(str(root / "run"))
+    meta = {
+        "model": {"model_name": "chinese_rec", "num_classes": NUM_CLASSES, "image_size": SIDE, "keep_prob": 0.8},
+        "characters": CHARACTERS,
+        "charset_digest": CHARSET.digest,
+        "dataset_digest": contents.digest,
+        "input_position": {},
+        "metrics": {},
+    }
+    checkpoints.publish(run, 20, variables.model_arrays(model), meta)
+    point = {"loss": 2.0, "top_1": 0.1, "learning_rate": 1e-3, "images_per_second": 9.0}
+    curve = [{"step": 1, **point}, {"step": 20, **point}]
+    storage.write_json(run.report, {"state": "finished", "exit_code": 0, "step": 20, "curve": curve, "attempts": []})
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template that a test may change."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    config = TrainConfig(
+        dataset_dir=str(tmp_path / "dataset"),
+        train_dir=str(tmp_path / "run"),
+        dataset_split_name="test",
+        image_size=SIDE,
+    )
+    storage.write_json(RunLayout(config.train_dir).config, to_dict(config))
+    return tmp_path
+
+
+Main = Callable[..., Any]
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture[str]) -> Main:
+    """Runs a command, which must end well; returns the JSON object of stdout's last line."""
+
+    def run(*argv: object) -> Any:
+        capsys.readouterr()
+        assert cli.main([str(word) for word in argv]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_draws_a_split_and_counts_its_classes(root: Path, main: Main) -> None:
+    result = main("inspect", "--dataset_dir", root / "dataset", "--dataset_split_name", "test",
+                  "--output_dir", root / "out" / "pictures", "--image_size", SIDE, *AUGMENTATIONS)  # fmt: skip
+    counts = manifests.load(DatasetLayout(str(root / "dataset")).split("test")).class_counts
+    assert [(row["class_id"], row["text"], int(row["records"])) for row in rows(Path(result["class_counts"]))] == [
+        (str(i), CHARACTERS[i], count) for i, count in enumerate(counts)
+    ]
+    expected = {
+        "num_records": 30,
+        "num_classes": NUM_CLASSES,
+        "num_empty_classes": 1,
+        "num_images": 24,
+        "split": "test",
+    }
+    assert expected.items() <= result.items()
+    assert result["rarest"][0]["records"] == min(count for count in counts if count)
+    assert result["most_frequent"][0]["records"] == max(counts)
+    for key in ("contact_sheet", "class_histogram"):
+        Image.open(result[key]).verify()
+    assert sorted(path.name for path in (root / "out" / "pictures").iterdir()) == [
+        "class_histogram.csv", "class_histogram.png", "contact_sheet.png",
+    ]  # fmt: skip
+
+
+def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
+    split = DatasetLayout(str(root / "dataset")).split("test")
+    contents = manifests.load(split)
+    options = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
+    taken = sample.take(split, contents, image_size=SIDE, augmentation=options, num_images=30, seed=3)
+    images, labels = next(
+        iter(evaluation_dataset(manifests.shard_paths(split, contents), batch_size=30, image_size=SIDE))
+    )
+    order = np.argsort(labels, kind="stable")
+    np.testing.assert_array_equal(taken.class_ids, labels.numpy()[order])
+    np.testing.assert_array_equal(to_float(taken.stored), tf.gather(images, order))
+    # Each version is the training pipeline's own, but for the clipping, without which nothing could be shown.
+    for version in range(sample.NUM_VERSIONS):
+        indices = tf.range(30, dtype=tf.int64) * sample.NUM_VERSIONS + version
+        seen = augment(to_float(taken.stored), tf.constant(3, tf.int64), indices, options).numpy()
+        np.testing.assert_allclose(taken.augmented[:, version] / 255, np.clip(seen, 0, 1), atol=0.51 / 255)
+    assert len({taken.augmented[0, version].tobytes() for version in range(sample.NUM_VERSIONS)}) > 1
+
+
+def test_without_augmentation_there_are_no_versions(root: Path) -> None:
+    split = DatasetLayout(str(root / "dataset")).split("test")
+    taken = sample.take(
+        split, manifests.load(split), image_size=SIDE, augmentation=Augmentation(), num_images=5, seed=0
+    )
+    assert taken.augmented.shape == (5, 0, SIDE, SIDE, 1)
+    assert sample.contact_sheet(taken, CHARACTERS, split_name="test").startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_pictures(root: Path, main: Main) -> None:
+    def draw(name: str, seed: int) -> bytes:
+        flags = ("--dataset_split_name", "test", "--image_size", SIDE, "--num_images", 8, *AUGMENTATIONS)
+        result = main("inspect", "--dataset_dir", root / "dataset", "--output_dir", root / name, "--seed", seed, *flags)
+        return Path(result["contact_sheet"]).read_bytes()
+
+    assert draw("a", 7) == draw("b", 7) != draw("c", 8)
+
+
+def test_a_sample_of_a_large_split_reads_a_part_of_it() -> None:
+    shard = Shard(file="f", size_bytes=1 << 30, sha256="0" * 64, num_records=100_000, sources=())
+    contents = Manifest(
+        split_name="train", generation=0, image_format="raw", charset_digest="", shards=(shard,) * 100, sources=(),
+        class_counts=(10_000_000,), settings={}, history=(), created="", package_version="0",
+    )  # fmt: skip
+    positions, num_eligible = sample.choose(contents, 24, seed=0)
+    assert len(positions) <= 8
+    assert sum(map(len, positions.values())) == 24
+    assert max(map(max, positions.values())) < 100_000 / 64  # 16 MiB of a GiB
+    assert num_eligible == 8 * (100_000 // 64)
+    assert sample.choose(contents, 24, seed=0) == (positions, num_eligible)
+    assert sample.choose(contents, 24, seed=1)[0] != positions
+
+
+def test_a_shard_that_is_shorter_than_its_manifest_says_is_named(root: Path) -> None:
+    path = str(root / "dataset" / "test" / "gen-00000" / "part-2.tfrecord")
+    assert sorted(read_positions(path, [3, 0])) == [0, 3]
+    assert read_positions(path, []) == {}
+    with pytest.raises(BadDataError, match=r"part-2\.tfrecord: has 4 records, expected 6 or more"):
+        read_positions(path, [1, 5])
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def logits_and_labels(root: Path, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    split = DatasetLayout(str(root / "dataset")).split("test")
+    paths = manifests.shard_paths(split, manifests.load(split))
+    images, labels = next(iter(evaluation_dataset(paths, batch_size=30, image_size=SIDE)))
+    return np.asarray(model(images, training=False)), labels.numpy()
+
+
+def evaluate(main: Main, root: Path, *flags: str) -> Any:
+    return main("evaluate", "--dataset_dir", root / "dataset", "--train_dir", root / "run", "--batch_size", 7, *flags)
+
+
+def test_tables_hold_what_was_counted(root: Path, main: Main, model: keras.Model) -> None:
+    folder = Path(evaluate(main, root)["pictures"])
+    logits, labels = logits_and_labels(root, model)
+    guesses = logits.argmax(axis=1)
+    matrix = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
+    np.add.at(matrix, (labels, guesses), 1)
+    off_diagonal = {(i, j): matrix[i, j] for i, j in np.argwhere(matrix) if i != j}
+    confusions = rows(folder / "confusions.csv")
+    assert len(off_diagonal) > 3
+    assert {(int(r["class_id"]), int(r["guess_id"])): int(r["count"]) for r in confusions} == off_diagonal
+    assert all(
+        (r["text"], r["guess"]) == (CHARACTERS[int(r["class_id"])], CHARACTERS[int(r["guess_id"])]) for r in confusions
+    )
+    counts = [int(r["count"]) for r in confusions]
+    assert counts == sorted(counts, reverse=True)
+    for i, row in enumerate(rows(folder / "per_class.csv")):
+        total, right = matrix[i].sum(), matrix[i, i]
+        assert (row["text"], int(row["records"]), int(row["correct"])) == (CHARACTERS[i], total, right)
+        assert row["top_1"] == (f"{right / total:.6f}" if total else "")
+        wrong = [matrix[i, j] if j != i else 0 for j in range(NUM_CLASSES)]
+        most = row["most_frequent_wrong_guess"]
+        assert wrong[CHARACTERS.index(most)] == max(wrong) if most else max(wrong) == 0
+
+
+def test_the_hardest_are_the_maxima_and_lead_back_to_their_source(root: Path, main: Main, model: keras.Model) -> None:
+    folder = Path(evaluate(main, root)["pictures"])
+    logits, labels = logits_and_labels(root, model)
+    x = logits.astype(np.float64)
+    probabilities = np.exp(x - x.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    losses = -np.log(probabilities[np.arange(30), labels])
+    table = rows(folder / "hardest.csv")
+    assert [int(row["source_offset"]) // 100 for row in table] == np.argsort(-losses, kind="stable").tolist()
+    for row in table:
+        record = int(row["source_offset"]) // 100
+        assert row["source_file"] == "1001-c.gnt"
+        assert (int(row["class_id"]), int(row["guess_id"])) == (labels[record], logits[record].argmax())
+        assert float(row["loss"]) == pytest.approx(losses[record], abs=1e-4)
+        assert float(row["class_probability"]) == pytest.approx(np.exp(-losses[record]), abs=1e-4)
+        assert float(row["guess_probability"]) == pytest.approx(probabilities[record].max(), abs=1e-4)
+        with open(row["shard"], "rb") as stream:
+            found = dict(records.read_records(stream, ""))[int(row["shard_offset"])]
+        assert records.decode_example(found)["source/offset"] == 100 * record
+
+
+def test_the_hardest_image_is_drawn_first(root: Path, main: Main) -> None:
+    folder = Path(evaluate(main, root)["pictures"])
+    with open((hardest := rows(folder / "hardest.csv")[0])["shard"], "rb") as stream:
+        (data,) = [d for offset, d in records.read_records(stream, "") if offset == int(hardest["shard_offset"])]
+    encoded = records.decode_example(data)["image/encoded"]
+    pixels = np.frombuffer(encoded, np.uint8).reshape(SIDE, SIDE)  # type: ignore[arg-type]
+    side = montage.side_of(SIDE)
+    picture = np.asarray(Image.open(folder / "hardest.png").convert("L"))
+    left = montage.MARGIN + (104 - side) // 2
+    cell = picture[montage.HEAD : montage.HEAD + side, left : left + side]
+    np.testing.assert_array_equal(cell[:: side // SIDE, :: side // SIDE], pixels)
+
+
+def test_numbers_are_the_same_without_pictures(root: Path, main: Main) -> None:
+    drawn = evaluate(main, root)
+    folder = Path(drawn["pictures"])
+    assert {path.stem for path in folder.glob("*.png")} == ALL
+    recorded = folder.with_suffix(".json").read_bytes()
+    tables = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
+    (folder / "of-an-earlier-version.png").write_bytes(b"")
+    plain = evaluate(main, root, "--numbers_only")
+    assert plain == drawn | {"pictures": None}
+    assert folder.with_suffix(".json").read_bytes() == recorded
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: data for name, data in tables.items() if name != "hardest.csv"
+    }
+    calibration = json.loads(tables["calibration.json"])
+    assert calibration["ece"] == drawn["ece"]
+    assert sum(b["num_examples"] for b in calibration["bins"]) == 30
+    assert not [path.name for path in folder.parent.iterdir() if path.name.startswith("_")]
+
+
+def test_a_picture_that_fails_is_a_warning(
+    root: Path, main: Main, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(montage, "confusions", fail)
+    folder = Path(evaluate(main, root)["pictures"])
+    assert {path.stem for path in folder.glob("*.png")} == ALL - {"confusions"}
+    assert "No confusions.png: no ink" in caplog.text
+
+    monkeypatch.setattr(results, "_tables", fail)
+    again = evaluate(main, root)
+    assert again["pictures"] is None
+    assert again["num_examples"] == 30
+    assert {path.stem for path in folder.glob("*.png")} == ALL - {"confusions"}, "what was there is gone"
+
+
+def test_who_stops_an_evaluation_while_it_draws_stops_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> bytes:
+        raise InterruptedJobError("terminated", signum=signal.SIGTERM)
+
+    monkeypatch.setattr(montage, "confusions", stop)
+    argv = ["evaluate", "--dataset_dir", str(root / "dataset"), "--train_dir", str(root / "run")]
+    assert cli.main(argv) == 143
+    assert Path(RunLayout(str(root / "run")).evaluation(20, "test")).exists()
+
+
+def test_classes_of_any_name_are_drawn(root: Path, main: Main) -> None:
+    run = RunLayout(str(root / "run"))
+    document = checkpoints.verify(run.checkpoint(20)).document
+    names = ["<b>", "traffic light at a crossing", "", "ก", "$", "三", "上"]
+    meta = {key: document[key] for key in checkpoints.META_KEYS} | {"characters": names}
+    checkpoints.publish(run, 21, checkpoints.load(checkpoints.verify(run.checkpoint(20))), meta)
+    folder = Path(evaluate(main, root)["pictures"])
+    assert {path.stem for path in folder.glob("*.png")} == ALL
+    assert [row["text"] for row in rows(folder / "per_class.csv")] == names
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def test_report_prints_the_account(root: Path, main: Main) -> None:
+    assert main("report", "--train_dir", root / "run") == json.loads((root / "run" / "report.json").read_text())
+
+
+def test_a_folder_without_a_report_is_no_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in ([], ["--html", str(root / "page.html")]):
+        assert cli.main(["report", "--train_dir", str(root / "dataset"), *flags]) == 66
+        assert "no such run: it has no report" in capsys.readouterr().err
+    assert not (root / "page.html").exists()
+
+
+def test_the_page_has_all_of_a_run(root: Path, main: Main) -> None:
+    folder = Path(evaluate(main, root)["pictures"])
+    result = main("report", "--train_dir", root / "run", "--html", root / "new" / "page.html")
+    text = Path(result["html"]).read_text("utf-8")
+    assert_self_contained(text)
+    parsed = Parsed(text)
+    assert result["missing"] == []
+    assert len(parsed.images()) == result["num_pictures"] == 4 + 4 + 2
+    embedded = {base64.b64decode(str(image["src"]).partition(",")[2]) for image in parsed.images()}
+    assert {path.read_bytes() for path in folder.glob("*.png")} <= embedded
+    assert all(image["alt"] for image in parsed.images())
+    for word in ("test, step 20", "丁", "num_executors", "most confused", str(root / "dataset")):
+        assert word in parsed.text
+
+
+def test_the_page_names_what_is_missing(root: Path, main: Main) -> None:
+    folder = Path(evaluate(main, root)["pictures"])
+    (folder / "hardest.png").unlink()
+    (folder / "calibration.png").write_bytes(b"GIF")
+    (folder / "per_class.csv").write_text("nonsense\n1")
+    (folder.parent / "step-00000003-test.json").write_text("{")
+    shutil.rmtree(root / "dataset")
+    storage.write_json(RunLayout(str(root / "run")).report, {"state": "failed", "curve": [{"step": 1}]})
+    result = main("report", "--train_dir", root / "run", "--html", root / "page.html")
+    parsed = Parsed(Path(result["html"]).read_text("utf-8"))
+    told = " | ".join(result["missing"])
+    for words in ("curve of loss", "hardest.png", "calibration.png", "step-00000003-test.json", "pictures of the data",
+                  "tables of test, step 20"):  # fmt: skip
+        assert f"No {words}" in told
+        assert f"No {words}" in parsed.text
+    assert result["num_pictures"] == 2
+
+
+def test_a_page_of_a_run_without_anything_else(root: Path, main: Main) -> None:
+    for path in (root / "run").iterdir():
+        if path.name != "report.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    result = main("report", "--train_dir", root / "run", "--html", root / "page.html")
+    assert len(result["missing"]) == 3  # evaluations, data, settings
+    Parsed(Path(result["html"]).read_text("utf-8"))
