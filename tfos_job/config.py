@@ -276,6 +276,7 @@ class InspectConfig(AugmentationConfig):
     seed: int = _flag("of the choice and of augmentation: the same seed gives the same pictures", 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         for name in ("image_size", "num_images"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
