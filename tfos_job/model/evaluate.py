@@ -86,22 +86,34 @@ def count_shard(
     image_size: int,
     ks: Sequence[int],
     staged: bool = False,
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tf.Tensor:
     """Counts one shard, each record once. Graph only: call it inside a `tf.function`, on any machine.
 
     Args:
-      model_call: images float32 [b, S, S, 1] to logits float32 [b, C], as in prediction.
+      model_call: images float32 [b, S, S, C] to logits float32 [b, C], as in prediction.
       shard: path of a TFRecord file, string [].
       batch_size: images a step.
       image_size: S, in pixels.
       ks: of the top-k counts.
       staged: where the shard is not there yet, it is waited for.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
     shards = tf.expand_dims(shard, 0)
-    batches = iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
+    dataset = evaluation_dataset(
+        shards,
+        batch_size=batch_size,
+        image_size=image_size,
+        staged=staged,
+        num_channels=num_channels,
+        antialias=antialias,
+    )
+    batches = iter(dataset)
 
     # Spelled out, since a `for` over the dataset becomes Dataset.reduce, whose body tf.data would run on the CPU.
     def add_next(_: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -126,16 +138,20 @@ def evaluate_shards(
     batch_size: int,
     image_size: int,
     ks: Sequence[int],
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> Counts:
     """Counts shards in this process, with progress on a terminal.
 
     Args:
-      model: takes images float32 [b, S, S, 1] and returns logits float32 [b, C].
+      model: takes images float32 [b, S, S, C] and returns logits float32 [b, C].
       shards: local TFRecord files; taken one by one, so they may be staged as they are asked for.
       num_records: what `shards` hold together, for the progress bar alone.
       batch_size: images a step.
       image_size: S, in pixels.
       ks: of the top-k counts.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Raises:
       BadDataError: a damaged record; the error names its file and byte.
@@ -145,7 +161,13 @@ def evaluate_shards(
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def count(shard: tf.Tensor) -> tf.Tensor:
         return count_shard(
-            lambda images: model(images, training=False), shard, batch_size=batch_size, image_size=image_size, ks=ks
+            lambda images: model(images, training=False),
+            shard,
+            batch_size=batch_size,
+            image_size=image_size,
+            ks=ks,
+            num_channels=num_channels,
+            antialias=antialias,
         )
 
     counts = Counts.zero(ks)

@@ -48,15 +48,25 @@ def num_parameters(*, image_size: int, num_classes: int) -> int:
 
 
 def worker(
-    *, parameters: int, batch_size: int, image_size: int, shuffle_buffer: int, preloaded_bytes: int, on_gpu: bool
+    *,
+    parameters: int,
+    batch_size: int,
+    image_size: int,
+    shuffle_buffer: int,
+    preloaded_bytes: int,
+    on_gpu: bool,
+    record_bytes: int = 0,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
-    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`.
+    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`. Records have `record_bytes`,
+    or where that is less what a glyph takes.
     """
     pixels = batch_size * image_size**2
     activations = 0.0 if on_gpu else pixels * _BYTES_PER_PIXEL / _MIB
-    inputs = (shuffle_buffer * _RECORD_BYTES + preloaded_bytes + _PREFETCHED_BATCHES * pixels * 4) / _MIB
+    inputs = (
+        shuffle_buffer * max(record_bytes, _RECORD_BYTES) + preloaded_bytes + _PREFETCHED_BATCHES * pixels * 4
+    ) / _MIB
     variables = 3 * _copies(parameters)  # as read, their gradients, and both in gRPC's buffers
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + activations + inputs + variables
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)

@@ -26,6 +26,7 @@ PROFILES = {
     "evaluate": ("common", "driver"),
 }
 _EXECUTOR_CORES = 4
+_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
@@ -88,6 +89,8 @@ class Request:
       config: the same, parsed.
       num_classes: of the dataset, for the memory; the whole charset where it is not known.
       worker_records: of the dataset, that the worker with the most has.
+      record_bytes: of one of them, in the mean; 0 where it is not known.
+      num_channels: of the images.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -101,6 +104,8 @@ class Request:
     config: object
     num_classes: int
     worker_records: int = 0
+    record_bytes: int = 0
+    num_channels: int = 1
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -186,13 +191,16 @@ def _training_containers(config: TrainConfig, request: Request) -> dict[str, str
     topology = topology_of(config, request.master)
     beside = topology.num_driver_ps_tasks > 0
     shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
-    is_preloaded = config.resolved_input_mode(request.worker_records) == PRELOADED
+    is_preloaded = config.resolved_input_mode(request.worker_records, request.num_channels) == PRELOADED
+    preloaded_bytes = config.preloaded_bytes(request.worker_records, request.num_channels)
+    buffered = config.buffered_records(request.record_bytes)
     largest = memory.worker(
         parameters=parameters,
         batch_size=config.batch_size,
         image_size=config.image_size,
-        shuffle_buffer=0 if is_preloaded else config.shuffle_buffer,
-        preloaded_bytes=config.preloaded_bytes(request.worker_records) if is_preloaded else 0,
+        shuffle_buffer=0 if is_preloaded else buffered,
+        record_bytes=request.record_bytes,
+        preloaded_bytes=preloaded_bytes if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )
     if not beside:  # Static executors are all alike.
@@ -237,7 +245,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 def _file_systems(config: object) -> list[str]:
     """Those that the command's folders are on, where their URLs name them."""
-    paths = [getattr(config, name, None) or "" for name in ("gnt_dir", "dataset_dir", "train_dir")]
+    paths = [getattr(config, name, None) or "" for name in _PATHS]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
     return sorted({match[0] for match in named if match})
 
