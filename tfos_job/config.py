@@ -16,6 +16,9 @@ from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
 DEFAULT_IMAGE_SIZE = 64
+GNT, IMAGES = "gnt", "images"
+DATASET_NAMES = (GNT, IMAGES)
+"""The readers of datasets; data/readers.py says what they are."""
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
 NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
@@ -25,6 +28,8 @@ BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
 PRELOAD_LIMIT_BYTES = 2 << 30
+# What a worker's shuffle buffer may hold, with `--input_mode files`: of glyphs all that was ever asked for.
+BUFFER_LIMIT_BYTES = 512 << 20
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -120,18 +125,37 @@ class SynthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """`convert`: one split of a dataset, from GNT shards to TFRecords."""
+    """`convert`: one split of a dataset, from GNT shards or folders of images to TFRecords."""
 
-    gnt_dir: str = _flag("folder of *.gnt files (read recursively)")
+    gnt_dir: str | None = _flag("folder of *.gnt files (read recursively)", None)
+    image_dir: str | None = _flag(
+        "folder of PNG, JPEG and GIF files (read recursively), instead of --gnt_dir; the folder that an image lies in "
+        "is named for its class",
+        None,
+    )
+    labels_csv: str | None = _flag(
+        "with --image_dir: a UTF-8 file of two columns, path below --image_dir and class; others are left out",
+        None,
+        metavar="FILE",
+    )
+    num_channels: int = _flag("with --image_dir: what the network is to see, 1 for grey or 3 for RGB", 1)
     dataset_dir: str = _flag("folder of the dataset")
     dataset_split_name: str = _flag("the split to write", "train")
     charset_size: int | None = _flag(
-        "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet", None
+        "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet and --gnt_dir is given", None
     )
     charset: str | None = _flag(
-        "classes: a UTF-8 file of characters, or `auto` for those the data holds", None, metavar="FILE|auto"
+        "classes: a UTF-8 file of characters (with --image_dir of names, one a line), or `auto` for those the data "
+        "holds, which is what --image_dir does where the dataset has no charset yet",
+        None,
+        metavar="FILE|auto",
     )
-    image_format: str = _flag("how pixels are stored", "raw", choices=("raw", "png"))
+    image_format: str | None = _flag(
+        "how pixels are stored: of GNT files `raw` (the default) or `png`; of images `keep` (the default), that is "
+        "files as they are, where training reads them, or `png`",
+        None,
+        choices=("raw", "png", "keep"),
+    )
     on_bad_record: str = _flag(
         "on unreadable bytes: `fail` publishes nothing, `quarantine` sets them aside",
         "fail",
@@ -141,7 +165,7 @@ class ConvertConfig:
         "fraction of the bytes that are read that quarantine may set aside before the job fails", 0.01
     )
     target_shard_mb: int = _flag(
-        "MiB of GNT files that go into a shard; less where there would be fewer than 8 shards", 128
+        "MiB of input files that go into a shard; less where there would be fewer than 8 shards", 128
     )
     prune: bool = _flag("drop the records of source files that are not there any more", False)
     compact: bool = _flag("make one generation of many", False)
@@ -152,6 +176,7 @@ class ConvertConfig:
     overwrite: bool = _flag("build the split anew where its input or settings have changed", False)
 
     def __post_init__(self) -> None:
+        self._require_one_input()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         _require(self.target_shard_mb >= 1, "target_shard_mb", f"{self.target_shard_mb} is less than 1")
         _require(self.seed >= 0, "seed", f"{self.seed} is less than 0")
@@ -175,13 +200,54 @@ class ConvertConfig:
                 f"{self.charset_size} is not 1 to 3755",
                 "GB2312 level 1 has 3,755 characters; give --charset FILE for others",
             )
-        _require(self.image_format in ("raw", "png"), "image_format", f"{self.image_format!r} is not raw or png")
         _require(
             self.on_bad_record in ("fail", "quarantine"),
             "on_bad_record",
             f"{self.on_bad_record!r} is not fail or quarantine",
         )
         _require(0.0 <= self.max_bad_fraction <= 1.0, "max_bad_fraction", f"{self.max_bad_fraction} is not in 0 to 1")
+
+    def _require_one_input(self) -> None:
+        _require(
+            (self.gnt_dir is None) != (self.image_dir is None),
+            "image_dir",
+            "not given, and neither is --gnt_dir" if self.image_dir is None else "given together with --gnt_dir",
+            "Give one of them",
+        )
+        of_images = self.image_dir is not None
+        formats = ("keep", "png") if of_images else ("raw", "png")
+        _require(
+            self.stored_format in formats,
+            "image_format",
+            f"{self.image_format!r} is not {' or '.join(formats)}, as it is with {self.input_flag}",
+        )
+        _require(self.num_channels in (1, 3), "num_channels", f"{self.num_channels} is not 1 or 3")
+        only_with_images = {"labels_csv": self.labels_csv is not None, "num_channels": self.num_channels != 1}
+        only_with_gnt = {"prune": self.prune, "compact": self.compact}
+        for name, is_given in (only_with_gnt if of_images else only_with_images).items():
+            _require(
+                not is_given,
+                name,
+                f"given together with {self.input_flag}",
+                "A split of images is always built as a whole: give --overwrite where it has changed"
+                if of_images
+                else "Leave it out, or give --image_dir",
+            )
+
+    @property
+    def input_flag(self) -> str:
+        """The flag that names the folder that is read."""
+        return "--gnt_dir" if self.image_dir is None else "--image_dir"
+
+    @property
+    def input_dir(self) -> str:
+        """The folder that is read."""
+        return (self.gnt_dir if self.image_dir is None else self.image_dir) or ""
+
+    @property
+    def stored_format(self) -> str:
+        """`--image_format`, or the default of what is read."""
+        return self.image_format or ("raw" if self.image_dir is None else "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +356,9 @@ class TrainConfig(AugmentationConfig):
 
     dataset_dir: str = _flag("folder of the dataset")
     train_dir: str = _flag("folder of the run: checkpoints, summaries, report")
-    dataset_name: str = _flag("reader of the dataset", "gnt", choices=("gnt",))
+    dataset_name: str | None = _flag(
+        "reader of the dataset; that which it was converted with where it is not given", None, choices=DATASET_NAMES
+    )
     dataset_split_name: str = _flag("the split to train on", "train")
     validation_split_name: str | None = _flag(
         "the split to evaluate on every --eval_steps and at the end; none where it is not given", None
@@ -367,7 +435,10 @@ class TrainConfig(AugmentationConfig):
         "much as they take where it is not given. With `--input_mode files` the order of records may follow from it",
         None,
     )
-    shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)
+    shuffle_buffer: int = _flag(
+        f"records in a worker's shuffle buffer, with `--input_mode files`; {BUFFER_LIMIT_BYTES >> 20} MiB at most",
+        10_000,
+    )
     start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
     stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
 
@@ -384,6 +455,11 @@ class TrainConfig(AugmentationConfig):
         )
         for name in ("batch_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        _require(
+            self.dataset_name in (None, *DATASET_NAMES),
+            "dataset_name",
+            f"{self.dataset_name!r} is not {' or '.join(DATASET_NAMES)}",
+        )
         for name in ("max_number_of_steps", "epoch", "image_size", "save_steps", "save_seconds"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, f"{value} is less than 1")
@@ -511,15 +587,19 @@ class TrainConfig(AugmentationConfig):
         """First and last port of `--port_range`."""
         return _port_range(self.port_range)
 
-    def preloaded_bytes(self, num_records: int) -> int:
+    def preloaded_bytes(self, num_records: int, num_channels: int = 1) -> int:
         """What `num_records` take in a worker's memory once they are decoded."""
-        return num_records * self.side**2
+        return num_records * self.side**2 * num_channels
 
-    def resolved_input_mode(self, num_records: int) -> str:
+    def resolved_input_mode(self, num_records: int, num_channels: int = 1) -> str:
         """`preloaded` or `files`, where the worker with the most records has `num_records`."""
         if self.input_mode != "auto":
             return self.input_mode
-        return PRELOADED if self.preloaded_bytes(num_records) <= PRELOAD_LIMIT_BYTES else FILES
+        return PRELOADED if self.preloaded_bytes(num_records, num_channels) <= PRELOAD_LIMIT_BYTES else FILES
+
+    def buffered_records(self, record_bytes: int) -> int:
+        """Records in a worker's shuffle buffer, where they have so many bytes in the mean."""
+        return max(1, min(self.shuffle_buffer, BUFFER_LIMIT_BYTES // max(record_bytes, 1)))
 
     @property
     def cache_bytes(self) -> int | None:
@@ -564,11 +644,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """`predict`: the characters on single images."""
+    """`predict`: the characters or other classes on single images."""
 
     train_dir: str = _flag("folder of the run")
     checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
-    top_k: int = _flag("characters to name for each image", 3)
+    top_k: int = _flag("classes to name for each image", 3)
     images: tuple[str, ...] = _flag("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
 
     def __post_init__(self) -> None:

@@ -20,8 +20,10 @@ from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
 from tfos_job.config import PRELOADED, TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
+from tfos_job.data import readers
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
+from tfos_job.data.readers import READERS, Reader
 from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
 from tfos_job.data.staging import RESERVE_BYTES, copies_of
 from tfos_job.doctor.case import Expected
@@ -60,6 +62,10 @@ class _Data:
     validation_shards: list[str]
     train_copies: tuple[Copy, ...]
     validation_copies: tuple[Copy, ...]
+
+    @property
+    def reader(self) -> Reader:
+        return READERS[self.train.dataset_name]
 
     @property
     def is_remote(self) -> bool:
@@ -219,11 +225,18 @@ def _load_data(config: TrainConfig) -> _Data:
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
     config.require_channels(train.num_channels)
+    readers.resolve(config.dataset_name, train.dataset_name, split.root)
     validation_shards: list[str] = []
     validation_copies: tuple[Copy, ...] = ()
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
         validation = manifests.load(validation_split)
+        if validation.num_channels != train.num_channels:
+            raise SettingsError(
+                f"images of {validation.num_channels} channel(s), those of {split.root} have {train.num_channels}",
+                place=validation_split.root,
+                next_step="Convert both with the same --num_channels",
+            )
         validation_shards = manifests.shard_paths(validation_split, validation)
         validation_copies = copies_of(validation_split, validation, "validation")
     data = _Data(
@@ -235,6 +248,14 @@ def _load_data(config: TrainConfig) -> _Data:
         validation_copies=validation_copies,
     )
     _assigned(config, data)  # raises where there are too few shards
+    if _input_mode(config, data) != PRELOADED and _shuffle_buffer(config, data) < config.shuffle_buffer:
+        log.warning(
+            "A record of %s has %d bytes in the mean, so the shuffle buffer holds %d, not %d",
+            split.root,
+            train.record_bytes,
+            _shuffle_buffer(config, data),
+            config.shuffle_buffer,
+        )
     if len(train.shards) < _SHARDS_PER_WORKER * config.num_workers:
         log.warning(
             "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. "
@@ -378,12 +399,17 @@ def _order(config: TrainConfig, data: _Data) -> dict[str, Any]:
     order = {"num_workers": config.num_workers, "seed": config.seed, "input_mode": mode}
     if mode == PRELOADED:
         return order
-    return order | {"shuffle_buffer": config.shuffle_buffer, "window": _window(config, data)}
+    return order | {"shuffle_buffer": _shuffle_buffer(config, data), "window": _window(config, data)}
 
 
 def _input_mode(config: TrainConfig, data: _Data) -> str:
     """One for all workers: they run the same graph."""
-    return config.resolved_input_mode(largest_part(_sized_shards(data), config.num_workers))
+    return config.resolved_input_mode(largest_part(_sized_shards(data), config.num_workers), data.train.num_channels)
+
+
+def _shuffle_buffer(config: TrainConfig, data: _Data) -> int:
+    """In records. Photographs are larger than glyphs, and ten thousand of them would not fit a worker's memory."""
+    return config.buffered_records(data.train.record_bytes)
 
 
 def _is_evaluated(config: TrainConfig, run: RunLayout, start: _Start) -> bool:
@@ -583,6 +609,8 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "input_mode": _input_mode(config, data),
         "staged": data.is_remote,
         "window": _window(config, data),
+        "shuffle_buffer": _shuffle_buffer(config, data),
+        "antialias": data.reader.antialias,
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,
@@ -599,7 +627,8 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "validation_split_name": config.validation_split_name,
         "meta": {
             "model": model,
-            "characters": "".join(data.charset.characters),
+            "characters": data.charset.sequence,
+            "dataset_name": data.reader.name,
             "charset_digest": data.charset.digest,
             "dataset_digest": data.train.digest,
             "trainable_scopes": config.scopes_to_train,

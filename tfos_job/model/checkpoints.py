@@ -21,13 +21,14 @@ import logging
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from tfos_job import storage
+from tfos_job.config import GNT
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
 from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
 
@@ -60,9 +61,14 @@ class CheckpointInfo:
         return {"num_channels": 1, **self.document["model"]}
 
     @property
-    def characters(self) -> str:
-        """All characters in the order of their class ids."""
+    def characters(self) -> Sequence[str]:
+        """The characters, or names, of the classes in the order of their ids."""
         return self.document["characters"]
+
+    @property
+    def dataset_name(self) -> str:
+        """The reader of what it was trained on. Checkpoints of before there were images have none."""
+        return self.document.get("dataset_name", GNT)
 
     @property
     def charset_digest(self) -> str:

@@ -24,7 +24,7 @@ class TrainPlan:
       model: arguments of `zoo.build` but the seed.
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
-      input_mode, staged, window: of `input_pipeline.training_dataset`.
+      input_mode, staged, window, antialias: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
       initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`.
       trainable_scopes: of `finetuning.train_only`.
@@ -57,6 +57,12 @@ class TrainPlan:
     save_seconds: int | None
     eval_steps: int
     validation_shards: tuple[str, ...]
+    antialias: bool = False
+
+    @property
+    def num_channels(self) -> int:
+        """Of the images: 1 for grey, which is also what a network is for that does not say, 3 for RGB."""
+        return self.model.get("num_channels", 1)
 
 
 @dataclass(frozen=True)

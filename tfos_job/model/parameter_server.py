@@ -77,6 +77,8 @@ class ParameterServerEngine:
             shuffle_buffer=plan.shuffle_buffer,
             augmentation=Augmentation(**plan.augmentation),
             start_record=start_record,
+            num_channels=plan.num_channels,
+            antialias=plan.antialias,
         )
         return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
 
@@ -130,7 +132,7 @@ class ParameterServerEngine:
         plan = self._plan
 
         def measure() -> tf.Tensor:
-            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"])
+            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"], plan.num_channels)
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
@@ -156,6 +158,8 @@ class ParameterServerEngine:
                 image_size=self._plan.model["image_size"],
                 ks=ks,
                 staged=self._plan.staged,
+                num_channels=self._plan.num_channels,
+                antialias=self._plan.antialias,
             )
 
         function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])

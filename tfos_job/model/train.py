@@ -125,7 +125,7 @@ def train_step(
     Graph only. `compute_seconds` must do what is done here between reading the variables and handing out gradients.
 
     Args:
-      images: float32 [B, S, S, 1].
+      images: float32 [B, S, S, C].
       labels: int64 [B].
       label_smoothing: see `mean_loss`.
 
@@ -146,7 +146,7 @@ def train_step(
     return loss, num_correct, computed, updated
 
 
-def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.Tensor:
+def compute_seconds(model: keras.Model, batch_size: int, image_size: int, num_channels: int = 1) -> tf.Tensor:
     """Times a step's forward and backward pass where this graph runs, with variables and images that are made up there.
 
     The pass is made twice, and the second is timed. Of the model's own variables none is read or changed.
@@ -155,7 +155,7 @@ def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.
       float64 [], in seconds.
     """
     seconds = tf.constant(0.0, tf.float64)
-    images = tf.random.uniform([batch_size, image_size, image_size, 1])
+    images = tf.random.uniform([batch_size, image_size, image_size, num_channels])
     labels = tf.zeros([batch_size], tf.int64)
     variables = [tf.random.normal(v.shape, stddev=0.01, dtype=v.dtype) for v in model.trainable_variables]
     others = [tf.ones(v.shape, v.dtype) for v in model.non_trainable_variables]

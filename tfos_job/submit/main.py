@@ -30,7 +30,7 @@ from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
-_PATH_FLAGS = ("gnt_dir", "dataset_dir", "train_dir")
+_PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
 _SEEDS_FOLDER = "Python"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
@@ -113,7 +113,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         app_args=app_args,
         config=config,
         network=_network(config),
-        worker_records=_worker_records(config),
+        **_of_dataset(config),
         master=options.master,
         queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
         spark_args=spark_args,
@@ -193,8 +193,10 @@ def _refuse_early(config: Any) -> bool:
             print(json.dumps(cli.summary_of_run(report)), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
-        if not storage.is_dir(config.gnt_dir):
-            raise MissingInputError("no such folder", place=config.gnt_dir, next_step="Check --gnt_dir")
+        if not storage.is_dir(config.input_dir):
+            raise MissingInputError("no such folder", place=config.input_dir, next_step=f"Check {config.input_flag}")
+        if config.labels_csv is not None and not storage.exists(config.labels_csv):
+            raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
     elif isinstance(config, EvaluateConfig):
         manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
         if not storage.is_dir(config.train_dir):
@@ -219,11 +221,15 @@ def _network(config: Any) -> Network:
     return Network()
 
 
-def _worker_records(config: Any) -> int:
+def _of_dataset(config: Any) -> dict[str, int]:
+    """What a `Request` for training says of the split."""
     if not isinstance(config, TrainConfig):
-        return 0
+        return {}
     train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    return largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers)
+    return {
+        "worker_records": largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers),
+        "record_bytes": train.record_bytes,
+    }
 
 
 # --- what travels along ----------------------------------------------------------------------------------------------

@@ -70,15 +70,23 @@ class Network:
 
 
 def worker(
-    *, network: Network, batch_size: int, shuffle_buffer: int, preloaded_bytes: int, on_gpu: bool
+    *,
+    network: Network,
+    batch_size: int,
+    shuffle_buffer: int,
+    preloaded_bytes: int,
+    on_gpu: bool,
+    record_bytes: int = 0,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
-    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`.
+    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`. Records have `record_bytes`,
+    or where that is less what a glyph takes.
     """
     batch_bytes = batch_size * network.image_size**2 * network.num_channels * 4
     activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
-    inputs = (shuffle_buffer * _RECORD_BYTES + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
+    buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
+    inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
     variables = 3 * _copies(network.num_parameters)  # as read, their gradients, and both in gRPC's buffers
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + activations + inputs + variables
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)

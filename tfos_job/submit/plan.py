@@ -26,6 +26,7 @@ PROFILES = {
     "evaluate": ("common", "driver"),
 }
 _EXECUTOR_CORES = 4
+_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
@@ -88,6 +89,7 @@ class Request:
       config: the same, parsed.
       network: that is trained or evaluated, for the memory.
       worker_records: of the dataset, that the worker with the most has.
+      record_bytes: of one of them, in the mean; 0 where it is not known.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -101,6 +103,7 @@ class Request:
     config: object
     network: Network = field(default_factory=Network)
     worker_records: int = 0
+    record_bytes: int = 0
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -185,12 +188,16 @@ def _training_containers(config: TrainConfig, request: Request) -> dict[str, str
     topology = topology_of(config, request.master)
     beside = topology.num_driver_ps_tasks > 0
     shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
-    is_preloaded = config.resolved_input_mode(request.worker_records) == PRELOADED
+    records, num_channels = request.worker_records, request.network.num_channels
+    is_preloaded = config.resolved_input_mode(records, num_channels) == PRELOADED
+    preloaded_bytes = config.preloaded_bytes(records, num_channels)
+    buffered = config.buffered_records(request.record_bytes)
     largest = memory.worker(
         network=request.network,
         batch_size=config.batch_size,
-        shuffle_buffer=0 if is_preloaded else config.shuffle_buffer,
-        preloaded_bytes=config.preloaded_bytes(request.worker_records) if is_preloaded else 0,
+        shuffle_buffer=0 if is_preloaded else buffered,
+        record_bytes=request.record_bytes,
+        preloaded_bytes=preloaded_bytes if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )
     if not beside:  # Static executors are all alike.
@@ -235,7 +242,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 def _file_systems(config: object) -> list[str]:
     """Those that the command's folders are on, where their URLs name them."""
-    paths = [getattr(config, name, None) or "" for name in ("gnt_dir", "dataset_dir", "train_dir")]
+    paths = [getattr(config, name, None) or "" for name in _PATHS]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
     return sorted({match[0] for match in named if match})
 
