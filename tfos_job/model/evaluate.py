@@ -7,7 +7,7 @@ The command `evaluate` asks, in the same pass, for the guess about each record a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,8 @@ def count_shard(
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
-    batches = _batches(shard, batch_size=batch_size, image_size=image_size, staged=staged)
+    shards = tf.expand_dims(shard, 0)
+    batches = iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
 
     def add(total: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return total + batch_counts(model_call(images), labels, ks)
@@ -118,15 +119,19 @@ def count_shard(
     return _fold(batches, tf.zeros([2 + len(ks)], tf.float64), add)
 
 
-def judge_shard(
-    model_call: ModelCall, shard: tf.Tensor, *, batch_size: int, image_size: int, ks: Sequence[int]
+def judge(
+    model_call: ModelCall, batches: tf.data.Dataset, ks: Sequence[int]
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
+    """What `count_shard` counts, and what the network made of each of the n records, in their order. Graph only.
+
+    Args:
+      model_call: as for `count_shard`.
+      batches: an `evaluation_dataset`.
+      ks: of the top-k counts.
 
     Returns:
       The counts, and labels int32 [n], guesses int32 [n], their probabilities float32 [n], losses float32 [n].
     """
-    batches = _batches(shard, batch_size=batch_size, image_size=image_size, staged=False)
     types = (tf.int32, tf.int32, tf.float32, tf.float32)
     arrays = (tf.TensorArray(t, 1, dynamic_size=True, infer_shape=False, element_shape=[None]) for t in types)
     # An empty part, since a shard without records would leave nothing to put together.
@@ -138,13 +143,8 @@ def judge_shard(
         columns = tuple(column.write(number, part) for column, part in zip(columns, of_each, strict=True))
         return total + counts, columns, number + 1
 
-    total, columns, _ = _fold(batches, (tf.zeros([2 + len(ks)], tf.float64), empty, tf.constant(1)), add)
+    total, columns, _ = _fold(iter(batches), (tf.zeros([2 + len(ks)], tf.float64), empty, tf.constant(1)), add)
     return total, tuple(column.concat() for column in columns)
-
-
-def _batches(shard: tf.Tensor, *, batch_size: int, image_size: int, staged: bool) -> Iterator[tuple]:
-    shards = tf.expand_dims(shard, 0)
-    return iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
 
 
 def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], Any]) -> Any:
@@ -184,17 +184,16 @@ def evaluate_shards(
     """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        return judge_shard(
-            lambda images: model(images, training=False), shard, batch_size=batch_size, image_size=image_size, ks=ks
-        )
+    def judge_shard(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        batches = evaluation_dataset(tf.expand_dims(shard, 0), batch_size=batch_size, image_size=image_size)
+        return judge(lambda images: model(images, training=False), batches, ks)
 
     counts = Counts.zero(ks)
     of_each = []
     with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
         for shard in shards:
             with data_errors([shard]):
-                vector, columns = judge(tf.constant(shard))
+                vector, columns = judge_shard(tf.constant(shard))
                 shard_counts = Counts.from_vector(vector.numpy(), ks)
             of_each.append(tuple(column.numpy() for column in columns))
             progress.update(shard_counts.num_examples)
