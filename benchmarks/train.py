@@ -90,23 +90,17 @@ def write_shards(folder: Path, num_classes: int) -> tuple[str, ...]:
 def make_plan(config: TrainConfig, num_classes: int) -> dict[str, Any]:
     """The fields of a `TrainPlan` as `tfos-job train` would make them."""
     return {
+        **config.recipe,
         "model": {
             "model_name": config.model_name,
             "num_classes": num_classes,
-            "image_size": config.image_size,
+            "image_size": config.side,
             "keep_prob": config.keep_prob,
         },
-        "seed": config.seed,
-        "batch_size": config.batch_size,
         "num_workers": _TOPOLOGY.num_workers,
         "input_mode": config.resolved_input_mode(_NUM_RECORDS),
         "staged": False,
         "window": MAX_WINDOW,
-        "shuffle_buffer": config.shuffle_buffer,
-        "augmentation": {"random_flip_up_down": False, "random_brightness": False, "random_contrast": False},
-        "learning_rate": config.learning_rate,
-        "learning_rate_decay_factor": config.learning_rate_decay_factor,
-        "decay_steps": config.decay_steps,
         "start_step": 0,
         "total_steps": 1 << 30,
         "positions": [0],

@@ -52,10 +52,11 @@ def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
 def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
     from tfos_job.jobs.convert import convert
+    from tfos_job.jobs.images import convert_images
 
     master = session.resolve_master(args.master, num_nodes=1)
     with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
-        result = convert(spark, config)
+        result = convert(spark, config) if config.image_dir is None else convert_images(spark, config)
     emit(result.to_dict())
 
 
@@ -151,12 +152,12 @@ class Command:
 
 COMMANDS = {
     "synth": Command(SynthConfig, _synth, False, "write GNT shards of rendered characters, one per synthetic writer"),
-    "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards"),
+    "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards or images"),
     "verify": Command(VerifyConfig, _verify, True, "prove the splits of a dataset, and that they share nothing"),
     "inspect": Command(InspectConfig, _inspect, False, "draw a split: a sample as the network sees it, its classes"),
     "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
     "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint exactly; draw them"),
-    "predict": Command(PredictConfig, _predict, False, "name the characters on images"),
+    "predict": Command(PredictConfig, _predict, False, "name the classes of images"),
     "report": Command(ReportConfig, _report, False, "print a run's account, or write all of it as one HTML file"),
     "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
     "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
@@ -211,6 +212,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hi
         help=help_text.replace("%", "%%"),
         metavar=metadata.get("metavar") or (None if "choices" in metadata else _value_type(hint).__name__.upper()),
         choices=metadata.get("choices"),
+        **({"nargs": "?", "const": metadata["const"]} if "const" in metadata else {}),
     )
 
 

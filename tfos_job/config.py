@@ -15,20 +15,39 @@ from typing import Any, TypeVar
 from tfos_job.errors import SettingsError
 
 DEFAULT_CHARSET_SIZE = 3755
+DEFAULT_IMAGE_SIZE = 64
+GNT, IMAGES = "gnt", "images"
+DATASET_NAMES = (GNT, IMAGES)
+"""The readers of datasets; data/readers.py says what they are."""
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
+"""The registered networks, and the side of the images, in pixels, that each one is made for."""
+DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
 PRELOADED, FILES = "preloaded", "files"
+BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
 PRELOAD_LIMIT_BYTES = 2 << 30
+# What a worker's shuffle buffer may hold, with `--input_mode files`: of glyphs all that was ever asked for.
+BUFFER_LIMIT_BYTES = 512 << 20
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
+_OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Config = TypeVar("Config")
 
 
 def _flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
-    """A dataclass field that is also a flag. Metadata: `choices`, `metavar`, `nargs` (then it is positional)."""
+    """A dataclass field that is also a flag.
+
+    Metadata: `choices`, `metavar`, `nargs` (then it is positional), `const` (its value where none is given with it).
+    """
     return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def _strength(help_text: str, limit: float, **metadata: Any) -> Any:
+    """A flag of an augmentation: 0, which is off, to `limit`. Metadata: `const`, for a flag without a number."""
+    return _flag(help_text, 0.0, limit=limit, **metadata)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -67,6 +86,10 @@ def _require_split_name(flag: str, value: str) -> None:
     )
 
 
+def _scopes(value: str) -> tuple[str, ...]:
+    return tuple(scope.strip() for scope in value.split(",") if scope.strip())
+
+
 def _port_range(value: str | None) -> tuple[int, int] | None:
     """First and last port of `--port_range`."""
     if value is None:
@@ -102,18 +125,37 @@ class SynthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig:
-    """`convert`: one split of a dataset, from GNT shards to TFRecords."""
+    """`convert`: one split of a dataset, from GNT shards or folders of images to TFRecords."""
 
-    gnt_dir: str = _flag("folder of *.gnt files (read recursively)")
+    gnt_dir: str | None = _flag("folder of *.gnt files (read recursively)", None)
+    image_dir: str | None = _flag(
+        "folder of PNG, JPEG and GIF files (read recursively), instead of --gnt_dir; the folder that an image lies in "
+        "is named for its class",
+        None,
+    )
+    labels_csv: str | None = _flag(
+        "with --image_dir: a UTF-8 file of two columns, path below --image_dir and class; others are left out",
+        None,
+        metavar="FILE",
+    )
+    num_channels: int = _flag("with --image_dir: what the network is to see, 1 for grey or 3 for RGB", 1)
     dataset_dir: str = _flag("folder of the dataset")
     dataset_split_name: str = _flag("the split to write", "train")
     charset_size: int | None = _flag(
-        "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet", None
+        "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet and --gnt_dir is given", None
     )
     charset: str | None = _flag(
-        "classes: a UTF-8 file of characters, or `auto` for those the data holds", None, metavar="FILE|auto"
+        "classes: a UTF-8 file of characters (with --image_dir of names, one a line), or `auto` for those the data "
+        "holds, which is what --image_dir does where the dataset has no charset yet",
+        None,
+        metavar="FILE|auto",
     )
-    image_format: str = _flag("how pixels are stored", "raw", choices=("raw", "png"))
+    image_format: str | None = _flag(
+        "how pixels are stored: of GNT files `raw` (the default) or `png`; of images `keep` (the default), that is "
+        "files as they are, where training reads them, or `png`",
+        None,
+        choices=("raw", "png", "keep"),
+    )
     on_bad_record: str = _flag(
         "on unreadable bytes: `fail` publishes nothing, `quarantine` sets them aside",
         "fail",
@@ -123,7 +165,7 @@ class ConvertConfig:
         "fraction of the bytes that are read that quarantine may set aside before the job fails", 0.01
     )
     target_shard_mb: int = _flag(
-        "MiB of GNT files that go into a shard; less where there would be fewer than 8 shards", 128
+        "MiB of input files that go into a shard; less where there would be fewer than 8 shards", 128
     )
     prune: bool = _flag("drop the records of source files that are not there any more", False)
     compact: bool = _flag("make one generation of many", False)
@@ -134,6 +176,7 @@ class ConvertConfig:
     overwrite: bool = _flag("build the split anew where its input or settings have changed", False)
 
     def __post_init__(self) -> None:
+        self._require_one_input()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         _require(self.target_shard_mb >= 1, "target_shard_mb", f"{self.target_shard_mb} is less than 1")
         _require(self.seed >= 0, "seed", f"{self.seed} is less than 0")
@@ -157,13 +200,54 @@ class ConvertConfig:
                 f"{self.charset_size} is not 1 to 3755",
                 "GB2312 level 1 has 3,755 characters; give --charset FILE for others",
             )
-        _require(self.image_format in ("raw", "png"), "image_format", f"{self.image_format!r} is not raw or png")
         _require(
             self.on_bad_record in ("fail", "quarantine"),
             "on_bad_record",
             f"{self.on_bad_record!r} is not fail or quarantine",
         )
         _require(0.0 <= self.max_bad_fraction <= 1.0, "max_bad_fraction", f"{self.max_bad_fraction} is not in 0 to 1")
+
+    def _require_one_input(self) -> None:
+        _require(
+            (self.gnt_dir is None) != (self.image_dir is None),
+            "image_dir",
+            "not given, and neither is --gnt_dir" if self.image_dir is None else "given together with --gnt_dir",
+            "Give one of them",
+        )
+        of_images = self.image_dir is not None
+        formats = ("keep", "png") if of_images else ("raw", "png")
+        _require(
+            self.stored_format in formats,
+            "image_format",
+            f"{self.image_format!r} is not {' or '.join(formats)}, as it is with {self.input_flag}",
+        )
+        _require(self.num_channels in (1, 3), "num_channels", f"{self.num_channels} is not 1 or 3")
+        only_with_images = {"labels_csv": self.labels_csv is not None, "num_channels": self.num_channels != 1}
+        only_with_gnt = {"prune": self.prune, "compact": self.compact}
+        for name, is_given in (only_with_gnt if of_images else only_with_images).items():
+            _require(
+                not is_given,
+                name,
+                f"given together with {self.input_flag}",
+                "A split of images is always built as a whole: give --overwrite where it has changed"
+                if of_images
+                else "Leave it out, or give --image_dir",
+            )
+
+    @property
+    def input_flag(self) -> str:
+        """The flag that names the folder that is read."""
+        return "--gnt_dir" if self.image_dir is None else "--image_dir"
+
+    @property
+    def input_dir(self) -> str:
+        """The folder that is read."""
+        return (self.gnt_dir if self.image_dir is None else self.image_dir) or ""
+
+    @property
+    def stored_format(self) -> str:
+        """`--image_format`, or the default of what is read."""
+        return self.image_format or ("raw" if self.image_dir is None else "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +274,60 @@ class AugmentationConfig:
     """What is done to images in training alone: the flags of each command that shows or uses it."""
 
     random_flip_up_down: bool = _flag("flip half of the images upside down", False)
-    random_brightness: bool = _flag("shift brightness by up to ±0.3 (of 1)", False)
-    random_contrast: bool = _flag("multiply contrast by 0.8 to 1.2", False)
+    random_flip_left_right: bool = _flag("mirror half of the images", False)
+    random_transpose: bool = _flag("exchange rows and columns of half of the images", False)
+    random_rotation_90: bool = _flag("turn images by 0°, 90°, 180° or 270°, each a quarter of them", False)
+    random_rotation: float = _strength("turn by up to ± so many degrees", 180)
+    random_zoom: float = _strength("scale by 1 - this to 1 + this, from the middle", 0.9)
+    random_crop: float = _strength(
+        "cut off up to this fraction of the height and of the width, anywhere, and scale what is left to the whole", 0.9
+    )
+    random_width_shift: float = _strength("shift to the side by up to ± this fraction of the width", 1)
+    random_height_shift: float = _strength("shift up or down by up to ± this fraction of the height", 1)
+    random_shear: float = _strength("slant by up to ± so many degrees", 60)
+    elastic_distortion: float = _strength(
+        "move each place by smooth random fields, whose standard deviation is this fraction of the side", 0.2
+    )
+    elastic_sigma: float = _flag("how smooth those are: the sigma of a Gaussian, as a fraction of the side", 0.08)
+    stroke_width: float = _strength("make dark strokes up to so many pixels (of --image_size) broader or narrower", 16)
+    random_hue: float = _strength("colour only: turn hues by up to ± this fraction of the colour circle", 0.5)
+    random_saturation: float = _strength("colour only: multiply saturation by 1 - this to 1 + this", 1)
+    random_channel_shift: float = _strength("shift each channel by up to ± this (of 1)", 1)
+    random_brightness: float = _strength(
+        f"shift brightness by up to ± this (of 1); {BRIGHTNESS} where no number is given", 1, const=BRIGHTNESS
+    )
+    random_contrast: float = _strength(
+        f"multiply contrast by 1 - this to 1 + this; {CONTRAST} where no number is given", 1, const=CONTRAST
+    )
+    random_gamma: float = _strength("raise values to a power from 1 / (1 + this) to 1 + this", 10)
+    random_erasing: float = _strength(
+        "cover a rectangle with sides of up to this fraction, with paper, or with the mean of what is in colour", 1
+    )
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(AugmentationConfig):
+            value, limit = getattr(self, item.name), item.metadata.get("limit")
+            if value is True and "const" in item.metadata:
+                # The configurations of older runs have it so.
+                object.__setattr__(self, item.name, item.metadata["const"])
+            elif limit is not None:
+                _require(0 <= value <= limit, item.name, f"{value} is not in 0 to {limit}")
+        _require(0.02 <= self.elastic_sigma <= 1, "elastic_sigma", f"{self.elastic_sigma} is not in 0.02 to 1")
 
     @property
     def augmentation(self) -> dict[str, Any]:
         """The fields of `data.augment.Augmentation`, as JSON values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
+
+    def require_channels(self, num_channels: int) -> None:
+        """Refuses what is not defined for images of `num_channels`."""
+        for name in ("random_hue", "random_saturation"):
+            _require(
+                num_channels == 3 or not getattr(self, name),
+                name,
+                "given for grey images, which have no colours to change",
+                "Leave it out; --random_brightness, --random_contrast and --random_gamma are for grey ones, too",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +342,7 @@ class InspectConfig(AugmentationConfig):
     seed: int = _flag("of the choice and of augmentation: the same seed gives the same pictures", 0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         for name in ("image_size", "num_images"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
@@ -224,12 +356,18 @@ class TrainConfig(AugmentationConfig):
 
     dataset_dir: str = _flag("folder of the dataset")
     train_dir: str = _flag("folder of the run: checkpoints, summaries, report")
-    dataset_name: str = _flag("reader of the dataset", "gnt", choices=("gnt",))
+    dataset_name: str | None = _flag(
+        "reader of the dataset; that which it was converted with where it is not given", None, choices=DATASET_NAMES
+    )
     dataset_split_name: str = _flag("the split to train on", "train")
     validation_split_name: str | None = _flag(
         "the split to evaluate on every --eval_steps and at the end; none where it is not given", None
     )
-    model_name: str = _flag("network", "chinese_rec", choices=("chinese_rec",))
+    model_name: str = _flag(
+        f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
+        "chinese_rec",
+        metavar="NAME|MODULE:FUNCTION",
+    )
     max_number_of_steps: int | None = _flag(
         f"global steps, over all workers; {DEFAULT_MAX_NUMBER_OF_STEPS} where --epoch is not given either", None
     )
@@ -250,10 +388,31 @@ class TrainConfig(AugmentationConfig):
         None,
         metavar="LOW-HIGH",
     )
-    image_size: int = _flag("images are resized to this many pixels square", 64)
-    learning_rate: float = _flag("Adam's learning rate at the start", 2e-4)
+    image_size: int | None = _flag(
+        "images are resized to this many pixels square; where it is not given "
+        + ", ".join(f"{size} for {name}" for name, size in NETWORKS.items())
+        + f", {DEFAULT_IMAGE_SIZE} for your own",
+        None,
+    )
+    checkpoint_path: str | None = _flag(
+        "begin with the weights of another training, at step 0: a checkpoint, a run's folder, or a file of Keras's "
+        "(.weights.h5, .h5); of no account once the run has checkpoints of its own",
+        None,
+    )
+    checkpoint_exclude_scopes: str = _flag(
+        "comma-separated beginnings of layers' names that keep fresh weights with --checkpoint_path, such as `fc2`", ""
+    )
+    trainable_scopes: str = _flag("comma-separated beginnings of the names of layers to train; all where none is", "")
+    learning_rate: float = _flag("Adam's learning rate at the start; its highest one with --warmup_steps", 2e-4)
+    learning_rate_decay_type: str = _flag(
+        "`exponential` by --learning_rate_decay_factor, `cosine` to 0 at the last step, or `fixed`",
+        "exponential",
+        choices=DECAY_TYPES,
+    )
     learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
     decay_steps: int = _flag("... every so many steps (staircase)", 2000)
+    warmup_steps: int = _flag("steps over which the learning rate rises from 0 first", 0)
+    label_smoothing: float = _flag("share of a label that is spread over all classes", 0.0)
     keep_prob: float = _flag("probability that dropout keeps a unit; 1 turns dropout off", 0.8)
     save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000)
     save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", None)
@@ -276,11 +435,15 @@ class TrainConfig(AugmentationConfig):
         "much as they take where it is not given. With `--input_mode files` the order of records may follow from it",
         None,
     )
-    shuffle_buffer: int = _flag("records in a worker's shuffle buffer, with `--input_mode files`", 10_000)
+    shuffle_buffer: int = _flag(
+        f"records in a worker's shuffle buffer, with `--input_mode files`; {BUFFER_LIMIT_BYTES >> 20} MiB at most",
+        10_000,
+    )
     start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
     stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_split_name("dataset_split_name", self.dataset_split_name)
         if self.validation_split_name is not None:
             _require_split_name("validation_split_name", self.validation_split_name)
@@ -290,12 +453,17 @@ class TrainConfig(AugmentationConfig):
             "given together with --max_number_of_steps",
             "Give one of them",
         )
-        for name in ("batch_size", "image_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
+        for name in ("batch_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
-        for name in ("max_number_of_steps", "epoch", "save_steps", "save_seconds"):
+        _require(
+            self.dataset_name in (None, *DATASET_NAMES),
+            "dataset_name",
+            f"{self.dataset_name!r} is not {' or '.join(DATASET_NAMES)}",
+        )
+        for name in ("max_number_of_steps", "epoch", "image_size", "save_steps", "save_seconds"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, f"{value} is less than 1")
-        for name in ("eval_steps", "num_gpus"):
+        for name in ("eval_steps", "num_gpus", "warmup_steps"):
             _require(getattr(self, name) >= 0, name, f"{getattr(self, name)} is less than 0")
         _require(
             self.num_gpus <= 1,
@@ -328,9 +496,15 @@ class TrainConfig(AugmentationConfig):
             f"Give --num_executors {self.num_ps_tasks + 1} or more",
         )
         _require(
-            self.image_size % 8 == 0,
+            self.model_name in NETWORKS or bool(_OWN_NETWORK.fullmatch(self.model_name)),
+            "model_name",
+            f"there is no network {self.model_name!r}",
+            f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
+        )
+        _require(
+            self.model_name != "chinese_rec" or self.side % 8 == 0,
             "image_size",
-            f"{self.image_size} is not a multiple of 8",
+            f"{self.side} is not a multiple of 8",
             "The network halves the image three times",
         )
         _require(
@@ -341,6 +515,23 @@ class TrainConfig(AugmentationConfig):
             "learning_rate_decay_factor",
             f"{self.learning_rate_decay_factor} is not in (0, 1]",
         )
+        _require(
+            self.learning_rate_decay_type in DECAY_TYPES,
+            "learning_rate_decay_type",
+            f"{self.learning_rate_decay_type!r} is not {', '.join(DECAY_TYPES)}",
+        )
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", f"{self.label_smoothing} is not in [0, 1)")
+        _require(
+            not self.checkpoint_exclude_scopes or self.checkpoint_path is not None,
+            "checkpoint_exclude_scopes",
+            "given without --checkpoint_path",
+        )
+        _require(
+            self.checkpoint_path is None or self.restore in ("auto", "none"),
+            "checkpoint_path",
+            f"given together with --restore {self.restore}",
+            "--restore goes on with a training and its step, --checkpoint_path begins one with other weights",
+        )
         _require(0 < self.keep_prob <= 1, "keep_prob", f"{self.keep_prob} is not in (0, 1]")
         _require(
             not (self.overwrite and self.restore != "auto"),
@@ -348,6 +539,44 @@ class TrainConfig(AugmentationConfig):
             f"given together with --restore {self.restore}",
             "Give one of them",
         )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The fields of `model.engine.TrainPlan` that the flags alone decide, as JSON values."""
+        as_they_are = (
+            "seed",
+            "batch_size",
+            "shuffle_buffer",
+            "augmentation",
+            "learning_rate",
+            "learning_rate_decay_type",
+            "learning_rate_decay_factor",
+            "decay_steps",
+            "warmup_steps",
+            "label_smoothing",
+            "initial_weights",
+            "save_steps",
+            "save_seconds",
+            "eval_steps",
+        )
+        return {name: getattr(self, name) for name in as_they_are} | {"trainable_scopes": self.scopes_to_train}
+
+    @property
+    def side(self) -> int:
+        """S, the side of the images that the network sees, in pixels."""
+        return self.image_size or NETWORKS.get(self.model_name, DEFAULT_IMAGE_SIZE)
+
+    @property
+    def initial_weights(self) -> dict[str, Any]:
+        """Arguments of `model.finetuning.load_weights` but the network; empty for fresh weights."""
+        if self.checkpoint_path is None:
+            return {}
+        return {"path": self.checkpoint_path, "exclude_scopes": _scopes(self.checkpoint_exclude_scopes)}
+
+    @property
+    def scopes_to_train(self) -> tuple[str, ...]:
+        """`--trainable_scopes`; empty for all."""
+        return _scopes(self.trainable_scopes)
 
     @property
     def num_workers(self) -> int:
@@ -358,15 +587,19 @@ class TrainConfig(AugmentationConfig):
         """First and last port of `--port_range`."""
         return _port_range(self.port_range)
 
-    def preloaded_bytes(self, num_records: int) -> int:
+    def preloaded_bytes(self, num_records: int, num_channels: int = 1) -> int:
         """What `num_records` take in a worker's memory once they are decoded."""
-        return num_records * self.image_size**2
+        return num_records * self.side**2 * num_channels
 
-    def resolved_input_mode(self, num_records: int) -> str:
+    def resolved_input_mode(self, num_records: int, num_channels: int = 1) -> str:
         """`preloaded` or `files`, where the worker with the most records has `num_records`."""
         if self.input_mode != "auto":
             return self.input_mode
-        return PRELOADED if self.preloaded_bytes(num_records) <= PRELOAD_LIMIT_BYTES else FILES
+        return PRELOADED if self.preloaded_bytes(num_records, num_channels) <= PRELOAD_LIMIT_BYTES else FILES
+
+    def buffered_records(self, record_bytes: int) -> int:
+        """Records in a worker's shuffle buffer, where they have so many bytes in the mean."""
+        return max(1, min(self.shuffle_buffer, BUFFER_LIMIT_BYTES // max(record_bytes, 1)))
 
     @property
     def cache_bytes(self) -> int | None:
@@ -411,11 +644,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """`predict`: the characters on single images."""
+    """`predict`: the characters or other classes on single images."""
 
     train_dir: str = _flag("folder of the run")
     checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
-    top_k: int = _flag("characters to name for each image", 3)
+    top_k: int = _flag("classes to name for each image", 3)
     images: tuple[str, ...] = _flag("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Trains 13 steps on a real cluster, then from each of their checkpoints on; prints the differences at the end.
 
 A program of its own, since TensorFlow's coordinator binds a process to its cluster.
-Usage: DATASET_DIR TRAIN_DIR INPUT_MODE.
+Usage: DATASET_DIR TRAIN_DIR INPUT_MODE MODEL_NAME.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from tfos_job.cluster.node_process import Spec
 from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
+from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.data import manifest
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints
@@ -28,6 +29,18 @@ from tfos_job.model.parameter_server import ParameterServerEngine
 from tfos_job.model.train import Loop
 
 NUM_STEPS = 13
+# What the two recipes differ in, beside the network.
+RECIPES: dict[str, dict[str, Any]] = {
+    "chinese_rec": {"learning_rate_decay_type": EXPONENTIAL},
+    "hanzi_net": {"learning_rate_decay_type": COSINE, "warmup_steps": 3, "label_smoothing": 0.1},
+}
+AUGMENTATION = {
+    "random_flip_up_down": True,
+    "random_brightness": 0.3,
+    "random_contrast": 0.2,
+    "random_rotation": 10.0,
+    "elastic_distortion": 0.02,
+}
 # 80 records in batches of 8: the border of an epoch lies within the 13 steps.
 BATCH_SIZE = 8
 
@@ -75,7 +88,7 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subpro
     return process
 
 
-def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
+def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> None:
     split = DatasetLayout(dataset_dir).split("train")
     contents = manifest.load(split)
     cluster = {role: [free_address()] for role in (CHIEF, PS, WORKER)}
@@ -92,7 +105,8 @@ def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
         )
         (nodes / WORKER / INPUT_FILE).write_text(worker_input.to_text())
         plan = TrainPlan(
-            model={"model_name": "chinese_rec", "num_classes": 10, "image_size": 16, "keep_prob": 1.0},
+            **RECIPES[model_name],
+            model={"model_name": model_name, "num_classes": 10, "image_size": 16, "keep_prob": 0.8},
             seed=1,
             batch_size=BATCH_SIZE,
             num_workers=1,
@@ -100,7 +114,7 @@ def main(dataset_dir: str, train_dir: str, input_mode: str) -> None:
             staged=False,
             window=16,
             shuffle_buffer=32,
-            augmentation=dict.fromkeys(("random_flip_up_down", "random_brightness", "random_contrast"), True),
+            augmentation=AUGMENTATION,
             learning_rate=1e-3,
             learning_rate_decay_factor=0.5,
             decay_steps=5,

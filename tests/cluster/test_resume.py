@@ -15,10 +15,13 @@ from tfos_job.config import FILES, PRELOADED
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.parametrize("input_mode", [FILES, PRELOADED])
-def test_resuming_after_any_step_equals_the_unbroken_run(small_dataset: Path, tmp_path: Path, input_mode: str) -> None:
-    program = [sys.executable, "-m", resume_every_step.__name__, str(small_dataset), str(tmp_path), input_mode]
-    completed = subprocess.run(program, capture_output=True, text=True, timeout=280, check=False)
+@pytest.mark.parametrize(("input_mode", "model_name"), [(FILES, "chinese_rec"), (PRELOADED, "hanzi_net")])
+def test_resuming_after_any_step_equals_the_unbroken_run(
+    small_dataset: Path, tmp_path: Path, input_mode: str, model_name: str
+) -> None:
+    program = [sys.executable, "-m", resume_every_step.__name__]
+    arguments = [str(small_dataset), str(tmp_path), input_mode, model_name]
+    completed = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=280, check=False)
     assert completed.returncode == 0, completed.stderr
     result = json.loads(completed.stdout.splitlines()[-1])
     assert set(result["differences"]) == {str(step) for step in range(1, resume_every_step.NUM_STEPS)}

@@ -1,13 +1,49 @@
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfos_job.data.augment import Augmentation, augment, uniform
+from tfos_job.config import AugmentationConfig
+from tfos_job.data.augment import Augmentation, augment
+from tfos_job.data.draws import Stream, uniform
 
 IMAGE = tf.constant(np.random.default_rng(0).random((8, 8, 1)), tf.float32)
 SEED = tf.constant(7, tf.int64)
+COLOUR_ONLY = ("random_hue", "random_saturation")
+EVERYTHING: dict[str, float] = {
+    "random_flip_up_down": True,
+    "random_flip_left_right": True,
+    "random_transpose": True,
+    "random_rotation_90": True,
+    "random_rotation": 20.0,
+    "random_zoom": 0.2,
+    "random_crop": 0.2,
+    "random_width_shift": 0.1,
+    "random_height_shift": 0.1,
+    "random_shear": 20.0,
+    "elastic_distortion": 0.05,
+    "stroke_width": 2.0,
+    "random_hue": 0.2,
+    "random_saturation": 0.5,
+    "random_channel_shift": 0.2,
+    "random_brightness": 0.3,
+    "random_contrast": 0.2,
+    "random_gamma": 0.5,
+    "random_erasing": 0.5,
+}
+
+
+def colourful(count: int) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(1).random((count, 8, 8, 3)), tf.float32)
+
+
+def value(stream: int, index: int, low: float, high: float) -> float:
+    return low + (high - low) * float(uniform(SEED, stream, tf.constant([index], tf.int64))[0])
 
 
 def draws(options: Augmentation, count: int = 40) -> list[np.ndarray]:
@@ -21,12 +57,62 @@ def test_all_off_is_the_very_same_tensor() -> None:
     assert augment(images, SEED, tf.constant([2], tf.int64), Augmentation()) is images
 
 
-def test_an_image_does_not_depend_on_the_others_in_its_batch() -> None:
-    options = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
-    together = draws(options, 10)
-    for index, expected in enumerate(together):
-        alone = augment(IMAGE[tf.newaxis], SEED, tf.constant([index], tf.int64), options)
-        np.testing.assert_array_equal(alone[0], expected)
+def test_every_field_is_a_flag_and_every_flag_a_field() -> None:
+    assert AugmentationConfig().augmentation == dataclasses.asdict(Augmentation())
+    assert set(EVERYTHING) | {"elastic_sigma"} == {field.name for field in dataclasses.fields(Augmentation)}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_an_image_does_not_depend_on_the_others_in_its_batch(name: str) -> None:
+    options = Augmentation(**{name: EVERYTHING[name]})
+    images, indices = colourful(12), tf.range(12, dtype=tf.int64)
+    together = augment(images, SEED, indices, options).numpy()
+    # The same places in another order, and beside other images.
+    order = np.random.default_rng(1).permutation(12)
+    mixed = augment(tf.gather(images, order), SEED, tf.gather(indices, order), options).numpy()
+    # The last number of a tensor may be computed by other instructions than those before it, and round otherwise.
+    np.testing.assert_allclose(mixed, together[order], rtol=0, atol=1e-6 if name == "random_gamma" else 0)
+    # Alone: a product of matrices may be summed in another order, too.
+    alone = np.stack([augment(images[i : i + 1], SEED, indices[i : i + 1], options)[0] for i in range(12)])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_at_once_is_a_graph_that_can_travel(channels: int) -> None:
+    """No Python and no state in it, a static shape, the same pixels as without a graph, others at another index."""
+    options = Augmentation(**{name: v for name, v in EVERYTHING.items() if channels == 3 or name not in COLOUR_ONLY})
+    images, indices = colourful(4)[..., :channels], tf.range(4, dtype=tf.int64)
+    function = tf.function(lambda i: augment(images, SEED, i, options)).get_concrete_function(indices)
+    operations = {op.type for op in function.graph.get_operations()}
+    assert not {name for name in operations if "PyFunc" in name or name.startswith(("Random", "Var", "Stateful"))}
+    assert function.outputs[0].shape == (4, 8, 8, channels)
+    found = function(indices).numpy()
+    np.testing.assert_array_equal(function(indices), found)
+    np.testing.assert_allclose(augment(images, SEED, indices, options), found, atol=1e-5)
+    elsewhere = function(indices + 4).numpy()
+    other_seed = augment(images, SEED + 1, indices, options).numpy()
+    for other in (elsewhere, other_seed):
+        assert (np.abs(other - found).max(axis=(1, 2, 3)) > 0.05).all()
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_distribution_is_the_same_under_any_number_of_workers(num_workers: int) -> None:
+    """Each has a seed of its own, and its part of the records; together they draw what one would."""
+    count = 6000 // num_workers
+    shifts = np.concatenate(
+        [
+            augment(
+                tf.zeros([count, 1, 1, 1]),
+                tf.constant(worker, tf.int64),
+                tf.range(count, dtype=tf.int64),
+                Augmentation(random_brightness=0.3),
+            ).numpy()[:, 0, 0, 0]
+            for worker in range(num_workers)
+        ]
+    )
+    assert len(np.unique(shifts)) > 5990  # no worker repeats another
+    counts = np.histogram(shifts, 10, (-0.3, 0.3))[0]
+    np.testing.assert_allclose(counts, 600, atol=5 * np.sqrt(6000 * 0.09))
 
 
 def splitmix64(x: int) -> int:
@@ -64,10 +150,10 @@ def test_random_numbers_are_uniform_and_independent() -> None:
 
 
 def test_contrast_and_brightness_are_those_of_tf_image() -> None:
-    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_brightness=True))[0]
+    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_brightness=0.3))[0]
     delta = float(brighter[0, 0, 0] - IMAGE[0, 0, 0])
     np.testing.assert_allclose(brighter, tf.image.adjust_brightness(IMAGE, delta), atol=1e-6)
-    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_contrast=True))[0]
+    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_contrast=0.2))[0]
     factor = 0.8 + 0.4 * float(uniform(SEED, 2, tf.constant([5], tf.int64))[0])
     np.testing.assert_allclose(stretched, tf.image.adjust_contrast(IMAGE, factor), atol=1e-6)
 
@@ -81,7 +167,7 @@ def test_flip_turns_about_half_upside_down() -> None:
 
 
 def test_brightness_shifts_by_up_to_0_3() -> None:
-    shifts = np.array([result - IMAGE.numpy() for result in draws(Augmentation(random_brightness=True))])
+    shifts = np.array([result - IMAGE.numpy() for result in draws(Augmentation(random_brightness=0.3))])
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1], shifts.shape), atol=1e-6)
     assert -0.3 <= shifts.min() < -0.2
     assert 0.2 < shifts.max() <= 0.3
@@ -89,15 +175,129 @@ def test_brightness_shifts_by_up_to_0_3() -> None:
 
 def test_contrast_stretches_around_the_mean_by_0_8_to_1_2() -> None:
     centred = IMAGE.numpy() - IMAGE.numpy().mean()
-    results = draws(Augmentation(random_contrast=True))
+    results = draws(Augmentation(random_contrast=0.2))
     factors = np.array([np.vdot(result - result.mean(), centred) / np.vdot(centred, centred) for result in results])
     assert 0.8 <= factors.min() < 0.88
     assert 1.12 < factors.max() <= 1.2
 
 
-@pytest.mark.parametrize("other", ["random_flip_up_down", "random_contrast"])
+@pytest.mark.parametrize("other", ["random_flip_up_down", "random_contrast", "random_rotation_90"])
 def test_one_switched_on_does_not_change_what_another_draws(other: str) -> None:
     """The mean tells the brightness drawn: neither a flip nor contrast moves it."""
-    alone = [result.mean() for result in draws(Augmentation(random_brightness=True), 5)]
-    both = [result.mean() for result in draws(Augmentation(random_brightness=True, **{other: True}), 5)]
+    alone = [result.mean() for result in draws(Augmentation(random_brightness=0.3), 5)]
+    both = [result.mean() for result in draws(Augmentation(random_brightness=0.3, **{other: EVERYTHING[other]}), 5)]
     np.testing.assert_allclose(both, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("random_flip_left_right", lambda image: image[:, ::-1]),
+        ("random_transpose", lambda image: image.swapaxes(0, 1)),
+    ],
+)
+def test_half_are_mirrored_or_transposed(name: str, changed: Callable[[np.ndarray], np.ndarray]) -> None:
+    image = IMAGE.numpy()
+    results = draws(Augmentation(**{name: True}))
+    are_changed = [np.array_equal(result, changed(image)) for result in results]
+    assert all(there or np.array_equal(result, image) for there, result in zip(are_changed, results, strict=True))
+    assert 10 <= sum(are_changed) <= 30
+
+
+def test_a_quarter_each_are_turned_by_each_quarter() -> None:
+    turned = [np.rot90(IMAGE.numpy(), k) for k in range(4)]
+    results = draws(Augmentation(random_rotation_90=True))
+    quarters = [[np.array_equal(result, image) for image in turned].index(True) for result in results]
+    assert min(np.bincount(quarters, minlength=4)) >= 3
+    assert quarters == [int(value(Stream.ROTATION_90, i, 0, 4)) for i in range(len(results))]
+
+
+def test_turns_follow_each_other_as_if_each_were_done() -> None:
+    options = {name: True for name in EVERYTHING if EVERYTHING[name] is True}
+    for names in itertools.combinations(options, 3):
+        for index, result in enumerate(draws(Augmentation(**dict.fromkeys(names, True)), 12)):
+            image = IMAGE.numpy()
+            if "random_flip_up_down" in names and value(Stream.FLIP_UP_DOWN, index, 0, 1) < 0.5:
+                image = image[::-1]
+            if "random_flip_left_right" in names and value(Stream.FLIP_LEFT_RIGHT, index, 0, 1) < 0.5:
+                image = image[:, ::-1]
+            if "random_transpose" in names and value(Stream.TRANSPOSE, index, 0, 1) < 0.5:
+                image = image.swapaxes(0, 1)
+            if "random_rotation_90" in names:
+                image = np.rot90(image, int(value(Stream.ROTATION_90, index, 0, 4)))
+            np.testing.assert_array_equal(result, image)
+
+
+def of_nine(image: np.ndarray, choose: Callable[..., np.ndarray]) -> np.ndarray:
+    """`choose` of each pixel and its neighbours; beyond the border is paper."""
+    spread = np.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=1.0)
+    rows, columns = image.shape[:2]
+    return choose([spread[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
+
+
+def test_strokes_become_broader_and_narrower_by_the_lowest_and_the_highest_of_nine() -> None:
+    strength = 4.0
+    for index, result in enumerate(draws(Augmentation(stroke_width=strength), 12)):
+        change = value(Stream.STROKE_WIDTH, index, -strength, strength)
+        steps = [IMAGE.numpy()]
+        for _ in range(2):
+            steps.append(of_nine(steps[-1], np.min if change > 0 else np.max))
+        whole, part = divmod(abs(change) / 2, 1)
+        expected = steps[int(whole)] * (1 - part) + steps[int(whole) + 1] * part
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_a_line_is_as_much_broader_as_was_drawn() -> None:
+    image = np.ones((1, 32, 32, 1), np.float32)
+    image[:, :, 14:18] = 0.0
+    images, indices = np.repeat(image, 40, axis=0), tf.range(40, dtype=tf.int64)
+    found = augment(tf.constant(images), SEED, indices, Augmentation(stroke_width=3.0)).numpy()
+    widths = (1 - found[:, 16, :, 0]).sum(axis=1)
+    np.testing.assert_allclose(widths, [4 + value(Stream.STROKE_WIDTH, i, -3, 3) for i in range(40)], atol=1e-4)
+    assert widths.min() < 2
+    assert widths.max() > 6
+
+
+def test_hue_and_saturation_are_those_of_tf_image() -> None:
+    images, indices = colourful(6), tf.range(6, dtype=tf.int64)
+    options = Augmentation(random_hue=0.3, random_saturation=0.5)
+    for index, result in enumerate(augment(images, SEED, indices, options)):
+        turned = tf.image.adjust_hue(images[index], value(Stream.HUE, index, -0.3, 0.3))
+        expected = tf.image.adjust_saturation(turned, value(Stream.SATURATION, index, 0.5, 1.5))
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_each_channel_is_shifted_by_itself() -> None:
+    images, indices = colourful(6), tf.range(6, dtype=tf.int64)
+    shifts = augment(images, SEED, indices, Augmentation(random_channel_shift=0.2)).numpy() - images.numpy()
+    expected = [[value(Stream.CHANNEL_SHIFT + c, i, -0.2, 0.2) for c in range(3)] for i in range(6)]
+    np.testing.assert_allclose(shifts, np.broadcast_to(np.array(expected)[:, None, None], shifts.shape), atol=1e-6)
+
+
+def test_gamma_is_a_power() -> None:
+    image = np.linspace(-0.2, 1.2, 64, dtype=np.float32).reshape(8, 8, 1)
+    images, indices = np.repeat(image[np.newaxis], 30, axis=0), tf.range(30, dtype=tf.int64)
+    results = augment(tf.constant(images), SEED, indices, Augmentation(random_gamma=0.5)).numpy()
+    exponents = []
+    for index, result in enumerate(results):
+        exponents.append(1.5 ** value(Stream.GAMMA, index, -1, 1))
+        np.testing.assert_allclose(result, np.clip(image, 0, 1) ** exponents[-1], atol=1e-6)
+    assert 1 / 1.5 <= min(exponents) < 0.8
+    assert 1.25 < max(exponents) <= 1.5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_erasing_covers_one_rectangle(channels: int) -> None:
+    images = colourful(40)[..., :channels] * 0.9
+    found = augment(images, SEED, tf.range(40, dtype=tf.int64), Augmentation(random_erasing=0.5)).numpy()
+    sides = []
+    for image, result in zip(images.numpy(), found, strict=True):
+        changed = (result != image).any(axis=2)
+        rows, columns = changed.any(axis=1), changed.any(axis=0)
+        np.testing.assert_array_equal(changed, rows[:, np.newaxis] & columns)
+        sides += [rows.sum(), columns.sum()]
+        cover = np.ones(1) if channels == 1 else image.mean(axis=(0, 1))
+        np.testing.assert_allclose(result[changed], np.broadcast_to(cover, result[changed].shape), atol=1e-6)
+        for line in (rows, columns):
+            assert np.diff(np.flatnonzero(line)).max(initial=1) == 1
+    assert max(sides) == 4

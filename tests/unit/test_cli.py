@@ -29,13 +29,26 @@ def test_help_lists_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         (["train"], 2),
         (["train", "--dataset_dir", "d", "--train_dir", "t", "--no_such_flag"], 2),
         (["train", "--dataset_dir", "d", "--train_dir", "t", "--batch", "3"], 2),  # no abbreviations: --batch_size
-        (["train", "--dataset_dir", "d", "--train_dir", "t", "--model_name", "x"], 2),
+        (["train", "--dataset_dir", "d", "--train_dir", "t", "--input_mode", "x"], 2),
     ],
 )
 def test_a_wrong_flag_ends_with_2(argv: list[str], code: int) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(argv)
     assert ended.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("flags", "strengths"),
+    [
+        ([], (0.0, 0.0)),
+        (["--random_brightness", "--random_contrast"], (0.3, 0.2)),  # the seed job's
+        (["--random_contrast", "0.1", "--random_brightness"], (0.3, 0.1)),
+    ],
+)
+def test_a_strength_may_be_left_out(flags: list[str], strengths: tuple[float, float]) -> None:
+    config = cli.parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", *flags])
+    assert (config.random_brightness, config.random_contrast) == strengths
 
 
 def test_an_error_is_one_line_and_a_traceback_only_on_demand(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (TrainConfig, {"overwrite": True, "restore": "none"}, "--overwrite"),
         (TrainConfig, {"dataset_split_name": "a/b"}, "--dataset_split_name"),
         (TrainConfig, {"validation_split_name": "../x"}, "--validation_split_name"),
+        (TrainConfig, {"random_rotation": -1.0}, "--random_rotation"),
+        (TrainConfig, {"random_zoom": 1.0}, "--random_zoom"),
+        (TrainConfig, {"random_gamma": float("nan")}, "--random_gamma"),
+        (TrainConfig, {"elastic_sigma": 0.0}, "--elastic_sigma"),
         (ConvertConfig, {"charset": "auto", "charset_size": 5}, "--charset"),
         (ConvertConfig, {"charset_size": 3756}, "--charset_size"),
         (ConvertConfig, {"max_bad_fraction": 1.5}, "--max_bad_fraction"),
@@ -91,3 +95,21 @@ def test_input_mode_follows_from_the_largest_part(asked: str, num_records: int, 
 
 def test_top_k_is_sorted_and_without_repetition() -> None:
     assert EvaluateConfig(**TRAIN, top_k="5,1,3,1").ks == (1, 3, 5)
+
+
+def test_strengths_of_before_there_were_numbers() -> None:
+    values = config.to_dict(TrainConfig(**TRAIN)) | {"random_brightness": True, "random_contrast": True}
+    old = config.from_dict(TrainConfig, values)
+    assert (old.random_brightness, old.random_contrast) == (0.3, 0.2)
+    values |= {"random_brightness": False, "random_contrast": False}
+    new = config.from_dict(TrainConfig, values)
+    assert new.random_brightness == new.random_contrast == 0
+
+
+def test_grey_images_have_no_hue() -> None:
+    for name in ("random_hue", "random_saturation"):
+        coloured = TrainConfig(**TRAIN, **{name: 0.1})
+        coloured.require_channels(3)
+        with pytest.raises(SettingsError, match=f"--{name}: given for grey images"):
+            coloured.require_channels(1)
+    TrainConfig(**TRAIN, random_contrast=0.1).require_channels(1)

@@ -15,13 +15,12 @@ from tfos_job import storage
 from tfos_job.config import EvaluateConfig
 from tfos_job.data import records
 from tfos_job.data.charset import Charset
-from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.jobs.evaluate import evaluate
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.model.evaluate import Counts, batch_counts, count_shard, evaluate_shards, judge
+from tfos_job.model.evaluate import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
 from tfos_job.model.guesses import Guesses
 
 KS = (1, 3, 50)
@@ -116,11 +115,11 @@ def test_what_is_kept_of_each_record_changes_no_bit_of_the_counts(
     def call(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
+    settings = {"batch_size": batch_size, "image_size": 8, "ks": KS}
     for i, part in enumerate([*parts(), []]):
         shard = tf.constant(write_shard(f"{i}.tfrecord", part))
-        alone = tf.function(count_shard)(call, shard, batch_size=batch_size, image_size=8, ks=KS)
-        batches = evaluation_dataset(shard[tf.newaxis], batch_size=batch_size, image_size=8)
-        counts, columns = tf.function(judge)(call, batches, KS)
+        alone = tf.function(count_shard)(call, shard, **settings)
+        counts, columns = tf.function(judge_shard)(call, shard, **settings)
         assert counts.numpy().tobytes() == alone.numpy().tobytes()
         assert [column.shape for column in columns] == [(len(part),)] * 4
 

@@ -15,7 +15,7 @@ from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import GROUP_SIZE, decode, preprocess, to_float
 from tfos_job.errors import BadDataError
 
-ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
+ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
 NUM_RECORDS = 13  # coprime to the batch size: every batch border falls elsewhere in its epoch
 BATCH_SIZE = 4
 

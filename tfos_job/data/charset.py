@@ -1,4 +1,8 @@
-"""Which characters a classifier knows: class id ↔ character ↔ GNT tag, in a fixed order, with a digest."""
+"""Which classes a classifier knows: class id ↔ character ↔ GNT tag, in a fixed order, with a digest.
+
+A class of GNT files is one character. One of image folders may have a name of any length, and then has no tag; where it
+is a single character it is the same class as GNT's.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,10 @@ _COLUMNS = range(1, 95)
 
 @dataclass(frozen=True)
 class Charset:
-    """The characters in the order of their class ids.
+    """The characters, or names, in the order of their class ids.
 
     Raises:
-      SettingsError: no characters, one of them twice, or one that no GNT tag can hold.
+      SettingsError: none, one of them twice, or a name that is empty or has a line end in it.
     """
 
     characters: tuple[str, ...]
@@ -39,7 +43,12 @@ class Charset:
 
     @functools.cached_property
     def tags(self) -> tuple[bytes, ...]:
-        """The GNT tag of each class."""
+        """The GNT tag of each class.
+
+        Raises:
+          SettingsError: one has none: no GNT file can hold it.
+        """
+        _check_tags(self.characters, place="charset")
         return tuple(gnt.encode_tag(character) for character in self.characters)
 
     @functools.cached_property
@@ -49,13 +58,24 @@ class Charset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the characters in order, in UTF-8."""
-        return hashlib.sha256("".join(self.characters).encode("utf-8")).hexdigest()
+        """SHA-256 (hex) of the characters in order, in UTF-8; of names one a line, behind two line ends.
+
+        No characters give the bytes of such a text, since each is there once.
+        """
+        names = self.characters
+        text = "".join(names) if _are_characters(names) else "\n\n" + "\n".join(names)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    @property
+    def sequence(self) -> str | list[str]:
+        """All of them as a JSON value that `[class_id]` finds one in: text where each is a character, else a list."""
+        names = self.characters
+        return "".join(names) if _are_characters(names) else list(names)
 
     def to_json(self) -> dict[str, Any]:
         classes = [
-            {"id": class_id, "character": character, "tag": tag.hex()}
-            for class_id, (character, tag) in enumerate(zip(self.characters, self.tags, strict=True))
+            {"id": class_id, "character": character, "tag": _tag(character)}
+            for class_id, character in enumerate(self.characters)
         ]
         return {"classes": classes, "digest": self.digest, "num_classes": len(self)}
 
@@ -97,29 +117,63 @@ def from_file(text: str, place: str = "charset file") -> Charset:
     """
     characters = tuple("".join(text.removeprefix("\ufeff").split()))
     _check(characters, place)
+    _check_tags(characters, place)
     return Charset(characters)
 
 
+def from_lines(text: str, place: str = "charset file") -> Charset:
+    """The names of a text, one a line, in their order; blank lines, blanks around a name and a BOM do not count.
+
+    Raises:
+      SettingsError: no names, or one of them twice.
+    """
+    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    names = tuple(line for line in lines if line)
+    _check(names, place)
+    return Charset(names)
+
+
 def from_characters(characters: Iterable[str]) -> Charset:
-    """The distinct characters, sorted, so that the same data gives the same class ids."""
+    """The distinct characters or names, sorted, so that the same data gives the same class ids."""
     return Charset(tuple(sorted(set(characters))))
 
 
-def _check(characters: tuple[str, ...], place: str) -> None:
-    if not characters:
+def _are_characters(names: tuple[str, ...]) -> bool:
+    return all(len(name) == 1 for name in names)
+
+
+def _check(names: tuple[str, ...], place: str) -> None:
+    if not names:
         raise SettingsError("holds no characters", place=place, next_step="Write the characters into it, in UTF-8")
     seen: set[str] = set()
-    for position, character in enumerate(characters, start=1):
-        if character in seen:
+    for position, name in enumerate(names, start=1):
+        if name in seen:
             raise SettingsError(
-                f"character {position}, {character!r}, is there twice",
+                f"character {position}, {name!r}, is there twice",
                 place=place,
                 next_step="Remove one of them: each class has one character",
             )
-        seen.add(character)
+        seen.add(name)
+        if not name or (name.splitlines() != [name] and not _are_characters(names)):
+            raise SettingsError(
+                f"class {position}, {name!r}, is empty or has a line end in it",
+                place=place,
+                next_step="Give it another name",
+            )
+
+
+def _check_tags(characters: tuple[str, ...], place: str) -> None:
+    for position, character in enumerate(characters, start=1):
         try:
             gnt.encode_tag(character)
         except ValueError as error:
             raise SettingsError(
                 f"character {position}: {error}", place=place, next_step="Remove it: no GNT file can hold it"
             ) from error
+
+
+def _tag(name: str) -> str | None:
+    try:
+        return gnt.encode_tag(name).hex()
+    except ValueError:
+        return None

@@ -3,8 +3,11 @@
 Pixels stay uint8 until they are in a batch: a quarter of the memory and of what is copied, and what `preloaded` input
 keeps is then the very thing that every other reader sees.
 
-A record is small, so what an operation costs beside its work decides the speed. Training therefore decodes `GROUP_SIZE`
-records at a time in a graph that is written out for so many: no call and no turn of a loop for each.
+A glyph is small, so what an operation costs beside its work decides the speed. Training therefore decodes `GROUP_SIZE`
+raw records at a time in a graph that is written out for so many: no call and no turn of a loop for each.
+
+Grey is ITU-R 601's luma in whole numbers, which is Pillow's and, unlike that of TensorFlow's decoders, the same for
+every format; colour is grey three times. JPEGs are decoded by the exact integer transform, which Pillow has as well.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import tensorflow as tf
 
 # More does not pay (benchmarks/input.py); less costs tf.data's own work for each group.
 GROUP_SIZE = 128
+
+_LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
+_HALF = 1 << 15
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -23,54 +29,101 @@ _FEATURES = {
 }
 
 
-def preprocess(images: tf.Tensor, image_size: int) -> tf.Tensor:
+def preprocess(images: tf.Tensor, image_size: int, *, antialias: bool = False) -> tf.Tensor:
     """The one way from stored pixels to what is kept: a bilinear resize that does not keep the aspect, to whole levels.
 
     Args:
-      images: uint8 [b, h, w, 1], paper 255.
+      images: uint8 [b, h, w, C].
       image_size: S, in pixels.
+      antialias: `readers.Reader.antialias`: where S is smaller, each pixel is a mean of all that it stands for.
 
     Returns:
-      uint8 [b, S, S, 1].
+      uint8 [b, S, S, C].
     """
-    # tf.image.resize does the same, with ten more operations around it.
-    resized = tf.raw_ops.ResizeBilinear(images=images, size=[image_size, image_size], half_pixel_centers=True)
+    if antialias:
+        resized = tf.image.resize(images, [image_size, image_size], antialias=True)
+    else:
+        # tf.image.resize does the same, with ten more operations around it.
+        resized = tf.raw_ops.ResizeBilinear(images=images, size=[image_size, image_size], half_pixel_centers=True)
     return tf.cast(resized + 0.5, tf.uint8)
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
-    """What a network sees of preprocessed pixels: uint8 [B, S, S, 1] to float32 in [0, 1]."""
+    """What a network sees of preprocessed pixels: uint8 [B, S, S, C] to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) * (1 / 255)
 
 
-def decode(serialized: tf.Tensor, image_size: int, group_size: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and preprocesses serialized `tf.train.Example`s; `raw` and `png` may be mixed among them.
+def decode(
+    serialized: tf.Tensor,
+    image_size: int,
+    group_size: int | None = None,
+    *,
+    num_channels: int = 1,
+    antialias: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes and preprocesses serialized `tf.train.Example`s; formats may be mixed among them.
 
     Args:
       serialized: string [n], n ≥ 1.
       image_size: S, in pixels.
       group_size: at least n; makes a graph for so many records, which takes longer to start and is twice as fast where
         all of them are `raw`. Of no account for what is decoded.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `preprocess`.
 
     Returns:
-      The pixels, uint8 [n, S, S, 1], and the labels, int64 [n].
+      The pixels, uint8 [n, S, S, C], and the labels, int64 [n].
     """
     features = tf.io.parse_example(serialized, _FEATURES)
     encoded, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
     ones = tf.ones_like(height)
     shapes = tf.stack([ones, height, width, ones], axis=1)
-    is_raw = tf.equal(features["image/format"], b"raw")
+    image_format = features["image/format"]
+    is_raw = tf.equal(image_format, b"raw")
 
     def one_by_one() -> tf.Tensor:
-        return _one_by_one(encoded, shapes, is_raw, image_size)
+        return _one_by_one(encoded, shapes, image_format, image_size, num_channels, antialias)
 
-    if group_size is None:
+    def written_out() -> tf.Tensor:
+        assert group_size is not None
+        images = _written_out(encoded, shapes, image_size, group_size)
+        return images if num_channels == 1 else tf.repeat(images, num_channels, axis=3)
+
+    # What is to be averaged has no raw records, as a rule: a graph for them would only take longer to start.
+    if group_size is None or antialias:
         images = one_by_one()
     else:
-        images = tf.cond(
-            tf.reduce_all(is_raw), lambda: _written_out(encoded, shapes, image_size, group_size), one_by_one
-        )
-    return tf.ensure_shape(images, [None, image_size, image_size, 1]), features["image/class/label"]
+        images = tf.cond(tf.reduce_all(is_raw), written_out, one_by_one)
+    return tf.ensure_shape(images, [None, image_size, image_size, num_channels]), features["image/class/label"]
+
+
+def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:
+    """The pixels of a stored PNG, JPEG or GIF (`pictures.Picture`), uint8 [h, w, C]."""
+    channels = 3 if num_channels == 3 else 0  # those that the file has
+    decoders = {
+        "png": lambda: tf.io.decode_png(data, channels=channels),
+        "jpeg": lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
+        "gif": lambda: tf.io.decode_gif(data)[0],
+    }
+    branches = [lambda decoder=decoder: _with_channels(decoder(), num_channels) for decoder in decoders.values()]
+    # The first one for what none is named for: it says that these are no such bytes.
+    index = tf.argmax(tf.equal(image_format, list(decoders)), output_type=tf.int32)
+    return tf.ensure_shape(tf.switch_case(index, branches), [None, None, num_channels])
+
+
+def _with_channels(image: tf.Tensor, num_channels: int) -> tf.Tensor:
+    """uint8 [h, w, 1 or 3] as [h, w, C]."""
+    if image.shape[2] == num_channels:
+        return image
+    if num_channels == 1:
+        return tf.cond(tf.equal(tf.shape(image)[2], 1), lambda: image, lambda: _luma(image))
+    return tf.repeat(image, num_channels, axis=2)
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    """uint8 [h, w, 3] as [h, w, 1]."""
+    weighted = tf.cast(image, tf.int32) * _LUMA
+    return tf.cast(tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=2, keepdims=True) + _HALF, 16), tf.uint8)
 
 
 def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, image_size: int, group_size: int) -> tf.Tensor:
@@ -87,17 +140,30 @@ def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, image_size: int, group_s
     return tf.concat(images, axis=0)[:num_records]
 
 
-def _one_by_one(encoded: tf.Tensor, shapes: tf.Tensor, is_raw: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Any number of images of either format, at some half of the speed."""
+def _one_by_one(
+    encoded: tf.Tensor,
+    shapes: tf.Tensor,
+    image_format: tf.Tensor,
+    image_size: int,
+    num_channels: int,
+    antialias: bool,
+) -> tf.Tensor:
+    """Any number of images of any format, at some half of the speed."""
 
     def decode_one(record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        data, shape, data_is_raw = record
+        data, shape, its_format = record
         image = tf.cond(
-            data_is_raw,
-            lambda: tf.reshape(tf.io.decode_raw(data, tf.uint8), shape),
-            lambda: tf.expand_dims(tf.io.decode_png(data, channels=1), 0),
+            tf.equal(its_format, b"raw"),
+            lambda: _with_channels(_decode_raw(data, shape), num_channels),
+            lambda: decode_file(data, its_format, num_channels),
         )
-        return preprocess(tf.ensure_shape(image, [1, None, None, 1]), image_size)[0]
+        image = tf.ensure_shape(image[tf.newaxis], [1, None, None, num_channels])
+        return preprocess(image, image_size, antialias=antialias)[0]
 
-    spec = tf.TensorSpec([image_size, image_size, 1], tf.uint8)
-    return tf.map_fn(decode_one, (encoded, shapes, is_raw), fn_output_signature=spec, parallel_iterations=1)
+    spec = tf.TensorSpec([image_size, image_size, num_channels], tf.uint8)
+    return tf.map_fn(decode_one, (encoded, shapes, image_format), fn_output_signature=spec, parallel_iterations=1)
+
+
+def _decode_raw(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """uint8 [h, w, 1] of a shape [1, h, w, 1]."""
+    return tf.ensure_shape(tf.reshape(tf.io.decode_raw(data, tf.uint8), shape), [1, None, None, 1])[0]

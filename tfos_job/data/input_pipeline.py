@@ -9,7 +9,7 @@ their order:
 
 - `files` reads the shards anew in each epoch and mixes them as far as a buffer of serialized records allows. To start
   within an epoch it reads what comes before, without decoding it.
-- `preloaded` decodes all shards once, before the first batch, into one uint8 tensor in the worker's memory: N · S²
+- `preloaded` decodes all shards once, before the first batch, into one uint8 tensor in the worker's memory: N · S² · C
   bytes, and while it loads some groups of 128 records beside it. Each epoch is a permutation of all records; to start
   anywhere costs nothing more. The tensor is there as long as the iterator.
 """
@@ -17,6 +17,7 @@ their order:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -31,6 +32,7 @@ _INTERLEAVE_BLOCK = 8
 # Not AUTOTUNE either, which would let it grow to a good part of the machine's memory (submit/memory.py counts on 16).
 _PREFETCHED_BATCHES = 16
 _LOADING_CALLS = 16  # groups at once; no more of them run than there are cores
+_PHOTOGRAPHS = 8
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
 
@@ -48,6 +50,8 @@ def training_dataset(
     shuffle_buffer: int,
     augmentation: Augmentation,
     start_record: tf.Tensor | int = 0,
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tf.data.Dataset:
     """The endless stream of training batches of one worker, from any record on.
 
@@ -67,15 +71,18 @@ def training_dataset(
       shuffle_buffer: in records; of no account with `preloaded`, which mixes all of them.
       augmentation: what is done to the pixels after `preprocess`.
       start_record: records of the stream consumed so far: an earlier batch's `end_record`.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Returns:
-      A dataset of (images float32 [B, S, S, 1], labels int64 [B], end_record int64 []), where `end_record` is the
+      A dataset of (images float32 [B, S, S, C], labels int64 [B], end_record int64 []), where `end_record` is the
       `start_record` to give for the batch after this one.
     """
     shards = tf.convert_to_tensor(shards, tf.string)
     num_records, seed, start_record = (tf.cast(x, tf.int64) for x in (num_records, seed, start_record))
     first_epoch = start_record // num_records
     epochs = tf.data.Dataset.range(first_epoch, _INT64_MAX)
+    form = Form(image_size, num_channels, antialias)
 
     def to_skip(epoch: tf.Tensor) -> tf.Tensor:
         return tf.where(epoch == first_epoch, start_record % num_records, 0)
@@ -93,7 +100,7 @@ def training_dataset(
             # Skipping comes before decoding, so that resuming late in an epoch costs little more than reading it.
             return records.skip(to_skip(epoch))
 
-        return _decoded(epochs.flat_map(epoch_records), batch_size, image_size, drop_remainder=True)
+        return _decoded(epochs.flat_map(epoch_records), batch_size, form, drop_remainder=True)
 
     def pick() -> tf.data.Dataset:
         """The same from memory."""
@@ -102,7 +109,7 @@ def training_dataset(
             records = in_order.flat_map(lambda index: open_shard(first_epoch, index))
         else:
             records = tf.data.TFRecordDataset(shards)
-        all_images, all_labels = load(records, num_records, image_size)
+        all_images, all_labels = load(records, num_records, form)
 
         def order(epoch: tf.Tensor) -> tf.Tensor:
             everything = tf.range(num_records, dtype=tf.int64)
@@ -116,7 +123,7 @@ def training_dataset(
         images, labels = batch
         first = start_record + number * batch_size
         images = augment(to_float(images), seed, first + tf.range(batch_size, dtype=tf.int64), augmentation)
-        shape = [batch_size, image_size, image_size, 1]
+        shape = [batch_size, image_size, image_size, num_channels]
         return tf.ensure_shape(images, shape), tf.ensure_shape(labels, shape[:1]), first + batch_size
 
     batches = (pick if mode == PRELOADED else read)().enumerate().map(finish, num_parallel_calls=tf.data.AUTOTUNE)
@@ -124,7 +131,13 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    shards: tf.Tensor | Sequence[str], *, batch_size: int, image_size: int, staged: bool = False
+    shards: tf.Tensor | Sequence[str],
+    *,
+    batch_size: int,
+    image_size: int,
+    staged: bool = False,
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tf.data.Dataset:
     """Each record of `shards` exactly once, in file order, the last and smaller batch included.
 
@@ -133,13 +146,15 @@ def evaluation_dataset(
       batch_size: images a batch.
       image_size: S, in pixels.
       staged: a stager brings the shards: those that are not there yet are waited for.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Returns:
-      A dataset of (images float32 [b, S, S, 1], labels int64 [b]) with b ≤ `batch_size`.
+      A dataset of (images float32 [b, S, S, C], labels int64 [b]) with b ≤ `batch_size`.
     """
 
     def finished(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = decode(serialized, image_size)
+        images, labels = decode(serialized, image_size, num_channels=num_channels, antialias=antialias)
         return to_float(images), labels
 
     # Each shard is a dataset of its own on a cluster: a large graph would take longer to start than it saves.
@@ -151,8 +166,21 @@ def evaluation_dataset(
     return batches.with_options(_deterministic()).prefetch(_PREFETCHED_BATCHES)
 
 
-def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """All of these serialized records in their order: pixels uint8 [N, S, S, 1], labels int64 [N], N of `num_records`.
+class Form(NamedTuple):
+    """What records are decoded to; see `decoding.decode`."""
+
+    image_size: int
+    num_channels: int = 1
+    antialias: bool = False
+
+    @property
+    def group_size(self) -> int:
+        """Records that are decoded at a time. Of photographs a few: there are many such groups in memory."""
+        return _PHOTOGRAPHS if self.antialias else GROUP_SIZE
+
+
+def load(records: tf.data.Dataset, num_records: tf.Tensor, form: Form) -> tuple[tf.Tensor, tf.Tensor]:
+    """All of these serialized records in their order: pixels uint8 [N, S, S, C], labels int64 [N], N of `num_records`.
 
     The result is the only copy: it is filled group by group.
     """
@@ -175,9 +203,12 @@ def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> t
     options.experimental_optimization.apply_default_optimizations = False
     with tf.device("/device:CPU:0"):  # On a worker with a GPU, too: it is there that tf.data picks from it.
         counted = _counted(records, num_records)
-        groups = _decoded(counted, GROUP_SIZE, image_size, num_parallel_calls=_LOADING_CALLS).with_options(options)
+        groups = _decoded(counted, form.group_size, form, num_parallel_calls=_LOADING_CALLS).with_options(options)
         empty = (
-            tf.raw_ops.Empty(shape=tf.cast([num_records, image_size, image_size, 1], tf.int32), dtype=tf.uint8),
+            tf.raw_ops.Empty(
+                shape=tf.cast([num_records, form.image_size, form.image_size, form.num_channels], tf.int32),
+                dtype=tf.uint8,
+            ),
             tf.raw_ops.Empty(shape=tf.cast([num_records], tf.int32), dtype=tf.int64),
             tf.constant(0, tf.int64),
         )
@@ -188,15 +219,20 @@ def load(records: tf.data.Dataset, num_records: tf.Tensor, image_size: int) -> t
 def _decoded(
     records: tf.data.Dataset,
     batch_size: int,
-    image_size: int,
+    form: Form,
     *,
     drop_remainder: bool = False,
     num_parallel_calls: int = tf.data.AUTOTUNE,
 ) -> tf.data.Dataset:
-    """Serialized records as batches of (pixels uint8 [b, S, S, 1], labels int64 [b]), in their order."""
-    group_size = min(batch_size, GROUP_SIZE)
+    """Serialized records as batches of (pixels uint8 [b, S, S, C], labels int64 [b]), in their order."""
+    group_size = min(batch_size, form.group_size)
     groups = records.batch(group_size, drop_remainder=drop_remainder)
-    decoded = groups.map(lambda group: decode(group, image_size, group_size), num_parallel_calls=num_parallel_calls)
+    decoded = groups.map(
+        lambda group: decode(
+            group, form.image_size, group_size, num_channels=form.num_channels, antialias=form.antialias
+        ),
+        num_parallel_calls=num_parallel_calls,
+    )
     return decoded if batch_size == group_size else decoded.rebatch(batch_size, drop_remainder=drop_remainder)
 
 

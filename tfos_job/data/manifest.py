@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import storage
+from tfos_job.config import GNT
 from tfos_job.data.charset import Charset
 from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError
@@ -74,6 +75,29 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """The folder of images that a split was made from as a whole: a million files would not fit one by one.
+
+    Attributes:
+      sha256: of their names, classes, sizes and times, in hex.
+      files_per_class: of all image files that have a class.
+      num_unlisted: image files that the labels do not name.
+      num_other_files: files that are none of images, by their names.
+      filtered: image files whose class is not in the charset, by class.
+      quarantined: bytes of the files that could not be read, by name below the folder.
+    """
+
+    sha256: str
+    num_files: int
+    size_bytes: int
+    files_per_class: Mapping[str, int]
+    num_unlisted: int
+    num_other_files: int
+    filtered: Mapping[str, int]
+    quarantined: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Revision:
     """One change of a split: the generation that came with it, and what it did to the source files."""
 
@@ -96,6 +120,8 @@ class Manifest:
       class_counts: records of each class, by class id; classes without records count too.
       settings: what the split was made with, as far as it decides what is in it.
       num_channels: of the images as the network is to see them: 1 for grey, 3 for RGB.
+      dataset_name: of the reader (readers.py).
+      images: where the split was made from a folder of images.
       history: the split's changes since it was last built as a whole, the first one first.
     """
 
@@ -111,10 +137,17 @@ class Manifest:
     created: str
     package_version: str
     num_channels: int = 1
+    dataset_name: str = GNT
+    images: ImageFolder | None = None
 
     @property
     def num_records(self) -> int:
         return sum(shard.num_records for shard in self.shards)
+
+    @property
+    def record_bytes(self) -> int:
+        """What a record takes in a shard, in the mean; 0 where there are none."""
+        return sum(shard.size_bytes for shard in self.shards) // self.num_records if self.num_records else 0
 
     @property
     def num_classes(self) -> int:
@@ -122,13 +155,17 @@ class Manifest:
 
     @property
     def filtered(self) -> dict[str, int]:
-        """Records whose character is not in the charset, by character."""
+        """Records whose character is not in the charset, by character; files of images, by class."""
+        if self.images is not None:
+            return dict(self.images.filtered)
         counts = Counter(itertools.chain.from_iterable(source.filtered for source in self.sources))
         return dict(sorted(counts.items()))
 
     @property
     def quarantined(self) -> dict[str, int]:
         """Bytes that could not be read, by source name; an empty file has none, and is there."""
+        if self.images is not None:
+            return dict(self.images.quarantined)
         return {
             source.name: source.quarantined_bytes
             for source in self.sources
@@ -144,6 +181,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         value = dataclasses.asdict(self)
         del value["class_counts"]
+        if self.images is None:
+            del value["images"]
         return value | {
             "format_version": FORMAT_VERSION,
             "digest": self.digest,
@@ -172,7 +211,9 @@ class Manifest:
                 sources=tuple(_source(source) for source in value["sources"]),
                 class_counts=tuple(value["records_per_class"]),
                 history=tuple(_revision(revision) for revision in value["history"]),
-                num_channels=value.get("num_channels", 1),  # manifests of before there was colour
+                num_channels=value.get("num_channels", 1),  # manifests of before there were images have none of these
+                dataset_name=value.get("dataset_name", GNT),
+                images=ImageFolder(**value["images"]) if value.get("images") else None,
                 **{name: value[name] for name in _PLAIN_FIELDS},
             )
             for name in ("digest", "num_records"):
@@ -195,6 +236,11 @@ def _check_counts(manifest: Manifest) -> None:
     from_sources = sum(source.num_records - len(source.filtered) for source in manifest.sources)
     if manifest.sources and from_sources != num_records:
         raise ValueError(f"sources have {from_sources} records of its classes, shards {num_records}")
+    if manifest.images is not None:
+        folder = manifest.images
+        from_files = folder.num_files - len(folder.quarantined) - sum(folder.filtered.values())
+        if from_files != num_records:
+            raise ValueError(f"its folder has {from_files} readable images of its classes, shards {num_records}")
     for source in manifest.sources:
         starts = [0, *(part.end for part in source.ranges)]
         if [part.start for part in source.ranges] != starts[:-1] or starts[-1] != source.size_bytes:
@@ -290,21 +336,22 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
       split: that it is of.
       manifest: of the split with it.
       building_dir: holds the generation's shards, and nothing else.
-      bad_ranges: of the sources that came with this generation.
+      bad_ranges: of the sources that came with this generation; of images one a file, the whole of it.
 
     Raises:
       ValueError: a bug: two accounts of the same records differ. Nothing is published.
     """
     _check_counts(manifest)  # a manifest that no reader would take must not replace one that is right
-    for source in manifest.sources:
-        name, size_bytes = source.name, source.quarantined_bytes
-        if source.generation != manifest.generation or name not in manifest.quarantined:
+    by_source: dict[str, list[BadRange]] = {}
+    for bad in bad_ranges:
+        by_source.setdefault(bad.source, []).append(bad)
+    generations = {source.name: source.generation for source in manifest.sources}
+    for name, size_bytes in manifest.quarantined.items():
+        if generations.get(name, manifest.generation) != manifest.generation:
             continue
         path = _quarantine_file(split, name)
         storage.make_dirs(path.rpartition("/")[0])
-        ranges = [
-            {"start": bad.start, "end": bad.end, "reason": bad.reason} for bad in bad_ranges if bad.source == name
-        ]
+        ranges = [{"start": bad.start, "end": bad.end, "reason": bad.reason} for bad in by_source.get(name, ())]
         storage.write_json(
             path, {"source": name, "generation": manifest.generation, "size_bytes": size_bytes, "ranges": ranges}
         )

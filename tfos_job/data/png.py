@@ -10,16 +10,20 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+END = bytes.fromhex("0000000049454e44ae426082")
+"""The end mark."""
 _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 _HEADER = struct.Struct(">IIBBBBB")
 _LEVEL = 1  # docs/decisions/0003: the smallest that ISA-L makes of glyphs, and nearly the quickest
+_BLOCK_BYTES = 1 << 20
 
 
 def encode(pixels: bytes, width: int, height: int) -> bytes:
@@ -46,7 +50,9 @@ def decode(data: bytes, height: int, width: int) -> bytes:
     Raises:
       ValueError: not a whole PNG, or not a grey one of 8 bits and that size.
     """
-    (first, header), *rest = _chunks(data)
+    ((first, header), *rest), end = _chunks(data)
+    if end != len(data):
+        raise ValueError(f"not a readable PNG: {len(data) - end} bytes behind its end mark")
     if first != b"IHDR" or len(header) != _HEADER.size:
         raise ValueError("not a readable PNG: it does not begin with its header")
     found_width, found_height, *form = _HEADER.unpack(header)
@@ -55,7 +61,7 @@ def decode(data: bytes, height: int, width: int) -> bytes:
         raise ValueError(
             f"expected a grey PNG of {width} × {height}, depth 8, colour type 0, interlace 0, found {kind}"
         )
-    if any(kind[0] & 0x20 == 0 and kind not in (b"IDAT", b"IEND") for kind, _ in rest):  # upper case: to be understood
+    if _unknown(rest, (b"IDAT", b"IEND")):
         raise ValueError("not a readable PNG: it has a part that a grey one does not have")
     rows = _inflate(b"".join(part for kind, part in rest if kind == b"IDAT"), height * (width + 1))
     pixels = np.frombuffer(rows, np.uint8).reshape(height, width + 1)
@@ -64,7 +70,37 @@ def decode(data: bytes, height: int, width: int) -> bytes:
     return pixels[:, 1:].tobytes()
 
 
-def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+def check(data: bytes) -> None:
+    """Proves a PNG of any kind, but for its pixels: every checksum, every part, and the packed stream to its end.
+
+    There may be something behind its end mark.
+
+    Raises:
+      ValueError: not a PNG, or one that is damaged, cut off, or has parts that no decoder need understand.
+    """
+    found, _ = _chunks(data)
+    if _unknown(found, (b"IHDR", b"PLTE", b"IDAT", b"IEND")):
+        raise ValueError("not a readable PNG: it has a part that nobody knows")
+    inflater = isal_zlib.decompressobj()
+    try:
+        for packed in (part for kind, part in found if kind == b"IDAT"):
+            while packed:
+                inflater.decompress(packed, _BLOCK_BYTES)
+                packed = inflater.unconsumed_tail
+        inflater.flush()
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stubs hide what it is
+        raise ValueError(f"not a readable PNG: {error}") from error
+    if not inflater.eof:
+        raise ValueError("not a readable PNG: its pixels end too early")
+
+
+def _unknown(chunks: Sequence[tuple[bytes, bytes]], known: tuple[bytes, ...]) -> bool:
+    """Whether there are others that have to be understood: their names begin with an upper case letter."""
+    return any(kind[0] & 0x20 == 0 and kind not in known for kind, _ in chunks)
+
+
+def _chunks(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
+    """The parts of a PNG, and the byte behind the last one."""
     if not data.startswith(_SIGNATURE):
         raise ValueError("not a readable PNG: it does not begin with the signature")
     found: list[tuple[bytes, bytes]] = []
@@ -80,9 +116,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
             raise ValueError(f"not a readable PNG: the checksum at byte {end} does not fit")
         found.append((kind, data[at + _CHUNK.size : end]))
         at = end + _CRC.size
-    if at != len(data):
-        raise ValueError(f"not a readable PNG: {len(data) - at} bytes behind its end mark")
-    return found
+    return found, at
 
 
 def _inflate(packed: bytes, size: int) -> bytes:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from tfos_job import storage
+from tfos_job.data import pictures
 from tfos_job.data.charset import Charset
 from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.glyphs import GlyphEncoder
@@ -82,10 +79,11 @@ def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
         raise _bad(place, "has no image")
     if row.height is None or row.width is None:
         try:
-            with Image.open(io.BytesIO(row.image)) as image:
-                width, height, pixels = image.width, image.height, _grey(image).tobytes()
-        except Exception as error:  # Pillow's plugins raise what they like
+            with pictures.opened(bytes(row.image)) as image:
+                grey = pictures.flat(image).convert("L")
+        except ValueError as error:
             raise _bad(place, f"not an image that Pillow reads: {error}") from error
+        width, height, pixels = grey.width, grey.height, grey.tobytes()
     else:
         width, height, pixels = row.width, row.height, bytes(row.image)
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
@@ -93,17 +91,6 @@ def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
     if len(pixels) != width * height:
         raise _bad(place, f"expected {width} × {height} grey bytes, found {len(pixels)}")
     return pixels, width, height
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """8 bits of grey; what is transparent is paper."""
-    if image.mode.startswith("I"):  # 16 bits: Pillow would clip them
-        return Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        paper.alpha_composite(image.convert("RGBA"))
-        image = paper
-    return image.convert("L")
 
 
 def _bad(place: str, fact: str) -> BadDataError:

@@ -95,7 +95,7 @@ def shard_order(num_shards: int, seed: int, epoch: int) -> list[int]:
 
 
 def random_bits(seed: int, stream: int, count: int) -> npt.NDArray[np.uint64]:
-    """`augment.random_bits` for the indices 0 to `count` - 1, without TensorFlow."""
+    """`draws.random_bits` for the indices 0 to `count` - 1, without TensorFlow."""
     with np.errstate(over="ignore"):
         key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(stream))
         return _mix(key + np.arange(count, dtype=np.uint64) * np.uint64(GAMMA))

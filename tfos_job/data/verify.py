@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.data import png, records
+from tfos_job.data import pictures, png, records
 from tfos_job.data.convert import Failure, attempt
 from tfos_job.data.duplicates import Repeats, Table, check_repeats
 from tfos_job.data.examples import ExampleReader, Glyph
@@ -38,6 +38,8 @@ class ShardTask:
       path: where it is.
       file: its path below the dataset's folder, for findings.
       shard: what the manifest says of it.
+      image_format: of all its records, or `keep` for any of `pictures.STORED_FORMATS`.
+      of_pictures: whether it was made from image files, grey or coloured; else of grey glyphs.
       characters: the charset, by class id; empty where it is not known.
       sources: the files that it may hold records of: for each name a number and a size in bytes. None where the
         manifest names none, as for a split that was made from a DataFrame.
@@ -50,6 +52,7 @@ class ShardTask:
     image_format: str
     characters: tuple[str, ...]
     sources: Mapping[str, tuple[int, int]] | None
+    of_pictures: bool = False
 
 
 @dataclass(kw_only=True)
@@ -102,7 +105,10 @@ class _Prover:
         self._task = task
         self._report = ShardReport(number=task.number)
         self._texts = {label: character.encode("utf-8") for label, character in enumerate(task.characters)}
-        self._format = task.image_format.encode("ascii")
+        self._formats = [
+            name.encode("ascii")
+            for name in (pictures.STORED_FORMATS if task.image_format == "keep" else (task.image_format,))
+        ]
         self._sources = {name.encode("utf-8"): value for name, value in (task.sources or {}).items()}
         self._labels: list[int] = []
         self._digests: list[bytes] = []
@@ -181,13 +187,19 @@ class _Prover:
         return number
 
     def _pixels(self, offset: int, glyph: Glyph, num_pixels: int) -> bytes | None:
-        """The grey bytes, row by row; None, and a finding, where there are not as many as there should be."""
+        """The grey bytes, or the colours, row by row; None, and a finding, where there are not as many as should be."""
         height, width, encoded = glyph.height, glyph.width, glyph.encoded
-        if glyph.image_format != self._format:
-            fact = f"format {_text(glyph.image_format)}, expected {self._task.image_format}"
+        if glyph.image_format not in self._formats:
+            expected = " or ".join(_text(name) for name in self._formats)
+            fact = f"format {_text(glyph.image_format)}, expected {expected}"
+        elif self._task.of_pictures:
+            try:
+                return _picture(encoded, _text(glyph.image_format), height, width)
+            except ValueError as error:
+                fact = str(error)
         elif not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             fact = f"{width} × {height} pixels, expected 1 to {MAX_SIDE} to a side"
-        elif self._format == b"raw":
+        elif glyph.image_format == b"raw":
             if len(encoded) == num_pixels:
                 return encoded
             fact = f"expected {num_pixels} bytes for {width} × {height} pixels, found {len(encoded)}"
@@ -211,6 +223,14 @@ class _Prover:
             Table.of_shard(report.number, pixels, self._digest_offsets),
             Table.of_shard(report.number, places, self._place_offsets),
         )
+
+
+def _picture(encoded: bytes, image_format: str, height: int, width: int) -> bytes:
+    """The pixels of a stored picture. Raises ValueError where it is not one, or of another size."""
+    image = pictures.decode(encoded, image_format)
+    if image.size != (width, height):
+        raise ValueError(f"expected {width} × {height} pixels, found {image.width} × {image.height}")
+    return image.tobytes()
 
 
 def _text(name: bytes) -> str:

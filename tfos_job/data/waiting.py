@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfos_job.data.augment import random_bits
+from tfos_job.data.draws import random_bits
 from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR
 
 _LOOK_US = 50_000

@@ -247,7 +247,7 @@ def _data_pictures(settings: dict[str, Any]) -> list[Picture]:
     taken = sample.take(
         split,
         contents,
-        image_size=config.image_size,
+        image_size=config.side,
         augmentation=Augmentation(**config.augmentation),
         num_images=_NUM_IMAGES,
         seed=config.seed,

@@ -33,7 +33,17 @@ from tfos_job.data.manifest import Manifest, Revision, Shard, Source
 from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.jobs import shards
-from tfos_job.jobs.dataset import Building, build_aside, dataset_charset, live_manifest, now, some
+from tfos_job.jobs.dataset import (
+    Building,
+    build_aside,
+    dataset_charset,
+    live_manifest,
+    now,
+    requested_charset,
+    require_charset,
+    require_same_channels,
+    some,
+)
 from tfos_job.jobs.shards import Made
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
 from tfos_job.lease import Lease
@@ -87,10 +97,13 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     started_s = time.monotonic()
     dataset = DatasetLayout(storage.absolute(config.dataset_dir))
     split = dataset.split(config.dataset_split_name)
-    sources = _find_sources(storage.absolute(config.gnt_dir))
+    sources = _find_sources(storage.absolute(config.input_dir))
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
         context = spark.sparkContext
-        charset = dataset_charset(dataset, _requested_charset(config))
+        charset = dataset_charset(dataset, requested_charset(config))
+        if charset is not None:
+            _ = charset.tags  # raises for classes of images that no GNT file can hold
+        require_same_channels(dataset, config.dataset_split_name, 1)
         live = live_manifest(split, overwrite=config.overwrite)
         manifests.sweep_dataset(dataset)
         # Where a manifest cannot be read its shards stay until there are others: they may be all that there is.
@@ -114,22 +127,6 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
 
 
 # --- before the work: what is asked, what is there ------------------------------------------------------------------
-
-
-def _requested_charset(config: ConvertConfig) -> Charset | None:
-    """The charset that the flags spell out; None for `auto` and where they say nothing."""
-    if config.charset_size is not None:
-        return charsets.level1(config.charset_size)
-    if config.charset in (None, "auto"):
-        return None
-    try:
-        return charsets.from_file(storage.read_bytes(str(config.charset)).decode("utf-8"), place=str(config.charset))
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"not UTF-8: {error.reason} at byte {error.start}",
-            place=str(config.charset),
-            next_step="Save the characters as UTF-8",
-        ) from error
 
 
 def _find_sources(gnt_dir: str) -> list[SourceFile]:
@@ -162,12 +159,7 @@ def _must_be_rebuilt(
       SettingsError: so it is, and `--overwrite` was not given.
       BadDataError: the dataset's charset is not the one that the split was made with.
     """
-    if charset is None or charset.digest != live.charset_digest:
-        raise BadDataError(
-            f"split {live.split_name} was made with the charset {live.charset_digest[:12]}, which is not there",
-            place=DatasetLayout(config.dataset_dir).charset,
-            next_step="Restore it, or convert into a new folder",
-        )
+    require_charset(DatasetLayout(config.dataset_dir), charset, live)
     if changes.renamed and not (config.prune or config.overwrite):
         raise SettingsError(
             f"its records would be there twice: {some(changes.renamed)}",
@@ -193,9 +185,9 @@ def _must_be_rebuilt(
 def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
     changes = []
     if not live.sources:
-        changes.append("it was made from a DataFrame")
-    if config.image_format != live.image_format:
-        changes.append(f"--image_format is {config.image_format}, was {live.image_format}")
+        changes.append("it was made from " + ("images" if live.images else "a DataFrame"))
+    if config.stored_format != live.image_format:
+        changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
     if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
         changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
     if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
@@ -286,7 +278,7 @@ def _compact(
                 num_records=live.num_records,
                 compacted=True,
             ),
-            storage.absolute(config.gnt_dir),
+            storage.absolute(config.input_dir),
             shards=new_shards,
         )
         found = {class_id: count for class_id, count in made.class_counts.items() if count}
@@ -320,14 +312,14 @@ def _convert(
             groups,
             work_dir=building.work_dir,
             characters=characters,
-            image_format=config.image_format,
+            image_format=config.stored_format,
             quarantine=config.on_bad_record == "quarantine",
         )
 
     if charset is None and config.charset == "auto":
         charset = _charset_of(shards.scan(context, group_tasks(())), config)
     elif charset is None:
-        charset = _requested_charset(config) or charsets.level1(DEFAULT_CHARSET_SIZE)
+        charset = requested_charset(config) or charsets.level1(DEFAULT_CHARSET_SIZE)
     size_bytes = sum(source.size_bytes for source in sources)
     _log.info("converting %d files, %d bytes, for %d classes", len(sources), size_bytes, len(charset))
     made = shards.convert(context, group_tasks(charset.characters))
@@ -339,7 +331,7 @@ def _convert(
 
 def _charset_of(found: set[str], config: ConvertConfig) -> Charset:
     if not found:
-        raise BadDataError("no readable record in any file", place=config.gnt_dir, next_step="Check --gnt_dir")
+        raise BadDataError("no readable record in any file", place=config.input_dir, next_step="Check --gnt_dir")
     return charsets.from_characters(found)
 
 
@@ -354,7 +346,7 @@ def _require_few_bad_bytes(
             f"{bad_bytes} of {all_bytes} bytes are unreadable ({bad_bytes / all_bytes:.2%}), more than "
             f"--max_bad_fraction {config.max_bad_fraction:g}; the first: {first.source}, byte {first.start}: "
             f"{first.reason}",
-            place=config.gnt_dir,
+            place=config.input_dir,
             next_step="Repair the files, or allow for more",
         )
 
@@ -368,7 +360,7 @@ def _require_records(config: ConvertConfig, made: Manifest) -> None:
         fact += some(list(made.filtered))
     else:
         fact = "no readable record in any file"
-    raise BadDataError(fact, place=config.gnt_dir, next_step="Check --gnt_dir and the charset")
+    raise BadDataError(fact, place=config.input_dir, next_step="Check --gnt_dir and the charset")
 
 
 def _manifest(
@@ -410,7 +402,7 @@ def _manifest(
         return _revised(
             live,
             revision,
-            storage.absolute(config.gnt_dir),
+            storage.absolute(config.input_dir),
             shards=all_shards,
             sources=sources,
             class_counts=class_counts,
@@ -418,13 +410,13 @@ def _manifest(
     return Manifest(
         split_name=config.dataset_split_name,
         generation=generation,
-        image_format=config.image_format,
+        image_format=config.stored_format,
         charset_digest=charset.digest,
         shards=all_shards,
         sources=sources,
         class_counts=class_counts,
         settings={
-            "gnt_dir": storage.absolute(config.gnt_dir),
+            "gnt_dir": storage.absolute(config.input_dir),
             "on_bad_record": config.on_bad_record,
             "max_bad_fraction": config.max_bad_fraction,
             "shuffle_at_write": config.shuffle_at_write,

@@ -28,7 +28,7 @@ from tfos_job.data.manifest import Manifest, Revision
 from tfos_job.data.rows import Glyph, RowsResult, RowsTask, write_rows
 from tfos_job.errors import BadDataError, JobError, SettingsError
 from tfos_job.jobs import shards, tasks
-from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, some
+from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, require_same_channels, some
 from tfos_job.layout import DatasetLayout, generation_name
 from tfos_job.lease import Lease
 
@@ -77,6 +77,7 @@ def convert_dataframe(
     with Lease(dataset.lock, f"tfos_job convert_dataframe of split {dataset_split_name}") as lease:
         requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
         used = dataset_charset(dataset, requested) or requested
+        require_same_channels(dataset, dataset_split_name, 1)
         live = live_manifest(split, overwrite=overwrite)
         if live is not None and not overwrite:
             raise SettingsError("it is there", place=split.root, next_step="Give overwrite=True, or another name")

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tfos_job import storage
+from tfos_job.config import ConvertConfig
+from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
@@ -42,6 +44,58 @@ def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charse
             next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
         )
     return charset
+
+
+def require_same_channels(dataset: DatasetLayout, split_name: str, num_channels: int) -> None:
+    """Raises SettingsError where another split is for a network that sees another number of channels."""
+    for entry in storage.list_dir(dataset.root):
+        split = dataset.split(entry.name)
+        if not entry.is_dir or entry.name == split_name or not storage.exists(split.manifest):
+            continue
+        try:
+            other = manifests.load(split)
+        except BadDataError:  # that is for whoever reads it
+            continue
+        if other.num_channels != num_channels:
+            raise SettingsError(
+                f"split {entry.name} has images of {other.num_channels} channel(s), this one is to have {num_channels}",
+                place=dataset.root,
+                next_step="Give --num_channels as for the other split, or another --dataset_dir",
+            )
+
+
+def requested_charset(config: ConvertConfig) -> Charset | None:
+    """The charset that the flags spell out; None for `auto` and where they say nothing.
+
+    Raises:
+      SettingsError: a file that does not hold one.
+    """
+    if config.charset_size is not None:
+        return charsets.level1(config.charset_size)
+    if config.charset in (None, "auto"):
+        return None
+    path = str(config.charset)
+    parse = charsets.from_file if config.image_dir is None else charsets.from_lines
+    return parse(read_text(path, "Save the characters as UTF-8"), path)
+
+
+def read_text(path: str, next_step: str) -> str:
+    """Raises SettingsError for a file that is not UTF-8."""
+    try:
+        return storage.read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        fact = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise SettingsError(fact, place=path, next_step=next_step) from error
+
+
+def require_charset(dataset: DatasetLayout, charset: Charset | None, live: Manifest) -> None:
+    """Raises BadDataError where the dataset's charset is not the one that a split was made with."""
+    if charset is None or charset.digest != live.charset_digest:
+        raise BadDataError(
+            f"split {live.split_name} was made with the charset {live.charset_digest[:12]}, which is not there",
+            place=dataset.charset,
+            next_step="Restore it, or convert into a new folder",
+        )
 
 
 def live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
-from tfos_job.data import manifest
+from tfos_job.data import manifest, readers
 from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
@@ -39,6 +39,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     info = checkpoints.resolve(run, config.checkpoint)
     contents = manifest.load(split)
     _require_same_charset(info, contents, split.root)
+    num_channels = info.model["num_channels"]
+    if contents.num_channels != num_channels:
+        raise SettingsError(
+            f"images of {contents.num_channels} channel(s), {info.path} was trained on {num_channels}",
+            place=split.root,
+            next_step="Evaluate on a split that was converted with the same --num_channels",
+        )
+    antialias = readers.resolve(None, info.dataset_name, info.path).antialias
     counts, guesses = evaluate_shards(
         restore_model(info),
         _staged(split, contents),
@@ -46,6 +54,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         batch_size=config.batch_size,
         image_size=info.model["image_size"],
         ks=config.ks,
+        num_channels=num_channels,
+        antialias=antialias,
     )
     if counts.num_examples != contents.num_records:
         raise BadDataError(
@@ -60,6 +70,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         names=tuple(info.characters),
         shard_paths=manifest.shard_paths(split, contents),
         image_size=info.model["image_size"],
+        num_channels=num_channels,
+        antialias=antialias,
     )
     metrics = {**counts.metrics(), "ece": results.calibration.ece}
     if not math.isfinite(metrics["loss"]):

@@ -32,6 +32,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)
+    config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
     taken = sample.take(
         split,

@@ -1,4 +1,4 @@
-"""`predict`: the characters on single images, in the driver's own process."""
+"""`predict`: the classes of single images, in the driver's own process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import PredictConfig
+from tfos_job.data import readers
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.predict import read_glyph, top_guesses
@@ -30,11 +31,16 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """
     info = checkpoints.resolve(RunLayout(config.train_dir), config.checkpoint)
     model = restore_model(info)
+    reader = readers.resolve(None, info.dataset_name, info.path)
     for image in config.images:
-        glyph = read_glyph(_read(image), image)
+        glyph = read_glyph(
+            _read(image), image, num_channels=info.model["num_channels"], may_be_inverted=reader.on_paper
+        )
         if glyph.inverted:
             _log.info("%s: white on black, turned over", image)
-        guesses = top_guesses(model, glyph, image_size=info.model["image_size"], k=config.top_k)
+        guesses = top_guesses(
+            model, glyph, image_size=info.model["image_size"], k=config.top_k, antialias=reader.antialias
+        )
         yield {
             "image": image,
             "inverted": glyph.inverted,

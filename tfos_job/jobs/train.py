@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import logging
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,23 @@ from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
 from tfos_job.config import PRELOADED, TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
+from tfos_job.data import readers
 from tfos_job.data.charset import Charset
 from tfos_job.data.manifest import Manifest
+from tfos_job.data.readers import READERS, Reader
 from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
 from tfos_job.data.staging import RESERVE_BYTES, copies_of
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, SettingsError, exit_code_class
+from tfos_job.errors import (
+    BadDataError,
+    InterruptedJobError,
+    JobError,
+    MissingInputError,
+    SettingsError,
+    exit_code_class,
+)
 from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
@@ -53,6 +62,10 @@ class _Data:
     validation_shards: list[str]
     train_copies: tuple[Copy, ...]
     validation_copies: tuple[Copy, ...]
+
+    @property
+    def reader(self) -> Reader:
+        return READERS[self.train.dataset_name]
 
     @property
     def is_remote(self) -> bool:
@@ -99,7 +112,10 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
       JobError: whatever stopped it; the report says the same.
     """
     config = dataclasses.replace(
-        config, dataset_dir=storage.absolute(config.dataset_dir), train_dir=storage.absolute(config.train_dir)
+        config,
+        dataset_dir=storage.absolute(config.dataset_dir),
+        train_dir=storage.absolute(config.train_dir),
+        checkpoint_path=storage.absolute(config.checkpoint_path) if config.checkpoint_path else None,
     )
     # Raises where slots are missing.
     session.training_settings(topology_of(config, master), master, config.start_timeout)
@@ -208,11 +224,19 @@ def _load_data(config: TrainConfig) -> _Data:
     train = manifests.load(split)
     if train.num_records == 0:
         raise BadDataError("the split has no records", place=split.root)
+    config.require_channels(train.num_channels)
+    readers.resolve(config.dataset_name, train.dataset_name, split.root)
     validation_shards: list[str] = []
     validation_copies: tuple[Copy, ...] = ()
     if config.validation_split_name is not None:
         validation_split = dataset.split(config.validation_split_name)
         validation = manifests.load(validation_split)
+        if validation.num_channels != train.num_channels:
+            raise SettingsError(
+                f"images of {validation.num_channels} channel(s), those of {split.root} have {train.num_channels}",
+                place=validation_split.root,
+                next_step="Convert both with the same --num_channels",
+            )
         validation_shards = manifests.shard_paths(validation_split, validation)
         validation_copies = copies_of(validation_split, validation, "validation")
     data = _Data(
@@ -224,6 +248,14 @@ def _load_data(config: TrainConfig) -> _Data:
         validation_copies=validation_copies,
     )
     _assigned(config, data)  # raises where there are too few shards
+    if _input_mode(config, data) != PRELOADED and _shuffle_buffer(config, data) < config.shuffle_buffer:
+        log.warning(
+            "A record of %s has %d bytes in the mean, so the shuffle buffer holds %d, not %d",
+            split.root,
+            train.record_bytes,
+            _shuffle_buffer(config, data),
+            config.shuffle_buffer,
+        )
     if len(train.shards) < _SHARDS_PER_WORKER * config.num_workers:
         log.warning(
             "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. "
@@ -286,6 +318,8 @@ def _decide_start(
                 next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
             )
     if info is None:
+        if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
+            raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
         return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     _check_identity(config, data, info, same_data=restore == "auto")
     positions, records = _positions(config, data, info)
@@ -302,6 +336,7 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
         ("network", _describe(info.model), _describe(_model(config, data))),
+        ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
     ]
     if same_data:
         pairs.append(("dataset", info.dataset_digest[:12], data.train.digest[:12]))
@@ -317,6 +352,10 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
 def _describe(model: Mapping[str, Any]) -> str:
     shape = "{image_size} × {image_size} × {num_channels}"
     return f"{{model_name}} of {{num_classes}} classes, images {shape}, keep_prob {{keep_prob}}".format(**model)
+
+
+def _listed(scopes: Sequence[str]) -> str:
+    return ", ".join(scopes) or "all"
 
 
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
@@ -360,12 +399,17 @@ def _order(config: TrainConfig, data: _Data) -> dict[str, Any]:
     order = {"num_workers": config.num_workers, "seed": config.seed, "input_mode": mode}
     if mode == PRELOADED:
         return order
-    return order | {"shuffle_buffer": config.shuffle_buffer, "window": _window(config, data)}
+    return order | {"shuffle_buffer": _shuffle_buffer(config, data), "window": _window(config, data)}
 
 
 def _input_mode(config: TrainConfig, data: _Data) -> str:
     """One for all workers: they run the same graph."""
-    return config.resolved_input_mode(largest_part(_sized_shards(data), config.num_workers))
+    return config.resolved_input_mode(largest_part(_sized_shards(data), config.num_workers), data.train.num_channels)
+
+
+def _shuffle_buffer(config: TrainConfig, data: _Data) -> int:
+    """In records. Photographs are larger than glyphs, and ten thousand of them would not fit a worker's memory."""
+    return config.buffered_records(data.train.record_bytes)
 
 
 def _is_evaluated(config: TrainConfig, run: RunLayout, start: _Start) -> bool:
@@ -378,8 +422,7 @@ def _adopt(run: RunLayout, start: _Start) -> _Start:
     info = start.checkpoint
     if info is None or info.path == run.checkpoint(info.step):
         return start
-    meta = {key: info.document[key] for key in checkpoints.META_KEYS}
-    path = checkpoints.publish(run, info.step, checkpoints.load(info), meta)
+    path = checkpoints.publish(run, info.step, checkpoints.load(info), info.meta)
     return dataclasses.replace(start, checkpoint=checkpoints.verify(path))
 
 
@@ -395,7 +438,7 @@ def _model(config: TrainConfig, data: _Data) -> dict[str, Any]:
     return {
         "model_name": config.model_name,
         "num_classes": len(data.charset),
-        "image_size": config.image_size,
+        "image_size": config.side,
         "num_channels": data.train.num_channels,
         "keep_prob": config.keep_prob,
     }
@@ -560,24 +603,17 @@ def _assignment(job: _Job) -> dict[str, Any]:
     config, data, start = job.config, job.data, job.start
     model = _model(config, data)
     plan = {
+        **config.recipe,
         "model": model,
-        "seed": config.seed,
-        "batch_size": config.batch_size,
         "num_workers": config.num_workers,
         "input_mode": _input_mode(config, data),
         "staged": data.is_remote,
         "window": _window(config, data),
-        "shuffle_buffer": config.shuffle_buffer,
-        "augmentation": config.augmentation,
-        "learning_rate": config.learning_rate,
-        "learning_rate_decay_factor": config.learning_rate_decay_factor,
-        "decay_steps": config.decay_steps,
+        "shuffle_buffer": _shuffle_buffer(config, data),
+        "antialias": data.reader.antialias,
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,
-        "save_steps": config.save_steps,
-        "save_seconds": config.save_seconds,
-        "eval_steps": config.eval_steps,
         "validation_shards": [
             copy.target if copy else _readable(path)
             for path, copy in itertools.zip_longest(data.validation_shards, data.validation_copies)
@@ -591,9 +627,11 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "validation_split_name": config.validation_split_name,
         "meta": {
             "model": model,
-            "characters": "".join(data.charset.characters),
+            "characters": data.charset.sequence,
+            "dataset_name": data.reader.name,
             "charset_digest": data.charset.digest,
             "dataset_digest": data.train.digest,
+            "trainable_scopes": config.scopes_to_train,
             "order": _order(config, data),
         },
     }

@@ -192,6 +192,7 @@ def shard_tasks(dataset: DatasetLayout, chosen: Mapping[str, Manifest], charset:
                 file=join(name, shard.file),
                 shard=shard,
                 image_format=contents.image_format,
+                of_pictures=contents.images is not None,
                 characters=charset.characters if charset else (),
                 sources={own: sources[own] for own in shard.sources or sources if own in sources} or None,
             )

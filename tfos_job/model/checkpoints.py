@@ -21,13 +21,14 @@ import logging
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from tfos_job import storage
+from tfos_job.config import GNT
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
 from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
 
@@ -37,6 +38,8 @@ DOCUMENT_FILE = "checkpoint.json"
 
 # What `publish` must be given beside the variables; more may be added and comes back in `CheckpointInfo.document`.
 META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_position", "metrics")
+
+_OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +61,14 @@ class CheckpointInfo:
         return {"num_channels": 1, **self.document["model"]}
 
     @property
-    def characters(self) -> str:
-        """All characters in the order of their class ids."""
+    def characters(self) -> Sequence[str]:
+        """The characters, or names, of the classes in the order of their ids."""
         return self.document["characters"]
+
+    @property
+    def dataset_name(self) -> str:
+        """The reader of what it was trained on. Checkpoints of before there were images have none."""
+        return self.document.get("dataset_name", GNT)
 
     @property
     def charset_digest(self) -> str:
@@ -73,6 +81,16 @@ class CheckpointInfo:
     @property
     def input_position(self) -> dict[str, Any]:
         return self.document["input_position"]
+
+    @property
+    def trainable_scopes(self) -> tuple[str, ...]:
+        """What was trained; all where none is named. Checkpoints of before one could choose have no such entry."""
+        return tuple(self.document.get("trainable_scopes", ()))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What `publish` was given beside the variables."""
+        return {key: value for key, value in self.document.items() if key not in _OWN_KEYS}
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

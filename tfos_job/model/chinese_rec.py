@@ -12,24 +12,12 @@ that goes with it is the mean sparse softmax cross-entropy.
 
 from __future__ import annotations
 
-import zlib
-
 import keras
+
+from tfos_job.model.layers import dropout, glorot
 
 CONV_FILTERS = (64, 128, 256)
 NUM_HIDDEN = 1024
-
-
-class NamedDropout(keras.layers.Layer):
-    """Dropout whose random state has a stable path; Keras numbers those of its own layers by the process's history."""
-
-    def __init__(self, keep_prob: float, *, seed: int, name: str) -> None:
-        super().__init__(name=name)
-        self.rate = 1.0 - keep_prob
-        self.seed_generator = keras.random.SeedGenerator(seed, name=f"{name}_random")
-
-    def call(self, inputs: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        return keras.random.dropout(inputs, self.rate, seed=self.seed_generator) if training else inputs
 
 
 def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
@@ -43,26 +31,13 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
     for number, num_filters in enumerate(CONV_FILTERS, start=1):
         name = f"conv{number}"
         x = keras.layers.Conv2D(
-            num_filters, 3, padding="same", activation="relu", kernel_initializer=_glorot(seed, name), name=name
+            num_filters, 3, padding="same", activation="relu", kernel_initializer=glorot(seed, name), name=name
         )(x)
         x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
-    x = _dropout(x, keep_prob, seed, "dropout1")
-    x = keras.layers.Dense(NUM_HIDDEN, activation="tanh", kernel_initializer=_glorot(seed, "fc1"), name="fc1")(x)
-    x = _dropout(x, keep_prob, seed, "dropout2")
+    x = dropout(x, keep_prob, seed, "dropout1")
+    x = keras.layers.Dense(NUM_HIDDEN, activation="tanh", kernel_initializer=glorot(seed, "fc1"), name="fc1")(x)
+    x = dropout(x, keep_prob, seed, "dropout2")
     # float32 whatever the precision of the layers before it: softmax over thousands of classes needs it.
-    logits = keras.layers.Dense(num_classes, kernel_initializer=_glorot(seed, "fc2"), dtype="float32", name="fc2")(x)
+    logits = keras.layers.Dense(num_classes, kernel_initializer=glorot(seed, "fc2"), dtype="float32", name="fc2")(x)
     return keras.Model(images, logits, name="chinese_rec")
-
-
-def _dropout(x: keras.KerasTensor, keep_prob: float, seed: int, name: str) -> keras.KerasTensor:
-    return x if keep_prob == 1.0 else NamedDropout(keep_prob, seed=_layer_seed(seed, name), name=name)(x)
-
-
-def _glorot(seed: int, layer_name: str) -> keras.initializers.Initializer:
-    return keras.initializers.GlorotUniform(seed=_layer_seed(seed, layer_name))
-
-
-def _layer_seed(seed: int, layer_name: str) -> int:
-    """A seed for each layer: with one for all, layers of one shape would start alike."""
-    return zlib.crc32(f"{seed}/{layer_name}".encode())

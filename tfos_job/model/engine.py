@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfos_job.config import EXPONENTIAL
 from tfos_job.model.evaluate import Counts
 
 
@@ -23,8 +24,12 @@ class TrainPlan:
       model: arguments of `zoo.build` but the seed.
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
-      input_mode, staged, window: of `input_pipeline.training_dataset`.
+      input_mode, staged, window, antialias: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
+      initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`.
+      trainable_scopes: of `finetuning.train_only`.
+      learning_rate_decay_type, warmup_steps, total_steps: of `train.build_schedule`, with the three beside them.
+      label_smoothing: of `train.mean_loss`.
       validation_shards: of the validation split; empty for none.
     """
 
@@ -40,6 +45,11 @@ class TrainPlan:
     learning_rate: float
     learning_rate_decay_factor: float
     decay_steps: int
+    learning_rate_decay_type: str = EXPONENTIAL
+    warmup_steps: int = 0
+    label_smoothing: float = 0.0
+    initial_weights: Mapping[str, Any] = field(default_factory=dict)
+    trainable_scopes: tuple[str, ...] = ()
     start_step: int
     total_steps: int
     positions: tuple[int, ...]
@@ -47,6 +57,12 @@ class TrainPlan:
     save_seconds: int | None
     eval_steps: int
     validation_shards: tuple[str, ...]
+    antialias: bool = False
+
+    @property
+    def num_channels(self) -> int:
+        """Of the images: 1 for grey, which is also what a network is for that does not say, 3 for RGB."""
+        return self.model.get("num_channels", 1)
 
 
 @dataclass(frozen=True)

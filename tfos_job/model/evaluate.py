@@ -7,7 +7,7 @@ The command `evaluate` asks, in the same pass, for the guess about each record a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,22 +96,32 @@ def count_shard(
     image_size: int,
     ks: Sequence[int],
     staged: bool = False,
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tf.Tensor:
     """Counts one shard, each record once. Graph only: call it inside a `tf.function`, on any machine.
 
     Args:
-      model_call: images float32 [b, S, S, 1] to logits float32 [b, C], as in prediction.
+      model_call: images float32 [b, S, S, C] to logits float32 [b, C], as in prediction.
       shard: path of a TFRecord file, string [].
       batch_size: images a step.
       image_size: S, in pixels.
       ks: of the top-k counts.
       staged: where the shard is not there yet, it is waited for.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
-    shards = tf.expand_dims(shard, 0)
-    batches = iter(evaluation_dataset(shards, batch_size=batch_size, image_size=image_size, staged=staged))
+    batches = _batches(
+        shard,
+        batch_size=batch_size,
+        image_size=image_size,
+        staged=staged,
+        num_channels=num_channels,
+        antialias=antialias,
+    )
 
     def add(total: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return total + batch_counts(model_call(images), labels, ks)
@@ -119,19 +129,29 @@ def count_shard(
     return _fold(batches, tf.zeros([2 + len(ks)], tf.float64), add)
 
 
-def judge(
-    model_call: ModelCall, batches: tf.data.Dataset, ks: Sequence[int]
+def judge_shard(
+    model_call: ModelCall,
+    shard: tf.Tensor,
+    *,
+    batch_size: int,
+    image_size: int,
+    ks: Sequence[int],
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """What `count_shard` counts, and what the network made of each of the n records, in their order. Graph only.
-
-    Args:
-      model_call: as for `count_shard`.
-      batches: an `evaluation_dataset`.
-      ks: of the top-k counts.
+    """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
 
     Returns:
       The counts, and labels int32 [n], guesses int32 [n], their probabilities float32 [n], losses float32 [n].
     """
+    batches = _batches(
+        shard,
+        batch_size=batch_size,
+        image_size=image_size,
+        staged=False,
+        num_channels=num_channels,
+        antialias=antialias,
+    )
     types = (tf.int32, tf.int32, tf.float32, tf.float32)
     arrays = (tf.TensorArray(t, 1, dynamic_size=True, infer_shape=False, element_shape=[None]) for t in types)
     # An empty part, since a shard without records would leave nothing to put together.
@@ -143,8 +163,23 @@ def judge(
         columns = tuple(column.write(number, part) for column, part in zip(columns, of_each, strict=True))
         return total + counts, columns, number + 1
 
-    total, columns, _ = _fold(iter(batches), (tf.zeros([2 + len(ks)], tf.float64), empty, tf.constant(1)), add)
+    total, columns, _ = _fold(batches, (tf.zeros([2 + len(ks)], tf.float64), empty, tf.constant(1)), add)
     return total, tuple(column.concat() for column in columns)
+
+
+def _batches(
+    shard: tf.Tensor, *, batch_size: int, image_size: int, staged: bool, num_channels: int, antialias: bool
+) -> Iterator[tuple]:
+    shards = tf.expand_dims(shard, 0)
+    dataset = evaluation_dataset(
+        shards,
+        batch_size=batch_size,
+        image_size=image_size,
+        staged=staged,
+        num_channels=num_channels,
+        antialias=antialias,
+    )
+    return iter(dataset)
 
 
 def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], Any]) -> Any:
@@ -167,16 +202,20 @@ def evaluate_shards(
     batch_size: int,
     image_size: int,
     ks: Sequence[int],
+    num_channels: int = 1,
+    antialias: bool = False,
 ) -> tuple[Counts, Guesses]:
     """Counts shards in this process, with progress on a terminal, and keeps the guess about each record.
 
     Args:
-      model: takes images float32 [b, S, S, 1] and returns logits float32 [b, C].
+      model: takes images float32 [b, S, S, C] and returns logits float32 [b, C].
       shards: local TFRecord files; taken one by one, so they may be staged as they are asked for.
       num_records: what `shards` hold together, for the progress bar alone.
       batch_size: images a step.
       image_size: S, in pixels.
       ks: of the top-k counts.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: see `decoding.preprocess`.
 
     Raises:
       BadDataError: a damaged record; the error names its file and byte.
@@ -184,16 +223,23 @@ def evaluate_shards(
     """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def judge_shard(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        batches = evaluation_dataset(tf.expand_dims(shard, 0), batch_size=batch_size, image_size=image_size)
-        return judge(lambda images: model(images, training=False), batches, ks)
+    def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        return judge_shard(
+            lambda images: model(images, training=False),
+            shard,
+            batch_size=batch_size,
+            image_size=image_size,
+            ks=ks,
+            num_channels=num_channels,
+            antialias=antialias,
+        )
 
     counts = Counts.zero(ks)
     of_each = []
     with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
         for shard in shards:
             with data_errors([shard]):
-                vector, columns = judge_shard(tf.constant(shard))
+                vector, columns = judge(tf.constant(shard))
                 shard_counts = Counts.from_vector(vector.numpy(), ks)
             of_each.append(tuple(column.numpy() for column in columns))
             progress.update(shard_counts.num_examples)

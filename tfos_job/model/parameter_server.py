@@ -20,6 +20,7 @@ from tfos_job.data.input_pipeline import training_dataset
 from tfos_job.model import zoo
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, count_shard
+from tfos_job.model.finetuning import load_weights, train_only
 from tfos_job.model.train import FusedAdam, build_optimizer, compute_seconds, train_step
 from tfos_job.model.variables import all_arrays, assign_all
 
@@ -48,10 +49,13 @@ class ParameterServerEngine:
         self._plan = plan
         with self._strategy.scope():
             self._model = zoo.build(**plan.model, seed=plan.seed)
+            train_only(self._model, plan.trainable_scopes)
             self._optimizer = build_optimizer(plan)
             self._optimizer.build(self._model.trainable_variables)
         if variables is not None:
             assign_all(self._model, self._optimizer, variables)
+        elif plan.initial_weights:
+            load_weights(self._model, **plan.initial_weights)
         self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
         self._step = tf.function(self._closure)
         self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
@@ -73,6 +77,8 @@ class ParameterServerEngine:
             shuffle_buffer=plan.shuffle_buffer,
             augmentation=Augmentation(**plan.augmentation),
             start_record=start_record,
+            num_channels=plan.num_channels,
+            antialias=plan.antialias,
         )
         return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
 
@@ -85,7 +91,7 @@ class ParameterServerEngine:
             fed = tf.timestamp()
         with tf.control_dependencies([fed]):
             loss, num_correct, computed, updated = self._strategy.run(
-                train_step, (self._model, self._optimizer, images, labels)
+                train_step, (self._model, self._optimizer, images, labels, self._plan.label_smoothing)
             )
         counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
         return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
@@ -126,7 +132,7 @@ class ParameterServerEngine:
         plan = self._plan
 
         def measure() -> tf.Tensor:
-            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"])
+            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"], plan.num_channels)
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
@@ -152,6 +158,8 @@ class ParameterServerEngine:
                 image_size=self._plan.model["image_size"],
                 ks=ks,
                 staged=self._plan.staged,
+                num_channels=self._plan.num_channels,
+                antialias=self._plan.antialias,
             )
 
         function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])

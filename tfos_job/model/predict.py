@@ -1,24 +1,20 @@
-"""From an image file to the characters it may show.
+"""From an image file to the classes that it may show.
 
-A picture becomes what a glyph of the dataset is, grey with ink dark on paper 255, and then goes through the very same
-`preprocess` as training and evaluation.
+A file becomes what `convert` would store (`data/pictures.py`), its pixels are decoded as training decodes them, and go
+through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on paper 255.
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tfos_job.data.decoding import preprocess, to_float
+from tfos_job.data import pictures
+from tfos_job.data.decoding import decode_file, preprocess, to_float
 from tfos_job.errors import BadDataError
-
-FORMATS = ("PNG", "JPEG", "GIF")
-_GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 # Ink covers a smaller share of nearly every picture.
 _CLEAR_MINORITY = 0.4
@@ -26,7 +22,7 @@ _CLEAR_MINORITY = 0.4
 
 @dataclass(frozen=True)
 class Glyph:
-    """A picture as the dataset would hold it: `pixels` uint8 [h, w, 1], paper bright; `inverted` if it was turned."""
+    """A picture as the dataset would hold it: `pixels` uint8 [h, w, C]; `inverted` if it was turned over."""
 
     pixels: np.ndarray
     inverted: bool
@@ -40,27 +36,27 @@ class Guess:
     probability: float
 
 
-def read_glyph(data: bytes, place: str) -> Glyph:
+def read_glyph(data: bytes, place: str, *, num_channels: int = 1, may_be_inverted: bool = True) -> Glyph:
     """Decodes a PNG, JPEG or GIF (its first frame).
 
-    Transparent parts become white paper, colours grey, 16 bits 8, and a photograph is turned as its EXIF says.
+    Transparent parts become white paper, 16 bits 8, and a photograph is turned as its EXIF says.
 
     Args:
       data: the file's bytes.
       place: the file's name, for the error.
+      num_channels: C, 1 for grey or 3 for RGB.
+      may_be_inverted: whether what is white on black is turned over.
 
     Raises:
       BadDataError: not such a file, or a damaged one.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            grey = _to_grey(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError as error:
-        raise _unreadable(place, "not a PNG, JPEG or GIF") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise _unreadable(place, f"cannot be decoded: {error}") from error
-    inverted = is_inverted(grey)
-    return Glyph((255 - grey if inverted else grey)[:, :, np.newaxis], inverted)
+        picture = pictures.read(data)
+    except ValueError as error:
+        raise BadDataError(str(error), place=place, next_step="Give a PNG, JPEG or GIF") from error
+    pixels = decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()
+    inverted = may_be_inverted and is_inverted(pixels[:, :, 0])
+    return Glyph(255 - pixels if inverted else pixels, inverted)
 
 
 def is_inverted(grey: np.ndarray) -> bool:
@@ -81,26 +77,10 @@ def is_inverted(grey: np.ndarray) -> bool:
     return bool(share > 0.5)
 
 
-def top_guesses(model: keras.Model, glyph: Glyph, *, image_size: int, k: int) -> list[Guess]:
+def top_guesses(model: keras.Model, glyph: Glyph, *, image_size: int, k: int, antialias: bool = False) -> list[Guess]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
-    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), image_size))
+    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), image_size, antialias=antialias))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)
     return [Guess(int(class_id), float(probability)) for class_id, probability in pairs]
-
-
-def _to_grey(image: Image.Image) -> np.ndarray:
-    """uint8 [h, w]."""
-    if image.mode in _GREY_16_BIT:
-        # Pillow's own conversion to 8 bits clips at 255 instead of scaling.
-        return np.round(np.clip(np.asarray(image, np.float64), 0, 65535) / 257).astype(np.uint8)
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, coloured)
-    return np.asarray(image.convert("L"))
-
-
-def _unreadable(place: str, fact: str) -> BadDataError:
-    return BadDataError(fact, place=place, next_step="Give a PNG, JPEG or GIF")

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.model.bound import Account, Bound
 from tfos_job.model.engine import Block, Engine, TrainPlan
@@ -70,24 +71,63 @@ class FusedAdam(keras.optimizers.Adam):
         return tf.group(*updates)
 
 
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step: a linear rise from 0, then a decay.
+
+    `exponential` is the seed's: times `learning_rate_decay_factor` every `decay_steps`, at once (staircase), from the
+    very first step on. `cosine` falls from where the rise ends to 0 at the last step.
+    """
+
+    def __init__(self, plan: TrainPlan) -> None:
+        self._plan = plan
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        plan, step = self._plan, tf.cast(step, tf.float32)
+        if plan.learning_rate_decay_type == EXPONENTIAL:
+            factor = tf.pow(plan.learning_rate_decay_factor, tf.floor(step / plan.decay_steps))
+        elif plan.learning_rate_decay_type == COSINE:
+            falling = max(plan.total_steps - plan.warmup_steps, 1)
+            done = tf.clip_by_value((step - plan.warmup_steps) / falling, 0.0, 1.0)
+            factor = 0.5 + 0.5 * tf.cos(math.pi * done)
+        else:
+            factor = tf.ones_like(step)
+        if plan.warmup_steps:
+            factor *= tf.minimum((step + 1) / plan.warmup_steps, 1.0)
+        return plan.learning_rate * factor
+
+
 def build_optimizer(plan: TrainPlan) -> FusedAdam:
-    """The seed's: Adam, its rate times `learning_rate_decay_factor` every `decay_steps`, at once (staircase)."""
-    rate = keras.optimizers.schedules.ExponentialDecay(
-        plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
-    )
-    return FusedAdam(rate, name="adam")
+    """Adam, the seed's where the plan has the defaults."""
+    return FusedAdam(Schedule(plan), name="adam")
+
+
+def mean_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+    """The mean cross-entropy, float32 [].
+
+    Args:
+      logits: float32 [B, C].
+      labels: int64 [B].
+      label_smoothing: ε; a label is then 1 − ε + ε/C of its class and ε/C of each other one (arXiv 1512.00567, 7).
+    """
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if label_smoothing:
+        # The cross-entropy with a label that is spread over all classes alike.
+        uniform = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)
+        losses = (1 - label_smoothing) * losses + label_smoothing * uniform
+    return tf.reduce_mean(losses)
 
 
 def train_step(
-    model: keras.Model, optimizer: FusedAdam, images: tf.Tensor, labels: tf.Tensor
+    model: keras.Model, optimizer: FusedAdam, images: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """One update from one batch: the only place where precision, wire type and placement of a step are decided.
 
     Graph only. `compute_seconds` must do what is done here between reading the variables and handing out gradients.
 
     Args:
-      images: float32 [B, S, S, 1].
+      images: float32 [B, S, S, C].
       labels: int64 [B].
+      label_smoothing: see `mean_loss`.
 
     Returns:
       The mean loss and the number of right first guesses, both of the variables before the update; when all gradients
@@ -95,8 +135,7 @@ def train_step(
     """
     with tf.GradientTape() as tape:
         logits = model(images, training=True)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        loss = tf.reduce_mean(losses)
+        loss = mean_loss(logits, labels, label_smoothing)
     gradients = tape.gradient(loss, model.trainable_variables)
     # Nothing waits for this timestamp: updates begin as their gradients come.
     computed = _timestamp_after(gradients)
@@ -107,7 +146,7 @@ def train_step(
     return loss, num_correct, computed, updated
 
 
-def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.Tensor:
+def compute_seconds(model: keras.Model, batch_size: int, image_size: int, num_channels: int = 1) -> tf.Tensor:
     """Times a step's forward and backward pass where this graph runs, with variables and images that are made up there.
 
     The pass is made twice, and the second is timed. Of the model's own variables none is read or changed.
@@ -116,7 +155,7 @@ def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.
       float64 [], in seconds.
     """
     seconds = tf.constant(0.0, tf.float64)
-    images = tf.random.uniform([batch_size, image_size, image_size, 1])
+    images = tf.random.uniform([batch_size, image_size, image_size, num_channels])
     labels = tf.zeros([batch_size], tf.int64)
     variables = [tf.random.normal(v.shape, stddev=0.01, dtype=v.dtype) for v in model.trainable_variables]
     others = [tf.ones(v.shape, v.dtype) for v in model.non_trainable_variables]
@@ -128,7 +167,7 @@ def compute_seconds(model: keras.Model, batch_size: int, image_size: int) -> tf.
         with tf.GradientTape() as tape:
             tape.watch(given)
             logits, _ = model.stateless_call(given, others, shown, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+            loss = mean_loss(logits, labels, label_smoothing=0.0)
         ready = tape.gradient(loss, given)
         seconds = _timestamp_after(ready) - begin
     return seconds

@@ -1,23 +1,25 @@
-"""The registry of networks: one name, one module. Imports a network, and with it TensorFlow, only to build it.
+"""The registry of networks: a name for each, or a user's own. Imports one, and with it TensorFlow, only to build it.
 
-A network's module has one function, `build(*, num_classes, image_size, num_channels, keep_prob, seed) -> keras.Model`.
-The model takes images float32 [B, S, S, C] in [0, 1] and returns logits float32 [B, num_classes]. Variable paths belong
-to the checkpoint format: name every layer.
+A network is a function `build(*, num_classes, image_size, num_channels, keep_prob, seed) -> keras.Model`. The model
+takes images float32 [B, S, S, C] in [0, 1], or normalised ones where `--normalization` is given, and returns logits
+float32 [B, num_classes]. Variable paths belong to the checkpoint format: name every layer. What is drawn at random must
+follow from the seed.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tfos_job.config import NETWORKS
 from tfos_job.errors import SettingsError
 
 if TYPE_CHECKING:
     import keras
 
-MODELS: dict[str, str] = {
-    "chinese_rec": "tfos_job.model.chinese_rec",
-}
+_ARGUMENTS = {"num_classes", "image_size", "num_channels", "keep_prob", "seed"}
 
 
 def build(
@@ -26,7 +28,7 @@ def build(
     """Builds a network with fresh weights; the same arguments give the same weights.
 
     Args:
-      model_name: a key of `MODELS`.
+      model_name: a key of `config.NETWORKS`, or `package.module:function` for one's own.
       num_classes: width of the logits.
       image_size: S, in pixels.
       num_channels: C, 1 for grey or 3 for RGB.
@@ -34,13 +36,48 @@ def build(
       seed: of initial weights and dropout.
 
     Raises:
-      SettingsError: there is no such network.
+      SettingsError: there is no such network, or what the function returns is none for these images and classes.
     """
-    if model_name not in MODELS:
-        raise SettingsError(
-            f"there is no network {model_name!r}", place="--model_name", next_step=f"Known: {', '.join(sorted(MODELS))}"
-        )
-    module = importlib.import_module(MODELS[model_name])
-    return module.build(
+    model = _function(model_name)(
         num_classes=num_classes, image_size=image_size, num_channels=num_channels, keep_prob=keep_prob, seed=seed
+    )
+    expected = ((None, image_size, image_size, num_channels), (None, num_classes))
+    found = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if found != expected:
+        raise _refused(model_name, f"takes {found[0]} and returns {found[1]}, expected {expected[0]} and {expected[1]}")
+    paths = [variable.path for variable in model.variables]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    if twice:
+        raise _refused(model_name, f"two variables have the path {twice[0]}: give each layer a name of its own")
+    return model
+
+
+def _function(model_name: str) -> Callable[..., keras.Model]:
+    name = f"tfos_job.model.{model_name}:build" if model_name in NETWORKS else model_name
+    module_name, _, function_name = name.partition(":")
+    if not (module_name and function_name):
+        known = ", ".join(sorted(NETWORKS))
+        raise SettingsError(
+            f"there is no network {model_name!r}",
+            place="--model_name",
+            next_step=f"Known: {known}; your own is package.module:function",
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+        parameters = inspect.signature(function).parameters
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise _refused(model_name, f"cannot be imported: {error}") from error
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    missing = sorted(_ARGUMENTS - set(parameters))
+    if missing and not takes_any:
+        raise _refused(model_name, f"the function does not take {', '.join(missing)}")
+    found: Callable[..., keras.Model] = function
+    return found
+
+
+def _refused(model_name: str, fact: str) -> SettingsError:
+    return SettingsError(
+        f"network {model_name}: {fact}",
+        place="--model_name",
+        next_step="tfos_job.model.zoo says what a network is; its module must be on PYTHONPATH",
     )

@@ -42,6 +42,8 @@ class Results:
       names: of the classes, in the order of their ids.
       shard_paths: of the split, local or remote.
       image_size: S of the network, in pixels.
+      num_channels: C of the network.
+      antialias: see `decoding.preprocess`.
     """
 
     step: int
@@ -50,6 +52,8 @@ class Results:
     names: Sequence[str]
     shard_paths: Sequence[str]
     image_size: int
+    num_channels: int = 1
+    antialias: bool = False
 
     @functools.cached_property
     def confusions(self) -> list[Confusion]:
@@ -215,7 +219,12 @@ class _SecondLook:
             to_draw.update(wrong, *rights)
         self.excerpts = self._read(to_draw.union(self.listed))
         order = sorted(to_draw)
-        pixels, _ = decode(tf.constant([self.excerpts[record].example for record in order]), results.image_size)
+        pixels, _ = decode(
+            tf.constant([self.excerpts[record].example for record in order]),
+            results.image_size,
+            num_channels=results.num_channels,
+            antialias=results.antialias,
+        )
         self._pixels = dict(zip(order, pixels.numpy(), strict=True))
 
     def _read(self, records: Iterable[int]) -> dict[int, Excerpt]:

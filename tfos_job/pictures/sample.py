@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.data import readers
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import decode, to_float
@@ -90,7 +91,12 @@ def take(
         found = read_positions(paths[shard], wanted)
         examples += [found[position].example for position in wanted]
     with data_errors([paths[shard] for shard in positions]):
-        pixels, labels = decode(tf.constant(examples), image_size)
+        pixels, labels = decode(
+            tf.constant(examples),
+            image_size,
+            num_channels=contents.num_channels,
+            antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
+        )
     order = np.argsort(labels.numpy(), kind="stable")
     stored = tf.gather(pixels, order)
     return Sample(

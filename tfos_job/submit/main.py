@@ -7,6 +7,7 @@ results on stdout, and ends with the job's own exit code.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -24,11 +25,12 @@ from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, plan, verdict, watch
+from tfos_job.submit.memory import Network
 from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
-_PATH_FLAGS = ("gnt_dir", "dataset_dir", "train_dir")
+_PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
 _SEEDS_FOLDER = "Python"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
@@ -110,8 +112,8 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         command=options.command,
         app_args=app_args,
         config=config,
-        num_classes=_num_classes(config),
-        worker_records=_worker_records(config),
+        network=_network(config),
+        **_of_dataset(config),
         master=options.master,
         queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
         spark_args=spark_args,
@@ -191,8 +193,10 @@ def _refuse_early(config: Any) -> bool:
             print(json.dumps(cli.summary_of_run(report)), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
-        if not storage.is_dir(config.gnt_dir):
-            raise MissingInputError("no such folder", place=config.gnt_dir, next_step="Check --gnt_dir")
+        if not storage.is_dir(config.input_dir):
+            raise MissingInputError("no such folder", place=config.input_dir, next_step=f"Check {config.input_flag}")
+        if config.labels_csv is not None and not storage.exists(config.labels_csv):
+            raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
     elif isinstance(config, EvaluateConfig):
         manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
         if not storage.is_dir(config.train_dir):
@@ -200,18 +204,32 @@ def _refuse_early(config: Any) -> bool:
     return False
 
 
-def _num_classes(config: Any) -> int:
-    dataset_dir = getattr(config, "dataset_dir", None)
-    if dataset_dir and storage.exists(DatasetLayout(dataset_dir).charset):
-        return len(manifests.load_charset(DatasetLayout(dataset_dir)))
-    return 3755
+def _network(config: Any) -> Network:
+    """The network that the command is about, as far as it can be known: by default the seed's with all its classes."""
+    if isinstance(config, TrainConfig):
+        train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+        return Network(
+            model_name=config.model_name,
+            image_size=config.side,
+            num_channels=train.num_channels,
+            num_classes=train.num_classes,
+        )
+    if isinstance(config, EvaluateConfig) and storage.exists(RunLayout(config.train_dir).report):
+        model = storage.read_json(RunLayout(config.train_dir).report).get("model", {})
+        names = [field.name for field in dataclasses.fields(Network)]
+        return Network(**{name: model[name] for name in names if name in model})
+    return Network()
 
 
-def _worker_records(config: Any) -> int:
+def _of_dataset(config: Any) -> dict[str, int]:
+    """What a `Request` for training says of the split."""
     if not isinstance(config, TrainConfig):
-        return 0
+        return {}
     train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    return largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers)
+    return {
+        "worker_records": largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers),
+        "record_bytes": train.record_bytes,
+    }
 
 
 # --- what travels along ----------------------------------------------------------------------------------------------

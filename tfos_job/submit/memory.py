@@ -18,9 +18,12 @@ TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
 CUDA_HOST = 2500  # what CUDA, cuDNN and XLA keep in host memory on a GPU node
 RESERVE = 1.25
 
-# Bytes of forward and backward pass an input pixel of the seed's network: (64 + 128/4 + 256/16 channels) × 4 bytes,
-# for activations, pooled activations, their gradients and the convolutions' workspace.
-_BYTES_PER_PIXEL = 448 * 4
+# What all layers of a network put out, in values an input pixel (tests/unit/test_submit_plan.py counts them).
+_VALUES_PER_PIXEL = {"chinese_rec": 150, "hanzi_net": 92, "inception_v3": 370}
+# Three copies in float32: activations, their gradients, the convolutions' workspace.
+_BYTES_PER_VALUE = 12
+# Parameters before the classes' own weights, and the features that these are over.
+_BEFORE_CLASSES = {"hanzi_net": (1_210_016, 256), "inception_v3": (21_802_784, 2048)}
 _PREFETCHED_BATCHES = 16
 _RECORD_BYTES = 4096  # a glyph of 3.3 KB in its tf.train.Example, and tf.data's own
 _MIB = 1 << 20
@@ -39,25 +42,52 @@ class ContainerMemory:
         return self.heap + self.overhead
 
 
-def num_parameters(*, image_size: int, num_classes: int) -> int:
-    """Parameters of the seed's network (model/chinese_rec.py)."""
-    channels, hidden = (1, 64, 128, 256), 1024
-    convolutions = sum(9 * i * o + o for i, o in itertools.pairwise(channels))
-    flat = (image_size // 8) ** 2 * channels[-1]
-    return convolutions + flat * hidden + hidden + hidden * num_classes + num_classes
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network as `zoo.build` is asked for it. One of the user's own is taken to be as large as inception_v3."""
+
+    model_name: str = "chinese_rec"
+    image_size: int = 64
+    num_channels: int = 1
+    num_classes: int = 3755
+
+    @property
+    def num_parameters(self) -> int:
+        """Of a registered network, but for some of a hundred in states of random numbers and grey input."""
+        if self.model_name == "chinese_rec":
+            channels, hidden = (self.num_channels, 64, 128, 256), 1024
+            convolutions = sum(9 * i * o + o for i, o in itertools.pairwise(channels))
+            flat = (self.image_size // 8) ** 2 * channels[-1]
+            return convolutions + flat * hidden + hidden + hidden * self.num_classes + self.num_classes
+        before, features = _BEFORE_CLASSES.get(self.model_name, _BEFORE_CLASSES["inception_v3"])
+        return before + (features + 1) * self.num_classes
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of the forward and backward pass of an image."""
+        values = _VALUES_PER_PIXEL.get(self.model_name, _VALUES_PER_PIXEL["inception_v3"])
+        return self.image_size**2 * values * _BYTES_PER_VALUE
 
 
 def worker(
-    *, parameters: int, batch_size: int, image_size: int, shuffle_buffer: int, preloaded_bytes: int, on_gpu: bool
+    *,
+    network: Network,
+    batch_size: int,
+    shuffle_buffer: int,
+    preloaded_bytes: int,
+    on_gpu: bool,
+    record_bytes: int = 0,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
-    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`.
+    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`. Records have `record_bytes`,
+    or where that is less what a glyph takes.
     """
-    pixels = batch_size * image_size**2
-    activations = 0.0 if on_gpu else pixels * _BYTES_PER_PIXEL / _MIB
-    inputs = (shuffle_buffer * _RECORD_BYTES + preloaded_bytes + _PREFETCHED_BATCHES * pixels * 4) / _MIB
-    variables = 3 * _copies(parameters)  # as read, their gradients, and both in gRPC's buffers
+    batch_bytes = batch_size * network.image_size**2 * network.num_channels * 4
+    activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
+    buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
+    inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
+    variables = 3 * _copies(network.num_parameters)  # as read, their gradients, and both in gRPC's buffers
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + activations + inputs + variables
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)
 
@@ -75,10 +105,11 @@ def training_driver(*, parameters: int, num_ps_tasks: int, num_workers: int, ps_
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + beside)
 
 
-def evaluating_driver(*, parameters: int, batch_size: int, image_size: int) -> ContainerMemory:
+def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
     """`evaluate`, which runs in the driver's own process."""
-    forward = batch_size * image_size**2 * _BYTES_PER_PIXEL / 2 / _MIB
-    return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + 9 * _copies(parameters) + forward)
+    forward = batch_size * network.activation_bytes / 2 / _MIB
+    variables = 9 * _copies(network.num_parameters)
+    return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + variables + forward)
 
 
 def batch_executor() -> ContainerMemory:

@@ -15,7 +15,7 @@ from tfos_job.config import PRELOADED, DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
-from tfos_job.submit.memory import ContainerMemory
+from tfos_job.submit.memory import ContainerMemory, Network
 
 # The profiles of spark/conf/ that each command starts from, and the queue it goes to where none is given.
 PROFILES = {
@@ -26,6 +26,7 @@ PROFILES = {
     "evaluate": ("common", "driver"),
 }
 _EXECUTOR_CORES = 4
+_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
@@ -86,8 +87,9 @@ class Request:
       command: `train`, `convert`, …
       app_args: the command's own flags, as given.
       config: the same, parsed.
-      num_classes: of the dataset, for the memory; the whole charset where it is not known.
+      network: that is trained or evaluated, for the memory.
       worker_records: of the dataset, that the worker with the most has.
+      record_bytes: of one of them, in the mean; 0 where it is not known.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -99,8 +101,9 @@ class Request:
     command: str
     app_args: Sequence[str]
     config: object
-    num_classes: int
+    network: Network = field(default_factory=Network)
     worker_records: int = 0
+    record_bytes: int = 0
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -176,23 +179,25 @@ def _containers(request: Request) -> dict[str, str]:
         instances = {"spark.executor.instances": str(config.num_executors)}
         return _driver(memory.batch_driver()) | _executor(with_tensorflow) | instances
     if isinstance(config, EvaluateConfig):
-        parameters = memory.num_parameters(image_size=64, num_classes=request.num_classes)
-        return _driver(memory.evaluating_driver(parameters=parameters, batch_size=config.batch_size, image_size=64))
+        return _driver(memory.evaluating_driver(network=request.network, batch_size=config.batch_size))
     return _driver(memory.batch_driver()) | _executor(memory.batch_executor())
 
 
 def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:
-    parameters = memory.num_parameters(image_size=config.image_size, num_classes=request.num_classes)
+    parameters = request.network.num_parameters
     topology = topology_of(config, request.master)
     beside = topology.num_driver_ps_tasks > 0
     shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
-    is_preloaded = config.resolved_input_mode(request.worker_records) == PRELOADED
+    records, num_channels = request.worker_records, request.network.num_channels
+    is_preloaded = config.resolved_input_mode(records, num_channels) == PRELOADED
+    preloaded_bytes = config.preloaded_bytes(records, num_channels)
+    buffered = config.buffered_records(request.record_bytes)
     largest = memory.worker(
-        parameters=parameters,
+        network=request.network,
         batch_size=config.batch_size,
-        image_size=config.image_size,
-        shuffle_buffer=0 if is_preloaded else config.shuffle_buffer,
-        preloaded_bytes=config.preloaded_bytes(request.worker_records) if is_preloaded else 0,
+        shuffle_buffer=0 if is_preloaded else buffered,
+        record_bytes=request.record_bytes,
+        preloaded_bytes=preloaded_bytes if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )
     if not beside:  # Static executors are all alike.
@@ -237,7 +242,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 def _file_systems(config: object) -> list[str]:
     """Those that the command's folders are on, where their URLs name them."""
-    paths = [getattr(config, name, None) or "" for name in ("gnt_dir", "dataset_dir", "train_dir")]
+    paths = [getattr(config, name, None) or "" for name in _PATHS]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
     return sorted({match[0] for match in named if match})
 

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from tfos_job.config import TrainConfig
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.layout import RunLayout
+from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.model.finetuning import load_weights, train_only
+
+
+def network(num_classes: int = 4, seed: int = 0) -> keras.Model:
+    return zoo.build("hanzi_net", num_classes=num_classes, image_size=16, keep_prob=0.8, seed=seed)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
+    return checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, variables.model_arrays(network(seed=1)), meta)
+
+
+def values(model: keras.Model) -> dict[str, np.ndarray]:
+    return {variable.path: variable.numpy() for variable in model.variables}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:
+    return {path for path in one if one[path].shape == other[path].shape and (one[path] == other[path]).all()}
+
+
+RANDOM_STATES = {"dropout_random/seed_generator_state"}
+
+
+def test_weights_of_another_training_but_for_the_classes(checkpoint: str) -> None:
+    model, theirs = network(num_classes=9), values(network(seed=1))
+    fresh = values(model)
+    with pytest.raises(SettingsError, match=r"logits/bias has shape \(4,\), the network's has \(9,\).*exclude_scopes"):
+        load_weights(model, checkpoint)
+    assert same(values(model), fresh) == set(fresh), "refused, and changed all the same"
+    load_weights(model, checkpoint, ("logits",))
+    kept = {path for path in fresh if path.startswith("logits/")} | RANDOM_STATES
+    assert same(values(model), fresh) >= kept
+    assert same(values(model), theirs) >= set(fresh) - kept
+
+
+def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint: str) -> None:
+    model = network()
+    load_weights(model, checkpoint.rpartition("/checkpoints/")[0])
+    assert same(values(model), values(network(seed=1))) >= set(values(model)) - RANDOM_STATES
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's, when it writes
+def test_files_of_keras(tmp_path: Path) -> None:
+    path = tmp_path / "mine.weights.h5"
+    network(seed=1).save_weights(path)
+    model = network()
+    load_weights(model, str(path), ("stem",))
+    fresh, theirs = values(network()), values(network(seed=1))
+    assert same(values(model), fresh) >= {path for path in fresh if path.startswith("stem")}
+    assert same(values(model), theirs) >= {path for path in fresh if path.startswith(("block", "logits"))}
+
+
+def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path: Path) -> None:
+    """It is of Keras's older form: the layers in their order, under the names that they had in another process."""
+    made = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(75, 75, 3), pooling="avg")
+    path = tmp_path / "inception_v3_notop.h5"
+    with h5py.File(path, "w") as file:
+        layers = [layer for layer in made.layers if layer.weights]
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = weight.numpy()
+    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
+    load_weights(model, str(path))
+    images = np.random.default_rng(0).random((2, 75, 75, 1), np.float32)
+    expected = made(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
+    found = model.get_layer("backbone")(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
+    (tmp_path / "bad.h5").write_bytes(b"nothing of the kind")
+    with pytest.raises(BadDataError, match=r"bad\.h5.*not weights of hanzi_net"):
+        load_weights(network(), str(tmp_path / "bad.h5"))
+    with pytest.raises(MissingInputError):
+        load_weights(network(), str(tmp_path / "not_there"))
+    other = zoo.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
+    with pytest.raises(SettingsError, match="does not fit chinese_rec: model/conv1/bias is not there"):
+        load_weights(other, checkpoint)
+
+
+def test_only_what_a_scope_names_is_trained() -> None:
+    model = network()
+    train_only(model, ("block3", "logits"))
+    paths = {variable.path for variable in model.trainable_variables}
+    assert paths
+    assert {path.partition("_")[0].partition("/")[0] for path in paths} == {"block3", "logits"}
+    before = values(model)
+    images = np.random.default_rng(0).random((4, 16, 16, 1), np.float32)
+    model(images, training=True)
+    moved = set(before) - same(values(model), before) - RANDOM_STATES
+    assert moved
+    assert all(path.startswith("block3") for path in moved), "a batch normalisation that is not trained has moved"
+    with pytest.raises(SettingsError, match=r"no layer of hanzi_net begins with 'mixed10'.*It has stem, stem_norm"):
+        train_only(network(), ("mixed10",))
+
+
+def test_scopes_within_a_backbone() -> None:
+    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
+    train_only(model, ("mixed10", "logits"))
+    assert {v.path.split("_")[0] for v in model.trainable_variables} == {"mixed10", "logits/kernel", "logits/bias"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"checkpoint_exclude_scopes": "logits"}, "without --checkpoint_path"),
+        ({"checkpoint_path": "p", "restore": "q"}, "given together with --restore q"),
+        ({"label_smoothing": 1.0}, "not in"),
+    ],
+)
+def test_flags_that_contradict_each_other(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        TrainConfig(dataset_dir="d", train_dir="t", **flags)
+
+
+def test_scopes_are_lists() -> None:
+    config = TrainConfig(dataset_dir="d", train_dir="t", checkpoint_path="p", trainable_scopes=" a, b ,")
+    assert config.scopes_to_train == ("a", "b")
+    assert config.initial_weights == {"path": "p", "exclude_scopes": ()}

@@ -1,0 +1,63 @@
+"""The registered readers of datasets, by the name that `--dataset_name` takes: what is in records, and what follows.
+
+A manifest names the reader of its split, and a checkpoint that of the split it was trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfos_job.config import GNT, IMAGES
+from tfos_job.errors import SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How records of one kind are read.
+
+    Attributes:
+      name: of `--dataset_name`.
+      formats: what `image/format` may be.
+      on_paper: whether images are ink on paper; `predict` turns over what is white on black.
+      antialias: whether what is larger than `--image_size` is averaged, not sampled. A glyph is not much larger, and
+        keeps the pixels that checkpoints were trained on; of a photograph thirty times as large a sample would leave
+        dots.
+    """
+
+    name: str
+    formats: tuple[str, ...]
+    on_paper: bool
+    antialias: bool
+
+
+READERS = {
+    reader.name: reader
+    for reader in (
+        Reader(name=GNT, formats=("raw", "png"), on_paper=True, antialias=False),
+        Reader(name=IMAGES, formats=("jpeg", "png", "gif"), on_paper=False, antialias=True),
+    )
+}
+
+
+def resolve(requested: str | None, found: str, place: str) -> Reader:
+    """The reader of a dataset.
+
+    Args:
+      requested: `--dataset_name`, where it is given.
+      found: what the manifest says.
+      place: the split's folder.
+
+    Raises:
+      SettingsError: another one is requested, or none of that name is registered.
+    """
+    if found not in READERS:
+        raise SettingsError(
+            f"made for the reader {found!r}", place=place, next_step=f"This version has {', '.join(READERS)}"
+        )
+    if requested not in (None, found):
+        raise SettingsError(
+            f"{place} was converted for the reader {found}",
+            place=f"--dataset_name {requested}",
+            next_step="Leave it out, or give another --dataset_dir",
+        )
+    return READERS[found]
