@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import json
 import shutil
 import signal
@@ -206,12 +207,12 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     assert len({taken.augmented[0, version].tobytes() for version in range(sample.NUM_VERSIONS)}) > 1
 
 
-def test_without_augmentation_there_are_no_versions(root: Path) -> None:
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_without_augmentation_there_are_no_versions(root: Path, num_channels: int) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
-    taken = sample.take(
-        split, manifests.load(split), image_size=SIDE, augmentation=Augmentation(), num_images=5, seed=0
-    )
-    assert taken.augmented.shape == (5, 0, SIDE, SIDE, 1)
+    contents = dataclasses.replace(manifests.load(split), num_channels=num_channels)
+    taken = sample.take(split, contents, image_size=SIDE, augmentation=Augmentation(), num_images=5, seed=0)
+    assert taken.augmented.shape == (5, 0, SIDE, SIDE, num_channels)
     assert sample.contact_sheet(taken, CHARACTERS, split_name="test").startswith(b"\x89PNG")
 
 

@@ -108,7 +108,7 @@ def contact_sheet(
         row, column = divmod(number, columns)
         x, y = MARGIN + column * (group + spacing), top + row * row_height
         sheet.tile(x, y, stored[number], side)
-        sheet.text(x, y + side + 18, name, side, middle=True)
+        sheet.text(x, y + side + 18, name, group, middle=not versions)
         for version in range(versions):
             sheet.tile(x + side + 2 * GAP + version * (side + GAP), y, augmented[number, version], side)
     return sheet.png()
