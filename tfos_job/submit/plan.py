@@ -183,7 +183,8 @@ def _containers(request: Request) -> dict[str, str]:
     if isinstance(config, EvaluateConfig):
         parameters = memory.num_parameters(image_size=64, num_classes=request.num_classes)
         return _driver(memory.evaluating_driver(parameters=parameters, batch_size=config.batch_size, image_size=64))
-    return _driver(memory.batch_driver()) | _executor(memory.batch_executor())
+    of_images = getattr(config, "image_dir", None) is not None
+    return _driver(memory.batch_driver()) | _executor(memory.batch_executor(of_images=of_images))
 
 
 def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:
