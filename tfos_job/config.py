@@ -28,8 +28,9 @@ BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
 PRELOAD_LIMIT_BYTES = 2 << 30
-# What a worker's shuffle buffer may hold, with `--input_mode files`: of glyphs all that was ever asked for.
+# What a worker's shuffle buffer may hold, with `--input_mode files`, where records are larger than those of glyphs.
 BUFFER_LIMIT_BYTES = 512 << 20
+_GLYPH_LIMIT_BYTES = 16 << 10
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -436,7 +437,8 @@ class TrainConfig(AugmentationConfig):
         None,
     )
     shuffle_buffer: int = _flag(
-        f"records in a worker's shuffle buffer, with `--input_mode files`; {BUFFER_LIMIT_BYTES >> 20} MiB at most",
+        "records in a worker's shuffle buffer, with `--input_mode files`; of photographs "
+        f"{BUFFER_LIMIT_BYTES >> 20} MiB at most",
         10_000,
     )
     start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
@@ -599,7 +601,9 @@ class TrainConfig(AugmentationConfig):
 
     def buffered_records(self, record_bytes: int) -> int:
         """Records in a worker's shuffle buffer, where they have so many bytes in the mean."""
-        return max(1, min(self.shuffle_buffer, BUFFER_LIMIT_BYTES // max(record_bytes, 1)))
+        if record_bytes <= _GLYPH_LIMIT_BYTES:
+            return self.shuffle_buffer
+        return max(1, min(self.shuffle_buffer, BUFFER_LIMIT_BYTES // record_bytes))
 
     @property
     def cache_bytes(self) -> int | None:

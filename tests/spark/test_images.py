@@ -16,11 +16,12 @@ import tensorflow as tf
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from tfos_job.config import ConvertConfig, VerifyConfig
+from tfos_job.config import ConvertConfig, TrainConfig, VerifyConfig
 from tfos_job.data import gnt
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
+from tfos_job.jobs import train
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.images import ConvertedImages, convert_images
 from tfos_job.jobs.verify import verify
@@ -290,6 +291,21 @@ def test_verify_finds_a_flipped_bit_and_another_picture(
     assert verified(spark, tmp_path) == {"checksum": 1, "shard_digest": 1}
     assert run(overwrite=True).up_to_date is False  # `--overwrite` compares the digests, and repairs
     assert verified(spark, tmp_path) == {}
+
+
+def test_training_refuses_another_reader_and_splits_that_differ_in_channels(
+    run: Callable[..., ConvertedImages], tmp_path: Path
+) -> None:
+    run()
+    run(dataset_split_name="test")
+    data = {"dataset_dir": str(tmp_path / "data"), "train_dir": str(tmp_path / "run")}
+    assert train.check(TrainConfig(**data, dataset_name="images", validation_split_name="test")) is None
+    with pytest.raises(SettingsError, match=r"--dataset_name gnt: .*train was converted for the reader images"):
+        train.check(TrainConfig(**data, dataset_name="gnt"))
+    path = tmp_path / "data" / "test" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"num_channels": 3}), "utf-8")
+    with pytest.raises(SettingsError, match=r"images of 3 channel\(s\), those of .*train have 1"):
+        train.check(TrainConfig(**data, validation_split_name="test"))
 
 
 @pytest.mark.parametrize(

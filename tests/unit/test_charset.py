@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from tfos_job.data import charset as charsets
@@ -28,6 +30,30 @@ def test_ids_characters_and_tags_belong_together() -> None:
 def test_found_characters_give_the_same_ids_in_any_order() -> None:
     assert charsets.from_characters("三一二一").digest == charsets.from_characters("一二三").digest
     assert Charset(("一", "二")).digest != Charset(("二", "一")).digest
+
+
+def test_names_of_any_length_have_no_tag_and_a_digest_of_their_own() -> None:
+    names = charsets.from_lines("\ufeffcat\r\n\n  big dog \n一\n", "names")
+    assert names.characters == ("cat", "big dog", "一")
+    assert [row["tag"] for row in names.to_json()["classes"]] == [None, None, "d2bb"]
+    assert Charset.from_json(names.to_json()) == names
+    assert names.sequence == ["cat", "big dog", "一"]
+    assert charsets.from_lines("一\n二").sequence == "一二"
+    with pytest.raises(SettingsError, match="character 1: 'cat' is not a character of GBK"):
+        _ = names.tags
+    assert Charset(("一", "😀")).to_json()["classes"][1]["tag"] is None
+    with pytest.raises(SettingsError, match="names: character 2, 'cat', is there twice"):
+        charsets.from_lines("cat\ncat", "names")
+    for bad in ("", "a\nb", "a\n"):
+        with pytest.raises(SettingsError, match=r"class 2, .* is empty or has a line end in it"):
+            Charset(("cat", bad))
+
+
+def test_a_digest_is_of_one_charset_alone() -> None:
+    # Of single characters it is what it always was: datasets and checkpoints of before go on.
+    assert Charset(("一", "二")).digest == hashlib.sha256("一二".encode()).hexdigest()
+    others = [("ab", "c"), ("a", "bc"), ("abc",), ("a", "b", "c"), ("c", "ab"), ("a\tb", "c")]
+    assert len({Charset(names).digest for names in others}) == len(others)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from tfos_job import config
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, SynthConfig, TrainConfig
 from tfos_job.errors import SettingsError
 
+IMAGES = {"gnt_dir": None, "image_dir": "i"}
 TRAIN = {"dataset_dir": "d", "train_dir": "t"}
 
 
@@ -35,6 +36,16 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (ConvertConfig, {"charset_size": 3756}, "--charset_size"),
         (ConvertConfig, {"max_bad_fraction": 1.5}, "--max_bad_fraction"),
         (ConvertConfig, {"dataset_split_name": "_hidden"}, "--dataset_split_name"),
+        (ConvertConfig, {"image_dir": "i"}, "--image_dir"),
+        (ConvertConfig, {"gnt_dir": None}, "--image_dir"),
+        (ConvertConfig, {"labels_csv": "l"}, "--labels_csv"),
+        (ConvertConfig, {"num_channels": 3}, "--num_channels"),
+        (ConvertConfig, {"image_format": "keep"}, "--image_format"),
+        (ConvertConfig, {**IMAGES, "image_format": "raw"}, "--image_format"),
+        (ConvertConfig, {**IMAGES, "num_channels": 2}, "--num_channels"),
+        (ConvertConfig, {**IMAGES, "prune": True}, "--prune"),
+        (ConvertConfig, {**IMAGES, "compact": True}, "--compact"),
+        (TrainConfig, {"dataset_name": "flowers"}, "--dataset_name"),
         (EvaluateConfig, {"top_k": "1,x"}, "--top_k"),
         (EvaluateConfig, {"top_k": "0"}, "--top_k"),
         (SynthConfig, {"num_writers": 0}, "--num_writers"),
@@ -56,7 +67,7 @@ def test_bad_values_and_combinations_name_their_flag(kind: Any, values: dict[str
         DoctorConfig: {},
     }
     with pytest.raises(SettingsError) as caught:
-        kind(**required[kind], **values)
+        kind(**{**required[kind], **values})
     assert caught.value.place == place
 
 
@@ -91,6 +102,23 @@ def test_steps_of_a_run(values: dict[str, int], steps: int) -> None:
 )
 def test_input_mode_follows_from_the_largest_part(asked: str, num_records: int, mode: str) -> None:
     assert TrainConfig(**TRAIN, input_mode=asked).resolved_input_mode(num_records) == mode
+
+
+def test_colour_and_photographs_take_more_memory() -> None:
+    train = TrainConfig(**TRAIN)
+    assert train.preloaded_bytes(10, num_channels=3) == 3 * train.preloaded_bytes(10)
+    assert train.resolved_input_mode(2**19, num_channels=3) == "files"
+    glyphs = TrainConfig(**TRAIN, shuffle_buffer=1_000_000)
+    assert glyphs.buffered_records(3_500) == glyphs.buffered_records(0) == 1_000_000  # all that is asked for
+    assert train.buffered_records(1 << 20) == 512
+    assert train.buffered_records(1 << 40) == 1
+
+
+def test_images_stay_as_they_are_by_default_and_glyphs_are_raw() -> None:
+    of_images = ConvertConfig(image_dir="i", dataset_dir="d")
+    assert (of_images.stored_format, of_images.input_dir) == ("keep", "i")
+    of_gnt = ConvertConfig(gnt_dir="g", dataset_dir="d")
+    assert (of_gnt.stored_format, of_gnt.input_dir) == ("raw", "g")
 
 
 def test_top_k_is_sorted_and_without_repetition() -> None:

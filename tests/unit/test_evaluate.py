@@ -186,6 +186,13 @@ def test_another_charset_is_refused_with_both_shown(config: EvaluateConfig) -> N
     evaluate(dataclasses.replace(config, checkpoint=run.checkpoint(20)))
 
 
+def test_images_of_other_channels_are_refused(config: EvaluateConfig) -> None:
+    path = Path(DatasetLayout(config.dataset_dir).split("test").manifest)
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"num_channels": 3}), "utf-8")
+    with pytest.raises(SettingsError, match=r"images of 3 channel\(s\), .* was trained on 1"):
+        evaluate(config)
+
+
 def test_a_shard_that_lost_a_record_is_noticed(config: EvaluateConfig, write_shard: Callable[..., str]) -> None:
     write_shard("test/gen-00000/2.tfrecord", glyphs(6, 2))
     with pytest.raises(BadDataError, match="holds 12 records, its manifest says 13"):

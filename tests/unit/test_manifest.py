@@ -11,7 +11,7 @@ from tfos_job import storage
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import Manifest, Revision, Shard, Source, SourceRange
+from tfos_job.data.manifest import ImageFolder, Manifest, Revision, Shard, Source, SourceRange
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.layout import DatasetLayout, SplitLayout
 
@@ -97,6 +97,40 @@ def test_the_digest_is_that_of_shards_and_charset_alone() -> None:
     assert example(shards=example().shards[::-1]).digest != digest
     changed = (dataclasses.replace(example().shards[0], sha256="9"), example().shards[1])
     assert example(shards=changed).digest != digest
+
+
+def of_images(**changes: Any) -> Manifest:
+    """Three records of five files: one has a class that is not in the charset, one cannot be read."""
+    folder = ImageFolder(
+        sha256="dd",
+        num_files=5,
+        size_bytes=100,
+        files_per_class={"cat": 4, "cow": 1},
+        num_unlisted=2,
+        num_other_files=0,
+        filtered={"cow": 1},
+        quarantined={"cat/bad.png": 7},
+    )
+    return example(sources=(), num_channels=3, dataset_name="images", images=dataclasses.replace(folder, **changes))
+
+
+def test_a_split_of_images_has_its_folder_for_sources(tmp_path: Path) -> None:
+    manifest = of_images()
+    value = json.loads(json.dumps(manifest.to_json()))
+    assert Manifest.from_json(value) == manifest
+    assert (manifest.filtered, manifest.quarantined) == ({"cow": 1}, {"cat/bad.png": 7})
+    with pytest.raises(BadDataError, match="its folder has 4 readable images of its classes, shards 3"):
+        Manifest.from_json(json.loads(json.dumps(of_images(quarantined={}).to_json())))
+    split = SplitLayout(str(tmp_path))
+    storage.make_dirs(split.building("x"))
+    manifests.publish(split, manifest, split.building("x"), [BadRange("cat/bad.png", 0, 7, "torn")])
+    line = storage.read_json(f"{split.quarantine_dir}/cat/bad.png.json")
+    assert line["ranges"] == [{"start": 0, "end": 7, "reason": "torn"}]
+    # One of GNT files, and one of before there were images, says nothing of them.
+    of_gnt = example().to_json()
+    assert "images" not in of_gnt
+    before = {key: value for key, value in of_gnt.items() if key not in ("dataset_name", "num_channels")}
+    assert Manifest.from_json(json.loads(json.dumps(before))) == example()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tfos_job.data import headers, pictures
 from tfos_job.data.decoding import decode_file
@@ -57,6 +58,7 @@ KEPT: dict[str, Callable[[], bytes]] = {
     "JPEG of RGB": lambda: file(photograph(), "JPEG", keep_rgb=True),
     "grey JPEG": lambda: file(photograph().convert("L"), "JPEG"),
     "upright JPEG": lambda: file(photograph(), "JPEG", exif=exif(UPRIGHT)),
+    "JPEG whose EXIF is junk": lambda: file(photograph(), "JPEG", exif=b"Exif\0\0junk"),
     "JPEG with junk behind it": lambda: file(photograph(), "JPEG") + b"junk",
     "MPO": lambda: file(photograph(), "MPO", save_all=True, append_images=[photograph().rotate(90)]),
     "PNG": lambda: file(photograph(), "PNG"),
@@ -69,6 +71,12 @@ KEPT: dict[str, Callable[[], bytes]] = {
     "grey GIF": lambda: file(photograph().convert("L"), "GIF"),
     "one pixel": lambda: file(photograph(1, 1), "GIF"),
 }
+
+
+def turned(orientation: int) -> tuple[bytes, Image_]:
+    """A picture that is stored turned, and as it is meant to be seen by ImageOps, which has this from EXIF's tables."""
+    data = file(photograph(), "PNG", exif=exif(orientation))
+    return data, ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
 
 
 def transparent(image: Image_, alpha: int = 0) -> Image_:
@@ -96,10 +104,7 @@ MADE_PNG: dict[str, Callable[[], tuple[bytes, Image_]]] = {
         file(photograph(), "JPEG", exif=exif(TURNED)),
         Image.open(io.BytesIO(file(photograph(), "JPEG"))).transpose(Image.Transpose.ROTATE_270),
     ),
-    "turned PNG": lambda: (
-        file(photograph(), "PNG", exif=exif(TURNED)),
-        photograph().transpose(Image.Transpose.ROTATE_270),
-    ),
+    **{f"PNG turned {n}": functools.partial(turned, n) for n in range(2, 9)},
     "CMYK JPEG": lambda: (
         file(photograph().convert("CMYK"), "JPEG"),
         Image.open(io.BytesIO(file(photograph().convert("CMYK"), "JPEG"))).convert("RGB"),

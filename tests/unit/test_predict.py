@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfos_job.config import PredictConfig
@@ -171,6 +172,32 @@ def test_results_come_image_by_image_until_one_cannot_be_read(config: PredictCon
     assert sum(probabilities) == pytest.approx(1, abs=1e-6)
     assert sorted(guess["character"] for guess in first["top"]) == sorted(CHARACTERS)
     assert all(CHARACTERS[guess["class_id"]] == guess["character"] for guess in first["top"])
+
+
+def test_a_network_of_photographs_has_names_and_sees_colours_as_they_are(tmp_path: Path) -> None:
+    names = ["cat", "big dog"]
+    shape = {"num_classes": 2, "image_size": 16, "num_channels": 3, "keep_prob": 0.8}
+    model = zoo.build("chinese_rec", **shape, seed=1)
+    meta = {
+        "model": {"model_name": "chinese_rec", **shape},
+        "characters": names,
+        "dataset_name": "images",
+        "charset_digest": "",
+        "dataset_digest": "",
+        "input_position": {},
+        "metrics": {},
+    }
+    checkpoints.publish(RunLayout(str(tmp_path)), 7, variables.model_arrays(model), meta)
+    pixels = np.random.default_rng(0).integers(0, 80, (50, 70, 3), np.uint8)  # as dark as ink all over
+    pixels[:5] = 255
+    (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(pixels)))
+    (found,) = predict(PredictConfig(train_dir=str(tmp_path), images=(str(tmp_path / "a.png"),)))
+    seen = to_float(preprocess(tf.constant(pixels[np.newaxis]), 16, antialias=True))
+    expected = tf.nn.softmax(model(seen, training=False))[0].numpy()
+    assert not found["inverted"]
+    assert {guess["character"]: guess["probability"] for guess in found["top"]} == pytest.approx(
+        dict(zip(names, expected.tolist(), strict=True)), abs=1e-6
+    )
 
 
 def test_an_image_comes_from_stdin(config: PredictConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainCo
 from tfos_job.errors import SettingsError
 from tfos_job.model import zoo
 from tfos_job.submit import memory, plan
+from tfos_job.submit.main import main
 from tfos_job.submit.plan import Kubernetes, Request, Shipped, spark_submit_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +56,10 @@ def settings_of(line: list[str]) -> dict[str, str]:
 
 def submit(config: object, *spark_args: str, command: str = "train", **changes: object) -> dict[str, str]:
     return settings_of(spark_submit_line(request(config, *spark_args, command=command, **changes), profiles(command)))
+
+
+def memory_of(settings: dict[str, str]) -> int:
+    return int(settings["spark.executor.memoryOverhead"].removesuffix("m"))
 
 
 def test_the_whole_line_of_a_training() -> None:
@@ -141,6 +146,10 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
         assert batch["spark.dynamicAllocation.enabled"] == "true"
         assert batch["spark.yarn.maxAppAttempts"] == "1"
         assert "spark.executor.instances" not in batch
+    images = ConvertConfig(image_dir="hdfs://photos/in", dataset_dir="hdfs://nn/data")
+    of_images = submit(images, command="convert")
+    assert of_images["spark.kerberos.access.hadoopFileSystems"] == "hdfs://nn,hdfs://photos"
+    assert memory_of(of_images) > memory_of(submit(convert, command="convert"))
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
@@ -186,6 +195,30 @@ def test_tokens_of_every_file_system_that_the_folders_name() -> None:
     assert "spark.kerberos.access.hadoopFileSystems" not in submit(config)
 
 
+def test_a_training_on_colour_photographs_gets_their_memory() -> None:
+    train = TrainConfig(**DIRS, input_mode="files")
+    assert memory_of(submit(train, record_bytes=50_000)) > memory_of(submit(train))
+    preloaded = TrainConfig(**DIRS, input_mode="preloaded")
+    grey = memory_of(submit(preloaded, worker_records=100_000))
+    assert memory_of(submit(preloaded, worker_records=100_000, num_channels=3)) > grey
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "fact"),
+    [
+        (["--image_dir", "/disk/photos"], 78, "--image_dir: /disk/photos is a path on the disk of whichever host"),
+        (["--image_dir", "hdfs://nn/in", "--labels_csv", "l.csv"], 78, "--labels_csv: l.csv is a path on the disk"),
+        (["--image_dir", "file:///no/photos"], 66, "/no/photos: no such folder. Check --image_dir"),
+        (["--image_dir", "file:///", "--labels_csv", "file:///no/l.csv"], 66, "no such file. Check --labels_csv"),
+    ],
+)
+def test_a_conversion_of_images_is_refused_before_anything_is_uploaded(
+    flags: list[str], code: int, fact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *flags, "--dataset_dir", "file:///d", "--hdfs_dir", HDFS, "--dry-run"]) == code
+    assert fact in capsys.readouterr().err
+
+
 def test_a_profile_with_a_line_that_is_no_setting() -> None:
     with pytest.raises(SettingsError, match="mine, line 2: not a Spark setting: 'nonsense'"):
         plan.parse_profile("# fine\nnonsense\n", "mine")
@@ -226,6 +259,7 @@ def test_memory_grows_with_what_needs_it() -> None:
 
     assert overhead(batch_size=512) > overhead() > overhead(batch_size=16)
     assert overhead(shuffle_buffer=1_000_000) > overhead()
+    assert overhead(record_bytes=100_000) > overhead(record_bytes=3_500) == overhead()
     assert overhead(shuffle_buffer=0, preloaded_bytes=1 << 30) >= overhead(shuffle_buffer=0) + 1024
     assert overhead(network=memory.Network(num_classes=100_000)) > overhead()
     assert overhead(network=memory.Network(model_name="inception_v3", image_size=299)) > overhead()

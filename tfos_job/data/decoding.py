@@ -19,6 +19,8 @@ GROUP_SIZE = 128
 
 _LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
 _HALF = 1 << 15
+_PNG_COLOUR = 25  # the byte that is 0 in a grey PNG
+_GREY_PNG = 4
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
@@ -99,16 +101,31 @@ def decode(
 
 def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:
     """The pixels of a stored PNG, JPEG or GIF (`pictures.Picture`), uint8 [h, w, C]."""
+    return _decode_kind(_kinds(data, image_format), data, tf.constant([1, 0, 0, 1], tf.int64), num_channels)
+
+
+def _kinds(encoded: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
+    """Which branch of `_decode_kind` is for each image, int32 of the same shape; all at once, as one alone is dear."""
+    kinds = tf.zeros_like(image_format, tf.int32)  # also what is none of these: it is no PNG, and will be told so
+    for kind, name in enumerate((b"raw", b"jpeg", b"gif"), start=1):
+        kinds += kind * tf.cast(tf.equal(image_format, name), tf.int32)
+    heads = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_COLOUR + 1), " " * (_PNG_COLOUR + 1)])
+    is_grey = tf.equal(tf.strings.substr(heads, _PNG_COLOUR, 1), b"\0")
+    return tf.where(tf.equal(image_format, b"png") & is_grey, _GREY_PNG, kinds)
+
+
+def _decode_kind(kind: tf.Tensor, data: tf.Tensor, shape: tf.Tensor, num_channels: int) -> tf.Tensor:
+    """The pixels of one image, uint8 [h, w, C]; `shape` is that of a raw one, [1, h, w, 1]."""
     channels = 3 if num_channels == 3 else 0  # those that the file has
-    decoders = {
-        "png": lambda: tf.io.decode_png(data, channels=channels),
-        "jpeg": lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
-        "gif": lambda: tf.io.decode_gif(data)[0],
-    }
-    branches = [lambda decoder=decoder: _with_channels(decoder(), num_channels) for decoder in decoders.values()]
-    # The first one for what none is named for: it says that these are no such bytes.
-    index = tf.argmax(tf.equal(image_format, list(decoders)), output_type=tf.int32)
-    return tf.ensure_shape(tf.switch_case(index, branches), [None, None, num_channels])
+    decoders = (
+        lambda: tf.io.decode_png(data, channels=channels),
+        lambda: tf.ensure_shape(tf.reshape(tf.io.decode_raw(data, tf.uint8), shape), [1, None, None, 1])[0],
+        lambda: tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_gif(data)[0],
+        lambda: tf.io.decode_png(data, channels=num_channels),
+    )
+    branches = [lambda decoder=decoder: _with_channels(decoder(), num_channels) for decoder in decoders]
+    return tf.ensure_shape(tf.switch_case(kind, branches), [None, None, num_channels])
 
 
 def _with_channels(image: tf.Tensor, num_channels: int) -> tf.Tensor:
@@ -151,19 +168,10 @@ def _one_by_one(
     """Any number of images of any format, at some half of the speed."""
 
     def decode_one(record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        data, shape, its_format = record
-        image = tf.cond(
-            tf.equal(its_format, b"raw"),
-            lambda: _with_channels(_decode_raw(data, shape), num_channels),
-            lambda: decode_file(data, its_format, num_channels),
-        )
-        image = tf.ensure_shape(image[tf.newaxis], [1, None, None, num_channels])
+        data, shape, kind = record
+        image = _decode_kind(kind, data, shape, num_channels)[tf.newaxis]
         return preprocess(image, image_size, antialias=antialias)[0]
 
+    records = (encoded, shapes, _kinds(encoded, image_format))
     spec = tf.TensorSpec([image_size, image_size, num_channels], tf.uint8)
-    return tf.map_fn(decode_one, (encoded, shapes, image_format), fn_output_signature=spec, parallel_iterations=1)
-
-
-def _decode_raw(data: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """uint8 [h, w, 1] of a shape [1, h, w, 1]."""
-    return tf.ensure_shape(tf.reshape(tf.io.decode_raw(data, tf.uint8), shape), [1, None, None, 1])[0]
+    return tf.map_fn(decode_one, records, fn_output_signature=spec, parallel_iterations=1)

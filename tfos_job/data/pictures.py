@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from tfos_job.data import headers, png
 
@@ -25,10 +25,20 @@ FORMATS = ("PNG", "JPEG", "GIF")
 """Pillow's names of what is read."""
 MAX_SIDE = 65_535
 MAX_PIXELS = 1 << 26
-"""An executor holds a picture's pixels and their copy: some 400 MB at most."""
+"""Of colour Pillow holds four bytes for each, and for a PNG that is made of it as much again, twice."""
 MAX_BYTES = 1 << 28
 _GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_ORIENTATION = 0x0112  # of EXIF
+_ORIENTATION = 0x0112  # of EXIF, and what makes each of its values upright
+# Not by ImageOps.exif_transpose: it writes EXIF anew, and fails where that is odd.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PNG_DEPTH, _PNG_COLOUR = 24, 25  # bytes of a PNG
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # arithmetic coding and the like are not in every build of libjpeg
 
@@ -112,8 +122,9 @@ def check_size(size_bytes: int) -> None:
 
 def flat(image: Image.Image) -> Image.Image:
     """The picture upright, in 8 bits of grey (L) or colour (RGB); what is transparent is white paper."""
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    turn = _turn(image)
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode in _GREY_16_BIT:  # Pillow's own conversion to 8 bits clips at 255 instead of scaling
         deep = np.clip(np.asarray(image, np.float64), 0, 65535)
         return Image.fromarray(np.round(deep / 257).astype(np.uint8))
@@ -137,18 +148,17 @@ def _format_of(image: Image.Image) -> str:
     return "jpeg" if image.format in ("JPEG", "MPO") else str(image.format).lower()
 
 
-def _orientation(image: Image.Image) -> int:
-    """1 for upright, and where EXIF says nothing that can be understood."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the picture upright; None where it is, and where EXIF says nothing that can be understood."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        return 1
-    return found if found in range(2, 9) else 1
+        return None
 
 
 def _is_plain(image: Image.Image, data: bytes) -> bool:
     """Whether training's decoders see in the file's bytes what `flat` makes of it."""
-    if image.mode not in ("L", "RGB", "P") or image.has_transparency_data or _orientation(image) != 1:
+    if image.mode not in ("L", "RGB", "P") or image.has_transparency_data or _turn(image) is not None:
         return False
     if image.format == "PNG":
         is_animated = getattr(image, "is_animated", False)

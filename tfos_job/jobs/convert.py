@@ -101,8 +101,7 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
         context = spark.sparkContext
         charset = dataset_charset(dataset, requested_charset(config))
-        if charset is not None:
-            _ = charset.tags  # raises for classes of images that no GNT file can hold
+        _require_tags(dataset, charset)
         require_same_channels(dataset, config.dataset_split_name, 1)
         live = live_manifest(split, overwrite=config.overwrite)
         manifests.sweep_dataset(dataset)
@@ -127,6 +126,16 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
 
 
 # --- before the work: what is asked, what is there ------------------------------------------------------------------
+
+
+def _require_tags(dataset: DatasetLayout, charset: Charset | None) -> None:
+    """Raises SettingsError where the dataset has classes of images that no GNT file can hold."""
+    try:
+        _ = charset.tags if charset else ()
+    except SettingsError as error:
+        raise SettingsError(
+            error.fact, place=dataset.charset, next_step="These are classes of images: give another --dataset_dir"
+        ) from error
 
 
 def _find_sources(gnt_dir: str) -> list[SourceFile]:

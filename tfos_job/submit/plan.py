@@ -180,7 +180,8 @@ def _containers(request: Request) -> dict[str, str]:
         return _driver(memory.batch_driver()) | _executor(with_tensorflow) | instances
     if isinstance(config, EvaluateConfig):
         return _driver(memory.evaluating_driver(network=request.network, batch_size=config.batch_size))
-    return _driver(memory.batch_driver()) | _executor(memory.batch_executor())
+    of_images = getattr(config, "image_dir", None) is not None
+    return _driver(memory.batch_driver()) | _executor(memory.batch_executor(of_images=of_images))
 
 
 def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:

@@ -1,0 +1,145 @@
+"""One picture, one array of pixels: whatever stores it, and whoever reads it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
+from tfos_job.data import pictures, readers, records
+from tfos_job.data.augment import Augmentation
+from tfos_job.data.damage import data_errors
+from tfos_job.data.decoding import GROUP_SIZE, decode, decode_file, preprocess, to_float
+from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.model.predict import read_glyph
+
+SIZE = 16
+
+
+def photograph(seed: int, height: int, width: int) -> Image.Image:
+    few = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
+    return Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def file(image: Image.Image, image_format: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, image_format)
+    return stream.getvalue()
+
+
+FILES_OF_A_KIND = {
+    "png": lambda: file(photograph(1, 37, 23), "PNG"),
+    "grey png": lambda: file(photograph(1, 37, 23).convert("L"), "PNG"),
+    "jpeg": lambda: file(photograph(2, 70, 90), "JPEG"),
+    "grey jpeg": lambda: file(photograph(2, 70, 90).convert("L"), "JPEG"),
+    "gif": lambda: file(photograph(3, 9, 11).quantize(50), "GIF"),
+    "turned jpeg": lambda: turned(),
+}
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    stream = io.BytesIO()
+    photograph(4, 31, 40).save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def write(path: Path, *stored: tuple[bytes, str, int, int]) -> str:
+    """A shard; labels count from 0."""
+    with path.open("wb") as stream:
+        for label, (data, image_format, height, width) in enumerate(stored):
+            features: dict[str, bytes | int] = {
+                "image/class/label": label,
+                "image/encoded": data,
+                "image/format": image_format.encode(),
+                "image/height": height,
+                "image/width": width,
+            }
+            records.write_record(stream, records.encode_example(features))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", FILES_OF_A_KIND)
+@pytest.mark.parametrize(("num_channels", "antialias"), [(1, False), (3, False), (1, True), (3, True)])
+def test_training_evaluation_and_prediction_see_the_same_pixels(
+    tmp_path: Path, kind: str, num_channels: int, antialias: bool
+) -> None:
+    data = FILES_OF_A_KIND[kind]()
+    form: dict[str, Any] = {"num_channels": num_channels, "antialias": antialias}
+    glyph = read_glyph(data, "x", num_channels=num_channels, may_be_inverted=False)
+    with pictures.opened(data) as image:  # Pillow's own
+        expected = np.asarray(pictures.flat(image).convert("L" if num_channels == 1 else "RGB"))
+    np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape))
+    predicted = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), SIZE, antialias=antialias)).numpy()
+    shards = [write(tmp_path / "a.tfrecord", pictures.read(data))]
+    evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=SIZE, **form)))[0]
+    np.testing.assert_array_equal(evaluated, predicted)
+    for mode in (FILES, PRELOADED):
+        dataset = training_dataset(
+            shards,
+            mode=mode,
+            num_records=1,
+            batch_size=1,
+            image_size=SIZE,
+            seed=0,
+            shuffle_buffer=1,
+            augmentation=Augmentation(),
+            **form,
+        )
+        np.testing.assert_array_equal(next(iter(dataset))[0], predicted)
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_formats_may_be_mixed_and_grey_becomes_three_equal_channels(tmp_path: Path, num_channels: int) -> None:
+    grey = np.asarray(photograph(5, 20, 30).convert("L"))
+    stored = [(grey.tobytes(), "raw", 20, 30), (file(Image.fromarray(grey), "PNG"), "png", 20, 30)]
+    serialized = list(tf.data.TFRecordDataset(write(tmp_path / "a", *stored)))
+    expected = preprocess(tf.constant(grey[np.newaxis, :, :, np.newaxis]), SIZE).numpy()
+    for which, group_size in itertools.product(([0, 0], [0, 1], [1, 1]), (None, GROUP_SIZE)):
+        images, labels = decode(tf.stack([serialized[i] for i in which]), SIZE, group_size, num_channels=num_channels)
+        assert labels.numpy().tolist() == which
+        np.testing.assert_array_equal(images, np.broadcast_to(expected, (2, SIZE, SIZE, num_channels)))
+
+
+def test_grey_is_pillows_for_any_colour() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (256, 1024, 3), np.uint8)
+    ours = decode_file(tf.constant(file(Image.fromarray(colours), "PNG")), "png", 1).numpy()[:, :, 0]
+    np.testing.assert_array_equal(ours, np.asarray(Image.fromarray(colours).convert("L")))
+
+
+def test_what_is_made_smaller_is_averaged_where_that_is_asked() -> None:
+    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[np.newaxis, :, :, np.newaxis]
+    averaged = preprocess(tf.constant(checks), 8, antialias=True).numpy()
+    assert np.abs(averaged.astype(int) - 127).max() <= 4
+    white = tf.fill([1, 50, 70, 3], tf.constant(255, tf.uint8))
+    assert (preprocess(white, 8, antialias=True).numpy() == 255).all()
+    small = tf.constant(np.asarray(photograph(6, 7, 5))[np.newaxis])
+    difference = preprocess(small, 8, antialias=True).numpy().astype(int) - preprocess(small, 8).numpy()
+    assert np.abs(difference).max() <= 1  # a larger one is the same bilinear resize
+
+
+@pytest.mark.parametrize(
+    ("image_format", "data"), [("jpeg", b"no JPEG"), ("webp", b"RIFF"), ("png", b""), ("gif", b"GIF89a")]
+)
+def test_what_cannot_be_decoded_is_named(tmp_path: Path, image_format: str, data: bytes) -> None:
+    shards = [write(tmp_path / "a.tfrecord", (data, image_format, 1, 1))]
+    with pytest.raises(BadDataError, match=r"a\.tfrecord, byte 0"), data_errors(shards):
+        list(evaluation_dataset(shards, batch_size=1, image_size=SIZE))
+
+
+def test_a_reader_that_is_not_the_datasets_is_refused() -> None:
+    assert tuple(readers.READERS) == DATASET_NAMES
+    assert readers.resolve(None, "images", "d/train") == readers.resolve("images", "images", "d/train")
+    with pytest.raises(SettingsError, match=r"--dataset_name gnt: d/train was converted for the reader images"):
+        readers.resolve("gnt", "images", "d/train")
+    with pytest.raises(SettingsError, match="made for the reader 'tapes'"):
+        readers.resolve(None, "tapes", "d/train")

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tfos_job.data import folders
+from tfos_job.data.folders import FoundFile, ImageFile, Listing
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+
+
+def found(*names: str) -> list[FoundFile]:
+    return [FoundFile(name, 10 + number, 1.5) for number, name in enumerate(names)]
+
+
+def listed(names: list[str], labels: dict[str, str] | None = None) -> Listing:
+    return folders.listed(found(*names), labels, "in", "labels.csv")
+
+
+def test_the_class_is_the_folder_that_an_image_lies_in() -> None:
+    listing = listed(["b/cat/1.PNG", "a/dog/x.jpeg", "cat/2.gif", "cat/notes.txt"])
+    assert [(file.name, file.label) for file in listing.files] == [
+        ("a/dog/x.jpeg", "dog"),
+        ("b/cat/1.PNG", "cat"),
+        ("cat/2.gif", "cat"),
+    ]
+    assert (listing.num_other_files, listing.files_per_class) == (1, {"cat": 2, "dog": 1})
+    with pytest.raises(BadDataError, match=r"1 images lie in no folder that names their class, such as 1\.png"):
+        listed(["1.png", "cat/1.png"])
+    with pytest.raises(BadDataError, match="not UTF-8"):
+        listed(["cat/\udcff.png"])
+
+
+def test_labels_leave_out_what_they_do_not_name_and_name_nothing_that_is_not_there() -> None:
+    listing = listed(["1.png", "x/2.png", "3.png"], {"1.png": "cat", "x/2.png": "dog"})
+    assert ([file.label for file in listing.files], listing.num_unlisted) == (["cat", "dog"], 1)
+    with pytest.raises(
+        MissingInputError, match=r"labels\.csv: 1 of its 2 files are no images below in, such as 4\.png"
+    ):
+        listed(["1.png"], {"1.png": "cat", "4.png": "cat"})
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffpath,class\r\na/1.png,cat\r\n\r\n./b.gif, big dog \r\n", 'a/1.png,cat\nb.gif,"big dog"']
+)
+def test_labels_are_csv_with_a_header_or_without(text: str) -> None:
+    assert folders.parse_labels(text, "l") == {"a/1.png": "cat", "b.gif": "big dog"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("", "l: names no images"),
+        ("path,class\n", "l: names no images"),
+        ("a.png,cat\nb.png\n", r"l, line 2: expected a path and a class, found 'b\.png'"),
+        ("a.png,cat,3\n", "l, line 1: expected a path and a class"),
+        ("a.png,\n", "l, line 1: expected a path and a class"),
+        ("a.png,cat\n./a.png,cat\n", r"l, line 2: a\.png is there twice"),
+    ],
+)
+def test_bad_labels_are_refused_with_their_line(text: str, fact: str) -> None:
+    with pytest.raises(SettingsError, match=fact):
+        folders.parse_labels(text, "l")
+
+
+def test_a_listing_is_another_one_when_anything_is() -> None:
+    file = ImageFile("cat/1.png", 10, 1.5, "cat")
+    before = Listing((file,))
+    others = [file._replace(name="cat/2.png"), file._replace(size_bytes=9), file._replace(mtime_s=2.0)]
+    digests = {before.sha256, *(Listing((other,)).sha256 for other in (*others, file._replace(label="dog")))}
+    assert len(digests) == 5
+    assert Listing((file,), num_unlisted=3).sha256 == before.sha256
+
+    def words(*files: ImageFile) -> list[str]:
+        return folders.changes(Listing(files), 1, before.size_bytes, before.files_per_class)
+
+    assert words(file._replace(mtime_s=2.0)) == ["names, classes or times of its 1 images are others"]
+    assert words(file._replace(size_bytes=9)) == ["its images have 9 bytes, had 10"]
+    assert words(file, others[0])[0] == "cat has 2 images, had 1"
+    assert words(file._replace(label="dog")) == ["cat has 0 images, had 1", "dog has 1 images, had 0"]
+
+
+def test_every_shard_has_its_share_of_every_class() -> None:
+    names = [(f"{label}/{number}.png", label) for label in ("a", "b", "c") for number in range(80)]
+    files = [ImageFile(name, 900 + number % 200, 0.0, label) for number, (name, label) in enumerate(names)]
+    groups = folders.deal(files, 1 << 30)
+    assert sorted(file for group in groups for file in group) == sorted(files)
+    assert [Counter(file.label for file in group) for group in groups] == [{"a": 10, "b": 10, "c": 10}] * 8
+    sizes = [sum(file.size_bytes for file in group) for group in groups]
+    assert max(sizes) < 1.1 * min(sizes)
+    # Not one class after the other, and the same again, whatever order they come in.
+    assert all(len({file.label for file in group[:8]}) > 1 for group in groups)
+    assert folders.deal(files[::-1], 1 << 30) == groups
+    assert len(folders.deal(files, 10_000)) == -(-sum(sizes) // 10_000)
+
+
+def test_few_files_are_few_shards() -> None:
+    files = [ImageFile(f"{label}/1.png", 10, 0.0, label) for label in "abc"]
+    assert [len(group) for group in folders.deal(files, 1)] == [1, 1, 1]
