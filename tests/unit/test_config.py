@@ -103,7 +103,7 @@ def test_strengths_of_before_there_were_numbers() -> None:
     assert (old.random_brightness, old.random_contrast) == (0.3, 0.2)
     values |= {"random_brightness": False, "random_contrast": False}
     new = config.from_dict(TrainConfig, values)
-    assert not (new.random_brightness or new.random_contrast)
+    assert (new.random_brightness, new.random_contrast) == (0, 0)
 
 
 def test_grey_images_have_no_hue() -> None:

@@ -26,6 +26,7 @@ class TrainPlan:
       input_mode, staged, window: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
       validation_shards: of the validation split; empty for none.
+      normalization: of `normalization.of_plan`; empty for none.
     """
 
     model: Mapping[str, Any]
@@ -47,6 +48,7 @@ class TrainPlan:
     save_seconds: int | None
     eval_steps: int
     validation_shards: tuple[str, ...]
+    normalization: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Engine(Protocol):
         """Counts each record of `shards` once. No variable changes, the global step least of all."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All variables of network and optimizer, gathered here, by checkpoint name."""
+        """All variables of network and optimizer, and what normalization needs, gathered here, by checkpoint name."""
 
     @property
     def global_step(self) -> int:
