@@ -24,6 +24,10 @@ NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
 DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
 PRELOADED, FILES = "preloaded", "files"
+NO_NORMALIZATION, PER_IMAGE, DATASET, PCA, ZCA = NORMALIZATIONS = ("none", "per_image", "dataset", "pca", "zca")
+# Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every
+# checkpoint, and a multiplication by it is done for each image.
+MAX_WHITENED_VALUES = 4096
 BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
@@ -425,6 +429,13 @@ class TrainConfig(AugmentationConfig):
     )
     overwrite: bool = _flag("clear --train_dir first", False)
     seed: int = _flag("of initial weights, order and augmentation", 0)
+    normalization: str = _flag(
+        "`per_image` gives each image mean 0 and standard deviation 1, `dataset` each channel those of the training "
+        "split; `pca` and `zca` whiten whole images",
+        NO_NORMALIZATION,
+        choices=NORMALIZATIONS,
+    )
+    whitening_epsilon: float = _flag("added to the variances that `pca` and `zca` divide by", 0.01)
     input_mode: str = _flag(
         "`preloaded` decodes a worker's records once and keeps them in its memory, `files` reads them in each epoch; "
         f"`auto` preloads where no worker needs more than {PRELOAD_LIMIT_BYTES >> 30} GiB for it",
@@ -484,6 +495,16 @@ class TrainConfig(AugmentationConfig):
             "input_mode",
             f"{self.input_mode!r} is not auto, preloaded or files",
         )
+        _require(
+            self.normalization in NORMALIZATIONS,
+            "normalization",
+            f"{self.normalization!r} is not one of {', '.join(NORMALIZATIONS)}",
+        )
+        _require(
+            0 < self.whitening_epsilon < math.inf,
+            "whitening_epsilon",
+            f"{self.whitening_epsilon} is not a positive, finite number",
+        )
         _ = self.ports  # raises for what is no range
         _require(
             self.num_ps_tasks >= 1,
@@ -540,6 +561,19 @@ class TrainConfig(AugmentationConfig):
             "overwrite",
             f"given together with --restore {self.restore}",
             "Give one of them",
+        )
+
+    def require_channels(self, num_channels: int) -> None:
+        super().require_channels(num_channels)
+        num_values = self.side**2 * num_channels
+        shape = f"{self.side} × {self.side} × {num_channels}"
+        _require(
+            self.normalization not in (PCA, ZCA) or num_values <= MAX_WHITENED_VALUES,
+            "normalization",
+            f"{self.normalization} of images of {shape} = {num_values:,} values needs a matrix of "
+            f"{num_values**2 * 4 / (1 << 30):,.2f} GiB in each process and checkpoint; up to {MAX_WHITENED_VALUES:,} "
+            "values are whitened",
+            "Give a smaller --image_size, or --normalization dataset",
         )
 
     @property

@@ -51,6 +51,9 @@ def shard_name(index: int, count: int) -> str:
     return f"part-{index:05d}-of-{count:05d}.tfrecord"
 
 
+STATISTICS_PREFIX = "statistics-"
+
+
 @dataclass(frozen=True)
 class DatasetLayout:
     """A dataset (`--dataset_dir`): one charset, one lock, any number of splits."""
@@ -64,6 +67,10 @@ class DatasetLayout:
     @property
     def lock(self) -> str:
         return join(self.root, "_lock")
+
+    def statistics(self, split_name: str, image_size: int, kind: str) -> str:
+        """Of the pixels of a split, as `data.statistics` makes them."""
+        return join(self.root, f"{STATISTICS_PREFIX}{split_name}-{image_size}-{kind}.npz")
 
     def split(self, name: str) -> SplitLayout:
         return SplitLayout(join(self.root, name))
@@ -108,6 +115,11 @@ class RunLayout:
     def summaries(self, kind: str) -> str:
         """`kind` is `train` or `validation`."""
         return join(self.summaries_dir, kind)
+
+    @property
+    def scratch_dir(self) -> str:
+        """What is on its way while a run begins; under the run's lock."""
+        return join(self.root, "_scratch")
 
     @property
     def evaluation_dir(self) -> str:

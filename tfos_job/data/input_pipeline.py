@@ -24,6 +24,7 @@ import tensorflow as tf
 from tfos_job.config import PRELOADED
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.decoding import GROUP_SIZE, decode, to_float
+from tfos_job.data.normalization import Normalization
 from tfos_job.data.shelf import MAX_WINDOW
 from tfos_job.data.waiting import records_of, shard_order, turn
 
@@ -49,6 +50,7 @@ def training_dataset(
     seed: tf.Tensor | int,
     shuffle_buffer: int,
     augmentation: Augmentation,
+    normalization: Normalization | None = None,
     start_record: tf.Tensor | int = 0,
     num_channels: int = 1,
     antialias: bool = False,
@@ -70,6 +72,7 @@ def training_dataset(
       seed: of order and augmentation; give each worker its own.
       shuffle_buffer: in records; of no account with `preloaded`, which mixes all of them.
       augmentation: what is done to the pixels after `preprocess`.
+      normalization: what is done to them after that, as in evaluation and prediction; None for nothing.
       start_record: records of the stream consumed so far: an earlier batch's `end_record`.
       num_channels: C, 1 for grey or 3 for RGB.
       antialias: see `decoding.preprocess`.
@@ -123,6 +126,7 @@ def training_dataset(
         images, labels = batch
         first = start_record + number * batch_size
         images = augment(to_float(images), seed, first + tf.range(batch_size, dtype=tf.int64), augmentation)
+        images = images if normalization is None else normalization(images)
         shape = [batch_size, image_size, image_size, num_channels]
         return tf.ensure_shape(images, shape), tf.ensure_shape(labels, shape[:1]), first + batch_size
 

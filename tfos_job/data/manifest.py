@@ -17,11 +17,12 @@ from tfos_job.config import GNT
 from tfos_job.data.charset import Charset
 from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, SplitLayout, join
+from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, STATISTICS_PREFIX, DatasetLayout, SplitLayout, join
 
 FORMAT_VERSION = 2
 FILTER_REASON = "not in charset"
 _OLD_LOCK_S = 60.0  # those who try for the lock at this moment have younger ones
+_OLD_STATISTICS_S = 86_400.0  # a training that writes them holds no lock of the dataset
 
 _log = logging.getLogger(__name__)
 
@@ -395,7 +396,10 @@ def sweep_dataset(dataset: DatasetLayout) -> None:
     now_s = time.time()
     for entry in _list(dataset.root):
         is_lock = entry.name.startswith(("__lock.", "_lock.")) and entry.name.endswith((".tmp", ".stale"))
-        if entry.name.startswith("_charset.json.") or (is_lock and now_s - entry.mtime_s > _OLD_LOCK_S):
+        is_statistics = entry.name.startswith(f"_{STATISTICS_PREFIX}") and entry.name.endswith(".tmp")
+        age_s = now_s - entry.mtime_s
+        is_old = (is_lock and age_s > _OLD_LOCK_S) or (is_statistics and age_s > _OLD_STATISTICS_S)
+        if entry.name.startswith("_charset.json.") or is_old:
             storage.remove(entry.path)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tfos_job import storage
@@ -18,7 +19,7 @@ from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
-from tfos_job.config import PRELOADED, TrainConfig, from_dict, to_dict
+from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, PRELOADED, ZCA, TrainConfig, from_dict, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data import readers
 from tfos_job.data.charset import Charset
@@ -26,6 +27,7 @@ from tfos_job.data.manifest import Manifest
 from tfos_job.data.readers import READERS, Reader
 from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
 from tfos_job.data.staging import RESERVE_BYTES, copies_of
+from tfos_job.data.statistics import PIXELS, WHITENING, Subject
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
@@ -40,6 +42,7 @@ from tfos_job.errors import (
 from tfos_job.jobs import doctor, session
 from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
+from tfos_job.jobs.statistics import statistics_of
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
@@ -133,6 +136,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
             _clear(run)
             previous = None
         checkpoints.sweep(run)
+        storage.remove(run.scratch_dir)
         start = _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
         finished = start.step >= total_steps and _is_evaluated(config, run, start)
         if finished and previous is not None and previous["state"] == FINISHED:
@@ -335,6 +339,7 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
     """Refuses a checkpoint of another charset or network; and, to go on with a run, of another dataset."""
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
+        ("normalization", _describe_normalization(info.normalization), _describe_normalization(_normalization(config))),
         ("network", _describe(info.model), _describe(_model(config, data))),
         ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
     ]
@@ -356,6 +361,17 @@ def _describe(model: Mapping[str, Any]) -> str:
 
 def _listed(scopes: Sequence[str]) -> str:
     return ", ".join(scopes) or "all"
+
+
+def _normalization(config: TrainConfig) -> dict[str, Any]:
+    """What a checkpoint says of it, but for the digest of the statistics."""
+    is_whitening = config.normalization in (PCA, ZCA)
+    return {"kind": config.normalization, "epsilon": config.whitening_epsilon if is_whitening else None}
+
+
+def _describe_normalization(normalization: Mapping[str, Any]) -> str:
+    epsilon = normalization.get("epsilon")
+    return normalization["kind"] + (f" with epsilon {epsilon}" if epsilon is not None else "")
 
 
 def _positions(config: TrainConfig, data: _Data, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
@@ -472,10 +488,11 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
         if not session.is_local(sc.master):
             report.on_phase("preflight")
             _examine(spark, job, topology, report, stop, lease)
+        normalization = _statistics(sc, job, report, stop, lease)
         spec = AttemptSpec(
             topology=topology,
             inputs=_inputs(job),
-            assignment=_assignment(job),
+            assignment=_assignment(job, normalization),
             num_gpus=config.num_gpus,
             driver_host=sc.getConf().get("spark.driver.host") or "",
             local=session.is_local(sc.master),
@@ -512,12 +529,6 @@ def _examine(
     Raises:
       JobError: it names everything that is missing.
     """
-
-    def guard() -> None:
-        lease.check_quickly()
-        if stop.signum is not None:
-            raise InterruptedJobError("stopped before the first step", signum=stop.signum)
-
     config = job.config
     needed = [worker.shelf.least_bytes if worker.shelf else 0 for worker in _inputs(job)]
     expected = Expected(
@@ -531,13 +542,48 @@ def _examine(
         folder=config.train_dir,
         start_timeout=config.start_timeout,
     )
-    diagnosis = doctor.examine(spark, expected, guard)
+    diagnosis = doctor.examine(spark, expected, lambda: _guard(stop, lease))
     noticed = [check for check in diagnosis.checks if check.state in (CHECK_WARNING, CHECK_FAILED)]
     report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
     for check in noticed:
         log.warning("%s: %s: %s", check.state, check.name, check)
     diagnosis.raise_for_failures()
     log.info("%d executors have what the job needs (%.1f s)", len(diagnosis.executors), diagnosis.seconds)
+
+
+def _statistics(sc: SparkContext, job: _Job, report: RunReport, stop: StopSignal, lease: Lease) -> dict[str, Any]:
+    """What `--normalization` needs to know of the training split: kind, epsilon, digest and path of the statistics.
+
+    A run that begins with a checkpoint goes on with those that lie in it, which the network was trained with.
+    """
+    config, data = job.config, job.data
+    found: dict[str, Any] = {**_normalization(config), "digest": None, "statistics": None}
+    if job.start.checkpoint is not None:
+        return found | {"digest": job.start.checkpoint.normalization.get("digest")}
+    if config.normalization in (NO_NORMALIZATION, PER_IMAGE):
+        return found
+    dataset = DatasetLayout(config.dataset_dir)
+    subject = Subject(
+        kind=PIXELS if config.normalization == DATASET else WHITENING,
+        split_name=config.dataset_split_name,
+        dataset_digest=data.train.digest,
+        image_size=config.side,
+        num_channels=data.train.num_channels,
+        antialias=data.reader.antialias,
+    )
+    report.on_phase("statistics")
+    made = statistics_of(
+        sc, dataset, data.train, subject, scratch_dir=job.run.scratch_dir, guard=lambda: _guard(stop, lease)
+    )
+    path = dataset.statistics(subject.split_name, subject.image_size, subject.kind)
+    return found | {"digest": made.digest, "statistics": path}
+
+
+def _guard(stop: StopSignal, lease: Lease) -> None:
+    """Raises where the job is to end before its first step."""
+    lease.check_quickly()
+    if stop.signum is not None:
+        raise InterruptedJobError("stopped before the first step", signum=stop.signum)
 
 
 def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
@@ -598,8 +644,8 @@ def _readable(path: str) -> str:
     return storage.local_path(path) or path
 
 
-def _assignment(job: _Job) -> dict[str, Any]:
-    """The fields of `coordinator.Assignment` that are not about the cluster."""
+def _assignment(job: _Job, normalization: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `coordinator.Assignment` that are not about the cluster; `normalization` is `_statistics`'s."""
     config, data, start = job.config, job.data, job.start
     model = _model(config, data)
     plan = {
@@ -611,6 +657,7 @@ def _assignment(job: _Job) -> dict[str, Any]:
         "window": _window(config, data),
         "shuffle_buffer": _shuffle_buffer(config, data),
         "antialias": data.reader.antialias,
+        "normalization": normalization,
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,
@@ -633,5 +680,6 @@ def _assignment(job: _Job) -> dict[str, Any]:
             "dataset_digest": data.train.digest,
             "trainable_scopes": config.scopes_to_train,
             "order": _order(config, data),
+            "normalization": {key: value for key, value in normalization.items() if key != "statistics"},
         },
     }

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.config import GNT
+from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
 from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
 
@@ -59,6 +59,14 @@ class CheckpointInfo:
     def model(self) -> dict[str, Any]:
         """What `zoo.build` takes beside the seed. Checkpoints of before there was colour have no `num_channels`."""
         return {"num_channels": 1, **self.document["model"]}
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """`kind`, `epsilon` and the `digest` of the statistics; its arrays are among the variables.
+
+        Checkpoints of before there was any say nothing of it.
+        """
+        return self.document.get("normalization", {"kind": NO_NORMALIZATION})
 
     @property
     def characters(self) -> Sequence[str]:

@@ -31,6 +31,7 @@ class TrainPlan:
       learning_rate_decay_type, warmup_steps, total_steps: of `train.build_schedule`, with the three beside them.
       label_smoothing: of `train.mean_loss`.
       validation_shards: of the validation split; empty for none.
+      normalization: of `normalization.of_plan`; empty for none.
     """
 
     model: Mapping[str, Any]
@@ -58,6 +59,7 @@ class TrainPlan:
     eval_steps: int
     validation_shards: tuple[str, ...]
     antialias: bool = False
+    normalization: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_channels(self) -> int:
@@ -108,7 +110,7 @@ class Engine(Protocol):
         """Counts each record of `shards` once. No variable changes, the global step least of all."""
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All variables of network and optimizer, gathered here, by checkpoint name."""
+        """All variables of network and optimizer, and what normalization needs, gathered here, by checkpoint name."""
 
     @property
     def global_step(self) -> int:

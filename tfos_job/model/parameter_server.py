@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfos_job.cluster.topology import CHIEF, INPUT_FILE
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.input_pipeline import training_dataset
+from tfos_job.data.normalization import Normalization, of_plan
 from tfos_job.model import zoo
 from tfos_job.model.engine import Block, TrainPlan
 from tfos_job.model.evaluate import Counts, count_shard
@@ -42,11 +43,13 @@ class ParameterServerEngine:
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
         self._plan: TrainPlan
+        self._normalization: Normalization
         self._model: keras.Model
         self._optimizer: FusedAdam
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         self._plan = plan
+        self._normalization = of_plan(plan.normalization, variables)
         with self._strategy.scope():
             self._model = zoo.build(**plan.model, seed=plan.seed)
             train_only(self._model, plan.trainable_scopes)
@@ -76,6 +79,7 @@ class ParameterServerEngine:
             seed=seed,
             shuffle_buffer=plan.shuffle_buffer,
             augmentation=Augmentation(**plan.augmentation),
+            normalization=self._normalization,
             start_record=start_record,
             num_channels=plan.num_channels,
             antialias=plan.antialias,
@@ -152,7 +156,7 @@ class ParameterServerEngine:
 
         def count(shard: tf.Tensor) -> tf.Tensor:
             return count_shard(
-                lambda images: self._model(images, training=False),
+                lambda images: self._model(self._normalization(images), training=False),
                 shard,
                 batch_size=_EVALUATION_BATCH_SIZE,
                 image_size=self._plan.model["image_size"],
@@ -166,7 +170,7 @@ class ParameterServerEngine:
         return function
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        return all_arrays(self._model, self._optimizer)
+        return {**all_arrays(self._model, self._optimizer), **self._normalization.variables()}
 
     @property
     def global_step(self) -> int:

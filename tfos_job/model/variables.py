@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from tfos_job.config import NO_NORMALIZATION
+from tfos_job.data.normalization import Normalization, restore
 from tfos_job.errors import SettingsError
 from tfos_job.model import checkpoints, zoo
 
@@ -54,14 +56,37 @@ def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: st
 
 
 def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
-    """Builds the network that a checkpoint was made with and gives it the checkpoint's weights.
+    """Builds the network that a checkpoint was made with and gives it the checkpoint's weights and normalization.
+
+    Returns:
+      A model from images float32 [B, S, S, C] in [0, 1], not normalized, to logits float32 [B, num_classes].
 
     Raises:
       SettingsError: the network of that name is not the one of the checkpoint any more.
     """
     model = zoo.build(**info.model, seed=0)
-    assign_model(model, checkpoints.load(info), place=info.path)
-    return model
+    arrays = checkpoints.load(info)
+    assign_model(model, arrays, place=info.path)
+    return with_normalization(model, restore(info.normalization, arrays))
+
+
+class Normalize(keras.layers.Layer):
+    """A `Normalization` as the first layer of a network. It has no variables: what it knows is not learnt."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        super().__init__(name="normalize")
+        self._normalization = normalization
+
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        return self._normalization(images)
+
+
+def with_normalization(model: keras.Model, normalization: Normalization) -> keras.Model:
+    """The same network, with the same variables, for images that are not normalized yet."""
+    if normalization.kind == NO_NORMALIZATION:
+        return model
+    images = keras.Input(model.input_shape[1:], name="images", dtype="float32")
+    return keras.Model(images, model(Normalize(normalization)(images)), name=model.name)
 
 
 def all_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:

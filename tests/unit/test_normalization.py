@@ -1,0 +1,278 @@
+"""Each normalization against its formula, and the same in training, evaluation and prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfos_job.config import NORMALIZATIONS, TrainConfig
+from tfos_job.data import statistics
+from tfos_job.data.augment import Augmentation
+from tfos_job.data.decoding import preprocess, to_float
+from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
+from tfos_job.data.normalization import Normalization, from_statistics, of_plan
+from tfos_job.data.statistics import PIXELS, WHITENING, Subject
+from tfos_job.errors import SettingsError
+from tfos_job.layout import RunLayout
+from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.model.predict import Glyph, top_guesses
+
+S = 8
+EPSILON = 1e-3
+
+
+def subject(kind: str, channels: int = 1) -> Subject:
+    return Subject(kind=kind, split_name="train", dataset_digest="0" * 64, image_size=S, num_channels=channels)
+
+
+def pixels(count: int, channels: int = 1) -> np.ndarray:
+    """Neighbours are alike, as they are in pictures: uint8 [count, S, S, channels]."""
+    noise = np.random.default_rng(0).normal(size=(count, S + 2, S + 2, channels))
+    smooth = sum(noise[:, i : i + S, j : j + S] for i in range(3) for j in range(3))
+    return np.clip(128 + 30 * smooth, 0, 255).astype(np.uint8)
+
+
+def statistics_of(images: np.ndarray, kind: str) -> statistics.Statistics:
+    of = subject(kind, images.shape[3])
+    sums = statistics.zero_sums(of)
+    for begin in range(0, len(images), 100):
+        statistics.add_images(sums, images[begin : begin + 100])
+    return statistics.statistics_of(of, sums)
+
+
+def normalization(kind: str, images: np.ndarray, epsilon: float = EPSILON) -> Normalization:
+    needed = {"dataset": PIXELS, "pca": WHITENING, "zca": WHITENING}.get(kind)
+    return from_statistics(kind, epsilon, statistics_of(images, needed) if needed else None)
+
+
+def test_none_is_the_very_same_tensor() -> None:
+    images = to_float(tf.constant(pixels(2)))
+    assert Normalization()(images) is images
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_image_by_itself(channels: int) -> None:
+    images = pixels(20, channels) / np.float32(255)
+    images[0] = 0.5  # no variance at all
+    found = Normalization(kind="per_image")(tf.constant(images)).numpy()
+    num_values = S * S * channels
+    for result, image in zip(found, images, strict=True):
+        expected = (image - image.mean()) / max(image.std(), 1 / np.sqrt(num_values))
+        np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_channel_of_the_dataset(channels: int) -> None:
+    images = pixels(300, channels)
+    images[..., 0] //= 2
+    found = normalization("dataset", images)(to_float(tf.constant(images))).numpy()
+    np.testing.assert_allclose(found.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 1, 2)), 1, atol=1e-4)
+
+
+def test_a_channel_without_variance_is_not_divided_by_nothing() -> None:
+    images = np.full((5, S, S, 1), 255, np.uint8)
+    np.testing.assert_array_equal(normalization("dataset", images)(to_float(tf.constant(images))), 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whitened_pixels_are_uncorrelated_with_variance_1(channels: int) -> None:
+    images = pixels(2000, channels)
+    floats = to_float(tf.constant(images))
+    num_values = S * S * channels
+    for kind in ("pca", "zca"):
+        found = normalization(kind, images, 1e-9)(floats).numpy().reshape(-1, num_values)
+        np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
+        np.testing.assert_allclose(np.cov(found.T), np.eye(num_values), atol=0.01)
+
+
+def test_whitening_is_what_numpy_makes_of_it() -> None:
+    images = pixels(500)
+    values = images.reshape(500, -1) / 255
+    covariance = np.cov(values.T, bias=True)
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    zca = vectors @ np.diag((eigenvalues + EPSILON) ** -0.5) @ vectors.T
+    floats = to_float(tf.constant(images))
+    found = normalization("zca", images)(floats).numpy().reshape(500, -1)
+    np.testing.assert_allclose(found, (values - values.mean(axis=0)) @ zca, atol=1e-3)
+    # PCA's coordinates are the same but for their signs; the first has the largest variance. ZCA turns them back.
+    rotated = normalization("pca", images)(floats).numpy().reshape(500, -1)
+    expected = (values - values.mean(axis=0)) @ vectors[:, ::-1] / np.sqrt(eigenvalues[::-1] + EPSILON)
+    np.testing.assert_allclose(np.abs(rotated), np.abs(expected), atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(rotated, axis=1), np.linalg.norm(found, axis=1), rtol=1e-3)
+
+
+def test_zca_of_an_image_still_looks_like_it() -> None:
+    images = pixels(500)
+    found = normalization("zca", images)(to_float(tf.constant(images))).numpy()
+    for result, image in zip(found[:20], images, strict=False):
+        assert np.corrcoef(result.ravel(), image.ravel())[0, 1] > 0.4
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_are_those_of_numpy_whatever_the_parts(channels: int) -> None:
+    images = pixels(700, channels)
+    found = statistics_of(images, PIXELS)
+    np.testing.assert_allclose(found.arrays["mean"], (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(found.arrays["stddev"], (images / 255).std(axis=(0, 1, 2)), rtol=1e-9)
+    for kind in (PIXELS, WHITENING):
+        of = subject(kind, channels)
+        whole, parts = statistics.zero_sums(of), [statistics.zero_sums(of) for _ in range(3)]
+        for number, begin in enumerate(range(0, 700, 50)):
+            statistics.add_images(whole, images[begin : begin + 50])
+            statistics.add_images(parts[number % 3], images[begin : begin + 50])
+        for name, array in whole.items():
+            np.testing.assert_array_equal(sum(part[name] for part in parts), array)
+    values = images.reshape(700, -1).astype(np.int64)
+    np.testing.assert_array_equal(whole["products"], values.T @ values)
+
+
+def test_the_sums_of_the_brightest_images_are_exact() -> None:
+    sums = statistics.zero_sums(subject(WHITENING))
+    statistics.add_images(sums, np.full((statistics.MAX_EXACT_IMAGES, S, S, 1), 255, np.uint8))
+    assert (sums["products"] == statistics.MAX_EXACT_IMAGES * 255**2).all()
+
+
+@pytest.mark.parametrize(("num_records", "limit"), [(1000, 300), (1000, 1000), (7, 100), (1000, 1)])
+def test_a_sample_is_spread_evenly(num_records: int, limit: int) -> None:
+    chosen = [i for i in range(num_records) if statistics.is_sampled(i, num_records, limit)]
+    assert len(chosen) == min(limit, num_records)
+    if len(chosen) > 1:
+        steps = np.diff(chosen)
+        assert steps.max() - steps.min() <= 1
+
+
+def test_a_file_of_statistics_is_read_back_and_fits_one_subject(tmp_path: Path) -> None:
+    path = str(tmp_path / "statistics-train-8-whitening.npz")
+    found = statistics_of(pixels(100), WHITENING)
+    assert statistics.read_fitting(path, found.subject) is None
+    statistics.write(path, found)
+    again = statistics.read_fitting(path, found.subject)
+    assert again is not None
+    assert (again.digest, again.num_records) == (found.digest, 100)
+    for changes in ({"dataset_digest": "1" * 64}, {"num_channels": 3}):
+        assert statistics.read_fitting(path, dataclasses.replace(found.subject, **changes)) is None
+    data = bytearray(Path(path).read_bytes())
+    data[len(data) // 2] ^= 1
+    Path(path).write_bytes(data)
+    assert statistics.read_fitting(path, found.subject) is None
+
+
+# --- one for all ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A network whose logits are what it is given: what it sees can be read off."""
+
+    def build(*, image_size: int, num_channels: int, **_: Any) -> keras.Model:
+        images = keras.Input((image_size, image_size, num_channels), name="images")
+        return keras.Model(images, keras.layers.Flatten(name="flatten")(images), name="echo")
+
+    module = types.ModuleType("tests_echo_network")
+    module.build = build  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(zoo.MODELS, "echo", module.__name__)
+    return "echo"
+
+
+def checkpoint(folder: Path, model_name: str, described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {
+        "model": {
+            "model_name": model_name,
+            "num_classes": S * S,
+            "image_size": S,
+            "num_channels": 1,
+            "keep_prob": 1.0,
+        },
+        "normalization": described,
+    }
+    return checkpoints.verify(checkpoints.publish(RunLayout(str(folder)), 1, arrays, meta))
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_training_evaluation_and_prediction_see_the_same_values(
+    kind: str, echo: str, tmp_path: Path, write_shard: Callable[..., str]
+) -> None:
+    drawn = np.random.default_rng(3).integers(0, 256, (6, 11, 13), np.uint8)
+    shards = [write_shard("part.tfrecord", [(image, label) for label, image in enumerate(drawn)])]
+    made = normalization(kind, pixels(500))
+    info = checkpoint(tmp_path, echo, {"kind": kind, "epsilon": EPSILON}, {"step": np.ones(1), **made.variables()})
+    model = variables.restore_model(info)
+
+    trained = {}
+    for mode in ("files", "preloaded"):
+        batches = training_dataset(
+            shards,
+            mode=mode,
+            num_records=6,
+            batch_size=6,
+            image_size=S,
+            seed=0,
+            shuffle_buffer=6,
+            augmentation=Augmentation(),
+            normalization=of_plan({"kind": kind, "epsilon": EPSILON, "statistics": None}, checkpoints.load(info)),
+        )
+        images, labels, _ = next(iter(batches))
+        trained[mode] = images.numpy()[np.argsort(labels)]
+    np.testing.assert_array_equal(trained["files"], trained["preloaded"])
+
+    (evaluated,) = [
+        model(images, training=False).numpy() for images, _ in evaluation_dataset(shards, batch_size=6, image_size=S)
+    ]
+    np.testing.assert_allclose(evaluated, trained["files"].reshape(6, -1), atol=1e-5)
+    for image, expected in zip(drawn, evaluated, strict=True):
+        guesses = top_guesses(model, Glyph(image[:, :, np.newaxis], False), image_size=S, k=S * S)
+        probabilities = np.zeros(S * S)
+        for guess in guesses:
+            probabilities[guess.class_id] = guess.probability
+        np.testing.assert_allclose(probabilities, tf.nn.softmax(expected), atol=1e-5)
+    # And it does what it is there for.
+    plain = to_float(tf.concat([preprocess(tf.constant(image[np.newaxis, :, :, np.newaxis]), S) for image in drawn], 0))
+    assert np.array_equal(trained["files"], plain) == (kind == "none")
+    np.testing.assert_allclose(trained["files"], made(plain), atol=1e-6)
+
+
+def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(echo: str, tmp_path: Path) -> None:
+    info = checkpoint(tmp_path, echo, {}, {"step": np.ones(1)})
+    document = {key: value for key, value in info.document.items() if key != "normalization"}
+    old = checkpoints.CheckpointInfo(info.path, document)
+    images = to_float(tf.constant(pixels(3)))
+    np.testing.assert_array_equal(
+        variables.with_normalization(zoo.build(**old.model, seed=0), Normalization())(images),
+        np.reshape(images, [3, -1]),
+    )
+    assert old.normalization == {"kind": "none"}
+
+
+def test_a_normalized_network_has_the_variables_of_the_plain_one() -> None:
+    model = zoo.build("chinese_rec", num_classes=3, image_size=S, num_channels=1, keep_prob=0.8, seed=0)
+    whole = variables.with_normalization(model, Normalization(kind="per_image"))
+    assert variables.model_arrays(whole).keys() == variables.model_arrays(model).keys()
+    images = to_float(tf.constant(pixels(3)))
+    expected = model(tf.image.per_image_standardization(images), training=False)
+    np.testing.assert_allclose(whole(images, training=False), expected, atol=1e-6)
+
+
+def test_a_matrix_that_does_not_fit_is_refused_with_its_size() -> None:
+    flags = {"dataset_dir": "d", "train_dir": "t", "normalization": "zca"}
+    TrainConfig(**flags).require_channels(1)
+    for changes, channels, figure in (
+        ({}, 3, r"12,288 values needs a matrix of 0\.56 GiB"),
+        ({"image_size": 128}, 1, "16,384"),
+    ):
+        with pytest.raises(SettingsError, match=figure):
+            TrainConfig(**flags | changes).require_channels(channels)
+    TrainConfig(**flags | {"normalization": "dataset", "image_size": 512}).require_channels(3)

@@ -1,0 +1,96 @@
+"""Sums over the decoded pixels of some shards; runs on an executor, as a process of its own.
+
+Decoding is TensorFlow's, so that the pixels are the very ones that training sees. The process ends with its task:
+Spark's Python worker, which a TFCluster's node is to run in later, carries no TensorFlow, and CUDA is hidden.
+
+stdin: one line of JSON (`SumTask`), then nothing until whoever gave it has gone. stdout: one line of JSON (`Answer`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.data.damage import data_errors
+from tfos_job.data.decoding import GROUP_SIZE, decode
+from tfos_job.data.records import read_records
+from tfos_job.data.staging import local_copy
+from tfos_job.data.statistics import add_images, is_sampled, to_bytes, zero_sums
+from tfos_job.data.summing import Answer, SumShard, SumTask
+from tfos_job.errors import BadDataError, JobError
+
+
+def sum_shards(task: SumTask) -> dict[str, np.ndarray]:
+    """`statistics.zero_sums` and all of the task's records that are asked for.
+
+    Raises:
+      BadDataError: a damaged record, or not as many as there should be.
+      JobError: what storage raises.
+    """
+    sums = zero_sums(task.subject)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def pixels(serialized: tf.Tensor) -> tf.Tensor:
+        subject = task.subject
+        return decode(
+            serialized,
+            subject.image_size,
+            GROUP_SIZE,
+            num_channels=subject.num_channels,
+            antialias=subject.antialias,
+        )[0]
+
+    for shard in task.shards:
+        with local_copy(shard.path, shard.size_bytes, shard.sha256) as local, data_errors([shard.path]):
+            wanted = (
+                data
+                for index, data in enumerate(_records(local, shard), start=shard.first_index)
+                if is_sampled(index, task.num_records, task.limit)
+            )
+            while group := list(itertools.islice(wanted, GROUP_SIZE)):
+                add_images(sums, pixels(tf.constant(group)).numpy())
+    return sums
+
+
+def _records(local: str, shard: SumShard) -> Iterator[bytes]:
+    found = 0
+    with open(local, "rb") as stream:
+        for _, data in read_records(stream, shard.path):
+            found += 1
+            yield data
+    if found != shard.num_records:
+        raise BadDataError(
+            f"holds {found} records, its manifest says {shard.num_records}",
+            place=shard.path,
+            next_step="Run `verify` on the split and convert it again",
+        )
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    task = SumTask.from_json(json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        storage.write_bytes(task.output, to_bytes(sum_shards(task)))
+        answer = Answer()
+    except JobError as error:
+        answer = Answer(error.exit_code, error.fact, error.place, error.next_step)
+    sys.stdout.write(json.dumps(vars(answer)) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # TensorFlow's own end takes a while
+
+
+if __name__ == "__main__":
+    main()

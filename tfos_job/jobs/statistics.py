@@ -1,0 +1,124 @@
+"""Statistics of a split's pixels, made on Spark where the dataset has none yet that fit. Runs on the driver."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from pyspark import SparkContext
+
+from tfos_job import storage
+from tfos_job.cluster.topology import assign_shards
+from tfos_job.data import statistics, summing
+from tfos_job.data.convert import Failure
+from tfos_job.data.manifest import Manifest, shard_paths
+from tfos_job.data.statistics import MAX_WHITENING_RECORDS, WHITENING, Arrays, Statistics, Subject
+from tfos_job.data.summing import SumShard, SumTask
+from tfos_job.errors import BadDataError
+from tfos_job.jobs import tasks
+from tfos_job.layout import DatasetLayout, join
+
+log = logging.getLogger(__name__)
+
+_GUARD_S = 0.5
+
+
+def statistics_of(
+    context: SparkContext,
+    dataset: DatasetLayout,
+    manifest: Manifest,
+    subject: Subject,
+    *,
+    scratch_dir: str,
+    guard: Callable[[], None],
+) -> Statistics:
+    """The dataset's own where they fit `subject`; else they are made, and kept beside its charset.
+
+    Args:
+      context: the driver's.
+      dataset: of which `subject` is.
+      manifest: of the subject's split.
+      subject: what to look at.
+      scratch_dir: a folder that driver and executors see, and nobody else uses; it is removed at the end.
+      guard: raises where the job is to end.
+
+    Raises:
+      BadDataError: a damaged record.
+      JobError: what storage or `guard` raises.
+    """
+    path = dataset.statistics(subject.split_name, subject.image_size, subject.kind)
+    found = statistics.read_fitting(path, subject)
+    if found is not None:
+        return found
+    began_s = time.monotonic()
+    limit = MAX_WHITENING_RECORDS if subject.kind == WHITENING else manifest.num_records
+    storage.make_dirs(scratch_dir)
+    try:
+        todo = _tasks(dataset, manifest, subject, limit, scratch_dir, context.defaultParallelism)
+        outputs = tasks.results(_guarded(context, todo, guard))
+        found = statistics.statistics_of(subject, _sum(outputs))
+    finally:
+        storage.discard_dir(scratch_dir)
+    if found.num_records != min(limit, manifest.num_records):
+        raise BadDataError(
+            f"{found.num_records} records were summed, expected {min(limit, manifest.num_records)}",
+            place=dataset.split(subject.split_name).root,
+            next_step="Run `verify` on the split",
+        )
+    statistics.write(path, found)
+    log.info("%s of %d records: %s (%.1f s)", subject.kind, found.num_records, path, time.monotonic() - began_s)
+    return found
+
+
+def _tasks(
+    dataset: DatasetLayout, manifest: Manifest, subject: Subject, limit: int, scratch_dir: str, num_slots: int
+) -> list[SumTask]:
+    """One for each slot: each starts a TensorFlow and has a sum of its own."""
+    shards, first = [], 0
+    for path, shard in zip(shard_paths(dataset.split(subject.split_name), manifest), manifest.shards, strict=True):
+        shards.append(
+            SumShard(
+                path=path,
+                size_bytes=shard.size_bytes,
+                sha256=shard.sha256,
+                num_records=shard.num_records,
+                first_index=first,
+            )
+        )
+        first += shard.num_records
+    by_path = {shard.path: shard for shard in shards if shard.num_records}
+    parts = assign_shards([(shard.path, shard.num_records) for shard in shards], min(num_slots, len(by_path)))
+    return [
+        SumTask(
+            subject=subject,
+            shards=tuple(by_path[path] for path, _ in part),
+            num_records=manifest.num_records,
+            limit=limit,
+            output=join(scratch_dir, f"sums-{number:05d}.npz"),
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def _guarded(context: SparkContext, todo: list[SumTask], guard: Callable[[], None]) -> list[str | Failure]:
+    """`tasks.run` on a thread, so that a signal is answered while Spark is at work."""
+    with ThreadPoolExecutor(1, thread_name_prefix="statistics") as pool:
+        running: Future[list[str | Failure]] = pool.submit(tasks.run, context, "statistics", summing.sum_pixels, todo)
+        try:
+            while not wait([running], timeout=_GUARD_S).done:
+                guard()
+            return running.result()
+        except BaseException:
+            context.cancelAllJobs()
+            raise
+
+
+def _sum(outputs: list[str]) -> Arrays:
+    """One after the other: sums of whole images are 128 MiB each."""
+    total = statistics.from_bytes(storage.read_bytes(outputs[0]))
+    for path in outputs[1:]:
+        for name, array in statistics.from_bytes(storage.read_bytes(path)).items():
+            total[name] += array
+    return total
