@@ -114,13 +114,13 @@ def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
         up_down = _either(up_down, (quarters == 1) | (quarters == 2))
         left_right = _either(left_right, quarters >= 2)
     if transposed is not None:
-        images = tf.where(transposed, _transpose(images), images)
+        images = _where(transposed, _transpose(images), images)
     if up_down is not None:
         # Not images[:, ::-1], which takes sixteen times as long.
-        images = tf.where(up_down, tf.reverse(images, [1]), images)
+        images = _where(up_down, tf.reverse(images, [1]), images)
     if left_right is not None:
         # Not tf.reverse along the rows, which takes three times as long.
-        images = tf.where(left_right, _transpose(tf.reverse(_transpose(images), [1])), images)
+        images = _where(left_right, _transpose(tf.reverse(_transpose(images), [1])), images)
     return images
 
 
@@ -138,6 +138,18 @@ def _exchange(
 def _either(one: tf.Tensor | None, other: tf.Tensor) -> tf.Tensor:
     """Done twice is not done."""
     return other if one is None else one ^ other
+
+
+def _where(condition: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Whole images of one or the other. Images as rows: tf.where takes nine times as long over four axes in colour.
+
+    Args:
+      condition: bool [B, 1, 1, 1].
+      changed: where it is true, float32 [B, S, S, C].
+      images: where it is not, the same.
+    """
+    rows = (tf.reshape(tensor, [tf.shape(images)[0], -1]) for tensor in (changed, images))
+    return tf.reshape(tf.where(condition[:, :, 0, 0], *rows), tf.shape(images))
 
 
 def _transpose(images: tf.Tensor) -> tf.Tensor:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 
 from pyspark import SparkContext
 
 from tfos_job import storage
 from tfos_job.cluster.topology import assign_shards
 from tfos_job.data import statistics, summing
-from tfos_job.data.convert import Failure
 from tfos_job.data.manifest import Manifest, shard_paths
 from tfos_job.data.statistics import MAX_WHITENING_RECORDS, WHITENING, Arrays, Statistics, Subject
 from tfos_job.data.summing import SumShard, SumTask
@@ -23,6 +23,7 @@ from tfos_job.layout import DatasetLayout, join
 log = logging.getLogger(__name__)
 
 _GUARD_S = 0.5
+_CANCEL_S = 5.0  # for tasks to end before their folder goes; they may be in the middle of something
 
 
 def statistics_of(
@@ -55,10 +56,14 @@ def statistics_of(
     began_s = time.monotonic()
     limit = MAX_WHITENING_RECORDS if subject.kind == WHITENING else manifest.num_records
     storage.make_dirs(scratch_dir)
+    todo = _tasks(dataset, manifest, subject, limit, scratch_dir, context.defaultParallelism)
+
+    def make() -> Statistics:
+        outputs = tasks.results(tasks.run(context, "statistics", summing.sum_pixels, todo))
+        return statistics.statistics_of(subject, _sum(outputs))
+
     try:
-        todo = _tasks(dataset, manifest, subject, limit, scratch_dir, context.defaultParallelism)
-        outputs = tasks.results(_guarded(context, todo, guard))
-        found = statistics.statistics_of(subject, _sum(outputs))
+        found = _guarded(make, guard, context.cancelAllJobs)
     finally:
         storage.discard_dir(scratch_dir)
     if found.num_records != min(limit, manifest.num_records):
@@ -102,17 +107,25 @@ def _tasks(
     ]
 
 
-def _guarded(context: SparkContext, todo: list[SumTask], guard: Callable[[], None]) -> list[str | Failure]:
-    """`tasks.run` on a thread, so that a signal is answered while Spark is at work."""
-    with ThreadPoolExecutor(1, thread_name_prefix="statistics") as pool:
-        running: Future[list[str | Failure]] = pool.submit(tasks.run, context, "statistics", summing.sum_pixels, todo)
+def _guarded(make: Callable[[], Statistics], guard: Callable[[], None], cancel: Callable[[], None]) -> Statistics:
+    """On a thread, so that a signal is answered while Spark is at work, or numpy: eigenvectors can take minutes."""
+    made: Future[Statistics] = Future()
+
+    def run() -> None:
         try:
-            while not wait([running], timeout=_GUARD_S).done:
-                guard()
-            return running.result()
-        except BaseException:
-            context.cancelAllJobs()
-            raise
+            made.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            made.set_exception(error)
+
+    threading.Thread(target=run, name="statistics", daemon=True).start()
+    try:
+        while not wait([made], timeout=_GUARD_S).done:
+            guard()
+    except BaseException:
+        cancel()
+        wait([made], timeout=_CANCEL_S)
+        raise
+    return made.result()
 
 
 def _sum(outputs: list[str]) -> Arrays:
