@@ -342,17 +342,39 @@ class InspectConfig(AugmentationConfig):
     dataset_dir: str = _flag("folder of the dataset")
     dataset_split_name: str = _flag("the split to look at", "train")
     output_dir: str = _flag("folder to write the pictures to", "inspect")
-    image_size: int = _flag("images are resized to this many pixels square", 64)
+    train_dir: str | None = _flag(
+        "show the images as this run's network sees them in training: of its size, with its augmentation and "
+        "normalization",
+        None,
+    )
+    image_size: int | None = _flag(
+        f"images are resized to this many pixels square; {DEFAULT_IMAGE_SIZE} where it is not given, nor --train_dir",
+        None,
+    )
     num_images: int = _flag("records on the contact sheet, chosen at random", 24)
     seed: int = _flag("of the choice and of augmentation: the same seed gives the same pictures", 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_split_name("dataset_split_name", self.dataset_split_name)
-        for name in ("image_size", "num_images"):
-            _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
+        _require(self.image_size is None or self.image_size >= 1, "image_size", f"{self.image_size} is less than 1")
+        _require(self.num_images >= 1, "num_images", f"{self.num_images} is less than 1")
+        if self.train_dir is not None:
+            plain = AugmentationConfig().augmentation | {"image_size": None}
+            for name, value in plain.items():
+                _require(
+                    getattr(self, name) == value,
+                    name,
+                    "given together with --train_dir, which has it from the run",
+                    "Give one of them",
+                )
         _require(self.num_images <= 1000, "num_images", f"{self.num_images} is more than 1000")
         _require(self.seed >= 0, "seed", f"{self.seed} is less than 0")
+
+    @property
+    def side(self) -> int:
+        """S, in pixels, where no run says it."""
+        return self.image_size or DEFAULT_IMAGE_SIZE
 
 
 @dataclass(frozen=True, kw_only=True)

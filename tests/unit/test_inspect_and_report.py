@@ -29,10 +29,12 @@ from tfos_job.data.decoding import to_float
 from tfos_job.data.excerpt import read_positions
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest, Shard
+from tfos_job.data.normalization import Normalization
 from tfos_job.errors import BadDataError, InterruptedJobError
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.pictures import montage, results, sample
+from tfos_job.pictures.sample import Sight
 
 CHARACTERS = "一丁七万丈三上"
 CHARSET = Charset(tuple(CHARACTERS))
@@ -136,6 +138,9 @@ def root(template: Path, tmp_path: Path) -> Path:
         train_dir=str(tmp_path / "run"),
         dataset_split_name="test",
         image_size=SIDE,
+        random_flip_up_down=True,
+        random_brightness=0.3,
+        random_contrast=0.2,
     )
     storage.write_json(RunLayout(config.train_dir).config, to_dict(config))
     return tmp_path
@@ -191,8 +196,8 @@ def test_inspect_draws_a_split_and_counts_its_classes(root: Path, main: Main) ->
 def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = manifests.load(split)
-    options = Augmentation(random_flip_up_down=True, random_brightness=True, random_contrast=True)
-    taken = sample.take(split, contents, image_size=SIDE, augmentation=options, num_images=30, seed=3)
+    options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
+    taken = sample.take(split, contents, Sight(image_size=SIDE, augmentation=options), num_images=30, seed=3)
     images, labels = next(
         iter(evaluation_dataset(manifests.shard_paths(split, contents), batch_size=30, image_size=SIDE))
     )
@@ -211,9 +216,32 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
 def test_without_augmentation_there_are_no_versions(root: Path, num_channels: int) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = dataclasses.replace(manifests.load(split), num_channels=num_channels)
-    taken = sample.take(split, contents, image_size=SIDE, augmentation=Augmentation(), num_images=5, seed=0)
+    taken = sample.take(split, contents, Sight(image_size=SIDE), num_images=5, seed=0)
     assert taken.augmented.shape == (5, 0, SIDE, SIDE, num_channels)
     assert sample.contact_sheet(taken, CHARACTERS, split_name="test").startswith(b"\x89PNG")
+
+
+def test_a_split_as_a_runs_network_sees_it(root: Path, main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ("--dataset_dir", root / "dataset", "--output_dir", root / "seen", "--dataset_split_name", "test")
+    of_the_run = main("inspect", *folders, "--train_dir", root / "run")
+    seen = Path(of_the_run["contact_sheet"]).read_bytes()
+    by_hand = main("inspect", *folders, "--image_size", SIDE, *AUGMENTATIONS)
+    assert Path(by_hand["contact_sheet"]).read_bytes() == seen
+    assert cli.main([*map(str, ("inspect", *folders, "--train_dir", root / "run", *AUGMENTATIONS))]) == 78
+    assert "--random_flip_up_down: given together with --train_dir" in capsys.readouterr().err
+
+
+def test_normalized_values_are_scaled_to_what_can_be_shown(root: Path) -> None:
+    split = DatasetLayout(str(root / "dataset")).split("test")
+    contents = manifests.load(split)
+    normalization = Normalization(kind="dataset", arrays={"mean": np.float32([0.5]), "stddev": np.float32([0.01])})
+    taken = sample.take(split, contents, Sight(image_size=SIDE, normalization=normalization), num_images=30, seed=0)
+    assert taken.words == "normalized (dataset)"
+    assert taken.augmented.shape == (30, 1, SIDE, SIDE, 1)
+    # One value after the other is moved and scaled alike: the order of pixels stays.
+    before, after = taken.stored.ravel().astype(int), taken.augmented.ravel().astype(int)
+    assert (np.diff(after[np.argsort(before, kind="stable")]) >= 0).all()
+    assert (after.min(), after.max()) == (0, 255)
 
 
 def test_the_same_seed_gives_the_same_pictures(root: Path, main: Main) -> None:

@@ -135,7 +135,7 @@ class _Collector:
             curves=self._curves(),
             evaluations=evaluations,
             data_title=str(settings.get("dataset_dir", "")),
-            data=self._try("data", "pictures of the data", lambda: _data_pictures(settings)) or [],
+            data=self._try("data", "pictures of the data", lambda: _data_pictures(self._run, settings)) or [],
             notes=self._notes,
             made=f"Made by tfos_job {__version__} on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}.",
         )
@@ -234,9 +234,8 @@ def _rows(path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(storage.read_bytes(path).decode("utf-8"))))
 
 
-def _data_pictures(settings: dict[str, Any]) -> list[Picture]:
+def _data_pictures(run: RunLayout, settings: dict[str, Any]) -> list[Picture]:
     """Contact sheet and histogram of what the run was trained on, made anew from the dataset."""
-    from tfos_job.data.augment import Augmentation
     from tfos_job.pictures import sample
 
     config = from_dict(TrainConfig, settings)
@@ -244,14 +243,7 @@ def _data_pictures(settings: dict[str, Any]) -> list[Picture]:
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)
     names = manifest.load_charset(dataset).characters
-    taken = sample.take(
-        split,
-        contents,
-        image_size=config.side,
-        augmentation=Augmentation(**config.augmentation),
-        num_images=_NUM_IMAGES,
-        seed=config.seed,
-    )
+    taken = sample.take(split, contents, sample.sight_of(run), num_images=_NUM_IMAGES, seed=config.seed)
     return [
         Picture(
             png=sample.contact_sheet(taken, names, split_name=contents.split_name),

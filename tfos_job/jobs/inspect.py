@@ -11,8 +11,9 @@ from tfos_job import storage
 from tfos_job.config import InspectConfig
 from tfos_job.data import manifest
 from tfos_job.data.augment import Augmentation
-from tfos_job.layout import DatasetLayout, join
+from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.pictures import sample
+from tfos_job.pictures.sample import Sight
 
 _NAMED = 10
 
@@ -34,14 +35,11 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     contents = manifest.load(split)
     config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
-    taken = sample.take(
-        split,
-        contents,
-        image_size=config.image_size,
-        augmentation=Augmentation(**config.augmentation),
-        num_images=config.num_images,
-        seed=config.seed,
-    )
+    if config.train_dir is None:
+        sight = Sight(image_size=config.side, augmentation=Augmentation(**config.augmentation))
+    else:
+        sight = sample.sight_of(RunLayout(config.train_dir))
+    taken = sample.take(split, contents, sight, num_images=config.num_images, seed=config.seed)
     picture, table = sample.histogram(contents, names)
     files = {
         "contact_sheet": ("contact_sheet.png", sample.contact_sheet(taken, names, split_name=contents.split_name)),

@@ -79,7 +79,13 @@ class _Sheet:
 
 
 def contact_sheet(
-    names: Sequence[str], stored: np.ndarray, augmented: np.ndarray, *, title: str, subtitle: str
+    names: Sequence[str],
+    stored: np.ndarray,
+    augmented: np.ndarray,
+    *,
+    title: str,
+    subtitle: str,
+    heading: str = "augmented",
 ) -> bytes:
     """Records before augmentation and after, as a PNG.
 
@@ -89,6 +95,7 @@ def contact_sheet(
       augmented: uint8 [n, V, S, S, C], V versions of each; V may be 0.
       title: what is shown.
       subtitle: how it was chosen.
+      heading: over the versions.
     """
     side = side_of(stored.shape[1])
     versions = augmented.shape[1]
@@ -103,7 +110,7 @@ def contact_sheet(
     for column in range(columns if versions else 0):
         x = MARGIN + column * (group + spacing)
         sheet.text(x, top - 8, "stored", side, size=_SMALL, fill=MUTED)
-        sheet.text(x + side + 2 * GAP, top - 8, "augmented", group - side, size=_SMALL, fill=MUTED)
+        sheet.text(x + side + 2 * GAP, top - 8, heading, group - side, size=_SMALL, fill=MUTED)
     for number, name in enumerate(names):
         row, column = divmod(number, columns)
         x, y = MARGIN + column * (group + spacing), top + row * row_height
