@@ -200,7 +200,8 @@ def test_a_training_on_colour_photographs_gets_their_memory() -> None:
     assert memory_of(submit(train, record_bytes=50_000)) > memory_of(submit(train))
     preloaded = TrainConfig(**DIRS, input_mode="preloaded")
     grey = memory_of(submit(preloaded, worker_records=100_000))
-    assert memory_of(submit(preloaded, worker_records=100_000, num_channels=3)) > grey
+    colour = memory.Network(num_channels=3)
+    assert memory_of(submit(preloaded, worker_records=100_000, network=colour)) > grey
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,7 @@ def test_memory_grows_with_what_needs_it() -> None:
     assert overhead(shuffle_buffer=0, preloaded_bytes=1 << 30) >= overhead(shuffle_buffer=0) + 1024
     assert overhead(network=memory.Network(num_classes=100_000)) > overhead()
     assert overhead(network=memory.Network(model_name="inception_v3", image_size=299)) > overhead()
+    assert overhead(whitened_values=4096) >= overhead() + 256
     driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
     beside = memory.training_driver(**driver, ps_beside_driver=True)
     assert beside.overhead > memory.training_driver(**driver, ps_beside_driver=False).overhead

@@ -77,18 +77,22 @@ def worker(
     preloaded_bytes: int,
     on_gpu: bool,
     record_bytes: int = 0,
+    whitened_values: int = 0,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
     Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`. Records have `record_bytes`,
-    or where that is less what a glyph takes.
+    or where that is less what a glyph takes. Before training it sums squares of `whitened_values` an image.
     """
     batch_bytes = batch_size * network.image_size**2 * network.num_channels * 4
     activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
     buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
     inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
     variables = 3 * _copies(network.num_parameters)  # as read, their gradients, and both in gRPC's buffers
-    process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + activations + inputs + variables
+    # Before there is a network it holds three matrices of float64, the sums'; later the float32 one, three times.
+    whitening = 3 * whitened_values**2 * 8 / _MIB
+    process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + max(activations + inputs + variables, whitening)
+    process += whitening / 2
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)
 
 
@@ -97,10 +101,17 @@ def parameter_server(*, parameters: int, num_ps_tasks: int, num_workers: int) ->
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + _ps_process(parameters, num_ps_tasks, num_workers))
 
 
-def training_driver(*, parameters: int, num_ps_tasks: int, num_workers: int, ps_beside_driver: bool) -> ContainerMemory:
-    """The driver, its coordinator and, where they have their place there, the parameter servers."""
+def training_driver(
+    *, parameters: int, num_ps_tasks: int, num_workers: int, ps_beside_driver: bool, whitened_values: int = 0
+) -> ContainerMemory:
+    """The driver, its coordinator and, where they have their place there, the parameter servers.
+
+    Of a covariance of `whitened_values` it takes the eigenvectors first.
+    """
     # A snapshot of variables and Adam's two slots, the checkpoint's bytes as read back, and the arrays in them.
     coordinator = TENSORFLOW + 9 * _copies(parameters)
+    # LAPACK's divide and conquer has some eight matrices of float64 at once.
+    coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
     beside = num_ps_tasks * (_ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR) if ps_beside_driver else 0
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + beside)
 

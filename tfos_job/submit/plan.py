@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfos_job.cluster.topology import topology_of
-from tfos_job.config import PRELOADED, DoctorConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import PCA, PRELOADED, ZCA, DoctorConfig, EvaluateConfig, TrainConfig
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
@@ -192,19 +192,22 @@ def _training_containers(config: TrainConfig, request: Request) -> dict[str, str
     records, num_channels = request.worker_records, request.network.num_channels
     is_preloaded = config.resolved_input_mode(records, num_channels) == PRELOADED
     preloaded_bytes = config.preloaded_bytes(records, num_channels)
+    whitened = config.side**2 * num_channels if config.normalization in (PCA, ZCA) else 0
     buffered = config.buffered_records(request.record_bytes)
     largest = memory.worker(
         network=request.network,
         batch_size=config.batch_size,
         shuffle_buffer=0 if is_preloaded else buffered,
         record_bytes=request.record_bytes,
+        whitened_values=whitened,
         preloaded_bytes=preloaded_bytes if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )
     if not beside:  # Static executors are all alike.
         ps = memory.parameter_server(**shape)
         largest = ContainerMemory(max(largest.heap, ps.heap), max(largest.overhead, ps.overhead))
-    settings = _driver(memory.training_driver(**shape, ps_beside_driver=beside)) | _executor(largest)
+    driver = memory.training_driver(**shape, ps_beside_driver=beside, whitened_values=whitened)
+    settings = _driver(driver) | _executor(largest)
     settings["spark.executor.instances"] = str(topology.num_spark_executors)
     settings["spark.executor.cores"] = str(_EXECUTOR_CORES)
     settings["spark.scheduler.maxRegisteredResourcesWaitingTime"] = f"{config.start_timeout}s"
