@@ -193,7 +193,7 @@ def test_unreadable_images_end_it_or_are_set_aside(
     assert (lines["cat/empty.png"], lines["dog/text.gif"]) == ("an empty file", "not a PNG, JPEG or GIF")
     assert verified(spark, tmp_path) == {}
     assert run(on_bad_record="quarantine").up_to_date
-    with pytest.raises(SettingsError, match=r"4 file\(s\) are in quarantine"):
+    with pytest.raises(SettingsError, match=r"4 file\(s\) have bytes in quarantine"):
         run()
 
 

@@ -38,10 +38,12 @@ from tfos_job.jobs.dataset import (
     build_aside,
     dataset_charset,
     live_manifest,
+    must_be_rebuilt,
     now,
     requested_charset,
     require_charset,
     require_same_channels,
+    setting_changes,
     some,
 )
 from tfos_job.jobs.shards import Made
@@ -175,37 +177,14 @@ def _must_be_rebuilt(
             place=split.root,
             next_step="Give --prune to drop what is gone, or --overwrite to build the split anew",
         )
-    reasons = [*_setting_changes(config, live), *manifests.damage(split, live)]
+    reasons = [] if live.sources else ["it was made from " + ("images" if live.images else "a DataFrame")]
+    reasons += [*setting_changes(config, live), *manifests.damage(split, live)]
     if config.overwrite and not reasons:
         reasons = shards.damaged(context, split, live)
     if config.shuffle_at_write and changes.words:
         reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {some(changes.words)}")
-    if reasons and not config.overwrite:
-        raise SettingsError(
-            f"it is there, and not the same any more: {some(reasons)}",
-            place=split.root,
-            next_step="Give --overwrite to build it anew, or another --dataset_split_name",
-        )
-    if reasons:
-        _log.warning("%s is built anew: %s", split.root, some(reasons))
-    return bool(reasons) or (config.overwrite and bool(changes.words))
-
-
-def _setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
-    changes = []
-    if not live.sources:
-        changes.append("it was made from " + ("images" if live.images else "a DataFrame"))
-    if config.stored_format != live.image_format:
-        changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
-    if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
-        changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
-    if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
-        for name in ("target_shard_mb", *(["seed"] if config.shuffle_at_write else [])):
-            if getattr(config, name) != live.settings.get(name):
-                changes.append(f"--{name} is {getattr(config, name)}, was {live.settings.get(name)}")
-    if config.on_bad_record == "fail" and live.quarantined:
-        changes.append(f"--on_bad_record is fail, but bytes of {len(live.quarantined)} file(s) are in quarantine")
-    return changes
+    rebuilt = must_be_rebuilt(split, reasons, overwrite=config.overwrite)
+    return rebuilt or (config.overwrite and bool(changes.words))
 
 
 # --- the work --------------------------------------------------------------------------------------------------------

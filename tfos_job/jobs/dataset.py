@@ -111,6 +111,39 @@ def live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:
         return None
 
 
+def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
+    """In what the settings are not those that the split was made with, in words."""
+    changes = []
+    if config.stored_format != live.image_format:
+        changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
+    if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
+        changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
+    if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
+        for name in ("target_shard_mb", *(["seed"] if config.shuffle_at_write else [])):
+            if getattr(config, name) != live.settings.get(name):
+                changes.append(f"--{name} is {getattr(config, name)}, was {live.settings.get(name)}")
+    if config.on_bad_record == "fail" and live.quarantined:
+        changes.append(f"--on_bad_record is fail, but {len(live.quarantined)} file(s) have bytes in quarantine")
+    return changes
+
+
+def must_be_rebuilt(split: SplitLayout, reasons: Sequence[str], *, overwrite: bool) -> bool:
+    """Whether there are reasons for it.
+
+    Raises:
+      SettingsError: so it is, and nobody has asked for it.
+    """
+    if reasons and not overwrite:
+        raise SettingsError(
+            f"it is there, and not the same any more: {some(reasons)}",
+            place=split.root,
+            next_step="Give --overwrite to build it anew, or another --dataset_split_name",
+        )
+    if reasons:
+        _log.warning("%s is built anew: %s", split.root, some(reasons))
+    return bool(reasons)
+
+
 @dataclass(frozen=True)
 class Building:
     """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""

@@ -36,11 +36,13 @@ from tfos_job.jobs.dataset import (
     build_aside,
     dataset_charset,
     live_manifest,
+    must_be_rebuilt,
     now,
     read_text,
     requested_charset,
     require_charset,
     require_same_channels,
+    setting_changes,
     some,
 )
 from tfos_job.jobs.shards import Made
@@ -147,15 +149,7 @@ def _must_be_rebuilt(
     reasons = [*_changes(config, listing, live), *manifests.damage(split, live)]
     if config.overwrite and not reasons:
         reasons = shards.damaged(context, split, live)
-    if reasons and not config.overwrite:
-        raise SettingsError(
-            f"it is there, and not the same any more: {some(reasons)}",
-            place=split.root,
-            next_step="Give --overwrite to build it anew, or another --dataset_split_name",
-        )
-    if reasons:
-        _log.warning("%s is built anew: %s", split.root, some(reasons))
-    return bool(reasons)
+    return must_be_rebuilt(split, reasons, overwrite=config.overwrite)
 
 
 def _changes(config: ConvertConfig, listing: Listing, live: Manifest) -> list[str]:
@@ -165,19 +159,9 @@ def _changes(config: ConvertConfig, listing: Listing, live: Manifest) -> list[st
     changes = []
     if listing.sha256 != then.sha256:
         changes += folders.changes(listing, then.num_files, then.size_bytes, then.files_per_class)
-    if config.stored_format != live.image_format:
-        changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
     if config.num_channels != live.num_channels:
         changes.append(f"--num_channels is {config.num_channels}, was {live.num_channels}")
-    if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
-        changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
-    if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
-        for name in ("target_shard_mb", *(["seed"] if config.shuffle_at_write else [])):
-            if getattr(config, name) != live.settings.get(name):
-                changes.append(f"--{name} is {getattr(config, name)}, was {live.settings.get(name)}")
-    if config.on_bad_record == "fail" and then.quarantined:
-        changes.append(f"--on_bad_record is fail, but {len(then.quarantined)} file(s) are in quarantine")
-    return changes
+    return changes + setting_changes(config, live)
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
