@@ -29,7 +29,7 @@ from tfos_job.data.folders import FoundFile, Listing
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.images import ImagesTask, LabelledFile
 from tfos_job.data.manifest import ImageFolder, Manifest, Revision
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.jobs import shards, tasks
 from tfos_job.jobs.dataset import (
     Building,
