@@ -167,7 +167,9 @@ class ConvertConfig:
         choices=("fail", "quarantine"),
     )
     max_bad_fraction: float = _flag(
-        "fraction of the bytes that are read that quarantine may set aside before the job fails", 0.01
+        "fraction of the bytes that are read, and of the images as well, that quarantine may set aside before the job "
+        "fails",
+        0.01,
     )
     target_shard_mb: int = _flag(
         "MiB of input files that go into a shard; less where there would be fewer than 8 shards", 128
@@ -264,8 +266,8 @@ class VerifyConfig:
         "the split to prove, or `all`, which compares the pixels of the splits as well", "all", metavar="NAME|all"
     )
     gnt_dir: str | None = _flag(
-        "compare the source files with what was converted: the folder they are in, or `auto` for the one that each "
-        "split was made from; not read where it is not given",
+        "compare the GNT files with what was converted: the folder they are in, or `auto` for the one that each split "
+        "was made from, all of them from GNT files; not read where it is not given",
         None,
         metavar="DIR|auto",
     )
@@ -384,7 +386,10 @@ class TrainConfig(AugmentationConfig):
     dataset_dir: str = _flag("folder of the dataset")
     train_dir: str = _flag("folder of the run: checkpoints, summaries, report")
     dataset_name: str | None = _flag(
-        "reader of the dataset; that which it was converted with where it is not given", None, choices=DATASET_NAMES
+        "the reader that the dataset is to be of, else the run is refused: `convert` wrote down which one it is, and "
+        "that one is used, with or without this flag",
+        None,
+        choices=DATASET_NAMES,
     )
     dataset_split_name: str = _flag("the split to train on", "train")
     validation_split_name: str | None = _flag(

@@ -18,7 +18,7 @@ class SplitLayout:
 
         manifest.json                     what is live; published last
         gen-00000/part-00000-of-00004.tfrecord
-        _quarantine/<source>.json         byte ranges that could not be read
+        _quarantine/<source>.json         byte ranges that could not be read; <digest of the name>.json where need be
         _building-<token>/                a generation on its way; swept by the next run
     """
 
@@ -30,7 +30,7 @@ class SplitLayout:
 
     @property
     def quarantine_dir(self) -> str:
-        return join(self.root, "_quarantine")
+        return join(self.root, QUARANTINE)
 
     def generation(self, number: int) -> str:
         return join(self.root, generation_name(number))
@@ -39,6 +39,7 @@ class SplitLayout:
         return join(self.root, BUILDING_PREFIX + token)
 
 
+QUARANTINE = "_quarantine"
 BUILDING_PREFIX = "_building-"
 GENERATION_PREFIX = "gen-"
 

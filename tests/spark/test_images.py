@@ -62,8 +62,7 @@ def image_dir(tmp_path: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number:02d}{SUFFIXES[image_format]}").write_bytes(picture(number, image_format))
     (root / "cat" / "notes.txt").write_text("no image")
-    (root / "_thumbnails").mkdir()
-    (root / "_thumbnails" / "1.png").write_bytes(b"hidden")
+    (root / "cat" / "._00.png").write_bytes(b"what macOS keeps beside a file")
     return root
 
 
@@ -120,7 +119,8 @@ def test_a_folder_becomes_records_that_tensorflow_reads(
     assert all(len({example["image/class/label"] for example in shard}) == 3 for shard in shards)
     found = {example["source/file"].decode(): example for shard in shards for example in shard}
     paths = {str(path.relative_to(image_dir)): path for path in image_dir.rglob("*.*") if path.parent.name in CLASSES}
-    assert sorted(found) == sorted(name for name in paths if not name.endswith(".txt"))
+    assert sorted(found) == sorted(name for name in paths if not name.endswith((".txt", "._00.png")))
+    assert (result.num_other_files, manifest.images and manifest.images.num_other_files) == (2, 2)
     for name, example in found.items():
         assert example["image/encoded"] == paths[name].read_bytes()  # the very bytes
         assert example["image/class/text"].decode() == paths[name].parent.name
@@ -195,6 +195,56 @@ def test_unreadable_images_end_it_or_are_set_aside(
     assert run(on_bad_record="quarantine").up_to_date
     with pytest.raises(SettingsError, match=r"4 file\(s\) have bytes in quarantine"):
         run()
+
+
+def test_no_name_hides_an_image_and_no_folder_is_lost(
+    run: Callable[..., ConvertedImages],
+    spark: SparkSession,
+    image_dir: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for number, name in enumerate(("_ant/_1.png", ".bee/.2.png", "cafe\u0301/3.png", "caf\xe9/4.png", "dog/_5.png")):
+        (image_dir / name).parent.mkdir(exist_ok=True)
+        (image_dir / name).write_bytes(picture(100 + number, "PNG"))
+    (image_dir / "dog" / "6.webp").write_bytes(b"")
+    (image_dir / "dog" / "up").symlink_to("..")
+    with caplog.at_level("WARNING"):
+        result = run()
+    assert (result.num_records, result.num_other_files) == (35, 4)
+    assert manifests.load_charset(DatasetLayout(str(tmp_path / "data"))).characters == (
+        ".bee", "_ant", "caf\xe9", *CLASSES
+    )  # fmt: skip
+    assert "4 files are no images (.png, .jpg, .jpeg, .gif) and were left out" in caplog.text
+    assert "are one class: caf\xe9" in caplog.text
+    (image_dir / "dog" / "7.bmp").write_bytes(b"")
+    assert (run().up_to_date, run().num_other_files) == (True, 5)
+    with pytest.raises(SettingsError, match="split train was made from images: no GNT files can prove it"):
+        verify(spark, VerifyConfig(dataset_dir=str(tmp_path / "data"), gnt_dir="auto"))
+
+
+def test_the_bad_are_counted_by_files_and_told_under_any_name(
+    run: Callable[..., ConvertedImages], spark: SparkSession, image_dir: Path, tmp_path: Path
+) -> None:
+    names = ["cat/1.png", "cat/1.png.json/2.png", f"cat/{'n' * 240}.png"]
+    for name in names:
+        (image_dir / name).parent.mkdir(exist_ok=True)
+        (image_dir / name).write_bytes(b"")
+    (image_dir / "dog" / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(BadDataError, match=r"4 of 34 images are unreadable \(11\.76%\)"):
+        run(on_bad_record="quarantine", max_bad_fraction=0.1)
+    result = run(on_bad_record="quarantine", max_bad_fraction=0.2)
+    assert (result.num_records, result.quarantined_files) == (30, 4)
+    told = {}
+    for path in (tmp_path / "data" / "train" / "_quarantine").rglob("*.json"):
+        if path.is_file():
+            told[json.loads(path.read_text("utf-8"))["source"]] = path
+    assert sorted(told) == sorted([*names, "dog/link.png"])
+    assert verified(spark, tmp_path) == {}
+    for name in names:
+        (image_dir / name).unlink()
+    with pytest.raises(BadDataError, match=r"dog/link\.png: cannot be read: it is not there: a link"):
+        run(overwrite=True)
 
 
 def test_labels_decide_what_is_in_and_of_which_class(

@@ -171,7 +171,10 @@ def test_a_split_of_a_dataframe_passes_until_a_row_is_there_twice(spark: SparkSe
     rows = [(CHARACTERS[index % 5], bytes([index] * 12), 3, 4) for index in range(10)]
     frame = spark.createDataFrame(rows, "character string, image binary, height int, width int")
     convert_dataframe(frame, dataset_dir=str(root / "dataset"), dataset_split_name="frame", num_shards=2)
-    assert verify(spark, root, dataset_split_name="frame", gnt_dir="auto").findings.counts == {}
+    assert verify(spark, root, dataset_split_name="frame").findings.counts == {}
+    for split in ("frame", "all"):
+        with pytest.raises(SettingsError, match="split frame was made from a DataFrame: no GNT files can prove it"):
+            verify(spark, root, dataset_split_name=split, gnt_dir="auto")
     path = shard_path(root, 0, "frame")
     write_payloads(path, [*payloads(path), payloads(path)[0]])
     assert "repeated_record" in found(verify(spark, root, dataset_split_name="frame"))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tfos_job.data import folders
+from tfos_job.data import charset, folders
 from tfos_job.data.folders import FoundFile, ImageFile, Listing
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 
@@ -29,6 +29,30 @@ def test_the_class_is_the_folder_that_an_image_lies_in() -> None:
         listed(["1.png", "cat/1.png"])
     with pytest.raises(BadDataError, match="not UTF-8"):
         listed(["cat/\udcff.png"])
+
+
+def test_no_image_is_hidden_by_its_name() -> None:
+    listing = listed(["_cat/1.png", ".dog/_2.png", "_cat/.3.png", "_cat/._1.png", ".DS_Store"])
+    assert [file.label for file in listing.files] == [".dog", "_cat", "_cat"]
+    assert listing.num_other_files == 2  # macOS's own
+
+
+def test_a_class_is_one_however_its_name_is_encoded() -> None:
+    listing = listed(["cafe\u0301/1.png", "caf\xe9/2.png", " caf\xe9/3.png", "dog /4.png", "\uf92c/5.png"])
+    assert listing.files_per_class == {"caf\xe9": 3, "dog": 1, "\uf92c": 1}  # the last one: GNT's, and not \u90de
+    assert listing.merged == ("caf\xe9",)
+    assert folders.parse_labels("1.png,cafe\u0301 \n", "l") == {"1.png": "caf\xe9"}
+    assert charset.from_lines(" cafe\u0301\ndog \n").characters == ("caf\xe9", "dog")
+    with pytest.raises(BadDataError, match="no folder that names their class"):
+        listed([" /1.png"])
+
+
+def test_labels_find_files_however_their_names_are_encoded() -> None:
+    names = ["cafe\u0301/ 1.png", "a.png", " a.png"]
+    listing = listed(names, {"caf\xe9/ 1.png": "x", "a.png": "y"})
+    assert {file.name: file.label for file in listing.files} == {names[0]: "x", "a.png": "y"}
+    with pytest.raises(SettingsError, match=r"labels\.csv: .*is there twice"):
+        listed(names, {"caf\xe9/ 1.png": "x", names[0]: "y"})
 
 
 def test_labels_leave_out_what_they_do_not_name_and_name_nothing_that_is_not_there() -> None:

@@ -10,6 +10,7 @@ import pytest
 from tfos_job import storage
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
+from tfos_job.data.accounts import check_names
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import ImageFolder, Manifest, Revision, Shard, Source, SourceRange
 from tfos_job.errors import BadDataError, MissingInputError
@@ -88,6 +89,21 @@ def test_what_is_published_is_loaded_again(tmp_path: Path) -> None:
     assert quarantined["ranges"] == [{"start": 10, "end": 40, "reason": "undecodable"}]
     written = storage.read_json(split.manifest)
     assert written["filtered"] == {"reason": "not in charset", "num_records": 1, "characters": {"!": 1}}
+
+
+def test_what_could_not_be_read_is_told_under_any_name(tmp_path: Path) -> None:
+    split = SplitLayout(str(tmp_path / "train"))
+    odd = [f"a/{'n' * 240}.png", f"{'甲' * 80}/1.png", "a/1.png.json/2.png", "a/x.tmp/3.png", "/".join(["a" * 99] * 30)]
+    names = ["a/1.png", "a/1.png.jsonl/2.png", "_a/.b.png", *odd]
+    contents = of_images(num_files=4 + len(names), quarantined=dict.fromkeys(names, 10))
+    build(split, contents)
+    manifests.sweep(split, contents)
+    paths = {name: manifests.quarantine_file(name) for name in names}
+    assert {name: storage.read_json(f"{split.root}/{path}")["source"] for name, path in paths.items()} == {
+        name: name for name in names
+    }
+    assert [name for name, path in paths.items() if path != f"_quarantine/{name}.json"] == odd
+    assert check_names("train", contents, [shard.file for shard in contents.shards] + list(paths.values())).counts == {}
 
 
 def test_the_digest_is_that_of_shards_and_charset_alone() -> None:

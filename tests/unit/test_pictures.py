@@ -4,6 +4,7 @@ import functools
 import io
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,22 @@ def test_what_a_flipped_bit_leaves_readable_is_read_alike_by_all(kind: str) -> N
             continue
         assert kind != "PNG with a palette"  # a checksum is over every byte of it
         assert_that_all_see_the_same(picture)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "JPEG with restarts", "grey JPEG"])
+def test_a_jpeg_with_a_marker_among_its_pixels_is_one_that_all_read_alike_or_a_png(kind: str) -> None:
+    """What libjpeg fills up, Pillow takes, and TensorFlow may refuse."""
+    data = KEPT[kind]()
+    assert headers.jpeg_end(data) == len(data)
+    kept: Counter[str] = Counter()
+    for position in range(2, len(data)):
+        try:
+            picture = pictures.read(data[:position] + b"\xff" + data[position + 1 :])
+        except ValueError:
+            continue
+        assert_that_all_see_the_same(picture)
+        kept[picture.image_format] += 1
+    assert set(kept) == {"jpeg", "png"}
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,35 @@ def test_find_is_sorted_and_skips_what_is_unfinished_or_hidden(tmp_path: Path) -
     assert {entry.size_bytes for entry in found} == {2}
 
 
+def test_find_lists_hidden_names_where_it_is_asked_to(tmp_path: Path) -> None:
+    for name in ("_a/.b/_1.png", ".2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"12")
+    found = storage.find(str(tmp_path), ".png", with_hidden=True)
+    assert [entry.path.removeprefix(f"{tmp_path}/") for entry in found] == [".2.png", "_a/.b/_1.png"]
+
+
+def test_links_that_lead_nowhere_or_back_are_files(tmp_path: Path) -> None:
+    for folder in ("root/a", "root/b", "else"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(b"12")
+    links = {
+        "a/nowhere": "none",
+        "a/itself": "itself",
+        "a/up": "..",
+        "a/here": ".",
+        "a/other": "../b",
+        "b/other": "../a",
+    }
+    for name, target in {**links, "b/else": "../../else", "b/file": "1.png"}.items():
+        (tmp_path / "root" / name).symlink_to(target)
+    (tmp_path / "else" / "back").symlink_to("../root/b")
+    found = [entry.path.removeprefix(f"{tmp_path}/root/") for entry in storage.find(str(tmp_path / "root"), "")]
+    assert {"a/1.png", "a/nowhere", "a/itself", "a/up", "a/here", "b/file", "b/else/1.png", "b/else/back"} <= set(found)
+    assert {"a/other/1.png", "a/other/other", "b/other/1.png", "b/other/other"} <= set(found)  # each other's, once
+    assert max(name.count("/") for name in found) == 3
+
+
 def test_exclusive_creation_has_one_winner_and_its_content(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     assert storage.create_exclusive(path, b"first")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tfos_job.data.charset import Charset
 from tfos_job.data.findings import Findings
-from tfos_job.data.manifest import Manifest
+from tfos_job.data.manifest import Manifest, quarantine_file
 from tfos_job.data.verify import ShardReport
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, join
 
@@ -89,7 +89,7 @@ def check_names(split: str, manifest: Manifest, names: Sequence[str]) -> Finding
         elif first.startswith(GENERATION_PREFIX) and name not in live and name not in live_folders:
             findings.add("unlisted", file, "the manifest does not name it")
     for source in sorted(manifest.quarantined):
-        name = f"_quarantine/{source}.json"
+        name = quarantine_file(source)
         if name not in names:
             findings.add("quarantine", join(split, name), "missing, and the manifest counts unreadable bytes")
     return findings

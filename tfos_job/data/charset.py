@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -121,13 +122,22 @@ def from_file(text: str, place: str = "charset file") -> Charset:
     return Charset(characters)
 
 
+def class_name(text: str) -> str:
+    """A name as all that name classes have it: composed (NFC), for file systems differ in that, no blanks around it.
+
+    One character stays what it is: NFC would turn the compatibility ideographs that GNT files may hold into others.
+    """
+    name = text.strip()
+    return name if len(name) == 1 else unicodedata.normalize("NFC", name)
+
+
 def from_lines(text: str, place: str = "charset file") -> Charset:
-    """The names of a text, one a line, in their order; blank lines, blanks around a name and a BOM do not count.
+    """The names of a text (see `class_name`), one a line, in their order; blank lines and a BOM do not count.
 
     Raises:
       SettingsError: no names, or one of them twice.
     """
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    lines = (class_name(line) for line in text.removeprefix("\ufeff").splitlines())
     names = tuple(line for line in lines if line)
     _check(names, place)
     return Charset(names)

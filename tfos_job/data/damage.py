@@ -69,5 +69,9 @@ def _read_through(shard: str) -> None:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    text = error.message.partition("}} ")[2] or error.message
+    """What a kernel says; of a graph's error the traceback is before it, and the node's name behind."""
+    message = error.message
+    if message.startswith("Graph execution error"):
+        return message.partition("\n\t [[")[0].strip().rpartition("\n")[2].strip()
+    text = message.partition("}} ")[2] or message
     return text.partition("\n")[0].partition(" [Op:")[0]

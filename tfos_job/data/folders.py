@@ -6,16 +6,20 @@ import csv
 import functools
 import hashlib
 import io
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tfos_job.data.charset import class_name
 from tfos_job.data.plan import MIN_SHARDS
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif")
 """Of the names that are images, in lower case."""
+_APPLE_DOUBLE = "._"
+"""What begins the name of a file that macOS keeps beside another one; its end is that of the other's name."""
 _LABELS_COLUMNS = 2
 
 
@@ -44,11 +48,13 @@ class Listing:
       files: images that have a class, sorted by name.
       num_unlisted: images that the labels do not name.
       num_other_files: files that are no images, by their names.
+      merged: classes that folders of several spellings are of (see `class_name`), sorted.
     """
 
     files: tuple[ImageFile, ...]
     num_unlisted: int = 0
     num_other_files: int = 0
+    merged: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -79,30 +85,74 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
     Raises:
       BadDataError: an image lies in no folder that could name its class, or has a name that is no text.
       MissingInputError: labels name a file that is not there.
+      SettingsError: labels name a file twice.
     """
-    images = sorted(file for file in found if file.name.lower().endswith(SUFFIXES))
+    images = sorted(file for file in found if _is_image(file.name))
     num_other_files = len(found) - len(images)
     for file in images:
         if any("\ud800" <= character <= "\udfff" for character in file.name):
             raise BadDataError("its name is not UTF-8", place=f"{image_dir}/{file.name!a}", next_step="Rename it")
     if labels is None:
-        nowhere = [file.name for file in images if "/" not in file.name]
-        if nowhere:
-            raise BadDataError(
-                f"{len(nowhere)} images lie in no folder that names their class, such as {nowhere[0]}",
-                place=image_dir,
-                next_step="Move them into folders, or give --labels_csv",
-            )
-        return Listing(tuple(ImageFile(*file, file.name.split("/")[-2]) for file in images), 0, num_other_files)
-    missing = sorted(labels.keys() - {file.name for file in images})
+        return _by_folder(images, num_other_files, image_dir)
+    num_labels = len(labels)
+    labels, missing = _by_file(labels, [file.name for file in images], labels_csv)
     if missing:
         raise MissingInputError(
-            f"{len(missing)} of its {len(labels)} files are no images below {image_dir}, such as {missing[0]}",
+            f"{len(missing)} of its {num_labels} files are no images below {image_dir}, such as {missing[0]}",
             place=labels_csv,
             next_step=f"Paths are those below --image_dir, and end with {', '.join(SUFFIXES)}",
         )
     files = tuple(ImageFile(*file, labels[file.name]) for file in images if file.name in labels)
     return Listing(files, len(images) - len(files), num_other_files)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(_APPLE_DOUBLE)
+
+
+def _by_folder(images: Sequence[FoundFile], num_other_files: int, image_dir: str) -> Listing:
+    """Each image is of the class that its folder is named for."""
+    spellings = {file.name: file.name.split("/")[-2] if "/" in file.name else "" for file in images}
+    nowhere = [name for name, label in spellings.items() if not class_name(label)]
+    if nowhere:
+        raise BadDataError(
+            f"{len(nowhere)} images lie in no folder that names their class, such as {nowhere[0]}",
+            place=image_dir,
+            next_step="Move them into folders, or give --labels_csv",
+        )
+    num_spellings = Counter(class_name(label) for label in set(spellings.values()))
+    merged = tuple(sorted(label for label, count in num_spellings.items() if count > 1))
+    files = tuple(ImageFile(*file, class_name(spellings[file.name])) for file in images)
+    return Listing(files, 0, num_other_files, merged)
+
+
+def _by_file(labels: Mapping[str, str], names: Sequence[str], labels_csv: str) -> tuple[dict[str, str], list[str]]:
+    """The labels by the files' own names, and those of no file, sorted.
+
+    Where no file has just that name it may be written in another way: composed or not, and without blanks around it.
+
+    Raises:
+      SettingsError: two labels are for one file.
+    """
+    exact = set(names)
+    by_path: dict[str, list[str]] = {}
+    for name in names:
+        by_path.setdefault(_path(name), []).append(name)
+    found: dict[str, str] = {}
+    missing = []
+    for name, label in labels.items():
+        own = [name] if name in exact else by_path.get(_path(name), [])
+        if len(own) != 1:
+            missing.append(name)
+        elif own[0] in found:
+            raise SettingsError(f"{own[0]} is there twice", place=labels_csv, next_step="Write it once")
+        else:
+            found[own[0]] = label
+    return found, sorted(missing)
+
+
+def _path(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def parse_labels(text: str, place: str) -> dict[str, str]:
@@ -120,7 +170,7 @@ def parse_labels(text: str, place: str) -> dict[str, str]:
             if not row:
                 continue
             name, label = row if len(row) == _LABELS_COLUMNS else (row[0], "")
-            name, label = name.strip().removeprefix("./"), label.strip()
+            name, label = name.strip().removeprefix("./"), class_name(label)
             if number == 0 and not name.lower().endswith(SUFFIXES):
                 continue
             if not label:

@@ -13,7 +13,7 @@ from tfos_job import storage
 from tfos_job.data import pictures, records
 from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.gnt import BadRange
-from tfos_job.errors import BadDataError, StorageError
+from tfos_job.errors import BadDataError, MissingInputError, StorageError
 from tfos_job.layout import join
 
 
@@ -85,10 +85,13 @@ def convert_images(task: ImagesTask) -> ImagesResult:
 
 
 def _read(file: LabelledFile, task: ImagesTask) -> pictures.Picture:
-    """Raises ValueError for what is no image."""
+    """Raises ValueError for what is no image, or not there."""
     pictures.check_size(file.size_bytes)  # before so much is read
     path = join(task.image_dir, file.name)
-    data = storage.read_bytes(path)
+    try:
+        data = storage.read_bytes(path)
+    except MissingInputError as error:
+        raise ValueError("it is not there: a link that leads nowhere, or removed since it was listed") from error
     if len(data) != file.size_bytes:
         raise StorageError(
             f"changed while it was read: expected {file.size_bytes} bytes, found {len(data)}",

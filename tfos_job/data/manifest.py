@@ -17,10 +17,20 @@ from tfos_job.config import GNT
 from tfos_job.data.charset import Charset
 from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, STATISTICS_PREFIX, DatasetLayout, SplitLayout, join
+from tfos_job.layout import (
+    BUILDING_PREFIX,
+    GENERATION_PREFIX,
+    QUARANTINE,
+    STATISTICS_PREFIX,
+    DatasetLayout,
+    SplitLayout,
+    join,
+)
 
 FORMAT_VERSION = 2
 FILTER_REASON = "not in charset"
+_MAX_NAME_BYTES = 200  # a file system takes 255, and while it is written a name has 43 more
+_MAX_PATH_BYTES = 2000
 _OLD_LOCK_S = 60.0  # those who try for the lock at this moment have younger ones
 _OLD_STATISTICS_S = 86_400.0  # a training that writes them holds no lock of the dataset
 
@@ -350,7 +360,7 @@ def publish(split: SplitLayout, manifest: Manifest, building_dir: str, bad_range
     for name, size_bytes in manifest.quarantined.items():
         if generations.get(name, manifest.generation) != manifest.generation:
             continue
-        path = _quarantine_file(split, name)
+        path = join(split.root, quarantine_file(name))
         storage.make_dirs(path.rpartition("/")[0])
         ranges = [{"start": bad.start, "end": bad.end, "reason": bad.reason} for bad in by_source.get(name, ())]
         storage.write_json(
@@ -370,7 +380,7 @@ def sweep(split: SplitLayout, live: Manifest | None, *, keep_generations: bool =
     """
     live_files = {join(split.root, shard.file) for shard in live.shards} if live else set()
     live_folders = {shard.file.partition("/")[0] for shard in live.shards} if live else set()
-    live_quarantine = {_quarantine_file(split, name) for name in live.quarantined} if live else set()
+    live_quarantine = {join(split.root, quarantine_file(name)) for name in live.quarantined} if live else set()
     for entry in _list(split.root):
         unfinished = entry.name.startswith(BUILDING_PREFIX) or entry.name.endswith(".tmp")
         if keep_generations and not unfinished:
@@ -410,8 +420,19 @@ def _files_below(folder: str) -> list[storage.Entry]:
     return found
 
 
-def _quarantine_file(split: SplitLayout, source_name: str) -> str:
-    return join(split.quarantine_dir, f"{source_name}.json")
+def quarantine_file(source_name: str) -> str:
+    """Where in a split's folder it is told what of a source could not be read.
+
+    The source's own name where it can be one: it may be too long with what is added, and a folder `1.png.json` would be
+    in the way of the file for `1.png`, one that ends with `.tmp` would pass for a leftover.
+    """
+    *folders, name = source_name.split("/")
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in (*folders, name)]
+    is_plain = max(sizes) <= _MAX_NAME_BYTES and sum(sizes) <= _MAX_PATH_BYTES
+    if not is_plain or any(folder.endswith((".json", ".tmp")) for folder in folders):
+        name = hashlib.sha256(source_name.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{QUARANTINE}/{name}.json"
+    return f"{QUARANTINE}/{source_name}.json"
 
 
 def _list(folder: str) -> list[storage.Entry]:

@@ -40,7 +40,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _PNG_DEPTH, _PNG_COLOUR = 24, 25  # bytes of a PNG
-_HUFFMAN = (0xC0, 0xC1, 0xC2)  # arithmetic coding and the like are not in every build of libjpeg
+_PROGRESSIVE = 0xC2
+_HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # arithmetic coding and the like are not in every build of libjpeg
 
 
 class Picture(NamedTuple):
@@ -168,4 +169,6 @@ def _is_plain(image: Image.Image, data: bytes) -> bool:
         gif = headers.gif(data)
         highest = int(np.asarray(image).max())
         return gif.num_frames == 1 and gif.fills and highest < gif.num_colours and gif.end == len(data)
-    return headers.jpeg_frame(data) in _HUFFMAN
+    frame, end = headers.jpeg_frame(data), headers.jpeg_end(data)
+    # What is missing of a progressive one is smoothed over, by each in its way: its end mark is to be the last one.
+    return frame in _HUFFMAN and end is not None and (frame != _PROGRESSIVE or end == len(data))

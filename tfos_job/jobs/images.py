@@ -25,7 +25,7 @@ from tfos_job.data import folders
 from tfos_job.data import images as work
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
-from tfos_job.data.folders import FoundFile, Listing
+from tfos_job.data.folders import FoundFile, ImageFile, Listing
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.images import ImagesTask, LabelledFile
 from tfos_job.data.manifest import ImageFolder, Manifest, Revision
@@ -59,6 +59,7 @@ class ConvertedImages:
     Attributes:
       num_filtered: images whose class is not in the charset.
       num_unlisted: images that `--labels_csv` does not name.
+      num_other_files: files that are no images, by their names.
     """
 
     dataset_dir: str
@@ -71,6 +72,7 @@ class ConvertedImages:
     num_shards: int
     num_filtered: int
     num_unlisted: int
+    num_other_files: int
     quarantined_bytes: int
     quarantined_files: int
     dataset_digest: str
@@ -113,8 +115,8 @@ def convert_images(spark: SparkSession, config: ConvertConfig) -> ConvertedImage
             charset = charset or requested or charsets.from_characters(listing.files_per_class)
             made = _build(spark.sparkContext, config, dataset, split, live, charset, listing, lease)
             manifests.sweep(split, made)
-        _log_account(split, made)
-        return _result(dataset, made, up_to_date=up_to_date, started_s=started_s)
+        _log_account(split, made, listing)
+        return _result(dataset, made, listing, up_to_date=up_to_date, started_s=started_s)
 
 
 # --- before the work: what is there, and whether it is what was converted --------------------------------------------
@@ -123,7 +125,8 @@ def convert_images(spark: SparkSession, config: ConvertConfig) -> ConvertedImage
 def _list(config: ConvertConfig) -> Listing:
     image_dir = storage.absolute(config.input_dir)
     start = len(image_dir.rstrip("/")) + 1
-    found = [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s) for entry in storage.find(image_dir, "")]
+    entries = storage.find(image_dir, "", with_hidden=True)
+    found = [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s) for entry in entries]
     labels_csv = config.labels_csv
     labels = None
     if labels_csv is not None:
@@ -182,7 +185,7 @@ def _build(
         made = _run(context, config, building, charset, listing)
         if config.shuffle_at_write:
             made = shards.mix(context, made, work_dir=building.work_dir, seed=config.seed)
-        _require_few_bad_bytes(config, listing, made.bad_ranges)
+        _require_few_bad_files(config, _of_classes(listing, charset), made.bad_ranges)
         manifest = _manifest(config, charset, building, made, listing)
         if not manifest.num_records:
             held = some([f"{label} × {count}" for label, count in listing.files_per_class.items()])
@@ -199,7 +202,7 @@ def _build(
 
 
 def _run(context: SparkContext, config: ConvertConfig, building: Building, charset: Charset, listing: Listing) -> Made:
-    of_classes = [file for file in listing.files if file.label in charset.class_ids]
+    of_classes = _of_classes(listing, charset)
     groups = folders.deal(of_classes, config.target_shard_mb << 20) if of_classes else []
     images_tasks = [
         ImagesTask(
@@ -221,16 +224,26 @@ def _run(context: SparkContext, config: ConvertConfig, building: Building, chars
     )
 
 
-def _require_few_bad_bytes(config: ConvertConfig, listing: Listing, bad_files: Sequence[BadRange]) -> None:
-    bad_bytes = sum(bad.end for bad in bad_files)
-    if bad_bytes > config.max_bad_fraction * listing.size_bytes:
-        first = bad_files[0]
-        raise BadDataError(
-            f"{bad_bytes} of {listing.size_bytes} bytes are unreadable ({bad_bytes / listing.size_bytes:.2%}), more "
-            f"than --max_bad_fraction {config.max_bad_fraction:g}; the first: {first.source}: {first.reason}",
-            place=config.input_dir,
-            next_step="Repair the files, or allow for more",
-        )
+def _of_classes(listing: Listing, charset: Charset) -> list[ImageFile]:
+    """The files that are read."""
+    return [file for file in listing.files if file.label in charset.class_ids]
+
+
+def _require_few_bad_files(config: ConvertConfig, files: Sequence[ImageFile], bad_files: Sequence[BadRange]) -> None:
+    """Of files as of bytes: what is cut off or empty has few bytes."""
+    shares = (
+        ("images", len(bad_files), len(files)),
+        ("bytes", sum(bad.end for bad in bad_files), sum(file.size_bytes for file in files)),
+    )
+    for what, num_bad, num_all in shares:
+        if num_bad > config.max_bad_fraction * num_all:
+            first = bad_files[0]
+            raise BadDataError(
+                f"{num_bad} of {num_all} {what} are unreadable ({num_bad / num_all:.2%}), more than "
+                f"--max_bad_fraction {config.max_bad_fraction:g}; the first: {first.source}: {first.reason}",
+                place=config.input_dir,
+                next_step="Repair the files, or allow for more",
+            )
 
 
 def _manifest(config: ConvertConfig, charset: Charset, building: Building, made: Made, listing: Listing) -> Manifest:
@@ -277,17 +290,20 @@ def _manifest(config: ConvertConfig, charset: Charset, building: Building, made:
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def _log_account(split: SplitLayout, made: Manifest) -> None:
+def _log_account(split: SplitLayout, made: Manifest, listing: Listing) -> None:
     """Says what is in the split, and what is not: nothing disappears without a line."""
     _log.info(
         "%s: %d records of %d classes in %d shards", split.root, made.num_records, made.num_classes, len(made.shards)
     )
     folder = made.images
     assert folder is not None
-    if folder.num_other_files:
-        _log.info("%d files are no images, by their names, and were left out", folder.num_other_files)
-    if folder.num_unlisted:
-        _log.warning("%d images are not in the labels and were left out", folder.num_unlisted)
+    if listing.num_other_files:
+        suffixes = ", ".join(folders.SUFFIXES)
+        _log.warning("%d files are no images (%s) and were left out", listing.num_other_files, suffixes)
+    if listing.merged:
+        _log.warning("folders whose names differ in blanks or accents alone are one class: %s", some(listing.merged))
+    if listing.num_unlisted:
+        _log.warning("%d images are not in the labels and were left out", listing.num_unlisted)
     if folder.filtered:
         counts = sorted(folder.filtered.items(), key=lambda item: (-item[1], item[0]))
         _log.warning(
@@ -304,7 +320,9 @@ def _log_account(split: SplitLayout, made: Manifest) -> None:
         )
 
 
-def _result(dataset: DatasetLayout, made: Manifest, *, up_to_date: bool, started_s: float) -> ConvertedImages:
+def _result(
+    dataset: DatasetLayout, made: Manifest, listing: Listing, *, up_to_date: bool, started_s: float
+) -> ConvertedImages:
     return ConvertedImages(
         dataset_dir=dataset.root,
         split_name=made.split_name,
@@ -315,7 +333,8 @@ def _result(dataset: DatasetLayout, made: Manifest, *, up_to_date: bool, started
         num_channels=made.num_channels,
         num_shards=len(made.shards),
         num_filtered=sum(made.filtered.values()),
-        num_unlisted=made.images.num_unlisted if made.images else 0,
+        num_unlisted=listing.num_unlisted,
+        num_other_files=listing.num_other_files,
         quarantined_bytes=sum(made.quarantined.values()),
         quarantined_files=len(made.quarantined),
         dataset_digest=made.digest,

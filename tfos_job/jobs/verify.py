@@ -87,7 +87,7 @@ def verify(spark: SparkSession, config: VerifyConfig) -> VerifyResult:
 
     Raises:
       MissingInputError: no such dataset, split or folder of GNT files.
-      SettingsError: one folder of GNT files for more than one split.
+      SettingsError: one folder of GNT files for more than one split, or for one that was not made of such.
       JobError: what storage raises for a file that is there and cannot be read.
     """
     started_s = time.monotonic()
@@ -213,10 +213,18 @@ def _range_tasks(config: VerifyConfig, chosen: Mapping[str, Manifest]) -> list[t
             place="--gnt_dir",
             next_step="Give --dataset_split_name, or --gnt_dir auto for the folder that each was converted from",
         )
+    for name, contents in chosen.items():
+        if not contents.sources:
+            made_from = "images" if contents.images else "a DataFrame"
+            raise SettingsError(
+                f"split {name} was made from {made_from}: no GNT files can prove it",
+                place="--gnt_dir",
+                next_step="Leave it out, or give the --dataset_split_name of a split that was made from GNT files",
+            )
     groups: list[tuple[RangeTask, ...]] = []
     for contents in chosen.values():
         folder = storage.absolute(contents.settings.get("gnt_dir", "") if config.gnt_dir == "auto" else config.gnt_dir)
-        if contents.sources and not storage.is_dir(folder):
+        if not storage.is_dir(folder):
             raise MissingInputError("no such folder of GNT files", place=folder, next_step="Check --gnt_dir")
         group: list[RangeTask] = []
         group_bytes = 0

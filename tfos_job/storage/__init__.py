@@ -158,17 +158,18 @@ def list_dir(path: str) -> list[Entry]:
         return sorted(_backend(path).list(path), key=lambda entry: entry.name)
 
 
-def find(path: str, suffix: str) -> list[Entry]:
+def find(path: str, suffix: str, *, with_hidden: bool = False) -> list[Entry]:
     """The files below `path` with names that end with `suffix`, sorted by path; a leading `_` or `.` hides a name.
 
-    `_` and `.` mark what is unfinished or somebody's bookkeeping, as for Hadoop's own input formats.
+    `_` and `.` mark what is unfinished or somebody's bookkeeping, as for Hadoop's own input formats. What people name
+    as they like is listed with `with_hidden`.
     """
     found: list[Entry] = []
     for entry in list_dir(path):
-        if entry.name.startswith(("_", ".")):
+        if entry.name.startswith(("_", ".")) and not with_hidden:
             continue
         if entry.is_dir:
-            found += find(entry.path, suffix)
+            found += find(entry.path, suffix, with_hidden=with_hidden)
         elif entry.name.endswith(suffix):
             found.append(entry)
     return sorted(found, key=lambda entry: entry.path)

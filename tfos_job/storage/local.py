@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -46,7 +47,7 @@ class Local:
 
     def list(self, path: str) -> list[Entry]:
         with os.scandir(_plain(path)) as entries:
-            return [_entry(join(path, entry.name), entry.stat()) for entry in entries]
+            return [_entry(join(path, entry.name), _status(entry)) for entry in entries]
 
     def make_dirs(self, path: str) -> None:
         os.makedirs(_plain(path), exist_ok=True)
@@ -73,6 +74,31 @@ class Local:
 
     def persist(self, attempt: Callable[[], T]) -> T:
         return attempt()
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    """What an entry is; of a link that leads nowhere, or back to a folder that it is in, what the link itself is."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if not entry.is_symlink() or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return entry.stat(follow_symlinks=False)
+    if stat.S_ISDIR(status.st_mode) and entry.is_symlink() and _leads_back(entry.path):
+        return entry.stat(follow_symlinks=False)
+    return status
+
+
+def _leads_back(link: str) -> bool:
+    """Whether a link's target holds the link, or one of the folders by which it is reached: who follows never ends."""
+    target = os.path.realpath(link)
+    folder = os.path.abspath(os.path.dirname(link))
+    while True:
+        if os.path.commonpath([target, os.path.realpath(folder)]) == target:
+            return True
+        if folder == os.path.dirname(folder):
+            return False
+        folder = os.path.dirname(folder)
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
