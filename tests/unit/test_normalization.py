@@ -184,8 +184,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> str:
     module = types.ModuleType("tests_echo_network")
     module.build = build  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(zoo.MODELS, "echo", module.__name__)
-    return "echo"
+    return f"{module.__name__}:build"
 
 
 def checkpoint(folder: Path, model_name: str, described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
