@@ -324,6 +324,7 @@ def _clear(run: RunLayout) -> None:
         run.config,
         run.report,
         run.loss_png,
+        run.statistics,
         run.checkpoints_dir,
         run.summaries("train"),
         run.summaries("validation"),
@@ -616,10 +617,7 @@ def _statistics(sc: SparkContext, job: _Job, report: RunReport, stop: StopSignal
         antialias=data.reader.antialias,
     )
     report.on_phase("statistics")
-    made = statistics_of(
-        sc, dataset, data.train, subject, scratch_dir=job.run.scratch_dir, guard=lambda: _guard(stop, lease)
-    )
-    path = dataset.statistics(subject.split_name, subject.image_size, subject.kind)
+    made, path = statistics_of(sc, dataset, data.train, subject, run=job.run, guard=lambda: _guard(stop, lease))
     return found | {"digest": made.digest, "statistics": path}
 
 
