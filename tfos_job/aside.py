@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -93,6 +94,9 @@ def answer(work: Callable[[Any], None]) -> NoReturn:
         said = _Answer()
     except JobError as error:
         said = _Answer(error.exit_code, error.fact, error.place, error.next_step)
+    except Exception as error:  # noqa: BLE001 - a bug, and whoever asked must hear of it
+        fact = "".join(traceback.format_exception(error))[-_LAST_BYTES:].strip()
+        said = _Answer(JobError.exit_code, fact, next_step="This is a bug")
     sys.stdout.write(json.dumps(vars(said)) + "\n")
     sys.stdout.flush()
     os._exit(0)  # TensorFlow's own end takes a while

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from tfos_job import aside
 from tfos_job.config import TrainConfig
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.model.finetuning import load_weights, train_only
@@ -171,3 +172,20 @@ def test_scopes_are_lists() -> None:
     config = TrainConfig(dataset_dir="d", train_dir="t", checkpoint_path="p", trainable_scopes=" a, b ,")
     assert config.scopes_to_train == ("a", "b")
     assert config.initial_weights == {"path": "p", "exclude_scopes": ()}
+
+
+def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(checkpoint: str) -> None:
+    request = {
+        "model": {"model_name": "hanzi_net", "num_classes": 4, "image_size": 16, "keep_prob": 0.8},
+        "trainable_scopes": ["block3"],
+        "initial_weights": {"path": checkpoint, "exclude_scopes": ["logits"]},
+    }
+
+    def ask(**changes: Any) -> None:
+        aside.ask("tfos_job.model.rehearsal", request | changes, name="the rehearsal", if_killed="?")
+
+    ask()
+    with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
+        ask(trainable_scopes=["zzz"])
+    with pytest.raises(JobError, match=r"(?s)^Traceback.*KeyError: 'model'.*This is a bug"):
+        aside.ask("tfos_job.model.rehearsal", {}, name="the rehearsal", if_killed="?")

@@ -1,31 +1,25 @@
-"""Sums over the decoded pixels of some shards; runs on an executor, as a process of its own.
+"""Sums over the decoded pixels of some shards; runs on an executor, as a process of its own (`aside.py`).
 
-Decoding is TensorFlow's, so that the pixels are the very ones that training sees. The process ends with its task:
-Spark's Python worker, which a TFCluster's node is to run in later, carries no TensorFlow, and CUDA is hidden.
-
-stdin: one line of JSON (`SumTask`), then nothing until whoever gave it has gone. stdout: one line of JSON (`Answer`).
+Decoding is TensorFlow's, so that the pixels are the very ones that training sees.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import sys
-import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfos_job import storage
+from tfos_job import aside, storage
 from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import GROUP_SIZE, decode
 from tfos_job.data.records import read_records
 from tfos_job.data.staging import local_copy
 from tfos_job.data.statistics import add_images, is_sampled, to_bytes, zero_sums
-from tfos_job.data.summing import Answer, SumShard, SumTask
-from tfos_job.errors import BadDataError, JobError
+from tfos_job.data.summing import SumShard, SumTask
+from tfos_job.errors import BadDataError
 
 
 def sum_shards(task: SumTask) -> dict[str, np.ndarray]:
@@ -74,23 +68,10 @@ def _records(local: str, shard: SumShard) -> Iterator[bytes]:
         )
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
-
-
-def main() -> None:
-    task = SumTask.from_json(json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        storage.write_bytes(task.output, to_bytes(sum_shards(task)))
-        answer = Answer()
-    except JobError as error:
-        answer = Answer(error.exit_code, error.fact, error.place, error.next_step)
-    sys.stdout.write(json.dumps(vars(answer)) + "\n")
-    sys.stdout.flush()
-    os._exit(0)  # TensorFlow's own end takes a while
+def _sum(request: dict[str, Any]) -> None:
+    task = SumTask.from_json(request)
+    storage.write_bytes(task.output, to_bytes(sum_shards(task)))
 
 
 if __name__ == "__main__":
-    main()
+    aside.answer(_sum)
