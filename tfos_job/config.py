@@ -552,6 +552,12 @@ class TrainConfig(AugmentationConfig):
             f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
         )
         _require(
+            self.model_name != "inception_v3" or self.side >= 75,
+            "image_size",
+            f"{self.side} is less than 75, which inception_v3 needs",
+            "Leave it out for 299",
+        )
+        _require(
             self.model_name != "chinese_rec" or self.side % 8 == 0,
             "image_size",
             f"{self.side} is not a multiple of 8",
@@ -617,7 +623,6 @@ class TrainConfig(AugmentationConfig):
             "decay_steps",
             "warmup_steps",
             "label_smoothing",
-            "initial_weights",
             "save_steps",
             "save_seconds",
             "eval_steps",
@@ -631,7 +636,7 @@ class TrainConfig(AugmentationConfig):
 
     @property
     def initial_weights(self) -> dict[str, Any]:
-        """Arguments of `model.finetuning.load_weights` but the network; empty for fresh weights."""
+        """What the flags say of `model.finetuning.load_weights`'s arguments; empty for fresh weights."""
         if self.checkpoint_path is None:
             return {}
         return {"path": self.checkpoint_path, "exclude_scopes": _scopes(self.checkpoint_exclude_scopes)}

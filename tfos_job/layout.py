@@ -69,9 +69,9 @@ class DatasetLayout:
     def lock(self) -> str:
         return join(self.root, "_lock")
 
-    def statistics(self, split_name: str, image_size: int, kind: str) -> str:
-        """Of the pixels of a split, as `data.statistics` makes them."""
-        return join(self.root, f"{STATISTICS_PREFIX}{split_name}-{image_size}-{kind}.npz")
+    def statistics(self, split_name: str, image_size: int, kind: str, key: str) -> str:
+        """Of the pixels of a split, as `data.statistics` makes them; `key` is `Subject.key`."""
+        return join(self.root, f"{STATISTICS_PREFIX}{split_name}-{image_size}-{kind}-{key}.npz")
 
     def split(self, name: str) -> SplitLayout:
         return SplitLayout(join(self.root, name))
@@ -121,6 +121,11 @@ class RunLayout:
     def scratch_dir(self) -> str:
         """What is on its way while a run begins; under the run's lock."""
         return join(self.root, "_scratch")
+
+    @property
+    def statistics(self) -> str:
+        """Of the training split's pixels, where they cannot be kept in the dataset."""
+        return join(self.root, f"{STATISTICS_PREFIX[:-1]}.npz")
 
     @property
     def evaluation_dir(self) -> str:

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.data import gnt
+from tfos_job.data import gnt, statistics
 from tfos_job.data import manifest as manifests
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest
@@ -21,7 +21,7 @@ from tfos_job.errors import BadDataError, InterruptedJobError
 from tfos_job.jobs import statistics as job
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify
-from tfos_job.layout import DatasetLayout
+from tfos_job.layout import DatasetLayout, RunLayout
 
 S = 8
 CHARACTERS = "啊阿埃挨哎"
@@ -48,13 +48,20 @@ def subject(manifest: Manifest, kind: str) -> Subject:
 
 def made(spark: SparkSession, dataset: DatasetLayout, kind: str, manifest: Manifest | None = None) -> Statistics:
     manifest = manifest or manifests.load(dataset.split("train"))
-    scratch = dataset.root + "-scratch"
+    run = RunLayout(dataset.root + "-run")
     try:
-        return job.statistics_of(
-            spark.sparkContext, dataset, manifest, subject(manifest, kind), scratch_dir=scratch, guard=lambda: None
+        found, path = job.statistics_of(
+            spark.sparkContext, dataset, manifest, subject(manifest, kind), run=run, guard=lambda: None
         )
     finally:
-        assert not storage.exists(scratch)
+        assert not storage.exists(run.scratch_dir)
+    assert path == path_of(dataset, kind)
+    return found
+
+
+def path_of(dataset: DatasetLayout, kind: str) -> str:
+    key = subject(manifests.load(dataset.split("train")), kind).key
+    return dataset.statistics("train", S, kind, key)
 
 
 def pixels(dataset: DatasetLayout) -> np.ndarray:
@@ -100,7 +107,7 @@ def test_verify_and_the_next_conversion_leave_them_alone(spark: SparkSession, da
     made(spark, dataset, PIXELS)
     assert not verify(spark, VerifyConfig(dataset_dir=dataset.root)).findings.told
     manifests.sweep_dataset(dataset)
-    assert storage.exists(dataset.statistics("train", S, PIXELS))
+    assert storage.exists(path_of(dataset, PIXELS))
 
 
 def test_damage_is_named_and_leaves_nothing(spark: SparkSession, dataset: DatasetLayout, tmp_path: Path) -> None:
@@ -108,7 +115,7 @@ def test_damage_is_named_and_leaves_nothing(spark: SparkSession, dataset: Datase
     manifest = manifests.load(split)
     path = Path(manifests.shard_paths(split, manifest)[1])
     whole = path.read_bytes()
-    storage.remove(dataset.statistics("train", S, PIXELS))
+    storage.remove(path_of(dataset, PIXELS))
     path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
     try:
         with pytest.raises(BadDataError) as caught:
@@ -116,18 +123,36 @@ def test_damage_is_named_and_leaves_nothing(spark: SparkSession, dataset: Datase
     finally:
         path.write_bytes(whole)
     assert str(path) in caught.value.place
-    assert not storage.exists(dataset.statistics("train", S, PIXELS))
+    assert not storage.exists(path_of(dataset, PIXELS))
 
 
 def test_a_signal_ends_it(spark: SparkSession, dataset: DatasetLayout) -> None:
     def guard() -> None:
         raise InterruptedJobError("stopped", signum=2)
 
-    storage.remove(dataset.statistics("train", S, PIXELS))
+    storage.remove(path_of(dataset, PIXELS))
     manifest = manifests.load(dataset.split("train"))
-    scratch = dataset.root + "-scratch"
+    run = RunLayout(dataset.root + "-run")
     with pytest.raises(InterruptedJobError):
-        job.statistics_of(
-            spark.sparkContext, dataset, manifest, subject(manifest, PIXELS), scratch_dir=scratch, guard=guard
-        )
-    assert not storage.exists(scratch)
+        job.statistics_of(spark.sparkContext, dataset, manifest, subject(manifest, PIXELS), run=run, guard=guard)
+    assert not storage.exists(run.scratch_dir)
+
+
+def test_a_dataset_that_takes_no_file_leaves_them_with_the_run(
+    spark: SparkSession, dataset: DatasetLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = manifests.load(dataset.split("train"))
+    path, run = Path(path_of(dataset, PIXELS)), RunLayout(str(tmp_path))
+    storage.remove(str(path))
+    path.mkdir()  # where no file can be; even root may not
+    try:
+        for _ in range(2):
+            of = subject(manifest, PIXELS)
+            found = job.statistics_of(spark.sparkContext, dataset, manifest, of, run=run, guard=lambda: None)
+            assert found[1] == run.statistics
+            assert statistics.read(run.statistics).digest == found[0].digest
+    finally:
+        path.rmdir()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert run.statistics in warning
+    assert str(path) in warning

@@ -301,3 +301,13 @@ def test_erasing_covers_one_rectangle(channels: int) -> None:
         for line in (rows, columns):
             assert np.diff(np.flatnonzero(line)).max(initial=1) == 1
     assert max(sides) == 4
+
+
+def test_what_is_covered_is_under_the_same_light_as_the_rest() -> None:
+    """Paper on paper is not to be seen, whatever brightness, contrast and gamma make of it."""
+    light = Augmentation(random_brightness=0.3, random_contrast=0.2, random_gamma=0.5, random_channel_shift=0.1)
+    erased = dataclasses.replace(light, random_erasing=0.5)
+    images, indices = tf.ones([40, 8, 8, 1]), tf.range(40, dtype=tf.int64)
+    found = augment(images, SEED, indices, erased).numpy()
+    np.testing.assert_allclose(found, augment(images, SEED, indices, light), atol=1e-6)
+    assert np.ptp(found[:, 0, 0, 0]) > 0.3  # and it was dark in some of them

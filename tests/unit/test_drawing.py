@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+import tfos_job
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job.data.charset import level1
 from tfos_job.model import guesses
@@ -276,6 +278,16 @@ def test_a_report_of_any_age_makes_a_page(report: dict[str, object]) -> None:
     parsed = Parsed(render(account(report=report)))
     assert "What bounds the speed was not measured." in parsed.text
     assert "The report has no phases." in parsed.text
+
+
+def test_phases_are_in_the_order_of_a_run_whatever_that_of_the_report() -> None:
+    """All that the program tells, taken from its text: a phase that the page does not know would come last."""
+    source = "".join(path.read_text() for path in Path(tfos_job.__file__).parent.rglob("*.py"))
+    told = set(re.findall(r'on_phase\("(\w+)"\)', source))
+    assert told == set(page._PHASES)
+    text = render(account(report={"phases": dict.fromkeys(sorted(told), 1.0)}))
+    cells = re.findall(r"<t[dh][^>]*>(\w+)</t[dh]>", text)
+    assert [cell for cell in cells if cell in told] == ["spark", "preflight", "statistics", "nodes", *page._PHASES[4:]]
 
 
 def test_classes_in_tables_are_chinese_to_those_who_read_aloud() -> None:

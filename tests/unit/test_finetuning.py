@@ -58,6 +58,12 @@ def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint: str) -> None:
 def test_files_of_keras(tmp_path: Path) -> None:
     path = tmp_path / "mine.weights.h5"
     network(seed=1).save_weights(path)
+    model = network(num_classes=9)
+    load_weights(model, str(path), ("logits",))
+    assert {p.partition("_")[0] for p in same(values(model), values(network(seed=1)))} >= {"stem/kernel", "block3"}
+    assert same(values(model), values(network(num_classes=9))) >= {"logits/kernel", "logits/bias"}
+    with pytest.raises(SettingsError, match="it has no weights for logits"):
+        load_weights(network(num_classes=9), str(path))
     model = network()
     load_weights(model, str(path), ("stem",))
     fresh, theirs = values(network()), values(network(seed=1))
@@ -87,14 +93,41 @@ def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path
 
 
 def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
-    (tmp_path / "bad.h5").write_bytes(b"nothing of the kind")
-    with pytest.raises(BadDataError, match=r"bad\.h5.*not weights of hanzi_net"):
-        load_weights(network(), str(tmp_path / "bad.h5"))
+    for name in ("bad.h5", "bad.keras", "bad.weights.h5"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(BadDataError, match=rf"{name}.*not weights of hanzi_net"):
+            load_weights(network(), str(tmp_path / name))
     with pytest.raises(MissingInputError):
         load_weights(network(), str(tmp_path / "not_there"))
     other = zoo.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
     with pytest.raises(SettingsError, match="does not fit chinese_rec: model/conv1/bias is not there"):
         load_weights(other, checkpoint)
+
+
+def test_weights_for_other_images_or_other_classes(tmp_path: Path) -> None:
+    meta = dict.fromkeys(checkpoints.META_KEYS) | {"charset_digest": "a" * 64, "normalization": {"kind": "zca"}}
+    arrays = variables.model_arrays(network(seed=1))
+    path = checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, arrays, meta)
+    with pytest.raises(SettingsError, match="was trained with --normalization zca, this training has none"):
+        load_weights(network(), path)
+    load_weights(network(), path, normalization="zca", charset_digest="a" * 64)
+    with pytest.raises(SettingsError, match="layer logits is for other classes"):
+        load_weights(network(), path, normalization="zca", charset_digest="b" * 64)
+    load_weights(network(), path, ("logits",), normalization="zca", charset_digest="b" * 64)
+
+
+def test_a_scope_that_names_nothing_is_no_scope(checkpoint: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"no layer of hanzi_net begins with 'logit5'.*Names begin with stem, block1"
+    ):
+        load_weights(network(), checkpoint, ("logit5",))
+
+
+def test_a_scope_cuts_no_number_in_two() -> None:
+    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
+    train_only(model, ("mixed1",))
+    names = {v.path.partition("/")[0] for v in model.trainable_variables}
+    assert {name.partition("_")[0] for name in names} == {"mixed1"}
 
 
 def test_only_what_a_scope_names_is_trained() -> None:
@@ -109,7 +142,9 @@ def test_only_what_a_scope_names_is_trained() -> None:
     moved = set(before) - same(values(model), before) - RANDOM_STATES
     assert moved
     assert all(path.startswith("block3") for path in moved), "a batch normalisation that is not trained has moved"
-    with pytest.raises(SettingsError, match=r"no layer of hanzi_net begins with 'mixed10'.*It has stem, stem_norm"):
+    with pytest.raises(
+        SettingsError, match=r"no layer of hanzi_net begins with 'mixed10'.*Names begin with stem, block1"
+    ):
         train_only(network(), ("mixed10",))
 
 

@@ -21,7 +21,7 @@ from tfos_job.data.decoding import preprocess, to_float
 from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.data.normalization import Normalization, from_statistics, of_plan
 from tfos_job.data.statistics import PIXELS, WHITENING, Subject
-from tfos_job.errors import SettingsError
+from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.model.predict import Glyph, top_guesses
@@ -170,6 +170,26 @@ def test_a_file_of_statistics_is_read_back_and_fits_one_subject(tmp_path: Path) 
     assert statistics.read_fitting(path, found.subject) is None
 
 
+def test_a_run_takes_the_statistics_that_it_names_and_no_others(tmp_path: Path) -> None:
+    path = str(tmp_path / "statistics.npz")
+    mine, theirs = (statistics_of(pixels(count), PIXELS) for count in (100, 50))
+    plan = {"kind": "dataset", "epsilon": None, "digest": mine.digest, "statistics": path}
+    statistics.write(path, mine)
+    np.testing.assert_allclose(of_plan(plan, None).arrays["mean"], mine.arrays["mean"], rtol=1e-6)
+    statistics.write(path, theirs)
+    with pytest.raises(BadDataError, match=f"{theirs.digest[:12]}.*{mine.digest[:12]}"):
+        of_plan(plan, None)
+
+
+def test_statistics_of_different_things_are_different_files() -> None:
+    one = subject(PIXELS)
+    others = [
+        dataclasses.replace(one, **{name: value})
+        for name, value in {"dataset_digest": "1" * 64, "num_channels": 3, "antialias": True, "image_size": 9}.items()
+    ]
+    assert len({of.key for of in (one, *others)}) == 5
+
+
 # --- one for all ------------------------------------------------------------------------------------------------------
 
 
@@ -184,8 +204,7 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> str:
     module = types.ModuleType("tests_echo_network")
     module.build = build  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(zoo.MODELS, "echo", module.__name__)
-    return "echo"
+    return f"{module.__name__}:build"
 
 
 def checkpoint(folder: Path, model_name: str, described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:

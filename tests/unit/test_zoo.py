@@ -63,6 +63,7 @@ def test_an_own_network_from_a_module(tmp_path: Path, monkeypatch: pytest.Monkey
         "    return keras.Model(images, keras.layers.Dense(num_classes, name='fc')(x))\n"
         "def wrong(*, num_classes, **others): return net(num_classes=num_classes + 1, **others)\n"
         "def less(num_classes): pass\n"
+        "def raises(**others): return {}['depth']\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = {"num_classes": 3, "image_size": 8, "num_channels": 1, "keep_prob": 1.0, "seed": 0}
@@ -71,10 +72,15 @@ def test_an_own_network_from_a_module(tmp_path: Path, monkeypatch: pytest.Monkey
         zoo.build("mine:wrong", **arguments)
     with pytest.raises(SettingsError, match="does not take image_size, keep_prob, num_channels, seed"):
         zoo.build("mine:less", **arguments)
-    with pytest.raises(SettingsError, match="cannot be imported"):
+    with pytest.raises(SettingsError, match="cannot be imported: AttributeError"):
         zoo.build("mine:nothing", **arguments)
-    with pytest.raises(SettingsError, match="cannot be imported"):
+    with pytest.raises(SettingsError, match="cannot be imported: ModuleNotFoundError"):
         zoo.build("not_there:net", **arguments)
+    (tmp_path / "broken.py").write_text("def net(:\n")
+    with pytest.raises(SettingsError, match="cannot be imported: SyntaxError"):
+        zoo.build("broken:net", **arguments)
+    with pytest.raises(SettingsError, match=r"cannot be built: KeyError: 'depth' .*mine\.py, line 8"):
+        zoo.build("mine:raises", **arguments)
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:

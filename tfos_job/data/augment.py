@@ -4,7 +4,8 @@ Every random number is a pure function of the seed, the augmentation and the rec
 A new augmentation is a field of `Augmentation` (and of `config.AugmentationConfig`), a stream, and a line in `augment`.
 
 The order is that in which a picture comes about: where things are (turns, then `warp`), how broad the pen was, what
-colour and light made of it, and what covers it. The seed job's three are within it in the seed job's order.
+covers it, and what colour and light made of it all: what is covered with paper is as bright as the paper around it. The
+seed job's three are within it in the seed job's order.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Aug
     if options.stroke_width:
         limit = options.stroke_width
         images = _change_strokes(images, draw(Stream.STROKE_WIDTH, -limit, limit), limit)
+    if options.random_erasing:
+        images = _erase(images, draw, options.random_erasing)
     if options.random_hue or options.random_saturation:
         images = _change_colours(images, draw, options)
     if options.random_channel_shift:
@@ -80,8 +83,6 @@ def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Aug
         exponent = tf.exp(draw(Stream.GAMMA, -limit, limit))
         # The same as tf.pow, in a sixth of the time; the logarithm of 0 is -inf, of which the exponential is 0.
         images = tf.exp(tf.math.log(tf.clip_by_value(images, 0.0, 1.0)) * exponent)
-    if options.random_erasing:
-        images = _erase(images, draw, options.random_erasing)
     return images
 
 
@@ -185,18 +186,7 @@ def _lowest_of_nine(images: tf.Tensor) -> tf.Tensor:
     return tf.minimum(tf.minimum(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
 
 
-# --- colour, and what covers it ---------------------------------------------------------------------------------------
-
-
-def _change_colours(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
-    """Hue and saturation as `tf.image.adjust_hue` and `adjust_saturation` have them, an amount for each image."""
-    hue, saturation, value = tf.split(tf.image.rgb_to_hsv(tf.clip_by_value(images, 0.0, 1.0)), 3, axis=3)
-    if options.random_hue:
-        hue = tf.math.floormod(hue + draw(Stream.HUE, -options.random_hue, options.random_hue), 1.0)
-    if options.random_saturation:
-        factor = draw(Stream.SATURATION, 1 - options.random_saturation, 1 + options.random_saturation)
-        saturation = tf.clip_by_value(saturation * factor, 0.0, 1.0)
-    return tf.image.hsv_to_rgb(tf.concat([hue, saturation, value], axis=3))
+# --- what covers it, and colour ---------------------------------------------------------------------------------------
 
 
 def _erase(images: tf.Tensor, draw: Draw, fraction: float) -> tf.Tensor:
@@ -214,3 +204,14 @@ def _erase(images: tf.Tensor, draw: Draw, fraction: float) -> tf.Tensor:
     rows = _transpose(is_within(Stream.ERASING_HEIGHT, Stream.ERASING_Y))
     cover = PAPER if images.shape[3] == 1 else tf.reduce_mean(images, axis=[1, 2], keepdims=True)
     return tf.where(rows & columns, cover, images)
+
+
+def _change_colours(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
+    """Hue and saturation as `tf.image.adjust_hue` and `adjust_saturation` have them, an amount for each image."""
+    hue, saturation, value = tf.split(tf.image.rgb_to_hsv(tf.clip_by_value(images, 0.0, 1.0)), 3, axis=3)
+    if options.random_hue:
+        hue = tf.math.floormod(hue + draw(Stream.HUE, -options.random_hue, options.random_hue), 1.0)
+    if options.random_saturation:
+        factor = draw(Stream.SATURATION, 1 - options.random_saturation, 1 + options.random_saturation)
+        saturation = tf.clip_by_value(saturation * factor, 0.0, 1.0)
+    return tf.image.hsv_to_rgb(tf.concat([hue, saturation, value], axis=3))

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, ZCA
 from tfos_job.data import statistics
+from tfos_job.errors import BadDataError
 
 PREFIX = "normalization/"  # of the arrays' names in a checkpoint
 _LEAST_STDDEV = 1 / 255
@@ -93,16 +94,23 @@ def of_plan(plan: Mapping[str, Any], variables: Mapping[str, np.ndarray] | None)
     """What a run normalizes with: as its checkpoint has it, where it goes on from one that has; else by its plan.
 
     Args:
-      plan: `kind`, `epsilon` and `statistics`, a path or None; empty for none.
+      plan: `kind`, `epsilon`, and `statistics`, a path or None, with their `digest`; empty for none.
       variables: the arrays of the checkpoint that training starts from; None for a fresh start.
 
     Raises:
       MissingInputError: the statistics are not there.
-      BadDataError: they are damaged.
+      BadDataError: they are damaged, or not those that the plan names.
     """
     if not plan:
         return Normalization()
     if variables is not None and any(name.startswith(PREFIX) for name in variables):
         return restore(plan, variables)
     path = plan["statistics"]
-    return from_statistics(plan["kind"], plan["epsilon"], statistics.read(path) if path else None)
+    found = statistics.read(path) if path else None
+    if found is not None and found.digest != plan["digest"]:
+        raise BadDataError(
+            f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {plan['digest'][:12]}",
+            place=path,
+            next_step="Another run has made them anew: run train again",
+        )
+    return from_statistics(plan["kind"], plan["epsilon"], found)

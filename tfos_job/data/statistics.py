@@ -5,8 +5,10 @@ whole number, below 2⁵³, and the same in whatever order and by however many t
 
 ::
 
-    DATASET_DIR/statistics-train-64-pixels.npz      mean and standard deviation of each channel, over all records
-    DATASET_DIR/statistics-train-64-whitening.npz   mean, eigenvalues and eigenvectors of whole images, over a sample
+    DATASET_DIR/statistics-train-64-pixels-KEY.npz      mean and standard deviation of each channel, over all records
+    DATASET_DIR/statistics-train-64-whitening-KEY.npz   mean, eigenvalues and eigenvectors of images, over a sample
+
+KEY is of all that they are of (`Subject.key`): those of another one, or of an older split, are another file.
 
 No TensorFlow here: decoding is `pixel_sums`'s, a process of its own on an executor.
 """
@@ -59,6 +61,11 @@ class Subject:
     def num_values(self) -> int:
         """D: of one image."""
         return self.image_size**2 * self.num_channels
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits, others for every other subject."""
+        return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)

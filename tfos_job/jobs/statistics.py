@@ -16,9 +16,9 @@ from tfos_job.data import statistics, summing
 from tfos_job.data.manifest import Manifest, shard_paths
 from tfos_job.data.statistics import MAX_WHITENING_RECORDS, WHITENING, Arrays, Statistics, Subject
 from tfos_job.data.summing import SumShard, SumTask
-from tfos_job.errors import BadDataError
+from tfos_job.errors import BadDataError, JobError
 from tfos_job.jobs import tasks
-from tfos_job.layout import DatasetLayout, join
+from tfos_job.layout import DatasetLayout, RunLayout, join
 
 log = logging.getLogger(__name__)
 
@@ -32,31 +32,35 @@ def statistics_of(
     manifest: Manifest,
     subject: Subject,
     *,
-    scratch_dir: str,
+    run: RunLayout,
     guard: Callable[[], None],
-) -> Statistics:
+) -> tuple[Statistics, str]:
     """The dataset's own where they fit `subject`; else they are made, and kept beside its charset.
+
+    A dataset may be there for reading alone: then the run keeps them.
 
     Args:
       context: the driver's.
       dataset: of which `subject` is.
       manifest: of the subject's split.
       subject: what to look at.
-      scratch_dir: a folder that driver and executors see, and nobody else uses; it is removed at the end.
+      run: whose scratch folder driver and executors see, and nobody else uses; it is removed at the end.
       guard: raises where the job is to end.
+
+    Returns:
+      The statistics, and the path that they lie at.
 
     Raises:
       BadDataError: a damaged record.
       JobError: what storage or `guard` raises.
     """
-    path = dataset.statistics(subject.split_name, subject.image_size, subject.kind)
-    found = statistics.read_fitting(path, subject)
-    if found is not None:
-        return found
+    paths = (dataset.statistics(subject.split_name, subject.image_size, subject.kind, subject.key), run.statistics)
+    if there := _there(paths, subject):
+        return there
     began_s = time.monotonic()
     limit = MAX_WHITENING_RECORDS if subject.kind == WHITENING else manifest.num_records
-    storage.make_dirs(scratch_dir)
-    todo = _tasks(dataset, manifest, subject, limit, scratch_dir, context.defaultParallelism)
+    storage.make_dirs(run.scratch_dir)
+    todo = _tasks(dataset, manifest, subject, limit, run.scratch_dir, context.defaultParallelism)
 
     def make() -> Statistics:
         outputs = tasks.results(tasks.run(context, "statistics", summing.sum_pixels, todo))
@@ -65,16 +69,36 @@ def statistics_of(
     try:
         found = _guarded(make, guard, context.cancelAllJobs)
     finally:
-        storage.discard_dir(scratch_dir)
+        storage.discard_dir(run.scratch_dir)
     if found.num_records != min(limit, manifest.num_records):
         raise BadDataError(
             f"{found.num_records} records were summed, expected {min(limit, manifest.num_records)}",
             place=dataset.split(subject.split_name).root,
             next_step="Run `verify` on the split",
         )
-    statistics.write(path, found)
-    log.info("%s of %d records: %s (%.1f s)", subject.kind, found.num_records, path, time.monotonic() - began_s)
-    return found
+    # Another run may have made them meanwhile, and be about to read its own.
+    kept = _there(paths, subject) or _keep(found, *paths)
+    log.info("%s of %d records: %s (%.1f s)", subject.kind, found.num_records, kept[1], time.monotonic() - began_s)
+    return kept
+
+
+def _there(paths: tuple[str, ...], subject: Subject) -> tuple[Statistics, str] | None:
+    for path in paths:
+        found = statistics.read_fitting(path, subject)
+        if found is not None:
+            return found, path
+    return None
+
+
+def _keep(found: Statistics, path: str, spare: str) -> tuple[Statistics, str]:
+    """Writes to the first of the two places that takes them."""
+    try:
+        statistics.write(path, found)
+    except JobError as error:
+        log.warning("Kept in %s, not in the dataset, where every run would find them: %s", spare, error)
+        statistics.write(spare, found)
+        return found, spare
+    return found, path
 
 
 def _tasks(

@@ -14,12 +14,23 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import storage
+from tfos_job import aside, storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
-from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, PRELOADED, ZCA, TrainConfig, from_dict, to_dict
+from tfos_job.config import (
+    DATASET,
+    NETWORKS,
+    NO_NORMALIZATION,
+    PCA,
+    PER_IMAGE,
+    PRELOADED,
+    ZCA,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from tfos_job.data import manifest as manifests
 from tfos_job.data import readers
 from tfos_job.data.charset import Charset
@@ -129,6 +140,8 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
+        if config.overwrite or not checkpoints.candidates(run):
+            _rehearse(config, data)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
         is_next_attempt = _is_next_attempt(previous)
         _refuse_repetition(previous, is_next_attempt)
@@ -166,6 +179,9 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     """
     data = _load_data(config)
     run = RunLayout(config.train_dir)
+    # One's own network may be on the cluster alone, brought there by --py-files.
+    if config.model_name in NETWORKS and (config.overwrite or not checkpoints.candidates(run)):
+        _rehearse(config, data)
     if config.overwrite or not storage.exists(run.report):
         return None
     report = storage.read_json(run.report)
@@ -272,12 +288,43 @@ def _load_data(config: TrainConfig) -> _Data:
     return data
 
 
+def _rehearse(config: TrainConfig, data: _Data) -> None:
+    """Builds the network of a new run, where that may fail: it takes some seconds.
+
+    Raises:
+      JobError: as the coordinator would, after all nodes have started.
+    """
+    weights, scopes = _initial_weights(config, data), config.scopes_to_train
+    if config.model_name in NETWORKS and not (weights or scopes):
+        return
+    if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
+        raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
+    log.info("Building the network once, to see whether it can be")
+    aside.ask(
+        "tfos_job.model.rehearsal",
+        {"model": _model(config, data), "trainable_scopes": scopes, "initial_weights": weights},
+        name="the process that builds the network",
+        if_killed="If nobody killed it, it ran out of memory: give the driver more",
+    )
+
+
+def _initial_weights(config: TrainConfig, data: _Data) -> dict[str, Any]:
+    """Arguments of `finetuning.load_weights` but the network; empty for fresh weights."""
+    if not config.initial_weights:
+        return {}
+    return config.initial_weights | {
+        "normalization": config.normalization,
+        "charset_digest": data.charset.digest,
+    }
+
+
 def _clear(run: RunLayout) -> None:
     """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder."""
     for path in (
         run.config,
         run.report,
         run.loss_png,
+        run.statistics,
         run.checkpoints_dir,
         run.summaries("train"),
         run.summaries("validation"),
@@ -322,8 +369,6 @@ def _decide_start(
                 next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
             )
     if info is None:
-        if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
-            raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
         return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     _check_identity(config, data, info, same_data=restore == "auto")
     positions, records = _positions(config, data, info)
@@ -572,10 +617,7 @@ def _statistics(sc: SparkContext, job: _Job, report: RunReport, stop: StopSignal
         antialias=data.reader.antialias,
     )
     report.on_phase("statistics")
-    made = statistics_of(
-        sc, dataset, data.train, subject, scratch_dir=job.run.scratch_dir, guard=lambda: _guard(stop, lease)
-    )
-    path = dataset.statistics(subject.split_name, subject.image_size, subject.kind)
+    made, path = statistics_of(sc, dataset, data.train, subject, run=job.run, guard=lambda: _guard(stop, lease))
     return found | {"digest": made.digest, "statistics": path}
 
 
@@ -658,6 +700,7 @@ def _assignment(job: _Job, normalization: Mapping[str, Any]) -> dict[str, Any]:
         "shuffle_buffer": _shuffle_buffer(config, data),
         "antialias": data.reader.antialias,
         "normalization": normalization,
+        "initial_weights": _initial_weights(config, data),
         "start_step": start.step,
         "total_steps": job.total_steps,
         "positions": start.positions,

@@ -26,9 +26,10 @@ class TrainPlan:
       positions: records of its stream that each worker had consumed by then.
       input_mode, staged, window, antialias: of `input_pipeline.training_dataset`.
       augmentation: fields of `augment.Augmentation`.
-      initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`.
+      initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`
+        but the network; empty for fresh weights.
       trainable_scopes: of `finetuning.train_only`.
-      learning_rate_decay_type, warmup_steps, total_steps: of `train.build_schedule`, with the three beside them.
+      learning_rate_decay_type, warmup_steps, total_steps: of `train.Schedule`, with the three beside them.
       label_smoothing: of `train.mean_loss`.
       validation_shards: of the validation split; empty for none.
       normalization: of `normalization.of_plan`; empty for none.

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import keras
 
-from tfos_job.errors import SettingsError
 from tfos_job.model.layers import dropout, glorot
 
-MIN_IMAGE_SIZE = 75
 CONVOLUTIONS = {
     "stem": 5,
     **dict.fromkeys(("mixed0", "mixed1", "mixed2"), 7),
@@ -33,16 +31,7 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
 
     Returns:
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
-
-    Raises:
-      SettingsError: images below 75 × 75, of which the last blocks would see nothing.
     """
-    if image_size < MIN_IMAGE_SIZE:
-        raise SettingsError(
-            f"inception_v3 sees images of {MIN_IMAGE_SIZE} pixels or more, not {image_size}",
-            place="--image_size",
-            next_step="Leave it out for 299",
-        )
     images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
     x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(images)
     if num_channels == 1:

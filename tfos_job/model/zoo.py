@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,22 @@ def build(
     Raises:
       SettingsError: there is no such network, or what the function returns is none for these images and classes.
     """
-    model = _function(model_name)(
-        num_classes=num_classes, image_size=image_size, num_channels=num_channels, keep_prob=keep_prob, seed=seed
-    )
+    arguments = {
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "num_channels": num_channels,
+        "keep_prob": keep_prob,
+        "seed": seed,
+    }
+    if model_name in NETWORKS:
+        model = _function(model_name)(**arguments)
+    else:
+        try:
+            model = _function(model_name)(**arguments)
+        except SettingsError:
+            raise
+        except Exception as error:  # the user's own code
+            raise _refused(model_name, f"it cannot be built: {_where(error)}") from error
     expected = ((None, image_size, image_size, num_channels), (None, num_classes))
     found = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if found != expected:
@@ -65,14 +79,21 @@ def _function(model_name: str) -> Callable[..., keras.Model]:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
         parameters = inspect.signature(function).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise _refused(model_name, f"cannot be imported: {error}") from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise _refused(model_name, f"it cannot be imported: {_where(error)}") from error
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     missing = sorted(_ARGUMENTS - set(parameters))
     if missing and not takes_any:
         raise _refused(model_name, f"the function does not take {', '.join(missing)}")
     found: Callable[..., keras.Model] = function
     return found
+
+
+def _where(error: Exception) -> str:
+    """An error of the user's code, with its line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{line}"
 
 
 def _refused(model_name: str, fact: str) -> SettingsError:

@@ -14,7 +14,7 @@ from typing import Any
 
 # How `bound.by` of a report reads in a sentence, and the order of its phases, of which JSON keeps none.
 _BOUND_BY = {"input": "waiting for input", "network": "the network between the nodes", "compute": "computing"}
-_PHASES = ("spark", "preflight", "nodes", "coordinator", "training", "stopping", "end")
+_PHASES = ("spark", "preflight", "statistics", "nodes", "coordinator", "training", "stopping", "end")
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --muted: #5b6874; --line: #d9dee4; --ground: #f6f7f9;
