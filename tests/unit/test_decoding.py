@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
-from tfos_job.data import pictures, readers, records
+from tfos_job.data import image_files, readers, records
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import GROUP_SIZE, decode, decode_file, preprocess, to_float
@@ -76,11 +76,11 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(
     data = FILES_OF_A_KIND[kind]()
     form: dict[str, Any] = {"num_channels": num_channels, "antialias": antialias}
     glyph = read_glyph(data, "x", num_channels=num_channels, may_be_inverted=False)
-    with pictures.opened(data) as image:  # Pillow's own
-        expected = np.asarray(pictures.flat(image).convert("L" if num_channels == 1 else "RGB"))
+    with image_files.opened(data) as image:  # Pillow's own
+        expected = np.asarray(image_files.flat(image).convert("L" if num_channels == 1 else "RGB"))
     np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape))
     predicted = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), SIZE, antialias=antialias)).numpy()
-    shards = [write(tmp_path / "a.tfrecord", pictures.read(data))]
+    shards = [write(tmp_path / "a.tfrecord", image_files.read(data))]
     evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=SIZE, **form)))[0]
     np.testing.assert_array_equal(evaluated, predicted)
     for mode in (FILES, PRELOADED):

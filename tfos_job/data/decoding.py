@@ -100,7 +100,7 @@ def decode(
 
 
 def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:
-    """The pixels of a stored PNG, JPEG or GIF (`pictures.Picture`), uint8 [h, w, C]."""
+    """The pixels of a stored PNG, JPEG or GIF (`image_files.Picture`), uint8 [h, w, C]."""
     return _decode_kind(_kinds(data, image_format), data, tf.constant([1, 0, 0, 1], tf.int64), num_channels)
 
 

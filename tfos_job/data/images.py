@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfos_job import storage
-from tfos_job.data import pictures, records
+from tfos_job.data import image_files, records
 from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.gnt import BadRange
 from tfos_job.errors import BadDataError, MissingInputError, StorageError
@@ -84,9 +84,9 @@ def convert_images(task: ImagesTask) -> ImagesResult:
     return ImagesResult(ShardResult(written_file=path, shard=shard, class_counts=dict(counts)), tuple(bad_files))
 
 
-def _read(file: LabelledFile, task: ImagesTask) -> pictures.Picture:
+def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
     """Raises ValueError for what is no image, or not there."""
-    pictures.check_size(file.size_bytes)  # before so much is read
+    image_files.check_size(file.size_bytes)  # before so much is read
     path = join(task.image_dir, file.name)
     try:
         data = storage.read_bytes(path)
@@ -98,10 +98,10 @@ def _read(file: LabelledFile, task: ImagesTask) -> pictures.Picture:
             place=path,
             next_step="Wait until it is complete, then run again",
         )
-    return pictures.read(data, keep=task.keep)
+    return image_files.read(data, keep=task.keep)
 
 
-def _example(picture: pictures.Picture, file: LabelledFile, label: str) -> bytes:
+def _example(picture: image_files.Picture, file: LabelledFile, label: str) -> bytes:
     return records.encode_example(
         {
             "image/class/label": file.class_id,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfos_job import storage
-from tfos_job.data import pictures
+from tfos_job.data import image_files
 from tfos_job.data.charset import Charset
 from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.glyphs import GlyphEncoder
@@ -79,8 +79,8 @@ def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
         raise _bad(place, "has no image")
     if row.height is None or row.width is None:
         try:
-            with pictures.opened(bytes(row.image)) as image:
-                grey = pictures.flat(image).convert("L")
+            with image_files.opened(bytes(row.image)) as image:
+                grey = image_files.flat(image).convert("L")
         except ValueError as error:
             raise _bad(place, f"not an image that Pillow reads: {error}") from error
         width, height, pixels = grey.width, grey.height, grey.tobytes()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.data import pictures, png, records
+from tfos_job.data import image_files, png, records
 from tfos_job.data.convert import Failure, attempt
 from tfos_job.data.duplicates import Repeats, Table, check_repeats
 from tfos_job.data.examples import ExampleReader, Glyph
@@ -38,7 +38,7 @@ class ShardTask:
       path: where it is.
       file: its path below the dataset's folder, for findings.
       shard: what the manifest says of it.
-      image_format: of all its records, or `keep` for any of `pictures.STORED_FORMATS`.
+      image_format: of all its records, or `keep` for any of `image_files.STORED_FORMATS`.
       of_pictures: whether it was made from image files, grey or coloured; else of grey glyphs.
       characters: the charset, by class id; empty where it is not known.
       sources: the files that it may hold records of: for each name a number and a size in bytes. None where the
@@ -107,7 +107,7 @@ class _Prover:
         self._texts = {label: character.encode("utf-8") for label, character in enumerate(task.characters)}
         self._formats = [
             name.encode("ascii")
-            for name in (pictures.STORED_FORMATS if task.image_format == "keep" else (task.image_format,))
+            for name in (image_files.STORED_FORMATS if task.image_format == "keep" else (task.image_format,))
         ]
         self._sources = {name.encode("utf-8"): value for name, value in (task.sources or {}).items()}
         self._labels: list[int] = []
@@ -227,7 +227,7 @@ class _Prover:
 
 def _picture(encoded: bytes, image_format: str, height: int, width: int) -> bytes:
     """The pixels of a stored picture. Raises ValueError where it is not one, or of another size."""
-    image = pictures.decode(encoded, image_format)
+    image = image_files.decode(encoded, image_format)
     if image.size != (width, height):
         raise ValueError(f"expected {width} × {height} pixels, found {image.width} × {image.height}")
     return image.tobytes()

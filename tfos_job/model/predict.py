@@ -1,7 +1,7 @@
 """From an image file to the classes that it may show.
 
-A file becomes what `convert` would store (`data/pictures.py`), its pixels are decoded as training decodes them, and go
-through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on paper 255.
+A file becomes what `convert` would store (`data/image_files.py`), its pixels are decoded as training decodes them, and
+go through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on paper 255.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.data import pictures
+from tfos_job.data import image_files
 from tfos_job.data.decoding import decode_file, preprocess, to_float
 from tfos_job.errors import BadDataError
 
@@ -51,7 +51,7 @@ def read_glyph(data: bytes, place: str, *, num_channels: int = 1, may_be_inverte
       BadDataError: not such a file, or a damaged one.
     """
     try:
-        picture = pictures.read(data)
+        picture = image_files.read(data)
     except ValueError as error:
         raise BadDataError(str(error), place=place, next_step="Give a PNG, JPEG or GIF") from error
     pixels = decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from tfos_job.data import headers, pictures
+from tfos_job.data import headers, image_files
 from tfos_job.data.decoding import decode_file
 
 Image_ = Image.Image
@@ -136,27 +136,27 @@ MADE_PNG: dict[str, Callable[[], tuple[bytes, Image_]]] = {
 }
 
 
-def seen_by_training(picture: pictures.Picture, num_channels: int) -> np.ndarray:
+def seen_by_training(picture: image_files.Picture, num_channels: int) -> np.ndarray:
     return decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()
 
 
-def assert_that_all_see_the_same(picture: pictures.Picture) -> None:
-    with pictures.opened(picture.data) as image:
+def assert_that_all_see_the_same(picture: image_files.Picture) -> None:
+    with image_files.opened(picture.data) as image:
         assert (picture.height, picture.width) == (image.height, image.width)
-        colours, grey = np.asarray(image.convert("RGB")), np.asarray(pictures.flat(image).convert("L"))
+        colours, grey = np.asarray(image.convert("RGB")), np.asarray(image_files.flat(image).convert("L"))
     np.testing.assert_array_equal(seen_by_training(picture, 3), colours)
     np.testing.assert_array_equal(seen_by_training(picture, 1)[:, :, 0], grey)
-    stored = pictures.decode(picture.data, picture.image_format)
+    stored = image_files.decode(picture.data, picture.image_format)
     np.testing.assert_array_equal(np.asarray(stored.convert("RGB")), colours)
 
 
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_training_reads_stays_as_it_is(kind: str) -> None:
     data = KEPT[kind]()
-    picture = pictures.read(data)
+    picture = image_files.read(data)
     assert picture.data == data
     assert_that_all_see_the_same(picture)
-    packed = pictures.read(data, keep=False)
+    packed = image_files.read(data, keep=False)
     assert packed.image_format == "png"
     np.testing.assert_array_equal(seen_by_training(packed, 3), seen_by_training(picture, 3))
 
@@ -164,17 +164,17 @@ def test_what_training_reads_stays_as_it_is(kind: str) -> None:
 @pytest.mark.parametrize("kind", MADE_PNG)
 def test_what_training_would_not_read_becomes_a_png_of_the_same_pixels(kind: str) -> None:
     data, expected = MADE_PNG[kind]()
-    picture = pictures.read(data)
+    picture = image_files.read(data)
     assert (picture.image_format, picture.width, picture.height) == ("png", *expected.size)
-    np.testing.assert_array_equal(np.asarray(pictures.decode(picture.data, "png")), np.asarray(expected))
+    np.testing.assert_array_equal(np.asarray(image_files.decode(picture.data, "png")), np.asarray(expected))
     assert_that_all_see_the_same(picture)
     image_format = "png" if data.startswith(b"\x89PNG") else "gif" if data.startswith(b"GIF") else "jpeg"
     with pytest.raises(ValueError, match="of a kind that training does not read"):
-        pictures.decode(data, image_format)
+        image_files.decode(data, image_format)
 
 
 def test_a_gif_in_a_corner_of_its_canvas_becomes_a_png() -> None:
-    picture = pictures.read(gif_in_a_corner())
+    picture = image_files.read(gif_in_a_corner())
     assert (picture.image_format, picture.height, picture.width) == ("png", 30, 40)
     assert_that_all_see_the_same(picture)
 
@@ -184,7 +184,7 @@ def test_no_part_of_a_file_passes_for_the_whole(kind: str) -> None:
     data = KEPT[kind]()
     for size in range(len(data)):
         with pytest.raises(ValueError, match=r"cannot be|not a|empty|before its end"):
-            pictures.read(data[:size])
+            image_files.read(data[:size])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "PNG with a palette", "GIF", "interlaced GIF"])
@@ -195,7 +195,7 @@ def test_what_a_flipped_bit_leaves_readable_is_read_alike_by_all(kind: str) -> N
         spoilt = bytearray(data)
         spoilt[position] ^= 1 << int(draw.integers(0, 8))
         try:
-            picture = pictures.read(bytes(spoilt))
+            picture = image_files.read(bytes(spoilt))
         except ValueError:
             continue
         assert kind != "PNG with a palette"  # a checksum is over every byte of it
@@ -210,7 +210,7 @@ def test_a_jpeg_with_a_marker_among_its_pixels_is_one_that_all_read_alike_or_a_p
     kept: Counter[str] = Counter()
     for position in range(2, len(data)):
         try:
-            picture = pictures.read(data[:position] + b"\xff" + data[position + 1 :])
+            picture = image_files.read(data[:position] + b"\xff" + data[position + 1 :])
         except ValueError:
             continue
         assert_that_all_see_the_same(picture)
@@ -236,14 +236,14 @@ def test_a_jpeg_with_a_marker_among_its_pixels_is_one_that_all_read_alike_or_a_p
 )
 def test_what_is_no_picture_is_refused_with_the_fact(data: bytes, fact: str) -> None:
     with pytest.raises(ValueError, match=fact):
-        pictures.read(data)
+        image_files.read(data)
 
 
 def test_stored_bytes_of_another_format_are_refused() -> None:
     with pytest.raises(ValueError, match="its bytes are those of a gif"):
-        pictures.decode(KEPT["GIF"](), "png")
+        image_files.decode(KEPT["GIF"](), "png")
     with pytest.raises(ValueError, match="found 300000000"):
-        pictures.check_size(300_000_000)
+        image_files.check_size(300_000_000)
 
 
 def test_headers_tell_what_pillow_does_not() -> None:
