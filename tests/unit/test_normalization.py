@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfos_job.config import NORMALIZATIONS, TrainConfig
 from tfos_job.data import statistics
 from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import preprocess, to_float
+from tfos_job.data.decoding import Form, preprocess, to_float
 from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.data.normalization import Normalization, from_statistics, of_plan
 from tfos_job.data.statistics import PIXELS, WHITENING, Subject
@@ -27,6 +27,7 @@ from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.model.predict import Glyph, top_guesses
 
 S = 8
+FORM = Form(image_size=S)
 EPSILON = 1e-3
 
 
@@ -238,7 +239,7 @@ def test_training_evaluation_and_prediction_see_the_same_values(
             mode=mode,
             num_records=6,
             batch_size=6,
-            image_size=S,
+            form=FORM,
             seed=0,
             shuffle_buffer=6,
             augmentation=Augmentation(),
@@ -249,17 +250,18 @@ def test_training_evaluation_and_prediction_see_the_same_values(
     np.testing.assert_array_equal(trained["files"], trained["preloaded"])
 
     (evaluated,) = [
-        model(images, training=False).numpy() for images, _ in evaluation_dataset(shards, batch_size=6, image_size=S)
+        model(images, training=False).numpy() for images, _ in evaluation_dataset(shards, batch_size=6, form=FORM)
     ]
     np.testing.assert_allclose(evaluated, trained["files"].reshape(6, -1), atol=1e-5)
     for image, expected in zip(drawn, evaluated, strict=True):
-        guesses = top_guesses(model, Glyph(image[:, :, np.newaxis], False), image_size=S, k=S * S)
+        guesses = top_guesses(model, Glyph(image[:, :, np.newaxis], False), form=FORM, k=S * S)
         probabilities = np.zeros(S * S)
         for guess in guesses:
             probabilities[guess.class_id] = guess.probability
         np.testing.assert_allclose(probabilities, tf.nn.softmax(expected), atol=1e-5)
     # And it does what it is there for.
-    plain = to_float(tf.concat([preprocess(tf.constant(image[np.newaxis, :, :, np.newaxis]), S) for image in drawn], 0))
+    resized = [preprocess(tf.constant(image[np.newaxis, :, :, np.newaxis]), FORM) for image in drawn]
+    plain = to_float(tf.concat(resized, 0))
     assert np.array_equal(trained["files"], plain) == (kind == "none")
     np.testing.assert_allclose(trained["files"], made(plain), atol=1e-6)
 
