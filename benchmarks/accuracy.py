@@ -24,13 +24,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfos_job.config import TrainConfig
 from tfos_job.data import gnt
 from tfos_job.data.charset import Charset, from_characters
 from tfos_job.data.convert import GroupTask, convert_group
 from tfos_job.data.plan import Piece, SourceFile
+
+if TYPE_CHECKING:
+    from tfos_job.data.decoding import Form
 
 Flags = dict[str, Any]
 
@@ -159,7 +162,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
             mode=plan.input_mode,
             num_records=data.num_train,
             batch_size=config.batch_size,
-            image_size=config.side,
+            form=plan.form,
             seed=seed,
             shuffle_buffer=config.shuffle_buffer,
             augmentation=Augmentation(**config.augmentation),
@@ -175,7 +178,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
             mean.assign_sub((1 - decay) * (mean - variable.value))
         return tf.stack([loss, tf.cast(correct, tf.float32)])
 
-    count = _counter(network, data, config.side)
+    count = _counter(network, data, plan.form)
     looks = {round(steps * (i + 1) / num_looks) for i in range(num_looks)}
     curve: list[tuple[float, float]] = []
     seconds, began = 0.0, time.perf_counter()
@@ -203,14 +206,12 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     }
 
 
-def _counter(network: Any, data: Data, image_size: int) -> Callable[[], float]:
+def _counter(network: Any, data: Data, form: Form) -> Callable[[], float]:
     from tfos_job.model.evaluate import evaluate_shards
 
     def count() -> float:
-        counts = evaluate_shards(
-            network, data.test, num_records=0, batch_size=256, image_size=image_size, ks=(1,)
-        ).metrics()
-        return round(counts["top_1"], 5)
+        counts, _ = evaluate_shards(network, data.test, num_records=0, batch_size=256, form=form, ks=(1,))
+        return round(counts.metrics()["top_1"], 5)
 
     return count
 

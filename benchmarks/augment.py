@@ -32,7 +32,7 @@ import tensorflow as tf
 
 from tfos_job.config import DATASET, MAX_WHITENED_VALUES, PER_IMAGE, PRELOADED, ZCA, TrainConfig
 from tfos_job.data.augment import Augmentation, augment
-from tfos_job.data.decoding import to_float
+from tfos_job.data.decoding import Form, to_float
 from tfos_job.data.input_pipeline import training_dataset
 from tfos_job.data.normalization import Normalization
 from tfos_job.data.records import encode_example, write_record
@@ -136,7 +136,7 @@ def pipelines(path: Path, args: argparse.Namespace) -> dict[str, Callable[[], fl
                     mode=PRELOADED,
                     num_records=args.num_records,
                     batch_size=args.batch_size,
-                    image_size=args.image_size,
+                    form=Form(image_size=args.image_size),
                     seed=_SEED,
                     shuffle_buffer=1,
                     augmentation=options,

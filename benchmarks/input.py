@@ -36,6 +36,7 @@ from PIL import Image
 from tfos_job.config import FILES, PRELOADED, TrainConfig
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.charset import level1
+from tfos_job.data.decoding import Form
 from tfos_job.data.input_pipeline import training_dataset
 from tfos_job.data.records import encode_example, write_record
 
@@ -149,7 +150,7 @@ def our_pipeline(paths: list[str], args: argparse.Namespace, mode: str, augmenta
         mode=mode,
         num_records=args.num_records,
         batch_size=args.batch_size,
-        image_size=args.image_size,
+        form=Form(image_size=args.image_size),
         seed=_SEED,
         shuffle_buffer=args.shuffle_buffer,
         augmentation=augmentation,

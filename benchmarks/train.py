@@ -151,7 +151,7 @@ def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> 
         mode=plan.input_mode,
         num_records=worker_input.num_records,
         batch_size=plan.batch_size,
-        image_size=plan.model["image_size"],
+        form=plan.form,
         seed=worker_input.seed,
         shuffle_buffer=plan.shuffle_buffer,
         augmentation=Augmentation(**plan.augmentation),

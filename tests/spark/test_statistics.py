@@ -13,6 +13,7 @@ from tfos_job import storage
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.data import gnt, statistics
 from tfos_job.data import manifest as manifests
+from tfos_job.data.decoding import Form
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.pixel_sums import sum_shards
@@ -69,7 +70,7 @@ def pixels(dataset: DatasetLayout) -> np.ndarray:
     split = dataset.split("train")
     paths = manifests.shard_paths(split, manifests.load(split))
     assert len(paths) > 2
-    batches = evaluation_dataset(paths, batch_size=64, image_size=S)
+    batches = evaluation_dataset(paths, batch_size=64, form=Form(image_size=S))
     return np.concatenate([images.numpy() for images, _ in batches]).astype(np.float64)
 
 

@@ -15,6 +15,7 @@ from tfos_job.config import FILES, PRELOADED
 from tfos_job.data import input_pipeline, records
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
+from tfos_job.data.decoding import Form
 from tfos_job.errors import BadDataError, MissingInputError
 
 SIZES = (5, 6, 2)
@@ -33,14 +34,14 @@ def shards(write_shard: Callable[..., str]) -> list[str]:
 def read(shards: list[str], reader: str) -> None:
     """Everything, as training or evaluation does it."""
     if reader == "evaluation":
-        batches = input_pipeline.evaluation_dataset(shards, batch_size=4, image_size=8)
+        batches = input_pipeline.evaluation_dataset(shards, batch_size=4, form=Form(image_size=8))
     else:
         batches = input_pipeline.training_dataset(
             shards,
             mode=reader,
             num_records=sum(SIZES),
             batch_size=4,
-            image_size=8,
+            form=Form(image_size=8),
             seed=1,
             shuffle_buffer=6,
             augmentation=Augmentation(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.data import image_files, readers, records
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
-from tfos_job.data.decoding import GROUP_SIZE, decode, decode_file, preprocess, to_float
+from tfos_job.data.decoding import GROUP_SIZE, Form, decode, decode_file, preprocess, to_float
 from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.model.predict import read_glyph
@@ -74,14 +73,14 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(
     tmp_path: Path, kind: str, num_channels: int, antialias: bool
 ) -> None:
     data = FILES_OF_A_KIND[kind]()
-    form: dict[str, Any] = {"num_channels": num_channels, "antialias": antialias}
+    form = Form(image_size=SIZE, num_channels=num_channels, antialias=antialias)
     glyph = read_glyph(data, "x", num_channels=num_channels, may_be_inverted=False)
     with image_files.opened(data) as image:  # Pillow's own
         expected = np.asarray(image_files.flat(image).convert("L" if num_channels == 1 else "RGB"))
     np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape))
-    predicted = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), SIZE, antialias=antialias)).numpy()
+    predicted = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form)).numpy()
     shards = [write(tmp_path / "a.tfrecord", image_files.read(data))]
-    evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=SIZE, **form)))[0]
+    evaluated = next(iter(evaluation_dataset(shards, batch_size=1, form=form)))[0]
     np.testing.assert_array_equal(evaluated, predicted)
     for mode in (FILES, PRELOADED):
         dataset = training_dataset(
@@ -89,11 +88,10 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(
             mode=mode,
             num_records=1,
             batch_size=1,
-            image_size=SIZE,
+            form=form,
             seed=0,
             shuffle_buffer=1,
             augmentation=Augmentation(),
-            **form,
         )
         np.testing.assert_array_equal(next(iter(dataset))[0], predicted)
 
@@ -103,9 +101,10 @@ def test_formats_may_be_mixed_and_grey_becomes_three_equal_channels(tmp_path: Pa
     grey = np.asarray(photograph(5, 20, 30).convert("L"))
     stored = [(grey.tobytes(), "raw", 20, 30), (file(Image.fromarray(grey), "PNG"), "png", 20, 30)]
     serialized = list(tf.data.TFRecordDataset(write(tmp_path / "a", *stored)))
-    expected = preprocess(tf.constant(grey[np.newaxis, :, :, np.newaxis]), SIZE).numpy()
+    form = Form(image_size=SIZE, num_channels=num_channels)
+    expected = preprocess(tf.constant(grey[np.newaxis, :, :, np.newaxis]), form).numpy()
     for which, group_size in itertools.product(([0, 0], [0, 1], [1, 1]), (None, GROUP_SIZE)):
-        images, labels = decode(tf.stack([serialized[i] for i in which]), SIZE, group_size, num_channels=num_channels)
+        images, labels = decode(tf.stack([serialized[i] for i in which]), form, group_size)
         assert labels.numpy().tolist() == which
         np.testing.assert_array_equal(images, np.broadcast_to(expected, (2, SIZE, SIZE, num_channels)))
 
@@ -117,13 +116,14 @@ def test_grey_is_pillows_for_any_colour() -> None:
 
 
 def test_what_is_made_smaller_is_averaged_where_that_is_asked() -> None:
+    sampled, averaging = (Form(image_size=8, antialias=antialias) for antialias in (False, True))
     checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[np.newaxis, :, :, np.newaxis]
-    averaged = preprocess(tf.constant(checks), 8, antialias=True).numpy()
+    averaged = preprocess(tf.constant(checks), averaging).numpy()
     assert np.abs(averaged.astype(int) - 127).max() <= 4
     white = tf.fill([1, 50, 70, 3], tf.constant(255, tf.uint8))
-    assert (preprocess(white, 8, antialias=True).numpy() == 255).all()
+    assert (preprocess(white, averaging).numpy() == 255).all()
     small = tf.constant(np.asarray(photograph(6, 7, 5))[np.newaxis])
-    difference = preprocess(small, 8, antialias=True).numpy().astype(int) - preprocess(small, 8).numpy()
+    difference = preprocess(small, averaging).numpy().astype(int) - preprocess(small, sampled).numpy()
     assert np.abs(difference).max() <= 1  # a larger one is the same bilinear resize
 
 
@@ -133,7 +133,7 @@ def test_what_is_made_smaller_is_averaged_where_that_is_asked() -> None:
 def test_what_cannot_be_decoded_is_named(tmp_path: Path, image_format: str, data: bytes) -> None:
     shards = [write(tmp_path / "a.tfrecord", (data, image_format, 1, 1))]
     with pytest.raises(BadDataError, match=r"a\.tfrecord, byte 0"), data_errors(shards):
-        list(evaluation_dataset(shards, batch_size=1, image_size=SIZE))
+        list(evaluation_dataset(shards, batch_size=1, form=Form(image_size=SIZE)))
 
 
 def test_a_reader_that_is_not_the_datasets_is_refused() -> None:

@@ -15,6 +15,7 @@ from tfos_job import storage
 from tfos_job.config import EvaluateConfig
 from tfos_job.data import records
 from tfos_job.data.charset import Charset
+from tfos_job.data.decoding import Form
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.jobs.evaluate import evaluate
@@ -27,6 +28,7 @@ KS = (1, 3, 50)
 CHARSET = Charset(tuple("一丁七万丈三上"))
 NUM_CLASSES = len(CHARSET)
 SHARD_SIZES = (5, 1, 7)
+FORM = Form(image_size=8)
 
 
 def numpy_counts(logits: np.ndarray, labels: np.ndarray, ks: tuple[int, ...] = KS) -> Counts:
@@ -91,7 +93,7 @@ def test_each_record_counts_once_whatever_the_batch_size(
     model: keras.Model, batch_size: int, write_shard: Callable[..., str]
 ) -> None:
     shards = [write_shard(f"{i}.tfrecord", part) for i, part in enumerate(parts())]
-    counts, guesses = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, image_size=8, ks=KS)
+    counts, guesses = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, form=FORM, ks=KS)
     assert_counts(counts, reference(model))
     assert_guesses(guesses, model)
 
@@ -115,7 +117,7 @@ def test_what_is_kept_of_each_record_changes_no_bit_of_the_counts(
     def call(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
-    settings = {"batch_size": batch_size, "image_size": 8, "ks": KS}
+    settings = {"batch_size": batch_size, "form": FORM, "ks": KS}
     for i, part in enumerate([*parts(), []]):
         shard = tf.constant(write_shard(f"{i}.tfrecord", part))
         alone = tf.function(count_shard)(call, shard, **settings)

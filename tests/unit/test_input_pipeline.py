@@ -12,7 +12,7 @@ from tfos_job.config import FILES, PRELOADED
 from tfos_job.data import input_pipeline
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
-from tfos_job.data.decoding import GROUP_SIZE, decode, preprocess, to_float
+from tfos_job.data.decoding import GROUP_SIZE, Form, decode, preprocess, to_float
 from tfos_job.errors import BadDataError
 
 ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
@@ -20,6 +20,8 @@ NUM_RECORDS = 13  # coprime to the batch size: every batch border falls elsewher
 BATCH_SIZE = 4
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+FORM = Form(image_size=8)
 
 
 def glyphs(labels: Iterable[int]) -> list[tuple[np.ndarray, int]]:
@@ -46,7 +48,7 @@ def stream(
         mode=mode,
         num_records=NUM_RECORDS,
         batch_size=BATCH_SIZE,
-        image_size=8,
+        form=FORM,
         seed=seed,
         shuffle_buffer=6,
         start_record=start_record,
@@ -112,7 +114,7 @@ def test_a_worker_reads_names_and_position_from_its_own_files(shards: list[str],
 @in_both_modes
 def test_training_pixels_are_evaluation_pixels(shards: list[str], mode: str) -> None:
     images = {}
-    for batch_images, batch_labels in input_pipeline.evaluation_dataset(shards, batch_size=BATCH_SIZE, image_size=8):
+    for batch_images, batch_labels in input_pipeline.evaluation_dataset(shards, batch_size=BATCH_SIZE, form=FORM):
         images |= dict(zip(batch_labels.numpy().tolist(), batch_images.numpy(), strict=True))
     assert list(images) == list(range(NUM_RECORDS))  # file order, the remainder kept, each once
     for batch_images, batch_labels, _ in take(stream(shards, mode, augmentation=Augmentation()), 3):
@@ -123,7 +125,7 @@ def test_training_pixels_are_evaluation_pixels(shards: list[str], mode: str) -> 
 def test_preprocess_is_tensorflows_bilinear_resize_to_whole_levels() -> None:
     for height, width in ((5, 9), (64, 64), (131, 40)):
         pixels = np.random.default_rng(height).integers(0, 256, (2, height, width, 1), np.uint8)
-        stored = preprocess(tf.constant(pixels), 64)
+        stored = preprocess(tf.constant(pixels), Form(image_size=64))
         assert stored.dtype == tf.uint8
         np.testing.assert_array_equal(stored, np.floor(tf.image.resize(pixels, [64, 64]).numpy() + 0.5))
         np.testing.assert_allclose(to_float(stored), stored.numpy() / 255.0, atol=1e-7)
@@ -140,11 +142,11 @@ def test_a_group_is_decoded_like_its_records(write_shard: Callable[..., str], im
         )
     ]
     serialized = tf.stack(list(tf.data.TFRecordDataset(shards)))
-    by_group = tf.function(lambda group: decode(group, 8, GROUP_SIZE), [tf.TensorSpec([None], tf.string)])
+    by_group = tf.function(lambda group: decode(group, FORM, GROUP_SIZE), [tf.TensorSpec([None], tf.string)])
     images, labels = by_group(serialized)
     assert labels.numpy().tolist() == list(range(count))
     for image, (pixels, _) in zip(images.numpy(), glyphs(range(count)), strict=True):
-        np.testing.assert_array_equal(image, preprocess(tf.constant(pixels[np.newaxis, :, :, np.newaxis]), 8)[0])
+        np.testing.assert_array_equal(image, preprocess(tf.constant(pixels[np.newaxis, :, :, np.newaxis]), FORM)[0])
 
 
 @in_both_modes
@@ -155,7 +157,7 @@ def test_batches_larger_than_a_group_and_than_an_epoch(write_shard: Callable[...
         mode=mode,
         num_records=count,
         batch_size=batch_size,
-        image_size=8,
+        form=FORM,
         seed=1,
         shuffle_buffer=10,
         augmentation=Augmentation(),

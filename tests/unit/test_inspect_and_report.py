@@ -25,7 +25,7 @@ from tfos_job.data import manifest as manifests
 from tfos_job.data import records
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.charset import Charset
-from tfos_job.data.decoding import to_float
+from tfos_job.data.decoding import Form, to_float
 from tfos_job.data.excerpt import read_positions
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest, Shard
@@ -199,7 +199,7 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
     taken = sample.take(split, contents, Sight(image_size=SIDE, augmentation=options), num_images=30, seed=3)
     images, labels = next(
-        iter(evaluation_dataset(manifests.shard_paths(split, contents), batch_size=30, image_size=SIDE))
+        iter(evaluation_dataset(manifests.shard_paths(split, contents), batch_size=30, form=Form(image_size=SIDE)))
     )
     order = np.argsort(labels, kind="stable")
     np.testing.assert_array_equal(taken.class_ids, labels.numpy()[order])
@@ -282,7 +282,7 @@ def test_a_shard_that_is_shorter_than_its_manifest_says_is_named(root: Path) -> 
 def logits_and_labels(root: Path, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
     split = DatasetLayout(str(root / "dataset")).split("test")
     paths = manifests.shard_paths(split, manifests.load(split))
-    images, labels = next(iter(evaluation_dataset(paths, batch_size=30, image_size=SIDE)))
+    images, labels = next(iter(evaluation_dataset(paths, batch_size=30, form=Form(image_size=SIDE))))
     return np.asarray(model(images, training=False)), labels.numpy()
 
 

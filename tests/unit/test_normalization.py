@@ -1,30 +1,23 @@
-"""Each normalization against its formula, and the same in training, evaluation and prediction."""
+"""Each normalization against its formula, its statistics, and what checkpoints keep of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfos_job.config import NORMALIZATIONS, TrainConfig
+from tests.echo import SCALE
+from tfos_job.config import TrainConfig
 from tfos_job.data import statistics
-from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import preprocess, to_float
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
+from tfos_job.data.decoding import to_float
 from tfos_job.data.normalization import Normalization, from_statistics, of_plan
 from tfos_job.data.statistics import PIXELS, WHITENING, Subject
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.model.predict import Glyph, top_guesses
 
 S = 8
 EPSILON = 1e-3
@@ -190,89 +183,15 @@ def test_statistics_of_different_things_are_different_files() -> None:
     assert len({of.key for of in (one, *others)}) == 5
 
 
-# --- one for all ------------------------------------------------------------------------------------------------------
+# --- checkpoints and limits -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def echo(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A network whose logits are what it is given: what it sees can be read off."""
-
-    def build(*, image_size: int, num_channels: int, **_: Any) -> keras.Model:
-        images = keras.Input((image_size, image_size, num_channels), name="images")
-        return keras.Model(images, keras.layers.Flatten(name="flatten")(images), name="echo")
-
-    module = types.ModuleType("tests_echo_network")
-    module.build = build  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return f"{module.__name__}:build"
-
-
-def checkpoint(folder: Path, model_name: str, described: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {
-        "model": {
-            "model_name": model_name,
-            "num_classes": S * S,
-            "image_size": S,
-            "num_channels": 1,
-            "keep_prob": 1.0,
-        },
-        "normalization": described,
-    }
-    return checkpoints.verify(checkpoints.publish(RunLayout(str(folder)), 1, arrays, meta))
-
-
-@pytest.mark.parametrize("kind", NORMALIZATIONS)
-def test_training_evaluation_and_prediction_see_the_same_values(
-    kind: str, echo: str, tmp_path: Path, write_shard: Callable[..., str]
-) -> None:
-    drawn = np.random.default_rng(3).integers(0, 256, (6, 11, 13), np.uint8)
-    shards = [write_shard("part.tfrecord", [(image, label) for label, image in enumerate(drawn)])]
-    made = normalization(kind, pixels(500))
-    info = checkpoint(tmp_path, echo, {"kind": kind, "epsilon": EPSILON}, {"step": np.ones(1), **made.variables()})
-    model = variables.restore_model(info)
-
-    trained = {}
-    for mode in ("files", "preloaded"):
-        batches = training_dataset(
-            shards,
-            mode=mode,
-            num_records=6,
-            batch_size=6,
-            image_size=S,
-            seed=0,
-            shuffle_buffer=6,
-            augmentation=Augmentation(),
-            normalization=of_plan({"kind": kind, "epsilon": EPSILON, "statistics": None}, checkpoints.load(info)),
-        )
-        images, labels, _ = next(iter(batches))
-        trained[mode] = images.numpy()[np.argsort(labels)]
-    np.testing.assert_array_equal(trained["files"], trained["preloaded"])
-
-    (evaluated,) = [
-        model(images, training=False).numpy() for images, _ in evaluation_dataset(shards, batch_size=6, image_size=S)
-    ]
-    np.testing.assert_allclose(evaluated, trained["files"].reshape(6, -1), atol=1e-5)
-    for image, expected in zip(drawn, evaluated, strict=True):
-        guesses = top_guesses(model, Glyph(image[:, :, np.newaxis], False), image_size=S, k=S * S)
-        probabilities = np.zeros(S * S)
-        for guess in guesses:
-            probabilities[guess.class_id] = guess.probability
-        np.testing.assert_allclose(probabilities, tf.nn.softmax(expected), atol=1e-5)
-    # And it does what it is there for.
-    plain = to_float(tf.concat([preprocess(tf.constant(image[np.newaxis, :, :, np.newaxis]), S) for image in drawn], 0))
-    assert np.array_equal(trained["files"], plain) == (kind == "none")
-    np.testing.assert_allclose(trained["files"], made(plain), atol=1e-6)
-
-
-def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(echo: str, tmp_path: Path) -> None:
-    info = checkpoint(tmp_path, echo, {}, {"step": np.ones(1)})
-    document = {key: value for key, value in info.document.items() if key != "normalization"}
-    old = checkpoints.CheckpointInfo(info.path, document)
+def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(tmp_path: Path) -> None:
+    shape = {"num_classes": S * S, "image_size": S, "keep_prob": 1.0}
+    meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {"model": {"model_name": "tests.echo:build", **shape}}
+    old = checkpoints.verify(checkpoints.publish(RunLayout(str(tmp_path)), 1, {"step": np.ones(1)}, meta))
     images = to_float(tf.constant(pixels(3)))
-    np.testing.assert_array_equal(
-        variables.with_normalization(zoo.build(**old.model, seed=0), Normalization())(images),
-        np.reshape(images, [3, -1]),
-    )
+    np.testing.assert_array_equal(variables.restore_model(old)(images), np.reshape(images, [3, -1]) * np.float32(SCALE))
     assert old.normalization == {"kind": "none"}
 
 

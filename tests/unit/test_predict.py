@@ -12,7 +12,7 @@ from PIL import Image
 
 from tfos_job.config import PredictConfig
 from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import preprocess, to_float
+from tfos_job.data.decoding import Form, preprocess, to_float
 from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.jobs.predict import predict
@@ -38,13 +38,13 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 
 
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
-    pixels = cross(37, 23)
+    form, pixels = Form(image_size=16), cross(37, 23)
     predicted = to_float(
-        preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels[np.newaxis], 16)
+        preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels[np.newaxis], form)
     ).numpy()
     for image_format, mode in itertools.product(("raw", "png"), ("files", "preloaded")):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
-        evaluated = next(iter(evaluation_dataset(shards, batch_size=1, image_size=16)))[0]
+        evaluated = next(iter(evaluation_dataset(shards, batch_size=1, form=form)))[0]
         trained = next(
             iter(
                 training_dataset(
@@ -52,7 +52,7 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Cal
                     mode=mode,
                     num_records=1,
                     batch_size=1,
-                    image_size=16,
+                    form=form,
                     seed=0,
                     shuffle_buffer=1,
                     augmentation=Augmentation(),
@@ -192,7 +192,7 @@ def test_a_network_of_photographs_has_names_and_sees_colours_as_they_are(tmp_pat
     pixels[:5] = 255
     (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(pixels)))
     (found,) = predict(PredictConfig(train_dir=str(tmp_path), images=(str(tmp_path / "a.png"),)))
-    seen = to_float(preprocess(tf.constant(pixels[np.newaxis]), 16, antialias=True))
+    seen = to_float(preprocess(tf.constant(pixels[np.newaxis]), Form(image_size=16, num_channels=3, antialias=True)))
     expected = tf.nn.softmax(model(seen, training=False))[0].numpy()
     assert not found["inverted"]
     assert {guess["character"]: guess["probability"] for guess in found["top"]} == pytest.approx(

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfos_job.config import FILES, PRELOADED
 from tfos_job.data import shelf, waiting
 from tfos_job.data.augment import Augmentation
+from tfos_job.data.decoding import Form
 from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.data.shelf import Copy, Shelf
 from tfos_job.data.staging import Stager
@@ -67,7 +68,7 @@ def labels(mode: str, copies: list[Copy], *, staged: bool, start_record: int = 0
         window=2,
         num_records=NUM_RECORDS,
         batch_size=5,
-        image_size=4,
+        form=Form(image_size=4),
         seed=SEED,
         shuffle_buffer=3,
         augmentation=Augmentation(),
@@ -111,5 +112,5 @@ def test_validation_shards_are_waited_for(node: Callable[[Shelf], None], copies:
             cache_bytes=None,
         )
     )
-    dataset = evaluation_dataset([copy.target for copy in copies], batch_size=8, image_size=4, staged=True)
+    dataset = evaluation_dataset([copy.target for copy in copies], batch_size=8, form=Form(image_size=4), staged=True)
     assert [int(label) for _, batch in dataset for label in batch] == list(range(NUM_RECORDS))

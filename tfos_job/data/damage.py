@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-from tfos_job.data.decoding import GROUP_SIZE, decode
+from tfos_job.data.decoding import GROUP_SIZE, Form, decode
 from tfos_job.data.records import read_records
 from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, MissingInputError
 
 _WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
 _NEXT_STEP = "Run `verify` on the split and convert it again"
-_ANY_SIZE = 8  # what is decoded does not depend on it
+_ANY_FORM = Form(image_size=8)  # what is decoded does not depend on it
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def _read_through(shard: str) -> None:
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def decoded(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return decode(serialized, _ANY_SIZE)
+        return decode(serialized, _ANY_FORM)
 
     with local_copy(shard) as local, open(local, "rb") as stream:
         records = read_records(stream, shard)

@@ -12,10 +12,13 @@ every format; colour is grey three times. JPEGs are decoded by the exact integer
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
 # More does not pay (benchmarks/input.py); less costs tf.data's own work for each group.
 GROUP_SIZE = 128
+_PHOTOGRAPHS = 8
 
 _LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
 _HALF = 1 << 15
@@ -31,22 +34,47 @@ _FEATURES = {
 }
 
 
-def preprocess(images: tf.Tensor, image_size: int, *, antialias: bool = False) -> tf.Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What records are decoded to: images [S, S, C] of whole levels.
+
+    Attributes:
+      image_size: S, in pixels.
+      num_channels: C, 1 for grey or 3 for RGB.
+      antialias: `readers.Reader.antialias`: where S is smaller, each pixel is a mean of all that it stands for.
+    """
+
+    image_size: int
+    num_channels: int = 1
+    antialias: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        return self.image_size, self.image_size, self.num_channels
+
+    @property
+    def group_size(self) -> int:
+        """Records that are decoded at a time. Of photographs a few: there are many such groups in memory."""
+        return _PHOTOGRAPHS if self.antialias else GROUP_SIZE
+
+
+def preprocess(images: tf.Tensor, form: Form) -> tf.Tensor:
     """The one way from stored pixels to what is kept: a bilinear resize that does not keep the aspect, to whole levels.
 
     Args:
-      images: uint8 [b, h, w, C].
-      image_size: S, in pixels.
-      antialias: `readers.Reader.antialias`: where S is smaller, each pixel is a mean of all that it stands for.
+      images: uint8 [b, h, w, c].
+      form: to what; images keep their channels.
 
     Returns:
-      uint8 [b, S, S, C].
+      uint8 [b, S, S, c].
     """
-    if antialias:
-        resized = tf.image.resize(images, [image_size, image_size], antialias=True)
+    size = [form.image_size, form.image_size]
+    if form.antialias:
+        resized = tf.image.resize(images, size, antialias=True)
     else:
         # tf.image.resize does the same, with ten more operations around it.
-        resized = tf.raw_ops.ResizeBilinear(images=images, size=[image_size, image_size], half_pixel_centers=True)
+        resized = tf.raw_ops.ResizeBilinear(images=images, size=size, half_pixel_centers=True)
     return tf.cast(resized + 0.5, tf.uint8)
 
 
@@ -55,23 +83,14 @@ def to_float(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(images, tf.float32) * (1 / 255)
 
 
-def decode(
-    serialized: tf.Tensor,
-    image_size: int,
-    group_size: int | None = None,
-    *,
-    num_channels: int = 1,
-    antialias: bool = False,
-) -> tuple[tf.Tensor, tf.Tensor]:
+def decode(serialized: tf.Tensor, form: Form, group_size: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and preprocesses serialized `tf.train.Example`s; formats may be mixed among them.
 
     Args:
       serialized: string [n], n ≥ 1.
-      image_size: S, in pixels.
+      form: to what.
       group_size: at least n; makes a graph for so many records, which takes longer to start and is twice as fast where
         all of them are `raw`. Of no account for what is decoded.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: see `preprocess`.
 
     Returns:
       The pixels, uint8 [n, S, S, C], and the labels, int64 [n].
@@ -84,19 +103,19 @@ def decode(
     is_raw = tf.equal(image_format, b"raw")
 
     def one_by_one() -> tf.Tensor:
-        return _one_by_one(encoded, shapes, image_format, image_size, num_channels, antialias)
+        return _one_by_one(encoded, shapes, image_format, form)
 
     def written_out() -> tf.Tensor:
         assert group_size is not None
-        images = _written_out(encoded, shapes, image_size, group_size)
-        return images if num_channels == 1 else tf.repeat(images, num_channels, axis=3)
+        images = _written_out(encoded, shapes, form, group_size)
+        return images if form.num_channels == 1 else tf.repeat(images, form.num_channels, axis=3)
 
     # What is to be averaged has no raw records, as a rule: a graph for them would only take longer to start.
-    if group_size is None or antialias:
+    if group_size is None or form.antialias:
         images = one_by_one()
     else:
         images = tf.cond(tf.reduce_all(is_raw), written_out, one_by_one)
-    return tf.ensure_shape(images, [None, image_size, image_size, num_channels]), features["image/class/label"]
+    return tf.ensure_shape(images, [None, *form.shape]), features["image/class/label"]
 
 
 def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:
@@ -143,8 +162,8 @@ def _luma(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=2, keepdims=True) + _HALF, 16), tf.uint8)
 
 
-def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, image_size: int, group_size: int) -> tf.Tensor:
-    """Up to `group_size` raw images."""
+def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, form: Form, group_size: int) -> tf.Tensor:
+    """Up to `group_size` raw images, grey as they are: uint8 [n, S, S, 1]."""
     num_records = tf.size(encoded)
     if encoded.shape[0] != group_size:
         filled_up = tf.minimum(tf.range(group_size), num_records - 1)
@@ -153,25 +172,17 @@ def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, image_size: int, group_s
     lengths = tf.strings.length(encoded)
     pixels = tf.split(tf.io.decode_raw(tf.strings.reduce_join(encoded), tf.uint8), lengths, num=group_size)
     pairs = zip(pixels, tf.unstack(shapes, num=group_size), strict=True)
-    images = [preprocess(tf.reshape(flat, shape), image_size) for flat, shape in pairs]
+    images = [preprocess(tf.reshape(flat, shape), form) for flat, shape in pairs]
     return tf.concat(images, axis=0)[:num_records]
 
 
-def _one_by_one(
-    encoded: tf.Tensor,
-    shapes: tf.Tensor,
-    image_format: tf.Tensor,
-    image_size: int,
-    num_channels: int,
-    antialias: bool,
-) -> tf.Tensor:
+def _one_by_one(encoded: tf.Tensor, shapes: tf.Tensor, image_format: tf.Tensor, form: Form) -> tf.Tensor:
     """Any number of images of any format, at some half of the speed."""
 
     def decode_one(record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         data, shape, kind = record
-        image = _decode_kind(kind, data, shape, num_channels)[tf.newaxis]
-        return preprocess(image, image_size, antialias=antialias)[0]
+        return preprocess(_decode_kind(kind, data, shape, form.num_channels)[tf.newaxis], form)[0]
 
     records = (encoded, shapes, _kinds(encoded, image_format))
-    spec = tf.TensorSpec([image_size, image_size, num_channels], tf.uint8)
+    spec = tf.TensorSpec(form.shape, tf.uint8)
     return tf.map_fn(decode_one, records, fn_output_signature=spec, parallel_iterations=1)

@@ -17,13 +17,12 @@ their order:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfos_job.config import PRELOADED
 from tfos_job.data.augment import Augmentation, augment
-from tfos_job.data.decoding import GROUP_SIZE, decode, to_float
+from tfos_job.data.decoding import Form, decode, to_float
 from tfos_job.data.normalization import Normalization
 from tfos_job.data.shelf import MAX_WINDOW
 from tfos_job.data.waiting import records_of, shard_order, turn
@@ -33,7 +32,6 @@ _INTERLEAVE_BLOCK = 8
 # Not AUTOTUNE either, which would let it grow to a good part of the machine's memory (submit/memory.py counts on 16).
 _PREFETCHED_BATCHES = 16
 _LOADING_CALLS = 16  # groups at once; no more of them run than there are cores
-_PHOTOGRAPHS = 8
 _ANY_NONZERO_SEED = 87_654_321
 _INT64_MAX = 2**63 - 1
 
@@ -46,14 +44,12 @@ def training_dataset(
     window: int = MAX_WINDOW,
     num_records: tf.Tensor | int,
     batch_size: int,
-    image_size: int,
+    form: Form,
     seed: tf.Tensor | int,
     shuffle_buffer: int,
     augmentation: Augmentation,
     normalization: Normalization | None = None,
     start_record: tf.Tensor | int = 0,
-    num_channels: int = 1,
-    antialias: bool = False,
 ) -> tf.data.Dataset:
     """The endless stream of training batches of one worker, from any record on.
 
@@ -68,14 +64,12 @@ def training_dataset(
       window: shards that `files` reads at a time; the order follows from it.
       num_records: N, records in `shards`, int64 []; fails where they hold more or fewer (see `damage.data_errors`).
       batch_size: B.
-      image_size: S, in pixels.
+      form: of S and C: what the records are decoded to.
       seed: of order and augmentation; give each worker its own.
       shuffle_buffer: in records; of no account with `preloaded`, which mixes all of them.
       augmentation: what is done to the pixels after `preprocess`.
       normalization: what is done to them after that, as in evaluation and prediction; None for nothing.
       start_record: records of the stream consumed so far: an earlier batch's `end_record`.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: see `decoding.preprocess`.
 
     Returns:
       A dataset of (images float32 [B, S, S, C], labels int64 [B], end_record int64 []), where `end_record` is the
@@ -85,7 +79,6 @@ def training_dataset(
     num_records, seed, start_record = (tf.cast(x, tf.int64) for x in (num_records, seed, start_record))
     first_epoch = start_record // num_records
     epochs = tf.data.Dataset.range(first_epoch, _INT64_MAX)
-    form = Form(image_size, num_channels, antialias)
 
     def to_skip(epoch: tf.Tensor) -> tf.Tensor:
         return tf.where(epoch == first_epoch, start_record % num_records, 0)
@@ -127,7 +120,7 @@ def training_dataset(
         first = start_record + number * batch_size
         images = augment(to_float(images), seed, first + tf.range(batch_size, dtype=tf.int64), augmentation)
         images = images if normalization is None else normalization(images)
-        shape = [batch_size, image_size, image_size, num_channels]
+        shape = [batch_size, *form.shape]
         return tf.ensure_shape(images, shape), tf.ensure_shape(labels, shape[:1]), first + batch_size
 
     batches = (pick if mode == PRELOADED else read)().enumerate().map(finish, num_parallel_calls=tf.data.AUTOTUNE)
@@ -135,30 +128,22 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    shards: tf.Tensor | Sequence[str],
-    *,
-    batch_size: int,
-    image_size: int,
-    staged: bool = False,
-    num_channels: int = 1,
-    antialias: bool = False,
+    shards: tf.Tensor | Sequence[str], *, batch_size: int, form: Form, staged: bool = False
 ) -> tf.data.Dataset:
     """Each record of `shards` exactly once, in file order, the last and smaller batch included.
 
     Args:
       shards: TFRecord files, string [n].
       batch_size: images a batch.
-      image_size: S, in pixels.
+      form: of S and C: what the records are decoded to.
       staged: a stager brings the shards: those that are not there yet are waited for.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: see `decoding.preprocess`.
 
     Returns:
       A dataset of (images float32 [b, S, S, C], labels int64 [b]) with b ≤ `batch_size`.
     """
 
     def finished(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = decode(serialized, image_size, num_channels=num_channels, antialias=antialias)
+        images, labels = decode(serialized, form)
         return to_float(images), labels
 
     # Each shard is a dataset of its own on a cluster: a large graph would take longer to start than it saves.
@@ -168,19 +153,6 @@ def evaluation_dataset(
     )
     batches = records.batch(batch_size).map(finished, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.with_options(_deterministic()).prefetch(_PREFETCHED_BATCHES)
-
-
-class Form(NamedTuple):
-    """What records are decoded to; see `decoding.decode`."""
-
-    image_size: int
-    num_channels: int = 1
-    antialias: bool = False
-
-    @property
-    def group_size(self) -> int:
-        """Records that are decoded at a time. Of photographs a few: there are many such groups in memory."""
-        return _PHOTOGRAPHS if self.antialias else GROUP_SIZE
 
 
 def load(records: tf.data.Dataset, num_records: tf.Tensor, form: Form) -> tuple[tf.Tensor, tf.Tensor]:
@@ -210,7 +182,7 @@ def load(records: tf.data.Dataset, num_records: tf.Tensor, form: Form) -> tuple[
         groups = _decoded(counted, form.group_size, form, num_parallel_calls=_LOADING_CALLS).with_options(options)
         empty = (
             tf.raw_ops.Empty(
-                shape=tf.cast([num_records, form.image_size, form.image_size, form.num_channels], tf.int32),
+                shape=tf.cast([num_records, *form.shape], tf.int32),
                 dtype=tf.uint8,
             ),
             tf.raw_ops.Empty(shape=tf.cast([num_records], tf.int32), dtype=tf.int64),
@@ -231,12 +203,7 @@ def _decoded(
     """Serialized records as batches of (pixels uint8 [b, S, S, C], labels int64 [b]), in their order."""
     group_size = min(batch_size, form.group_size)
     groups = records.batch(group_size, drop_remainder=drop_remainder)
-    decoded = groups.map(
-        lambda group: decode(
-            group, form.image_size, group_size, num_channels=form.num_channels, antialias=form.antialias
-        ),
-        num_parallel_calls=num_parallel_calls,
-    )
+    decoded = groups.map(lambda group: decode(group, form, group_size), num_parallel_calls=num_parallel_calls)
     return decoded if batch_size == group_size else decoded.rebatch(batch_size, drop_remainder=drop_remainder)
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfos_job import aside, storage
 from tfos_job.data.damage import data_errors
-from tfos_job.data.decoding import GROUP_SIZE, decode
+from tfos_job.data.decoding import GROUP_SIZE, Form, decode
 from tfos_job.data.records import read_records
 from tfos_job.data.staging import local_copy
 from tfos_job.data.statistics import add_images, is_sampled, to_bytes, zero_sums
@@ -29,18 +29,13 @@ def sum_shards(task: SumTask) -> dict[str, np.ndarray]:
       BadDataError: a damaged record, or not as many as there should be.
       JobError: what storage raises.
     """
-    sums = zero_sums(task.subject)
+    subject = task.subject
+    form = Form(image_size=subject.image_size, num_channels=subject.num_channels, antialias=subject.antialias)
+    sums = zero_sums(subject)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def pixels(serialized: tf.Tensor) -> tf.Tensor:
-        subject = task.subject
-        return decode(
-            serialized,
-            subject.image_size,
-            GROUP_SIZE,
-            num_channels=subject.num_channels,
-            antialias=subject.antialias,
-        )[0]
+        return decode(serialized, form, GROUP_SIZE)[0]
 
     for shard in task.shards:
         with local_copy(shard.path, shard.size_bytes, shard.sha256) as local, data_errors([shard.path]):

@@ -9,13 +9,13 @@ from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
-from tfos_job.data import manifest, readers
+from tfos_job.data import manifest
 from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.evaluate import evaluate_shards, write_evaluation
-from tfos_job.model.variables import restore_model
+from tfos_job.model.variables import form_of, restore_model
 from tfos_job.pictures.results import Results, publish
 
 _log = logging.getLogger(__name__)
@@ -39,23 +39,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     info = checkpoints.resolve(run, config.checkpoint)
     contents = manifest.load(split)
     _require_same_charset(info, contents, split.root)
-    num_channels = info.model["num_channels"]
-    if contents.num_channels != num_channels:
+    form = form_of(info)
+    if contents.num_channels != form.num_channels:
         raise SettingsError(
-            f"images of {contents.num_channels} channel(s), {info.path} was trained on {num_channels}",
+            f"images of {contents.num_channels} channel(s), {info.path} was trained on {form.num_channels}",
             place=split.root,
             next_step="Evaluate on a split that was converted with the same --num_channels",
         )
-    antialias = readers.resolve(None, info.dataset_name, info.path).antialias
     counts, guesses = evaluate_shards(
         restore_model(info),
         _staged(split, contents),
         num_records=contents.num_records,
         batch_size=config.batch_size,
-        image_size=info.model["image_size"],
+        form=form,
         ks=config.ks,
-        num_channels=num_channels,
-        antialias=antialias,
     )
     if counts.num_examples != contents.num_records:
         raise BadDataError(
@@ -69,9 +66,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         guesses=guesses,
         names=tuple(info.characters),
         shard_paths=manifest.shard_paths(split, contents),
-        image_size=info.model["image_size"],
-        num_channels=num_channels,
-        antialias=antialias,
+        form=form,
     )
     metrics = {**counts.metrics(), "ece": results.calibration.ece}
     if not math.isfinite(metrics["loss"]):

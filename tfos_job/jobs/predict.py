@@ -13,7 +13,7 @@ from tfos_job.data import readers
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.predict import read_glyph, top_guesses
-from tfos_job.model.variables import restore_model
+from tfos_job.model.variables import form_of, restore_model
 
 STDIN = "-"
 
@@ -31,16 +31,12 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     """
     info = checkpoints.resolve(RunLayout(config.train_dir), config.checkpoint)
     model = restore_model(info)
-    reader = readers.resolve(None, info.dataset_name, info.path)
+    form, reader = form_of(info), readers.resolve(None, info.dataset_name, info.path)
     for image in config.images:
-        glyph = read_glyph(
-            _read(image), image, num_channels=info.model["num_channels"], may_be_inverted=reader.on_paper
-        )
+        glyph = read_glyph(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
         if glyph.inverted:
             _log.info("%s: white on black, turned over", image)
-        guesses = top_guesses(
-            model, glyph, image_size=info.model["image_size"], k=config.top_k, antialias=reader.antialias
-        )
+        guesses = top_guesses(model, glyph, form=form, k=config.top_k)
         yield {
             "image": image,
             "inverted": glyph.inverted,

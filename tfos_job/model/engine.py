@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfos_job.config import EXPONENTIAL
+from tfos_job.data.decoding import Form
 from tfos_job.model.evaluate import Counts
 
 
@@ -24,7 +25,8 @@ class TrainPlan:
       model: arguments of `zoo.build` but the seed.
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
-      input_mode, staged, window, antialias: of `input_pipeline.training_dataset`.
+      input_mode, staged, window: of `input_pipeline.training_dataset`.
+      antialias: of `decoding.Form`.
       augmentation: fields of `augment.Augmentation`.
       initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`
         but the network; empty for fresh weights.
@@ -63,9 +65,13 @@ class TrainPlan:
     normalization: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def num_channels(self) -> int:
-        """Of the images: 1 for grey, which is also what a network is for that does not say, 3 for RGB."""
-        return self.model.get("num_channels", 1)
+    def form(self) -> Form:
+        """What records are decoded to; a network that does not say is for grey images."""
+        return Form(
+            image_size=self.model["image_size"],
+            num_channels=self.model.get("num_channels", 1),
+            antialias=self.antialias,
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from tfos_job import storage
 from tfos_job.data.damage import data_errors
+from tfos_job.data.decoding import Form
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.errors import BadDataError
 from tfos_job.layout import RunLayout
@@ -93,11 +94,9 @@ def count_shard(
     shard: tf.Tensor,
     *,
     batch_size: int,
-    image_size: int,
+    form: Form,
     ks: Sequence[int],
     staged: bool = False,
-    num_channels: int = 1,
-    antialias: bool = False,
 ) -> tf.Tensor:
     """Counts one shard, each record once. Graph only: call it inside a `tf.function`, on any machine.
 
@@ -105,23 +104,14 @@ def count_shard(
       model_call: images float32 [b, S, S, C] to logits float32 [b, C], as in prediction.
       shard: path of a TFRecord file, string [].
       batch_size: images a step.
-      image_size: S, in pixels.
+      form: of S: what the records are decoded to, as in training.
       ks: of the top-k counts.
       staged: where the shard is not there yet, it is waited for.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: see `decoding.preprocess`.
 
     Returns:
       The sum of `batch_counts` over the shard, float64 [2 + len(ks)].
     """
-    batches = _batches(
-        shard,
-        batch_size=batch_size,
-        image_size=image_size,
-        staged=staged,
-        num_channels=num_channels,
-        antialias=antialias,
-    )
+    batches = _batches(shard, batch_size=batch_size, form=form, staged=staged)
 
     def add(total: tf.Tensor, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         return total + batch_counts(model_call(images), labels, ks)
@@ -134,24 +124,15 @@ def judge_shard(
     shard: tf.Tensor,
     *,
     batch_size: int,
-    image_size: int,
+    form: Form,
     ks: Sequence[int],
-    num_channels: int = 1,
-    antialias: bool = False,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
 
     Returns:
       The counts, and labels int32 [n], guesses int32 [n], their probabilities float32 [n], losses float32 [n].
     """
-    batches = _batches(
-        shard,
-        batch_size=batch_size,
-        image_size=image_size,
-        staged=False,
-        num_channels=num_channels,
-        antialias=antialias,
-    )
+    batches = _batches(shard, batch_size=batch_size, form=form, staged=False)
     types = (tf.int32, tf.int32, tf.float32, tf.float32)
     arrays = (tf.TensorArray(t, 1, dynamic_size=True, infer_shape=False, element_shape=[None]) for t in types)
     # An empty part, since a shard without records would leave nothing to put together.
@@ -167,19 +148,8 @@ def judge_shard(
     return total, tuple(column.concat() for column in columns)
 
 
-def _batches(
-    shard: tf.Tensor, *, batch_size: int, image_size: int, staged: bool, num_channels: int, antialias: bool
-) -> Iterator[tuple]:
-    shards = tf.expand_dims(shard, 0)
-    dataset = evaluation_dataset(
-        shards,
-        batch_size=batch_size,
-        image_size=image_size,
-        staged=staged,
-        num_channels=num_channels,
-        antialias=antialias,
-    )
-    return iter(dataset)
+def _batches(shard: tf.Tensor, *, batch_size: int, form: Form, staged: bool) -> Iterator[tuple]:
+    return iter(evaluation_dataset(tf.expand_dims(shard, 0), batch_size=batch_size, form=form, staged=staged))
 
 
 def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], Any]) -> Any:
@@ -200,10 +170,8 @@ def evaluate_shards(
     *,
     num_records: int,
     batch_size: int,
-    image_size: int,
+    form: Form,
     ks: Sequence[int],
-    num_channels: int = 1,
-    antialias: bool = False,
 ) -> tuple[Counts, Guesses]:
     """Counts shards in this process, with progress on a terminal, and keeps the guess about each record.
 
@@ -212,10 +180,8 @@ def evaluate_shards(
       shards: local TFRecord files; taken one by one, so they may be staged as they are asked for.
       num_records: what `shards` hold together, for the progress bar alone.
       batch_size: images a step.
-      image_size: S, in pixels.
+      form: of S: what the records are decoded to, as in training.
       ks: of the top-k counts.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: see `decoding.preprocess`.
 
     Raises:
       BadDataError: a damaged record; the error names its file and byte.
@@ -224,15 +190,7 @@ def evaluate_shards(
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        return judge_shard(
-            lambda images: model(images, training=False),
-            shard,
-            batch_size=batch_size,
-            image_size=image_size,
-            ks=ks,
-            num_channels=num_channels,
-            antialias=antialias,
-        )
+        return judge_shard(lambda images: model(images, training=False), shard, batch_size=batch_size, form=form, ks=ks)
 
     counts = Counts.zero(ks)
     of_each = []

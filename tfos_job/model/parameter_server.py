@@ -75,14 +75,12 @@ class ParameterServerEngine:
             window=plan.window,
             num_records=num_records,
             batch_size=plan.batch_size,
-            image_size=plan.model["image_size"],
+            form=plan.form,
             seed=seed,
             shuffle_buffer=plan.shuffle_buffer,
             augmentation=Augmentation(**plan.augmentation),
             normalization=self._normalization,
             start_record=start_record,
-            num_channels=plan.num_channels,
-            antialias=plan.antialias,
         )
         return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
 
@@ -136,7 +134,7 @@ class ParameterServerEngine:
         plan = self._plan
 
         def measure() -> tf.Tensor:
-            return compute_seconds(self._model, plan.batch_size, plan.model["image_size"], plan.num_channels)
+            return compute_seconds(self._model, plan.batch_size, plan.form.image_size, plan.form.num_channels)
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
@@ -159,11 +157,9 @@ class ParameterServerEngine:
                 lambda images: self._model(self._normalization(images), training=False),
                 shard,
                 batch_size=_EVALUATION_BATCH_SIZE,
-                image_size=self._plan.model["image_size"],
+                form=self._plan.form,
                 ks=ks,
                 staged=self._plan.staged,
-                num_channels=self._plan.num_channels,
-                antialias=self._plan.antialias,
             )
 
         function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])

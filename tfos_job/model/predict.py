@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.data import image_files
-from tfos_job.data.decoding import decode_file, preprocess, to_float
+from tfos_job.data.decoding import Form, decode_file, preprocess, to_float
 from tfos_job.errors import BadDataError
 
 # Ink covers a smaller share of nearly every picture.
@@ -77,9 +77,9 @@ def is_inverted(grey: np.ndarray) -> bool:
     return bool(share > 0.5)
 
 
-def top_guesses(model: keras.Model, glyph: Glyph, *, image_size: int, k: int, antialias: bool = False) -> list[Guess]:
+def top_guesses(model: keras.Model, glyph: Glyph, *, form: Form, k: int) -> list[Guess]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
-    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), image_size, antialias=antialias))
+    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)

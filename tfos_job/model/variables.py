@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from tfos_job.config import NO_NORMALIZATION
+from tfos_job.data import readers
+from tfos_job.data.decoding import Form
 from tfos_job.data.normalization import Normalization, restore
 from tfos_job.errors import SettingsError
 from tfos_job.model import checkpoints, zoo
@@ -68,6 +70,20 @@ def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
     arrays = checkpoints.load(info)
     assign_model(model, arrays, place=info.path)
     return with_normalization(model, restore(info.normalization, arrays))
+
+
+def form_of(info: checkpoints.CheckpointInfo) -> Form:
+    """What the network of a checkpoint was trained with: images of its size and channels, made as its reader's are.
+
+    Raises:
+      SettingsError: there is no such reader any more.
+    """
+    model = info.model
+    return Form(
+        image_size=model["image_size"],
+        num_channels=model["num_channels"],
+        antialias=readers.resolve(None, info.dataset_name, info.path).antialias,
+    )
 
 
 class Normalize(keras.layers.Layer):

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.data.decoding import decode
+from tfos_job.data.decoding import Form, decode
 from tfos_job.data.excerpt import Excerpt, read_positions
 from tfos_job.errors import InterruptedJobError
 from tfos_job.layout import RunLayout, join
@@ -41,9 +41,7 @@ class Results:
     Attributes:
       names: of the classes, in the order of their ids.
       shard_paths: of the split, local or remote.
-      image_size: S of the network, in pixels.
-      num_channels: C of the network.
-      antialias: see `decoding.preprocess`.
+      form: of the network's images.
     """
 
     step: int
@@ -51,9 +49,7 @@ class Results:
     guesses: Guesses
     names: Sequence[str]
     shard_paths: Sequence[str]
-    image_size: int
-    num_channels: int = 1
-    antialias: bool = False
+    form: Form
 
     @functools.cached_property
     def confusions(self) -> list[Confusion]:
@@ -219,12 +215,7 @@ class _SecondLook:
             to_draw.update(wrong, *rights)
         self.excerpts = self._read(to_draw.union(self.listed))
         order = sorted(to_draw)
-        pixels, _ = decode(
-            tf.constant([self.excerpts[record].example for record in order]),
-            results.image_size,
-            num_channels=results.num_channels,
-            antialias=results.antialias,
-        )
+        pixels, _ = decode(tf.constant([self.excerpts[record].example for record in order]), results.form)
         self._pixels = dict(zip(order, pixels.numpy(), strict=True))
 
     def _read(self, records: Iterable[int]) -> dict[int, Excerpt]:
@@ -253,7 +244,7 @@ class _SecondLook:
         ]
         return montage.confusions(
             rows,
-            results.image_size,
+            results.form.image_size,
             max((len(row.wrong) for row in rows), default=1),
             title=results.title("the most confused pairs"),
             subtitle=f"{results.wrong}; {len(rows)} of {len(results.confusions):,} pairs",
@@ -274,7 +265,7 @@ class _SecondLook:
         ]
         return montage.hardest(
             images,
-            self._results.image_size,
+            self._results.form.image_size,
             title=self._results.title("the hardest images"),
             subtitle=f"the {len(images)} with the highest loss: true class (green) and guess (red) with probabilities; "
             + self._results.wrong,

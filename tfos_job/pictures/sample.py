@@ -20,7 +20,7 @@ from tfos_job.config import NO_NORMALIZATION, TrainConfig, from_dict
 from tfos_job.data import readers
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.damage import data_errors
-from tfos_job.data.decoding import decode, to_float
+from tfos_job.data.decoding import Form, decode, to_float
 from tfos_job.data.excerpt import read_positions
 from tfos_job.data.manifest import Manifest, shard_paths
 from tfos_job.data.normalization import Normalization, restore
@@ -130,13 +130,13 @@ def take(split: SplitLayout, contents: Manifest, sight: Sight, *, num_images: in
     for shard, wanted in positions.items():
         found = read_positions(paths[shard], wanted)
         examples += [found[position].example for position in wanted]
+    form = Form(
+        image_size=sight.image_size,
+        num_channels=contents.num_channels,
+        antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
+    )
     with data_errors([paths[shard] for shard in positions]):
-        pixels, labels = decode(
-            tf.constant(examples),
-            sight.image_size,
-            num_channels=contents.num_channels,
-            antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
-        )
+        pixels, labels = decode(tf.constant(examples), form)
     order = np.argsort(labels.numpy(), kind="stable")
     stored = tf.gather(pixels, order)
     return Sample(
