@@ -66,7 +66,6 @@ LEVERS: dict[str, Flags] = {
     "no label smoothing": HANZI | {"label_smoothing": 0.0},
     "fixed learning rate": HANZI | {"learning_rate_decay_type": "fixed", "learning_rate": 1e-3},
     "no warm-up": HANZI | {"warmup_fraction": 0.0},
-    "the seed's network": HANZI | {"model_name": "chinese_rec", "learning_rate": 5e-4},
     "moving average": HANZI | {"moving_average": 0.998},
 }
 
