@@ -30,7 +30,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.config import DATASET, MAX_WHITENED_VALUES, PER_IMAGE, PRELOADED, ZCA, TrainConfig
+from tfos_job.config import DATASET, DEFAULT_IMAGE_SIZE, MAX_WHITENED_VALUES, PER_IMAGE, PRELOADED, ZCA, TrainConfig
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.decoding import Form, to_float
 from tfos_job.data.input_pipeline import training_dataset
@@ -164,9 +164,9 @@ def parse_args() -> argparse.Namespace:
         description="µs an image of each augmentation and normalization",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    fields = TrainConfig.__dataclass_fields__
-    for name in ("batch_size", "image_size"):
-        parser.add_argument(f"--{name}", type=int, default=fields[name].default, help=fields[name].metadata["help"])
+    batch_size = TrainConfig.__dataclass_fields__["batch_size"]
+    parser.add_argument("--batch_size", type=int, default=batch_size.default, help=batch_size.metadata["help"])
+    parser.add_argument("--image_size", type=int, default=DEFAULT_IMAGE_SIZE, help="in pixels")
     parser.add_argument("--num_channels", type=int, default=1, choices=(1, 3), help="grey or colour")
     parser.add_argument("--num_records", type=int, default=4096, help="of the pipeline, which is of grey images")
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each variant")

@@ -33,7 +33,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfos_job.config import FILES, PRELOADED, TrainConfig
+from tfos_job.config import DEFAULT_IMAGE_SIZE, FILES, PRELOADED, TrainConfig
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.charset import level1
 from tfos_job.data.decoding import Form
@@ -226,8 +226,9 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     fields = TrainConfig.__dataclass_fields__
-    for name in ("batch_size", "image_size", "shuffle_buffer"):
+    for name in ("batch_size", "shuffle_buffer"):
         parser.add_argument(f"--{name}", type=int, default=fields[name].default, help=fields[name].metadata["help"])
+    parser.add_argument("--image_size", type=int, default=DEFAULT_IMAGE_SIZE, help="in pixels")
     parser.add_argument("--num_records", type=int, default=131_072, help="records, half a gigabyte of them")
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each pipeline")
     return parser.parse_args()
