@@ -191,6 +191,8 @@ def test_kubernetes() -> None:
 def test_tokens_of_every_file_system_that_the_folders_name() -> None:
     config = TrainConfig(dataset_dir="hdfs://other:8020/data", train_dir="hdfs:///user/me/run")
     assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://other:8020"
+    config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run", checkpoint_path="hdfs://third/run")
+    assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://third"
     config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run")
     assert "spark.kerberos.access.hadoopFileSystems" not in submit(config)
 

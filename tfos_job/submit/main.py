@@ -30,7 +30,7 @@ from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
-_PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
+_PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
 _SEEDS_FOLDER = "Python"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")

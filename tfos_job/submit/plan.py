@@ -26,7 +26,7 @@ PROFILES = {
     "evaluate": ("common", "driver"),
 }
 _EXECUTOR_CORES = 4
-_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir")
+_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
