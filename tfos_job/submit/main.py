@@ -30,7 +30,6 @@ from tfos_job.submit.plan import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
-_PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
 _SEEDS_FOLDER = "Python"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
@@ -165,7 +164,7 @@ def _default_hdfs_dir() -> str:
 
 
 def _require_urls(config: Any) -> None:
-    for name in _PATH_FLAGS:
+    for name in plan.PATH_FLAGS:
         path = getattr(config, name, None)
         if path == "auto" and isinstance(config, VerifyConfig):
             continue

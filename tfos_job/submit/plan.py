@@ -26,7 +26,7 @@ PROFILES = {
     "evaluate": ("common", "driver"),
 }
 _EXECUTOR_CORES = 4
-_PATHS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
+PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
@@ -246,7 +246,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 def _file_systems(config: object) -> list[str]:
     """Those that the command's folders are on, where their URLs name them."""
-    paths = [getattr(config, name, None) or "" for name in _PATHS]
+    paths = [getattr(config, name, None) or "" for name in PATH_FLAGS]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
     return sorted({match[0] for match in named if match})
 
