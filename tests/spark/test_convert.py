@@ -411,7 +411,7 @@ def test_quarantine_sets_aside_what_is_bad_and_keeps_the_rest(spark: SparkSessio
     assert (found["start"], found["end"]) == (third.offset, third.offset + size)
     assert "impossible size" in found["reason"]
     assert convert(spark, settings(gnt_dir, **request)).up_to_date
-    with pytest.raises(SettingsError, match="--on_bad_record is fail, but bytes of 2 file"):
+    with pytest.raises(SettingsError, match=r"--on_bad_record is fail, but 2 file\(s\) have bytes in quarantine"):
         convert(spark, settings(gnt_dir))
 
 
