@@ -31,7 +31,7 @@ def build(*, num_classes, image_size, num_channels, keep_prob, seed):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures that are bright in the channel of their class, half of them JPEG."""
+    """Pictures that are bright in the channel of their class, of each format."""
     folder = tmp_path_factory.mktemp("networks")
     draw = np.random.default_rng(0)
     for name, channel in CLASSES.items():
@@ -39,7 +39,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(NUM_IMAGES):
             pixels = draw.integers(0, 60, (*draw.integers(60, 90, 2), 3), np.uint8)
             pixels[:, :, channel] += 150
-            suffix = "jpg" if number % 2 else "png"
+            suffix = ("png", "jpg", "gif")[number % 3]
             Image.fromarray(pixels).save(folder / "images" / name / f"{number}.{suffix}")
     converted = run("convert", "--image_dir", folder / "images", "--num_channels", 3, "--dataset_dir", folder / "data")
     assert converted.result()["num_records"] == len(CLASSES) * NUM_IMAGES
@@ -74,8 +74,10 @@ def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     settings = ("--model_name", "mine:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
-    run("train", *folders, *settings, "--max_number_of_steps", 60)
-    assert run("evaluate", *folders, *TRAIN).result()["top_1"] == 1.0
+    files = ("--input_mode", "files", "--validation_split_name", "train")
+    trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()
+    evaluation = run("evaluate", *folders, *TRAIN).result()
+    assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
     lines = run("predict", "--train_dir", tmp_path / "run", *images(dataset)).stdout.splitlines()
     assert [json.loads(line)["top"][0]["character"] for line in lines] == list(CLASSES)
 
