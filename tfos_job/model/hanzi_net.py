@@ -10,7 +10,7 @@ average pool before its 1 × 1 convolution).
 
 ::
 
-    images [B, S, S, C] ─ stem 32, /2 ─ block1 64, /2 ─ block2 128, /2 ─ block3 256, /2 ─ average over the map
+    images [B, S, S, C] ─ 1 − x ─ stem 32, /2 ─ block1 64, /2 ─ block2 128, /2 ─ block3 256, /2 ─ average over the map
                         ─ dropout ─ logits num_classes
     block: 3 × 3 /2, norm, ReLU, 3 × 3, norm, plus the shortcut, ReLU
 """
@@ -32,7 +32,10 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
     """
     images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
-    x = _norm_relu(_conv(images, STEM_FILTERS, 3, 2, seed, "stem"), "stem")
+    # Ink is 1 and paper 0: what a convolution makes of paper is then 0, and not the sum of its weights, which moves with
+    # each step, far beyond what thin strokes add to it. Moving statistics could not follow.
+    x = keras.layers.Rescaling(-1.0, offset=1.0, name="ink")(images)
+    x = _norm_relu(_conv(x, STEM_FILTERS, 3, 2, seed, "stem"), "stem")
     for number, filters in enumerate(BLOCK_FILTERS, start=1):
         x = _block(x, filters, seed, f"block{number}")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
