@@ -10,7 +10,7 @@ average pool before its 1 × 1 convolution).
 
 ::
 
-    images [B, S, S, C] ─ 1 − x ─ stem 32, /2 ─ block1 64, /2 ─ block2 128, /2 ─ block3 256, /2 ─ average over the map
+    images [B, S, S, C] ─ 1 − x ─ stem 32, /2 ─ block1 64, /2 ─ block2 128, /2 ─ block3 256, /2 ─ average of the map
                         ─ dropout ─ logits num_classes
     block: 3 × 3 /2, norm, ReLU, 3 × 3, norm, plus the shortcut, ReLU
 """
