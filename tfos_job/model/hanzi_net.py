@@ -32,8 +32,8 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
     """
     images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
-    # Ink is 1 and paper 0: what a convolution makes of paper is then 0, and not the sum of its weights, which moves with
-    # each step, far beyond what thin strokes add to it. Moving statistics could not follow.
+    # Ink is 1 and paper 0: a convolution makes 0 of paper then, and not the sum of its weights, which moves with each
+    # step, far beyond what thin strokes add to it. Moving statistics could not follow.
     x = keras.layers.Rescaling(-1.0, offset=1.0, name="ink")(images)
     x = _norm_relu(_conv(x, STEM_FILTERS, 3, 2, seed, "stem"), "stem")
     for number, filters in enumerate(BLOCK_FILTERS, start=1):
