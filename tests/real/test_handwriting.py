@@ -47,7 +47,7 @@ def test_characters_that_look_alike(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "casia-small"
     evaluation = main_job(folder / "train", folder / "test", tmp_path, epochs=40, **RECIPE)
     assert evaluation["num_examples"] == 795
-    assert 0.92 <= evaluation["top_1"] <= 0.97
+    assert 0.92 <= evaluation["top_1"] <= 0.98
     assert evaluation["top_3"] >= 0.97
 
 
