@@ -191,7 +191,7 @@ def test_what_does_not_fit_the_run_is_refused(start: StartCommand, small_dataset
     run("train", *options, "--max_number_of_steps", "2")
     report = (tmp_path / "report.json").read_bytes()
     refusals = {
-        ("--image_size", "24"): "image_size 16",
+        ("--image_size", "24"): "images 16 × 16 × 1",
         ("--restore", "none"): "has checkpoints already",
         ("--dataset_split_name", "test"): "made with dataset",
     }

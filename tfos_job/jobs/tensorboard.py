@@ -182,17 +182,18 @@ class Board:
     def _error(self) -> JobError:
         code = self._process.poll()
         said = " | ".join(line for line in self._tail if line)
-        if code is None:
-            return ResourceError(
-                f"TensorBoard did not answer within {_START_TIMEOUT_S} s: {said}",
-                place=self._address,
-                next_step="Run it again; --debug shows all it says",
-            )
+        # It may say so and take a while to end.
         if "could not bind" in said.lower() or "already in use" in said.lower():
             return ResourceError(
                 f"TensorBoard cannot listen there: {said}",
                 place=self._address,
                 next_step="Give another --port, or --port 0 for any that is free",
+            )
+        if code is None:
+            return ResourceError(
+                f"TensorBoard did not answer within {_START_TIMEOUT_S} s: {said}",
+                place=self._address,
+                next_step="Run it again; --debug shows all it says",
             )
         return JobError(
             f"TensorBoard ended with code {code}: {said}",
