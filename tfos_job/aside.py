@@ -35,6 +35,15 @@ class _Answer:
     next_step: str = ""
 
 
+def process_environment(cuda_visible_devices: str) -> dict[str, str]:
+    """This process's environment, for a TensorFlow process that sees these GPUs alone."""
+    env = dict(os.environ)
+    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    env["CUDA_VISIBLE_DEVICES"] = cuda_visible_devices
+    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    return env
+
+
 def ask(module: str, request: Any, *, name: str, if_killed: str) -> None:
     """Has `python -m module` do something.
 
@@ -48,12 +57,7 @@ def ask(module: str, request: Any, *, name: str, if_killed: str) -> None:
       JobError: what the work raised.
       NodeDiedError: the process was killed.
     """
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry),
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
+    env = {**process_environment(""), "TF_CPP_MIN_LOG_LEVEL": "2"}
     command = [sys.executable, "-m", module]
     with (
         tempfile.TemporaryFile() as stderr,

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from tfos_job import aside
 from tfos_job.cluster import container, control, failures, ports
 from tfos_job.cluster.beside import ParameterServer
 from tfos_job.cluster.failures import Failure
@@ -29,7 +30,6 @@ from tfos_job.cluster.launch import NodeJob
 from tfos_job.cluster.node import NodeArgs
 from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.supervisor import process_environment
 from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 
@@ -348,7 +348,7 @@ class Attempt:
             stdout=self._coordinator_log,
             stderr=subprocess.STDOUT,
             # A GPU that the coordinator opened would be missing to a worker.
-            env={**process_environment(""), "TMPDIR": self._scratch},
+            env={**aside.process_environment(""), "TMPDIR": self._scratch},
             start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from tfos_job import aside
 from tfos_job.cluster import container, control, supervisor
 from tfos_job.cluster.node_process import Spec
 from tfos_job.cluster.supervisor import NodeFailed, Post, Supervisor
@@ -73,7 +74,7 @@ class ParameterServer:
             [sys.executable, "-m", "tfos_job.cluster.beside"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env=supervisor.process_environment(""),
+            env=aside.process_environment(""),
             pass_fds=(held.fileno(),),
             start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
@@ -128,7 +129,7 @@ def _post(task: Task, order: _Order, held: socket.socket) -> Post:
             held_fd=held.fileno(),
         ),
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
-        env=supervisor.process_environment(""),
+        env=aside.process_environment(""),
         shelf=None,
         start_timeout=order.start_timeout,
         parent="the driver",

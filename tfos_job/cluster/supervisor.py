@@ -79,15 +79,6 @@ def log_name(role: str, index: int) -> str:
     return f"{role}-{index}.log"
 
 
-def process_environment(cuda_visible_devices: str) -> dict[str, str]:
-    """This process's environment, for a TensorFlow process that sees these GPUs alone."""
-    env = dict(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    env["CUDA_VISIBLE_DEVICES"] = cuda_visible_devices
-    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    return env
-
-
 def tell(line: control.Line, message: control.Message) -> None:
     """Tells the driver, if it is still there: whoever listens to it notices its end anyway."""
     try:
