@@ -37,14 +37,15 @@ from tfos_job.jobs.dataset import (
     Building,
     build_aside,
     dataset_charset,
-    live_manifest,
     must_be_rebuilt,
     now,
+    publish,
     requested_charset,
     require_charset,
     require_same_channels,
     setting_changes,
     some,
+    swept_manifest,
 )
 from tfos_job.jobs.shards import Made
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
@@ -105,10 +106,7 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
         charset = dataset_charset(dataset, requested_charset(config))
         _require_tags(dataset, charset)
         require_same_channels(dataset, config.dataset_split_name, 1)
-        live = live_manifest(split, overwrite=config.overwrite)
-        manifests.sweep_dataset(dataset)
-        # Where a manifest cannot be read its shards stay until there are others: they may be all that there is.
-        manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
+        live = swept_manifest(dataset, split, overwrite=config.overwrite)
         changes = _changes(context, sources, live)
         if live is not None and _must_be_rebuilt(context, config, changes, live, split, charset):
             live, changes = None, _changes(context, sources, None)
@@ -224,10 +222,7 @@ def _update(
             carried = shards.carry(context, groups, work_dir=building.work_dir, drop=drop)
         manifest = _manifest(config, charset, building, live, made, carried, untouched, changes, pruned)
         _require_records(config, manifest)
-        lease.check()
-        if not storage.exists(dataset.charset):
-            storage.write_json(dataset.charset, charset.to_json())
-        manifests.publish(split, manifest, building.shards_dir, made.bad_ranges)
+        publish(dataset, split, manifest, charset, building, made.bad_ranges, lease)
     return manifest
 
 

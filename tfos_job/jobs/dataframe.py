@@ -28,7 +28,7 @@ from tfos_job.data.manifest import Manifest, Revision
 from tfos_job.data.rows import Glyph, RowsResult, RowsTask, write_rows
 from tfos_job.errors import BadDataError, JobError, SettingsError
 from tfos_job.jobs import shards, tasks
-from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, require_same_channels, some
+from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, publish, require_same_channels, some
 from tfos_job.layout import DatasetLayout, generation_name
 from tfos_job.lease import Lease
 
@@ -121,10 +121,7 @@ def convert_dataframe(
                     place=split.root,
                     next_step="Check the DataFrame and the charset",
                 )
-            lease.check()
-            if not storage.exists(dataset.charset):
-                storage.write_json(dataset.charset, used.to_json())
-            manifests.publish(split, manifest, building.shards_dir, ())
+            publish(dataset, split, manifest, used, building, (), lease)
         manifests.sweep(split, manifest)
     _log.info("%s: %d records in %d shards", split.root, manifest.num_records, len(made))
     if filtered:

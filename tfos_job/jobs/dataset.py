@@ -14,9 +14,11 @@ from tfos_job.config import ConvertConfig
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
+from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import DatasetLayout, SplitLayout, join
+from tfos_job.lease import Lease
 
 _NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
 
@@ -144,6 +146,15 @@ def must_be_rebuilt(split: SplitLayout, reasons: Sequence[str], *, overwrite: bo
     return bool(reasons)
 
 
+def swept_manifest(dataset: DatasetLayout, split: SplitLayout, *, overwrite: bool) -> Manifest | None:
+    """`live_manifest`; what killed runs have left is swept away. Under the dataset's lock."""
+    live = live_manifest(split, overwrite=overwrite)
+    manifests.sweep_dataset(dataset)
+    # Where a manifest cannot be read its shards stay until there are others: they may be all that there is.
+    manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
+    return live
+
+
 @dataclass(frozen=True)
 class Building:
     """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""
@@ -166,6 +177,26 @@ def build_aside(split: SplitLayout, live: Manifest | None) -> Iterator[Building]
         storage.discard_dir(path)
         if not storage.list_dir(split.root):
             storage.remove(split.root)  # a first conversion that failed leaves no trace of a split
+
+
+def publish(
+    dataset: DatasetLayout,
+    split: SplitLayout,
+    manifest: Manifest,
+    charset: Charset,
+    building: Building,
+    bad_ranges: Sequence[BadRange],
+    lease: Lease,
+) -> None:
+    """Makes a generation live: the charset first, where the dataset has none yet, and the manifest last.
+
+    Raises:
+      BusyError: the dataset's lock is somebody else's by now.
+    """
+    lease.check()
+    if not storage.exists(dataset.charset):
+        storage.write_json(dataset.charset, charset.to_json())
+    manifests.publish(split, manifest, building.shards_dir, bad_ranges)
 
 
 def now() -> str:

@@ -35,15 +35,16 @@ from tfos_job.jobs.dataset import (
     Building,
     build_aside,
     dataset_charset,
-    live_manifest,
     must_be_rebuilt,
     now,
+    publish,
     read_text,
     requested_charset,
     require_charset,
     require_same_channels,
     setting_changes,
     some,
+    swept_manifest,
 )
 from tfos_job.jobs.shards import Made
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, shard_name
@@ -101,9 +102,7 @@ def convert_images(spark: SparkSession, config: ConvertConfig) -> ConvertedImage
         requested = requested_charset(config)
         charset = dataset_charset(dataset, requested)
         require_same_channels(dataset, config.dataset_split_name, config.num_channels)
-        live = live_manifest(split, overwrite=config.overwrite)
-        manifests.sweep_dataset(dataset)
-        manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
+        live = swept_manifest(dataset, split, overwrite=config.overwrite)
         up_to_date = False
         if live is not None:
             require_charset(dataset, charset, live)
@@ -182,10 +181,11 @@ def _build(
 ) -> Manifest:
     """Publishes the split. Returns its manifest."""
     with build_aside(split, live) as building:
-        made = _run(context, config, building, charset, listing)
+        files = [file for file in listing.files if file.label in charset.class_ids]
+        made = _run(context, config, building, charset, files)
         if config.shuffle_at_write:
             made = shards.mix(context, made, work_dir=building.work_dir, seed=config.seed)
-        _require_few_bad_files(config, _of_classes(listing, charset), made.bad_ranges)
+        _require_few_bad_files(config, files, made.bad_ranges)
         manifest = _manifest(config, charset, building, made, listing)
         if not manifest.num_records:
             held = some([f"{label} × {count}" for label, count in listing.files_per_class.items()])
@@ -194,16 +194,14 @@ def _build(
                 place=config.input_dir,
                 next_step="Check --image_dir and the charset",
             )
-        lease.check()
-        if not storage.exists(dataset.charset):
-            storage.write_json(dataset.charset, charset.to_json())
-        manifests.publish(split, manifest, building.shards_dir, made.bad_ranges)
+        publish(dataset, split, manifest, charset, building, made.bad_ranges, lease)
     return manifest
 
 
-def _run(context: SparkContext, config: ConvertConfig, building: Building, charset: Charset, listing: Listing) -> Made:
-    of_classes = _of_classes(listing, charset)
-    groups = folders.deal(of_classes, config.target_shard_mb << 20) if of_classes else []
+def _run(
+    context: SparkContext, config: ConvertConfig, building: Building, charset: Charset, files: Sequence[ImageFile]
+) -> Made:
+    groups = folders.deal(files, config.target_shard_mb << 20) if files else []
     images_tasks = [
         ImagesTask(
             shard_file=shard_name(index, len(groups)),
@@ -216,17 +214,13 @@ def _run(context: SparkContext, config: ConvertConfig, building: Building, chars
         )
         for index, group in enumerate(groups)
     ]
-    _log.info("converting %d images, %d bytes, for %d classes", len(of_classes), listing.size_bytes, len(charset))
+    size_bytes = sum(file.size_bytes for file in files)
+    _log.info("converting %d images, %d bytes, for %d classes", len(files), size_bytes, len(charset))
     results = tasks.results(tasks.run(context, "convert", work.convert_images, images_tasks))
     return Made(
         results=tuple(result.shard for result in results),
         bad_ranges=tuple(sorted(itertools.chain.from_iterable(result.bad_files for result in results))),
     )
-
-
-def _of_classes(listing: Listing, charset: Charset) -> list[ImageFile]:
-    """The files that are read."""
-    return [file for file in listing.files if file.label in charset.class_ids]
 
 
 def _require_few_bad_files(config: ConvertConfig, files: Sequence[ImageFile], bad_files: Sequence[BadRange]) -> None:
