@@ -111,8 +111,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         command=options.command,
         app_args=app_args,
         config=config,
-        network=_network(config),
-        **_of_dataset(config),
+        **_size_of_work(config),
         master=options.master,
         queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
         spark_args=spark_args,
@@ -203,32 +202,26 @@ def _refuse_early(config: Any) -> bool:
     return False
 
 
-def _network(config: Any) -> Network:
-    """The network that the command is about, as far as it can be known: by default the seed's with all its classes."""
+def _size_of_work(config: Any) -> dict[str, Any]:
+    """What a `Request` says of network and split, as far as it is known; its own defaults are the seed's."""
     if isinstance(config, TrainConfig):
         train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-        return Network(
-            model_name=config.model_name,
-            image_size=config.side,
-            num_channels=train.num_channels,
-            num_classes=train.num_classes,
-        )
+        shards = [(shard.file, shard.num_records) for shard in train.shards]
+        return {
+            "network": Network(
+                model_name=config.model_name,
+                image_size=config.side,
+                num_channels=train.num_channels,
+                num_classes=train.num_classes,
+            ),
+            "worker_records": largest_part(shards, config.num_workers),
+            "record_bytes": train.record_bytes,
+        }
     if isinstance(config, EvaluateConfig) and storage.exists(RunLayout(config.train_dir).report):
         model = storage.read_json(RunLayout(config.train_dir).report).get("model", {})
         names = [field.name for field in dataclasses.fields(Network)]
-        return Network(**{name: model[name] for name in names if name in model})
-    return Network()
-
-
-def _of_dataset(config: Any) -> dict[str, int]:
-    """What a `Request` for training says of the split."""
-    if not isinstance(config, TrainConfig):
-        return {}
-    train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    return {
-        "worker_records": largest_part([(shard.file, shard.num_records) for shard in train.shards], config.num_workers),
-        "record_bytes": train.record_bytes,
-    }
+        return {"network": Network(**{name: model[name] for name in names if name in model})}
+    return {}
 
 
 # --- what travels along ----------------------------------------------------------------------------------------------

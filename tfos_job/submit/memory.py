@@ -126,7 +126,7 @@ def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
 def batch_executor(*, of_images: bool = False) -> ContainerMemory:
     """`convert`: one Python worker that streams; its memory does not depend on the files' sizes.
 
-    Of an image it holds all pixels, several times where it is stored in another form (`pictures.MAX_PIXELS`).
+    Of an image it holds all pixels, several times where it is stored in another form (`image_files.MAX_PIXELS`).
     """
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + (1280 if of_images else 256))
 
