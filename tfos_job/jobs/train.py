@@ -400,8 +400,8 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
 
 
 def _describe(model: Mapping[str, Any]) -> str:
-    shape = "{image_size} × {image_size} × {num_channels}"
-    return f"{{model_name}} of {{num_classes}} classes, images {shape}, keep_prob {{keep_prob}}".format(**model)
+    shape = " × ".join(str(model[name]) for name in ("image_size", "image_size", "num_channels"))
+    return f"{model['model_name']} of {model['num_classes']} classes, images {shape}, keep_prob {model['keep_prob']}"
 
 
 def _listed(scopes: Sequence[str]) -> str:

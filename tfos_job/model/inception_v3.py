@@ -73,6 +73,7 @@ def _names(pattern: keras.Model) -> dict[str, str]:
         for number, name in enumerate(sorted(own, key=lambda name: (len(name), name))):
             block = f"{blocks[number]}_" if len(own) == len(blocks) else ""
             stem, _, digits = name.rpartition("_")
-            own_name = name.startswith("mixed")
-            names[name] = name if own_name else f"{block}{stem if digits.isdigit() else name}_{number}"
+            kind_name = stem if digits.isdigit() else name
+            ends_block = name.startswith("mixed")
+            names[name] = name if ends_block else f"{block}{kind_name}_{number}"
     return names

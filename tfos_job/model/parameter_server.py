@@ -134,7 +134,7 @@ class ParameterServerEngine:
         plan = self._plan
 
         def measure() -> tf.Tensor:
-            return compute_seconds(self._model, plan.batch_size, plan.form.image_size, plan.form.num_channels)
+            return compute_seconds(self._model, plan.batch_size, plan.form)
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]

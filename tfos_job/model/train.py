@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.config import COSINE, EXPONENTIAL
+from tfos_job.data.decoding import Form
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.model.bound import Account, Bound
 from tfos_job.model.engine import Block, Engine, TrainPlan
@@ -146,7 +147,7 @@ def train_step(
     return loss, num_correct, computed, updated
 
 
-def compute_seconds(model: keras.Model, batch_size: int, image_size: int, num_channels: int = 1) -> tf.Tensor:
+def compute_seconds(model: keras.Model, batch_size: int, form: Form) -> tf.Tensor:
     """Times a step's forward and backward pass where this graph runs, with variables and images that are made up there.
 
     The pass is made twice, and the second is timed. Of the model's own variables none is read or changed.
@@ -155,7 +156,7 @@ def compute_seconds(model: keras.Model, batch_size: int, image_size: int, num_ch
       float64 [], in seconds.
     """
     seconds = tf.constant(0.0, tf.float64)
-    images = tf.random.uniform([batch_size, image_size, image_size, num_channels])
+    images = tf.random.uniform([batch_size, *form.shape])
     labels = tf.zeros([batch_size], tf.int64)
     variables = [tf.random.normal(v.shape, stddev=0.01, dtype=v.dtype) for v in model.trainable_variables]
     others = [tf.ones(v.shape, v.dtype) for v in model.non_trainable_variables]
