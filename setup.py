@@ -49,6 +49,7 @@ setup(
         "dev": [
             "pytest>=9,<10",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.150",
             "psutil>=6",
             "ruff~=0.17.0",

@@ -1,4 +1,4 @@
-"""What holds for every test: a clean environment, no process left behind, real handwriting only where it is."""
+"""What holds for every test: a clean environment, no process left behind; and what tests of several folders stand on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pyspark.sql import SparkSession
+
+from tests.command import Command, StartCommand, is_alive
+from tfos_job.config import ConvertConfig, SynthConfig
+from tfos_job.data.synth import synthesize
+from tfos_job.jobs.convert import convert
+
+pytest_plugins = ["tests.account"]
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA_DIR = ROOT.parent / "shared" / "data"
@@ -66,6 +74,63 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SPARK_SETTINGS = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.log.level": "ERROR",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """`local[2]`, for all tests that need no more of Spark than that it is a real one."""
+    builder = SparkSession.builder.master("local[2]").appName("tests")
+    for key, value in SPARK_SETTINGS.items():
+        builder = builder.config(key, value)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYSPARK_PYTHON", sys.executable)
+        session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def small_dataset(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits `train` (8 writers, as many shards) and `test` (2 others) of 10 classes; their GNT files are in ../gnt.
+
+    Made once for all; who changes it takes a copy.
+    """
+    folder = tmp_path_factory.mktemp("small")
+    dataset_dir = str(folder / "dataset")
+    for split, num_writers, first in (("train", 8, 1), ("test", 2, 9)):
+        gnt_dir = str(folder / "gnt" / split)
+        synthesize(SynthConfig(gnt_dir=gnt_dir, charset_size=10, num_writers=num_writers, first_writer=first))
+        charset_size = 10 if split == "train" else None
+        convert(
+            spark,
+            ConvertConfig(
+                gnt_dir=gnt_dir, dataset_dir=dataset_dir, dataset_split_name=split, charset_size=charset_size
+            ),
+        )
+    return folder / "dataset"
+
+
+@pytest.fixture
+def start() -> Iterator[StartCommand]:
+    """Starts commands, and ends those that a failed test leaves."""
+    commands: list[Command] = []
+
+    def start_command(*args: object) -> Command:
+        commands.append(Command(*args))
+        return commands[-1]
+
+    yield start_command
+    for command in commands:
+        command.end()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_process_left_behind() -> Iterator[None]:
     """Fails the run, at its end, where a process that a test started is still there; names them, then ends them."""
@@ -91,14 +156,7 @@ def processes_of_this_run() -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(RUN_VARIABLE) == run_id:
                 found[process.pid] = process
-    return [process for process in found.values() if _is_alive(process)]
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
-        return False
+    return [process for process in found.values() if is_alive(process)]
 
 
 def _describe(process: psutil.Process) -> str:

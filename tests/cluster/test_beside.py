@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.command import SMALL, StartCommand
-from tests.cluster.test_faults import ENDLESS, LIMIT_S, report, wait_until_gone
+from tests.command import ENDLESS, SMALL, StartCommand, wait_until_gone
+from tests.cluster.test_faults import LIMIT_S, report
 
 pytestmark = pytest.mark.cluster
 

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.cluster.command import SMALL, StartCommand
+from tests.command import SMALL, StartCommand
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 

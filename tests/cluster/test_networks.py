@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cluster.command import run
+from tests.command import run
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cluster.command import SMALL, StartCommand, run
+from tests.command import SMALL, StartCommand, run
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 

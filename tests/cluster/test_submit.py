@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from tests.cluster.command import SMALL
+from tests.command import SMALL
 
 pytestmark = pytest.mark.cluster
 

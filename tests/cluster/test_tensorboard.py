@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cluster.command import Command, StartCommand
+from tests.command import Command, StartCommand
 from tfos_job.layout import RunLayout
 from tfos_job.model.summaries import Summaries
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.cluster.command import SMALL, StartCommand, run
+from tests.command import SMALL, StartCommand, run
 from tfos_job.config import SynthConfig
 from tfos_job.data import gnt
 from tfos_job.data.synth import synthesize

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.command import SMALL, Command, run
+from tests.command import SMALL, Command, run
 from tests.hadoop.conftest import Hadoop
 from tfos_job import storage
 from tfos_job.config import SynthConfig

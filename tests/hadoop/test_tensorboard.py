@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.command import Command
+from tests.command import Command
 from tests.cluster.test_tensorboard import wait_for_scalar, wait_for_url
 from tfos_job import storage
 from tfos_job.layout import RunLayout

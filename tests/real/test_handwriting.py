@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.command import run
+from tests.command import run
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster, pytest.mark.timeout(1500)]
 
