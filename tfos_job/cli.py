@@ -35,6 +35,7 @@ from tfos_job.config import (
     VerifyConfig,
 )
 from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.imports import without
 from tfos_job.outcome import Outcome
 
 log = logging.getLogger("tfos_job")
@@ -251,7 +252,8 @@ def _load_tensorflow(*, loud: bool) -> None:
             stack.callback(os.close, stderr)
             stack.callback(os.dup2, stderr, 2)
         try:
-            import tensorflow as tf
+            with without("matplotlib"):  # Keras would import it for pictures of its own
+                import tensorflow as tf
 
             tf.config.list_logical_devices()
         except Exception:

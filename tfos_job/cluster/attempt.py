@@ -40,8 +40,8 @@ _POLL_S = 0.2
 _COLLECT_S = 2.0
 # For Spark to learn from YARN what became of a container: some of its heartbeats, of 3 s.
 _EXPLAIN_S = 10.0
-# Together, with Spark's own end, less than the ten seconds that a stop may take.
-_LAST_CHECKPOINT_S = 5.0
+# A slow machine's running steps, and a file system that is slow to take a checkpoint. A second signal does not wait.
+_LAST_CHECKPOINT_S = 60.0
 _NODES_STOP_S = 3.0
 _CLOSE_POLL_S = 0.02
 _CANCEL_S = 1.0

@@ -21,7 +21,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+
+from tfos_job.imports import without
+
+with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
+    import tensorflow as tf
 
 from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.topology import CHIEF

@@ -25,6 +25,7 @@ from typing import IO
 
 from tfos_job.cluster import ports
 from tfos_job.errors import JobError, ResourceError
+from tfos_job.imports import without
 
 BEAT_S = 1.0
 _CLEANUP_S = 60.0
@@ -68,7 +69,8 @@ def start_server(spec: Spec, warn: Callable[[str], None]) -> object:
     Raises:
       ResourceError: the port is taken, or TensorFlow sees fewer GPUs than the node was given.
     """
-    import tensorflow as tf
+    with without("keras"):  # TensorFlow imports it where it is there; graphs come from the coordinator, ready-made
+        import tensorflow as tf
 
     num_seen = len(tf.config.list_physical_devices("GPU"))
     if spec.num_gpus > num_seen:
