@@ -15,7 +15,7 @@ _NUM_SLOWEST = 15
 
 @pytest.fixture(autouse=True)
 def account(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Writes what a test and the fixtures made for it have started to the test's report; so it comes from any worker."""
+    """What a test and the fixtures made for it have started goes into its report, and so comes from any worker."""
     yield
     request.node.user_properties += [(name, tally.pop(name, 0)) for name in _COUNTED]
 

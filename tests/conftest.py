@@ -1,11 +1,10 @@
-"""What holds for every test: a clean environment, no process left behind; and what tests of several folders stand on."""
+"""What holds for every test: clean environment, no process left behind; and what several folders' tests stand on."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-import tarfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.campaigns.accuracy import unpacked
 from tests.command import Command, StartCommand, is_alive
 from tfos_job.config import ConvertConfig, SynthConfig
 from tfos_job.data.synth import synthesize
@@ -64,14 +64,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_data() -> Iterator[Path]:
     """A folder with `cmnist/*.gnt` and `casia-small/{train,test}/*.gnt`; for tests marked `real`."""
-    folder = tmp_path_factory.mktemp("real")
-    for name in REAL_ARCHIVES:
-        with tarfile.open(REAL_DATA_DIR / name) as archive:
-            # Python 3.11.3 and before know no filters.
-            archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    return folder
+    with unpacked(REAL_DATA_DIR) as folder:
+        yield folder
 
 
 SPARK_SETTINGS = {

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pyspark.sql import SparkSession
 
 from tests.command import run
+from tfos_job.config import ConvertConfig
+from tfos_job.jobs.images import convert_images
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints
+from tfos_job.model import checkpoints, variables, zoo
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 CLASSES = {"red": 0, "green": 1, "traffic light": 2}
 NUM_IMAGES = 16  # of each class
@@ -30,7 +33,7 @@ def build(*, num_classes, image_size, num_channels, keep_prob, seed):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures that are bright in the channel of their class, of each format."""
     folder = tmp_path_factory.mktemp("networks")
     draw = np.random.default_rng(0)
@@ -41,32 +44,33 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[:, :, channel] += 150
             suffix = ("png", "jpg", "gif")[number % 3]
             Image.fromarray(pixels).save(folder / "images" / name / f"{number}.{suffix}")
-    converted = run("convert", "--image_dir", folder / "images", "--num_channels", 3, "--dataset_dir", folder / "data")
-    assert converted.result()["num_records"] == len(CLASSES) * NUM_IMAGES
+    config = ConvertConfig(image_dir=str(folder / "images"), num_channels=3, dataset_dir=str(folder / "data"))
+    assert convert_images(spark, config).num_records == len(CLASSES) * NUM_IMAGES
     return folder / "data"
 
 
-def test_inception_v3_learns_and_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
-    inception = ("--dataset_dir", dataset, "--model_name", "inception_v3", "--image_size", 75, "--batch_size", 8)
-    first = run("train", *inception, "--train_dir", tmp_path / "first", "--max_number_of_steps", 4, timeout_s=400)
-    assert first.result()["step"] == 4
-    start = ("--checkpoint_path", tmp_path / "first", "--checkpoint_exclude_scopes", "logits")
+def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
+    """From the checkpoint of a network that has learnt nothing: what moves is what is asked about."""
+    network = {"model_name": "inception_v3", "num_classes": 5, "image_size": 75, "num_channels": 3, "keep_prob": 0.8}
+    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS) | {"model": network}
+    origin = RunLayout(str(tmp_path / "origin"))
+    checkpoints.publish(origin, 1, variables.model_arrays(zoo.build(**network, seed=1)), meta)
+    start = ("--checkpoint_path", origin.root, "--checkpoint_exclude_scopes", "logits")
     scopes = ("--trainable_scopes", "mixed10,logits", "--learning_rate", 1e-3)
-    tuned = ("train", *inception, *start, *scopes, "--train_dir", tmp_path / "tuned")
-    run(*tuned, "--max_number_of_steps", 2, timeout_s=400)
-    before, after = arrays(tmp_path / "first"), arrays(tmp_path / "tuned")
-    moved = {name for name in before if name.startswith("model/") and (before[name] != after[name]).any()}
-    layers = {name.removeprefix("model/").partition("/")[0] for name in moved}
-    assert {layer.partition("_")[0] for layer in layers} == {"mixed10", "logits", "dropout"}
+    inception = ("--model_name", "inception_v3", "--image_size", 75, "--batch_size", 4, "--max_number_of_steps", 2)
+    run("train", "--dataset_dir", dataset, *inception, *start, *scopes, "--train_dir", tmp_path / "tuned")
+    before, after = arrays(origin), arrays(RunLayout(str(tmp_path / "tuned")))
+    same_shape = {name for name in before if name.startswith("model/") and before[name].shape == after[name].shape}
+    moved = {name for name in same_shape if (before[name] != after[name]).any()}
+    layers = {name.removeprefix("model/").partition("/")[0].partition("_")[0] for name in moved}
+    assert {"mixed10"} <= layers <= {"mixed10", "logits", "dropout"}
     kept = "model/mixed9_conv2d_76/kernel"
     assert (before[kept] == after[kept]).all()
-    refused = run("train", *inception, "--train_dir", tmp_path / "tuned", "--max_number_of_steps", 4, code=78)
-    assert "trainable scopes mixed10, logits, asked to go on with trainable scopes all" in refused.stderr
-    evaluation = run("evaluate", *("--dataset_dir", dataset, "--train_dir", tmp_path / "tuned"), *TRAIN).result()
-    assert evaluation["num_examples"] == len(CLASSES) * NUM_IMAGES
-
-
-TRAIN = ("--dataset_split_name", "train")
+    # The classes' layer is another one, and is trained: Adam has seen its gradients.
+    assert after["model/logits/kernel"].shape[-1] == len(CLASSES)
+    moments = [name for name in after if "logits" in name and ("momentum" in name or "velocity" in name)]
+    assert moments
+    assert all(after[name].any() for name in moments)
 
 
 def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +80,14 @@ def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytes
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
     files = ("--input_mode", "files", "--validation_split_name", "train")
     trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()
-    evaluation = run("evaluate", *folders, *TRAIN).result()
+    evaluation = run("evaluate", *folders, "--dataset_split_name", "train").result()
     assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
     lines = run("predict", "--train_dir", tmp_path / "run", *images(dataset)).stdout.splitlines()
     assert [json.loads(line)["top"][0]["character"] for line in lines] == list(CLASSES)
 
 
-def arrays(train_dir: Path) -> dict[str, np.ndarray]:
-    info = checkpoints.latest(RunLayout(str(train_dir)))
+def arrays(layout: RunLayout) -> dict[str, np.ndarray]:
+    info = checkpoints.latest(layout)
     assert info is not None
     return checkpoints.load(info)
 
