@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,18 @@ def test_a_lock_that_was_not_renewed_is_taken_over_and_its_holder_learns_it(tmp_
     write_lock(path, token="third")
     first.__exit__(None, None, None)
     assert json.loads(path.read_text())["token"] == "third"
+
+
+def test_a_lock_is_renewed_as_long_as_it_is_held(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "_lock"
+    with Lease(str(path), "first", ttl_s=0.3, clock=clock) as lease:
+        for _ in range(2):
+            clock.now_s += 1
+            deadline_s = time.monotonic() + 60
+            while json.loads(path.read_text())["time_s"] != clock.now_s:
+                assert time.monotonic() < deadline_s, "nobody renews it"
+                time.sleep(0.01)
+        lease.check()
 
 
 def test_a_holder_that_could_not_renew_stops_by_itself(tmp_path: Path, clock: Clock) -> None:
