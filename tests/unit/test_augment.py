@@ -70,10 +70,10 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(name: str) -> None:
     # The same places in another order, and beside other images.
     order = np.random.default_rng(1).permutation(12)
     mixed = augment(tf.gather(images, order), SEED, tf.gather(indices, order), options).numpy()
-    # The last number of a tensor may be computed by other instructions than those before it, and round otherwise.
-    np.testing.assert_allclose(mixed, together[order], rtol=0, atol=1e-6 if name == "random_gamma" else 0)
-    # Alone: a product of matrices may be summed in another order, too.
     alone = np.stack([augment(images[i : i + 1], SEED, indices[i : i + 1], options)[0] for i in range(12)])
+    # A number may be computed by other instructions, or be summed in another order, where it is at another place in a
+    # tensor, and so round otherwise; which ones do is the CPU's matter.
+    np.testing.assert_allclose(mixed, together[order], atol=1e-5)
     np.testing.assert_allclose(alone, together, atol=1e-5)
 
 

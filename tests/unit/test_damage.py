@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
-from tfos_job.data import input_pipeline, records
-from tfos_job.data.augment import Augmentation
+from tfos_job.data import records
 from tfos_job.data.damage import data_errors
-from tfos_job.data.decoding import Form
 from tfos_job.errors import BadDataError, MissingInputError
 
 SIZES = (5, 6, 2)
@@ -33,21 +33,12 @@ def shards(write_shard: Callable[..., str]) -> list[str]:
 
 def read(shards: list[str], reader: str) -> None:
     """Everything, as training or evaluation does it."""
+    form = streams.InFours(image_size=8)
     if reader == "evaluation":
-        batches = input_pipeline.evaluation_dataset(shards, batch_size=4, form=Form(image_size=8))
+        streams.evaluation(batch_size=4, form=form)(shards)
     else:
-        batches = input_pipeline.training_dataset(
-            shards,
-            mode=reader,
-            num_records=sum(SIZES),
-            batch_size=4,
-            form=Form(image_size=8),
-            seed=1,
-            shuffle_buffer=6,
-            augmentation=Augmentation(),
-        )
-    for _ in batches.take(4):
-        pass
+        batches = streams.training(mode=reader, batch_size=4, form=form, shuffle_buffer=6)
+        batches(shards, 4, num_records=sum(SIZES))
 
 
 def offsets(path: Path) -> Iterator[int]:
@@ -55,8 +46,13 @@ def offsets(path: Path) -> Iterator[int]:
         yield from (offset for offset, _ in records.read_records(stream, ""))
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("where", ["length", "its checksum", "data", "checksum of the data"])
+@pytest.mark.parametrize(
+    ("where", "reader"),
+    [
+        *((where, FILES) for where in ("length", "its checksum", "checksum of the data")),
+        *(("data", reader) for reader in READERS),
+    ],
+)
 def test_a_flipped_bit_is_refused_with_file_and_offset(shards: list[str], reader: str, where: str) -> None:
     path = Path(shards[1])
     third, fourth = list(offsets(path))[2:4]
@@ -78,28 +74,39 @@ def test_a_file_that_was_cut_is_refused_with_the_last_records_offset(shards: lis
         read(shards, reader)
 
 
-@pytest.mark.parametrize("reader", READERS)
+Features = dict[str, Any]
+# The number of a shard, what is done to the features of its records, and what is said of that.
+DAMAGES: dict[str, tuple[int, Callable[[Features], Features], str]] = {
+    "not a PNG": (
+        1,
+        lambda features: features | {"image/encoded": features["image/encoded"].replace(b"IHDR", b"JUNK")},
+        "Invalid PNG",
+    ),
+    "a feature is missing": (
+        0,
+        lambda features: {key: value for key, value in features.items() if key != "image/height"},
+        "image/height",
+    ),
+    "more bytes than pixels": (0, lambda features: features | {"image/width": 6}, "Input to reshape"),
+    "no pixel": (0, lambda features: features | {"image/encoded": b"", "image/height": 0}, "no pixel|[Ii]nput"),
+}
+
+
 @pytest.mark.parametrize(
-    ("number", "damage", "fact"),
+    ("damage", "reader"),
     [
-        (
-            1,
-            lambda example: {**example, "image/encoded": example["image/encoded"].replace(b"IHDR", b"JUNK")},
-            "Invalid PNG",
-        ),
-        (0, lambda example: {key: value for key, value in example.items() if key != "image/height"}, "image/height"),
-        (0, lambda example: {**example, "image/width": 6}, "Input to reshape"),
-        (0, lambda example: {**example, "image/encoded": b"", "image/height": 0}, "no pixel|[Ii]nput"),
+        ("not a PNG", FILES),
+        ("a feature is missing", PRELOADED),
+        # Raw pixels: training has a graph of its own for them.
+        *itertools.product(("more bytes than pixels", "no pixel"), READERS),
     ],
-    ids=["not a PNG", "a feature is missing", "more bytes than pixels", "no pixel"],
 )
-def test_what_cannot_be_decoded_is_refused_with_its_offset(
-    shards: list[str], reader: str, number: int, damage: Callable[[dict[str, Any]], dict[str, Any]], fact: str
-) -> None:
+def test_what_cannot_be_decoded_is_refused_with_its_offset(shards: list[str], damage: str, reader: str) -> None:
     """The checksums are right, what they protect is not."""
+    number, damaged, fact = DAMAGES[damage]
     path = Path(shards[number])
     content = [data for _, data in records.read_records(io.BytesIO(path.read_bytes()), "")]
-    content[1:] = [records.encode_example(damage(records.decode_example(data))) for data in content[1:]]
+    content[1:] = [records.encode_example(damaged(records.decode_example(data))) for data in content[1:]]
     with path.open("wb") as stream:
         for data in content:
             records.write_record(stream, data)
@@ -117,5 +124,5 @@ def test_a_shard_that_is_not_there_is_missing_input(shards: list[str], reader: s
 
 
 def test_errors_that_are_not_of_the_data_pass_through(shards: list[str]) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError), data_errors(shards):
+    with pytest.raises(tf.errors.InvalidArgumentError), data_errors(shards[:1]):
         tf.reshape(tf.zeros(3), [2])

@@ -11,12 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.unit import streams
 from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.data import image_files, readers, records
-from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import GROUP_SIZE, Form, decode, decode_file, preprocess, to_float
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.model.predict import read_glyph
 
@@ -34,22 +33,22 @@ def file(image: Image.Image, image_format: str) -> bytes:
     return stream.getvalue()
 
 
-FILES_OF_A_KIND = {
-    "png": lambda: file(photograph(1, 37, 23), "PNG"),
-    "grey png": lambda: file(photograph(1, 37, 23).convert("L"), "PNG"),
-    "jpeg": lambda: file(photograph(2, 70, 90), "JPEG"),
-    "grey jpeg": lambda: file(photograph(2, 70, 90).convert("L"), "JPEG"),
-    "gif": lambda: file(photograph(3, 9, 11).quantize(50), "GIF"),
-    "turned jpeg": lambda: turned(),
-}
-
-
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 3
     stream = io.BytesIO()
     photograph(4, 31, 40).save(stream, "JPEG", exif=exif)
     return stream.getvalue()
+
+
+FILES_OF_A_KIND = {
+    "png": file(photograph(1, 37, 23), "PNG"),
+    "grey png": file(photograph(1, 37, 23).convert("L"), "PNG"),
+    "jpeg": file(photograph(2, 70, 90), "JPEG"),
+    "grey jpeg": file(photograph(2, 70, 90).convert("L"), "JPEG"),
+    "gif": file(photograph(3, 9, 11).quantize(50), "GIF"),
+    "turned jpeg": turned(),
+}
 
 
 def write(path: Path, *stored: tuple[bytes, str, int, int]) -> str:
@@ -67,33 +66,27 @@ def write(path: Path, *stored: tuple[bytes, str, int, int]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", FILES_OF_A_KIND)
 @pytest.mark.parametrize(("num_channels", "antialias"), [(1, False), (3, False), (1, True), (3, True)])
 def test_training_evaluation_and_prediction_see_the_same_pixels(
-    tmp_path: Path, kind: str, num_channels: int, antialias: bool
+    tmp_path: Path, num_channels: int, antialias: bool
 ) -> None:
-    data = FILES_OF_A_KIND[kind]()
-    form = Form(image_size=SIZE, num_channels=num_channels, antialias=antialias)
-    glyph = read_glyph(data, "x", num_channels=num_channels, may_be_inverted=False)
-    with image_files.opened(data) as image:  # Pillow's own
-        expected = np.asarray(image_files.flat(image).convert("L" if num_channels == 1 else "RGB"))
-    np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape))
-    predicted = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form)).numpy()
-    shards = [write(tmp_path / "a.tfrecord", image_files.read(data))]
-    evaluated = next(iter(evaluation_dataset(shards, batch_size=1, form=form)))[0]
-    np.testing.assert_array_equal(evaluated, predicted)
+    form = streams.InFours(image_size=SIZE, num_channels=num_channels, antialias=antialias)
+    predicted = []
+    for kind, data in FILES_OF_A_KIND.items():
+        glyph = read_glyph(data, "x", num_channels=num_channels, may_be_inverted=False)
+        with image_files.opened(data) as image:  # Pillow's own
+            expected = np.asarray(image_files.flat(image).convert("L" if num_channels == 1 else "RGB"))
+        np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape), kind)
+        predicted.append(to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form)).numpy()[0])
+    shards = [write(tmp_path / "a.tfrecord", *map(image_files.read, FILES_OF_A_KIND.values()))]
+    images, labels = streams.evaluation(batch_size=4, form=form)(shards)
+    assert labels.tolist() == list(range(len(predicted)))
+    np.testing.assert_array_equal(images, predicted)
     for mode in (FILES, PRELOADED):
-        dataset = training_dataset(
-            shards,
-            mode=mode,
-            num_records=1,
-            batch_size=1,
-            form=form,
-            seed=0,
-            shuffle_buffer=1,
-            augmentation=Augmentation(),
-        )
-        np.testing.assert_array_equal(next(iter(dataset))[0], predicted)
+        read = streams.training(mode=mode, batch_size=len(predicted), form=form, shuffle_buffer=1)
+        ((images, labels, _),) = read(shards, 1, num_records=len(predicted))
+        assert sorted(labels) == list(range(len(predicted)))
+        np.testing.assert_array_equal(images, np.array(predicted)[labels])
 
 
 @pytest.mark.parametrize("num_channels", [1, 3])
@@ -133,7 +126,7 @@ def test_what_is_made_smaller_is_averaged_where_that_is_asked() -> None:
 def test_what_cannot_be_decoded_is_named(tmp_path: Path, image_format: str, data: bytes) -> None:
     shards = [write(tmp_path / "a.tfrecord", (data, image_format, 1, 1))]
     with pytest.raises(BadDataError, match=r"a\.tfrecord, byte 0"), data_errors(shards):
-        list(evaluation_dataset(shards, batch_size=1, form=Form(image_size=SIZE)))
+        streams.evaluation(batch_size=4, form=streams.InFours(image_size=SIZE))(shards)
 
 
 def test_a_reader_that_is_not_the_datasets_is_refused() -> None:

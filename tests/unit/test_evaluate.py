@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,7 +64,7 @@ def test_counts_add_up_and_divide_only_at_the_end() -> None:
         Counts.zero((1,)).metrics()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> keras.Model:
     return zoo.build("chinese_rec", num_classes=NUM_CLASSES, image_size=8, keep_prob=0.8, seed=1)
 
@@ -88,7 +90,7 @@ def reference(model: keras.Model) -> Counts:
     return numpy_counts(*all_logits(model))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("batch_size", [1, 3])  # of the shards some are a multiple of it, one is smaller
 def test_each_record_counts_once_whatever_the_batch_size(
     model: keras.Model, batch_size: int, write_shard: Callable[..., str]
 ) -> None:
@@ -110,19 +112,21 @@ def assert_guesses(found: Guesses, model: keras.Model) -> None:
     np.testing.assert_allclose(found.losses, -np.log(probabilities[np.arange(len(labels)), labels]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("batch_size", [2, 5])
 def test_what_is_kept_of_each_record_changes_no_bit_of_the_counts(
-    model: keras.Model, batch_size: int, write_shard: Callable[..., str]
+    model: keras.Model, write_shard: Callable[..., str]
 ) -> None:
     def call(images: tf.Tensor) -> tf.Tensor:
         return model(images, training=False)
 
-    settings = {"batch_size": batch_size, "form": FORM, "ks": KS}
+    def graph(work: Callable[..., Any]) -> Callable[[tf.Tensor], Any]:
+        on_shard = functools.partial(work, call, batch_size=3, form=FORM, ks=KS)
+        return tf.function(on_shard, [tf.TensorSpec([], tf.string)])
+
+    count, judge = graph(count_shard), graph(judge_shard)
     for i, part in enumerate([*parts(), []]):
         shard = tf.constant(write_shard(f"{i}.tfrecord", part))
-        alone = tf.function(count_shard)(call, shard, **settings)
-        counts, columns = tf.function(judge_shard)(call, shard, **settings)
-        assert counts.numpy().tobytes() == alone.numpy().tobytes()
+        counts, columns = judge(shard)
+        assert counts.numpy().tobytes() == count(shard).numpy().tobytes()
         assert [column.shape for column in columns] == [(len(part),)] * 4
 
 
@@ -185,7 +189,7 @@ def test_another_charset_is_refused_with_both_shown(config: EvaluateConfig) -> N
     checkpoints.publish(run, 21, checkpoints.load(checkpoints.verify(run.checkpoint(20))), other)
     with pytest.raises(SettingsError, match=f"{CHARSET.digest[:12]} is not .* {'f' * 12}"):
         evaluate(config)
-    evaluate(dataclasses.replace(config, checkpoint=run.checkpoint(20)))
+    evaluate(dataclasses.replace(config, checkpoint=run.checkpoint(20), numbers_only=True))
 
 
 def test_images_of_other_channels_are_refused(config: EvaluateConfig) -> None:

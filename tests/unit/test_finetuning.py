@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 
 from tfos_job import aside
 from tfos_job.config import TrainConfig
-from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.model import checkpoints, finetuning, rehearsal, variables, zoo
 from tfos_job.model.finetuning import load_weights, train_only
 
 
@@ -20,14 +21,34 @@ def network(num_classes: int = 4, seed: int = 0) -> keras.Model:
     return zoo.build("hanzi_net", num_classes=num_classes, image_size=16, keep_prob=0.8, seed=seed)
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> str:
-    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
-    return checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, variables.model_arrays(network(seed=1)), meta)
-
-
 def values(model: keras.Model) -> dict[str, np.ndarray]:
     return {variable.path: variable.numpy() for variable in model.variables}
+
+
+@functools.cache
+def drawn(num_classes: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+    """The values of a network that nobody has changed yet."""
+    return values(network(num_classes, seed))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
+    run = RunLayout(str(tmp_path_factory.mktemp("run")))
+    return checkpoints.publish(run, 7, variables.model_arrays(network(seed=1)), meta)
+
+
+@pytest.fixture(scope="module")
+def inception_of_all() -> keras.Model:
+    return zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
+
+
+@pytest.fixture
+def inception(inception_of_all: keras.Model) -> keras.Model:
+    """One for all tests, as it takes seconds to build: all of it is trained, its weights are anybody's."""
+    for layer in finetuning._leaves(inception_of_all):
+        layer.trainable = True
+    return inception_of_all
 
 
 def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> set[str]:
@@ -38,7 +59,7 @@ RANDOM_STATES = {"dropout_random/seed_generator_state"}
 
 
 def test_weights_of_another_training_but_for_the_classes(checkpoint: str) -> None:
-    model, theirs = network(num_classes=9), values(network(seed=1))
+    model, theirs = network(num_classes=9), drawn(seed=1)
     fresh = values(model)
     with pytest.raises(SettingsError, match=r"logits/bias has shape \(4,\), the network's has \(9,\).*exclude_scopes"):
         load_weights(model, checkpoint)
@@ -52,7 +73,7 @@ def test_weights_of_another_training_but_for_the_classes(checkpoint: str) -> Non
 def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint: str) -> None:
     model = network()
     load_weights(model, checkpoint.rpartition("/checkpoints/")[0])
-    assert same(values(model), values(network(seed=1))) >= set(values(model)) - RANDOM_STATES
+    assert same(values(model), drawn(seed=1)) >= set(values(model)) - RANDOM_STATES
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's, when it writes
@@ -61,18 +82,18 @@ def test_files_of_keras(tmp_path: Path) -> None:
     network(seed=1).save_weights(path)
     model = network(num_classes=9)
     load_weights(model, str(path), ("logits",))
-    assert {p.partition("_")[0] for p in same(values(model), values(network(seed=1)))} >= {"stem/kernel", "block3"}
-    assert same(values(model), values(network(num_classes=9))) >= {"logits/kernel", "logits/bias"}
+    assert {p.partition("_")[0] for p in same(values(model), drawn(seed=1))} >= {"stem/kernel", "block3"}
+    assert same(values(model), drawn(num_classes=9)) >= {"logits/kernel", "logits/bias"}
     with pytest.raises(SettingsError, match="it has no weights for logits"):
         load_weights(network(num_classes=9), str(path))
     model = network()
     load_weights(model, str(path), ("stem",))
-    fresh, theirs = values(network()), values(network(seed=1))
+    fresh = drawn()
     assert same(values(model), fresh) >= {path for path in fresh if path.startswith("stem")}
-    assert same(values(model), theirs) >= {path for path in fresh if path.startswith(("block", "logits"))}
+    assert same(values(model), drawn(seed=1)) >= {path for path in fresh if path.startswith(("block", "logits"))}
 
 
-def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path: Path) -> None:
+def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path: Path, inception: keras.Model) -> None:
     """It is of Keras's older form: the layers in their order, under the names that they had in another process."""
     made = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(75, 75, 3), pooling="avg")
     path = tmp_path / "inception_v3_notop.h5"
@@ -85,21 +106,21 @@ def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path
             group.attrs["weight_names"] = [name.encode() for name in names]
             for name, weight in zip(names, layer.weights, strict=True):
                 group[name] = weight.numpy()
-    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
-    load_weights(model, str(path))
+    load_weights(inception, str(path))
     images = np.random.default_rng(0).random((2, 75, 75, 1), np.float32)
     expected = made(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
-    found = model.get_layer("backbone")(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
+    found = inception.get_layer("backbone")(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
+    model = network()
     for name in ("bad.h5", "bad.keras", "bad.weights.h5"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(BadDataError, match=rf"{name}.*not weights of hanzi_net"):
-            load_weights(network(), str(tmp_path / name))
+            load_weights(model, str(tmp_path / name))
     with pytest.raises(MissingInputError):
-        load_weights(network(), str(tmp_path / "not_there"))
+        load_weights(model, str(tmp_path / "not_there"))
     other = zoo.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
     with pytest.raises(SettingsError, match="does not fit chinese_rec: model/conv1/bias is not there"):
         load_weights(other, checkpoint)
@@ -109,12 +130,16 @@ def test_weights_for_other_images_or_other_classes(tmp_path: Path) -> None:
     meta = dict.fromkeys(checkpoints.META_KEYS) | {"charset_digest": "a" * 64, "normalization": {"kind": "zca"}}
     arrays = variables.model_arrays(network(seed=1))
     path = checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, arrays, meta)
+    model = network()
     with pytest.raises(SettingsError, match="was trained with --normalization zca, this training has none"):
-        load_weights(network(), path)
-    load_weights(network(), path, normalization="zca", charset_digest="a" * 64)
+        load_weights(model, path)
     with pytest.raises(SettingsError, match="layer logits is for other classes"):
-        load_weights(network(), path, normalization="zca", charset_digest="b" * 64)
-    load_weights(network(), path, ("logits",), normalization="zca", charset_digest="b" * 64)
+        load_weights(model, path, normalization="zca", charset_digest="b" * 64)
+    assert same(values(model), drawn()) == set(drawn()), "refused, and changed all the same"
+    load_weights(model, path, ("logits",), normalization="zca", charset_digest="b" * 64)
+    assert "logits/kernel" in same(values(model), drawn())
+    load_weights(model, path, normalization="zca", charset_digest="a" * 64)
+    assert same(values(model), drawn(seed=1)) >= set(drawn()) - RANDOM_STATES
 
 
 def test_a_scope_that_names_nothing_is_no_scope(checkpoint: str) -> None:
@@ -124,10 +149,9 @@ def test_a_scope_that_names_nothing_is_no_scope(checkpoint: str) -> None:
         load_weights(network(), checkpoint, ("logit5",))
 
 
-def test_a_scope_cuts_no_number_in_two() -> None:
-    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
-    train_only(model, ("mixed1",))
-    names = {v.path.partition("/")[0] for v in model.trainable_variables}
+def test_a_scope_cuts_no_number_in_two(inception: keras.Model) -> None:
+    train_only(inception, ("mixed1",))
+    names = {v.path.partition("/")[0] for v in inception.trainable_variables}
     assert {name.partition("_")[0] for name in names} == {"mixed1"}
 
 
@@ -149,10 +173,9 @@ def test_only_what_a_scope_names_is_trained() -> None:
         train_only(network(), ("mixed10",))
 
 
-def test_scopes_within_a_backbone() -> None:
-    model = zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
-    train_only(model, ("mixed10", "logits"))
-    assert {v.path.split("_")[0] for v in model.trainable_variables} == {"mixed10", "logits/kernel", "logits/bias"}
+def test_scopes_within_a_backbone(inception: keras.Model) -> None:
+    train_only(inception, ("mixed10", "logits"))
+    assert {v.path.split("_")[0] for v in inception.trainable_variables} == {"mixed10", "logits/kernel", "logits/bias"}
 
 
 @pytest.mark.parametrize(
@@ -174,18 +197,50 @@ def test_scopes_are_lists() -> None:
     assert config.initial_weights == {"path": "p", "exclude_scopes": ()}
 
 
-def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(checkpoint: str) -> None:
-    request = {
+def request(checkpoint: str, **changes: Any) -> dict[str, Any]:
+    """What a training asks the rehearsal."""
+    return {
         "model": {"model_name": "hanzi_net", "num_classes": 4, "image_size": 16, "keep_prob": 0.8},
         "trainable_scopes": ["block3"],
         "initial_weights": {"path": checkpoint, "exclude_scopes": ["logits"]},
-    }
+    } | changes
 
-    def ask(**changes: Any) -> None:
-        aside.ask("tfos_job.model.rehearsal", request | changes, name="the rehearsal", if_killed="?")
 
-    ask()
+def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(checkpoint: str) -> None:
+    rehearsal.rehearse(request(checkpoint))
     with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
-        ask(trainable_scopes=["zzz"])
-    with pytest.raises(JobError, match=r"(?s)^Traceback.*KeyError: 'model'.*This is a bug"):
-        aside.ask("tfos_job.model.rehearsal", {}, name="the rehearsal", if_killed="?")
+        aside.ask(
+            "tfos_job.model.rehearsal", request(checkpoint, trainable_scopes=["zzz"]), name="rehearsal", if_killed="?"
+        )
+
+
+LIGHT = """
+import os, signal
+from tfos_job import aside, errors
+
+def work(request):
+    if request == "refuse":
+        raise errors.BadDataError("torn", place="a.h5", next_step="Restore it")
+    if request == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert request == "work"
+
+if __name__ == "__main__":
+    aside.answer(work)
+"""
+
+
+def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "light.py").write_text(LIGHT)
+    monkeypatch.syspath_prepend(tmp_path)
+    ask = functools.partial(aside.ask, "light", name="the helper", if_killed="Give it more memory")
+    ask("work")
+    with pytest.raises(BadDataError, match="torn") as caught:
+        ask("refuse")
+    assert (caught.value.place, caught.value.next_step) == ("a.h5", "Restore it")
+    with pytest.raises(NodeDiedError, match=r"the helper was killed by SIGKILL.*Give it more memory"):
+        ask("die")
+    with pytest.raises(JobError, match=r"(?s)^Traceback.*AssertionError.*This is a bug"):
+        ask("something else")
+    with pytest.raises(JobError, match=r"(?s)the helper ended with 1: .*No module named nobody.*This is a bug"):
+        aside.ask("nobody", "work", name="the helper", if_killed="?")

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import re
 import runpy
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -23,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 README = (ROOT / "README.md").read_text("utf-8")
 
-PYTEST_MARKS = {"parametrize", "skip", "skipif", "xfail", "usefixtures", "filterwarnings", "timeout"}
 # The flags that belong to every command, beside those of its configuration.
 COMMON_FLAGS = {"master", "debug", "help"}
 CONFIGS = {
@@ -52,16 +50,6 @@ def test_no_file_of_spark_hides_a_module() -> None:
     assert taken.isdisjoint(path.stem for path in (ROOT / "spark").glob("*.py"))
 
 
-def test_every_mark_is_declared() -> None:
-    declared = {line.partition(":")[0] for line in PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]}
-    used = {
-        mark
-        for path in (ROOT / "tests").rglob("*.py")
-        for mark in re.findall(r"pytest\.mark\.(\w+)", path.read_text("utf-8"))
-    }
-    assert used <= declared | PYTEST_MARKS
-
-
 def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: dict[str, Any] = {}
     monkeypatch.setattr(setuptools, "setup", arguments.update)
@@ -70,16 +58,23 @@ def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -
     assert arguments["name"] == "tfos_job"
 
 
-def test_every_benchmark_and_campaign_starts() -> None:
-    """They are no part of the tests, so nothing else would say that one has lost what it imports."""
-    programs = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])
-    runs = [
-        subprocess.Popen([sys.executable, path, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for path in programs
-    ]
-    for path, run in zip(programs, runs, strict=True):
-        out, err = run.communicate(timeout=120)
-        assert (run.returncode, "usage:" in out) == (0, True), f"{path.name}: {err[-2000:]}"
+PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_benchmark_and_campaign_starts(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are no part of the tests, so nothing else would say that one has lost what it imports.
+
+    In this process, where TensorFlow and Spark are imported once for all of them.
+    """
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *(entry for entry in sys.path if entry not in ("", str(ROOT)))])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 0
+    assert "usage:" in capsys.readouterr().out
 
 
 def subclasses(kind: type[errors.JobError]) -> set[type[errors.JobError]]:

@@ -1,27 +1,24 @@
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit import streams
+from tests.unit.streams import Batch, InFours
 from tfos_job.config import FILES, PRELOADED
-from tfos_job.data import input_pipeline
 from tfos_job.data.augment import Augmentation
 from tfos_job.data.damage import data_errors
 from tfos_job.data.decoding import GROUP_SIZE, Form, decode, preprocess, to_float
 from tfos_job.errors import BadDataError
 
 ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
-NUM_RECORDS = 13  # coprime to the batch size: every batch border falls elsewhere in its epoch
+NUM_RECORDS = 7  # coprime to the batch size: every batch border falls elsewhere in its epoch
 BATCH_SIZE = 4
-
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-FORM = Form(image_size=8)
+FORM = InFours(image_size=8)
 
 
 def glyphs(labels: Iterable[int]) -> list[tuple[np.ndarray, int]]:
@@ -32,32 +29,18 @@ def glyphs(labels: Iterable[int]) -> list[tuple[np.ndarray, int]]:
 
 @pytest.fixture
 def shards(write_shard: Callable[..., str]) -> list[str]:
-    """Three shards of 5, 6 and 2 records, raw and png; a record's label is its number."""
-    borders = [(0, 5, "raw"), (5, 11, "png"), (11, NUM_RECORDS, "raw")]
+    """Three shards of 2, 4 and 1 records, raw and png; a record's label is its number."""
+    borders = [(0, 2, "raw"), (2, 6, "png"), (6, NUM_RECORDS, "raw")]
     return [write_shard(f"{a}.tfrecord", glyphs(range(a, b)), image_format) for a, b, image_format in borders]
 
 
 in_both_modes = pytest.mark.parametrize("mode", [FILES, PRELOADED])
 
 
-def stream(
-    shards: object, mode: str, seed: int = 1, start_record: object = 0, augmentation: Augmentation = ALL_ON
-) -> tf.data.Dataset:
-    return input_pipeline.training_dataset(
-        shards,
-        mode=mode,
-        num_records=NUM_RECORDS,
-        batch_size=BATCH_SIZE,
-        form=FORM,
-        seed=seed,
-        shuffle_buffer=6,
-        start_record=start_record,
-        augmentation=augmentation,
-    )
-
-
-def take(dataset: tf.data.Dataset, count: int) -> list[Batch]:
-    return list(dataset.take(count).as_numpy_iterator())
+def stream(mode: str, augmentation: Augmentation = ALL_ON) -> Callable[..., list[Batch]]:
+    """What reads batches of the shards: `read(shards, count, seed=…, start_record=…)`."""
+    read = streams.training(mode=mode, batch_size=BATCH_SIZE, form=FORM, shuffle_buffer=4, augmentation=augmentation)
+    return functools.partial(read, num_records=NUM_RECORDS)
 
 
 def labels_of(batches: list[Batch]) -> list[int]:
@@ -66,24 +49,22 @@ def labels_of(batches: list[Batch]) -> list[int]:
 
 @in_both_modes
 def test_resuming_at_every_position_gives_the_unbroken_stream(shards: list[str], mode: str) -> None:
-    num_batches = 2 * NUM_RECORDS // BATCH_SIZE + 2  # over two borders of epochs
-    unbroken = take(stream(shards, mode), num_batches)
-    # One trace for all positions, as on a worker: the position is a tensor. Every record, not every batch alone.
-    resumed = tf.function(lambda start: list(itertools.islice(iter(stream(shards, mode, start_record=start)), 2)))
+    """At every record of an epoch, not at every batch alone; at its border, and behind it."""
+    read = stream(mode)
+    unbroken = read(shards, 5)
     images, labels = (np.concatenate([batch[part] for batch in unbroken]) for part in (0, 1))
-    for start in range((num_batches - 2) * BATCH_SIZE):
-        ours = resumed(tf.constant(start, tf.int64))
-        for k, (some_images, some_labels, end_record) in enumerate(ours):
+    for start in range(NUM_RECORDS + 3):
+        for k, (some_images, some_labels, end_record) in enumerate(read(shards, 2, start_record=start)):
             begin = start + k * BATCH_SIZE
-            np.testing.assert_array_equal(some_images.numpy(), images[begin : begin + BATCH_SIZE])
-            np.testing.assert_array_equal(some_labels.numpy(), labels[begin : begin + BATCH_SIZE])
-            assert int(end_record) == begin + BATCH_SIZE
-    assert [int(end) for *_, end in unbroken] == [(k + 1) * BATCH_SIZE for k in range(num_batches)]
+            np.testing.assert_array_equal(some_images, images[begin : begin + BATCH_SIZE])
+            np.testing.assert_array_equal(some_labels, labels[begin : begin + BATCH_SIZE])
+            assert end_record == begin + BATCH_SIZE
+    assert [int(end) for *_, end in unbroken] == [BATCH_SIZE * (k + 1) for k in range(5)]
 
 
 @in_both_modes
 def test_each_epoch_holds_each_record_once_in_an_order_of_its_own(shards: list[str], mode: str) -> None:
-    labels = labels_of(take(stream(shards, mode), NUM_RECORDS))  # B epochs exactly
+    labels = labels_of(stream(mode)(shards, NUM_RECORDS))  # B epochs exactly
     epochs = [tuple(labels[i : i + NUM_RECORDS]) for i in range(0, len(labels), NUM_RECORDS)]
     assert all(sorted(epoch) == list(range(NUM_RECORDS)) for epoch in epochs)
     assert len(set(epochs)) == len(epochs)
@@ -91,35 +72,19 @@ def test_each_epoch_holds_each_record_once_in_an_order_of_its_own(shards: list[s
 
 @in_both_modes
 def test_the_order_follows_from_the_seed_alone(shards: list[str], mode: str) -> None:
-    before = labels_of(take(stream(shards, mode), 5))
+    before = labels_of(stream(mode)(shards, 5))
+    assert labels_of(stream(mode)(shards, 5, seed=2)) != before
     tf.random.set_seed(99)  # somebody else's business in the same process
-    assert labels_of(take(stream(shards, mode), 5)) == before
-    assert labels_of(take(stream(shards, mode, seed=2), 5)) != before
+    streams.training.cache_clear()  # graphs have it from where they are made
+    assert labels_of(stream(mode)(shards, 5)) == before
 
 
-@in_both_modes
-def test_a_worker_reads_names_and_position_from_its_own_files(shards: list[str], mode: str, tmp_path: Path) -> None:
-    (tmp_path / "shards").write_text("\n".join(shards))
-    (tmp_path / "start").write_text("8")
-
-    @tf.function
-    def first_labels() -> tf.Tensor:
-        names = tf.strings.split(tf.io.read_file(str(tmp_path / "shards")), "\n")
-        start = tf.strings.to_number(tf.io.read_file(str(tmp_path / "start")), tf.int64)
-        return next(iter(stream(names, mode, start_record=start)))[1]
-
-    np.testing.assert_array_equal(first_labels().numpy(), take(stream(shards, mode), 3)[2][1])
-
-
-@in_both_modes
-def test_training_pixels_are_evaluation_pixels(shards: list[str], mode: str) -> None:
-    images = {}
-    for batch_images, batch_labels in input_pipeline.evaluation_dataset(shards, batch_size=BATCH_SIZE, form=FORM):
-        images |= dict(zip(batch_labels.numpy().tolist(), batch_images.numpy(), strict=True))
-    assert list(images) == list(range(NUM_RECORDS))  # file order, the remainder kept, each once
-    for batch_images, batch_labels, _ in take(stream(shards, mode, augmentation=Augmentation()), 3):
-        for image, label in zip(batch_images, batch_labels.tolist(), strict=True):
-            np.testing.assert_array_equal(image, images[label])
+def test_training_pixels_are_evaluation_pixels(shards: list[str]) -> None:
+    images, labels = streams.evaluation(batch_size=BATCH_SIZE, form=FORM)(shards)
+    assert labels.tolist() == list(range(NUM_RECORDS))  # file order, the remainder kept, each once
+    for mode in (FILES, PRELOADED):
+        for batch_images, batch_labels, _ in stream(mode, Augmentation())(shards, 3):
+            np.testing.assert_array_equal(batch_images, images[batch_labels])
 
 
 def test_preprocess_is_tensorflows_bilinear_resize_to_whole_levels() -> None:
@@ -129,6 +94,9 @@ def test_preprocess_is_tensorflows_bilinear_resize_to_whole_levels() -> None:
         assert stored.dtype == tf.uint8
         np.testing.assert_array_equal(stored, np.floor(tf.image.resize(pixels, [64, 64]).numpy() + 0.5))
         np.testing.assert_allclose(to_float(stored), stored.numpy() / 255.0, atol=1e-7)
+
+
+decode_group = tf.function(lambda group: decode(group, FORM, GROUP_SIZE), [tf.TensorSpec([None], tf.string)])
 
 
 @pytest.mark.parametrize("image_format", ["raw", "png", "mixed"])
@@ -141,9 +109,7 @@ def test_a_group_is_decoded_like_its_records(write_shard: Callable[..., str], im
             (count // 2, count, "png" if image_format == "mixed" else image_format),
         )
     ]
-    serialized = tf.stack(list(tf.data.TFRecordDataset(shards)))
-    by_group = tf.function(lambda group: decode(group, FORM, GROUP_SIZE), [tf.TensorSpec([None], tf.string)])
-    images, labels = by_group(serialized)
+    images, labels = decode_group(tf.stack(list(tf.data.TFRecordDataset(shards))))
     assert labels.numpy().tolist() == list(range(count))
     for image, (pixels, _) in zip(images.numpy(), glyphs(range(count)), strict=True):
         np.testing.assert_array_equal(image, preprocess(tf.constant(pixels[np.newaxis, :, :, np.newaxis]), FORM)[0])
@@ -152,28 +118,18 @@ def test_a_group_is_decoded_like_its_records(write_shard: Callable[..., str], im
 @in_both_modes
 def test_batches_larger_than_a_group_and_than_an_epoch(write_shard: Callable[..., str], mode: str) -> None:
     count, batch_size = GROUP_SIZE + 3, 3 * GROUP_SIZE
-    dataset = input_pipeline.training_dataset(
-        [write_shard("a.tfrecord", glyphs(range(count)))],
-        mode=mode,
-        num_records=count,
-        batch_size=batch_size,
-        form=FORM,
-        seed=1,
-        shuffle_buffer=10,
-        augmentation=Augmentation(),
-    )
-    labels = labels_of(take(dataset, 2))
+    read = streams.training(mode=mode, batch_size=batch_size, form=Form(image_size=8), shuffle_buffer=10)
+    labels = labels_of(read([write_shard("a.tfrecord", glyphs(range(count)))], 2, num_records=count))
     assert len(labels) == 2 * batch_size
     for begin in range(0, len(labels) - count + 1, count):
         assert sorted(labels[begin : begin + count]) == list(range(count))
 
 
 @in_both_modes
-@pytest.mark.parametrize("num_shards", [2, 3])
+@pytest.mark.parametrize("num_more", [0, 2], ids=["one too few", "one too many"])
 def test_shards_that_hold_another_number_of_records_are_refused(
-    shards: list[str], mode: str, num_shards: int, write_shard: Callable[..., str]
+    shards: list[str], mode: str, num_more: int, write_shard: Callable[..., str]
 ) -> None:
-    """One record too few, and one too many."""
-    several = [*shards[:2], write_shard("more.tfrecord", glyphs(range(1 if num_shards == 2 else 3)))]
-    with pytest.raises(BadDataError, match="expected to contain 13"), data_errors(several):
-        take(stream(several, mode), 9)
+    several = [*shards[:2], write_shard("more.tfrecord", glyphs(range(num_more)))]
+    with pytest.raises(BadDataError, match=f"expected to contain {NUM_RECORDS}"), data_errors(several):
+        stream(mode)(several, 5)

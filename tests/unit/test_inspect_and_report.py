@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,20 +18,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.unit import streams
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job import cli, storage
-from tfos_job.config import TrainConfig, to_dict
+from tfos_job.config import EvaluateConfig, TrainConfig, to_dict
 from tfos_job.data import manifest as manifests
 from tfos_job.data import records
 from tfos_job.data.augment import Augmentation, augment
 from tfos_job.data.charset import Charset
 from tfos_job.data.decoding import Form, to_float
 from tfos_job.data.excerpt import read_positions
-from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.data.normalization import Normalization
 from tfos_job.errors import BadDataError, InterruptedJobError
-from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.jobs.evaluate import evaluate as evaluate_run
+from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.pictures import montage, results, sample
 from tfos_job.pictures.sample import Sight
@@ -129,13 +130,12 @@ def template(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
-@pytest.fixture
-def root(template: Path, tmp_path: Path) -> Path:
-    """A copy of the template that a test may change."""
-    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+def copied(source: Path, target: Path) -> Path:
+    """A dataset and a run of its own, as the run's settings say."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
     config = TrainConfig(
-        dataset_dir=str(tmp_path / "dataset"),
-        train_dir=str(tmp_path / "run"),
+        dataset_dir=str(target / "dataset"),
+        train_dir=str(target / "run"),
         dataset_split_name="test",
         image_size=SIDE,
         random_flip_up_down=True,
@@ -143,7 +143,31 @@ def root(template: Path, tmp_path: Path) -> Path:
         random_contrast=0.2,
     )
     storage.write_json(RunLayout(config.train_dir).config, to_dict(config))
-    return tmp_path
+    return target
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template that a test may change."""
+    return copied(template, tmp_path)
+
+
+class Evaluated(NamedTuple):
+    """A copy of the template with an evaluation, for all who only read it."""
+
+    root: Path
+    result: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.result["pictures"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    root = copied(template, tmp_path_factory.mktemp("evaluated"))
+    folders = {"dataset_dir": str(root / "dataset"), "train_dir": str(root / "run")}
+    return Evaluated(root, evaluate_run(EvaluateConfig(**folders, batch_size=7)))
 
 
 Main = Callable[..., Any]
@@ -198,12 +222,10 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     contents = manifests.load(split)
     options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
     taken = sample.take(split, contents, Sight(image_size=SIDE, augmentation=options), num_images=30, seed=3)
-    images, labels = next(
-        iter(evaluation_dataset(manifests.shard_paths(split, contents), batch_size=30, form=Form(image_size=SIDE)))
-    )
+    images, labels = read(split)
     order = np.argsort(labels, kind="stable")
-    np.testing.assert_array_equal(taken.class_ids, labels.numpy()[order])
-    np.testing.assert_array_equal(to_float(taken.stored), tf.gather(images, order))
+    np.testing.assert_array_equal(taken.class_ids, labels[order])
+    np.testing.assert_array_equal(to_float(taken.stored), images[order])
     # Each version is the training pipeline's own, but for the clipping, without which nothing could be shown.
     for version in range(sample.NUM_VERSIONS):
         indices = tf.range(30, dtype=tf.int64) * sample.NUM_VERSIONS + version
@@ -279,20 +301,24 @@ def test_a_shard_that_is_shorter_than_its_manifest_says_is_named(root: Path) -> 
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
-def logits_and_labels(root: Path, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    split = DatasetLayout(str(root / "dataset")).split("test")
+def read(split: SplitLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, as evaluation sees them."""
     paths = manifests.shard_paths(split, manifests.load(split))
-    images, labels = next(iter(evaluation_dataset(paths, batch_size=30, form=Form(image_size=SIDE))))
-    return np.asarray(model(images, training=False)), labels.numpy()
+    return streams.evaluation(batch_size=30, form=Form(image_size=SIDE))(paths)
+
+
+def logits_and_labels(root: Path, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = read(DatasetLayout(str(root / "dataset")).split("test"))
+    return np.asarray(model(images, training=False)), labels
 
 
 def evaluate(main: Main, root: Path, *flags: str) -> Any:
     return main("evaluate", "--dataset_dir", root / "dataset", "--train_dir", root / "run", "--batch_size", 7, *flags)
 
 
-def test_tables_hold_what_was_counted(root: Path, main: Main, model: keras.Model) -> None:
-    folder = Path(evaluate(main, root)["pictures"])
-    logits, labels = logits_and_labels(root, model)
+def test_tables_hold_what_was_counted(evaluated: Evaluated, model: keras.Model) -> None:
+    folder = evaluated.folder
+    logits, labels = logits_and_labels(evaluated.root, model)
     guesses = logits.argmax(axis=1)
     matrix = np.zeros((NUM_CLASSES, NUM_CLASSES), int)
     np.add.at(matrix, (labels, guesses), 1)
@@ -314,14 +340,13 @@ def test_tables_hold_what_was_counted(root: Path, main: Main, model: keras.Model
         assert wrong[CHARACTERS.index(most)] == max(wrong) if most else max(wrong) == 0
 
 
-def test_the_hardest_are_the_maxima_and_lead_back_to_their_source(root: Path, main: Main, model: keras.Model) -> None:
-    folder = Path(evaluate(main, root)["pictures"])
-    logits, labels = logits_and_labels(root, model)
+def test_the_hardest_are_the_maxima_and_lead_back_to_their_source(evaluated: Evaluated, model: keras.Model) -> None:
+    logits, labels = logits_and_labels(evaluated.root, model)
     x = logits.astype(np.float64)
     probabilities = np.exp(x - x.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     losses = -np.log(probabilities[np.arange(30), labels])
-    table = rows(folder / "hardest.csv")
+    table = rows(evaluated.folder / "hardest.csv")
     assert [int(row["source_offset"]) // 100 for row in table] == np.argsort(-losses, kind="stable").tolist()
     for row in table:
         record = int(row["source_offset"]) // 100
@@ -335,34 +360,34 @@ def test_the_hardest_are_the_maxima_and_lead_back_to_their_source(root: Path, ma
         assert records.decode_example(found)["source/offset"] == 100 * record
 
 
-def test_the_hardest_image_is_drawn_first(root: Path, main: Main) -> None:
-    folder = Path(evaluate(main, root)["pictures"])
-    with open((hardest := rows(folder / "hardest.csv")[0])["shard"], "rb") as stream:
+def test_the_hardest_image_is_drawn_first(evaluated: Evaluated) -> None:
+    with open((hardest := rows(evaluated.folder / "hardest.csv")[0])["shard"], "rb") as stream:
         (data,) = [d for offset, d in records.read_records(stream, "") if offset == int(hardest["shard_offset"])]
     encoded = records.decode_example(data)["image/encoded"]
     pixels = np.frombuffer(encoded, np.uint8).reshape(SIDE, SIDE)  # type: ignore[arg-type]
     side = montage.side_of(SIDE)
-    picture = np.asarray(Image.open(folder / "hardest.png").convert("L"))
+    picture = np.asarray(Image.open(evaluated.folder / "hardest.png").convert("L"))
     left = montage.MARGIN + (104 - side) // 2
     cell = picture[montage.HEAD : montage.HEAD + side, left : left + side]
     np.testing.assert_array_equal(cell[:: side // SIDE, :: side // SIDE], pixels)
 
 
-def test_numbers_are_the_same_without_pictures(root: Path, main: Main) -> None:
-    drawn = evaluate(main, root)
-    folder = Path(drawn["pictures"])
+def test_numbers_are_the_same_without_pictures(evaluated: Evaluated, tmp_path: Path, main: Main) -> None:
+    root = copied(evaluated.root, tmp_path)
+    run = RunLayout(str(root / "run"))
+    folder = Path(run.evaluation_pictures(20, "test"))
     assert {path.stem for path in folder.glob("*.png")} == ALL
     recorded = folder.with_suffix(".json").read_bytes()
     tables = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
     (folder / "of-an-earlier-version.png").write_bytes(b"")
     plain = evaluate(main, root, "--numbers_only")
-    assert plain == drawn | {"pictures": None}
+    assert plain == evaluated.result | {"pictures": None, "checkpoint": run.checkpoint(20)}
     assert folder.with_suffix(".json").read_bytes() == recorded
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: data for name, data in tables.items() if name != "hardest.csv"
     }
     calibration = json.loads(tables["calibration.json"])
-    assert calibration["ece"] == drawn["ece"]
+    assert calibration["ece"] == plain["ece"]
     assert sum(b["num_examples"] for b in calibration["bins"]) == 30
     assert not [path.name for path in folder.parent.iterdir() if path.name.startswith("_")]
 
@@ -422,23 +447,23 @@ def test_a_folder_without_a_report_is_no_run(root: Path, capsys: pytest.CaptureF
     assert not (root / "page.html").exists()
 
 
-def test_the_page_has_all_of_a_run(root: Path, main: Main) -> None:
-    folder = Path(evaluate(main, root)["pictures"])
-    result = main("report", "--train_dir", root / "run", "--html", root / "new" / "page.html")
+def test_the_page_has_all_of_a_run(evaluated: Evaluated, tmp_path: Path, main: Main) -> None:
+    result = main("report", "--train_dir", evaluated.root / "run", "--html", tmp_path / "new" / "page.html")
     text = Path(result["html"]).read_text("utf-8")
     assert_self_contained(text)
     parsed = Parsed(text)
     assert result["missing"] == []
     assert len(parsed.images()) == result["num_pictures"] == 4 + 4 + 2
     embedded = {base64.b64decode(str(image["src"]).partition(",")[2]) for image in parsed.images()}
-    assert {path.read_bytes() for path in folder.glob("*.png")} <= embedded
+    assert {path.read_bytes() for path in evaluated.folder.glob("*.png")} <= embedded
     assert all(image["alt"] for image in parsed.images())
-    for word in ("test, step 20", "丁", "num_executors", "most confused", str(root / "dataset")):
+    for word in ("test, step 20", "丁", "num_executors", "most confused", str(evaluated.root / "dataset")):
         assert word in parsed.text
 
 
-def test_the_page_names_what_is_missing(root: Path, main: Main) -> None:
-    folder = Path(evaluate(main, root)["pictures"])
+def test_the_page_names_what_is_missing(evaluated: Evaluated, tmp_path: Path, main: Main) -> None:
+    root = copied(evaluated.root, tmp_path)
+    folder = Path(RunLayout(str(root / "run")).evaluation_pictures(20, "test"))
     (folder / "hardest.png").unlink()
     (folder / "calibration.png").write_bytes(b"GIF")
     (folder / "per_class.csv").write_text("nonsense\n1")

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.waits import PATIENCE_S
 from tfos_job.cluster import launch
 from tfos_job.cluster.topology import Topology
 
@@ -70,7 +71,7 @@ def test_a_stranger_neither_runs_code_nor_stalls_the_start(server: subprocess.Po
 def test_the_rendezvous_listens_on_one_address(server: subprocess.Popen[str]) -> None:
     assert server.stdout is not None
     port = int(server.stdout.readline())
-    with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.2", port), timeout=2):
+    with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.2", port)):
         pass
 
 
@@ -82,6 +83,6 @@ def test_a_launch_that_fails_before_tfos_runs_is_told_and_not_waited_for(monkeyp
     events: queue.Queue[Any] = queue.Queue()
     job = launch.NodeJob(None, Topology(1, 1), None, events, 600)  # type: ignore[arg-type]
     job.start()
-    failure = events.get(timeout=10)
+    failure = events.get(timeout=PATIENCE_S)
     assert failure.exit_code == 69
     assert "TFCluster did not start: ModuleNotFoundError: no pkg_resources" in failure.cause

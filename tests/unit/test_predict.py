@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfos_job.config import PredictConfig
-from tfos_job.data.augment import Augmentation
+from tests.unit import streams
+from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.data.decoding import Form, preprocess, to_float
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.jobs.predict import predict
 from tfos_job.layout import RunLayout
@@ -38,29 +36,16 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 
 
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
-    form, pixels = Form(image_size=16), cross(37, 23)
-    predicted = to_float(
-        preprocess(read_glyph(encoded(Image.fromarray(pixels)), "glyph.png").pixels[np.newaxis], form)
-    ).numpy()
-    for image_format, mode in itertools.product(("raw", "png"), ("files", "preloaded")):
+    form, pixels = streams.InFours(image_size=16), cross(37, 23)
+    glyph = read_glyph(encoded(Image.fromarray(pixels)), "glyph.png")
+    predicted = to_float(preprocess(glyph.pixels[np.newaxis], form)).numpy()
+    for image_format in ("raw", "png"):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
-        evaluated = next(iter(evaluation_dataset(shards, batch_size=1, form=form)))[0]
-        trained = next(
-            iter(
-                training_dataset(
-                    shards,
-                    mode=mode,
-                    num_records=1,
-                    batch_size=1,
-                    form=form,
-                    seed=0,
-                    shuffle_buffer=1,
-                    augmentation=Augmentation(),
-                )
-            )
-        )[0]
-        np.testing.assert_array_equal(evaluated, predicted)
-        np.testing.assert_array_equal(trained, predicted)
+        np.testing.assert_array_equal(streams.evaluation(batch_size=1, form=form)(shards)[0], predicted)
+        for mode in (FILES, PRELOADED):
+            read = streams.training(mode=mode, batch_size=1, form=form, shuffle_buffer=1)
+            ((trained, _, _),) = read(shards, 1, num_records=1)
+            np.testing.assert_array_equal(trained, predicted)
 
 
 def transparent() -> Image.Image:

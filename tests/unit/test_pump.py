@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.storage import patience
 from tfos_job.storage.pump import ReadAhead, WriteBehind
 
@@ -16,16 +16,9 @@ MIB = bytes(1 << 20)
 
 def read_all(ahead: ReadAhead) -> list[bytes]:
     found = []
-    while chunks := ahead.next(5):
+    while chunks := ahead.next(PATIENCE_S):
         found += chunks
     return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
 
 
 def test_all_chunks_come_in_their_order() -> None:
@@ -40,23 +33,27 @@ def test_what_a_reader_raises_comes_after_what_it_read() -> None:
         raise OSError("the DataNode is gone")
 
     ahead = ReadAhead(broken())
-    assert ahead.next(5) == [MIB]
+    assert ahead.next(PATIENCE_S) == [MIB]
     with pytest.raises(OSError, match="the DataNode is gone"):
-        ahead.next(5)
+        ahead.next(PATIENCE_S)
 
 
-def test_a_reader_that_hangs_is_given_up_in_time() -> None:
-    gate = threading.Event()
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What hangs waits for it, until the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
 
-    def hung() -> Iterator[bytes]:
-        gate.wait(10)
-        yield b""
 
-    begun_s = time.monotonic()
+def hung(gate: threading.Event) -> Iterator[bytes]:
+    gate.wait()
+    yield b""
+
+
+def test_a_reader_that_hangs_is_given_up(gate: threading.Event) -> None:
     with pytest.raises(TimeoutError, match="no answer for 0 s"):
-        ReadAhead(hung()).next(0.2)
-    assert time.monotonic() - begun_s < 2
-    gate.set()
+        ReadAhead(hung(gate)).next(0.2)
 
 
 def test_a_reader_that_is_stopped_takes_no_more_and_ends_its_thread() -> None:
@@ -68,18 +65,17 @@ def test_a_reader_that_is_stopped_takes_no_more_and_ends_its_thread() -> None:
             yield MIB
 
     ahead = ReadAhead(endless())
-    assert ahead.next(5) == [MIB]
+    assert ahead.next(PATIENCE_S) == [MIB]
     wait_until(lambda: len(taken) >= 6)  # all the room there is
     ahead.stop()
     wait_until(lambda: not taken[0].is_alive())
     assert len(taken) < 10
 
 
-def put_many(behind: WriteBehind) -> None:
+def put_many(behind: WriteBehind, timeout_s: float) -> None:
     """More than there is room for."""
     for _ in range(10):
-        behind.put(MIB, 0.2)
-        time.sleep(0.02)
+        behind.put(MIB, timeout_s)
 
 
 class File:
@@ -99,11 +95,11 @@ def test_what_is_written_is_there_in_order_once_it_is_finished() -> None:
     behind = WriteBehind(file)
     blocks = [number.to_bytes(4, "big") for number in range(50)]
     for block in blocks:
-        behind.put(block, 5)
-    behind.finish(5)
+        behind.put(block, PATIENCE_S)
+    behind.finish(PATIENCE_S)
     assert written == blocks
     assert file.is_closed
-    behind.finish(5)
+    behind.finish(PATIENCE_S)
 
 
 def test_what_a_writer_raises_ends_the_next_calls_and_nothing_is_completed() -> None:
@@ -113,46 +109,37 @@ def test_what_a_writer_raises_ends_the_next_calls_and_nothing_is_completed() -> 
     file = File(write)
     behind = WriteBehind(file)
     with pytest.raises(OSError, match="the quota is full"):
-        put_many(behind)
+        put_many(behind, PATIENCE_S)
     for _ in range(2):
         with pytest.raises(OSError, match="the quota is full"):
-            behind.finish(5)
+            behind.finish(PATIENCE_S)
     file.close()  # as its collection would
     assert not file.is_closed
 
 
-def test_a_writer_that_hangs_is_given_up_in_time_and_never_completes_the_file() -> None:
-    gate = threading.Event()
+def test_a_writer_that_hangs_is_given_up_and_never_completes_the_file(gate: threading.Event) -> None:
     threads = []
 
     def write(data: bytes) -> None:
         threads.append(threading.current_thread())
-        gate.wait(10)
+        gate.wait()
 
     file = File(write)
     behind = WriteBehind(file)
-    begun_s = time.monotonic()
-    with pytest.raises(TimeoutError):
-        put_many(behind)
-    with pytest.raises(TimeoutError):
-        behind.finish(0.2)
-    assert time.monotonic() - begun_s < 3
+    with pytest.raises(TimeoutError, match="no answer for 0 s") as given_up:
+        put_many(behind, 0.2)
+    with pytest.raises(TimeoutError) as again:
+        behind.finish(PATIENCE_S)
+    assert again.value is given_up.value
     gate.set()
     wait_until(lambda: not threads[0].is_alive())
     assert len(threads) == 1
     assert not file.is_closed
 
 
-def test_within_a_repeated_attempt_a_wait_ends_with_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_within_a_repeated_attempt_a_wait_ends_with_the_patience(
+    monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
     monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.2)
-    begun_s = time.monotonic()
-    gate = threading.Event()
-
-    def hung() -> Iterator[bytes]:
-        gate.wait(10)
-        yield b""
-
-    with pytest.raises(TimeoutError):
-        patience.persist(lambda: ReadAhead(hung()).next(60))
-    assert time.monotonic() - begun_s < 2
-    gate.set()
+    with pytest.raises(TimeoutError, match="no answer for 0 s"):
+        patience.persist(lambda: ReadAhead(hung(gate)).next(PATIENCE_S))

@@ -85,7 +85,7 @@ def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monke
     for step in range(1, 200):
         report.on_message(progress(step))
         if report._writing is not None:
-            report._writing.result(10)
+            report._writing.result()
     assert read(run)["step"] == 199
     assert read(run)["first_step_s"] >= 0  # type: ignore[operator]
     report.on_message(progress(200))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import shutil
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.unit.waits import wait_until
 from tfos_job import storage
 from tfos_job.data import staging
 from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR, Copy, Shelf, shard_order
@@ -73,11 +74,9 @@ class Reader:
         found = []
         for epoch, index in itertools.islice(self.turns, count):
             path = self.folder / GIVEN_DIR / f"{epoch}-{index}"
-            deadline = time.monotonic() + 10
-            while not path.exists():
-                assert time.monotonic() < deadline, (epoch, index, self.error)
-                time.sleep(0.001)
-            self.most_bytes = max(self.most_bytes, sum(entry.stat().st_size for entry in self.cache_dir.iterdir()))
+            wait_until(lambda path=path: path.exists() or self.error)
+            assert self.error is None
+            self.most_bytes = max(self.most_bytes, size_of(self.cache_dir))
             found.append((epoch, index, path.read_bytes()[:1]))
             (self.folder / DONE_DIR / f"{epoch}-{index}").touch()
         return found
@@ -87,7 +86,16 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join()
+
+
+def size_of(folder: Path) -> int:
+    """Of what is in it, while somebody may be taking it away."""
+    found = 0
+    for entry in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += entry.stat().st_size
+    return found
 
 
 def test_every_shard_comes_in_its_turn_in_every_epoch(copies: list[Copy], tmp_path: Path) -> None:
@@ -122,6 +130,7 @@ def test_validation_shards_are_there_for_good(copies: list[Copy], tmp_path: Path
     given = shelf(copies[:2], pinned=(copies[2],), cache_bytes=copies[0].size_bytes)
     with Reader(given, tmp_path / "node", tmp_path / "node" / "cache") as reader:
         reader.read(6)
+        wait_until((tmp_path / "node" / copies[2].target).exists)
         assert (tmp_path / "node" / copies[2].target).read_bytes() == Path(copies[2].source).read_bytes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from pathlib import Path
 
@@ -42,10 +43,11 @@ def test_a_place_that_does_not_answer_is_a_warning(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
-    summaries = Summaries(RunLayout("hdfs://127.0.0.1:9/run"), "train")
-    summaries.write(1, {"loss": 1.0})
-    summaries.flush()
-    with caplog.at_level(logging.WARNING):
+    with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.WARNING):
+        root = f"hdfs://127.0.0.1:{silent.getsockname()[1]}/run"
+        summaries = Summaries(RunLayout(root), "train")
+        summaries.write(1, {"loss": 1.0})
+        summaries.flush()
         summaries.close()
-    assert "The summaries could not be copied: hdfs://127.0.0.1:9/run/summaries/train" in caplog.text
+    assert f"The summaries could not be copied: {root}/summaries/train" in caplog.text
     assert list(tmp_path.iterdir()) == []

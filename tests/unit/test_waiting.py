@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
 from tfos_job.data import shelf, waiting
-from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import Form
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
 from tfos_job.data.shelf import Copy, Shelf
 from tfos_job.data.staging import Stager
 
 NUM_SHARDS, PER_SHARD, SEED = 5, 4, 3
 NUM_RECORDS = NUM_SHARDS * PER_SHARD
+FORM = streams.InFours(image_size=4)
 
 
 def test_the_order_is_the_stagers() -> None:
@@ -57,24 +56,14 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     yield start
     ended.set()
-    threads[0].join(20)
+    threads[0].join()
 
 
-def labels(mode: str, copies: list[Copy], *, staged: bool, start_record: int = 0, count: int = 12) -> list[int]:
-    dataset = training_dataset(
-        [copy.source for copy in copies],
-        mode=mode,
-        staged=staged,
-        window=2,
-        num_records=NUM_RECORDS,
-        batch_size=5,
-        form=Form(image_size=4),
-        seed=SEED,
-        shuffle_buffer=3,
-        augmentation=Augmentation(),
-        start_record=start_record,
-    )
-    return [int(label) for _, batch, _ in dataset.take(count) for label in batch]
+def labels(mode: str, copies: list[Copy], *, staged: bool, start_record: int) -> list[int]:
+    read = streams.training(mode=mode, staged=staged, window=2, batch_size=5, form=FORM, shuffle_buffer=3)
+    shards = [copy.source for copy in copies]
+    batches = read(shards, 12, num_records=NUM_RECORDS, seed=SEED, start_record=start_record)
+    return [int(label) for _, batch, _ in batches for label in batch]
 
 
 @pytest.mark.parametrize("mode", [FILES, PRELOADED])
@@ -112,5 +101,5 @@ def test_validation_shards_are_waited_for(node: Callable[[Shelf], None], copies:
             cache_bytes=None,
         )
     )
-    dataset = evaluation_dataset([copy.target for copy in copies], batch_size=8, form=Form(image_size=4), staged=True)
-    assert [int(label) for _, batch in dataset for label in batch] == list(range(NUM_RECORDS))
+    _, found = streams.evaluation(batch_size=8, form=FORM, staged=True)([copy.target for copy in copies])
+    assert found.tolist() == list(range(NUM_RECORDS))

@@ -167,8 +167,8 @@ def test_a_crop_is_a_window_within_the_image() -> None:
     for images in (columns, columns.transpose(0, 2, 1, 3)):
         found = warped(images, random_crop=0.4)
         spans = found.max(axis=(1, 2, 3)) - found.min(axis=(1, 2, 3))
-        assert found.min() >= 0
-        assert found.max() <= S - 1
+        assert found.min() >= -1e-4
+        assert found.max() <= S - 1 + 1e-4
         assert 0.6 * (S - 1) - 0.01 <= spans.min() < 0.7 * (S - 1)
         assert 0.9 * (S - 1) < spans.max() <= S - 1
 
