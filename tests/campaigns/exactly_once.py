@@ -9,15 +9,19 @@ come; two generations to be compacted), brings it to the next one, and disturbs 
     executor     one of the executors is killed
     worker       one of Spark's Python processes is killed
     driver       the driver is killed
-    speculation  a Python process is stopped for some seconds, so that Spark runs its task a second time, and goes on
+    speculation  a Python process is stopped for some seconds, and goes on. Spark runs its task a second time meanwhile
+                 where it has an executor on another host, and never on the same one
     twice        the same command is started twice
     full         (HDFS) the quota of the dataset is used up
+
+Trials go through these kinds in turn, or through those of --kinds, in the order that is given there. The moment is that
+of one of the changes that are seen in the dataset's folder: a lock that comes, a shard that gets its name, and so on.
 
 Where it did not succeed all the same the command is run again, until it does. What is there then must be, shard for
 shard, what an undisturbed run has made; `verify` must have nothing to say; nothing may be left under a temporary name;
 and at no moment may a reader that begins at the manifest have found a shard missing or of another size. Each trial is a
-line in the log, and those that are there are not repeated. Exit code 1 where a trial failed. The same --seed gives the
-same trials.
+line in the log, and those that are there are not repeated. Exit code 1 where a trial failed. The same --seed and
+--kinds give the same trials.
 """
 
 from __future__ import annotations
@@ -38,26 +42,30 @@ import threading
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
+from pyspark.sql import SparkSession
 
-from tfos_job import storage
+from tfos_job import cli, storage
 from tfos_job.data import charset as charsets
 from tfos_job.data import gnt
 from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError
 from tfos_job.hadoop_conf import conf_dir, read_settings
+from tfos_job.jobs.convert import convert
+from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout, join
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLASSES = 50
-KINDS = ("executor", "worker", "driver", "speculation", "twice")
+KINDS = ("executor", "worker", "driver", "speculation", "twice", "full")
 RUN_TIMEOUT_S = 400
+POLL_S = 0.02
 FINAL_RUNS = 3
 TEMPORARY = ("_building-", ".tmp", ".stale")
 SPECULATION = {
@@ -103,6 +111,14 @@ class Step:
     flags: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class Usual:
+    """What an undisturbed run of a step came to, and how many changes were seen in the dataset's folder meanwhile."""
+
+    digest: str
+    num_changes: int
+
+
 STEPS = (Step(0, ()), Step(1, ("--prune",)), Step(1, ("--prune", "--compact")))
 
 
@@ -131,7 +147,7 @@ def end_all() -> None:
 class Place:
     """Where commands run: here on local-cluster."""
 
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = KINDS[:-1]
 
     def __init__(self, folder: Path, master: str) -> None:
         self.root = str(folder)
@@ -144,13 +160,6 @@ class Place:
         return _start(
             [sys.executable, "-m", "tfos_job", command, *flags, "--master", self.master],
             env=environment,
-        )
-
-    def start_verify(self, dataset_dir: str) -> subprocess.Popen[str]:
-        """Here on either place: what it says is the same, and it is not what is tried."""
-        return _start(
-            [sys.executable, "-m", "tfos_job", "verify", "--dataset_dir", dataset_dir, "--master", "local[2]"],
-            env=os.environ | {"PYSPARK_PYTHON": sys.executable},
         )
 
     def processes(self, run: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -180,7 +189,7 @@ class Place:
 class Yarn(Place):
     """On the YARN and HDFS of HADOOP_CONF_DIR, through submit.sh."""
 
-    kinds = (*KINDS, "full")
+    kinds = KINDS
 
     def __init__(self, url: str) -> None:
         self.root = url
@@ -239,11 +248,14 @@ def _is_python_worker(process: psutil.Process) -> bool:
     return False
 
 
-# --- a reader --------------------------------------------------------------------------------------------------------
+# --- who looks at a dataset meanwhile --------------------------------------------------------------------------------
 
 
 class Reader:
-    """Looks at a split all the time as any reader would, and keeps what it should never have seen."""
+    """Looks at a split all the time as any reader would, and keeps what it should never have seen.
+
+    Its last look comes after all else, when the split is there: who had none has not looked.
+    """
 
     def __init__(self, dataset: DatasetLayout) -> None:
         self.complaints: list[str] = []
@@ -258,10 +270,12 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(60)
+        self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(0.02):
+        ended = False
+        while not ended:
+            ended = self._ended.wait(POLL_S)
             try:
                 manifest = manifests.load(self._split)
                 damage = manifests.damage(self._split, manifest)
@@ -270,39 +284,68 @@ class Reader:
                     self.complaints += damage
             except MissingInputError:
                 continue
-            except JobError as error:
-                self.complaints.append(str(error))
+            except Exception as error:  # noqa: BLE001 - no reader may meet anything else
+                self.complaints.append(f"{type(error).__name__}: {error}")
             self.num_looks += 1
+
+
+class Changes:
+    """Counts the changes that are seen in a folder: whatever comes, goes or gets another name."""
+
+    def __init__(self, folder: str) -> None:
+        self.num = 0
+        self._folder = folder
+        self._seen = names_in(folder)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Changes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(POLL_S):
+            names = names_in(self._folder)
+            self.num += names != self._seen
+            self._seen = names
+
+
+def names_in(folder: str) -> set[str]:
+    """Paths of all that is in a folder, which others may be changing."""
+    found = set()
+    with contextlib.suppress(MissingInputError):
+        for entry in storage.list_dir(folder):
+            found |= {entry.path, *(names_in(entry.path) if entry.is_dir else ())}
+    return found
 
 
 # --- trials ----------------------------------------------------------------------------------------------------------
 
 
 class Campaign:
-    """The sources, what undisturbed runs make of them, and the trials."""
+    """The sources, what undisturbed runs make of them, and the trials.
 
-    def __init__(self, place: Place, num_records: int, seed: int) -> None:
+    Args:
+      spark: does what is not disturbed; None where commands do.
+    """
+
+    def __init__(
+        self, place: Place, kinds: Sequence[str], num_records: int, seed: int, spark: SparkSession | None
+    ) -> None:
         self._place = place
+        self._kinds = kinds
         self._seed = seed
+        self._spark = spark
         with tempfile.TemporaryDirectory() as folder:
             self._gnt_dirs = []
             for source in write_sources(Path(folder), num_records):
                 self._gnt_dirs.append(join(place.root, source.name))
                 upload(source, self._gnt_dirs[-1])
-        self._digests: list[str] = []
-        self._usual_s: list[float] = []
-        for number in range(len(STEPS)):
-            target = self._state(number + 1)
-            if number:
-                copy_tree(self._state(number), target)
-            run = place.start("convert", *self._flags(number, target))
-            seconds = time_of_work(run, target)
-            code, out, err = finish(run)
-            if code:
-                raise SystemExit(f"the undisturbed run failed with {code}:\n{err[-3000:]}")
-            self._digests.append(json.loads(out.splitlines()[-1])["dataset_digest"])
-            self._usual_s.append(seconds())
-            print(f"undisturbed step {number}: {self._usual_s[-1]:.1f} s, {self._digests[-1][:12]}", file=sys.stderr)
+        self._usual: list[Usual] = []
 
     def _state(self, number: int) -> str:
         return join(self._place.root, f"state-{number}")
@@ -314,27 +357,71 @@ class Campaign:
             *STEPS[step].flags,
         ]
 
+    def _usually(self, step: int) -> Usual:
+        """Runs the step, and those before it, where that has not been done."""
+        for number in range(len(self._usual), step + 1):
+            target = self._state(number + 1)
+            storage.make_dirs(target)
+            if number:
+                copy_tree(self._state(number), target)
+            with Changes(target) as changes:
+                code, err = self._convert(number, target)
+            if code:
+                raise SystemExit(f"the undisturbed run failed with {code}:\n{err[-3000:]}")
+            digest = manifests.load(DatasetLayout(target).split("train")).digest
+            self._usual.append(Usual(digest, changes.num))
+            print(f"undisturbed step {number}: {self._usual[-1]}", file=sys.stderr)
+        return self._usual[step]
+
+    def _convert(self, step: int, dataset_dir: str) -> tuple[int, str]:
+        """Undisturbed; an exit code, and what there is to say of it."""
+        flags = self._flags(step, dataset_dir)
+        if self._spark is None:
+            code, _, err = finish(self._place.start("convert", *flags))
+            return code, err
+        try:
+            convert(self._spark, cli.parse_config("convert", flags))
+        except JobError as error:
+            return error.exit_code, str(error)
+        return 0, ""
+
+    def _verify(self, dataset_dir: str) -> str | None:
+        """What `verify` has to say. Here on either place: it would say the same, and it is not what is tried."""
+        flags = ["--dataset_dir", dataset_dir]
+        if self._spark is not None:
+            return "; ".join(verify(self._spark, cli.parse_config("verify", flags)).lines()) or None
+        run = _start(
+            [sys.executable, "-m", "tfos_job", "verify", *flags, "--master", "local[2]"],
+            env=os.environ | {"PYSPARK_PYTHON": sys.executable},
+        )
+        code, out, err = finish(run)
+        return None if code == 0 else f"verify ended with {code}: {err[-1000:]} {out[-1000:]}"
+
     def trial(self, number: int) -> dict[str, Any]:
         """One trial's line in the log; `error` is None where all is as it should be."""
         # Each kind meets each step; what is left to chance is the moment, and whom it hits.
-        kinds = self._place.kinds
-        turn, place = divmod(number, len(kinds))
-        kind, step = kinds[place], (turn + place) % len(STEPS)
+        turn, place = divmod(number, len(self._kinds))
+        kind, step = self._kinds[place], (turn + place) % len(STEPS)
         draw = random.Random(f"{self._seed}/{number}")
-        moment_s = draw.uniform(0, self._usual_s[step] * (0.95 if kind == "driver" else 0.8))
+        moment = draw.randrange(1, self._usually(step).num_changes)
         dataset_dir = join(self._place.root, f"trial-{number:04d}")
-        found: dict[str, Any] = {"trial": number, "kind": kind, "step": step, "moment_s": round(moment_s, 3)}
+        found: dict[str, Any] = {"trial": number, "kind": kind, "step": step}
         began = time.monotonic()
         try:
-            if step:
-                copy_tree(self._state(step), dataset_dir)
-            else:
+            while True:
+                storage.remove(dataset_dir)
                 storage.make_dirs(dataset_dir)
-            with Reader(DatasetLayout(dataset_dir)) as reader:
-                found["codes"], found["hit"] = self._disturbed(kind, step, dataset_dir, moment_s, draw)
-                found["final_codes"] = self._run_until_good(step, dataset_dir) if any(found["codes"]) else [0]
-            found["num_looks"] = reader.num_looks
-            error = self._fault(kind, step, dataset_dir, found, reader.complaints)
+                if step:
+                    copy_tree(self._state(step), dataset_dir)
+                found["moment"] = moment
+                with Reader(DatasetLayout(dataset_dir)) as reader:
+                    found["codes"], found["hit"] = self._disturbed(kind, step, dataset_dir, moment, draw)
+                    found["final_codes"] = self._run_until_good(step, dataset_dir) if any(found["codes"]) else [0]
+                found["num_looks"] = reader.num_looks
+                error = self._fault(kind, step, dataset_dir, found, reader.complaints)
+                if error or found["hit"] or kind in ("twice", "full") or moment == 1:
+                    break
+                moment //= 2  # fewer changes were seen this time, and the command was over
         except Exception:  # noqa: BLE001 - it is this trial that failed, whatever of
             error = traceback.format_exc()
         found |= {"seconds": round(time.monotonic() - began, 1), "error": error}
@@ -343,21 +430,22 @@ class Campaign:
         return found
 
     def _disturbed(
-        self, kind: str, step: int, dataset_dir: str, moment_s: float, draw: random.Random
+        self, kind: str, step: int, dataset_dir: str, moment: int, draw: random.Random
     ) -> tuple[list[int], str]:
         """Exit codes of what was started, and what was done to it."""
         place, flags = self._place, self._flags(step, dataset_dir)
         if kind == "full":
             place.fill(dataset_dir)
-        runs = [place.start("convert", *flags, conf=SPECULATION if kind == "speculation" else {})]
         hit = ""
-        if kind == "twice":
-            time.sleep(draw.uniform(0, 2))
-            runs.append(place.start("convert", *flags))
-        elif kind != "full":
-            wait_for_work(runs[0], dataset_dir)
-            time.sleep(moment_s)
-            hit = self._hit(kind, runs[0], draw)
+        with Changes(dataset_dir) as changes:
+            runs = [place.start("convert", *flags, conf=SPECULATION if kind == "speculation" else {})]
+            if kind == "twice":
+                time.sleep(draw.uniform(0, 2))
+                runs.append(place.start("convert", *flags))
+            elif kind != "full":
+                while runs[0].poll() is None and changes.num < moment:
+                    time.sleep(POLL_S)
+                hit = self._hit(kind, runs[0], draw)
         codes = [finish(run)[0] for run in runs]
         if kind == "full":
             place.empty(dataset_dir)
@@ -374,7 +462,7 @@ class Campaign:
         while not (victims := find[kind](run)):
             if run.poll() is not None:
                 return ""
-            time.sleep(0.02)  # Spark starts its Python processes when it has a task for them
+            time.sleep(POLL_S)  # Spark starts its Python processes when it has a task for them
         victim = draw.choice(victims)
         with contextlib.suppress(psutil.NoSuchProcess):
             if kind == "speculation":
@@ -389,7 +477,7 @@ class Campaign:
     def _run_until_good(self, step: int, dataset_dir: str) -> list[int]:
         codes = []
         while len(codes) < FINAL_RUNS and (not codes or codes[-1]):
-            codes.append(finish(self._place.start("convert", *self._flags(step, dataset_dir)))[0])
+            codes.append(self._convert(step, dataset_dir)[0])
         return codes
 
     def _fault(
@@ -407,40 +495,13 @@ class Campaign:
         if found["final_codes"][-1:] != [0]:
             return f"the runs afterwards ended with {found['final_codes']}"
         manifest = manifests.load(DatasetLayout(dataset_dir).split("train"))
-        if manifest.digest != self._digests[step]:
-            return f"the dataset is {manifest.digest[:12]}, undisturbed it is {self._digests[step][:12]}"
+        expected = self._usually(step).digest
+        if manifest.digest != expected:
+            return f"the dataset is {manifest.digest[:12]}, undisturbed it is {expected[:12]}"
         left = leftovers(dataset_dir)
         if left:
             return f"left behind: {', '.join(left)}"
-        code, out, err = finish(self._place.start_verify(dataset_dir))
-        return None if code == 0 else f"verify ended with {code}: {err[-1000:]} {out[-1000:]}"
-
-
-def wait_for_work(run: subprocess.Popen[str], dataset_dir: str) -> None:
-    """Until the command has the dataset's lock: what it did before can leave nothing."""
-    while run.poll() is None and not storage.exists(DatasetLayout(dataset_dir).lock):
-        time.sleep(0.02)
-
-
-def time_of_work(run: subprocess.Popen[str], dataset_dir: str) -> Callable[[], float]:
-    """Seconds from the lock to the end of the lock, once the command is over."""
-    wait_for_work(run, dataset_dir)
-    began = time.monotonic()
-    ended: list[float] = []
-
-    def watch() -> None:
-        while storage.exists(DatasetLayout(dataset_dir).lock):
-            time.sleep(0.02)
-        ended.append(time.monotonic())
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-
-    def seconds() -> float:
-        thread.join(60)
-        return ended[0] - began
-
-    return seconds
+        return self._verify(dataset_dir)
 
 
 def finish(run: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -486,22 +547,26 @@ def copy_tree(source: str, target: str) -> None:
         storage.write_bytes(path, storage.read_bytes(entry.path))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -> int:
     parser = argparse.ArgumentParser(description="conversions that are killed, doubled and starved at random moments")
     parser.add_argument("--log", type=Path, required=True, help="a JSON line for each trial; those there are done")
     parser.add_argument("--trials", type=int, default=30, help="how many there are to be in the log (default: 30)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="of the trials (default: all that the place has)")
     parser.add_argument("--seed", type=int, default=0, help="of the data, the moments and the victims (default: 0)")
     parser.add_argument("--num_records", type=int, default=4_000, help="in the smallest GNT file (default: 4000)")
     parser.add_argument("--master", default="local-cluster[2,1,1024]", help="Spark's master, with separate executors")
     parser.add_argument("--url", help="a folder on HDFS, which must not be there: run on YARN through submit.sh")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    kinds = args.kinds or (Yarn if args.url else Place).kinds
+    if "full" in kinds and not args.url:
+        parser.error("--kinds full needs --url")
     done = [json.loads(text) for text in args.log.read_text().splitlines()] if args.log.exists() else []
     todo = sorted(set(range(args.trials)) - {found["trial"] for found in done})
     folder = args.url or tempfile.mkdtemp(prefix="tfos_job-campaign-")
     try:
         if todo:
             place = Yarn(folder) if args.url else Place(Path(folder), args.master)
-            campaign = Campaign(place, args.num_records, args.seed)
+            campaign = Campaign(place, kinds, args.num_records, args.seed, spark)
             for number in todo:
                 found = campaign.trial(number)
                 done.append(found)

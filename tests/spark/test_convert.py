@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,10 @@ import pytest
 import tensorflow as tf
 from pyspark.sql import SparkSession
 
+from tests.command import StartCommand
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
+from tfos_job.data import convert as work
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
@@ -432,6 +431,28 @@ def test_two_at_once_exclude_each_other(spark: SparkSession, gnt_dir: Path) -> N
     assert convert(spark, settings(gnt_dir)).num_records == 50
 
 
+def test_tasks_that_ran_twice_are_there_once(
+    spark: SparkSession, gnt_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Spark runs them whose first executor it believes to be lost, or slow."""
+    num_made = spark.sparkContext.accumulator(0)
+
+    def twice(task: work.GroupTask) -> work.ShardResult:  # of no module, so that executors need not import this one
+        first, second = work.convert_group(task), work.convert_group(task)
+        num_made.add(len({first.written_file, second.written_file}))
+        return second
+
+    monkeypatch.setattr(work, "convert_group", twice)
+    result = convert(spark, settings(gnt_dir))
+    assert num_made.value == 2 * result.num_shards
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+    assert sorted(entry.name for entry in (gnt_dir.parent / "dataset" / "train").iterdir()) == [
+        "gen-00000",
+        "manifest.json",
+    ]
+    assert len(shard_files(gnt_dir)) == result.num_shards
+
+
 def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> None:
     """Killed while it built; killed between the rename of the folder and the manifest; killed after charset.json."""
     dataset_dir = gnt_dir.parent / "dataset"
@@ -470,37 +491,23 @@ def test_a_damaged_split_is_noticed_and_built_anew(spark: SparkSession, gnt_dir:
     assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
 
 
-DRIVER = """
-import sys
-from pyspark.sql import SparkSession
-from tfos_job.config import ConvertConfig
-from tfos_job.jobs.convert import convert
-builder = SparkSession.builder.master("local[2]")
-for setting in sys.argv[3:]:
-    builder = builder.config(*setting.split("=", 1))
-convert(builder.getOrCreate(), ConvertConfig(gnt_dir=sys.argv[1], dataset_dir=sys.argv[2], image_format="png"))
-"""
-
-
-def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(spark: SparkSession, tmp_path: Path) -> None:
+def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(
+    spark: SparkSession, tmp_path: Path, start: StartCommand
+) -> None:
+    num_each, num_shards = 2000, 8  # made one after the other: when the first is there, most of the work is to come
     (tmp_path / "gnt").mkdir()
-    for writer in range(8):
-        write_gnt(tmp_path / "gnt" / f"{writer}.gnt", CHARACTERS * 2000, seed=writer)
+    for writer in range(num_shards):
+        write_gnt(tmp_path / "gnt" / f"{writer}.gnt", CHARACTERS * (num_each // 5), seed=writer)
     split_dir = tmp_path / "dataset" / "train"
-    conf = ["spark.ui.enabled=false", "spark.driver.host=127.0.0.1", "spark.driver.bindAddress=127.0.0.1"]
-    environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
-    command = [sys.executable, "-c", DRIVER, str(tmp_path / "gnt"), str(tmp_path / "dataset"), *conf]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        deadline_s = time.monotonic() + 120
-        while not list(split_dir.glob("_building-*/work/part-*")):  # the first shards are done, the last not begun
-            assert driver.poll() is None, "the driver ended before it could be killed"
-            assert time.monotonic() < deadline_s
-            time.sleep(0.01)
-        driver.send_signal(signal.SIGKILL)
+    flags = ("--gnt_dir", tmp_path / "gnt", "--dataset_dir", tmp_path / "dataset", "--image_format", "png")
+    driver = start("convert", *flags, "--master", "local[1]")
+    driver.wait_until(lambda: list(split_dir.glob("_building-*/work/part-*")))
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait() == -signal.SIGKILL
     assert not (split_dir / "manifest.json").exists()
     assert (tmp_path / "dataset" / "_lock").exists()
     result = convert(spark, settings(tmp_path / "gnt", image_format="png", charset_size=None))  # waits for no lease
-    assert (result.num_records, result.num_shards) == (80_000, 8)
+    assert (result.num_records, result.num_shards) == (num_shards * num_each, num_shards)
     manifest = manifests.load(DatasetLayout(result.dataset_dir).split("train"))
     found = Counter()
     for path in manifests.shard_paths(DatasetLayout(result.dataset_dir).split("train"), manifest):
@@ -508,6 +515,6 @@ def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(spark: SparkS
             for _, data in records.read_records(stream, path):
                 example = records.decode_example(data)
                 found[example["source/file"], example["source/offset"]] += 1
-    assert len(found) == found.total() == 80_000
+    assert len(found) == found.total() == num_shards * num_each
     assert sorted(entry.name for entry in split_dir.iterdir()) == ["gen-00000", "manifest.json"]
     assert sorted(entry.name for entry in (tmp_path / "dataset").iterdir()) == ["charset.json", "train"]

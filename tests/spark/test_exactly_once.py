@@ -1,27 +1,33 @@
-"""The short form of a campaign (tests/campaigns/exactly_once.py): a trial of each kind, and of each step two or one."""
+"""The short form of a campaign (tests/campaigns/exactly_once.py): one of a task's processes is killed, and a driver."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
-CAMPAIGN = Path(__file__).resolve().parents[1] / "campaigns" / "exactly_once.py"
+from tests.campaigns import exactly_once
 
 
-@pytest.mark.timeout(900)
-def test_what_is_killed_doubled_or_starved_is_right_in_the_end(tmp_path: Path) -> None:
+def test_what_was_killed_is_right_in_the_end(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the first generation is made, and while files are added, replaced and pruned."""
     log = tmp_path / "log.jsonl"
-    command = [sys.executable, str(CAMPAIGN), "--log", str(log), "--trials", "5", "--num_records", "1500"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=840)
+    words = ["--log", str(log), "--trials", "2", "--kinds", "worker", "driver", "--num_records", "1000"]
+    words += ["--master", "local-cluster[1,2,1024]", "--seed", "213"]  # in the middle; and the driver's own process
+    code = exactly_once.main(words, spark)
+    told = capsys.readouterr().err
     trials = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(trial["kind"], trial["error"]) for trial in trials] == [
-        (kind, None) for kind in ("executor", "worker", "driver", "speculation", "twice")
-    ], done.stderr
-    assert done.returncode == 0, done.stderr
-    assert all(trial["num_looks"] > 10 for trial in trials)
-    again = subprocess.run(command, capture_output=True, text=True, timeout=60)  # nothing is left to do
-    assert (again.returncode, json.loads(again.stdout)["trials"]) == (0, 5)
+    assert [(trial["kind"], trial["step"], trial["error"]) for trial in trials] == [
+        ("worker", 0, None),
+        ("driver", 1, None),
+    ], told
+    assert all(trial["hit"] and trial["num_looks"] for trial in trials), told
+    assert trials[1]["codes"] == [-signal.SIGKILL]
+    assert code == 0
+    assert exactly_once.main(words) == 0  # nothing is left to do
+    assert json.loads(capsys.readouterr().out)["trials"] == 2

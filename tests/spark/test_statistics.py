@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,14 @@ from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.data import gnt, statistics
+from tfos_job.data import gnt, pixel_sums, statistics
 from tfos_job.data import manifest as manifests
+from tfos_job.data.convert import attempt
 from tfos_job.data.decoding import Form
 from tfos_job.data.input_pipeline import evaluation_dataset
 from tfos_job.data.manifest import Manifest
-from tfos_job.data.pixel_sums import sum_shards
 from tfos_job.data.statistics import PIXELS, WHITENING, Statistics, Subject
+from tfos_job.data.summing import SumTask
 from tfos_job.errors import BadDataError, InterruptedJobError
 from tfos_job.jobs import statistics as job
 from tfos_job.jobs.convert import convert
@@ -41,6 +44,21 @@ def dataset(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Da
         (root / "train" / f"{writer:03d}.gnt").write_bytes(stream.getvalue())
     convert(spark, ConvertConfig(gnt_dir=str(root / "train"), dataset_dir=str(root / "dataset"), charset_size=5))
     return DatasetLayout(str(root / "dataset"))
+
+
+@pytest.fixture
+def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks are done in this process, as those do them that executors start: each would start a TensorFlow of its own.
+
+    That these are started, and that Spark and they tell of errors, is looked at where this is not asked for, and in
+    test_finetuning.py.
+    """
+
+    def work(task: SumTask) -> str:
+        pixel_sums._sum(json.loads(json.dumps(dataclasses.asdict(task))))
+        return task.output
+
+    monkeypatch.setattr(job.tasks, "run", lambda context, name, function, todo: [attempt(work, task) for task in todo])
 
 
 def subject(manifest: Manifest, kind: str) -> Subject:
@@ -74,31 +92,38 @@ def pixels(dataset: DatasetLayout) -> np.ndarray:
     return np.concatenate([images.numpy() for images, _ in batches]).astype(np.float64)
 
 
-def test_they_are_numpys_and_are_made_once(
+def test_those_of_levels_are_numpys_and_are_made_once(
     spark: SparkSession, dataset: DatasetLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By processes that executors start."""
     images = pixels(dataset)
     found = made(spark, dataset, PIXELS)
     np.testing.assert_allclose(found.arrays["mean"], images.mean(axis=(0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(found.arrays["stddev"], images.std(axis=(0, 1, 2)), rtol=1e-6)
     assert found.num_records == 50
+    monkeypatch.setattr(job.tasks, "run", lambda *_: pytest.fail("made a second time"))
+    assert made(spark, dataset, PIXELS).digest == found.digest
 
+
+@pytest.mark.usefixtures("without_processes")
+def test_those_of_whole_images_are_numpys_and_are_made_once(
+    spark: SparkSession, dataset: DatasetLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whitening = made(spark, dataset, WHITENING)
-    values = images.reshape(50, -1)
+    values = pixels(dataset).reshape(50, -1)
     np.testing.assert_allclose(whitening.arrays["mean"], values.mean(axis=0), rtol=1e-6)
     vectors, eigenvalues = whitening.arrays["eigenvectors"], whitening.arrays["eigenvalues"]
     covariance = np.cov(values.T, bias=True)
     np.testing.assert_allclose(vectors * eigenvalues @ vectors.T, covariance, atol=1e-6)
 
     monkeypatch.setattr(job.tasks, "run", lambda *_: pytest.fail("made a second time"))
-    assert made(spark, dataset, PIXELS).digest == found.digest
     assert made(spark, dataset, WHITENING).digest == whitening.digest
 
 
 def test_a_sample_of_whole_images(dataset: DatasetLayout) -> None:
     manifest = manifests.load(dataset.split("train"))
     (task,) = job._tasks(dataset, manifest, subject(manifest, WHITENING), 10, "scratch", 1)
-    sums = sum_shards(task)
+    sums = pixel_sums.sum_shards(task)
     assert sums["count"] == 10
     every_fifth = pixels(dataset)[4::5].reshape(10, -1)
     np.testing.assert_allclose(sums["sums"] / 10 / 255, every_fifth.mean(axis=0), rtol=1e-6)
@@ -111,6 +136,7 @@ def test_verify_and_the_next_conversion_leave_them_alone(spark: SparkSession, da
     assert storage.exists(path_of(dataset, PIXELS))
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_damage_is_named_and_leaves_nothing(spark: SparkSession, dataset: DatasetLayout, tmp_path: Path) -> None:
     split = dataset.split("train")
     manifest = manifests.load(split)
@@ -139,6 +165,7 @@ def test_a_signal_ends_it(spark: SparkSession, dataset: DatasetLayout) -> None:
     assert not storage.exists(run.scratch_dir)
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_a_dataset_that_takes_no_file_leaves_them_with_the_run(
     spark: SparkSession, dataset: DatasetLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +181,7 @@ def test_a_dataset_that_takes_no_file_leaves_them_with_the_run(
             assert statistics.read(run.statistics).digest == found[0].digest
     finally:
         path.rmdir()
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    told = [record for record in caplog.records if record.name == job.log.name]  # TensorFlow has its own to say
+    (warning,) = [record.getMessage() for record in told if record.levelname == "WARNING"]
     assert run.statistics in warning
     assert str(path) in warning

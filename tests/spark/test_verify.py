@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from tfos_job import storage
+from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.jobs import session
 from tfos_job.jobs import verify as job
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.dataframe import convert_dataframe
@@ -240,6 +240,31 @@ def use_another_charset(root: Path) -> None:
     store(root, dataclasses.replace(load(root, "test"), charset_digest="0" * 64), "test")
 
 
+class Here:
+    """As much of a SparkContext and of its RDDs as `verify` uses, in this process: its parts are lists."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]] = ()) -> None:
+        self._parts = parts
+
+    def parallelize(self, items: Sequence[Any], num_parts: int) -> Here:
+        return Here([items[number::num_parts] for number in range(num_parts)])
+
+    def flatMap(self, function: Callable[[Any], Iterable[Any]]) -> Here:
+        return self.mapPartitions(lambda part: [found for item in part for found in function(item)])
+
+    def partitionBy(self, num_parts: int, function: Callable[[Any], int]) -> Here:
+        parts: list[list[Any]] = [[] for _ in range(num_parts)]
+        for key, value in self.collect():
+            parts[function(key) % num_parts].append((key, value))
+        return Here(parts)
+
+    def mapPartitions(self, function: Callable[[Iterator[Any]], Iterable[Any]]) -> Here:
+        return Here([list(function(iter(part))) for part in self._parts])
+
+    def collect(self) -> list[Any]:
+        return [item for part in self._parts for item in part]
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, str]]] = {
     "flipped bit": (
         flip_a_bit,
@@ -329,10 +354,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize(("damage", "expected"), DAMAGE.values(), ids=DAMAGE.keys())
 def test_damage_is_found_and_named(
-    spark: SparkSession, root: Path, damage: Callable[[Path], Any], expected: dict[str, str]
+    root: Path, damage: Callable[[Path], Any], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(job.tasks, "watched", lambda *_: contextlib.nullcontext())
     damage(root)
-    result = verify(spark, root)
+    result = verify(SimpleNamespace(sparkContext=Here()), root)
     lines = found(result)
     assert set(lines) == set(expected), lines
     for kind, pattern in expected.items():
@@ -414,20 +440,18 @@ def test_what_is_not_there(spark: SparkSession, root: Path, tmp_path: Path) -> N
         verify(spark, root, gnt_dir=str(root / "train"))
 
 
-def test_the_command_ends_with_65_and_the_list(spark: SparkSession, root: Path) -> None:
+def test_the_command_ends_with_65_and_the_list(
+    spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the session that is there; other commands' tests start their own."""
+    monkeypatch.setattr(session, "open_session", lambda app_name, master: contextlib.nullcontext(spark))
+    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
     flip_a_bit(root)
-    done = subprocess.run(
-        [sys.executable, "-m", "tfos_job", "verify", "--dataset_dir", str(root / "dataset"), "--master", "local[1]"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 65, done.stderr
-    value = json.loads(done.stdout.splitlines()[-1])
+    assert cli.main(["verify", "--dataset_dir", str(root / "dataset"), "--master", "local[1]"]) == 65
+    told = capsys.readouterr()
+    value = json.loads(told.out.splitlines()[-1])
     assert value["counts"] == {"checksum": 1, "shard_digest": 1}
     (checksum,) = (finding for finding in value["findings"] if finding["kind"] == "checksum")
     assert checksum["offset"] == 0
-    assert f"checksum: {checksum['file']}, byte 0: " in done.stderr
-    assert "tfos-job verify: error: " in done.stderr.splitlines()[-1]
+    assert f"checksum: {checksum['file']}, byte 0: " in told.err
+    assert "tfos-job verify: error: " in told.err.splitlines()[-1]
