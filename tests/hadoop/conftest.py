@@ -1,20 +1,27 @@
-"""One Hadoop for all tests of this folder, in a folder of its own, ended when they are."""
+"""One Hadoop for all tests of this folder, in a folder of its own, ended when they are; and what lies on it."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from tests.command import Submission, wait_until_gone
+from tfos_job import storage
+from tfos_job.jobs.session import JAVA_OPTIONS
+from tfos_job.submit import watch
+from tfos_job.submit.environment import Shipment
 
 ROOT = Path(__file__).resolve().parents[2]
 # What scripts/hadoop.sh runs once the environment is set up, which it is where these tests run.
@@ -85,11 +92,9 @@ class Hadoop:
         return self.state["daemons"][daemon]["pid"]
 
     def kill(self, daemon: str) -> None:
-        pid = self.pid(daemon)
-        os.kill(pid, signal.SIGKILL)
-        deadline_s = time.monotonic() + 10
-        while "running" not in self.run("status", check=False).stdout and time.monotonic() < deadline_s:
-            time.sleep(0.1)
+        process = psutil.Process(self.pid(daemon))
+        process.kill()
+        assert not wait_until_gone([process], UP_TIMEOUT_S)
 
     def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
@@ -104,6 +109,19 @@ class Hadoop:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=10) as response:
             return json.load(response)
+
+    def application(self, application_id: str) -> dict[str, Any]:
+        """What YARN says of an application."""
+        return self.rest(f"/ws/v1/cluster/apps/{application_id}")["app"]
+
+    def applications(self, query: str = "") -> list[str]:
+        return [app["id"] for app in (self.rest(f"/ws/v1/cluster/apps{query}")["apps"] or {}).get("app", [])]
+
+    def wait_for_end(self, application_id: str) -> dict[str, Any]:
+        """What YARN says of an application that has ended."""
+        while (app := self.application(application_id))["state"] not in ("FINISHED", "FAILED", "KILLED"):
+            time.sleep(0.5)
+        return app
 
     def end_application(self, application_id: str) -> None:
         port = self.state["ports"]["resourcemanager.http"]
@@ -125,9 +143,11 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
     try:
         cluster.up()
         os.environ["HADOOP_CONF_DIR"] = str(cluster.conf_dir)
+        os.environ["SPARK_SUBMIT_OPTS"] = JAVA_OPTIONS
         yield cluster
     finally:
         os.environ.pop("HADOOP_CONF_DIR", None)
+        os.environ.pop("SPARK_SUBMIT_OPTS", None)
         cluster.run("down")
         assert not cluster.folder.exists()
 
@@ -141,8 +161,58 @@ def ship_dir(hadoop: Hadoop) -> str:
 @pytest.fixture
 def hdfs_dir(hadoop: Hadoop, request: pytest.FixtureRequest) -> str:
     """An empty folder on HDFS for one test."""
-    from tfos_job import storage
-
     url = f"{hadoop.url}/tests/{request.node.name}"
     storage.make_dirs(url)
     return url
+
+
+@pytest.fixture(scope="session")
+def dataset_on_hdfs(hadoop: Hadoop, small_dataset: Path) -> str:
+    """The small dataset; who changes it uploads one of his own."""
+    return upload(small_dataset, f"{hadoop.url}/small/dataset")
+
+
+def upload(folder: Path, url: str) -> str:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            target = f"{url}/{path.relative_to(folder)}"
+            storage.make_dirs(target.rpartition("/")[0])
+            storage.write_bytes(target, path.read_bytes())
+    return url
+
+
+@pytest.fixture
+def submit(hadoop: Hadoop) -> Iterator[Callable[..., Submission]]:
+    """Starts submissions, and ends those that a failed test leaves."""
+    submissions: list[Submission] = []
+
+    def start(*args: object) -> Submission:
+        submissions.append(Submission(*args))
+        return submissions[-1]
+
+    yield start
+    for submission in submissions:
+        submission.end()
+
+
+def client_mode(settings: dict[str, str], shipment: Shipment | None = None) -> dict[str, str]:
+    """The environment of a `tfos-job COMMAND --master yarn`, whose driver is here.
+
+    Args:
+      settings: Spark's.
+      shipment: what travels to the executors.
+    """
+    quick = dict.fromkeys(("spark.yarn.am.extraJavaOptions", "spark.executor.extraJavaOptions"), JAVA_OPTIONS)
+    settings = {"spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false", **quick, **settings}
+    environment = {"PYSPARK_PYTHON": sys.executable}
+    if shipment is not None:
+        settings |= {
+            # As spark.archives it would be unpacked once more by the driver, and by each executor.
+            "spark.yarn.dist.archives": shipment.python_archive,
+            "spark.yarn.archive": shipment.spark_archive,
+            "spark.submit.pyFiles": shipment.package,
+        }
+        # Without SPARK_HOME, pyspark's script would look for Spark with this Python, which is not there yet.
+        environment = {"PYSPARK_PYTHON": "./environment/bin/python", "SPARK_HOME": str(watch.spark_home())}
+    words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
+    return environment | {"PYSPARK_SUBMIT_ARGS": shlex.join([*words, "pyspark-shell"])}

@@ -2,107 +2,114 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
+from tests.command import Command, StartCommand
+from tests.hadoop.conftest import Hadoop, client_mode
+from tests.ports import free_port_range
 from tfos_job import storage
-from tfos_job.submit import environment, watch
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import OK
+from tfos_job.errors import AccessError, StorageError
+from tfos_job.jobs import doctor
+from tfos_job.submit import environment
 
 pytestmark = pytest.mark.hadoop
 
-ROOT = Path(__file__).resolve().parents[2]
+
+# --- in a SparkContext that is there: what each process finds of HDFS -------------------------------------------------
 
 
-class Run:
-    """A finished command."""
-
-    def __init__(self, *args: object, conf: dict[str, str] | None = None, **environment: str) -> None:
-        settings = {"spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false", **(conf or {})}
-        words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-        begun_s = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "tfos_job", "doctor", *map(str, args)],
-            env={
-                **os.environ,
-                "PYSPARK_PYTHON": sys.executable,
-                "PYSPARK_SUBMIT_ARGS": shlex.join([*words, "pyspark-shell"]),
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
-        self.seconds = time.monotonic() - begun_s
-        self.code, self.stderr = done.returncode, done.stderr
-        self.result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-
-    def not_ok(self) -> dict[str, dict[str, Any]]:
-        return {check["name"]: check for check in self.result["checks"] if check["state"] != "ok"}
-
-
-def test_every_process_writes_renames_and_reads_back(hdfs_dir: str) -> None:
-    done = Run("--master", "local[1]", "--train_dir", f"{hdfs_dir}/run/not/there")
-    assert done.code == 0, done.stderr
-    for sight in (done.result["driver"], *done.result["executors"]):
-        assert sight["trial"]["place"] == hdfs_dir
-        assert sight["trial"]["error"] == ""
-        assert abs(sight["trial"]["clock_offset_s"]) < 2
+def test_every_process_writes_renames_and_reads_back(spark: SparkSession, hdfs_dir: str) -> None:
+    diagnosis = doctor.examine(spark, Expected(num_executors=1, folder=f"{hdfs_dir}/run/not/there"))
+    diagnosis.raise_for_failures()
+    for sight in (diagnosis.driver, *diagnosis.executors):
+        assert sight.trial is not None
+        assert (sight.trial.place, sight.trial.error) == (hdfs_dir, "")
+        assert sight.trial.clock_offset_s is not None
+        assert abs(sight.trial.clock_offset_s) < 60  # one clock; but seconds they are
     assert storage.list_dir(hdfs_dir) == []
 
 
-def test_a_folder_without_permission_is_a_failure_of_each_process(hdfs_dir: str) -> None:
-    done = Run("--master", "local[1]", "--train_dir", hdfs_dir, HADOOP_USER_NAME="mallory")
-    assert done.code == 77, done.stderr
-    check = done.not_ok()["storage"]
-    assert "Permission denied: user=mallory, access=WRITE" in check["fact"]
-    assert [name.split()[0] for name in check["where"]] == ["driver", "executor"]
-    assert f"storage: {', '.join(check['where'])}: {hdfs_dir}: " in done.stderr.splitlines()[-1]
+def test_a_folder_without_permission_is_a_failure_of_each_process(
+    spark: SparkSession, hadoop: Hadoop, hdfs_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").symlink_to(hadoop.conf_dir)
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path / "conf"))  # another connection, as another user
+    monkeypatch.setenv("HADOOP_USER_NAME", "mallory")
+    monkeypatch.setitem(spark.sparkContext.environment, "HADOOP_USER_NAME", "mallory")  # new Python workers have it
+    diagnosis = doctor.examine(spark, Expected(num_executors=1, folder=hdfs_dir))
+    (check,) = [check for check in diagnosis.checks if check.state != OK]
+    assert check.name == "storage"
+    assert "Permission denied: user=mallory, access=WRITE" in check.fact
+    assert [name.split()[0] for name in check.where] == ["driver", "executor"]
+    with pytest.raises(AccessError, match="storage: driver") as caught:
+        diagnosis.raise_for_failures()
+    assert caught.value.exit_code == 77
+    assert f"storage: {', '.join(check.where)}: {hdfs_dir}: " in str(caught.value)
 
 
-def test_a_namenode_that_is_down_is_a_failure_in_bounded_time(hadoop) -> None:
-    done = Run("--master", "local[1]", "--train_dir", "hdfs://127.0.0.1:9/run")
-    assert done.code == 74, done.stderr
-    assert done.not_ok()["storage"]["where"] == ["hdfs://127.0.0.1:9/run"]
-    assert done.result["seconds"] < 120
-    assert len(done.result["executors"]) == 1  # all else was looked at
+def test_a_namenode_that_is_down_is_a_failure_in_bounded_time(spark: SparkSession) -> None:
+    expected = Expected(num_executors=1, folder="hdfs://127.0.0.1:9/run", storage_timeout_s=3.0)
+    diagnosis = doctor.examine(spark, expected)
+    (check,) = [check for check in diagnosis.checks if check.state != OK]
+    assert (check.name, check.where) == ("storage", ("hdfs://127.0.0.1:9/run",))
+    with pytest.raises(StorageError) as caught:
+        diagnosis.raise_for_failures()
+    assert caught.value.exit_code == 74
+    assert len(diagnosis.executors) == 1  # all else was looked at
 
 
-@pytest.mark.timeout(400)
-def test_executors_on_yarn(hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path) -> None:
-    shipment = environment.prepare(ship_dir)
+# --- on YARN ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_doctor(start: StartCommand, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Command]:
+    """Starts the command with its driver here and its executors on YARN."""
+
+    def start_doctor(variables: dict[str, str], *args: object) -> Command:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return start("doctor", "--master", "yarn", *args)
+
+    return start_doctor
+
+
+def not_ok(command: Command) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in command.result()["checks"] if check["state"] != OK}
+
+
+def test_executors_on_yarn(
+    hadoop: Hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path, start_doctor: Callable[..., Command]
+) -> None:
     (tmp_path / "gpus.sh").write_text("""#!/bin/sh\necho '{"name": "gpu", "addresses": ["0"]}'\n""")
     # A stand-in: as if each container saw a GPU of its own.
     (tmp_path / "nvidia-smi").write_text('#!/bin/sh\necho "GPU 0: Stand-in (UUID: GPU-$CONTAINER_ID)"\n')
     for script in tmp_path.iterdir():
         script.chmod(0o755)
-    conf = {
+    settings = {
         "spark.yarn.queue": "gpu",
         "spark.executor.memory": "512m",
         "spark.executor.resource.gpu.amount": "1",
         "spark.task.resource.gpu.amount": "1",
         "spark.executor.resource.gpu.discoveryScript": str(tmp_path / "gpus.sh"),
-        "spark.archives": shipment.python_archive,
-        "spark.yarn.archive": shipment.spark_archive,
-        "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.executorEnv.PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
-    flags = ("--num_executors", 2, "--num_gpus", 1, "--port_range", "43000-43019", "--train_dir", hdfs_dir)
-    # Without SPARK_HOME, pyspark's script would look for Spark with this Python, which is not there yet.
-    python = {"PYSPARK_PYTHON": "./environment/bin/python", "SPARK_HOME": str(watch.spark_home())}
-    done = Run("--master", "yarn", *flags, conf=conf, **python)
-    assert done.code == 0, done.stderr
-    assert done.not_ok() == {}
-    one, other = done.result["executors"]
+    variables = client_mode(settings, environment.prepare(ship_dir))
+    ports = "{}-{}".format(*free_port_range(20))
+    done = start_doctor(
+        variables, "--num_executors", 2, "--num_gpus", 1, "--port_range", ports, "--train_dir", hdfs_dir
+    )
+    assert done.wait() == 0, done.stderr
+    assert not_ok(done) == {}
+    one, other = done.result()["executors"]
     assert (one["executor_id"], other["executor_id"]) == ("1", "2")
     assert one["container_id"] != other["container_id"]
     for executor in (one, other):
@@ -113,25 +120,22 @@ def test_executors_on_yarn(hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path)
     assert storage.list_dir(hdfs_dir) == []
 
 
-def test_a_container_that_yarn_never_gives_is_named_with_both_sizes(hadoop, hdfs_dir: str) -> None:
-    done = Run("--master", "yarn", "--train_dir", hdfs_dir, conf={"spark.executor.memory": "900g"})
-    assert done.code == 78, done.stderr
-    assert set(done.not_ok()) == {"memory", "spark"}
-    fact = done.not_ok()["memory"]["fact"]
-    assert fact.startswith("executor container of 1013760 MiB (921600 and 92160 overhead), and YARN gives ")
-    assert "Required executor memory" in done.not_ok()["spark"]["fact"]
-
-
-@pytest.mark.timeout(400)
-def test_a_queue_that_gives_nothing_is_given_up(hadoop, hdfs_dir: str) -> None:
+def test_what_yarn_never_gives_and_what_it_does_not_give_now(
+    hadoop: Hadoop, hdfs_dir: str, start_doctor: Callable[..., Command]
+) -> None:
     os.kill(hadoop.pid("nodemanager"), signal.SIGSTOP)  # YARN waits ten minutes for it; nothing is given meanwhile
     try:
-        done = Run("--master", "yarn", "--train_dir", hdfs_dir, "--start_timeout", 30)
+        large = start_doctor(client_mode({"spark.executor.memory": "900g"}), "--train_dir", hdfs_dir)
+        late = start_doctor(client_mode({}), "--train_dir", hdfs_dir, "--start_timeout", 30)
+        assert large.wait() == 78, large.stderr
+        assert late.wait() == 69, late.stderr
     finally:
-        for app in (hadoop.rest("/ws/v1/cluster/apps?states=ACCEPTED")["apps"] or {"app": []})["app"]:
-            hadoop.end_application(app["id"])
+        for application in hadoop.applications("?states=ACCEPTED"):
+            hadoop.end_application(application)
         os.kill(hadoop.pid("nodemanager"), signal.SIGCONT)
-    assert done.code == 69, done.stderr
-    assert done.not_ok()["spark"]["fact"] == "Spark has not started within 30 s"
-    assert done.seconds < 90
-    assert "ok         storage" in done.stderr
+    assert set(not_ok(large)) == {"memory", "spark"}
+    fact = not_ok(large)["memory"]["fact"]
+    assert fact.startswith("executor container of 1013760 MiB (921600 and 92160 overhead), and YARN gives ")
+    assert "Required executor memory" in not_ok(large)["spark"]["fact"]
+    assert not_ok(late)["spark"]["fact"] == "Spark has not started within 30 s"
+    assert "ok         storage" in late.stderr

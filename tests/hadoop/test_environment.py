@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.hadoop.conftest import Hadoop
 from tfos_job import storage
-from tfos_job.submit import distributions, environment, packing
+from tfos_job.submit import distributions, environment, packing, watch
 
 pytestmark = pytest.mark.hadoop
 
-SUBMIT_TIMEOUT_S = 280
+MODULES = [
+    *("tensorflow", "keras", "numpy", "PIL", "matplotlib.pyplot", "tensorboard", "google_crc32c", "hdfs_native"),
+    *("tensorflowonspark.TFNode", "tensorflowonspark.TFCluster", "pkg_resources"),
+    *("ssl", "sqlite3", "ctypes", "lzma", "bz2"),
+]
 
 # Runs as the driver, and `probe` in an executor as well. Spark itself brings the result to HDFS.
 PROGRAM = """
@@ -41,16 +46,36 @@ with SparkContext() as context:
 """
 
 
-def submit(
-    hadoop: Any, tmp_path: Path, shipment: environment.Shipment, folder: str, modules: list[str], output: str
-) -> list:
-    """What driver and executor say of themselves."""
-    program = tmp_path / "probe_job.py"
+@dataclass(frozen=True)
+class Probe:
+    """An application that runs `PROGRAM` in the Python of an archive.
+
+    Attributes:
+      folder: the archive's name in the containers.
+      output: where what driver and executor say of themselves will lie.
+    """
+
+    process: subprocess.Popen[str]
+    folder: str
+    output: str
+
+    def check(self) -> None:
+        _, stderr = self.process.communicate()
+        assert self.process.returncode == 0, stderr[-3000:]
+        parts = [entry.path for entry in storage.find(self.output, "") if entry.name.startswith("part-")]
+        found = [json.loads(line) for part in parts for line in storage.read_bytes(part).decode().splitlines()]
+        assert len(found) == 2
+        for process in found:
+            assert process["executable"].endswith(f"/{self.folder}/bin/python")
+            assert "/container_" in process["executable"]
+            assert "/container_" in process["package"]
+            assert process["seen"] == []
+
+
+def start_probe(
+    hadoop: Hadoop, program: Path, shipment: environment.Shipment, folder: str, modules: list[str], output: str
+) -> Probe:
     program.write_text(PROGRAM.format(modules=modules, hidden=hadoop.hidden, output=output))
-    spec = importlib.util.find_spec("pyspark")
-    assert spec is not None
-    assert spec.origin is not None
-    home = Path(spec.origin).parent
     settings = {
         "spark.yarn.archive": shipment.spark_archive,
         "spark.yarn.maxAppAttempts": "1",
@@ -60,75 +85,47 @@ def submit(
     }
     for where in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
         settings |= {f"{where}PYSPARK_PYTHON": f"./{folder}/bin/python", f"{where}PYTHONNOUSERSITE": "1"}
+    home = watch.spark_home()
     command = [str(home / "bin" / "spark-submit"), "--master", "yarn", "--deploy-mode", "cluster"]
     command += [argument for key, value in settings.items() for argument in ("--conf", f"{key}={value}")]
     command += ["--archives", shipment.python_archive, "--py-files", shipment.package, str(program)]
     # Spark hands its own PYTHONPATH on to the containers.
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYSPARK_PYTHON")}
     environ = {**kept, "SPARK_HOME": str(home), "HADOOP_CONF_DIR": str(hadoop.conf_dir)}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=SUBMIT_TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    parts = [entry.path for entry in storage.find(output, "") if entry.name.startswith("part-")]
-    return [json.loads(line) for part in parts for line in storage.read_bytes(part).decode().splitlines()]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return Probe(process, folder, output)
 
 
-def check(found: list, folder: str) -> None:
-    assert len(found) == 2
-    for process in found:
-        assert process["executable"].endswith(f"/{folder}/bin/python")
-        assert "/container_" in process["executable"]
-        assert "/container_" in process["package"]
-        assert process["seen"] == []
-
-
-@pytest.fixture
-def hidden(hadoop) -> None:
+@pytest.fixture(scope="module")
+def probes(hadoop: Hadoop, ship_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Probe, Probe]]:
+    """Two applications side by side: one in the environment that `submit` ships, one in a zip with numpy."""
     if not hadoop.hidden:
         pytest.skip("containers see this host's Pythons: a mount namespace needs root and CAP_SYS_ADMIN")
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("hidden")
-def test_driver_and_executor_run_on_the_python_that_travelled(
-    hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path
-) -> None:
+    folder, url = tmp_path_factory.mktemp("probes"), f"{hadoop.url}/environment"
     shipment = environment.prepare(ship_dir)
-    before = storage.list_dir(ship_dir)
-    modules = [
-        "tensorflow",
-        "keras",
-        "numpy",
-        "PIL",
-        "matplotlib.pyplot",
-        "tensorboard",
-        "google_crc32c",
-        "hdfs_native",
-    ]
-    modules += [
-        "tensorflowonspark.TFNode",
-        "tensorflowonspark.TFCluster",
-        "pkg_resources",
-        "ssl",
-        "sqlite3",
-        "ctypes",
-        "lzma",
-        "bz2",
-    ]
-    found = submit(hadoop, tmp_path, shipment, environment.FOLDER, modules, f"{hdfs_dir}/out")
-    check(found, environment.FOLDER)
-    again = environment.prepare(ship_dir)
-    assert storage.list_dir(ship_dir) == before  # times included: nothing was uploaded again
-    assert again.pack_s < 10
+    own = start_probe(hadoop, folder / "own.py", shipment, environment.FOLDER, MODULES, f"{url}/own")
+    with own.process:
+        packing.write_zip(folder / "Python.zip", packing.members({"numpy": distributions.installed()["numpy"]}))
+        archive = environment.publish(folder / "Python.zip", url)
+        seeds_shipment = environment.Shipment(f"{archive}#Python", shipment.spark_archive, shipment.package)
+        seeds = start_probe(hadoop, folder / "seeds.py", seeds_shipment, "Python", ["numpy"], f"{url}/seeds")
+        with seeds.process:
+            yield own, seeds
+
+
+def test_driver_and_executor_run_on_the_python_that_travelled(probes: tuple[Probe, Probe]) -> None:
+    probes[0].check()
+
+
+def test_a_zip_serves_as_the_seed_job_ships_its_python(probes: tuple[Probe, Probe]) -> None:
+    probes[1].check()
+
+
+def test_what_is_there_is_neither_packed_nor_uploaded_again(ship_dir: str) -> None:
+    shipment = environment.prepare(ship_dir)
+    before, said = storage.list_dir(ship_dir), []
+    again = environment.prepare(ship_dir, log=said.append)
+    assert said == []
+    assert storage.list_dir(ship_dir) == before  # times included
     assert (again.python_archive, again.package) == (shipment.python_archive, shipment.package)
     assert environment.plan(ship_dir).python_archive == shipment.python_archive
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.usefixtures("hidden")
-def test_a_zip_serves_as_the_seed_job_ships_its_python(hadoop, ship_dir: str, hdfs_dir: str, tmp_path: Path) -> None:
-    available = distributions.installed()
-    packing.write_zip(tmp_path / "Python.zip", packing.members({"numpy": available["numpy"]}))
-    ready = environment.prepare(ship_dir, python=False)
-    url = environment.publish(tmp_path / "Python.zip", hdfs_dir)
-    shipment = environment.Shipment(f"{url}#Python", ready.spark_archive, ready.package)
-    check(submit(hadoop, tmp_path, shipment, "Python", ["numpy"], f"{hdfs_dir}/out"), "Python")

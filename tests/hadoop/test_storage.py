@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,11 @@ from tfos_job.storage import patience
 pytestmark = pytest.mark.hadoop
 
 MIB = 1 << 20
+
+
+def wait_until(true: Callable[[], Any]) -> None:
+    while not true():
+        time.sleep(0.1)
 
 
 def names(folder: str) -> list[str]:
@@ -124,6 +131,7 @@ RACE = """
 import sys
 from tfos_job import storage
 folder, me, count = sys.argv[1:]
+print("ready", flush=True)
 sys.stdin.readline()
 print([number for number in range(int(count)) if storage.create_exclusive(f"{folder}/{number}", me.encode())])
 """
@@ -140,11 +148,12 @@ def test_exclusive_creation_has_one_winner_among_processes(hdfs_dir: str) -> Non
         )
         for name in ("red", "blue")
     }
-    time.sleep(1)
+    for racer in racers.values():
+        assert racer.stdout.readline() == "ready\n"
     for racer in racers.values():
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    wins = {name: eval(racer.communicate(timeout=60)[0]) for name, racer in racers.items()}
+    wins = {name: json.loads(racer.communicate()[0]) for name, racer in racers.items()}
     assert sorted(wins["red"] + wins["blue"]) == list(range(count))
     for name, numbers in wins.items():
         assert all(storage.read_bytes(f"{hdfs_dir}/{number}") == name.encode() for number in numbers)
@@ -194,34 +203,33 @@ except errors.JobError as error:
 
 
 def test_a_folder_without_permission_is_an_access_error_at_once(hdfs_dir: str) -> None:
-    begun_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", FOREIGNER, f"{hdfs_dir}/a"],
         env={**os.environ, "HADOOP_USER_NAME": "mallory"},
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert done.returncode == 77, done.stdout + done.stderr
+    assert "trying again" not in done.stderr
     assert f"{hdfs_dir}/a: cannot write it" in done.stdout
     assert "Permission denied: user=mallory, access=WRITE" in done.stdout
     assert done.stdout.count("\n") == 1
-    assert time.monotonic() - begun_s < 20
     assert names(hdfs_dir) == []
 
 
 @pytest.mark.parametrize("quota", ["namespacequota=1", "storagespacequota=1000"])
-def test_a_full_quota_is_an_access_error_and_leaves_nothing(hadoop, hdfs_dir: str, quota: str) -> None:
+def test_a_full_quota_is_an_access_error_and_leaves_nothing(
+    hadoop, hdfs_dir: str, quota: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = f"{hdfs_dir}/full"
     storage.make_dirs(folder)
     hadoop.webhdfs(folder.removeprefix(hadoop.url), f"op=SETQUOTA&{quota}&user.name={getpass.getuser()}")
-    begun_s = time.monotonic()
     with pytest.raises(AccessError, match="uota") as caught:
         storage.write_bytes(f"{folder}/a", pattern(MIB))
     assert caught.value.exit_code == 77
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - begun_s < 20
+    assert "trying again" not in caplog.text
     assert names(folder) == []
 
 
@@ -240,38 +248,28 @@ def wounded(hadoop) -> Iterator:
 
 def wait_for_replicas(hadoop, url: str) -> None:
     """Until the NameNode knows both: a DataNode may report after the file is complete, and readers go by reports."""
-    deadline_s = time.monotonic() + 20
-    query = f"op=GETFILEBLOCKLOCATIONS&user.name={getpass.getuser()}"
-    while time.monotonic() < deadline_s:
-        found = hadoop.webhdfs(url.removeprefix(hadoop.url), query, "GET")["BlockLocations"]["BlockLocation"]
-        if all(len(block["names"]) == 2 for block in found):
-            return
+    path, query = url.removeprefix(hadoop.url), f"op=GETFILEBLOCKLOCATIONS&user.name={getpass.getuser()}"
+    while any(
+        len(block["names"]) < 2 for block in hadoop.webhdfs(path, query, "GET")["BlockLocations"]["BlockLocation"]
+    ):
         time.sleep(0.2)
-    raise AssertionError(f"{url}: still {found}")
 
 
 @pytest.mark.parametrize("daemon", ["datanode1", "datanode2"])  # one of them is the reader's, the other one is not
-def test_a_datanode_dies_while_a_file_is_read(wounded, hdfs_dir: str, daemon: str) -> None:
+def test_a_datanode_dies_while_files_are_read_and_written(wounded, hdfs_dir: str, daemon: str) -> None:
     content = pattern(16 * MIB)
-    storage.write_bytes(f"{hdfs_dir}/a", content)
-    wait_for_replicas(wounded, f"{hdfs_dir}/a")
-    with storage.open_read(f"{hdfs_dir}/a") as stream:
-        head = stream.read(2 * MIB)
-        os.kill(wounded.pid(daemon), signal.SIGKILL)
-        assert head + stream.read() == content
-    assert storage.read_bytes(f"{hdfs_dir}/a") == content
-
-
-@pytest.mark.parametrize("daemon", ["datanode1", "datanode2"])
-def test_a_datanode_dies_while_files_are_written(wounded, hdfs_dir: str, daemon: str) -> None:
-    content = pattern(8 * MIB)
-    with storage.open_write(f"{hdfs_dir}/open") as stream:
+    storage.write_bytes(f"{hdfs_dir}/there", content)
+    wait_for_replicas(wounded, f"{hdfs_dir}/there")
+    with storage.open_read(f"{hdfs_dir}/there") as there, storage.open_write(f"{hdfs_dir}/open") as stream:
         stream.write(content[: 3 * MIB])
+        stream.flush()
         time.sleep(1)  # its pipeline of DataNodes stands
+        head = there.read(2 * MIB)
         os.kill(wounded.pid(daemon), signal.SIGKILL)
+        assert head + there.read() == content
         stream.write(content[3 * MIB :])
     storage.write_bytes(f"{hdfs_dir}/begun-before-the-namenode-knew", content)
-    assert names(hdfs_dir) == ["begun-before-the-namenode-knew", "open"]
+    assert names(hdfs_dir) == ["begun-before-the-namenode-knew", "open", "there"]
     assert all(storage.read_bytes(entry.path) == content for entry in storage.list_dir(hdfs_dir))
 
 
@@ -287,7 +285,6 @@ def test_a_file_is_deleted_under_its_reader(hdfs_dir: str) -> None:
         storage.read_bytes(f"{hdfs_dir}/a")
 
 
-@pytest.mark.timeout(200)
 def test_the_namenode_restarts_while_files_are_written(wounded, hdfs_dir: str) -> None:
     written: list[int] = []
     failures: list[BaseException] = []
@@ -308,19 +305,15 @@ def test_the_namenode_restarts_while_files_are_written(wounded, hdfs_dir: str) -
     writer = threading.Thread(target=write_and_publish)
     writer.start()
     try:
-        time.sleep(1.5)
+        wait_until(lambda: len(written) > 3 or failures)
+        wounded.kill("namenode")
         before = len(written)
-        os.kill(wounded.pid("namenode"), signal.SIGKILL)
-        time.sleep(8)
         wounded.up()
-        deadline_s = time.monotonic() + 60
-        while len(written) < before + 3 and not failures and time.monotonic() < deadline_s:
-            time.sleep(0.1)
+        wait_until(lambda: len(written) >= before + 3 or failures)
     finally:
         stop.set()
-        writer.join(timeout=130)
+        writer.join()
     assert not failures, failures
-    assert len(written) >= before + 3
     assert without_discarded(hdfs_dir) == sorted([f"gen-{number}" for number in written] + ["manifest.json"])
     assert storage.read_json(f"{hdfs_dir}/manifest.json") == {"live": written[-1]}
     for number in written:
@@ -330,34 +323,26 @@ def test_the_namenode_restarts_while_files_are_written(wounded, hdfs_dir: str) -
 
 def without_discarded(folder: str) -> list[str]:
     """The names in a folder, once the removal of failed writes, which goes on aside, is done; those of data at once."""
-    deadline_s = time.monotonic() + 60
-    found = names(folder)
-    while any(name.startswith("_") for name in found) and time.monotonic() < deadline_s:
-        time.sleep(0.5)
-        found = names(folder)
-    return found
+    wait_until(lambda: not any(name.startswith("_") for name in names(folder)))
+    return names(folder)
 
 
 def test_a_closed_namenode_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 3.0)
-    begun_s = time.monotonic()
-    with pytest.raises(StorageError, match=r"hdfs://127\.0\.0\.1:9/a: cannot write it") as caught:
+    with pytest.raises(StorageError, match=r"hdfs://127\.0\.0\.1:9/a: cannot write it: no answer for 3 s") as caught:
         storage.write_bytes("hdfs://127.0.0.1:9/a", b"x")
     assert caught.value.exit_code == 74
-    assert time.monotonic() - begun_s < 3 + patience.CLEANUP_TIMEOUT_S + 2
 
 
 def test_a_hung_namenode_is_given_up_in_time(wounded, hdfs_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_bytes(f"{hdfs_dir}/a", b"x")
     monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 3.0)
     os.kill(wounded.pid("namenode"), signal.SIGSTOP)
-    begun_s = time.monotonic()
     for call in (storage.read_bytes, storage.list_dir, storage.exists):
         with pytest.raises(StorageError, match="no answer for 3 s"):
             call(f"{hdfs_dir}/a")
-    with pytest.raises(StorageError, match="no answer"):
+    with pytest.raises(StorageError, match=r"no answer for [123] s"):
         storage.write_bytes(f"{hdfs_dir}/a", b"y")
-    assert time.monotonic() - begun_s < 4 * 3 + patience.CLEANUP_TIMEOUT_S + 4
     os.kill(wounded.pid("namenode"), signal.SIGCONT)
     monkeypatch.undo()
     assert storage.read_bytes(f"{hdfs_dir}/a") == b"x"

@@ -3,132 +3,112 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.command import ENDLESS, SMALL, StartCommand, Submission
+from tests.hadoop.conftest import Hadoop, client_mode, upload
+from tests.ports import free_port_range
 from tfos_job import storage
 from tfos_job.config import SynthConfig
 from tfos_job.data.synth import synthesize
-from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.layout import DatasetLayout, RunLayout, checkpoint_step
+from tfos_job.outcome import outcome_path
+from tfos_job.submit import environment
+from tfos_job.submit.main import main
 
-pytestmark = [pytest.mark.hadoop, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.hadoop
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("--image_size", "16", "--batch_size", "32")
+Submit = Callable[..., Submission]
+
 # There is no GPU here: Spark's resource API and YARN's accounting are real, what the script finds is not.
 DISCOVERY = '#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n'
 
 
-class Submission:
-    """A running scripts/submit.sh."""
-
-    def __init__(self, *args: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfos_job.submit.main", *map(str, args)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TFOS_JOB_HOME": str(ROOT)},
-        )
-        self.stdout = ""
-        self.stderr = ""
-        self._readers = [threading.Thread(target=self._read, args=(n,), daemon=True) for n in ("stdout", "stderr")]
-        for reader in self._readers:
-            reader.start()
-
-    def _read(self, name: str) -> None:
-        for line in getattr(self._process, name):
-            setattr(self, name, getattr(self, name) + line)
-
-    def wait_until(self, true: Callable[[], Any], timeout_s: float = 180) -> Any:
-        deadline_s = time.monotonic() + timeout_s
-        while not (value := true()):
-            assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{self.stderr}"
-            assert time.monotonic() < deadline_s, self.stderr
-            time.sleep(0.3)
-        return value
-
-    def wait_for(self, text: str, timeout_s: float = 180) -> None:
-        self.wait_until(lambda: text in self.stderr, timeout_s)
-
-    @property
-    def application(self) -> str:
-        words = (word for line in self.stderr.splitlines() for word in line.split())
-        return next((word for word in words if word.startswith("application_")), "")
-
-    def send_signal(self, signum: int) -> None:
-        self._process.send_signal(signum)
-
-    def wait(self, timeout_s: float = 300) -> int:
-        code = self._process.wait(timeout_s)
-        for reader in self._readers:
-            reader.join(10)
-        return code
-
-    def result(self) -> Any:
-        return json.loads(self.stdout.splitlines()[-1])
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(60)
-            self._process.kill()
-        self.wait(30)
-        self._process.stdout.close()  # type: ignore[union-attr]
-        self._process.stderr.close()  # type: ignore[union-attr]
+# --- convert ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def submit(hadoop) -> Iterator[Callable[..., Submission]]:
-    submissions: list[Submission] = []
+@dataclass(frozen=True)
+class Conversions:
+    """Two applications that ran side by side: one that nobody waited for, and one whose file is cut.
 
-    def start(*args: object) -> Submission:
-        submissions.append(Submission(*args))
-        return submissions[-1]
+    Attributes:
+      dataset: what the first one made, once `detached_end` is there.
+      detached_end, outcome: what YARN and the first application itself say of its end.
+      victim: the name of the cut file.
+      spoilt_dataset: what the second one was to make.
+    """
 
-    yield start
-    for submission in submissions:
-        submission.end()
+    dataset: str
+    detached: Submission
+    detached_end: dict[str, Any]
+    outcome: dict[str, Any]
+    victim: str
+    spoilt: Submission
+    spoilt_dataset: str
 
 
 @pytest.fixture(scope="module")
-def gnt_dir(hadoop, tmp_path_factory: pytest.TempPathFactory) -> str:
+def gnt_dir(hadoop: Hadoop, small_dataset: Path) -> str:
     """GNT files of 8 synthetic writers on HDFS."""
-    local = tmp_path_factory.mktemp("gnt")
-    synthesize(SynthConfig(gnt_dir=str(local), charset_size=10, num_writers=8))
-    return upload(local, f"{hadoop.url}/yarn/gnt")
-
-
-def upload(folder: Path, url: str) -> str:
-    storage.make_dirs(url)
-    for path in folder.glob("*.gnt"):
-        storage.write_bytes(f"{url}/{path.name}", path.read_bytes())
-    return url
+    return upload(small_dataset.parent / "gnt" / "train", f"{hadoop.url}/yarn/gnt")
 
 
 @pytest.fixture(scope="module")
-def dataset(hadoop, gnt_dir: str) -> str:
-    """A dataset on HDFS, made by `convert` on YARN."""
-    url = f"{hadoop.url}/yarn/dataset"
-    submission = Submission("convert", "--gnt_dir", gnt_dir, "--dataset_dir", url, "--charset_size", 10)
-    try:
-        assert submission.wait() == 0, submission.stderr
-    finally:
-        submission.end()
-    assert submission.result()["num_records"] == 80
-    return url
+def conversions(hadoop: Hadoop, ship_dir: str, gnt_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Conversions:
+    local = tmp_path_factory.mktemp("spoilt")
+    synthesize(SynthConfig(gnt_dir=str(local), charset_size=5, num_writers=2))
+    victim = min(local.glob("*.gnt"))
+    victim.write_bytes(victim.read_bytes()[:-7])
+    spoilt_gnt = upload(local, f"{hadoop.url}/yarn/spoilt-gnt")
+    dataset, spoilt_dataset = f"{hadoop.url}/yarn/dataset", f"{hadoop.url}/yarn/spoilt"
+    with contextlib.ExitStack() as stack:
+        words = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", dataset, "--charset_size", 10)
+        detached = Submission(*words, "--detach")
+        stack.callback(detached.end)
+        assert detached.wait() == 0, detached.stderr
+        words = ("convert", "--gnt_dir", spoilt_gnt, "--dataset_dir", spoilt_dataset, "--charset_size", 5)
+        spoilt = Submission(*words)
+        stack.callback(spoilt.end)
+        spoilt.wait()
+    return Conversions(
+        dataset=dataset,
+        detached=detached,
+        detached_end=hadoop.wait_for_end(detached.application),
+        outcome=storage.read_json(outcome_path(f"{ship_dir}/outcomes", detached.application)),
+        victim=victim.name,
+        spoilt=spoilt,
+        spoilt_dataset=spoilt_dataset,
+    )
+
+
+def test_a_detached_submission_ends_and_its_application_goes_on(conversions: Conversions) -> None:
+    assert conversions.detached.stdout == f"{conversions.detached.application}\n"
+    assert " RUNNING" not in conversions.detached.stderr  # nobody has followed it
+    assert conversions.detached_end["finalStatus"] == "SUCCEEDED"
+    assert conversions.outcome["exit_code"] == 0
+    (result,) = conversions.outcome["results"]
+    assert result["num_records"] == 80
+    assert storage.exists(DatasetLayout(conversions.dataset).split("train").manifest)
+
+
+def test_bad_data_comes_back_with_its_code_and_its_place(hadoop: Hadoop, conversions: Conversions) -> None:
+    spoilt = conversions.spoilt
+    assert spoilt.wait() == 65, spoilt.stderr
+    assert conversions.victim in spoilt.stderr
+    assert "byte" in spoilt.stderr
+    assert not storage.exists(DatasetLayout(conversions.spoilt_dataset).split("train").manifest)
+    assert "65" in hadoop.application(spoilt.application)["diagnostics"]
+
+
+# --- train and evaluate ----------------------------------------------------------------------------------------------
 
 
 def report_of(train_dir: str) -> dict[str, Any]:
@@ -136,9 +116,9 @@ def report_of(train_dir: str) -> dict[str, Any]:
     return storage.read_json(path) if storage.exists(path) else {}
 
 
-def allocated(hadoop, application: str) -> dict[str, int]:
+def allocated(hadoop: Hadoop, application: str) -> dict[str, int]:
     """What YARN counts for an application now."""
-    app = hadoop.rest(f"/ws/v1/cluster/apps/{application}")["app"]
+    app = hadoop.application(application)
     resources = app.get("resourceInfo", {}).get("resourceUsagesByPartition", [{}])[0]
     entries = resources.get("used", {}).get("resourceInformations", {}).get("resourceInformation", [])
     entries = entries if isinstance(entries, list) else [entries]
@@ -149,52 +129,135 @@ def training(dataset: str, train_dir: str, *more: object) -> tuple[object, ...]:
     return ("train", "--dataset_dir", dataset, "--train_dir", train_dir, *SMALL, *more)
 
 
-def test_the_whole_job_on_the_gpu_queue(hadoop, dataset: str, hdfs_dir: str, submit, tmp_path: Path) -> None:
-    """convert (the fixture), train with one GPU a worker and none for the parameter server, evaluate."""
-    discovery = tmp_path / "discover.sh"
-    discovery.write_text(DISCOVERY)
-    discovery.chmod(0o755)
-    gpus = ("--num_gpus", 1, "--allow_cpu")
-    script = ("--", "--files", discovery, "--conf", "spark.executor.resource.gpu.discoveryScript=./discover.sh")
-    run = f"{hdfs_dir}/run"
-    trained = submit(*training(dataset, run, "--max_number_of_steps", 400, "--save_steps", 200, *gpus, *script))
-    trained.wait_until(lambda: report_of(run).get("step"), 200)
-    counted = allocated(hadoop, trained.application)
-    assert counted["yarn.io/gpu"] == 1, counted  # one worker × one GPU; driver, coordinator and PS hold none
-    assert counted["containers"] == 2
-    app = hadoop.rest(f"/ws/v1/cluster/apps/{trained.application}")["app"]
-    assert app["queue"].rpartition(".")[2] == "gpu"
-    assert "tfos_job-train" in app["applicationTags"].split(",")
-    assert app["name"] == f"tfos_job train {run}"
-    assert trained.wait() == 0, trained.stderr
-    assert trained.result()["step"] == 400
-    assert f"checkpoint {run}/checkpoints/step-00000200" in trained.stderr or "step-00000400" in trained.stderr
-    assert {entry.name for entry in storage.list_dir(f"{run}/checkpoints")} == {"step-00000200", "step-00000400"}
-    assert storage.list_dir(f"{run}/summaries/train")
+def checkpoint_steps(train_dir: str) -> list[int]:
+    names = [entry.name for entry in storage.list_dir(RunLayout(train_dir).checkpoints_dir)]
+    return sorted(step for name in names if (step := checkpoint_step(name)) is not None)
 
-    evaluated = submit(
-        "evaluate", "--dataset_dir", dataset, "--train_dir", run, "--dataset_split_name", "train", "--queue", "gpu"
-    )
+
+def kill_driver(application: str, attempt: int) -> None:
+    container = f"{application.replace('application', 'container')}_{attempt:02d}_000001"
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            is_driver = any("ApplicationMaster" in word for word in process.info["cmdline"] or [])
+            if is_driver and process.environ().get("CONTAINER_ID") == container and process.name() == "java":
+                process.kill()
+                return
+    raise AssertionError(f"no driver of {container}")
+
+
+@pytest.fixture
+def discovery(tmp_path: Path) -> Path:
+    script = tmp_path / "discover.sh"
+    script.write_text(DISCOVERY)
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.timeout(1800)
+def test_the_whole_job(
+    hadoop: Hadoop,
+    conversions: Conversions,
+    ship_dir: str,
+    hdfs_dir: str,
+    discovery: Path,
+    submit: Submit,
+    start: StartCommand,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """convert (the fixture), train, evaluate. The training outlives its driver, ends with its submission, and goes on.
+
+    Beside it there is then another one on the same ports, whose driver is here.
+    """
+    dataset, run, beside = conversions.dataset, f"{hdfs_dir}/run", f"{hdfs_dir}/beside"
+    ports = ("--port_range", "{}-{}".format(*free_port_range(40)))
+    # The cache holds less than all shards: each epoch brings some of them again.
+    files = ("--input_mode", "files", "--cache_gb", "0.0002", "--validation_split_name", "train", "--eval_steps", 0)
+    options = training(dataset, run, *ports, *files)
+
+    # The worker has a GPU, and the parameter server none: it is beside the driver.
+    own_script = ("--", "--files", discovery, "--conf", "spark.executor.resource.gpu.discoveryScript=./discover.sh")
+    gpu = ("--num_gpus", 1, "--allow_cpu")
+    first = submit(*options, *ENDLESS, "--save_steps", 20, *gpu, *own_script)
+    first.wait_for_line(f"checkpoint {run}/checkpoints/step-")
+    assert_is_accounted(hadoop, first.application, run)
+    kill_driver_and_wait_for_the_next(first, run)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait() == 143, first.stderr
+    assert hadoop.wait_for_end(first.application)["state"] == "KILLED"
+
+    # Now both are in executors.
+    reached = max(checkpoint_steps(run))
+    second = submit(*options, "--max_number_of_steps", reached + 100)
+    second.wait_until(lambda: second.application)
+    settings = {
+        "spark.executor.instances": "1",
+        "spark.executor.memory": "512m",
+        "spark.executor.memoryOverhead": "2g",
+        "spark.executor.resource.gpu.amount": "1",
+        "spark.task.resource.gpu.amount": "1",
+        "spark.executor.resource.gpu.discoveryScript": str(discovery),
+    }
+    with monkeypatch.context() as environ:
+        for name, value in client_mode(settings, environment.prepare(ship_dir)).items():
+            environ.setenv(name, value)
+        third = start(*training(dataset, beside, *ports), "--max_number_of_steps", 2, *gpu, "--master", "yarn")
+    assert third.wait() == 0, third.stderr
+    assert second.wait() == 0, second.stderr
+    assert third.result()["step"] == report_of(beside)["step"] == 2
+    assert second.result()["step"] == reached + 100 == max(checkpoint_steps(run))
+    assert storage.list_dir(f"{run}/summaries/train")
+    latest, other = report_of(run)["attempts"][-1], report_of(beside)["attempts"][-1]
+    assert latest["start_step"] >= reached
+    assert latest["application"] == second.application != first.application
+    assert max(latest["started"], other["started"]) < min(latest["ended"], other["ended"]), "not at the same time"
+
+    evaluated = submit("evaluate", *options[1:5], "--dataset_split_name", "train", "--queue", "gpu")
     assert evaluated.wait() == 0, evaluated.stderr
-    assert evaluated.result()["num_examples"] == 80
-    assert evaluated.result()["top_1"] > 0.9
+    assert evaluated.result()["num_examples"] == report_of(run)["metrics"]["num_examples"] == 80
+    assert evaluated.result()["loss"] == pytest.approx(report_of(run)["metrics"]["loss"], rel=1e-4)
+    assert evaluated.result()["top_1"] > 0.5  # 0.1 is chance
     # The font has travelled, too.
     assert "confusions.png" in {entry.name for entry in storage.list_dir(evaluated.result()["pictures"])}
 
-    assert_logs_are_kept(hadoop, trained.application)
+    assert_logs_are_kept(hadoop, second.application)
 
-    again = submit(*training(dataset, run, "--max_number_of_steps", 400))
-    assert again.wait() == 0
-    assert "is finished. Nothing to do" in again.stderr
-    assert again.application == ""
+    before = hadoop.applications()
+    assert main([*map(str, options), "--max_number_of_steps", str(reached + 100)]) == 0
+    assert "is finished. Nothing to do" in caplog.text
+    assert hadoop.applications() == before
 
 
-def assert_logs_are_kept(hadoop, application: str) -> None:
+def assert_is_accounted(hadoop: Hadoop, application: str, run: str) -> None:
+    """As a training with a GPU: one worker × one GPU; driver, coordinator and parameter server hold none."""
+    counted = allocated(hadoop, application)
+    assert (counted["yarn.io/gpu"], counted["containers"]) == (1, 2), counted
+    app = hadoop.application(application)
+    assert app["queue"].rpartition(".")[2] == "gpu"
+    assert "tfos_job-train" in app["applicationTags"].split(",")
+    assert app["name"] == f"tfos_job train {run}"
+
+
+def kill_driver_and_wait_for_the_next(submission: Submission, run: str) -> None:
+    reached = max(checkpoint_steps(run))
+    kill_driver(submission.application, attempt=1)
+
+    def attempts_at_work() -> list[dict[str, Any]]:
+        report = report_of(run)
+        *_, latest = attempts = report["attempts"]
+        return attempts if len(attempts) > 1 and report["step"] > latest["start_step"] else []
+
+    attempts = submission.wait_until(attempts_at_work)
+    assert [attempt["application_attempt"] for attempt in attempts] == [1, 2]
+    assert {attempt["application"] for attempt in attempts} == {submission.application}
+    assert attempts[1]["start_step"] >= reached
+    submission.wait_for_line("attempt 2, driver on")
+
+
+def assert_logs_are_kept(hadoop: Hadoop, application: str) -> None:
     """What `yarn logs` reads has TensorFlow's own logs beside Spark's. (The program itself is not in Spark's jars.)"""
-    deadline_s = time.monotonic() + 60
-    while not (entries := [e for e in all_files(f"{hadoop.url}/tmp/logs") if f"/{application}/" in e]):
-        assert time.monotonic() < deadline_s, "YARN has not gathered the logs"
-        time.sleep(1)
+    while not (entries := [path for path in all_files(f"{hadoop.url}/tmp/logs") if f"/{application}/" in path]):
+        time.sleep(0.5)  # YARN is gathering them
     content = b"".join(map(storage.read_bytes, entries))
     for name in (b"worker-0.log", b"ps-0.log", b"coordinator.log", b"stderr"):
         assert name in content, entries
@@ -209,123 +272,10 @@ def all_files(folder: str) -> list[str]:
     ]
 
 
-def test_a_submission_that_is_killed_kills_its_application_and_the_next_one_resumes(
-    hadoop, dataset: str, hdfs_dir: str, submit
-) -> None:
-    run = f"{hdfs_dir}/run"
-    steps = ("--max_number_of_steps", 3000, "--save_steps", 50)
-    first = submit(*training(dataset, run, *steps))
-    first.wait_for("checkpoint hdfs://")
-    first.send_signal(signal.SIGTERM)
-    assert first.wait(90) == 143, first.stderr
-    state = wait_for_state(hadoop, first.application, ("KILLED", "FINISHED", "FAILED"))
-    assert state == "KILLED"
-    step = checkpoint_step(run)
-    second = submit(*training(dataset, run, "--max_number_of_steps", step + 20, "--save_steps", 50))
-    assert second.wait() == 0, second.stderr
-    attempts = report_of(run)["attempts"]
-    assert attempts[-1]["start_step"] >= step
-    assert attempts[-1]["application"] == second.application != first.application
-
-
-def checkpoint_step(run: str) -> int:
-    steps = [int(e.name[-8:]) for e in storage.list_dir(f"{run}/checkpoints") if e.name.startswith("step-")]
-    return max(steps, default=0)
-
-
-def wait_for_state(hadoop, application: str, states: tuple[str, ...]) -> str:
-    deadline_s = time.monotonic() + 60
-    while (state := hadoop.rest(f"/ws/v1/cluster/apps/{application}")["app"]["state"]) not in states:
-        assert time.monotonic() < deadline_s, state
-        time.sleep(0.5)
-    return state
-
-
-def test_a_second_attempt_goes_on_where_the_killed_driver_was(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
-    run = f"{hdfs_dir}/run"
-    steps = ("--max_number_of_steps", 600, "--save_steps", 50)
-    submission = submit(*training(dataset, run, *steps))
-    submission.wait_until(lambda: report_of(run).get("checkpoint"), 200)
-    kill_driver(submission.application, attempt=1)
-    assert submission.wait() == 0, submission.stderr
-    attempts = report_of(run)["attempts"]
-    assert [a["application_attempt"] for a in attempts] == [1, 2]
-    assert attempts[1]["start_step"] >= 50
-    assert {a["application"] for a in attempts} == {submission.application}
-    assert report_of(run)["step"] == 600
-    assert "attempt 2, driver on" in submission.stderr
-
-
-def kill_driver(application: str, attempt: int) -> None:
-    container = f"{application.replace('application', 'container')}_{attempt:02d}_000001"
-    for process in psutil.process_iter(["cmdline"]):
-        with contextlib.suppress(psutil.Error):
-            is_driver = any("ApplicationMaster" in word for word in process.info["cmdline"] or [])
-            if is_driver and process.environ().get("CONTAINER_ID") == container and process.name() == "java":
-                process.kill()
-                return
-    raise AssertionError(f"no driver of {container}")
-
-
-def test_bad_data_comes_back_with_its_code_and_its_place(hadoop, hdfs_dir: str, submit, tmp_path: Path) -> None:
-    synthesize(SynthConfig(gnt_dir=str(tmp_path), charset_size=5, num_writers=2))
-    victim = min(tmp_path.glob("*.gnt"))
-    victim.write_bytes(victim.read_bytes()[:-7])
-    gnt = upload(tmp_path, f"{hdfs_dir}/gnt")
-    dataset = f"{hdfs_dir}/dataset"
-    submission = submit("convert", "--gnt_dir", gnt, "--dataset_dir", dataset, "--charset_size", 5)
-    assert submission.wait() == 65, submission.stderr
-    assert victim.name in submission.stderr
-    assert "byte" in submission.stderr
-    assert not storage.exists(DatasetLayout(dataset).split("train").manifest)
-    app = hadoop.rest(f"/ws/v1/cluster/apps/{submission.application}")["app"]
-    assert "65" in app["diagnostics"]
-
-
-def test_what_is_refused_before_anything_is_submitted(hadoop, gnt_dir: str, hdfs_dir: str, submit) -> None:
-    before = [app["id"] for app in (hadoop.rest("/ws/v1/cluster/apps")["apps"] or {}).get("app", [])]
-    convert = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", f"{hdfs_dir}/dataset")
-    for code, words, args in (
-        (2, "unrecognized arguments: --nonsense", (*convert, "--nonsense", "3")),
-        (66, "no such folder", ("convert", "--gnt_dir", f"{hdfs_dir}/no", "--dataset_dir", f"{hdfs_dir}/dataset")),
-        (66, "no manifest", training(f"{hdfs_dir}/dataset", f"{hdfs_dir}/run")),
-        (78, "path on the disk of whichever host", ("convert", "--gnt_dir", "/gnt", "--dataset_dir", "/dataset")),
-        (78, "cannot be given after", (*convert, "--", "--master", "local")),
-    ):
-        submission = submit(*args)
-        assert submission.wait(60) == code, submission.stderr
-        assert words in submission.stderr
-    after = [app["id"] for app in (hadoop.rest("/ws/v1/cluster/apps")["apps"] or {}).get("app", [])]
-    assert after == before
-
-
-def test_what_yarn_refuses(hadoop, gnt_dir: str, hdfs_dir: str, submit) -> None:
-    convert = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", f"{hdfs_dir}/dataset")
-    for code, words, args in (
-        (69, "unknown queue: nope", ("--queue", "nope")),
-        (78, "above the max threshold", ("--", "--executor-memory", "900g")),
-    ):
-        submission = submit(*convert, *args)
-        assert submission.wait(120) == code, submission.stderr
-        assert words in submission.stderr
-
-
-def test_a_dry_run_prints_the_line_and_changes_nothing(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
-    submission = submit(*training(dataset, f"{hdfs_dir}/run"), "--dry-run")
-    assert submission.wait(60) == 0, submission.stderr
-    assert submission.stdout.startswith("spark-submit --master yarn --deploy-mode cluster")
-    assert "environment-" in submission.stdout
-    seeds = submit(*training(dataset, f"{hdfs_dir}/run"), "--dry-run", "--", "--archives", "hdfs:///Python.zip#Python")
-    assert seeds.wait(60) == 0, seeds.stderr
-    assert "--archives 'hdfs:///Python.zip#Python'" in seeds.stdout
-    assert "PYSPARK_PYTHON=./Python/bin/python" in seeds.stdout
-    assert storage.list_dir(hdfs_dir) == []
-
-
-def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
+def test_a_container_too_small_is_named_with_its_limit(dataset_on_hdfs: str, hdfs_dir: str, submit: Submit) -> None:
     run = f"{hdfs_dir}/run"
     submission = submit(
-        *training(dataset, run, "--max_number_of_steps", 5000),
+        *training(dataset_on_hdfs, run, *ENDLESS),
         *("--", "--executor-memory", "512m", "--conf", "spark.executor.memoryOverhead=128m"),
         *("--conf", "spark.yarn.maxAppAttempts=1"),
     )
@@ -338,15 +288,50 @@ def test_a_container_too_small_is_named_with_its_limit(hadoop, dataset: str, hdf
     assert "spark.executor.memoryOverhead" in submission.stderr
 
 
-def test_two_applications_side_by_side(hadoop, dataset: str, hdfs_dir: str, submit) -> None:
-    runs = [f"{hdfs_dir}/run-{number}" for number in (1, 2)]
-    steps = ("--max_number_of_steps", 600, "--port_range", "23000-23099")
-    fit = ("--", "--executor-cores", 2)  # YARN counts 16 on this node, and each has two executors and a driver
-    both = [submit(*training(dataset, run, *steps, *fit)) for run in runs]
-    for submission, run in zip(both, runs, strict=True):
-        assert submission.wait() == 0, submission.stderr
-        assert report_of(run)["step"] == 600
-    assert both[0].application != both[1].application
-    started = [report_of(run)["attempts"][0]["started"] for run in runs]
-    ended = [report_of(run)["attempts"][0]["ended"] for run in runs]
-    assert max(started) < min(ended), "they did not run at the same time"
+# --- nothing runs ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_refused_before_anything_is_submitted(
+    hadoop: Hadoop, gnt_dir: str, hdfs_dir: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = hadoop.applications()
+    convert = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", f"{hdfs_dir}/dataset")
+    for code, words, args in (
+        (66, "no such folder", ("convert", "--gnt_dir", f"{hdfs_dir}/no", "--dataset_dir", f"{hdfs_dir}/dataset")),
+        (66, "no manifest", training(f"{hdfs_dir}/dataset", f"{hdfs_dir}/run")),
+        (78, "path on the disk of whichever host", ("convert", "--gnt_dir", "/gnt", "--dataset_dir", "/dataset")),
+        (78, "cannot be given after", (*convert, "--", "--master", "local")),
+    ):
+        assert main([str(word) for word in args]) == code
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([*convert, "--nonsense", "3"])
+    assert caught.value.code == 2
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+    assert hadoop.applications() == before
+    assert storage.list_dir(hdfs_dir) == []
+
+
+def test_what_yarn_refuses(gnt_dir: str, hdfs_dir: str, submit: Submit) -> None:
+    convert = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", f"{hdfs_dir}/dataset")
+    elsewhere = submit(*convert, "--queue", "nope")
+    too_large = submit(*convert, "--", "--executor-memory", "900g")
+    assert elsewhere.wait() == 69, elsewhere.stderr
+    assert "unknown queue: nope" in elsewhere.stderr
+    assert too_large.wait() == 78, too_large.stderr
+    assert "above the max threshold" in too_large.stderr
+
+
+def test_a_dry_run_prints_the_line_and_changes_nothing(
+    dataset_on_hdfs: str, hdfs_dir: str, submit: Submit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dry_run = (*training(dataset_on_hdfs, f"{hdfs_dir}/run"), "--dry-run")
+    submission = submit(*dry_run)
+    assert main([*map(str, dry_run), "--", "--archives", "hdfs:///Python.zip#Python"]) == 0
+    line = capsys.readouterr().out
+    assert "--archives 'hdfs:///Python.zip#Python'" in line
+    assert "PYSPARK_PYTHON=./Python/bin/python" in line
+    assert submission.wait() == 0, submission.stderr
+    assert submission.stdout.startswith("spark-submit --master yarn --deploy-mode cluster")
+    assert "environment-" in submission.stdout
+    assert storage.list_dir(hdfs_dir) == []
