@@ -19,6 +19,7 @@ from tests.command import Command, StartCommand, is_alive
 from tfos_job.config import ConvertConfig, SynthConfig
 from tfos_job.data.synth import synthesize
 from tfos_job.jobs.convert import convert
+from tfos_job.jobs.session import JAVA_OPTIONS
 
 pytest_plugins = ["tests.account"]
 
@@ -72,6 +73,7 @@ def real_data() -> Iterator[Path]:
 
 SPARK_SETTINGS = {
     "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": JAVA_OPTIONS,
     "spark.driver.host": "127.0.0.1",
     "spark.log.level": "ERROR",
     "spark.ui.enabled": "false",
