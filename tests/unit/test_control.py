@@ -194,6 +194,17 @@ def pair() -> tuple[Line, Line, socket.socket, socket.socket]:
     return ends[True], ends[False], driver_sock, node_sock
 
 
+def test_a_silent_driver_is_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 0.2)
+    driver, node, _, _ = pair()
+    driver.send(Stop())
+    assert node.receive() == Stop()
+    with pytest.raises(LineClosed, match="silent for 0 s"):
+        node.receive()
+    driver.close()
+    node.close()
+
+
 @pytest.mark.parametrize("attack", ["replayed", "reflected", "altered"])
 def test_a_frame_counts_once_in_its_direction_and_whole(attack: str) -> None:
     driver, node, driver_sock, node_sock = pair()

@@ -247,14 +247,30 @@ def test_a_flipped_bit_costs_no_record_but_its_own(
     ]
 
 
-@pytest.mark.parametrize("exponent", [12, 16, 18, 20, 22])
-def test_a_header_may_lie_across_any_border_of_a_buffer(exponent: int) -> None:
-    """Zeros up to just before or behind a power of two, then records: whatever a reader's blocks are, none is lost."""
-    tail = b"".join(sound_header(tag, 5, 6) + b"\xff" * 30 for tag in TAGS)
+TAIL = b"".join(sound_header(tag, 5, 6) + b"\xff" * 30 for tag in TAGS)
+
+
+def assert_tail_is_found(size: int, pattern: tuple[int, ...]) -> None:
+    """Behind so many zeros."""
+    found, bad = read_with_quarantine(bytes(size) + TAIL, pattern)
+    assert [(item.start, item.end) for item in bad] == [(0, size)]
+    assert [record.offset for record in found] == [size + 40 * index for index in range(len(TAGS))]
+
+
+@pytest.mark.parametrize("pattern", [(1 << 30,), (1,), (100,)])
+def test_a_header_may_lie_across_any_border_of_a_block(
+    pattern: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gnt, "_FIRST_SEARCH_BYTES", 32)
+    monkeypatch.setattr(gnt, "BUFFER_BYTES", 128)
+    for size in range(1, 700):  # several blocks of each kind
+        assert_tail_is_found(size, pattern)
+
+
+@pytest.mark.parametrize("exponent", [12, 16, 20])
+def test_a_header_may_lie_across_a_power_of_two(exponent: int) -> None:
     for size in range((1 << exponent) - 12, (1 << exponent) + 3):
-        found, bad = read_with_quarantine(bytes(size) + tail, (1 << 30,))
-        assert [(item.start, item.end) for item in bad] == [(0, size)]
-        assert [record.offset for record in found] == [size + 40 * index for index in range(len(TAGS))]
+        assert_tail_is_found(size, (1 << 30,))
     width = (1 << exponent >> 6) - 1
     parts = [sound_header(tag, min(width, MAX_SIDE), 61) + bytes(61 * min(width, MAX_SIDE)) for tag in TAGS * 4]
     assert_failing_is_right(b"".join(parts), (1 << 30, 4095))
