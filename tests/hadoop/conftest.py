@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What scripts/hadoop.sh runs once the environment is set up, which it is where these tests run.
 HADOOP = [sys.executable, str(ROOT / "scripts" / "hadoop.py")]
 UP_TIMEOUT_S = 280
+ANSWER_TIMEOUT_S = 60
 
 
 def pythons_of_this_host() -> list[str]:
@@ -47,7 +48,7 @@ def can_hide() -> bool:
     """Whether this process may have a view of the file system of its own, which takes root's rights."""
     command = ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt"]
     try:
-        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=ANSWER_TIMEOUT_S, check=False).returncode == 0
     except OSError:
         return False
 
@@ -96,18 +97,28 @@ class Hadoop:
         process.kill()
         assert not wait_until_gone([process], UP_TIMEOUT_S)
 
+    def freeze(self, daemon: str) -> None:
+        """Stops it, until `thaw`; its threads may answer for a moment after the signal."""
+        process = psutil.Process(self.pid(daemon))
+        process.suspend()
+        while process.status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+
+    def thaw(self, daemon: str) -> None:
+        psutil.Process(self.pid(daemon)).resume()
+
     def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
         url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(url, method=method), timeout=10) as response:
+        with opener.open(urllib.request.Request(url, method=method), timeout=ANSWER_TIMEOUT_S) as response:
             return json.loads(response.read() or "null")
 
     def rest(self, path: str) -> Any:
         """A page of the ResourceManager."""
         url = f"http://127.0.0.1:{self.state['ports']['resourcemanager.http']}{path}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=10) as response:
+        with opener.open(url, timeout=ANSWER_TIMEOUT_S) as response:
             return json.load(response)
 
     def application(self, application_id: str) -> dict[str, Any]:
@@ -132,7 +143,7 @@ class Hadoop:
             method="PUT",
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=10):
+        with opener.open(request, timeout=ANSWER_TIMEOUT_S):
             pass
 
 

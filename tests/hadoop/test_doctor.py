@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,7 @@ def test_a_namenode_that_is_down_is_a_failure_in_bounded_time(spark: SparkSessio
     diagnosis = doctor.examine(spark, expected)
     (check,) = [check for check in diagnosis.checks if check.state != OK]
     assert (check.name, check.where) == ("storage", ("hdfs://127.0.0.1:9/run",))
+    assert "no answer for 3 s" in check.fact
     with pytest.raises(StorageError) as caught:
         diagnosis.raise_for_failures()
     assert caught.value.exit_code == 74
@@ -123,7 +123,7 @@ def test_executors_on_yarn(
 def test_what_yarn_never_gives_and_what_it_does_not_give_now(
     hadoop: Hadoop, hdfs_dir: str, start_doctor: Callable[..., Command]
 ) -> None:
-    os.kill(hadoop.pid("nodemanager"), signal.SIGSTOP)  # YARN waits ten minutes for it; nothing is given meanwhile
+    hadoop.freeze("nodemanager")  # YARN waits ten minutes for it; nothing is given meanwhile
     try:
         large = start_doctor(client_mode({"spark.executor.memory": "900g"}), "--train_dir", hdfs_dir)
         late = start_doctor(client_mode({}), "--train_dir", hdfs_dir, "--start_timeout", 30)
@@ -132,7 +132,7 @@ def test_what_yarn_never_gives_and_what_it_does_not_give_now(
     finally:
         for application in hadoop.applications("?states=ACCEPTED"):
             hadoop.end_application(application)
-        os.kill(hadoop.pid("nodemanager"), signal.SIGCONT)
+        hadoop.thaw("nodemanager")
     assert set(not_ok(large)) == {"memory", "spark"}
     fact = not_ok(large)["memory"]["fact"]
     assert fact.startswith("executor container of 1013760 MiB (921600 and 92160 overhead), and YARN gives ")
