@@ -29,7 +29,8 @@ ONE_TASK_SETTINGS = {
 }
 # One node an executor, all of them at once, none of them twice.
 TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourcesRatio": "1.0"}
-# Spark hands out work here and does little itself; without its second compiler a JVM starts in 0.6 of the time of the CPU.
+# Spark hands out work here and does little itself: without its second compiler a JVM costs 0.6 of the processor time to
+# start (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 _LOOPBACK = "127.0.0.1"
 _STOP_S = 10.0
