@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -76,12 +76,10 @@ class Command:
             return storage.read_json(RunLayout(self._train_dir).report)
         return {}
 
-    def wait_until(self, true: Callable[[], Any], timeout_s: float = float("inf")) -> Any:
+    def wait_until(self, true: Callable[[], Any]) -> Any:
         """What `true` returns once that is true; fails where the command ends before."""
-        deadline_s = time.monotonic() + timeout_s
         while not (value := true()):
             assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{self.stderr}"
-            assert time.monotonic() < deadline_s, f"not within {timeout_s:.0f} s:\n{self.stderr}"
             time.sleep(0.1)
         return value
 
@@ -159,6 +157,9 @@ class Submission(Command):
         super().end()
 
 
+_Kind = TypeVar("_Kind", bound=Command)
+
+
 def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "tfos_job.cluster.node_process" in command:
@@ -169,6 +170,23 @@ def _role(process: psutil.Process) -> str:
 
 
 StartCommand = Callable[..., Command]
+Submit = Callable[..., Submission]
+
+
+@contextlib.contextmanager
+def starting(kind: type[_Kind]) -> Iterator[Callable[..., _Kind]]:
+    """What starts commands of a kind; those that are left at the end of the `with` are ended."""
+    commands: list[_Kind] = []
+
+    def start(*args: object) -> _Kind:
+        commands.append(kind(*args))
+        return commands[-1]
+
+    try:
+        yield start
+    finally:
+        for command in commands:
+            command.end()
 
 
 def run(*args: object, code: int = 0) -> Command:

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.campaigns.accuracy import unpacked
-from tests.command import Command, StartCommand, is_alive
+from tests.command import Command, StartCommand, is_alive, starting
 from tfos_job.config import ConvertConfig, SynthConfig
 from tfos_job.data.synth import synthesize
 from tfos_job.jobs.convert import convert
@@ -118,15 +118,8 @@ def small_dataset(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def start() -> Iterator[StartCommand]:
     """Starts commands, and ends those that a failed test leaves."""
-    commands: list[Command] = []
-
-    def start_command(*args: object) -> Command:
-        commands.append(Command(*args))
-        return commands[-1]
-
-    yield start_command
-    for command in commands:
-        command.end()
+    with starting(Command) as start_command:
+        yield start_command
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,7 +44,7 @@ import traceback
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -251,26 +251,36 @@ def _is_python_worker(process: psutil.Process) -> bool:
 # --- who looks at a dataset meanwhile --------------------------------------------------------------------------------
 
 
-class Reader:
-    """Looks at a split all the time as any reader would, and keeps what it should never have seen.
+class Watcher:
+    """Runs on a thread of its own for the length of a `with`."""
 
-    Its last look comes after all else, when the split is there: who had none has not looked.
-    """
-
-    def __init__(self, dataset: DatasetLayout) -> None:
-        self.complaints: list[str] = []
-        self.num_looks = 0
-        self._split = dataset.split("train")
+    def __init__(self) -> None:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Reader(Watcher):
+    """Looks at a split all the time as any reader would, and keeps what it should never have seen.
+
+    Its last look comes after all else, when the split is there: who had none has not looked.
+    """
+
+    def __init__(self, dataset: DatasetLayout) -> None:
+        super().__init__()
+        self.complaints: list[str] = []
+        self.num_looks = 0
+        self._split = dataset.split("train")
 
     def _run(self) -> None:
         ended = False
@@ -289,23 +299,14 @@ class Reader:
             self.num_looks += 1
 
 
-class Changes:
+class Changes(Watcher):
     """Counts the changes that are seen in a folder: whatever comes, goes or gets another name."""
 
     def __init__(self, folder: str) -> None:
+        super().__init__()
         self.num = 0
         self._folder = folder
         self._seen = names_in(folder)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Changes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._ended.wait(POLL_S):

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.command import Submission, wait_until_gone
+from tests.command import Submission, Submit, starting, wait_until_gone
 from tfos_job import storage
 from tfos_job.jobs.session import JAVA_OPTIONS
 from tfos_job.submit import watch
@@ -193,17 +193,10 @@ def upload(folder: Path, url: str) -> str:
 
 
 @pytest.fixture
-def submit(hadoop: Hadoop) -> Iterator[Callable[..., Submission]]:
+def submit(hadoop: Hadoop) -> Iterator[Submit]:
     """Starts submissions, and ends those that a failed test leaves."""
-    submissions: list[Submission] = []
-
-    def start(*args: object) -> Submission:
-        submissions.append(Submission(*args))
-        return submissions[-1]
-
-    yield start
-    for submission in submissions:
-        submission.end()
+    with starting(Submission) as start:
+        yield start
 
 
 def client_mode(settings: dict[str, str], shipment: Shipment | None = None) -> dict[str, str]:

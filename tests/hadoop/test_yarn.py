@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.command import ENDLESS, SMALL, StartCommand, Submission
+from tests.command import ENDLESS, SMALL, StartCommand, Submission, Submit
 from tests.hadoop.conftest import Hadoop, client_mode, upload
 from tests.ports import free_port_range
 from tfos_job import storage
@@ -25,8 +24,6 @@ from tfos_job.submit import environment
 from tfos_job.submit.main import main
 
 pytestmark = pytest.mark.hadoop
-
-Submit = Callable[..., Submission]
 
 # There is no GPU here: Spark's resource API and YARN's accounting are real, what the script finds is not.
 DISCOVERY = '#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n'
