@@ -206,9 +206,12 @@ WAYS: dict[str, Callable[[Path, Path], int]] = {
 def open_spark(slots: int, settings: dict[str, str]) -> Any:
     from pyspark.sql import SparkSession
 
+    from tfos_job.jobs.session import JAVA_OPTIONS
+
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master(f"local[{slots}]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.log.level", "ERROR").config("spark.driver.host", "127.0.0.1")
+    builder = builder.config("spark.driver.extraJavaOptions", JAVA_OPTIONS)
     for key, value in settings.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()

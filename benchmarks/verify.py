@@ -5,8 +5,9 @@
 
 Ours are the tasks of `verify` one after the other (`raw`; `png`, whose bytes are packed, so that more pixels come with
 each), and the whole command on Spark (`spark_1`, one slot; `spark_2`, two slots on two cores), raw and without source
-files. Each is a process of its own, bound to one core (`spark_2`: two); they take turns, in another order each round.
-The shards are in the page cache.
+files; `spark_2_c2` is `spark_2` in a JVM with all its compilers, of which the package's own leaves out the second. Each
+is a process of its own, bound to one core (`spark_2`: two); they take turns, in another order each round. The shards
+are in the page cache.
 
     python benchmarks/verify.py
 
@@ -35,7 +36,7 @@ from tfos_job.data import records
 from tfos_job.data import verify as work
 from tfos_job.layout import DatasetLayout
 
-WAYS = ("limit", "by_record", "raw", "png", "spark_1", "spark_2")
+WAYS = ("limit", "by_record", "raw", "png", "spark_1", "spark_2", "spark_2_c2")
 
 
 def make_datasets(folder: Path, num_records: int) -> None:
@@ -83,11 +84,12 @@ def run_tasks(dataset_dir: Path) -> None:
             raise SystemExit("the dataset is damaged")
 
 
-def run_on_spark(dataset_dir: Path, slots: int) -> float:
+def run_on_spark(dataset_dir: Path, way: str) -> float:
     """Seconds of the whole of `verify`; the second time counts."""
     from tfos_job.jobs.verify import verify
 
-    spark = open_spark(slots, {})
+    settings = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"} if way.endswith("_c2") else {}
+    spark = open_spark(1 if way == "spark_1" else 2, settings)
     for _ in range(2):
         began = time.perf_counter()
         result = verify(spark, VerifyConfig(dataset_dir=str(dataset_dir)))
@@ -98,10 +100,10 @@ def run_on_spark(dataset_dir: Path, slots: int) -> float:
 
 def child(way: str, folder: Path) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[:2] if way == "spark_2" else cores[-1:])
+    os.sched_setaffinity(0, cores[:2] if way.startswith("spark_2") else cores[-1:])
     dataset_dir = folder / ("png" if way == "png" else "raw")
     if way.startswith("spark"):
-        seconds = run_on_spark(dataset_dir, int(way[-1]))
+        seconds = run_on_spark(dataset_dir, way)
     else:
         run = {"limit": run_limit, "by_record": run_by_record}.get(way, run_tasks)
         began = time.perf_counter()
@@ -145,6 +147,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         **{f"{way}_mb_per_s": statistics.median(values) for way, values in rates.items()},
         **{f"{ours}_over_{theirs}": ratio(ours, theirs) for ours in ("raw", "spark_1") for theirs in WAYS[:2]},
         "spark_2_over_spark_1": ratio("spark_2", "spark_1"),
+        "spark_2_over_spark_2_c2": ratio("spark_2", "spark_2_c2"),
         "raw_mb": last["raw"]["mb"],
         "png_mb": last["png"]["mb"],
         "raw_peak_rss_mib": last["raw"]["peak_rss_mib"],
