@@ -17,12 +17,15 @@ import sys
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__
 from tfos_job.config import (
+    EXTENT,
+    RECIPE,
+    Bond,
     ConvertConfig,
     DoctorConfig,
     EvaluateConfig,
@@ -176,8 +179,11 @@ def make_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         hints = typing.get_type_hints(command.config)
+        bonds = Bond if command.config is TrainConfig else ()
+        groups = {bond: subparser.add_argument_group(bond.name.lower(), bond.value) for bond in bonds}
         for field in _own_first(command.config):
-            _add_flag(subparser, field, hints[field.name])
+            group = groups[field.metadata["bond"]] if groups else subparser
+            _add_flag(group, field, hints[field.name])
         if command.on_spark:
             subparser.add_argument(
                 "--master",
@@ -193,35 +199,58 @@ def _own_first(config: type) -> list[dataclasses.Field[Any]]:
     return sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__)
 
 
-def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any], hint: Any) -> None:
+def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
+    """A flag that is not given leaves nothing in the result: its default is the configuration's to know."""
     metadata = dict(field.metadata)
     help_text = metadata.pop("help")
-    required = field.default is dataclasses.MISSING
+    is_inherited = metadata.get("bond") in (RECIPE, EXTENT)
+    required = field.default is dataclasses.MISSING and not is_inherited
     if "nargs" in metadata:
         parser.add_argument(field.name, help=help_text, **metadata)
         return
-    if hint is bool:
-        parser.add_argument(f"--{field.name}", action="store_true", help=help_text)
+    if hint is bool and not is_inherited:
+        parser.add_argument(f"--{field.name}", action="store_true", default=argparse.SUPPRESS, help=help_text)
         return
-    if not required and field.default is not None:
+    if hint is bool:
+        metadata |= {"metavar": "true|false", "const": True}
+    elif field.default not in (None, dataclasses.MISSING):
         help_text += f" (default: {field.default})"
+    kind, is_optional = _value_type(hint)
     parser.add_argument(
         f"--{field.name}",
-        type=_value_type(hint),
+        type=_or_none(kind) if is_optional and is_inherited else _truth if kind is bool else kind,
         required=required,
-        default=None if required else field.default,
+        default=argparse.SUPPRESS,
         help=help_text.replace("%", "%%"),
-        metavar=metadata.get("metavar") or (None if "choices" in metadata else _value_type(hint).__name__.upper()),
+        metavar=metadata.get("metavar") or (None if "choices" in metadata else kind.__name__.upper()),
         choices=metadata.get("choices"),
         **({"nargs": "?", "const": metadata["const"]} if "const" in metadata else {}),
     )
 
 
-def _value_type(hint: Any) -> type:
-    """`int` of `int | None`."""
+def _value_type(hint: Any) -> tuple[type, bool]:
+    """`int` of `int | None`, and whether it may be None."""
     if isinstance(hint, types.UnionType):
-        return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
-    return typing.cast("type", hint)
+        return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType), True
+    return typing.cast("type", hint), False
+
+
+def _truth(text: str) -> bool:
+    """What a run has may have to be taken back."""
+    try:
+        return {"true": True, "false": False}[text]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false") from None
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    """As `_truth`: `none` takes back what a run has."""
+
+    def value(text: str) -> Any:
+        return None if text == "none" else kind(text)
+
+    value.__name__ = kind.__name__
+    return value
 
 
 def parse_config(name: str, flags: Sequence[str]) -> Any:
@@ -229,14 +258,20 @@ def parse_config(name: str, flags: Sequence[str]) -> Any:
 
     Raises:
       SettingsError: values that do not go together.
+      JobError: the settings of the run that is to go on cannot be read.
     """
     args = make_parser().parse_args([name, *flags])
     return _config(COMMANDS[name], args)
 
 
 def _config(command: Command, args: argparse.Namespace) -> Any:
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(command.config)}
-    return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    names = (field.name for field in dataclasses.fields(command.config))
+    given: Mapping[str, Any] = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    if command.config is TrainConfig:
+        from tfos_job import resume  # with storage, which `--help` need not import
+
+        return resume.settings(given)
+    return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def _load_tensorflow(*, loud: bool) -> None:

@@ -1,12 +1,14 @@
 """One frozen dataclass a stage: it refuses bad values and bad combinations before anything is started.
 
-A field's metadata is the whole story of its flag (`cli.py` reads it): the help text with its unit, and the choices.
-A field without a default is a required flag; its name is the flag's name.
+A field's metadata is the whole story of its flag (`cli.py` reads it): the help text with its unit, the choices, and for
+`train` what a run that goes on does with it (`Bond`). A field without a default is a required flag, unless a run may
+have it; its name is the flag's name.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import re
 from dataclasses import dataclass, field
@@ -42,17 +44,32 @@ _SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 Config = TypeVar("Config")
 
 
+class Bond(enum.Enum):
+    """What a flag of `train` is to a run that is there already: see `resume.py`."""
+
+    RECIPE = "what is learned and how: the run's own; another value is refused without --change_settings"
+    EXTENT = "where and how much: the run's own, and free to change"
+    ORIGIN = "where a run begins: its own until it has a checkpoint, of no account then"
+    COMMAND = "this command alone"
+
+
+RECIPE, EXTENT, ORIGIN, COMMAND = Bond.RECIPE, Bond.EXTENT, Bond.ORIGIN, Bond.COMMAND
+LENGTHS = ("max_number_of_steps", "epoch")
+"""Two ways to say the same: one that is given replaces the other one of the run."""
+
+
 def _flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
     """A dataclass field that is also a flag.
 
-    Metadata: `choices`, `metavar`, `nargs` (then it is positional), `const` (its value where none is given with it).
+    Metadata: `choices`, `metavar`, `nargs` (then it is positional), `const` (its value where none is given with it),
+    `bond` (a `Bond`, of each flag of `train`).
     """
     return field(default=default, metadata={"help": help_text, **metadata})
 
 
 def _strength(help_text: str, limit: float, **metadata: Any) -> Any:
     """A flag of an augmentation: 0, which is off, to `limit`. Metadata: `const`, for a flag without a number."""
-    return _flag(help_text, 0.0, limit=limit, **metadata)
+    return _flag(help_text, 0.0, limit=limit, bond=RECIPE, **metadata)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -280,10 +297,10 @@ class VerifyConfig:
 class AugmentationConfig:
     """What is done to images in training alone: the flags of each command that shows or uses it."""
 
-    random_flip_up_down: bool = _flag("flip half of the images upside down", False)
-    random_flip_left_right: bool = _flag("mirror half of the images", False)
-    random_transpose: bool = _flag("exchange rows and columns of half of the images", False)
-    random_rotation_90: bool = _flag("turn images by 0°, 90°, 180° or 270°, each a quarter of them", False)
+    random_flip_up_down: bool = _flag("flip half of the images upside down", False, bond=RECIPE)
+    random_flip_left_right: bool = _flag("mirror half of the images", False, bond=RECIPE)
+    random_transpose: bool = _flag("exchange rows and columns of half of the images", False, bond=RECIPE)
+    random_rotation_90: bool = _flag("turn images by 0°, 90°, 180° or 270°, each a quarter of them", False, bond=RECIPE)
     random_rotation: float = _strength("turn by up to ± so many degrees", 180)
     random_zoom: float = _strength("scale by 1 - this to 1 + this, from the middle", 0.9)
     random_crop: float = _strength(
@@ -295,7 +312,9 @@ class AugmentationConfig:
     elastic_distortion: float = _strength(
         "move each place by smooth random fields, whose standard deviation is this fraction of the side", 0.2
     )
-    elastic_sigma: float = _flag("how smooth those are: the sigma of a Gaussian, as a fraction of the side", 0.08)
+    elastic_sigma: float = _flag(
+        "how smooth those are: the sigma of a Gaussian, as a fraction of the side", 0.08, bond=RECIPE
+    )
     stroke_width: float = _strength("make dark strokes up to so many pixels (of --image_size) broader or narrower", 16)
     random_hue: float = _strength("colour only: turn hues by up to ± this fraction of the colour circle", 0.5)
     random_saturation: float = _strength("colour only: multiply saturation by 1 - this to 1 + this", 1)
@@ -383,104 +402,138 @@ class InspectConfig(AugmentationConfig):
 class TrainConfig(AugmentationConfig):
     """`train`: one run. Flag names are TF-Slim's and the seed job's."""
 
-    dataset_dir: str = _flag("folder of the dataset")
-    train_dir: str = _flag("folder of the run: checkpoints, summaries, report")
+    dataset_dir: str = _flag("folder of the dataset", bond=EXTENT)
+    train_dir: str = _flag("folder of the run: checkpoints, summaries, report", bond=COMMAND)
     dataset_name: str | None = _flag(
         "the reader that the dataset is to be of, else the run is refused: `convert` wrote down which one it is, and "
         "that one is used, with or without this flag",
         None,
         choices=DATASET_NAMES,
+        bond=EXTENT,
     )
-    dataset_split_name: str = _flag("the split to train on", "train")
+    dataset_split_name: str = _flag("the split to train on", "train", bond=RECIPE)
     validation_split_name: str | None = _flag(
-        "the split to evaluate on every --eval_steps and at the end; none where it is not given", None
+        "the split to evaluate on every --eval_steps and at the end; none where it is not given", None, bond=RECIPE
     )
     model_name: str = _flag(
         f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
         "chinese_rec",
         metavar="NAME|MODULE:FUNCTION",
+        bond=RECIPE,
     )
     max_number_of_steps: int | None = _flag(
-        f"global steps, over all workers; {DEFAULT_MAX_NUMBER_OF_STEPS} where --epoch is not given either", None
+        f"global steps, over all workers; {DEFAULT_MAX_NUMBER_OF_STEPS} where --epoch is not given either",
+        None,
+        bond=EXTENT,
     )
-    epoch: int | None = _flag("passes over the split, instead of --max_number_of_steps", None)
-    batch_size: int = _flag("images a step and worker", 128)
-    num_executors: int = _flag("nodes: parameter servers and workers together", 2)
-    num_ps_tasks: int = _flag("parameter servers", 1)
+    epoch: int | None = _flag("passes over the split, instead of --max_number_of_steps", None, bond=EXTENT)
+    batch_size: int = _flag("images a step and worker", 128, bond=RECIPE)
+    num_executors: int = _flag("nodes: parameter servers and workers together", 2, bond=EXTENT)
+    num_ps_tasks: int = _flag("parameter servers", 1, bond=EXTENT)
     ps_place: str = _flag(
         "where parameter servers run: in executors, or as processes on the driver's host; `auto` is the driver's where "
         "workers have GPUs on a cluster, since no GPU is held there",
         "auto",
         choices=("auto", "executor", "driver"),
+        bond=EXTENT,
     )
-    num_gpus: int = _flag("GPUs a worker: 0 or 1", 0)
-    allow_cpu: bool = _flag("a worker that was given a GPU, and whose TensorFlow sees none, goes on without", False)
+    num_gpus: int = _flag("GPUs a worker: 0 or 1", 0, bond=EXTENT)
+    allow_cpu: bool = _flag(
+        "a worker that was given a GPU, and whose TensorFlow sees none, goes on without", False, bond=EXTENT
+    )
     port_range: str | None = _flag(
         "first and last port to listen on, for firewalls; any free ones where it is not given",
         None,
         metavar="LOW-HIGH",
+        bond=EXTENT,
     )
     image_size: int | None = _flag(
         "images are resized to this many pixels square; where it is not given "
         + ", ".join(f"{size} for {name}" for name, size in NETWORKS.items())
         + f", {DEFAULT_IMAGE_SIZE} for your own",
         None,
+        bond=RECIPE,
     )
     checkpoint_path: str | None = _flag(
         "begin with the weights of another training, at step 0: a checkpoint, a run's folder, or a file of Keras's "
         "(.weights.h5, .h5); of no account once the run has checkpoints of its own",
         None,
+        bond=ORIGIN,
     )
     checkpoint_exclude_scopes: str = _flag(
-        "comma-separated beginnings of layers' names that keep fresh weights with --checkpoint_path, such as `fc2`", ""
+        "comma-separated beginnings of layers' names that keep fresh weights with --checkpoint_path, such as `fc2`",
+        "",
+        bond=ORIGIN,
     )
-    trainable_scopes: str = _flag("comma-separated beginnings of the names of layers to train; all where none is", "")
-    learning_rate: float = _flag("Adam's learning rate at the start; its highest one with --warmup_steps", 2e-4)
+    trainable_scopes: str = _flag(
+        "comma-separated beginnings of the names of layers to train; all where none is", "", bond=RECIPE
+    )
+    learning_rate: float = _flag(
+        "Adam's learning rate at the start; its highest one with --warmup_steps", 2e-4, bond=RECIPE
+    )
     learning_rate_decay_type: str = _flag(
         "`exponential` by --learning_rate_decay_factor, `cosine` to 0 at the last step, or `fixed`",
         "exponential",
         choices=DECAY_TYPES,
+        bond=RECIPE,
     )
-    learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97)
-    decay_steps: int = _flag("... every so many steps (staircase)", 2000)
-    warmup_steps: int = _flag("steps over which the learning rate rises from 0 first", 0)
-    label_smoothing: float = _flag("share of a label that is spread over all classes", 0.0)
-    keep_prob: float = _flag("probability that dropout keeps a unit; 1 turns dropout off", 0.8)
-    save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000)
-    save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", None)
-    eval_steps: int = _flag("steps between evaluations on the validation split; 0 for the end alone", 1000)
+    learning_rate_decay_factor: float = _flag("the learning rate is multiplied by this ...", 0.97, bond=RECIPE)
+    decay_steps: int = _flag("... every so many steps (staircase)", 2000, bond=RECIPE)
+    warmup_steps: int = _flag("steps over which the learning rate rises from 0 first", 0, bond=RECIPE)
+    label_smoothing: float = _flag("share of a label that is spread over all classes", 0.0, bond=RECIPE)
+    keep_prob: float = _flag("probability that dropout keeps a unit; 1 turns dropout off", 0.8, bond=RECIPE)
+    save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000, bond=EXTENT)
+    save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", 600, bond=EXTENT)
+    eval_steps: int = _flag("steps between evaluations on the validation split; 0 for the end alone", 1000, bond=EXTENT)
     restore: str = _flag(
         "`auto` resumes the run in --train_dir; `none` refuses a folder with checkpoints; PATH starts from that one",
         "auto",
         metavar="auto|none|PATH",
+        bond=ORIGIN,
     )
-    overwrite: bool = _flag("clear --train_dir first", False)
-    seed: int = _flag("of initial weights, order and augmentation", 0)
+    overwrite: bool = _flag(
+        "begin anew: clear --train_dir, as soon as nothing that can be refused is left", False, bond=COMMAND
+    )
+    change_settings: bool = _flag(
+        "go on with a run with the other recipe that is given: it is named, and kept with the attempt",
+        False,
+        bond=COMMAND,
+    )
+    seed: int = _flag("of initial weights, order and augmentation", 0, bond=RECIPE)
     normalization: str = _flag(
         "`per_image` gives each image mean 0 and standard deviation 1, `dataset` each channel those of the training "
         "split; `pca` and `zca` whiten whole images",
         NO_NORMALIZATION,
         choices=NORMALIZATIONS,
+        bond=RECIPE,
     )
-    whitening_epsilon: float = _flag("added to the variances that `pca` and `zca` divide by", 0.01)
+    whitening_epsilon: float = _flag("added to the variances that `pca` and `zca` divide by", 0.01, bond=RECIPE)
     input_mode: str = _flag(
         "`preloaded` decodes a worker's records once and keeps them in its memory, `files` reads them in each epoch; "
         f"`auto` preloads where no worker needs more than {PRELOAD_LIMIT_BYTES >> 30} GiB for it",
         "auto",
         choices=("auto", PRELOADED, FILES),
+        bond=EXTENT,
     )
     cache_gb: float | None = _flag(
         "GiB of each worker's disk for training shards that lie on HDFS: what it has read longest ago makes room; as "
         "much as they take where it is not given. With `--input_mode files` the order of records may follow from it",
         None,
+        bond=EXTENT,
     )
     shuffle_buffer: int = _flag(
         "records in a worker's shuffle buffer, with `--input_mode files`; of photographs "
         f"{BUFFER_LIMIT_BYTES >> 20} MiB at most",
         10_000,
+        bond=EXTENT,
     )
-    start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600)
-    stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600)
+    start_timeout: int = _flag("seconds that the cluster may take to start before the job gives up", 600, bond=EXTENT)
+    stall_timeout: int = _flag("seconds that one step may take before the job gives up", 600, bond=EXTENT)
+    stop_timeout: int = _flag(
+        "seconds for the running steps and a last checkpoint after Ctrl-C or SIGTERM; a second one does not wait",
+        60,
+        bond=EXTENT,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -493,7 +546,7 @@ class TrainConfig(AugmentationConfig):
             "given together with --max_number_of_steps",
             "Give one of them",
         )
-        for name in ("batch_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout"):
+        for name in ("batch_size", "decay_steps", "shuffle_buffer", "start_timeout", "stall_timeout", "stop_timeout"):
             _require(getattr(self, name) >= 1, name, f"{getattr(self, name)} is less than 1")
         _require(
             self.dataset_name in (None, *DATASET_NAMES),
@@ -593,6 +646,12 @@ class TrainConfig(AugmentationConfig):
             not (self.overwrite and self.restore != "auto"),
             "overwrite",
             f"given together with --restore {self.restore}",
+            "Give one of them",
+        )
+        _require(
+            not (self.overwrite and self.change_settings),
+            "change_settings",
+            "given together with --overwrite, which begins anew",
             "Give one of them",
         )
 

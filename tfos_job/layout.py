@@ -95,6 +95,14 @@ class RunLayout:
         return join(self.root, "report.json")
 
     @property
+    def attempts_dir(self) -> str:
+        return join(self.root, "attempts")
+
+    def attempt(self, number: int) -> str:
+        """The settings of an attempt; the first one is 1."""
+        return join(self.attempts_dir, f"{number:03d}.json")
+
+    @property
     def lock(self) -> str:
         return join(self.root, "_lock")
 

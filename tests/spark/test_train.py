@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     found: Jobs = []
 
     def attempt(job: train._Job, master: str | None, report: RunReport, lease: Lease) -> None:
+        job = train._commit(job, report)
         found.append(job)
         steps = job.total_steps
         read = [job.start.positions[0] + (steps - job.start.step) * job.config.batch_size]
@@ -100,18 +102,24 @@ def test_a_resumed_run_has_the_statistics_of_its_checkpoint(small_dataset: Path,
     # No Spark job for them, nor a file: the context is not even looked at.
     found = train._statistics(None, jobs[1], None, None, None)  # type: ignore[arg-type]
     assert (found["kind"], found["epsilon"], found["statistics"]) == ("zca", 0.05, None)
+    with pytest.raises(SettingsError, match=r"normalization zca → pca\. .* give another --train_dir$"):
+        run(small_dataset, tmp_path, "--normalization", "pca")
     with pytest.raises(SettingsError, match=r"normalization zca with epsilon 0\.05, .* normalization pca with epsilon"):
-        run(small_dataset, tmp_path, "--normalization", "pca", "--max_number_of_steps", 6)
+        run(small_dataset, tmp_path, "--normalization", "pca", "--max_number_of_steps", 6, "--change_settings")
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--image_size", 24), "images 16 × 16 × 1"),
-        (("--keep_prob", 0.5), "keep_prob"),
+        (("--image_size", 24), "image_size 16 → 24"),
+        (("--keep_prob", 0.5), "keep_prob 0.8 → 0.5"),
+        (("--learning_rate", 1), "learning_rate 0.0002 → 1"),
+        (("--random_zoom", 0.1, "--max_number_of_steps", 2), "random_zoom 0 → 0.1"),  # with nothing left to do, too
         (("--restore", "none"), "has checkpoints already"),
-        (("--dataset_split_name", "test"), "made with dataset"),
-        (("--trainable_scopes", "fc3"), "made with trainable scopes all"),
+        (("--dataset_split_name", "test"), "dataset_split_name train → test"),
+        # What the variables themselves do not fit is refused whatever is asked for.
+        (("--change_settings", "--image_size", 24), "images 16 × 16 × 1"),
+        (("--change_settings", "--trainable_scopes", "fc3"), "made with trainable scopes all"),
         # Settings that cannot work do not cost the run that is there.
         (("--overwrite", "--num_executors", 12), "cannot be divided among 11 workers"),
     ],
@@ -126,6 +134,57 @@ def test_what_does_not_fit_the_run_is_refused_and_changes_nothing(
     assert caught.value.exit_code == 78
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert len(jobs) == 1
+
+
+def test_a_run_goes_on_with_its_own_settings_and_keeps_those_of_each_attempt(
+    small_dataset: Path, tmp_path: Path, jobs: Jobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(small_dataset, tmp_path, "--max_number_of_steps", 2, "--learning_rate", 4e-3, "--random_zoom", 0.1)
+    with caplog.at_level("INFO"):
+        train.train(cli.parse_config("train", ["--train_dir", str(tmp_path), "--epoch", "2"]), "local[2]")
+    assert f"Resuming {tmp_path} at step 2 of {jobs[1].total_steps}: chinese_rec on {small_dataset}" in caplog.text
+    assert "batch 32, learning rate 0.004 exponential, with the run's own settings but " in caplog.text
+    assert "max_number_of_steps 2 → none, epoch none → 2" in caplog.text
+    recipe = (jobs[1].config.batch_size, jobs[1].config.learning_rate, jobs[1].config.random_zoom)
+    assert recipe == (32, 4e-3, 0.1)
+
+    wanted = ["--train_dir", str(tmp_path), "--epoch", "3", "--batch_size", "16", "--change_settings"]
+    report = train.train(cli.parse_config("train", wanted), "local[2]")
+    assert report["attempts"][2]["changes"] == ["epoch 2 → 3", "batch_size 32 → 16"]
+    kept = [json.loads(Path(attempt["settings"]).read_text())["settings"] for attempt in report["attempts"]]
+    assert [(each["batch_size"], each["learning_rate"]) for each in kept] == [(32, 4e-3), (32, 4e-3), (16, 4e-3)]
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 16
+
+
+def test_a_dataset_that_has_moved_is_the_same_one(small_dataset: Path, tmp_path: Path, jobs: Jobs) -> None:
+    run(small_dataset, tmp_path / "run", "--max_number_of_steps", 2)
+    shutil.copytree(small_dataset, tmp_path / "moved")
+    run(tmp_path / "moved", tmp_path / "run", "--max_number_of_steps", 4)
+    assert (jobs[1].start.step, jobs[1].start.positions) == (2, (2 * 32,))
+
+
+def test_what_overwrites_a_run_leaves_it_alone_until_nothing_can_be_refused(
+    small_dataset: Path, tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(small_dataset, tmp_path, "--max_number_of_steps", 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    whole = train._run_attempt
+
+    def fail(*_: Any) -> None:
+        raise JobError("no slots", place="the queue")
+
+    monkeypatch.setattr(train, "_run_attempt", fail)  # as Spark's start and the preflight do
+    with pytest.raises(JobError, match="no slots"):
+        run(small_dataset, tmp_path, "--max_number_of_steps", 4, "--overwrite")
+    weights = tmp_path / "checkpoints" / "step-00000002"
+    with pytest.raises(SettingsError, match="is in the folder that is to be cleared"):
+        run(small_dataset, tmp_path, "--overwrite", "--checkpoint_path", weights)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    monkeypatch.setattr(train, "_run_attempt", whole)
+    report = run(small_dataset, tmp_path, "--max_number_of_steps", 4, "--overwrite", "--batch_size", 16)
+    assert [attempt["start_step"] for attempt in report["attempts"]] == [0]
+    assert steps_of(tmp_path) == ["step-00000004"]
+    assert sorted(path.name for path in (tmp_path / "attempts").iterdir()) == ["001.json"]
 
 
 def test_what_cannot_begin_is_refused(small_dataset: Path, tmp_path: Path, jobs: Jobs) -> None:

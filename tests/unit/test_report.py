@@ -52,12 +52,46 @@ def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
     assert account["images_per_second"] == 32
     assert account["bound"] == BOUND
     assert [a["records"] for a in account["attempts"]] == [NOTHING_LOST, {"seen_twice": 4, "skipped": 0}]  # type: ignore[attr-defined]
+    assert account["metrics"] == {
+        "train_step": 4, "train_loss": 0.25, "train_top_1": 0.5,
+        "evaluated_step": 4, "num_examples": 5, "loss": 0.1, "top_1": 0.9,
+    }  # fmt: skip
     # Step 3 came after the checkpoint that the second attempt began with: its curve goes on from there.
     assert [point["step"] for point in account["curve"]] == [1, 2, 4]  # type: ignore[attr-defined]
     assert account["curve"][-1] == {  # type: ignore[index]
         "step": 4, "loss": 0.25, "top_1": 0.5, "learning_rate": 1e-4, "images_per_second": 100.0,
     }  # fmt: skip
     assert [a["state"] for a in account["attempts"]] == ["failed", "finished"]  # type: ignore[attr-defined]
+
+
+def test_a_run_that_goes_on_has_the_metrics_of_the_step_that_it_goes_on_from(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    first = RunReport(run, None, {})
+    first.begin(0, None, NOTHING_LOST)
+    for step in (2, 4):
+        first.on_message(progress(step))
+        first.on_message(Evaluated(step, "test", {"top_1": step / 10}))
+    first.end(None)
+    second = RunReport(run, read(run), {})
+    second.begin(3, "checkpoints/step-00000003", NOTHING_LOST)
+    assert second.values["metrics"] == {
+        "train_step": 2, "train_loss": 0.5, "train_top_1": 0.5, "evaluated_step": 2, "top_1": 0.2,
+    }  # fmt: skip
+
+
+def test_a_report_that_is_held_leaves_the_one_before_until_it_is_committed(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    (tmp_path / "report.json").write_text("the one before")
+    for ends in (True, False):
+        report = RunReport(run, None, {}, held=True)
+        report.begin(0, None, NOTHING_LOST)
+        report.on_message(progress(1))
+        if ends:
+            report.end(NodeDiedError("killed"))
+        assert (tmp_path / "report.json").read_text() == "the one before"
+        assert not (tmp_path / "loss.png").exists()
+    report.commit("attempts/001.json", [])
+    assert read(run)["state"] == "running"
 
 
 def test_a_picture_that_fails_does_not_change_the_end(tmp_path: Path) -> None:

@@ -40,8 +40,6 @@ _POLL_S = 0.2
 _COLLECT_S = 2.0
 # For Spark to learn from YARN what became of a container: some of its heartbeats, of 3 s.
 _EXPLAIN_S = 10.0
-# A slow machine's running steps, and a file system that is slow to take a checkpoint. A second signal does not wait.
-_LAST_CHECKPOINT_S = 60.0
 _NODES_STOP_S = 3.0
 _CLOSE_POLL_S = 0.02
 _CANCEL_S = 1.0
@@ -63,6 +61,7 @@ class AttemptSpec:
       local: all nodes share the driver's host.
       start_timeout: seconds until the first step may begin.
       stall_timeout: seconds without any news from the coordinator or the stagers.
+      stop_timeout: seconds from a signal to the end of a last checkpoint.
       port_range: to listen in; None for any ports.
     """
 
@@ -74,6 +73,7 @@ class AttemptSpec:
     local: bool
     start_timeout: int
     stall_timeout: int
+    stop_timeout: int
     allow_cpu: bool = False
     port_range: PortRange | None = None
 
@@ -215,7 +215,7 @@ class Attempt:
             if self._stop.signum is not None:
                 if stop_deadline is None:
                     self._switchboard.send(_CHIEF, control.Stop())
-                    stop_deadline = time.monotonic() + _LAST_CHECKPOINT_S
+                    stop_deadline = time.monotonic() + self._spec.stop_timeout
                 # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
                 if self._state.failures or self._stop.hurry or time.monotonic() > stop_deadline:
                     raise InterruptedJobError("stopped", signum=self._stop.signum)

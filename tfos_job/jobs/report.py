@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfos_job import __version__, storage
 from tfos_job.cluster import container, control
 from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.layout import RunLayout
+from tfos_job.resume import Change
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +29,24 @@ _PROGRESS_S = 5.0
 class RunReport:
     """The report of one run, over all commands that worked on it."""
 
-    def __init__(self, run: RunLayout, previous: dict[str, Any] | None, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, run: RunLayout, previous: dict[str, Any] | None, facts: dict[str, Any], *, held: bool = False
+    ) -> None:
         """Args:
         run: where it lies.
         previous: the report of the run so far, whose curves and attempts go on; None for a new run.
         facts: what is known before the start.
+        held: nothing is written before `commit`: the report that lies there is of a run that still is as it was.
         """
         self._run = run
+        self._held = held
         previous = previous or {}
         self.values: dict[str, Any] = {
             "attempts": previous.get("attempts", []),
             "curve": previous.get("curve", []),
             "validation": previous.get("validation", []),
             "step": 0,
-            "metrics": previous.get("metrics", {}),
+            "metrics": {},
             "images_per_second": previous.get("images_per_second"),
             "package_version": __version__,
             "application": container.application_id(),
@@ -67,6 +73,7 @@ class RunReport:
         # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
+        self.values["metrics"] = self._last_metrics()
         attempt = {"start_step": start_step, "started": _now(), "records": records}
         if container.application_id():
             attempt |= {
@@ -75,6 +82,17 @@ class RunReport:
                 "log_url": container.log_url(),
             }
         self.values["attempts"].append(attempt)
+        self.write()
+
+    def commit(self, settings: str, changes: Sequence[Change]) -> None:
+        """The run is this one from now on.
+
+        Args:
+          settings: the file with those of this attempt.
+          changes: what is otherwise among them than it was before.
+        """
+        self.values["attempts"][-1].update(settings=settings, changes=[str(change) for change in changes])
+        self._held = False
         self.write()
 
     def on_phase(self, name: str) -> None:
@@ -96,7 +114,6 @@ class RunReport:
                 self._training_began = None
             self.values["step"] = message.step
             self.values["images_per_second"] = round(message.images_per_second, 2)
-            self.values["metrics"].update(train_loss=message.loss, train_top_1=message.top_1)
             self.values["input_wait_fraction"] = message.input_wait_fraction
             self.values["bound"] = message.bound
             self._add_to_curve(
@@ -108,13 +125,14 @@ class RunReport:
                     "images_per_second": round(message.images_per_second, 2),
                 }
             )
+            self.values["metrics"] = self._last_metrics()
             self._write_aside()
         elif isinstance(message, control.CheckpointPublished):
             self.values["checkpoint"] = message.path
             self.write()
         elif isinstance(message, control.Evaluated):
-            self.values["metrics"].update(message.metrics)
             self.values["validation"].append({"step": message.step, **message.metrics})
+            self.values["metrics"] = self._last_metrics()
         elif isinstance(message, control.Finished):
             self.values["step"] = message.step
             self.values["records_read"] = message.records_read
@@ -127,6 +145,15 @@ class RunReport:
                 self.values["bound"] = message.bound
             if message.seconds:
                 self.values["images_per_second"] = round(message.images / message.seconds, 2)
+
+    def _last_metrics(self) -> dict[str, Any]:
+        """The last ones of training and of validation, each with the step that they are of."""
+        metrics: dict[str, Any] = {}
+        for point in self.values["curve"][-1:]:
+            metrics |= {f"train_{name}": point[name] for name in ("step", "loss", "top_1")}
+        for point in self.values["validation"][-1:]:
+            metrics |= {"evaluated_step" if name == "step" else name: value for name, value in point.items()}
+        return metrics
 
     def _add_to_curve(self, point: dict[str, Any]) -> None:
         curve = self.values["curve"]
@@ -142,7 +169,7 @@ class RunReport:
             self.values["first_cause"] = {"fact": error.fact, "place": error.place, "next_step": error.next_step}
         self.values["attempts"][-1].update(ended=_now(), state=state, end_step=self.values["step"])
         self.write()
-        if self.values["curve"]:
+        if self.values["curve"] and not self._held:
             self._draw()
 
     def _draw(self) -> None:
@@ -155,6 +182,8 @@ class RunReport:
 
     def write(self) -> None:
         """Raises what the file system does; after it nothing older will be written."""
+        if self._held:
+            return
         if self._writing is not None:
             self._writing.exception()
         self._written = time.monotonic()

@@ -14,21 +14,23 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import aside, storage
+from tfos_job import __version__, aside, resume, storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
 from tfos_job.config import (
     DATASET,
+    EXTENT,
     NETWORKS,
     NO_NORMALIZATION,
+    ORIGIN,
     PCA,
     PER_IMAGE,
     PRELOADED,
+    RECIPE,
     ZCA,
     TrainConfig,
-    from_dict,
     to_dict,
 )
 from tfos_job.data import manifest as manifests
@@ -58,10 +60,12 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
+from tfos_job.resume import Change
 
 log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
+ATTEMPT_FORMAT_VERSION = 1
 _MIB = 1 << 20
 _SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
 
@@ -103,13 +107,22 @@ class _Start:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """What is settled before anything is started."""
+    """What is settled before anything is started.
+
+    Attributes:
+      stored: the settings that the run has had so far; None for a new one.
+      changes: what `config` has otherwise.
+      clear: all that the folder holds of a run makes way for this one.
+    """
 
     config: TrainConfig
     run: RunLayout
     data: _Data
     start: _Start
     total_steps: int
+    stored: TrainConfig | None
+    changes: list[Change]
+    clear: bool
 
 
 def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
@@ -140,30 +153,40 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
-        if config.overwrite or not checkpoints.candidates(run):
-            _rehearse(config, data)
         previous = storage.read_json(run.report) if storage.exists(run.report) else None
         is_next_attempt = _is_next_attempt(previous)
         _refuse_repetition(previous, is_next_attempt)
-        if config.overwrite and not is_next_attempt:
-            _clear(run)
-            previous = None
-        checkpoints.sweep(run)
-        storage.remove(run.scratch_dir)
-        start = _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
+        clear = config.overwrite and not is_next_attempt
+        stored = None if clear else resume.read(run)
+        changes = _changes(config, run, stored)
+        if clear or not checkpoints.candidates(run):
+            _rehearse(config, data)
+        start = (
+            _anew(config) if clear else _decide_start(config, run, data, total_steps, is_next_attempt=is_next_attempt)
+        )
         finished = start.step >= total_steps and _is_evaluated(config, run, start)
         if finished and previous is not None and previous["state"] == FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, total_steps)
             return previous
-        storage.write_json(run.config, to_dict(config))
-        report = RunReport(run, previous if start.step else None, _facts(config, data, total_steps))
+        job = _Job(
+            config=config,
+            run=run,
+            data=data,
+            start=start,
+            total_steps=total_steps,
+            stored=stored,
+            changes=changes,
+            clear=clear,
+        )
+        _inputs(job)  # raises for what fits no worker
+        _say_start(job)
+        report = RunReport(run, previous if start.step else None, _facts(config, data, total_steps), held=clear)
         report.begin(start.step, start.checkpoint.path if start.checkpoint else None, start.records)
         with _account(report, lease):
             if finished:
                 log.info("All %d steps of %s are done: only its report was missing", start.step, run.root)
+                _commit(job, report)
             else:
-                start = _adopt(run, start)
-                job = _Job(config=config, run=run, data=data, start=start, total_steps=total_steps)
                 _run_attempt(job, master, report, lease)
         return report.values
 
@@ -179,6 +202,7 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     """
     data = _load_data(config)
     run = RunLayout(config.train_dir)
+    _changes(config, run, None if config.overwrite else resume.read(run))
     # One's own network may be on the cluster alone, brought there by --py-files.
     if config.model_name in NETWORKS and (config.overwrite or not checkpoints.candidates(run)):
         _rehearse(config, data)
@@ -187,6 +211,74 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     report = storage.read_json(run.report)
     is_finished = report["state"] == FINISHED and report["step"] >= config.total_steps(data.train.num_records)
     return report if is_finished else None
+
+
+def _changes(config: TrainConfig, run: RunLayout, stored: TrainConfig | None) -> list[Change]:
+    """What the command has otherwise than the run, beside the folder that its dataset has moved to.
+
+    Raises:
+      SettingsError: it is the recipe of steps that are done, and nobody has asked for another one.
+    """
+    if stored is None:
+        return []
+    if resume.has_begun(run):
+        resume.require_same_recipe(run, stored, config)
+        for change in resume.changes(stored, config, ORIGIN):
+            if change.new != TrainConfig.__dataclass_fields__[change.name].default:
+                log.warning("--%s %s is of no account: the run has begun", change.name, change.new)
+    return resume.changes(stored, config, RECIPE, EXTENT)
+
+
+def _say_start(job: _Job) -> None:
+    """One line: what is resumed, where, with what."""
+    config = job.config
+    if job.start.checkpoint is None:
+        if job.stored is not None:
+            changes = f" but {resume.listed(job.changes)}" if job.changes else ""
+            log.info("%s has no checkpoint: beginning it with the settings it has%s", job.run.root, changes)
+        return
+    log.info(
+        "Resuming %s at step %d of %d: %s on %s (%s), batch %d, learning rate %g %s, with the run's own settings%s",
+        job.run.root,
+        job.start.step,
+        job.total_steps,
+        config.model_name,
+        config.dataset_dir,
+        config.dataset_split_name,
+        config.batch_size,
+        config.learning_rate,
+        config.learning_rate_decay_type,
+        f" but {resume.listed(job.changes)}" if job.changes else "",
+    )
+
+
+def _commit(job: _Job, report: RunReport) -> _Job:
+    """Writes what the run now is, with `--overwrite` in place of what was there: from here on it is being changed.
+
+    Returns:
+      The job, with the checkpoint that it begins with in the run's own folder.
+    """
+    run, config = job.run, job.config
+    if job.clear:
+        _clear(run)
+    checkpoints.sweep(run)
+    storage.remove(run.scratch_dir)
+    kept = resume.with_origin(config, job.stored) if resume.has_begun(run) else config
+    storage.write_json(run.config, to_dict(kept))
+    number = resume.next_attempt(run)
+    storage.make_dirs(run.attempts_dir)
+    storage.write_json(
+        run.attempt(number),
+        {
+            "format_version": ATTEMPT_FORMAT_VERSION,
+            "attempt": number,
+            "package_version": __version__,
+            "settings": to_dict(config),
+            "changes": [dataclasses.asdict(change) for change in job.changes],
+        },
+    )
+    report.commit(run.attempt(number), job.changes)
+    return dataclasses.replace(job, start=_adopt(run, job.start))
 
 
 def _is_next_attempt(previous: dict[str, Any] | None) -> bool:
@@ -299,6 +391,12 @@ def _rehearse(config: TrainConfig, data: _Data) -> None:
         return
     if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
         raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
+    if config.overwrite and f"{config.checkpoint_path}/".startswith(f"{config.train_dir.rstrip('/')}/"):
+        raise SettingsError(
+            f"{config.checkpoint_path} is in the folder that is to be cleared",
+            place="--checkpoint_path",
+            next_step="Give another --train_dir, or leave out --overwrite",
+        )
     log.info("Building the network once, to see whether it can be")
     aside.ask(
         "tfos_job.model.rehearsal",
@@ -322,6 +420,7 @@ def _clear(run: RunLayout) -> None:
     """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder."""
     for path in (
         run.config,
+        run.attempts_dir,
         run.report,
         run.loss_png,
         run.statistics,
@@ -331,6 +430,10 @@ def _clear(run: RunLayout) -> None:
         run.evaluation_dir,
     ):
         storage.remove(path)
+
+
+def _anew(config: TrainConfig) -> _Start:
+    return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
 
 
 def _decide_start(
@@ -369,15 +472,16 @@ def _decide_start(
                 next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
             )
     if info is None:
-        return _Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
-    _check_identity(config, data, info, same_data=restore == "auto")
+        return _anew(config)
+    _check_identity(config, data, info, same_data=restore == "auto" and not config.change_settings)
     positions, records = _positions(config, data, info)
     return _Start(checkpoint=info, step=info.step, positions=positions, records=records)
 
 
 def _began_with(run: RunLayout) -> str | None:
-    """`--restore` of the command that last worked on the run."""
-    return from_dict(TrainConfig, storage.read_json(run.config)).restore if storage.exists(run.config) else None
+    """`--restore` of the command that began the run."""
+    stored = resume.read(run)
+    return stored.restore if stored else None
 
 
 def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, same_data: bool) -> None:
@@ -385,7 +489,7 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
         ("normalization", _describe_normalization(info.normalization), _describe_normalization(_normalization(config))),
-        ("network", _describe(info.model), _describe(_model(config, data))),
+        ("network", *(_describe(model, config) for model in (info.model, _model(config, data)))),
         ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
     ]
     if same_data:
@@ -399,9 +503,11 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
             )
 
 
-def _describe(model: Mapping[str, Any]) -> str:
+def _describe(model: Mapping[str, Any], config: TrainConfig) -> str:
     shape = " × ".join(str(model[name]) for name in ("image_size", "image_size", "num_channels"))
-    return f"{model['model_name']} of {model['num_classes']} classes, images {shape}, keep_prob {model['keep_prob']}"
+    text = f"{model['model_name']} of {model['num_classes']} classes, images {shape}"
+    # No variable's shape follows from it.
+    return text if config.change_settings else f"{text}, keep_prob {model['keep_prob']}"
 
 
 def _listed(scopes: Sequence[str]) -> str:
@@ -533,6 +639,7 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
         if not session.is_local(sc.master):
             report.on_phase("preflight")
             _examine(spark, job, topology, report, stop, lease)
+        job = _commit(job, report)
         normalization = _statistics(sc, job, report, stop, lease)
         spec = AttemptSpec(
             topology=topology,
@@ -543,6 +650,7 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             local=session.is_local(sc.master),
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
+            stop_timeout=config.stop_timeout,
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
         )

@@ -164,10 +164,11 @@ def _summary(report: Mapping[str, Any]) -> str:
         fact = _text(cause.get("fact", "not told"))
         parts.append(f'<div class="cause" role="alert"><strong>First cause: {fact}</strong>{place}{step}</div>')
     metrics, model = _mapping(report, "metrics"), _mapping(report, "model")
+    at = f" at step {_number(metrics['evaluated_step'])}" if "evaluated_step" in metrics else ""
     facts = {
         "step": f"{_number(report.get('step'))} of {_number(report.get('total_steps'))}",
-        "validation top-1": _number(metrics.get("top_1")),
-        "validation loss": _number(metrics.get("loss")),
+        f"validation top-1{at}": _number(metrics.get("top_1")),
+        f"validation loss{at}": _number(metrics.get("loss")),
         "training loss": _number(metrics.get("train_loss")),
         "images/s": _number(report.get("images_per_second")),
         "training records": _number(report.get("num_records")),

@@ -1,0 +1,112 @@
+"""What a command takes from a run that is there, what it may change, and what it is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfos_job import cli, resume, storage
+from tfos_job.config import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, TrainConfig, to_dict
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.layout import RunLayout
+
+RUN: dict[str, Any] = {"dataset_dir": "/data", "train_dir": "/run", "epoch": 8, "batch_size": 64, "learning_rate": 4e-3}
+
+
+def names(bond: Bond) -> set[str]:
+    return {field.name for field in dataclasses.fields(TrainConfig) if field.metadata["bond"] is bond}
+
+
+def test_each_flag_is_of_one_kind() -> None:
+    assert {"train_dir", "overwrite", "change_settings"} == names(COMMAND)
+    assert {"restore", "checkpoint_path", "checkpoint_exclude_scopes"} == names(ORIGIN)
+    assert names(RECIPE) >= {"model_name", "label_smoothing", "learning_rate", "random_zoom", "batch_size", "seed"}
+    assert names(EXTENT) >= {"dataset_dir", "epoch", "save_seconds", "num_executors", "num_gpus", "cache_gb"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"dataset_dir": "/data", "epoch": 8, "batch_size": 64, "learning_rate": 4e-3}),
+        ({"batch_size": 32}, {"batch_size": 32, "epoch": 8}),
+        # A length replaces the other kind of length.
+        ({"max_number_of_steps": 402}, {"max_number_of_steps": 402, "epoch": None}),
+        ({"epoch": 9}, {"max_number_of_steps": None, "epoch": 9}),
+        # Neither what says where a run begins, to one that has begun, nor what is one command's.
+        ({}, {"checkpoint_path": None, "restore": "auto", "overwrite": False}),
+    ],
+)
+def test_what_is_not_given_is_the_runs(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    stored = TrainConfig(**RUN, checkpoint_path="/weights", overwrite=True)
+    config = TrainConfig(**resume.inherited(stored, given, has_begun=True), train_dir="/run", **given)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_run_without_a_checkpoint_still_begins_where_it_was_to_begin() -> None:
+    stored = TrainConfig(**RUN, checkpoint_path="/weights", checkpoint_exclude_scopes="fc2")
+    found = resume.inherited(stored, {}, has_begun=False)
+    assert (found["checkpoint_path"], found["checkpoint_exclude_scopes"]) == ("/weights", "fc2")
+
+
+def test_another_recipe_is_refused_by_name_old_and_new() -> None:
+    stored, run = TrainConfig(**RUN), RunLayout("/run")
+    other = dataclasses.replace(stored, batch_size=128, learning_rate=2e-4, num_executors=3, random_zoom=0.15)
+    with pytest.raises(SettingsError) as caught:
+        resume.require_same_recipe(run, stored, other)
+    assert "batch_size 64 → 128, learning_rate 0.004 → 0.0002" in str(caught.value)
+    assert "random_zoom 0 → 0.15" in str(caught.value)
+    assert "--change_settings" in str(caught.value)
+    assert "num_executors" not in str(caught.value)
+    wanted = dataclasses.replace(other, change_settings=True)
+    assert {change.name for change in resume.require_same_recipe(run, stored, wanted)} == {
+        "batch_size", "learning_rate", "random_zoom",
+    }  # fmt: skip
+    assert resume.require_same_recipe(run, stored, dataclasses.replace(stored, epoch=9, save_steps=None)) == []
+
+
+def test_a_size_that_follows_from_the_network_is_the_same_given() -> None:
+    stored = TrainConfig(**RUN)
+    assert resume.changes(stored, dataclasses.replace(stored, image_size=64), RECIPE, EXTENT) == []
+
+
+def test_the_command_line_goes_on_with_a_run(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    stored = TrainConfig(**{**RUN, "train_dir": run.root}, random_transpose=True, validation_split_name="test")
+    storage.write_json(run.config, to_dict(stored))
+    assert cli.parse_config("train", ["--train_dir", run.root]) == stored
+    # What a run has can be taken back.
+    taken = cli.parse_config(
+        "train", ["--train_dir", run.root, "--random_transpose", "false", "--validation_split_name", "none"]
+    )
+    assert (taken.random_transpose, taken.validation_split_name) == (False, None)
+    anew = cli.parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
+    assert (anew.batch_size, anew.learning_rate, anew.random_transpose) == (128, 2e-4, False)
+
+
+def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match=r"no run there to go on with.*--dataset_dir"):
+        cli.parse_config("train", ["--train_dir", str(tmp_path / "typo")])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [("{", BadDataError, "not JSON"), (json.dumps({"lerning_rate": 1}), SettingsError, "unknown setting lerning_rate")],
+)
+def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, kind: type[Exception], words: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(kind, match=words) as caught:
+        cli.parse_config("train", ["--train_dir", str(tmp_path)])
+    assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_attempts_are_counted_by_what_is_there(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    assert resume.next_attempt(run) == 1
+    storage.make_dirs(run.attempts_dir)
+    for number in (1, 2, 11):
+        storage.write_json(run.attempt(number), {})
+    assert resume.next_attempt(run) == 12
