@@ -16,7 +16,6 @@ from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, 
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout, checkpoint_step
 
-
 # The run's variables are of these: nobody can go on with others.
 _IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon", "trainable_scopes"}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tfos_job.cluster.node_process import Spec
 from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
@@ -89,6 +90,23 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subpro
     return process
 
 
+def after_a_break(engine: ParameterServerEngine) -> tuple[int, str]:
+    """How often a closure is run whose connection breaks the first time, and what is raised of it."""
+    runs = []
+
+    def breaks() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:0: connection reset by peer")
+
+    engine._coordinator._cluster.schedule(breaks, args=(), kwargs={})  # `schedule` takes graphs alone
+    try:
+        engine._join()
+    except tf.errors.OpError as error:
+        return len(runs), type(error).__name__
+    return len(runs), ""
+
+
 def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> None:
     split = DatasetLayout(dataset_dir).split("train")
     contents = manifest.load(split)
@@ -144,7 +162,8 @@ def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> 
         differences[step] = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
     start = checkpoints.load(checkpoints.verify(unbroken.checkpoint(1)))
     moved = max(float(np.abs(start[name] - expected[name]).max()) for name in expected)
-    print(json.dumps({"differences": differences, "moved": moved}), flush=True)
+    result = {"differences": differences, "moved": moved, "after_a_break": after_a_break(engine)}
+    print(json.dumps(result), flush=True)
     for process in processes:
         process.communicate(b"stop\n", timeout=30)
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_decoded_is_refused_with_its_offset(shards: list[str], da
             records.write_record(stream, data)
     second = list(offsets(path))[1]
     place = rf"{number}\.tfrecord, byte {second}: the record cannot be decoded: "
-    with pytest.raises(BadDataError, match=rf"{place}.*({fact})"), data_errors(shards):
+    with pytest.raises(BadDataError, match=rf"{place}.*({fact})"), data_errors(shards, beside_network=True):
         read(shards, reader)
 
 
@@ -124,5 +124,24 @@ def test_a_shard_that_is_not_there_is_missing_input(shards: list[str], reader: s
 
 
 def test_errors_that_are_not_of_the_data_pass_through(shards: list[str]) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError), data_errors(shards[:1]):
+    searched: list[str] = []
+    with pytest.raises(tf.errors.InvalidArgumentError), data_errors(shards[:1], on_search=searched.append):
         tf.reshape(tf.zeros(3), [2])
+    assert searched == shards[:1]
+
+
+def test_a_networks_own_error_is_told_without_reading_the_data_again(shards: list[str]) -> None:
+    """In one graph with the reader, as a training step is; the shards of a large split take hours to read."""
+    searched: list[str] = []
+    batches = iter(tf.data.TFRecordDataset(shards).batch(4))
+
+    @tf.function
+    def step() -> tf.Tensor:
+        return tf.strings.to_number(tf.strings.substr(next(batches), 0, 0) + "word")
+
+    with (
+        pytest.raises(tf.errors.InvalidArgumentError, match="could not correctly convert"),
+        data_errors(shards, beside_network=True, on_search=searched.append),
+    ):
+        step()
+    assert searched == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class CountingEngine:
         self.nan_from = nan_from
         self.blocks: list[int] = []
         self.measurements = 0
+        self.evaluated_shards = 0
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         raise NotImplementedError
@@ -63,8 +64,9 @@ class CountingEngine:
         times = (num_steps * self.step_s * share for share in (1.0, 0.01, 0.02, 0.9))
         return Block(num_steps, images, loss, 0.5, *times, {0: self.global_step * 10})
 
-    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
-        return Counts(len(shards), 1.0, dict.fromkeys(ks, 1))
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
+        self.evaluated_shards += len(shards)
+        return None if should_stop() else Counts(len(shards), 1.0, dict.fromkeys(ks, 1))
 
     def measure_compute(self) -> float:
         self.measurements += 1
@@ -155,6 +157,18 @@ def test_a_stop_saves_where_it_is_and_does_not_evaluate() -> None:
     assert (outcome.step, outcome.interrupted) == (7, True)
     assert diary.entries == [("save", 7)]
     assert diary.positions == {7: (70,)}
+
+
+def test_a_stop_interrupts_an_evaluation_within_training_and_at_its_end() -> None:
+    for eval_steps in (5, 0):
+        engine, diary = CountingEngine(PLAN), Diary()
+        plan = dataclasses.replace(PLAN, eval_steps=eval_steps, validation_shards=tuple("abcde"))
+        # Once the second shard has been begun.
+        outcome = Loop(engine, plan, diary, lambda engine=engine: engine.evaluated_shards >= 2).run()  # type: ignore[misc]
+        step = eval_steps or 20
+        assert (outcome.step, outcome.interrupted, engine.evaluated_shards) == (step, True, 2)
+        assert diary.entries == [("save", step)]
+        assert engine.measurements == 0
 
 
 def test_a_loss_that_is_no_number_ends_it_without_a_checkpoint_of_it() -> None:

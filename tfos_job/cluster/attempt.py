@@ -73,7 +73,7 @@ class AttemptSpec:
     local: bool
     start_timeout: int
     stall_timeout: int
-    stop_timeout: int
+    stop_timeout: float
     allow_cpu: bool = False
     port_range: PortRange | None = None
 
@@ -85,6 +85,10 @@ class _State:
     left: set[Task] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
     published_step: int | None = None
+    publishing_step: int | None = None
+    publishing_s: float = 0.0  # that the last checkpoint took
+    block_s: float = 0.0  # between the last two accounts of steps
+    progress_at_s: float | None = None
     finished: control.Finished | None = None
 
 
@@ -157,7 +161,11 @@ class Attempt:
             of a stop with one.
         """
         try:
-            return self._run()
+            try:
+                return self._run()
+            except JobError:
+                self._await_checkpoint()
+                raise
         except InterruptedJobError as e:
             step = self._state.published_step
             raise InterruptedJobError(
@@ -216,6 +224,7 @@ class Attempt:
                 if stop_deadline is None:
                     self._switchboard.send(_CHIEF, control.Stop())
                     stop_deadline = time.monotonic() + self._spec.stop_timeout
+                    log.warning("%s", self._what_is_waited_for())
                 # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
                 if self._state.failures or self._stop.hurry or time.monotonic() > stop_deadline:
                     raise InterruptedJobError("stopped", signum=self._stop.signum)
@@ -228,6 +237,25 @@ class Attempt:
                     next_step="If steps are really that slow raise --stall_timeout; else run train again to resume",
                 )
         return self._state.finished
+
+    def _what_is_waited_for(self) -> str:
+        expected_s = self._state.block_s + self._state.publishing_s
+        text = f"some {max(1.0, expected_s):.0f} s, " if self._state.publishing_s else ""
+        return (
+            f"Waiting for the running steps and a last checkpoint, {text}at most {self._spec.stop_timeout:g} s "
+            "(--stop_timeout); a second signal does not wait"
+        )
+
+    def _await_checkpoint(self) -> None:
+        """A checkpoint that is on its way needs no node any more: whoever has died, it can still be published."""
+        deadline = time.monotonic() + self._spec.stop_timeout
+        while self._state.publishing_step is not None and _CHIEF not in self._state.left:
+            if self._coordinator is None or self._coordinator.poll() is not None:
+                return
+            if self._stop.hurry or time.monotonic() > deadline:
+                log.warning("The checkpoint of step %d was not finished", self._state.publishing_step)
+                return
+            self._take_event()
 
     # Events.
 
@@ -263,8 +291,16 @@ class Attempt:
             level = logging.WARNING if message.is_warning else logging.INFO
             log.log(level, "%s on host %s: %s", task, self._state.hellos[task].host, message.text)
         else:
+            if isinstance(message, control.CheckpointBegun):
+                self._state.publishing_step = message.step
             if isinstance(message, control.CheckpointPublished):
                 self._state.published_step = message.step
+                self._state.publishing_step = None
+                self._state.publishing_s = message.seconds
+            if isinstance(message, control.Progress):
+                now = time.monotonic()
+                self._state.block_s = now - (self._state.progress_at_s or now)
+                self._state.progress_at_s = now
             if isinstance(message, control.Finished):
                 self._state.left.add(task)
                 self._state.finished = message

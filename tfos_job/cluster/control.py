@@ -116,11 +116,26 @@ class Evaluating:
 
 
 @dataclass(frozen=True)
+class Searching:
+    """A damaged record is being looked for, in this shard now."""
+
+    shard: str
+
+
+@dataclass(frozen=True)
+class CheckpointBegun:
+    """A checkpoint of this step is on its way: its variables are there, and no node is needed for it any more."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class CheckpointPublished:
-    """A checkpoint lies at `path`, whole."""
+    """A checkpoint lies at `path`, whole, so many seconds after the block of steps that it is of."""
 
     step: int
     path: str
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +182,8 @@ _MESSAGES: dict[str, type] = {
         Failed,
         Left,
         Progress,
+        Searching,
+        CheckpointBegun,
         CheckpointPublished,
         Evaluating,
         Evaluated,

@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,11 +90,13 @@ class _Reporter:
         self._split_name = assignment.validation_split_name or ""
         self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
         self._metrics: dict[str, float] = {}
+        self._block_ended_s = time.monotonic()
         # Training goes on while a checkpoint is written; one at a time, and in order.
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
     def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
+        self._block_ended_s = time.monotonic()
         if self._publishing is not None and self._publishing.done():
             self._publishing.result()  # Training on without being able to save would be for nothing.
         progress = control.Progress(
@@ -115,11 +118,14 @@ class _Reporter:
         self._wait_for_publisher()
         position = {"records_read": list(positions), "order": self._meta["order"]}
         meta = {**self._meta, "input_position": position, "metrics": self._metrics}
-        self._publishing = self._publisher.submit(self._publish, step, variables, meta)
+        self._line.send(control.CheckpointBegun(step))
+        self._publishing = self._publisher.submit(self._publish, step, variables, meta, self._block_ended_s)
 
-    def _publish(self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    def _publish(
+        self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], block_ended_s: float
+    ) -> None:
         path = checkpoints.publish(self._run, step, variables, meta)
-        self._line.send(control.CheckpointPublished(step, path))
+        self._line.send(control.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
         if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
             checkpoints.retain(self._run)
         for summaries in self._summaries.values():
@@ -139,9 +145,13 @@ class _Reporter:
         if self._publishing is not None:
             self._publishing.result()
 
+    def finish_publishing(self) -> None:
+        """Waits for the checkpoint that is on its way: it is whole, whatever has happened to the nodes meanwhile."""
+        self._publisher.shutdown(wait=True)
+
     def close(self) -> None:
         """Waits for the last checkpoint; raises what its publication raised."""
-        self._publisher.shutdown(wait=True)
+        self.finish_publishing()
         self._wait_for_publisher()
         for summaries in self._summaries.values():
             summaries.close()
@@ -152,11 +162,18 @@ def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> co
     plan = TrainPlan(**assignment.plan)
     engine = ParameterServerEngine(assignment.cluster)
     variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
-    with data_errors(assignment.shards):
+
+    def on_search(shard: str) -> None:
+        line.send(control.Searching(shard))
+
+    with data_errors(assignment.shards, beside_network=True, on_search=on_search):
         engine.start(plan, variables)
         line.send(control.Ready(os.getpid()))
         reporter = _Reporter(assignment, line, stop)
-        outcome = Loop(engine, plan, reporter, stop.is_set).run()
+        try:
+            outcome = Loop(engine, plan, reporter, stop.is_set).run()
+        finally:
+            reporter.finish_publishing()
     reporter.close()
     return control.Finished(
         step=outcome.step,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -15,17 +16,22 @@ from tfos_job.errors import BadDataError, MissingInputError
 
 _WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
 _NEXT_STEP = "Run `verify` on the split and convert it again"
+_OF_INPUT = re.compile(r"IteratorGetNext|ReduceDataset|function passed to \w*Dataset")
 _ANY_FORM = Form(image_size=8)  # what is decoded does not depend on it
 
 
 @contextlib.contextmanager
-def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
+def data_errors(
+    shards: Sequence[str] = (), *, beside_network: bool = False, on_search: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Turns what TensorFlow raises over bad input into this package's errors.
 
     The shards are read again to find the record.
 
     Args:
       shards: the files being read, where they lie: remote ones are copied here, one at a time.
+      beside_network: what is read passes a network in the same graph, whose own errors are none of the input's.
+      on_search: told of each shard before it is read again.
 
     Raises:
       BadDataError: a record whose checksum is wrong, that is cut off, or that cannot be decoded, by file and byte; more
@@ -37,7 +43,10 @@ def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
     except tf.errors.NotFoundError as error:
         raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
+        if beside_network and not _is_of_input(error):
+            raise
         for shard in shards:
+            on_search(shard)
             try:
                 _read_through(shard)
             except BadDataError as found:
@@ -45,6 +54,11 @@ def data_errors(shards: Sequence[str] = ()) -> Iterator[None]:
         if not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
             raise  # The records are fine: this is somebody else's mistake.
         raise BadDataError(_first_line(error), place=", ".join(shards), next_step=_NEXT_STEP) from error
+
+
+def _is_of_input(error: tf.errors.OpError) -> bool:
+    """Whether a `tf.data` pipeline has raised it. The nodes that ask a pipeline for something are in the message."""
+    return isinstance(error, tf.errors.DataLossError) or _OF_INPUT.search(error.message) is not None
 
 
 def _read_through(shard: str) -> None:

@@ -66,6 +66,7 @@ log = logging.getLogger(__name__)
 
 LEASE_TTL_S = 60.0
 ATTEMPT_FORMAT_VERSION = 1
+_KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 _MIB = 1 << 20
 _SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
 
@@ -650,7 +651,7 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             local=session.is_local(sc.master),
             start_timeout=config.start_timeout,
             stall_timeout=config.stall_timeout,
-            stop_timeout=config.stop_timeout,
+            stop_timeout=_stop_timeout(config, sc),
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
         )
@@ -668,10 +669,19 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
     if finished.interrupted:
         raise InterruptedJobError(
             f"stopped at step {finished.step} of {job.total_steps}"
-            + (", with a checkpoint there" if finished.step else ""),
+            + (", with a checkpoint there" if finished.step else "")
+            + (" and its evaluation to be done" if finished.step == job.total_steps else ""),
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
+
+
+def _stop_timeout(config: TrainConfig, sc: SparkContext) -> float:
+    """In YARN's cluster mode no longer than YARN waits between SIGTERM and SIGKILL to the driver's container."""
+    if not (session.in_cluster_mode() and container.application_id()):
+        return config.stop_timeout
+    settings: Any = sc._jsc.hadoopConfiguration()
+    return min(config.stop_timeout, int(settings.get(_KILL_DELAY_MS, "250")) / 1000)
 
 
 def _examine(

@@ -6,7 +6,7 @@ evaluate, to stop) is `train.py`'s and the same for every engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -113,8 +113,11 @@ class Engine(Protocol):
     def measure_compute(self) -> float:
         """Seconds of a step's forward and backward pass without parameter servers; no variable changes."""
 
-    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
-        """Counts each record of `shards` once. No variable changes, the global step least of all."""
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
+        """Counts each record of `shards` once. No variable changes, the global step least of all.
+
+        None where it was to stop before the end: the engine is good for a `snapshot` then, and nothing else.
+        """
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All variables of network and optimizer, and what normalization needs, gathered here, by checkpoint name."""

@@ -7,8 +7,10 @@ their division among workers is not.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +28,23 @@ from tfos_job.model.train import FusedAdam, build_optimizer, compute_seconds, tr
 from tfos_job.model.variables import all_arrays, assign_all
 
 _EVALUATION_BATCH_SIZE = 128
+_POLL_S = 0.02
+
+
+class _NoRecovery:
+    """In place of TensorFlow's handler of failures: whatever a closure raises, it has failed.
+
+    TensorFlow's own puts a closure back after an error of a connection, waits for a worker that is gone and rebuilds
+    its dataset from the first position. Records would be read twice and updates counted twice, and nobody would be
+    told: an attempt ends instead, and the next one goes on from the last checkpoint.
+    """
+
+    def stop(self) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def wait_on_failure(self, **_: Any) -> Iterator[None]:
+        yield
 
 
 class ParameterServerEngine:
@@ -42,6 +61,10 @@ class ParameterServerEngine:
         )
         self._strategy = tf.distribute.ParameterServerStrategy(resolver)
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        directed = self._coordinator._cluster
+        directed.failure_handler.stop()
+        for holder in (directed, *directed.workers):
+            holder.failure_handler = _NoRecovery()
         self._plan: TrainPlan
         self._normalization: Normalization
         self._model: keras.Model
@@ -111,6 +134,11 @@ class ParameterServerEngine:
                 raise original from error
             raise
 
+    def _is_done(self) -> bool:
+        with contextlib.suppress(Exception):  # `_join` raises it, in its own words
+            return bool(self._coordinator.done())
+        return True
+
     def run(self, num_steps: int) -> Block:
         began = time.monotonic()
         results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
@@ -141,11 +169,16 @@ class ParameterServerEngine:
         self._join()
         return float(np.mean([result.fetch() for result in results]))
 
-    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...]) -> Counts:
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """One closure a shard: whichever worker takes it, each shard is counted once."""
         if ks not in self._count:
             self._count[ks] = self._make_count(ks)
         results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
+        # A shard may take minutes, and TensorFlow's own waiting hears nothing meanwhile.
+        while not self._is_done():
+            if should_stop():
+                return None
+            time.sleep(_POLL_S)
         self._join()
         return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
 

@@ -251,14 +251,14 @@ class Loop:
                 self._save()
             if self._evaluation_is_due():
                 self._evaluate()
-            if self._measurement_is_cheap():
+            if self._measurement_is_cheap() and not self._should_stop():
                 self._measure_compute()
         self._save()
         interrupted = self._step < self._plan.total_steps
         if not interrupted:
-            self._evaluate()
-            if self._account.bound and self._account.compute_s is None:
-                self._measure_compute()
+            interrupted = not self._evaluate()
+        if not interrupted and self._account.bound and self._account.compute_s is None:
+            self._measure_compute()
         return Outcome(
             self._step, interrupted, self._images, self._seconds, tuple(self._positions), self._account.bound
         )
@@ -322,13 +322,19 @@ class Loop:
         self._saved_step = self._step
         self._saved_time = self._clock()
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """False where it was to stop before the end: nothing is told of it then."""
         if not self._plan.validation_shards or self._step == self._evaluated_step:
-            return
+            return True
         counts = Counts.zero(EVALUATION_KS)
         shards = self._plan.validation_shards
         for begin in range(0, len(shards), self._plan.num_workers):
-            counts += self._engine.evaluate(shards[begin : begin + self._plan.num_workers], EVALUATION_KS)
+            part = shards[begin : begin + self._plan.num_workers]
+            counted = None if self._should_stop() else self._engine.evaluate(part, EVALUATION_KS, self._should_stop)
+            if counted is None:
+                return False
+            counts += counted
             self._listener.on_evaluating(self._step, counts.num_examples)
         self._listener.on_evaluation(self._step, counts)
         self._evaluated_step = self._step
+        return True

@@ -1,0 +1,119 @@
+"""What an attempt waits for at its end: a child of this process stands for the coordinator, words come from threads."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tfos_job.cluster import attempt, control, failures
+from tfos_job.cluster.attempt import Attempt, AttemptSpec
+from tfos_job.cluster.control import CheckpointBegun, CheckpointPublished, Progress, Said
+from tfos_job.cluster.failures import Failure
+from tfos_job.cluster.stop import StopSignal
+from tfos_job.cluster.topology import CHIEF, WORKER, Task, Topology
+from tfos_job.errors import BusyError, InterruptedJobError, NodeDiedError
+
+PATH = "checkpoints/step-00000005"
+KILLED = Failure(failures.KILLED, Task(WORKER, 0), "h", "its TensorFlow process was killed", NodeDiedError.exit_code)
+
+
+class Told:
+    """An attempt that hears `words`, in this order, and what it told in its turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_timeout: float = 60) -> None:
+        for name in ("_NODES_STOP_S", "_CANCEL_S", "_COLLECT_S"):
+            monkeypatch.setattr(attempt, name, 0.0)
+        self.stop = StopSignal()
+        self.messages: list[Any] = []
+        self.guard: Callable[[], None] = lambda: None
+        spec = AttemptSpec(
+            topology=Topology(num_ps_tasks=1, num_workers=1),
+            inputs=(),
+            assignment={},
+            num_gpus=0,
+            driver_host="127.0.0.1",
+            local=True,
+            start_timeout=60,
+            stall_timeout=600,
+            stop_timeout=stop_timeout,
+        )
+        self.attempt = Attempt(
+            None,
+            spec,
+            on_message=self.messages.append,
+            on_phase=lambda _: None,
+            stop=self.stop,
+            guard=lambda: self.guard(),
+        )
+        self.child = subprocess.Popen(["sleep", "1000"])
+        self.attempt._coordinator = self.child
+        monkeypatch.setattr(self.attempt, "_run", self.attempt._train)
+
+    def hear(self, *words: Any) -> None:
+        for word in words:
+            is_event = isinstance(word, Failure)
+            self.attempt._switchboard.events.put(word if is_event else Said(Task(CHIEF, 0), word))
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    found = Told(monkeypatch)
+    yield found
+    found.child.kill()
+    found.child.wait()
+
+
+def test_a_checkpoint_on_its_way_is_published_though_a_worker_dies(told: Told) -> None:
+    told.hear(CheckpointBegun(5), KILLED, CheckpointPublished(5, PATH, 1.0))
+    with pytest.raises(NodeDiedError, match="was killed"):
+        told.attempt.run()
+    assert CheckpointPublished(5, PATH, 1.0) in told.messages
+
+
+@pytest.mark.parametrize("ends", ["it died", "hurry", "time", "lock"])
+def test_nobody_waits_for_a_checkpoint_that_cannot_come(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    told = Told(monkeypatch, stop_timeout=0.1 if ends == "time" else 1e9)
+    told.hear(CheckpointBegun(5), KILLED)
+    expected: type[Exception] = NodeDiedError
+    if ends == "it died":
+        told.child.kill()
+        told.child.wait()
+    elif ends == "hurry":
+        told.stop.hurry = True
+    elif ends == "lock":
+        expected = BusyError
+
+        def guard() -> None:
+            raise BusyError("lost its lock")
+
+        told.guard = guard
+    with pytest.raises(expected):
+        told.attempt.run()
+    told.child.kill()
+    told.child.wait()
+
+
+def test_the_first_signal_tells_what_it_waits_for_and_the_second_one_does_not_wait(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.hear(CheckpointBegun(1), CheckpointPublished(1, PATH, 12.0), CheckpointBegun(2))
+
+    def then_stop(message: control.Message) -> None:
+        if isinstance(message, CheckpointPublished):
+            told.stop.signum = signal.SIGTERM
+            told.hear(Progress(2, 1.0, 0.5, 1e-4, 100.0, 0.0))
+        elif isinstance(message, Progress):
+            told.stop.hurry = True
+
+    told.attempt._on_message = then_stop
+    with caplog.at_level("WARNING"), pytest.raises(InterruptedJobError) as caught:
+        told.attempt.run()
+    assert caught.value.exit_code == 143
+    assert "the last checkpoint of this attempt is of step 1" in str(caught.value)
+    assert (
+        "Waiting for the running steps and a last checkpoint, some 12 s, at most 60 s (--stop_timeout)" in caplog.text
+    )
