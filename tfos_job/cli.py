@@ -206,7 +206,7 @@ def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any],
     is_inherited = metadata.get("bond") in (RECIPE, EXTENT)
     required = field.default is dataclasses.MISSING and not is_inherited
     if "nargs" in metadata:
-        parser.add_argument(field.name, help=help_text, **metadata)
+        parser.add_argument(field.name, type=_text, help=help_text, **metadata)
         return
     if hint is bool and not is_inherited:
         parser.add_argument(f"--{field.name}", action="store_true", default=argparse.SUPPRESS, help=help_text)
@@ -216,9 +216,10 @@ def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any],
     elif field.default not in (None, dataclasses.MISSING):
         help_text += f" (default: {field.default})"
     kind, is_optional = _value_type(hint)
+    read = _truth if kind is bool else _text if kind is str and field.default != "" else kind
     parser.add_argument(
         f"--{field.name}",
-        type=_or_none(kind) if is_optional and is_inherited else _truth if kind is bool else kind,
+        type=_or_none(read, kind) if is_optional and is_inherited else read,
         required=required,
         default=argparse.SUPPRESS,
         help=help_text.replace("%", "%%"),
@@ -243,13 +244,25 @@ def _truth(text: str) -> bool:
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false") from None
 
 
-def _or_none(kind: type) -> Callable[[str], Any]:
+def _or_none(read: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
     """As `_truth`: `none` takes back what a run has."""
 
     def value(text: str) -> Any:
-        return None if text == "none" else kind(text)
+        return None if text == "none" else read(text)
 
     value.__name__ = kind.__name__
+    return value
+
+
+def _text(value: str) -> str:
+    """A value as it is: a path, a name, a list. Raises ArgumentTypeError, which ends the command with exit code 2.
+
+    What is not UTF-8 would come as far as the first JSON file, or the JVM, and fail there.
+    """
+    if not value:
+        raise argparse.ArgumentTypeError("its value is empty")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise argparse.ArgumentTypeError(f"its value is not UTF-8: {os.fsencode(value)!r}; give the path another name")
     return value
 
 

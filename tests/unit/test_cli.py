@@ -38,6 +38,29 @@ def test_a_wrong_flag_ends_with_2(argv: list[str], code: int) -> None:
     assert ended.value.code == code
 
 
+def text_flags() -> list[tuple[str, str]]:
+    """Each command and each of its flags that takes a path, a name or another text, but for those that may be empty."""
+    return [
+        (name, field.name)
+        for name, command in cli.COMMANDS.items()
+        for field in dataclasses.fields(command.config)
+        if field.type in ("str", "str | None", "tuple[str, ...]") and field.default != ""
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "fact"), [("", "its value is empty"), ("/d/\udcd1\udcb5", r"not UTF-8: b'/d/\xd1\xb5'")]
+)
+def test_no_path_is_empty_and_each_is_text(value: str, fact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {("convert", "dataset_dir"), ("train", "train_dir"), ("predict", "images")} <= set(text_flags())
+    for command, flag in text_flags():
+        argv = [command, value] if flag == "images" else [command, f"--{flag}", value]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(argv)
+        assert ended.value.code == 2
+        assert fact in capsys.readouterr().err, flag
+
+
 @pytest.mark.parametrize(
     ("flags", "strengths"),
     [
