@@ -78,8 +78,8 @@ def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
         assert found[1]["image/encoded"] == bytes([1]) * 15
     assert result.class_counts == {0: 1, 1: 2}
     assert [(piece.name, piece.num_records, piece.filtered) for piece in result.pieces] == [
-        ("1.gnt", 3, "!"),
-        ("2.gnt", 3, "一一"),
+        ("1.gnt", 3, {"!": 1}),
+        ("2.gnt", 3, {"一": 2}),
     ]
     written = Path(result.written_file).read_bytes()
     assert result.shard == Shard(
@@ -172,7 +172,7 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
             size_bytes=file.size_bytes,
             mtime_s=file.mtime_s,
             num_records=1,
-            filtered="",
+            filtered={},
             quarantined_bytes=0,
             generation=0,
             ranges=(SourceRange(start=0, end=file.size_bytes, sha256=sha256(file.path)),),

@@ -23,7 +23,7 @@ def source(**changes: Any) -> Source:
         "size_bytes": 1000,
         "mtime_s": 1.25,
         "num_records": 4,
-        "filtered": "!",
+        "filtered": {"!": 1},
         "quarantined_bytes": 30,
         "generation": 0,
         "ranges": (SourceRange(start=0, end=400, sha256="aa"), SourceRange(start=400, end=1000, sha256="bb")),
@@ -149,15 +149,28 @@ def test_a_split_of_images_has_its_folder_for_sources(tmp_path: Path) -> None:
     assert Manifest.from_json(json.loads(json.dumps(before))) == example()
 
 
+def test_a_manifest_of_version_0_1_is_read_and_its_account_is_counted() -> None:
+    """Format 2 had a character for each record that was left out: a megabyte of text for a million of them."""
+    many = 1_000_000
+    left_out = source(num_records=3 + many, filtered={"!": many - 1, "一": 1})
+    manifest = example(sources=(left_out,))
+    text = json.dumps(manifest.to_json())
+    assert len(text) < 2000
+    value = json.loads(text)
+    value["format_version"] = 2
+    value["sources"][0]["filtered"] = "!" * (many - 1) + "一"
+    assert Manifest.from_json(value) == manifest
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        ({"format_version": 1}, "format_version 1, expected 2"),
+        ({"format_version": 1}, "format_version 1, expected 2 or 3"),
         ({"num_records": 4}, "num_records is 4, its shards give 3"),
         ({"records_per_class": [3, 1]}, "classes have 4 records, shards 3"),
         ({"shards": [{"file": "part"}]}, "'sources' is missing"),
         ({"digest": "0"}, "digest is 0"),
-        ({"sources": [dataclasses.asdict(source(filtered=""))]}, "sources have 4 records of its classes, shards 3"),
+        ({"sources": [dataclasses.asdict(source(filtered={}))]}, "sources have 4 records of its classes, shards 3"),
         ({"sources": [dataclasses.asdict(source(size_bytes=1001))]}, r"the ranges of sub/001\.gnt are not its 1001"),
     ],
 )

@@ -109,7 +109,7 @@ def test_golden_bytes(tmp_path: Path) -> None:
         )
     )
     assert Path(result.written_file).read_bytes() == (DATA / "golden.tfrecord").read_bytes()
-    assert [piece.filtered for piece in result.pieces] == ["一"]
+    assert [piece.filtered for piece in result.pieces] == [{"一": 1}]
     assert result.class_counts == {0: 2, 1: 1, 2: 1, 3: 1}
 
 

@@ -332,7 +332,7 @@ def source(name: str = "001.gnt", **changes: Any) -> Source:
         "size_bytes": 10,
         "mtime_s": 1.0,
         "num_records": 3,
-        "filtered": "!",
+        "filtered": {"!": 1},
         "quarantined_bytes": 0,
         "generation": 0,
         "ranges": (SourceRange(start=0, end=10, sha256=f"of {name}"),),

@@ -61,9 +61,8 @@ def _check_sources(findings: Findings, split: str, manifest: Manifest, reports: 
     for report in reports:
         counts.update(report.source_counts)
     for source in manifest.sources:
-        expected = source.num_records - len(source.filtered)
-        if counts[source.name] != expected:
-            fact = f"expected {expected} records of it, found {counts[source.name]}"
+        if counts[source.name] != source.num_kept:
+            fact = f"expected {source.num_kept} records of it, found {counts[source.name]}"
             findings.add("source_records", join(split, "manifest.json"), f"source {source.name}: {fact}")
 
 

@@ -54,7 +54,7 @@ class PieceResult:
     name: str
     range: SourceRange
     num_records: int
-    filtered: str
+    filtered: Mapping[str, int]
     bad_ranges: tuple[gnt.BadRange, ...]
 
 
@@ -319,7 +319,7 @@ class _ShardWriter:
     def add(self, piece: Piece) -> PieceResult:
         task, source = self._task, piece.source
         bad_ranges: list[gnt.BadRange] = []
-        filtered: list[str] = []
+        filtered: Counter[str] = Counter()
         num_records = 0
         with storage.open_read(source.path) as stream:
             reader = _reader(piece, stream, bad_ranges.append if task.quarantine else None)
@@ -329,7 +329,7 @@ class _ShardWriter:
                 self.class_counts.update(class_id for class_id in class_ids if class_id is not None)
                 if None in class_ids:
                     pairs = zip(block.tags, class_ids, strict=True)
-                    filtered += [str(gnt.decode_tag(tag)) for tag, class_id in pairs if class_id is None]
+                    filtered.update(str(gnt.decode_tag(tag)) for tag, class_id in pairs if class_id is None)
                 self.shard.write(self._encoder.encode(block, class_ids, source.name))
         if (reader.end < piece.stop) if piece.stop < source.size_bytes else (reader.end != source.size_bytes):
             raise StorageError(
@@ -341,7 +341,7 @@ class _ShardWriter:
             name=source.name,
             range=SourceRange(start=reader.start, end=reader.end, sha256=reader.sha256),
             num_records=num_records,
-            filtered="".join(sorted(filtered)),
+            filtered=dict(filtered),
             bad_ranges=tuple(bad._replace(source=source.name) for bad in bad_ranges),
         )
 

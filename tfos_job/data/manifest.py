@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import logging
 import time
 from collections import Counter
@@ -27,7 +26,8 @@ from tfos_job.layout import (
     join,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_READABLE_VERSIONS = (2, 3)
 FILTER_REASON = "not in charset"
 _MAX_NAME_BYTES = 200  # a file system takes 255, and while it is written a name has 43 more
 _MAX_PATH_BYTES = 2000
@@ -53,7 +53,7 @@ class Source:
     Attributes:
       name: its path below `--gnt_dir`.
       num_records: what was readable, filtered or not.
-      filtered: the characters of the records that were left out, one for each, sorted.
+      filtered: records that were left out, by character, sorted.
       quarantined_bytes: what could not be read; the ranges are in `_quarantine`.
       generation: the one that its records came with.
       ranges: adjacent, over the whole file.
@@ -63,10 +63,15 @@ class Source:
     size_bytes: int
     mtime_s: float
     num_records: int
-    filtered: str
+    filtered: Mapping[str, int]
     quarantined_bytes: int
     generation: int
     ranges: tuple[SourceRange, ...]
+
+    @property
+    def num_kept(self) -> int:
+        """The records that are in the shards."""
+        return self.num_records - sum(self.filtered.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +174,9 @@ class Manifest:
         """Records whose character is not in the charset, by character; files of images, by class."""
         if self.images is not None:
             return dict(self.images.filtered)
-        counts = Counter(itertools.chain.from_iterable(source.filtered for source in self.sources))
+        counts: Counter[str] = Counter()
+        for source in self.sources:
+            counts.update(source.filtered)
         return dict(sorted(counts.items()))
 
     @property
@@ -215,8 +222,9 @@ class Manifest:
           BadDataError: not a manifest of this format, or one whose digest or counts do not fit.
         """
         try:
-            if value["format_version"] != FORMAT_VERSION:
-                raise ValueError(f"format_version {value['format_version']}, expected {FORMAT_VERSION}")
+            if value["format_version"] not in _READABLE_VERSIONS:
+                expected = " or ".join(map(str, _READABLE_VERSIONS))
+                raise ValueError(f"format_version {value['format_version']}, expected {expected}")
             manifest = Manifest(
                 shards=tuple(Shard(**shard | {"sources": tuple(shard["sources"])}) for shard in value["shards"]),
                 sources=tuple(_source(source) for source in value["sources"]),
@@ -244,7 +252,7 @@ def _check_counts(manifest: Manifest) -> None:
     num_records = manifest.num_records
     if sum(manifest.class_counts) != num_records:
         raise ValueError(f"classes have {sum(manifest.class_counts)} records, shards {num_records}")
-    from_sources = sum(source.num_records - len(source.filtered) for source in manifest.sources)
+    from_sources = sum(source.num_kept for source in manifest.sources)
     if manifest.sources and from_sources != num_records:
         raise ValueError(f"sources have {from_sources} records of its classes, shards {num_records}")
     if manifest.images is not None:
@@ -262,7 +270,10 @@ _PLAIN_FIELDS = ("split_name", "generation", "image_format", "charset_digest", "
 
 
 def _source(value: dict[str, Any]) -> Source:
-    return Source(**value | {"ranges": tuple(SourceRange(**part) for part in value["ranges"])})
+    filtered = value["filtered"]
+    if isinstance(filtered, str):  # format 2 had a character for each record
+        filtered = dict(sorted(Counter(filtered).items()))
+    return Source(**value | {"filtered": filtered, "ranges": tuple(SourceRange(**part) for part in value["ranges"])})
 
 
 def _revision(value: dict[str, Any]) -> Revision:

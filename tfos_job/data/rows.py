@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,10 +36,10 @@ class RowsTask:
 
 @dataclass(frozen=True)
 class RowsResult:
-    """A shard of a partition, and the characters of the rows that were left out, one for each, sorted."""
+    """A shard of a partition, and the rows that were left out, by character."""
 
     shard: ShardResult
-    filtered: str
+    filtered: Mapping[str, int]
 
 
 def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsResult:
@@ -54,7 +54,7 @@ def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsRes
     class_ids = Charset(task.characters).class_ids
     encoder = GlyphEncoder(task.characters, task.image_format)
     counts: Counter[int] = Counter()
-    filtered: list[str] = []
+    filtered: Counter[str] = Counter()
     with storage.open_write(path) as stream:
         writer = HashingWriter(stream)
         for number, row in enumerate(rows):
@@ -63,14 +63,14 @@ def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsRes
                 raise _bad(place, f"expected one character, found {row.character!r}")
             class_id = class_ids.get(row.character)
             if class_id is None:
-                filtered.append(row.character)
+                filtered[row.character] += 1
                 continue
             pixels, width, height = _pixels(row, place)
             counts[class_id] += 1
             writer.write(encoder.encode_one(class_id, pixels, width, height, source, number))
     shard = writer.to_shard(source, counts.total(), ())
     result = ShardResult(written_file=path, shard=shard, class_counts=dict(counts))
-    return RowsResult(result, "".join(sorted(filtered)))
+    return RowsResult(result, dict(filtered))
 
 
 def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:

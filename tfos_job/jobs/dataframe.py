@@ -113,7 +113,9 @@ def convert_dataframe(
                 created=created,
                 package_version=__version__,
             )
-            filtered = Counter("".join(result.filtered for result in results))
+            filtered: Counter[str] = Counter()
+            for result in results:
+                filtered.update(result.filtered)
             words = some([f"{character} × {count}" for character, count in filtered.most_common()])
             if not counts:
                 raise BadDataError(

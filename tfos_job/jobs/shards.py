@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pyspark import SparkContext
 
@@ -27,6 +28,7 @@ from tfos_job.errors import BadDataError
 from tfos_job.jobs import tasks
 from tfos_job.layout import SplitLayout, join, shard_name
 
+Key = TypeVar("Key", int, str)
 _log = logging.getLogger(__name__)
 
 
@@ -55,8 +57,8 @@ class Made:
         return _sum(result.dropped_counts for result in self.results)
 
 
-def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
-    total: Counter[int] = Counter()
+def _sum(counts: Iterable[Mapping[Key, int]]) -> Counter[Key]:
+    total: Counter[Key] = Counter()
     for part in counts:
         total.update(part)
     return total
@@ -134,7 +136,7 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
         size_bytes=file.size_bytes,
         mtime_s=file.mtime_s,
         num_records=sum(piece.num_records for piece in pieces),
-        filtered="".join(sorted("".join(piece.filtered for piece in pieces))),
+        filtered=dict(sorted(_sum(piece.filtered for piece in pieces).items())),
         quarantined_bytes=sum(bad.end - bad.start for piece in pieces for bad in piece.bad_ranges),
         generation=0,
         ranges=tuple(piece.range for piece in pieces),
