@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,24 @@ def test_a_cut_that_was_guessed_wrong_is_found(tmp_path: Path) -> None:
     assert first.range.end != second.range.start
     cut, end = convert.find_cuts(CutTask(source, (stop, source.size_bytes), quarantine=False))
     assert (cut, end) == (first.range.end, source.size_bytes)
+
+
+def test_no_piece_of_an_archive_is_searched_for_records(tmp_path: Path) -> None:
+    write_gnt(tmp_path / "1.gnt", "啊阿埃啊阿埃")
+    with tarfile.open(tmp_path / "2.gnt", "w") as archive:
+        archive.add(tmp_path / "1.gnt", "1.gnt")
+    size = (tmp_path / "2.gnt").stat().st_size
+    source = SourceFile("2.gnt", str(tmp_path / "2.gnt"), size, 0.0)
+    pieces = [Piece(source, 0, 515), Piece(source, 515, 600, within=True), Piece(source, 600, size, within=True)]
+    found = convert.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
+    assert [(piece.num_records, piece.range.start, piece.range.end) for piece in found] == [
+        (0, 0, size),
+        (0, size, size),
+        (0, size, size),
+    ]
+    assert [(bad.start, bad.end, bad.reason) for piece in found for bad in piece.bad_ranges] == [
+        (0, size, "not a GNT file: expected a record, found a TAR archive")
+    ]
 
 
 def test_bad_bytes_fail_or_are_accounted_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,48 @@ def test_an_archive_is_set_aside_whole_even_with_readable_records_in_it() -> Non
     records, bad = read_all(b"PK\x03\x04" + b"".join(record(index) for index in range(6)))
     assert records == []
     assert [(found.start, found.end) for found in bad] == [(0, 4 + 6 * 109)]
+
+
+def tar(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def old_tar() -> bytes:
+    """Of before there was a magic number."""
+    data = bytearray(tar(a=record(0)))
+    data[257:265], data[148:156] = bytes(8), b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (tar(a=record(0)), "a TAR archive"),
+        (b"b" + tar(a=record(0))[1:], "a TAR archive"),  # its checksum is wrong
+        (old_tar(), "a TAR archive"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "a zstd file"),
+        (b"\r\n<!DOCTYPE HTML><html><body>Please log in</body></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (b"ALZ\x01" + bytes(100), "an ALZip archive"),
+    ],
+)
+def test_what_is_no_gnt_file_is_named_and_not_searched_for_records(
+    data: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadDataError, match=f"not a GNT file: expected a record, found {kind}"):
+        list(gnt.read_records(io.BytesIO(data), "a.gnt"))
+    monkeypatch.setattr(gnt, "_first_chain", None)
+    records, (bad,) = read_all(data + b"".join(map(record, range(6))))
+    assert records == []
+    assert (bad.start, bad.end) == (0, len(data) + 6 * 109)
+    assert kind in bad.reason
 
 
 def test_a_large_garbage_region_is_passed_in_bounded_memory_and_time() -> None:

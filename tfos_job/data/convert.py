@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
 from tfos_job import storage
-from tfos_job.data import gnt
+from tfos_job.data import foreign, gnt
 from tfos_job.data.charset import Charset
 from tfos_job.data.glyphs import GlyphEncoder
 from tfos_job.data.manifest import Shard, Source, SourceRange
@@ -347,9 +347,16 @@ class _ShardWriter:
 
 
 def _reader(piece: Piece, stream: BinaryIO, on_bad: Callable[[gnt.BadRange], None] | None) -> gnt.RangeReader:
-    """Reads a piece; one at the file's end reads on to where the file ends now."""
+    """Reads a piece; one at the file's end reads on to where the file ends now.
+
+    Of a file that begins like no GNT file all is the first piece's reader's: others would find records in an archive.
+    """
+    size_bytes = piece.source.size_bytes
+    if piece.within and foreign.kind_of(stream.read(foreign.HEAD_BYTES)):
+        stream.seek(size_bytes)
+        return gnt.RangeReader(stream, piece.source.path, on_bad, start=size_bytes)
     stream.seek(piece.start)
-    stop = piece.stop if piece.stop < piece.source.size_bytes else None
+    stop = piece.stop if piece.stop < size_bytes else None
     return gnt.RangeReader(stream, piece.source.path, on_bad, start=piece.start, stop=stop, within=piece.within)
 
 

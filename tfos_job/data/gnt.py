@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfos_job.data import foreign
 from tfos_job.errors import BadDataError
 from tfos_job.storage import Readable, Writable
 
@@ -28,14 +29,6 @@ BUFFER_BYTES = 1 << 20
 _CHAIN = 3
 _MAX_BLOCK = 1024  # records; where many are bad, each costs a look at those behind it
 _FIRST_SEARCH_BYTES = 1 << 14
-_FOREIGN = {
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ\x00": "an xz file",
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-}
 
 
 class Record(NamedTuple):
@@ -415,8 +408,8 @@ def _fault(window: _Window) -> str | None:
 
 def _foreign(window: _Window) -> str | None:
     """The kind of file that the window's first bytes belong to, if it is a well-known one."""
-    start = window.cut(0, 8)
-    return next((kind for magic, kind in _FOREIGN.items() if start.startswith(magic)), None)
+    window.available(foreign.HEAD_BYTES)
+    return foreign.kind_of(window.cut(0, foreign.HEAD_BYTES))
 
 
 # --- finding the next record -----------------------------------------------------------------------------------------
