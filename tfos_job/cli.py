@@ -56,8 +56,10 @@ def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
 def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
     from tfos_job.jobs.convert import convert
+    from tfos_job.jobs.dataset import require_folders
     from tfos_job.jobs.images import convert_images
 
+    require_folders(config)
     master = session.resolve_master(args.master, num_nodes=1)
     with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config) if config.image_dir is None else convert_images(spark, config)
@@ -66,8 +68,12 @@ def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> Non
 
 def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs import session
+    from tfos_job.jobs.dataset import refuse_non_folder
     from tfos_job.jobs.verify import verify
 
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
+    if config.gnt_dir not in (None, "auto"):
+        refuse_non_folder(config.gnt_dir, "--gnt_dir")
     master = session.resolve_master(args.master, num_nodes=1)
     with session.open_session(f"tfos_job verify {config.dataset_dir}", master) as spark:
         result = verify(spark, config)

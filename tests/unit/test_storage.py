@@ -137,6 +137,23 @@ def test_each_failure_has_its_class_and_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(MissingInputError, match="a file, not a folder"):
         storage.list_dir(str(tmp_path / "file"))
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingsError, match=f"{path}: cannot make the folder: a file is there"):
+            storage.make_dirs(str(path))
+    with pytest.raises(StorageError, match="n: cannot make it: File name too long"):
+        storage.make_dirs(str(tmp_path / ("n" * 300)))
+
+
+def test_a_listing_says_what_is_neither_file_nor_folder(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "same").symlink_to("file")
+    (tmp_path / "folder").mkdir()
+    special = {entry.name: entry.special for entry in storage.list_dir(str(tmp_path))}
+    ordinary = dict.fromkeys(("file", "folder", "same"), "")
+    assert special == {**ordinary, "fifo": "a FIFO", "zero": "a device", "gone": storage.BROKEN_LINK}
 
 
 def test_a_full_disk_is_a_storage_error_at_the_write_or_at_the_end_of_it() -> None:

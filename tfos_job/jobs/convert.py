@@ -25,13 +25,15 @@ from tfos_job import __version__, storage
 from tfos_job.config import DEFAULT_CHARSET_SIZE, ConvertConfig
 from tfos_job.data import charset as charsets
 from tfos_job.data import manifest as manifests
+from tfos_job.data import sources
 from tfos_job.data.carry import Stretch
 from tfos_job.data.charset import Charset
 from tfos_job.data.convert import Changes, GroupTask, comparisons, source_changes
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import Manifest, Revision, Shard, Source
 from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.data.sources import Listing
+from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.jobs import shards
 from tfos_job.jobs.dataset import (
     Building,
@@ -59,6 +61,7 @@ class ConvertResult:
     """What `convert` did. Counts are of the whole split; `num_filtered` are records that are not in the charset.
 
     Attributes:
+      num_other_files: files, and hidden folders, that were left out by their names.
       num_added: source files that came with this run.
       num_replaced: source files that had changed.
       num_pruned: source files that are gone, and whose records are, too.
@@ -73,6 +76,7 @@ class ConvertResult:
     num_classes: int
     num_shards: int
     num_filtered: int
+    num_other_files: int
     quarantined_bytes: int
     quarantined_files: int
     num_added: int
@@ -92,32 +96,34 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
     """Makes one split, or brings it up to date.
 
     Raises:
-      MissingInputError: no GNT files.
-      BadDataError: unreadable bytes with `fail`, too many of them with `quarantine`, or no record in the charset.
+      MissingInputError: no GNT files, or a link among them that leads nowhere.
+      BadDataError: a GNT file is none (a FIFO), or its name is no text; unreadable bytes with `fail`, too many of them
+        with `quarantine`, or no record in the charset.
       SettingsError: the charset or the settings are not those the split was made with, or it is damaged.
       BusyError: another job is writing to the dataset.
     """
     started_s = time.monotonic()
     dataset = DatasetLayout(storage.absolute(config.dataset_dir))
     split = dataset.split(config.dataset_split_name)
-    sources = _find_sources(storage.absolute(config.input_dir))
+    listing = sources.find(storage.absolute(config.input_dir))
     with Lease(dataset.lock, f"tfos-job convert of split {config.dataset_split_name}") as lease:
         context = spark.sparkContext
         charset = dataset_charset(dataset, requested_charset(config))
         _require_tags(dataset, charset)
         require_same_channels(dataset, config.dataset_split_name, 1)
         live = swept_manifest(dataset, split, overwrite=config.overwrite)
-        changes = _changes(context, sources, live)
+        changes = _changes(context, listing.sources, live)
         if live is not None and _must_be_rebuilt(context, config, changes, live, split, charset):
-            live, changes = None, _changes(context, sources, None)
+            live, changes = None, _changes(context, listing.sources, None)
         made = _update(context, config, dataset, split, live, charset, changes, lease)
         if config.compact:
             made = _compact(context, config, split, made, lease)
         manifests.sweep(split, made)
-        _log_account(split, made, changes, config)
+        _log_account(split, made, listing, changes, config)
         return _result(
             dataset,
             made,
+            listing,
             changes,
             config,
             up_to_date=live is not None and made.generation == live.generation,
@@ -138,18 +144,10 @@ def _require_tags(dataset: DatasetLayout, charset: Charset | None) -> None:
         ) from error
 
 
-def _find_sources(gnt_dir: str) -> list[SourceFile]:
-    entries = storage.find(gnt_dir, ".gnt")
-    if not entries:
-        raise MissingInputError("no *.gnt files in it", place=gnt_dir, next_step="Check --gnt_dir")
-    start = len(gnt_dir.rstrip("/")) + 1
-    return [SourceFile(entry.path[start:], entry.path, entry.size_bytes, entry.mtime_s) for entry in entries]
-
-
-def _changes(context: SparkContext, sources: Sequence[SourceFile], live: Manifest | None) -> Changes:
+def _changes(context: SparkContext, files: Sequence[SourceFile], live: Manifest | None) -> Changes:
     """In what the source files are not those that were converted, by their bytes where times and names do not tell."""
     then = live.sources if live else ()
-    return source_changes(sources, then, shards.same_bytes(context, comparisons(sources, then)))
+    return source_changes(files, then, shards.same_bytes(context, comparisons(files, then)))
 
 
 def _must_be_rebuilt(
@@ -229,8 +227,8 @@ def _update(
 def _with_times(live: Manifest, touched: Sequence[SourceFile]) -> Manifest:
     """The manifest with the times that files of the same bytes have now."""
     times = {file.name: file.mtime_s for file in touched}
-    sources = [dataclasses.replace(source, mtime_s=times.get(source.name, source.mtime_s)) for source in live.sources]
-    return dataclasses.replace(live, sources=tuple(sources))
+    updated = [dataclasses.replace(source, mtime_s=times.get(source.name, source.mtime_s)) for source in live.sources]
+    return dataclasses.replace(live, sources=tuple(updated))
 
 
 def _compact(
@@ -281,14 +279,14 @@ def _compact(
 def _convert(
     context: SparkContext,
     config: ConvertConfig,
-    sources: Sequence[SourceFile],
+    files: Sequence[SourceFile],
     charset: Charset | None,
     building: Building,
     *,
     is_increment: bool,
 ) -> tuple[Made, Charset]:
     """Makes shards of source files. Returns them, and the charset that was used."""
-    groups = plan_groups(sources, config.target_shard_mb << 20, 1 if is_increment else MIN_SHARDS)
+    groups = plan_groups(files, config.target_shard_mb << 20, 1 if is_increment else MIN_SHARDS)
 
     def group_tasks(characters: tuple[str, ...]) -> list[GroupTask]:
         return shards.group_tasks(
@@ -303,10 +301,10 @@ def _convert(
         charset = _charset_of(shards.scan(context, group_tasks(())), config)
     elif charset is None:
         charset = requested_charset(config) or charsets.level1(DEFAULT_CHARSET_SIZE)
-    size_bytes = sum(source.size_bytes for source in sources)
-    _log.info("converting %d files, %d bytes, for %d classes", len(sources), size_bytes, len(charset))
+    size_bytes = sum(file.size_bytes for file in files)
+    _log.info("converting %d files, %d bytes, for %d classes", len(files), size_bytes, len(charset))
     made = shards.convert(context, group_tasks(charset.characters))
-    _require_few_bad_bytes(config, sources, made.bad_ranges)
+    _require_few_bad_bytes(config, files, made.bad_ranges)
     if config.shuffle_at_write:
         made = shards.mix(context, made, work_dir=building.work_dir, seed=config.seed)
     return made, charset
@@ -318,11 +316,9 @@ def _charset_of(found: set[str], config: ConvertConfig) -> Charset:
     return charsets.from_characters(found)
 
 
-def _require_few_bad_bytes(
-    config: ConvertConfig, sources: Sequence[SourceFile], bad_ranges: Sequence[BadRange]
-) -> None:
+def _require_few_bad_bytes(config: ConvertConfig, files: Sequence[SourceFile], bad_ranges: Sequence[BadRange]) -> None:
     bad_bytes = sum(bad.end - bad.start for bad in bad_ranges)
-    all_bytes = sum(source.size_bytes for source in sources)
+    all_bytes = sum(file.size_bytes for file in files)
     if bad_bytes > config.max_bad_fraction * all_bytes:
         first = bad_ranges[0]
         raise BadDataError(
@@ -379,7 +375,7 @@ def _manifest(
         replaced=replaced,
         pruned=tuple(pruned),
     )
-    sources = tuple(sorted([*kept, *fresh], key=lambda source: source.name))
+    all_sources = tuple(sorted([*kept, *fresh], key=lambda source: source.name))
     class_counts = tuple(counts[class_id] for class_id in range(len(charset)))
     if live is not None:
         return _revised(
@@ -387,7 +383,7 @@ def _manifest(
             revision,
             storage.absolute(config.input_dir),
             shards=all_shards,
-            sources=sources,
+            sources=all_sources,
             class_counts=class_counts,
         )
     return Manifest(
@@ -396,7 +392,7 @@ def _manifest(
         image_format=config.stored_format,
         charset_digest=charset.digest,
         shards=all_shards,
-        sources=sources,
+        sources=all_sources,
         class_counts=class_counts,
         settings={
             "gnt_dir": storage.absolute(config.input_dir),
@@ -427,11 +423,13 @@ def _revised(live: Manifest, revision: Revision, gnt_dir: str, **changes: Any) -
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def _log_account(split: SplitLayout, made: Manifest, changes: Changes, config: ConvertConfig) -> None:
+def _log_account(split: SplitLayout, made: Manifest, listing: Listing, changes: Changes, config: ConvertConfig) -> None:
     """Says what is in the split, and what is not: nothing disappears without a line."""
     _log.info(
         "%s: %d records of %d classes in %d shards", split.root, made.num_records, made.num_classes, len(made.shards)
     )
+    if listing.left_out:
+        _log.warning("%s: %s", storage.absolute(config.input_dir), listing.account)
     if changes.gone and not config.prune:
         _log.warning(
             "%d source files are not there any more, and their records still are (--prune drops them): %s",
@@ -458,6 +456,7 @@ def _log_account(split: SplitLayout, made: Manifest, changes: Changes, config: C
 def _result(
     dataset: DatasetLayout,
     manifest: Manifest,
+    listing: Listing,
     changes: Changes,
     config: ConvertConfig,
     *,
@@ -473,6 +472,7 @@ def _result(
         num_classes=manifest.num_classes,
         num_shards=len(manifest.shards),
         num_filtered=sum(manifest.filtered.values()),
+        num_other_files=len(listing.left_out),
         quarantined_bytes=sum(manifest.quarantined.values()),
         quarantined_files=len(manifest.quarantined),
         num_added=len(changes.added),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,51 @@ from tfos_job.data import manifest as manifests
 from tfos_job.data.charset import Charset
 from tfos_job.data.gnt import BadRange
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.layout import DatasetLayout, SplitLayout, join
 from tfos_job.lease import Lease
 
+_PATTERN = re.compile(r"[^/]*[*?\[]")  # the first part of a path that a shell would expand
 _NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
 
 _log = logging.getLogger(__name__)
+
+
+def require_folders(config: ConvertConfig) -> None:
+    """Looks at the two folders of a conversion before anything is started.
+
+    Raises:
+      MissingInputError: what is to be read is no folder.
+      SettingsError: the dataset's folder cannot be one.
+    """
+    refuse_non_folder(config.input_dir, config.input_flag)
+    refuse_non_folder(config.dataset_dir, "--dataset_dir", SettingsError)
+    if not _is_folder(config.input_dir):
+        raise MissingInputError("no such folder", place=config.input_dir, next_step=f"Check {config.input_flag}")
+
+
+def refuse_non_folder(path: str, flag: str, kind: type[JobError] = MissingInputError) -> None:
+    """Raises `kind` for a file, and for a pattern that is no folder's name, and says what the flag wants."""
+    pattern = _PATTERN.search(path)
+    if _is_folder(path):
+        return
+    if storage.exists(storage.absolute(path)):
+        next_step = f"Give a folder, such as the one that it is in: {path.rstrip('/').rpartition('/')[0] or '.'}"
+        raise kind(f"a file, and {flag} is a folder", place=path, next_step=next_step)
+    if pattern:
+        next_step = f"Give the folder alone: {path[: pattern.start()].rstrip('/') or '.'}"
+        raise kind(f"{flag} is a folder, and patterns are not expanded", place=path, next_step=next_step)
+
+
+def _is_folder(path: str) -> bool:
+    path = storage.absolute(path)
+    if storage.is_dir(path):
+        return True
+    try:
+        storage.list_dir(path)  # of some file systems only this can tell
+    except MissingInputError:
+        return False
+    return True
 
 
 def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charset | None:

@@ -27,17 +27,18 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
-from tfos_job.errors import JobError, MissingInputError, StorageError
+from tfos_job.errors import JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry
 from tfos_job.storage.failures import job_errors
 from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
 from tfos_job.storage.hdfs_client import SCHEMES
-from tfos_job.storage.local import Local, local_path
+from tfos_job.storage.local import BROKEN_LINK, Local, local_path
 from tfos_job.storage.patience import within
 from tfos_job.storage.streams import Guarded
 
 __all__ = [
+    "BROKEN_LINK",
     "BUFFER_BYTES",
     "Entry",
     "Readable",
@@ -295,9 +296,17 @@ def create_exclusive(path: str, data: bytes) -> bool:
 
 
 def make_dirs(path: str) -> None:
-    """Makes a folder and those above it; an existing one is fine."""
-    with job_errors(path, "make the folder"):
-        _backend(path).make_dirs(path)
+    """Makes a folder and those above it; an existing one is fine.
+
+    Raises:
+      SettingsError: a file is in its place, or in that of a folder above it.
+    """
+    with job_errors(path, "make"):
+        try:
+            _backend(path).make_dirs(path)
+        except (FileExistsError, NotADirectoryError) as error:
+            fact = "cannot make the folder: a file is there, or where one above it is to be"
+            raise SettingsError(fact, place=path, next_step="Give another folder, or move the file away") from error
 
 
 def remove(path: str) -> None:

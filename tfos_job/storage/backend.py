@@ -14,13 +14,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """One name in a folder. `path` is the folder as it was given, joined with `name`; `mtime_s` is Unix time."""
+    """One name in a folder. `path` is the folder as it was given, joined with `name`; `mtime_s` is Unix time.
+
+    `special` says what it is where it is neither a file nor a folder: reading it may fail, or never end.
+    """
 
     name: str
     path: str
     size_bytes: int
     mtime_s: float
     is_dir: bool
+    special: str = ""
 
 
 def last_name(path: str) -> str:

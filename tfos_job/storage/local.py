@@ -13,6 +13,15 @@ from collections.abc import Callable
 from tfos_job.layout import join
 from tfos_job.storage.backend import Entry, T, last_name
 
+BROKEN_LINK = "a link that leads nowhere, or back to a folder that it is in"
+_SPECIAL = {
+    stat.S_IFLNK: BROKEN_LINK,  # others are followed
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
 
 def local_path(path: str) -> str | None:
     """The plain path behind a plain path or a `file:` URL; None for any other scheme.
@@ -102,4 +111,5 @@ def _leads_back(link: str) -> bool:
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
-    return Entry(last_name(path), path, status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode))
+    kind = stat.S_IFMT(status.st_mode)
+    return Entry(last_name(path), path, status.st_size, status.st_mtime, kind == stat.S_IFDIR, _SPECIAL.get(kind, ""))
