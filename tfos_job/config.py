@@ -149,7 +149,7 @@ class SynthConfig:
 class ConvertConfig:
     """`convert`: one split of a dataset, from GNT shards or folders of images to TFRecords."""
 
-    gnt_dir: str | None = _flag("folder of *.gnt files (read recursively)", None)
+    gnt_dir: str | None = _flag("folder of *.gnt files and *.zip archives of such (read recursively)", None)
     image_dir: str | None = _flag(
         "folder of PNG, JPEG and GIF files (read recursively), instead of --gnt_dir; the folder that an image lies in "
         "is named for its class",

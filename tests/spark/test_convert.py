@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import signal
+import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +286,55 @@ def test_overwrite_finds_a_bit_that_has_changed(spark: SparkSession, gnt_dir: Pa
     assert convert(spark, settings(gnt_dir, overwrite=True)).generation == 1
     assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
     assert convert(spark, settings(gnt_dir, overwrite=True)).up_to_date
+
+
+# --- archives --------------------------------------------------------------------------------------------------------
+
+
+def pack(gnt_dir: Path, archive: str, names: Sequence[str]) -> None:
+    """Moves files into an archive, in a folder there, as CASIA's are."""
+    with zipfile.ZipFile(gnt_dir / archive, "a", zipfile.ZIP_DEFLATED) as packed:
+        for name in names:
+            packed.write(gnt_dir / name, f"HWDB/{name}")
+            (gnt_dir / name).unlink()
+
+
+def origins(glyphs: Counter[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
+    """Glyphs that were packed, as if they had never been."""
+    return Counter({(*glyph[:4], glyph[4].rpartition("HWDB/")[2], glyph[5]): n for glyph, n in glyphs.items()})
+
+
+def test_members_of_an_archive_are_sources_of_their_own(spark: SparkSession, gnt_dir: Path) -> None:
+    expected = expected_glyphs(gnt_dir)
+    pack(gnt_dir, "a.zip", [f"00{writer}.gnt" for writer in range(1, 7)])
+    dataset_dir = gnt_dir.parent / "dataset"
+    assert convert(spark, settings(gnt_dir, charset_size=None, charset="auto")).num_records == 60
+    shutil.rmtree(dataset_dir)
+    result = convert(spark, settings(gnt_dir))
+    assert (result.num_records, result.num_added, result.num_other_files) == (50, 10, 0)
+    assert origins(converted_glyphs(dataset_dir)) == expected
+    packed = [source for source in live(gnt_dir).sources if source.archive]
+    assert [source.name for source in packed] == [f"a.zip/HWDB/00{writer}.gnt" for writer in range(1, 7)]
+    assert {source.archive for source in packed} == {"a.zip"}
+    assert convert(spark, settings(gnt_dir)).up_to_date
+    os.utime(gnt_dir / "a.zip", (5, 5))
+    assert convert(spark, settings(gnt_dir)).up_to_date  # known by the members' bytes
+    pack(gnt_dir, "a.zip", ["007.gnt"])
+    with pytest.raises(SettingsError, match=r"twice: a\.zip/HWDB/007\.gnt is 007\.gnt under another name"):
+        convert(spark, settings(gnt_dir))
+    result = convert(spark, settings(gnt_dir, prune=True))
+    assert (result.num_added, result.num_replaced, result.num_pruned, result.num_records) == (1, 0, 1, 50)
+    write_gnt(gnt_dir / "001.gnt", "阿哎", seed=77)
+    with zipfile.ZipFile(gnt_dir / "a.zip") as archive:
+        names = archive.namelist()
+        for name in names[1:]:
+            (gnt_dir / name.rpartition("/")[2]).write_bytes(archive.read(name))
+    (gnt_dir / "a.zip").unlink()
+    expected = expected_glyphs(gnt_dir)
+    pack(gnt_dir, "a.zip", [name.rpartition("/")[2] for name in names])
+    result = convert(spark, settings(gnt_dir))
+    assert (result.num_added, result.num_replaced, result.num_gone) == (0, 1, 0)
+    assert origins(converted_glyphs(dataset_dir)) == expected
 
 
 # --- large files -----------------------------------------------------------------------------------------------------

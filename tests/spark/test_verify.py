@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +166,32 @@ def test_generations_cut_files_and_mixed_shards_pass(spark: SparkSession, root: 
     for split, source_dir, counts in (("train", "train", {}), ("mixed", "test", {"shared_source": 2})):
         result = verify(spark, root, dataset_split_name=split, gnt_dir=str(root / source_dir))
         assert result.findings.counts == counts
+
+
+def test_members_of_archives_are_compared_with_what_was_converted(spark: SparkSession, root: Path) -> None:
+    folder = root / "packed"
+    for writer in range(4):
+        write_gnt(root / "packed" / f"{writer}.gnt", CHARACTERS, seed=200 + writer)
+    for archive, names in (("a.zip", ("0.gnt", "1.gnt")), ("b.zip", ("2.gnt", "3.gnt"))):
+        with zipfile.ZipFile(folder / archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in names:
+                packed.write(folder / name, name)
+                (folder / name).unlink()
+    convert_split(spark, root, "packed", charset_size=None)
+    assert verify(spark, root, gnt_dir=str(folder), dataset_split_name="packed").findings.counts == {}
+    with zipfile.ZipFile(folder / "a.zip") as packed:
+        changed_bytes = packed.read("1.gnt") + b"more"
+    with zipfile.ZipFile(folder / "a.zip", "w") as packed:
+        packed.writestr("1.gnt", changed_bytes)
+    (folder / "b.zip").write_bytes((folder / "b.zip").read_bytes()[:-30])
+    result = verify(spark, root, gnt_dir="auto", dataset_split_name="packed")
+    why = "its archive is not a whole ZIP archive: its end, where the directory is, is missing"
+    assert sorted(map(str, result.findings.told)) == [
+        f"changed_source: a.zip/1.gnt, byte 0: expected {len(changed_bytes) - 4} bytes, found more",
+        f"changed_source: b.zip/2.gnt: {why}",
+        f"changed_source: b.zip/3.gnt: {why}",
+        f"missing_source: a.zip/0.gnt: not in {folder}/a.zip",
+    ]
 
 
 def test_a_split_of_a_dataframe_passes_until_a_row_is_there_twice(spark: SparkSession, root: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfos_job.data import plan
+from tfos_job.data.archives import Member
 from tfos_job.data.plan import Piece, SourceFile
 
 MIB = 1 << 20
@@ -49,6 +50,20 @@ def test_groups_are_of_one_size_and_hold_every_byte_once_in_order(sizes: list[in
     assert ends == {source.name: source.size_bytes for source in sources}
     average = sum(sizes) / num_groups
     assert all(0.9 <= size / average <= 1.1 for size in sizes_of(groups))
+
+
+@pytest.mark.parametrize(("count", "num_groups"), [(240, 24), (9, 8), (3, 3), (1, 1)])
+def test_members_of_an_archive_are_not_cut_however_large(count: int, num_groups: int) -> None:
+    sizes = draw(count, 10 * MIB, 16 * MIB)
+    sources = [
+        SourceFile(f"a.zip/{name}", "/in/a.zip", size, 0.0, Member(name, size, 0, size, 0, True))
+        for name, size in ((f"{index:04d}.gnt", size) for index, size in enumerate(sizes))
+    ]
+    groups = plan.plan_groups(sources)
+    assert abs(len(groups) - num_groups) <= 1
+    flat = [piece for group in groups for piece in group]
+    assert [(piece.source, piece.start, piece.stop) for piece in flat] == [(s, 0, s.size_bytes) for s in sources]
+    assert max(sizes_of(groups)) <= max(plan.TARGET_SHARD_BYTES, max(sizes)) * 1.1
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 30])

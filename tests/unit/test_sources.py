@@ -35,7 +35,10 @@ def test_what_is_left_out_by_its_name_is_counted_and_named(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("names", "fact"),
-    [((), r"no \*\.gnt files in it\."), (("1.GNT",), r"in it; 1 file or folder was .* such as 1\.GNT")],
+    [
+        ((), r"no \*\.gnt files in it, nor in \*\.zip archives\."),
+        (("1.GNT",), r"archives; 1 file or folder was .* such as 1\.GNT"),
+    ],
 )
 def test_a_folder_without_sources_says_what_is_in_it(tmp_path: Path, names: tuple[str, ...], fact: str) -> None:
     fill(tmp_path, *names)

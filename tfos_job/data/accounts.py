@@ -121,7 +121,7 @@ def check_splits(manifests: Mapping[str, Manifest], charset: Charset | None, cho
                 continue
             for part in source.ranges:
                 owner = digests.setdefault((part.start, part.end, part.sha256), (split, source.name))
-                is_shared = owner[0] != split and part.end > part.start
+                is_shared = owner[0] != split and part.end > part.start and part.sha256 != ""
                 if is_shared and (owner[0] in chosen or split in chosen):
                     fact = f"source {source.name} holds the same bytes as {owner[1]} in split {owner[0]}"
                     findings.add("shared_source", place, fact, part.start)

@@ -17,6 +17,7 @@ from typing import BinaryIO, TypeVar
 
 from tfos_job import storage
 from tfos_job.data import foreign, gnt
+from tfos_job.data.archives import DamagedMemberError, Member, open_source
 from tfos_job.data.charset import Charset
 from tfos_job.data.glyphs import GlyphEncoder
 from tfos_job.data.manifest import Shard, Source, SourceRange
@@ -125,8 +126,11 @@ def comparisons(sources: Sequence[SourceFile], converted: Sequence[Source]) -> l
 
 def has_same_bytes(comparison: Comparison) -> bool:
     """Reads the file, range by range of the source."""
-    ranges = comparison.source.ranges
-    return range_digests(comparison.file.path, ranges) == [part.sha256 for part in ranges]
+    file, ranges = comparison.file, comparison.source.ranges
+    try:
+        return range_digests(file.path, ranges, file.member) == [part.sha256 for part in ranges]
+    except DamagedMemberError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,10 @@ def source_changes(sources: Sequence[SourceFile], converted: Sequence[Source], s
     )
 
 
-def range_digests(path: str, ranges: Sequence[SourceRange]) -> list[str]:
-    """SHA-256 (hex) of each of the ranges, which are adjacent from the file's beginning on."""
+def range_digests(path: str, ranges: Sequence[SourceRange], member: Member | None = None) -> list[str]:
+    """SHA-256 (hex) of each of the ranges, which are adjacent from the file's or the member's beginning on."""
     found = []
-    with storage.open_read(path) as stream:
+    with open_source(path, member) as stream:
         for part in ranges:
             digest, left = hashlib.sha256(), part.end - part.start
             while left and (data := stream.read(min(left, storage.BUFFER_BYTES))):
@@ -221,9 +225,16 @@ def scan_tags(task: GroupTask) -> tuple[str, ...]:
     """
     tags: set[bytes] = set()
     for piece in task.pieces:
-        with storage.open_read(piece.source.path) as stream:
-            for block in _reader(piece, stream, _ignore if task.quarantine else None):
-                tags.update(block.tags)
+        found: set[bytes] = set()
+        try:
+            with open_source(piece.source.path, piece.source.member) as stream:
+                for block in _reader(piece, stream, _ignore if task.quarantine else None):
+                    found.update(block.tags)
+        except DamagedMemberError:
+            if not task.quarantine:
+                raise
+        else:
+            tags |= found
     return tuple(sorted(str(gnt.decode_tag(tag)) for tag in tags))
 
 
@@ -261,9 +272,17 @@ def convert_group(task: GroupTask) -> ShardResult:
       MissingInputError, AccessError, StorageError: a file could not be read or written, or changed while it was read.
     """
     path = own_name(task.building_dir, task.shard_file)
-    with storage.open_write(path) as stream:
-        writer = _ShardWriter(task, stream)
-        pieces = tuple(writer.add(piece) for piece in task.pieces)
+    damaged: dict[str, str] = {}
+    while True:
+        try:
+            with storage.open_write(path) as stream:
+                writer = _ShardWriter(task, stream, damaged)
+                pieces = tuple(writer.add(piece) for piece in task.pieces)
+            break
+        except DamagedMemberError as error:  # known at its end alone, with its records in the shard
+            if not task.quarantine:
+                raise
+            damaged[error.place] = error.fact
     return ShardResult(
         written_file=path,
         shard=writer.shard.to_shard(task.shard_file, writer.class_counts.total(), [piece.name for piece in pieces]),
@@ -308,20 +327,26 @@ def _prepared(characters: tuple[str, ...], image_format: str) -> tuple[Mapping[b
 
 
 class _ShardWriter:
-    """Writes piece after piece into one shard, and keeps the accounts."""
+    """Writes piece after piece into one shard, and keeps the accounts.
 
-    def __init__(self, task: GroupTask, stream: BinaryIO) -> None:
+    Members that are `damaged`, by place and with the reason, are set aside as a whole.
+    """
+
+    def __init__(self, task: GroupTask, stream: BinaryIO, damaged: Mapping[str, str]) -> None:
         self._task = task
+        self._damaged = damaged
         self._class_ids, self._encoder = _prepared(task.characters, task.image_format)
         self.shard = HashingWriter(stream)
         self.class_counts: Counter[int] = Counter()
 
     def add(self, piece: Piece) -> PieceResult:
         task, source = self._task, piece.source
+        if source.place in self._damaged:
+            return _set_aside(source, self._damaged[source.place])
         bad_ranges: list[gnt.BadRange] = []
         filtered: Counter[str] = Counter()
         num_records = 0
-        with storage.open_read(source.path) as stream:
+        with open_source(source.path, source.member) as stream:
             reader = _reader(piece, stream, bad_ranges.append if task.quarantine else None)
             for block in reader:
                 num_records += len(block.tags)
@@ -346,18 +371,31 @@ class _ShardWriter:
         )
 
 
+def _set_aside(source: SourceFile, reason: str) -> PieceResult:
+    return PieceResult(
+        name=source.name,
+        range=SourceRange(start=0, end=source.size_bytes, sha256=""),
+        num_records=0,
+        filtered={},
+        bad_ranges=(gnt.BadRange(source.name, 0, source.size_bytes, reason),),
+    )
+
+
 def _reader(piece: Piece, stream: BinaryIO, on_bad: Callable[[gnt.BadRange], None] | None) -> gnt.RangeReader:
     """Reads a piece; one at the file's end reads on to where the file ends now.
 
     Of a file that begins like no GNT file all is the first piece's reader's: others would find records in an archive.
     """
-    size_bytes = piece.source.size_bytes
+    source = piece.source
+    if source.member is not None:  # whole
+        return gnt.RangeReader(stream, source.place, on_bad)
+    size_bytes = source.size_bytes
     if piece.within and foreign.kind_of(stream.read(foreign.HEAD_BYTES)):
         stream.seek(size_bytes)
-        return gnt.RangeReader(stream, piece.source.path, on_bad, start=size_bytes)
+        return gnt.RangeReader(stream, source.path, on_bad, start=size_bytes)
     stream.seek(piece.start)
     stop = piece.stop if piece.stop < size_bytes else None
-    return gnt.RangeReader(stream, piece.source.path, on_bad, start=piece.start, stop=stop, within=piece.within)
+    return gnt.RangeReader(stream, source.path, on_bad, start=piece.start, stop=stop, within=piece.within)
 
 
 def _ignore(_: gnt.BadRange) -> None:

@@ -51,12 +51,13 @@ class Source:
     """A GNT file.
 
     Attributes:
-      name: its path below `--gnt_dir`.
+      name: its path below `--gnt_dir`; of a member of an archive, the archive's followed by that in the archive.
       num_records: what was readable, filtered or not.
       filtered: records that were left out, by character, sorted.
       quarantined_bytes: what could not be read; the ranges are in `_quarantine`.
       generation: the one that its records came with.
-      ranges: adjacent, over the whole file.
+      ranges: adjacent, over the whole file. One whose SHA-256 is empty could not be read at all.
+      archive: path of its archive below `--gnt_dir`; empty for a file.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Source:
     quarantined_bytes: int
     generation: int
     ranges: tuple[SourceRange, ...]
+    archive: str = ""
 
     @property
     def num_kept(self) -> int:
@@ -439,7 +441,8 @@ def quarantine_file(source_name: str) -> str:
     """
     *folders, name = source_name.split("/")
     sizes = [len(part.encode("utf-8", "surrogatepass")) for part in (*folders, name)]
-    is_plain = max(sizes) <= _MAX_NAME_BYTES and sum(sizes) <= _MAX_PATH_BYTES
+    is_plain = not {"", ".", ".."}.intersection((*folders, name))  # an archive may name its members as it likes
+    is_plain = is_plain and max(sizes) <= _MAX_NAME_BYTES and sum(sizes) <= _MAX_PATH_BYTES
     if not is_plain or any(folder.endswith((".json", ".tmp")) for folder in folders):
         name = hashlib.sha256(source_name.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{QUARANTINE}/{name}.json"

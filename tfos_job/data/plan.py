@@ -5,22 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfos_job.data.archives import Member
+
 MIN_SHARDS = 8
 TARGET_SHARD_BYTES = 128 << 20
 SNAP = 0.05
 """A shard ends with a source file where that makes it larger or smaller by no more than this fraction."""
 MIN_CUT_BYTES = 1 << 20
-"""A file that is smaller than this is in one shard alone."""
+"""A file that is smaller than this is in one shard alone; so is a member of an archive, which cannot be sought in."""
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A GNT file to convert. `name` is its path below `--gnt_dir`."""
+    """A GNT file to convert.
+
+    Attributes:
+      name: its path below `--gnt_dir`; of a member, the archive's followed by that in the archive.
+      path: of the file, or of the archive that it is a member of.
+      mtime_s: of that file.
+      member: where it is one.
+    """
 
     name: str
     path: str
     size_bytes: int
     mtime_s: float
+    member: Member | None = None
+
+    @property
+    def archive(self) -> str:
+        """The path of its archive below `--gnt_dir`; empty for a file."""
+        return self.name.removesuffix(f"/{self.member.name}") if self.member else ""
+
+    @property
+    def place(self) -> str:
+        """For messages."""
+        return f"{self.path}/{self.member.name}" if self.member else self.path
+
+    @property
+    def may_be_cut(self) -> bool:
+        return self.member is None and self.size_bytes >= MIN_CUT_BYTES
 
 
 @dataclass(frozen=True)
@@ -48,7 +72,9 @@ def plan_groups(
     """
     ordered = sorted(sources, key=lambda source: source.name)
     total_bytes = sum(source.size_bytes for source in ordered)
-    enough_for = max(len(ordered), total_bytes // MIN_CUT_BYTES)
+    whole = sum(1 for source in ordered if source.member)
+    bytes_to_cut = sum(source.size_bytes for source in ordered if not source.member)
+    enough_for = max(len(ordered), whole + bytes_to_cut // MIN_CUT_BYTES)
     num_groups = max(-(-total_bytes // target_bytes), min(min_groups, enough_for))
     groups = _Groups(total_bytes, num_groups)
     for index, source in enumerate(ordered):
@@ -68,7 +94,7 @@ class _Groups:
 
     def add(self, source: SourceFile, sources_left: int) -> None:
         start = 0
-        while self._groups_left > 1 and source.size_bytes >= MIN_CUT_BYTES:
+        while self._groups_left > 1 and source.may_be_cut:
             wanted = round(self._bytes_left / self._groups_left)
             missing, snap = wanted - self._group_bytes, SNAP * wanted
             if source.size_bytes - start <= missing + snap:
@@ -92,8 +118,8 @@ class _Groups:
             self._close()
 
     def _must_close(self, source: SourceFile, sources_left: int) -> bool:
-        """Whether small files would not be enough for the groups that are left."""
-        return source.size_bytes < MIN_CUT_BYTES and sources_left < self._groups_left
+        """Whether files that are not cut would not be enough for the groups that are left."""
+        return not source.may_be_cut and sources_left < self._groups_left
 
     def _put(self, piece: Piece) -> None:
         self._group.append(piece)

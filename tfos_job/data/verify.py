@@ -15,6 +15,7 @@ import numpy as np
 
 from tfos_job import storage
 from tfos_job.data import image_files, png, records
+from tfos_job.data.archives import DamagedMemberError, Member, open_source
 from tfos_job.data.convert import Failure, attempt
 from tfos_job.data.duplicates import Repeats, Table, check_repeats
 from tfos_job.data.examples import ExampleReader, Glyph
@@ -327,12 +328,16 @@ def _more(stream: Readable, rest: bytes, size: int) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTask:
-    """A part of a source file that was read in one go. `size_bytes` is the whole file's."""
+    """A part of a source file that was read in one go. `size_bytes` is the whole file's.
+
+    `path` is that of its archive, where it is a `member` of one.
+    """
 
     path: str
     name: str
     size_bytes: int
     range: SourceRange
+    member: Member | None = None
 
 
 def verify_ranges(tasks: tuple[RangeTask, ...]) -> Findings:
@@ -343,25 +348,38 @@ def verify_ranges(tasks: tuple[RangeTask, ...]) -> Findings:
     """
     findings = Findings()
     for task in tasks:
-        start, end = task.range.start, task.range.end
         try:
-            with storage.open_read(task.path) as stream:
-                stream.seek(start)
-                reader = _Hashing(stream)
-                while missing := end - start - reader.size_bytes:
-                    if not reader.read(min(missing, BLOCK_BYTES)):
-                        break
-                longer = end == task.size_bytes and bool(stream.read(1))
+            fact = _range_fault(task)
         except MissingInputError:
             findings.add("missing_source", task.name, f"not at {task.path}")
             continue
-        if missing or longer:
-            found = f"fewer than {end}" if missing else "more"
-            findings.add("changed_source", task.name, f"expected {task.size_bytes} bytes, found {found}", start)
-        elif reader.sha256 != task.range.sha256:
-            fact = f"bytes {start} to {end}: expected SHA-256 {task.range.sha256[:12]}, found {reader.sha256[:12]}"
-            findings.add("changed_source", task.name, fact, start)
+        except DamagedMemberError as error:
+            fact = error.fact if task.range.sha256 else ""  # as when it was converted
+        if fact:
+            findings.add("changed_source", task.name, fact, task.range.start)
     return findings
+
+
+def _range_fault(task: RangeTask) -> str:
+    """In what the range is not what was converted; empty where it is."""
+    start, end, sha256 = task.range.start, task.range.end, task.range.sha256
+    if special := storage.stat(task.path).special:
+        return f"expected a file, found {special}"
+    with open_source(task.path, task.member) as stream:
+        if task.member is None:  # a member is one range
+            stream.seek(start)
+        reader = _Hashing(stream)
+        while missing := end - start - reader.size_bytes:
+            if not reader.read(min(missing, BLOCK_BYTES)):
+                break
+        longer = end == task.size_bytes and bool(stream.read(1))
+    if missing or longer:
+        return f"expected {task.size_bytes} bytes, found {f'fewer than {end}' if missing else 'more'}"
+    if not sha256:
+        return "expected a damaged member of an archive, as when it was converted, found a sound one"
+    if reader.sha256 != sha256:
+        return f"bytes {start} to {end}: expected SHA-256 {sha256[:12]}, found {reader.sha256[:12]}"
+    return ""
 
 
 # --- on an executor --------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
         quarantined_bytes=sum(bad.end - bad.start for piece in pieces for bad in piece.bad_ranges),
         generation=0,
         ranges=tuple(piece.range for piece in pieces),
+        archive=file.archive,
     )
 
 

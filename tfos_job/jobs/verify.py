@@ -18,9 +18,11 @@ from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import VerifyConfig
+from tfos_job.data import archives
 from tfos_job.data import manifest as manifests
 from tfos_job.data import verify as work
 from tfos_job.data.accounts import OF_A_KILLED_JOB, check_names, check_shards, check_splits
+from tfos_job.data.archives import Member
 from tfos_job.data.charset import Charset
 from tfos_job.data.duplicates import Repeats, sum_repeats
 from tfos_job.data.findings import Findings
@@ -96,7 +98,7 @@ def verify(spark: SparkSession, config: VerifyConfig) -> VerifyResult:
     found = _load_manifests(dataset, config.dataset_split_name, findings)
     charset = _load_charset(dataset, findings)
     chosen = {name: contents for name, contents in found.items() if config.dataset_split_name in (ALL, name)}
-    range_tasks = _range_tasks(config, chosen)
+    range_tasks = _range_tasks(config, chosen, findings)
     for name, contents in chosen.items():
         findings.extend([check_names(name, contents, list(_names(dataset.split(name).root)))])
     findings.extend([check_splits(found, charset, chosen)])
@@ -203,7 +205,9 @@ def shard_tasks(dataset: DatasetLayout, chosen: Mapping[str, Manifest], charset:
     return found
 
 
-def _range_tasks(config: VerifyConfig, chosen: Mapping[str, Manifest]) -> list[tuple[RangeTask, ...]]:
+def _range_tasks(
+    config: VerifyConfig, chosen: Mapping[str, Manifest], findings: Findings
+) -> list[tuple[RangeTask, ...]]:
     """The source files' ranges in groups of about `_RANGE_TASK_BYTES`; none where nobody has asked for them."""
     if config.gnt_dir is None:
         return []
@@ -228,16 +232,40 @@ def _range_tasks(config: VerifyConfig, chosen: Mapping[str, Manifest]) -> list[t
             raise MissingInputError("no such folder of GNT files", place=folder, next_step="Check --gnt_dir")
         group: list[RangeTask] = []
         group_bytes = 0
-        for source, part in [(file, part) for file in contents.sources for part in file.ranges]:
-            path = join(folder, source.name)
-            group.append(RangeTask(path=path, name=source.name, size_bytes=source.size_bytes, range=part))
-            group_bytes += part.end - part.start
+        for task in _source_tasks(folder, contents, findings):
+            group.append(task)
+            group_bytes += task.range.end - task.range.start
             if group_bytes >= _RANGE_TASK_BYTES:
                 groups.append(tuple(group))
                 group, group_bytes = [], 0
         if group:
             groups.append(tuple(group))
     return groups
+
+
+def _source_tasks(folder: str, contents: Manifest, findings: Findings) -> Iterator[RangeTask]:
+    """A task for each range of each source that is there. Archives are looked into here, once each."""
+    members: dict[str, dict[str, Member]] = {}
+    faults: dict[str, str] = {}
+    for archive in sorted({source.archive for source in contents.sources} - {""}):
+        try:
+            members[archive] = {member.name: member for member in archives.read_directory(join(folder, archive))}
+        except BadDataError as error:
+            faults[archive] = error.fact
+        except MissingInputError:
+            members[archive] = {}
+    for source in contents.sources:
+        path, member = join(folder, source.archive or source.name), None
+        if source.archive in faults:
+            findings.add("changed_source", source.name, f"its archive is {faults[source.archive]}")
+            continue
+        if source.archive:
+            member = members[source.archive].get(source.name.removeprefix(f"{source.archive}/"))
+            if member is None or member.fault:
+                findings.add("missing_source", source.name, f"not in {path}" if member is None else member.fault)
+                continue
+        for part in source.ranges:
+            yield RangeTask(path=path, name=source.name, size_bytes=source.size_bytes, range=part, member=member)
 
 
 # --- the work --------------------------------------------------------------------------------------------------------
