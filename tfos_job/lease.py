@@ -1,8 +1,13 @@
-"""One writer at a time: a lock file with an owner and a time, kept fresh by its holder.
+"""One writer at a time: a lock file with an owner, which its holder goes on changing.
 
-The file holds JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, `time_s` and a `token` that is unique
-to the holder. It is stale, and may be taken over, when it has not been renewed for `ttl_s`, or at once when its process
-ran on this host and is gone. Clocks of hosts that share a dataset must agree to within a fraction of `ttl_s`.
+The file holds JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, the `time_s` at which it was written
+and a `token` that is unique to the holder, who writes it anew every third of `ttl_s`. It may be taken over at once when
+its process ran on this host and is gone; else whoever wants it watches it, and takes it when it has not changed for
+`ttl_s`. Times of day decide only whether watching is worth while: no host's clock need be right, and none is believed.
+
+While the file system does not answer nobody can renew, and nobody watches: watching begins anew after it. So a holder
+keeps its lock over an outage of any length, and loses it to nothing but another one's evidence. Before it publishes it
+calls `check`.
 """
 
 from __future__ import annotations
@@ -16,15 +21,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from tfos_job import storage
 from tfos_job.errors import BusyError, JobError, MissingInputError
 
+TTL_S = 60.0
 _ATTEMPTS = 8
-_WAIT_POLL_S = 2.0
+_MAX_POLL_S = 2.0
 _log = logging.getLogger(__name__)
+
+
+def _steady_s() -> float:
+    """Seconds that nobody sets, and that go on while the machine sleeps: others may have taken the lock meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
@@ -33,9 +45,9 @@ class Lease:
     Args:
       path: the lock file; its folder is made where it is missing.
       owner: what the holder is, in words for the one who has to wait, such as `tfos-job convert`.
-      ttl_s: seconds without a renewal after which others may take over. It is renewed every third of that.
-      wait_s: seconds to wait for a holder to renew its lock no more: for one who knows that the holder must be dead.
-      clock: Unix time in seconds.
+      ttl_s: seconds without a change after which others may take over. It is renewed every third of that.
+      wait_s: seconds to wait for a holder that looks alive: for one who knows that it must be dead.
+      clock: seconds that nobody sets.
 
     Raises:
       BusyError: somebody else holds it.
@@ -45,26 +57,25 @@ class Lease:
         self,
         path: str,
         owner: str,
-        ttl_s: float = 60.0,
+        ttl_s: float = TTL_S,
         *,
         wait_s: float = 0.0,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = _steady_s,
     ) -> None:
         self.path = path
         self.owner = owner
         self.ttl_s = ttl_s
         self.wait_s = wait_s
+        self.token = uuid.uuid4().hex
         self._clock = clock
-        self._token = uuid.uuid4().hex
-        self._lost = False
-        self._renewed_s = 0.0
+        self._loss: BusyError | None = None
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         storage.make_dirs(self.path.rpartition("/")[0] or ".")
-        self._wait_and_acquire()
-        self._renewed_s = self._clock()
+        self._acquire()
         self._thread = threading.Thread(target=self._keep_fresh, name=f"lease {self.path}", daemon=True)
         self._thread.start()
         return self
@@ -76,69 +87,76 @@ class Lease:
         if self._thread is not None:
             self._thread.join(timeout=self.ttl_s)
         try:
-            if self._is_mine():
+            if _holder(self.path).get("token") == self.token:
                 storage.remove(self.path)
         except JobError as failure:  # The work is done; the lock will be stale soon.
             _log.warning("could not release the lock: %s", failure)
 
     def check(self) -> None:
-        """Call before publishing: a holder that was stopped for longer than `ttl_s` may have lost its lock.
+        """Proves that the lock is ours, and renews it, so that nobody takes it for the next `ttl_s`.
+
+        Call it before publishing: a holder that was stopped, or cut off, may have lost its lock.
 
         Raises:
-          BusyError: the lock is somebody else's by now.
+          BusyError: the lock is somebody else's by now, or gone.
+          StorageError: the file system does not answer.
         """
-        if self._lost or not self._is_mine():
-            self._lost = True
-            raise BusyError(
-                f"{self.owner} lost its lock: somebody removed it, or took it over after {self.ttl_s:g} s unrenewed",
-                place=self.path,
-                next_step="Run the command again",
-            )
+        with self._renewing:
+            if self._loss is None:
+                try:
+                    require(self.path, self.token, self.owner)
+                except BusyError as error:
+                    self._loss = error
+            if self._loss is not None:
+                raise self._loss
+            storage.write_bytes(self.path, self._content())
 
     def check_quickly(self) -> None:
         """As `check`, by what the renewals have found, without a look at the file.
 
         Raises:
-          BusyError: the lock is somebody else's, or may be: it could not be renewed for `ttl_s`.
+          BusyError: the lock is somebody else's, or gone.
         """
-        if self._lost or self._clock() - self._renewed_s > self.ttl_s:
-            self._lost = True
-            self.check()
-
-    def renew(self) -> None:
-        """Writes the present time into the lock file; raises `BusyError` where it is not ours any more."""
-        self.check()
-        content, now_s = self._content(), self._clock()
-        storage.write_bytes(self.path, content)
-        self._renewed_s = now_s
-
-    def _wait_and_acquire(self) -> None:
-        deadline_s = self._clock() + self.wait_s
-        while True:
-            try:
-                return self._acquire()
-            except BusyError as error:
-                if self._clock() >= deadline_s:
-                    raise
-                _log.info("waiting: %s", error.fact)
-            time.sleep(min(_WAIT_POLL_S, self.wait_s))
+        if self._loss is not None:
+            raise self._loss
 
     def _acquire(self) -> None:
-        for _ in range(_ATTEMPTS):
-            if storage.create_exclusive(self.path, self._content()):
-                return
+        deadline_s = self._clock() + self.wait_s
+        watch: _Watch | None = None
+        failures = 0
+        while True:
             try:
                 content = storage.read_bytes(self.path)
-                holder = _parse(content)
-                written_s = holder.get("time_s") or storage.stat(self.path).mtime_s
             except MissingInputError:
-                continue  # released between our two looks
-            age_s = max(0.0, self._clock() - written_s)
-            if age_s <= self.ttl_s and not _is_gone(holder):
-                raise self._busy(holder, age_s)
-            _log.warning("taking over the lock %s of %s, last renewed %.0f s ago", self.path, _name(holder), age_s)
-            self._set_aside(content)
-        raise BusyError("others take this lock as fast as it is released", place=self.path, next_step="Try again later")
+                if storage.create_exclusive(self.path, self._content()):
+                    return
+                failures += 1
+                if failures == _ATTEMPTS:
+                    raise BusyError(
+                        "others take this lock as fast as it is released", place=self.path, next_step="Try again later"
+                    ) from None
+                continue
+            now_s, holder = self._clock(), _parse(content)
+            has_changed = watch is not None and watch.content != content
+            if watch is None or has_changed or now_s - watch.last_s > self.ttl_s / 3:
+                watch = _Watch(content, since_s=now_s)
+            watch.last_s = now_s
+            if _is_gone(holder) or now_s - watch.since_s > self.ttl_s:
+                _log.warning("taking over the lock %s of %s, which does not renew it", self.path, _name(holder))
+                self._set_aside(content)
+                continue
+            age_s = self._age_s(holder)
+            if (has_changed or abs(age_s) <= self.ttl_s) and now_s >= deadline_s:
+                raise self._busy(holder, 0.0 if has_changed else age_s)
+            if watch.since_s == now_s:
+                _log.info("watching the lock %s of %s for up to %g s", self.path, _name(holder), self.ttl_s)
+            time.sleep(min(_MAX_POLL_S, self.ttl_s / 10))
+
+    def _age_s(self, holder: dict[str, Any]) -> float:
+        """How long ago the lock was written, where this host's clock and the writer's agree."""
+        with contextlib.suppress(MissingInputError):
+            return time.time() - (_written_s(holder) or storage.stat(self.path).mtime_s)
+        return 0.0
 
     def _set_aside(self, stale: bytes) -> None:
         """Removes the lock file if it still is the stale one that was read.
@@ -147,7 +165,7 @@ class Lease:
         one's new lock; so look at what was moved, and put it back when it is not what was meant. (Whoever slips in
         between has the lock and the other one learns it from `check`.)
         """
-        aside = f"{self.path}.{self._token}.stale"
+        aside = f"{self.path}.{self.token}.stale"
         try:
             storage.rename(self.path, aside)
         except MissingInputError:
@@ -158,39 +176,78 @@ class Lease:
         storage.remove(aside)
 
     def _keep_fresh(self) -> None:
-        while not self._stop.wait(self.ttl_s / 3):
+        pause_s = self.ttl_s / 3
+        while not self._stop.wait(pause_s):
             try:
-                self.renew()
+                with storage.within(self.ttl_s / 3):
+                    self.check()
+                pause_s = self.ttl_s / 3
             except BusyError as error:
                 _log.error("%s", error)
                 return
-            except JobError as error:  # The file system may be back at the next turn.
+            except JobError as error:
                 _log.warning("could not renew the lock: %s", error)
+                pause_s = self.ttl_s / 10  # soon after the file system is back: others begin to watch then
 
     def _content(self) -> bytes:
-        value = {"owner": self.owner, "time_s": self._clock(), "token": self._token, **_this_process()}
+        value = {"owner": self.owner, "time_s": time.time(), "token": self.token, **_this_process()}
         return json.dumps(value, indent=1, sort_keys=True).encode()
-
-    def _is_mine(self) -> bool:
-        with contextlib.suppress(MissingInputError):
-            return bool(_parse(storage.read_bytes(self.path)).get("token") == self._token)
-        return False
 
     def _busy(self, holder: dict[str, Any], age_s: float) -> BusyError:
         return BusyError(
-            f"held by {_name(holder)}, renewed {age_s:.0f} s ago",
+            f"held by {_name(holder)}, renewed {max(0.0, age_s):.0f} s ago",
             place=self.path,
             next_step=f"Wait for it to end; a lock that is not renewed for {self.ttl_s:g} s is taken over",
         )
 
 
+@dataclass
+class _Watch:
+    """A lock's content, since when and until when it was seen without a gap."""
+
+    content: bytes
+    since_s: float
+    last_s: float = 0.0
+
+
+def require(path: str, token: str, owner: str) -> None:
+    """For a process that works for the holder of a lock: proves that it still is the holder's.
+
+    Raises:
+      BusyError: it is somebody else's by now, or gone.
+    """
+    holder = _holder(path)
+    if holder.get("token") != token:
+        fact = f"{_name(holder)} has taken it over" if holder else "it was removed, or taken over and released"
+        raise BusyError(f"{owner} lost its lock: {fact}", place=path, next_step="Run the command again")
+
+
+def is_abandoned(path: str) -> bool:
+    """Whether nobody holds the lock, as far as one look can tell: who wants to write must watch it."""
+    holder = _holder(path)
+    return _is_gone(holder) or abs(time.time() - _written_s(holder)) > TTL_S
+
+
+def _holder(path: str) -> dict[str, Any]:
+    """The fields of the lock at `path`; none where there is none."""
+    with contextlib.suppress(MissingInputError):
+        return _parse(storage.read_bytes(path))
+    return {}
+
+
 def _parse(content: bytes) -> dict[str, Any]:
-    """The lock's fields; none of them for a file that is not a lock's JSON, which is judged by its time alone."""
+    """The lock's fields; none of them for a file that is not a lock's JSON, which is judged by whether it changes."""
     try:
         value = json.loads(content)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _written_s(holder: dict[str, Any]) -> float:
+    """When the lock was written, by its writer's clock; 0 where it does not say so."""
+    time_s = holder.get("time_s")
+    return float(time_s) if isinstance(time_s, int | float) else 0.0
 
 
 def _name(holder: dict[str, Any]) -> str:
