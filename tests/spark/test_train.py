@@ -212,6 +212,26 @@ def test_two_at_once_exclude_each_other(small_dataset: Path, tmp_path: Path, job
     assert jobs == []
 
 
+@pytest.mark.parametrize("has_another_begun", [False, True])
+def test_the_loss_of_the_lock_is_in_the_report_unless_another_job_has_begun(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_another_begun: bool
+) -> None:
+    layout = RunLayout(str(tmp_path))
+
+    def lose(job: train._Job, master: str | None, report: RunReport, lease: Lease) -> None:
+        Path(layout.lock).unlink()
+        if has_another_begun:
+            RunReport(layout, train.storage.read_json(layout.report), {}).begin(0, None, None)
+        lease.check()
+
+    monkeypatch.setattr(train, "_run_attempt", lose)
+    with pytest.raises(BusyError, match="tfos-job train lost its lock: it was removed"):
+        run(small_dataset, tmp_path, "--max_number_of_steps", 2)
+    report = train.storage.read_json(layout.report)
+    assert [a.get("state") for a in report["attempts"]] == ([None, None] if has_another_begun else ["failed"])
+    assert (report["state"], report["exit_code"]) == (("running", None) if has_another_begun else ("failed", 75))
+
+
 def test_what_ends_an_attempt_is_in_the_report_and_the_next_one_goes_on(
     small_dataset: Path, tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

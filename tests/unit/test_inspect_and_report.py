@@ -31,8 +31,10 @@ from tfos_job.data.excerpt import read_positions
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.data.normalization import Normalization
 from tfos_job.errors import BadDataError, InterruptedJobError
+from tfos_job.jobs import account
 from tfos_job.jobs.evaluate import evaluate as evaluate_run
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
+from tfos_job.lease import Lease
 from tfos_job.model import checkpoints, variables, zoo
 from tfos_job.pictures import montage, results, sample
 from tfos_job.pictures.sample import Sight
@@ -438,6 +440,18 @@ def test_classes_of_any_name_are_drawn(root: Path, main: Main) -> None:
 
 def test_report_prints_the_account(root: Path, main: Main) -> None:
     assert main("report", "--train_dir", root / "run") == json.loads((root / "run" / "report.json").read_text())
+
+
+def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunLayout(str(tmp_path))
+    storage.write_json(run.report, {"state": "running"})
+    with Lease(run.lock, "tfos-job train"):
+        assert account.read(run.root) == {"state": "running"}
+    assert account.read(run.root) == {"state": "running", "abandoned": True}
+    assert cli.main(["report", "--train_dir", run.root]) == 0
+    assert "running, but its driver is gone" in capsys.readouterr().err
+    account.write_page(run.root, str(tmp_path / "page.html"))
+    assert "running</span>, but its driver is gone" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_a_folder_without_a_report_is_no_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

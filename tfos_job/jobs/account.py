@@ -19,6 +19,7 @@ from tfos_job.config import TrainConfig, from_dict
 from tfos_job.data import manifest
 from tfos_job.errors import BadDataError, InterruptedJobError, JobError, MissingInputError
 from tfos_job.layout import DatasetLayout, RunLayout, join
+from tfos_job.lease import is_abandoned
 from tfos_job.pictures.page import Account, Evaluation, Picture, Table, render
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,7 +45,7 @@ _Value = TypeVar("_Value")
 
 
 def read(train_dir: str) -> dict[str, Any]:
-    """The report of a run.
+    """The report of a run; with `abandoned` where it says "running" and nobody is at work there any more.
 
     Raises:
       MissingInputError: it has none.
@@ -63,6 +64,8 @@ def read(train_dir: str) -> dict[str, Any]:
         raise BadDataError(
             f"not a report: {error}", place=path, next_step="Run `train` again, which renews it"
         ) from error
+    if report.get("state") == "running" and is_abandoned(RunLayout(train_dir).lock):
+        report["abandoned"] = True
     return report
 
 
@@ -71,7 +74,7 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
     metrics, bound = report.get("metrics") or {}, report.get("bound") or {}
     cause = report.get("first_cause") or {}
     rows: list[tuple[str, Any]] = [
-        ("state", report.get("state")),
+        ("state", f"{report.get('state')}, but its driver is gone" if report.get("abandoned") else report.get("state")),
         ("exit code", report.get("exit_code")),
         ("first cause", cause.get("fact")),
         ("step", f"{report.get('step')} of {report.get('total_steps')}"),

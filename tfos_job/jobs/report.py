@@ -1,7 +1,8 @@
 """`report.json`: a run's one machine-readable account, and the picture of its loss.
 
 Written at the start, with every checkpoint and at the end, and every few seconds between, whole each time: a scheduler
-that finds `"state": "running"` and no holder of the lock knows that the driver was killed.
+that finds `"state": "running"` and no holder of the lock knows that the driver was killed. Whatever ends a run, its end
+is written, unless another job has the run by then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from tfos_job import __version__, storage
 from tfos_job.cluster import container, control
-from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.errors import InterruptedJobError, JobError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.resume import Change
 
@@ -179,6 +180,16 @@ class RunReport:
             storage.write_bytes(self._run.loss_png, draw_loss(self.values["curve"], self.values["validation"]))
         except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good end into a bad one
             log.warning("No %s: %s", self._run.loss_png, e)
+
+    def is_undisturbed(self) -> bool:
+        """Whether what lies there is still this report: another job that begins adds an attempt, or clears."""
+        if self._writing is not None:
+            self._writing.exception()
+        try:
+            found = storage.read_json(self._run.report)
+        except (MissingInputError, ValueError):
+            return False
+        return bool(isinstance(found, dict) and found.get("attempts") == self.values["attempts"])
 
     def write(self) -> None:
         """Raises what the file system does; after it nothing older will be written."""

@@ -46,6 +46,7 @@ from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
 from tfos_job.errors import (
     BadDataError,
+    BusyError,
     InterruptedJobError,
     JobError,
     MissingInputError,
@@ -57,14 +58,13 @@ from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.jobs.statistics import statistics_of
 from tfos_job.layout import DatasetLayout, RunLayout
-from tfos_job.lease import Lease
+from tfos_job.lease import TTL_S, Lease
 from tfos_job.model import checkpoints
 from tfos_job.model.checkpoints import CheckpointInfo
 from tfos_job.resume import Change
 
 log = logging.getLogger(__name__)
 
-LEASE_TTL_S = 60.0
 ATTEMPT_FORMAT_VERSION = 1
 _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 _MIB = 1 << 20
@@ -149,8 +149,8 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     session.training_settings(topology_of(config, master), master, config.start_timeout)
     run = RunLayout(config.train_dir)
     # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
-    wait_s = 2 * LEASE_TTL_S if container.attempt_number() > 1 else 0.0
-    with Lease(run.lock, "tfos-job train", LEASE_TTL_S, wait_s=wait_s) as lease:
+    wait_s = 2 * TTL_S if container.attempt_number() > 1 else 0.0
+    with Lease(run.lock, "tfos-job train", wait_s=wait_s) as lease:
         # All that can be refused is refused before anything of the run is touched.
         data = _load_data(config)
         total_steps = config.total_steps(data.train.num_records)
@@ -307,17 +307,27 @@ def _account(report: RunReport, lease: Lease) -> Iterator[None]:
     error: BaseException | None = None
     try:
         yield
+        lease.check()
     except BaseException as e:
         error = e
         raise
     finally:
         try:
-            lease.check()
-            report.end(_as_job_error(error))
+            if error is None or _is_ours(report, lease):
+                report.end(_as_job_error(error))
         except JobError as e:
             if error is None:
                 raise
             log.warning("The report could not be written: %s", e)
+
+
+def _is_ours(report: RunReport, lease: Lease) -> bool:
+    """Whether the run's report is ours to end: with the lock, or while nobody has begun after its loss."""
+    try:
+        lease.check()
+    except BusyError:
+        return report.is_undisturbed()
+    return True
 
 
 def _as_job_error(error: BaseException | None) -> JobError | None:

@@ -155,7 +155,7 @@ def render(account: Account) -> str:
 def _summary(report: Mapping[str, Any]) -> str:
     state = str(report.get("state", "unknown"))
     code = report.get("exit_code")
-    ended = f", exit code {code}" if code is not None else ""
+    ended = f", exit code {code}" if code is not None else ", but its driver is gone" if report.get("abandoned") else ""
     parts = [f'<p>State: <span class="state {_text(state)}">{_text(state)}</span>{_text(ended)}</p>']
     cause = report.get("first_cause")
     if isinstance(cause, Mapping):
