@@ -1,50 +1,53 @@
 """Work with TensorFlow in a Python process of its own, asked for by one that must not import it, and ended with it.
 
 The driver stays small and quick to start, and Spark's Python worker, which a TFCluster's node is to run in later,
-carries no TensorFlow. CUDA is hidden: who asks holds no GPU.
+carries no TensorFlow. CUDA is hidden unless the work is about it: who asks holds no GPU.
 
-stdin: one line of JSON, then nothing until whoever gave it has gone. stdout: one line of JSON (`_Answer`).
+The process is a `host.child.Child`. It is told the request, says `beat` every second, and `answer` at the end.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from tfos_job.errors import JobError, NodeDiedError, exit_code_class
+from tfos_job.host.child import KILL_WAIT_S, Child, child_environment, end_in_words
+from tfos_job.host.parent import Parent
 
 _LAST_BYTES = 2000  # of what a process has said that has died
+# No beat comes while a library is read from a disk that is slow, or a machine that swaps does something else.
+SILENCE_S = 300.0
+_INSTANT_S = 1e-3
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """How it went: the parts of a `JobError`, or an exit code of 0."""
+    """How it went: what the work has returned, or the parts of a `JobError`."""
 
+    result: Any = None
     exit_code: int = 0
     fact: str = ""
     place: str = ""
     next_step: str = ""
 
 
-def process_environment(cuda_visible_devices: str) -> dict[str, str]:
-    """This process's environment, for a TensorFlow process that sees these GPUs alone."""
-    env = dict(os.environ)
-    env["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    env["CUDA_VISIBLE_DEVICES"] = cuda_visible_devices
-    env.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-    return env
-
-
-def ask(module: str, request: Any, *, name: str, if_killed: str) -> None:
+def ask(
+    module: str,
+    request: Any,
+    *,
+    name: str,
+    if_killed: str,
+    visible_gpus: str = "",
+    silence_s: float = SILENCE_S,
+    limit_s: float | None = None,
+) -> Any:
     """Has `python -m module` do something.
 
     Args:
@@ -52,60 +55,81 @@ def ask(module: str, request: Any, *, name: str, if_killed: str) -> None:
       request: JSON values.
       name: of the process, for errors.
       if_killed: what to do where it was killed.
+      visible_gpus: addresses, for CUDA_VISIBLE_DEVICES.
+      silence_s: how long it may go without a sign of life.
+      limit_s: how long it may take; None for as long as it lives.
+
+    Returns:
+      What the work returned, as JSON has it.
 
     Raises:
       JobError: what the work raised.
-      NodeDiedError: the process was killed.
+      NodeDiedError: the process was killed, or is ended here for its silence or its length.
     """
-    env = {**process_environment(""), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, "-m", module]
-    with (
-        tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
+    env = child_environment(visible_gpus) | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    with tempfile.TemporaryFile() as output:
+        child = Child(module, name=name, env=env, output=output)
         try:
-            process.stdin.write((json.dumps(request) + "\n").encode())
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                process.wait()
+            child.tell(request)
+            answer = _listen(child, silence_s, limit_s)
+            code = None if answer else child.end(grace_s=KILL_WAIT_S)
         finally:
-            process.kill()  # it has said all that it has to say, or nobody listens any more
-        stderr.seek(0)
-        said = stderr.read()
-    if not line:
-        raise _died(name, process.returncode, said, if_killed)
-    found = _Answer(**json.loads(line))
-    if found.exit_code:
-        raise exit_code_class(found.exit_code)(found.fact, place=found.place, next_step=found.next_step)
+            child.end()  # it has said all that it has to say, or nobody listens any more
+        if answer is None:
+            raise _died(name, code, os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0), if_killed)
+    if answer.exit_code:
+        raise exit_code_class(answer.exit_code)(answer.fact, place=answer.place, next_step=answer.next_step)
+    return answer.result
 
 
-def _died(name: str, code: int, said: bytes, if_killed: str) -> JobError:
-    if code < 0:
-        return NodeDiedError(f"{name} was killed by {signal.Signals(-code).name}", next_step=if_killed)
+def _listen(child: Child, silence_s: float, limit_s: float | None) -> _Answer | None:
+    """Waits for the answer; None where the process ends without one."""
+    began_s = time.monotonic()
+    while True:
+        left_s = silence_s if limit_s is None else min(silence_s, limit_s - (time.monotonic() - began_s))
+        try:
+            message = child.hear(max(left_s, _INSTANT_S))
+        except TimeoutError:
+            took_s = time.monotonic() - began_s
+            fact = (
+                f"{child.name} has not ended within {limit_s:g} s"
+                if limit_s is not None and took_s >= limit_s
+                else f"{child.name} has given no sign of life for {silence_s:g} s"
+            )
+            raise NodeDiedError(fact, next_step="See what holds it up (`ps`, `dmesg`), and run again") from None
+        if message is None:
+            return None
+        if "answer" in message:
+            return _Answer(**message["answer"])
+
+
+def _died(name: str, code: int | None, said: bytes, if_killed: str) -> JobError:
+    if code is not None and code < 0:
+        return NodeDiedError(f"{name} {end_in_words(code)}", next_step=if_killed)
     tail = said[-_LAST_BYTES:].decode(errors="replace").strip()
-    return JobError(f"{name} ended with {code}: {tail}", next_step="This is a bug")
+    how = "has hung up" if code is None else end_in_words(code)
+    return JobError(f"{name} {how}: {tail}", next_step="This is a bug")
 
 
-def answer(work: Callable[[Any], None]) -> NoReturn:
-    """The other side: does the work with the request, and ends the process."""
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def answer(work: Callable[[Any], Any]) -> NoReturn:
+    """The other side: does the work with the request, says what it returns, and ends the process."""
+    parent = Parent()
+    request = parent.hear()
+    if request is None:
+        os._exit(1)
+    parent.beat()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
-        work(request)
-        said = _Answer()
+        said = _Answer(work(request))
     except JobError as error:
-        said = _Answer(error.exit_code, error.fact, error.place, error.next_step)
-    except Exception as error:  # noqa: BLE001 - a bug, and whoever asked must hear of it
+        said = _Answer(None, error.exit_code, error.fact, error.place, error.next_step)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug, and whoever asked must hear of it
         fact = "".join(traceback.format_exception(error))[-_LAST_BYTES:].strip()
-        said = _Answer(JobError.exit_code, fact, next_step="This is a bug")
-    sys.stdout.write(json.dumps(vars(said)) + "\n")
-    sys.stdout.flush()
+        said = _Answer(None, JobError.exit_code, fact, next_step="This is a bug")
+    parent.say(answer=vars(said))
     os._exit(0)  # TensorFlow's own end takes a while
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _end_with(parent: Parent) -> None:
+    parent.hear()
     os._exit(1)

@@ -6,9 +6,9 @@ Usage: DATASET_DIR TRAIN_DIR INPUT_MODE MODEL_NAME.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.cluster.node_process import Spec
+from tfos_job.cluster.node_process import STOP, Spec
 from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.data import manifest
+from tfos_job.host.child import Child, child_environment
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.bound import Bound
@@ -72,22 +73,13 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> subprocess.Popen[bytes]:
+def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> Child:
     folder.mkdir(parents=True)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tfos_job.cluster.node_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=folder,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(
-        Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)]).to_line()
-    )
-    process.stdin.flush()
-    assert b"ready" in process.stdout.readline()
-    return process
+    node = Child("tfos_job.cluster.node_process", name=role, env=child_environment(""), cwd=str(folder))
+    spec = Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
+    node.tell(dataclasses.asdict(spec))
+    assert "ready" in node.hear()
+    return node
 
 
 def after_a_break(engine: ParameterServerEngine) -> tuple[int, str]:
@@ -165,7 +157,8 @@ def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> 
     result = {"differences": differences, "moved": moved, "after_a_break": after_a_break(engine)}
     print(json.dumps(result), flush=True)
     for process in processes:
-        process.communicate(b"stop\n", timeout=30)
+        process.tell(STOP)
+        process.end(grace_s=30)
 
 
 if __name__ == "__main__":

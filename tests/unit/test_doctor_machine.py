@@ -189,4 +189,4 @@ def test_tensorflow_is_asked_in_a_process_of_its_own(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     gpus, error = machine.tensorflow_gpus(())
     assert gpus == ()
-    assert error == "importing TensorFlow ends with 1: ImportError: libcudart.so.12 is not there"
+    assert error == "importing TensorFlow ends with ImportError: libcudart.so.12 is not there"

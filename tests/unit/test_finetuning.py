@@ -242,5 +242,7 @@ def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.Monkey
         ask("die")
     with pytest.raises(JobError, match=r"(?s)^Traceback.*AssertionError.*This is a bug"):
         ask("something else")
-    with pytest.raises(JobError, match=r"(?s)the helper ended with 1: .*No module named nobody.*This is a bug"):
+    with pytest.raises(
+        JobError, match=r"(?s)the helper ended with exit code 1: .*module named nobody.*This is a bug"
+    ):
         aside.ask("nobody", "work", name="the helper", if_killed="?")

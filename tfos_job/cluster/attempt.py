@@ -6,23 +6,18 @@ Every wait has a deadline, and every way out goes through `close`, which leaves 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import logging
 import os
 import queue
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from tfos_job import aside
 from tfos_job.cluster import container, control, failures, ports
 from tfos_job.cluster.beside import ParameterServer
 from tfos_job.cluster.failures import Failure
@@ -32,6 +27,7 @@ from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
+from tfos_job.host.child import Child, child_environment, end_in_words
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +140,7 @@ class Attempt:
         )
         self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
         self._servers: list[ParameterServer] = []
-        self._coordinator: subprocess.Popen[bytes] | None = None
+        self._coordinator: Child | None = None
         self._coordinator_log = _open_log()
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
         self._scratch = container.make_scratch()
@@ -317,9 +313,9 @@ class Attempt:
                 continue
             self._ends_noticed.add(task)
             if code < 0:
-                self._fail(task, failures.KILLED, f"{name} was killed by {failures.signal_name(-code)}")
+                self._fail(task, failures.KILLED, f"{name} {end_in_words(code)}")
             elif task not in self._state.hellos:
-                self._fail(task, failures.RAISED, f"{name} ended with exit code {code}", JobError.exit_code)
+                self._fail(task, failures.RAISED, f"{name} {end_in_words(code)}", JobError.exit_code)
 
     def _fail(self, task: Task, kind: str, cause: str, exit_code: int = NodeDiedError.exit_code) -> None:
         detail = self._coordinator_log_tail() if task == _CHIEF else ""
@@ -378,14 +374,12 @@ class Attempt:
             self._servers.append(server)
 
     def _spawn_coordinator(self) -> None:
-        self._coordinator = subprocess.Popen(
-            [sys.executable, "-m", "tfos_job.cluster.coordinator"],
-            stdin=subprocess.PIPE,
-            stdout=self._coordinator_log,
-            stderr=subprocess.STDOUT,
+        self._coordinator = Child(
+            "tfos_job.cluster.coordinator",
+            name="the coordinator",
             # A GPU that the coordinator opened would be missing to a worker.
-            env={**aside.process_environment(""), "TMPDIR": self._scratch},
-            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
+            env={**child_environment(""), "TMPDIR": self._scratch},
+            output=self._coordinator_log,
         )
 
     def _assign_coordinator(self) -> None:
@@ -402,12 +396,7 @@ class Attempt:
         }
         ports.release(self._chief_port)
         assert self._coordinator is not None
-        assert self._coordinator.stdin is not None
-        try:
-            self._coordinator.stdin.write(json.dumps(assignment).encode() + b"\n")
-            self._coordinator.stdin.close()
-        except BrokenPipeError:
-            pass  # It is dead already; the next look at it says how.
+        self._coordinator.tell(assignment)
 
     def _coordinator_log_tail(self) -> str:
         # The child writes at the offset that the two share: read without moving it.
@@ -421,10 +410,7 @@ class Attempt:
         """Ends every process of this attempt, in seconds, whatever state it is in."""
         self._on_phase("stopping")
         if self._coordinator is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._coordinator.wait(_NODES_STOP_S if self._state.finished else 0)
-            self._coordinator.kill()
-            self._coordinator.wait()
+            self._coordinator.end(_NODES_STOP_S if self._state.finished else 0)
         for task in self._spec.topology.nodes:
             self._switchboard.send(task, control.Stop())
         deadline = time.monotonic() + _NODES_STOP_S

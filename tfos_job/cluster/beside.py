@@ -6,25 +6,24 @@ The upper half of this file runs in the driver, `main` in the child, which is sp
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from tfos_job import aside
 from tfos_job.cluster import container, control, supervisor
 from tfos_job.cluster.node_process import Spec
 from tfos_job.cluster.supervisor import NodeFailed, Post, Supervisor
 from tfos_job.cluster.topology import PS, Task
+from tfos_job.host.child import Child, child_environment
+from tfos_job.host.parent import Parent
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Order:
-    """What the driver tells the child, through its stdin.
+    """What the driver tells the child.
 
     Attributes:
       driver: address of the driver's switchboard.
@@ -70,36 +69,25 @@ class ParameterServer:
             folder=self._folder,
             held_fd=held.fileno(),
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tfos_job.cluster.beside"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=aside.process_environment(""),
+        self.process = Child(
+            "tfos_job.cluster.beside",
+            name=f"the supervisor of {self.task}",
+            env=child_environment(""),
             pass_fds=(held.fileno(),),
-            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass  # It is dead already; the next look at it says how.
+        self.process.tell(asdict(order))
 
     def close(self, timeout_s: float) -> None:
         """Waits for it to end as told to through the line, then ends it; its TensorFlow process ends with it."""
-        try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.end(timeout_s)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def main() -> None:
-    text = sys.stdin.readline()
-    if not text:
+    orders = Parent().hear()
+    if orders is None:
         sys.exit(1)  # The driver has gone before there was anything to do.
-    order = _Order(**json.loads(text))
+    order = _Order(**orders)
     host, port = order.driver
     own_host, own_port = order.beside[PS][order.index].rsplit(":", 1)
     task = Task(PS, order.index)
@@ -129,7 +117,7 @@ def _post(task: Task, order: _Order, held: socket.socket) -> Post:
             held_fd=held.fileno(),
         ),
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
-        env=aside.process_environment(""),
+        env=child_environment(""),
         shelf=None,
         start_timeout=order.start_timeout,
         parent="the driver",

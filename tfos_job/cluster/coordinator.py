@@ -1,15 +1,13 @@
 """The driver's child that directs a training: a process of its own for each attempt, so that it can be killed.
 
 TensorFlow's coordinator cannot be stopped from outside once a worker has died under it, and its port cannot be used
-again; inside the driver it would take the job's end with it. It is spawned with CUDA hidden, learns its task from
-stdin, and reports through the control line like every node.
-
-stdin: one line of JSON (`Assignment`). Results: files under `--train_dir`, messages to the driver. stderr: a log file.
+again; inside the driver it would take the job's end with it. It is a `host.child.Child` with CUDA hidden, is told its
+task (`Assignment`), and reports through the control line like every node. Results: files under `--train_dir`, messages
+to the driver.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -32,6 +30,7 @@ from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.topology import CHIEF
 from tfos_job.data.damage import data_errors
 from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.host.parent import Parent
 from tfos_job.layout import RunLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.bound import Bound
@@ -198,10 +197,10 @@ def to_failure(error: Exception) -> control.Failed:
 
 
 def main() -> None:
-    text = sys.stdin.readline()
-    if not text:
+    orders = Parent().hear()
+    if orders is None:
         sys.exit(1)  # The driver has gone before there was anything to do.
-    assignment = Assignment(**json.loads(text))
+    assignment = Assignment(**orders)
     host, port = assignment.driver
     stop = threading.Event()
     hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid(), container=container.container_id())

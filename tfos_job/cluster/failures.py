@@ -134,14 +134,6 @@ def log_tail(lines: Iterable[str]) -> str:
     return "".join(telling[-_LOG_TAIL_LINES:])
 
 
-def signal_name(signum: int) -> str:
-    """`SIGKILL` for 9; `signal 70` for one without a name."""
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
-
-
 def _next_step(failure: Failure) -> str:
     if failure.kind == KILLED and "SIGKILL" in failure.cause:
         whose = "the driver" if failure.beside_driver else "executors"

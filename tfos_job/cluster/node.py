@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import aside
 from tfos_job.cluster import container, control, failures, supervisor
 from tfos_job.cluster.node_process import Spec
 from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.supervisor import Post, Supervisor
 from tfos_job.cluster.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
 from tfos_job.errors import JobError, ResourceError
+from tfos_job.host.child import child_environment
 
 _FOREGROUND_S = 3.0  # TFoS looks for a word once a second
 _POLL_S = 0.05
@@ -134,7 +134,7 @@ def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:
             held_fd=surroundings.held.fileno(),
         ),
         work_dir=work_dir,
-        env=aside.process_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
+        env=child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
         shelf=args.inputs[task.index].shelf if task.role == WORKER else None,
         start_timeout=args.start_timeout,
         parent="Spark's Python worker of this node",

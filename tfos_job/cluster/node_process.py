@@ -4,13 +4,12 @@ It is a process of its own so that its death can be seen: TFoS's manager, forked
 sockets of a dead worker open, and Spark would wait for ever. And it is spawned, not forked, because TensorFlow does not
 survive a fork, and because Spark may use its Python worker again.
 
-stdin: one line of JSON (`Spec`), then `stop`, or the end of the stream, which means that the supervisor is gone.
-stdout: one line of JSON for `ready`, `warning`, `failed` and, every second, `beat`. stderr: TensorFlow's own words.
+It is a `host.child.Child`: it is told its `Spec`, then `stop`; where the supervisor is gone, its line ends. It says
+`ready`, `warning`, `failed` and, every second, `beat`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -20,14 +19,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import IO
+from dataclasses import dataclass
 
 from tfos_job.cluster import ports
 from tfos_job.errors import JobError, ResourceError
+from tfos_job.host.parent import BEAT_S, Parent
 from tfos_job.imports import without
 
-BEAT_S = 1.0
+STOP = "stop"
 _CLEANUP_S = 60.0
 
 
@@ -54,9 +53,6 @@ class Spec:
     folders: list[str]
     held_fd: int | None = None
     allow_cpu: bool = False
-
-    def to_line(self) -> bytes:
-        return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def start_server(spec: Spec, warn: Callable[[str], None]) -> object:
@@ -96,36 +92,35 @@ def start_server(spec: Spec, warn: Callable[[str], None]) -> object:
 
 
 def main() -> None:
-    # TensorFlow's libraries may print: keep the channel to the supervisor for ourselves.
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    spec = Spec(**json.loads(sys.stdin.readline()))
-    threading.Thread(target=_end_with_supervisor, args=(spec,), daemon=True).start()
+    supervisor = Parent()
+    orders = supervisor.hear()
+    if orders is None:
+        sys.exit(1)
+    spec = Spec(**orders)
+    threading.Thread(target=_end_with, args=(supervisor, spec), daemon=True).start()
     try:
-        server = start_server(spec, lambda text: _say(out, warning=text))
+        server = start_server(spec, lambda text: _say(supervisor, warning=text))
     except Exception as e:  # noqa: BLE001 - whatever it was, the supervisor must hear of it
         traceback.print_exc()
         error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
-        _say(out, failed={"cause": error.fact, "exit_code": error.exit_code, "next_step": error.next_step})
+        _say(supervisor, failed={"cause": error.fact, "exit_code": error.exit_code, "next_step": error.next_step})
         os._exit(error.exit_code)
-    _say(out, ready=os.getpid())
+    _say(supervisor, ready=os.getpid())
     while server:
         time.sleep(BEAT_S)
-        _say(out, beat=True)
+        _say(supervisor, beat=True)
 
 
-def _say(out: IO[str], **message: object) -> None:
-    try:
-        print(json.dumps(message), file=out, flush=True)
-    except BrokenPipeError:
-        # The supervisor is gone, and `_end_with_supervisor` is cleaning up, which takes its time with many shards.
+def _say(supervisor: Parent, **message: object) -> None:
+    if not supervisor.say(**message):
+        # The supervisor is gone, and `_end_with` is cleaning up, which takes its time with many shards.
         time.sleep(_CLEANUP_S)
         os._exit(1)
 
 
-def _end_with_supervisor(spec: Spec) -> None:
+def _end_with(supervisor: Parent, spec: Spec) -> None:
     """Waits for `stop` or for the supervisor's death; a gRPC server has no other way to end."""
-    if sys.stdin.readline().strip() != "stop":
+    if supervisor.hear() != STOP:
         for pid in spec.orphaned_pids:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -11,13 +11,11 @@ these happens:
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import os
 import queue
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -25,11 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.cluster import container, control, failures
-from tfos_job.cluster.node_process import Spec
+from tfos_job.cluster.node_process import STOP, Spec
 from tfos_job.cluster.topology import Task
 from tfos_job.data.shelf import Shelf
 from tfos_job.data.staging import Staged, Stager
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
+from tfos_job.host.child import Child, end_in_words
 
 _POLL_S = 0.5
 _STOP_S = 2.0
@@ -122,9 +121,8 @@ class Supervisor:
             self._events.put(("driver lost", str(e)))
 
     def _hear_process(self) -> None:
-        assert self._process.stdout is not None
-        for text in self._process.stdout:
-            for kind, value in json.loads(text).items():
+        while (message := self._process.hear()) is not None:
+            for kind, value in message.items():
                 self._events.put((kind, value))
         self._events.put(("exit", self._process.wait()))
 
@@ -172,11 +170,8 @@ class Supervisor:
         elif kind == "failed":
             raise report(self._line, control.Failed(**value, kind=failures.RAISED, detail=self._log_tail()))
         elif kind == "exit":
-            killed = value < 0
-            cause = f"its TensorFlow process {self._process.pid} " + (
-                f"was killed by {failures.signal_name(-value)}" if killed else f"ended with exit code {value}"
-            )
-            self._fail(failures.KILLED if killed else failures.RAISED, cause, NodeDiedError.exit_code)
+            cause = f"its TensorFlow process {self._process.pid} {end_in_words(value)}"
+            self._fail(failures.KILLED if value < 0 else failures.RAISED, cause, NodeDiedError.exit_code)
         elif kind == "driver lost":
             self._is_orphaned = True
             raise NodeFailed(f"the line to the driver is gone: {value}")
@@ -206,36 +201,27 @@ class Supervisor:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
-        """Ends the process; without a driver it takes the node's folders along, since its stdin ends without a word.
+        """Ends the process; without a driver it takes the node's folders along, since its line ends without a word.
 
         Spark may kill this one at any moment then, and not that one, which is in a session of its own.
         """
-        assert self._process.stdin is not None
-        try:
-            if not self._is_orphaned:
-                self._process.stdin.write(b"stop\n")
-                self._process.stdin.flush()
-            self._process.stdin.close()
-            self._process.wait(_STOP_S)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
+        if self._is_orphaned:
+            self._process.hang_up()
+        else:
+            self._process.tell(STOP)
+        self._process.end(_STOP_S)
 
 
-def _spawn(post: Post) -> subprocess.Popen[bytes]:
+def _spawn(post: Post) -> Child:
     # A container may see several attempts: each adds to the log that is kept.
     with open(post.log_path, "ab") as log_file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tfos_job.cluster.node_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            cwd=post.work_dir,
+        process = Child(
+            "tfos_job.cluster.node_process",
+            name=f"the TensorFlow process of {post.spec.role}:{post.spec.index}",
             env=post.env,
+            output=log_file,
+            cwd=post.work_dir,
             pass_fds=(post.held.fileno(),),
-            start_new_session=True,  # A Ctrl-C at the terminal is the driver's to handle.
         )
-    assert process.stdin is not None
-    process.stdin.write(post.spec.to_line())
-    process.stdin.flush()
+    process.tell(dataclasses.asdict(post.spec))
     return process

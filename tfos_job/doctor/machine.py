@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tfos_job
+from tfos_job import aside
+from tfos_job.errors import JobError
 
 _PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
 # The same TensorFlow under several names.
@@ -110,28 +110,20 @@ def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
     Args:
       visible: addresses for CUDA_VISIBLE_DEVICES.
     """
-    code = (
-        "import json, tensorflow as tf\n"
-        "print(json.dumps([tf.config.experimental.get_device_details(gpu).get('device_name', gpu.name)"
-        " for gpu in tf.config.list_physical_devices('GPU')]))"
-    )
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ",".join(visible)}
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_TENSORFLOW_TIMEOUT_S,
-            check=False,
+        names = aside.ask(
+            "tfos_job.cluster.devices",
+            {},
+            name="TensorFlow's process",
+            if_killed="",
+            visible_gpus=",".join(visible),
+            limit_s=_TENSORFLOW_TIMEOUT_S,
         )
-    except (OSError, subprocess.SubprocessError) as e:
+    except OSError as e:
         return (), f"TensorFlow cannot be started: {e}"
-    if done.returncode:
-        last = next(iter(reversed(done.stderr.strip().splitlines())), "")
-        return (), f"importing TensorFlow ends with {done.returncode}: {last}"
-    return tuple(json.loads(done.stdout.splitlines()[-1])), ""
+    except JobError as e:
+        return (), e.fact.strip().splitlines()[-1]
+    return tuple(names), ""
 
 
 def _output(command: Sequence[str]) -> str:

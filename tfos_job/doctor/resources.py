@@ -139,7 +139,12 @@ def check_tensorflow(case: Case) -> list[Check]:
         asked,
         fact_of,
         lambda fact, where: failed(
-            "tensorflow", SettingsError if "ends with" in fact else ResourceError, fact, where=where, next_step=step
+            "tensorflow",
+            # One that cannot be imported, or has instructions that this processor lacks.
+            SettingsError if "ends with" in fact or "SIGILL" in fact else ResourceError,
+            fact,
+            where=where,
+            next_step=step,
         ),
     )
     gpus = sorted({gpu for sight in asked for gpu in sight.tensorflow_gpus or ()})

@@ -1,0 +1,166 @@
+"""What the processes of a job get of the environment that they are started from. Pure, but for `settled`.
+
+A login shell on an edge node sets things for everything that may be started from it, and some of them break a job of
+ours: those are taken out or overruled, here and nowhere else, and each time there is a sentence that says so (`-v`
+shows it). All else stays as it is: who sets TF_FORCE_GPU_ALLOW_GROWTH, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES,
+XLA_FLAGS or LD_LIBRARY_PATH means it.
+
+Measured with TensorFlow 2.21, Keras 3.15 and Spark 4.3.
+"""
+
+from __future__ import annotations
+
+import json
+import locale
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+_ASCII = ("ascii", "us-ascii", "ansi_x3.4-1968", "646")  # names that systems have for it
+_UTF_8_LOCALE = "C.UTF-8"
+
+_TAKEN_OUT = {
+    "TF_CONFIG": "a cluster of a job is described by the job",
+    "TF_USE_LEGACY_KERAS": "networks are Keras 3's, which tf.keras must be as well",
+    "KERAS_NNX_ENABLED": "it wants JAX",
+    "PYTHONINSPECT": "a process of a job would not end",
+}
+_GRPC_POLL_STRATEGIES = {"all", "epoll1", "none", "poll"}
+_GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set; empty means none
+
+# Where all of Spark runs on this host.
+_OTHER_SPARKS = {
+    "SPARK_HOME": "Spark on this host is the one of the Python package pyspark",
+    "SPARK_CONF_DIR": "the settings of a cluster are not those of Spark on this host alone",
+    "SPARK_LOCAL_HOSTNAME": "Spark on this host is reached through 127.0.0.1",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A variable that does not reach a job as it was found. `after` is None where it is taken out."""
+
+    name: str
+    before: str | None
+    after: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        found = self.name if self.before is None else f"{self.name}={self.before}"
+        return f"{found} is {'left out' if self.after is None else f'{self.after!r} for the job'}: {self.reason}"
+
+
+def settle(
+    environ: Mapping[str, str], *, encoding: str = "utf-8", keras: Mapping[str, Any] | None = None
+) -> list[Change]:
+    """What has to change before any process of a job is started from `environ`; after that, nothing has.
+
+    Args:
+      environ: as it was found.
+      encoding: of the locale.
+      keras: what Keras's configuration file says; None where there is none.
+    """
+    changes = [Change(name, environ[name], None, reason) for name, reason in _TAKEN_OUT.items() if name in environ]
+    changes += _settle_keras(environ, keras or {})
+    changes += _settle_grpc(environ)
+    changes += _settle_python(environ)
+    if environ.get("MPLBACKEND", "agg") != "agg":
+        changes.append(Change("MPLBACKEND", environ["MPLBACKEND"], "agg", "pictures are files"))
+    if encoding.lower() in _ASCII and environ.get("LC_ALL") != _UTF_8_LOCALE:
+        changes.append(Change("LC_ALL", environ.get("LC_ALL"), _UTF_8_LOCALE, "Java could not open 汉字.gnt"))
+    return changes
+
+
+def _settle_keras(environ: Mapping[str, str], keras: Mapping[str, Any]) -> Iterator[Change]:
+    backend = environ.get("KERAS_BACKEND", keras.get("backend", "tensorflow"))
+    if backend != "tensorflow":
+        yield Change("KERAS_BACKEND", environ.get("KERAS_BACKEND"), "tensorflow", "networks are trained by TensorFlow")
+    wrong = [f"{name} {keras[name]!r}" for name, value in _KERAS_DEFAULTS.items() if keras.get(name, value) != value]
+    if wrong:
+        # A place where no file can be: Keras then has its defaults, and writes none.
+        reason = f"Keras's keras.json has {', '.join(wrong)}"
+        yield Change("KERAS_HOME", environ.get("KERAS_HOME"), os.devnull, reason)
+
+
+def _settle_grpc(environ: Mapping[str, str]) -> Iterator[Change]:
+    strategies = environ.get("GRPC_POLL_STRATEGY", "poll")
+    if not set(strategies.split(",")) <= _GRPC_POLL_STRATEGIES:
+        yield Change("GRPC_POLL_STRATEGY", strategies, None, "TensorFlow's gRPC has it not, and would end the process")
+    proxy = next((name for name in _GRPC_PROXIES if name in environ), None)
+    if proxy and environ[proxy]:
+        reason = f"what the nodes of a cluster say to each other must not go through {proxy}"
+        yield Change("grpc_proxy", environ.get("grpc_proxy"), "", reason)
+
+
+def _settle_python(environ: Mapping[str, str]) -> Iterator[Change]:
+    found = environ.get("PYTHONWARNINGS", "").split(",")
+    kept = [entry for entry in found if not is_error(entry)]
+    if kept != found:
+        yield Change("PYTHONWARNINGS", ",".join(found), ",".join(kept) or None, "libraries warn where nothing is wrong")
+
+
+def is_error(entry: str) -> bool:
+    """Whether an entry of PYTHONWARNINGS makes an error of a warning: `error::DeprecationWarning`, or shorter."""
+    action = entry.strip().partition(":")[0]
+    return bool(action) and "error".startswith(action)
+
+
+def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) -> list[Change]:
+    """What has to change, beside `settle`'s, before Spark is started with all of its processes on this host.
+
+    Args:
+      environ: as it was found.
+      python: this interpreter.
+      path: where modules are found, as PYTHONPATH has it.
+    """
+    changes = [Change(name, environ[name], None, reason) for name, reason in _OTHER_SPARKS.items() if name in environ]
+    wanted = {
+        "PYSPARK_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
+        "PYSPARK_DRIVER_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
+        "SPARK_LOCAL_IP": ("127.0.0.1", "no name of this host needs to resolve"),
+        "PYTHONPATH": (path, "Spark's workers on this host find the modules that their driver finds"),
+        "PYTHONSAFEPATH": ("1", "a queue.py in the working directory is none of Python's own"),
+    }
+    for name, (value, reason) in wanted.items():
+        if environ.get(name) != value:
+            changes.append(Change(name, environ.get(name), value, reason))
+    return changes
+
+
+def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> None:
+    """Changes an environment."""
+    for change in changes:
+        if change.after is None:
+            environ.pop(change.name, None)
+        else:
+            environ[change.name] = change.after
+
+
+def needed() -> list[Change]:
+    """What has to change in this process's environment."""
+    return settle(os.environ, encoding=locale.getencoding(), keras=_keras_configuration())
+
+
+def settled() -> dict[str, str]:
+    """This process's environment as a process of a job may have it."""
+    found = dict(os.environ)
+    apply(found, needed())
+    return found
+
+
+def _keras_configuration() -> Mapping[str, Any]:
+    """What Keras would read of its own at its import; what it cannot read counts as other than its defaults."""
+    home = os.environ.get("KERAS_HOME")
+    if home is None:
+        user = os.path.expanduser("~")
+        home = os.path.join(user if os.access(user, os.W_OK) else "/tmp", ".keras")
+    try:
+        with open(os.path.expanduser(os.path.join(home, "keras.json")), encoding="utf-8", errors="replace") as file:
+            found = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a file that is no JSON is none to Keras
+        return {}
+    except OSError as error:
+        return {"floatx": str(error)}
+    return found if isinstance(found, dict) else {"floatx": found}
