@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import signal
@@ -38,13 +37,24 @@ from tfos_job.config import (
     VerifyConfig,
 )
 from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.host import environment
+from tfos_job.host.results import ReaderGone, Results
 from tfos_job.imports import without
 from tfos_job.outcome import Outcome
 
 log = logging.getLogger("tfos_job")
 
 
-Emit = Callable[[Any], None]  # takes a result, as JSON values
+@dataclass(frozen=True)
+class Emit:
+    """Takes results, as JSON values, to standard output and to whoever has submitted the command."""
+
+    outcome: Outcome
+    results: Results
+
+    def __call__(self, value: Any) -> None:
+        self.outcome.add(value)
+        self.results.add(value)
 
 
 def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
@@ -134,10 +144,10 @@ def _report(config: ReportConfig, args: argparse.Namespace, emit: Emit) -> None:
     emit(account.write_page(config.train_dir, config.html))
 
 
-def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, __: Emit) -> None:
+def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs.tensorboard import tensorboard
 
-    tensorboard(config, lambda url: print(url, flush=True))
+    tensorboard(config, emit.results.write)
 
 
 def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
@@ -196,6 +206,7 @@ def make_parser() -> argparse.ArgumentParser:
                 help="Spark's master, such as local[4] or local-cluster[3,1,1024] (default: what spark-submit has set, "
                 "else local Spark with a slot for each core or node, whichever are more)",
             )
+        subparser.add_argument("--verbose", "-v", action="store_true", help="say more, as which settings are overruled")
         subparser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     return parser
 
@@ -333,6 +344,7 @@ def _prepare_process() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    changes = environment.settle_process()
     outcome = Outcome(argv[0] if argv else "")
     try:
         _begin_in_cluster(argv)
@@ -344,12 +356,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcome.end(int(e.code or 0), None)
         raise
     _prepare_process()
-
-    def emit(value: Any) -> None:
-        outcome.add(value)
-        print(json.dumps(value, ensure_ascii=False, sort_keys=True), flush=True)
-
-    exit_code, error = _run(COMMANDS[args.command], args, emit)
+    if args.verbose:
+        log.setLevel(logging.DEBUG)
+    for change in changes:
+        log.debug("%s", change)
+    with Results() as results:
+        exit_code, error = _run(COMMANDS[args.command], args, Emit(outcome, results))
     if error is not None and args.debug:
         logging.getLogger().error("", exc_info=error)
     return _conclude(outcome, args.command, exit_code, error)
@@ -357,7 +369,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | None) -> int:
     if error is not None:
-        print(f"tfos-job {command}: error: {error}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            print(f"tfos-job {command}: error: {error}", file=sys.stderr, flush=True)
     outcome.end(exit_code, error)
     return exit_code
 
@@ -378,9 +391,7 @@ def _run(command: Command, args: argparse.Namespace, emit: Emit) -> tuple[int, J
         error = e
     except KeyboardInterrupt:
         error = InterruptedJobError("interrupted")
-    except BrokenPipeError:
-        # The reader of stdout has gone, as `| head` does; Python would complain once more at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
         return 128 + signal.SIGPIPE, None
     except Exception as e:  # noqa: BLE001 - the last resort: a bug must end with its own exit code
         summary = next(iter(str(e).splitlines()), "")

@@ -468,14 +468,14 @@ def test_what_is_not_there(spark: SparkSession, root: Path, tmp_path: Path) -> N
 
 
 def test_the_command_ends_with_65_and_the_list(
-    spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In the session that is there; other commands' tests start their own."""
     monkeypatch.setattr(session, "open_session", lambda app_name, master: contextlib.nullcontext(spark))
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)
     flip_a_bit(root)
     assert cli.main(["verify", "--dataset_dir", str(root / "dataset"), "--master", "local[1]"]) == 65
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     value = json.loads(told.out.splitlines()[-1])
     assert value["counts"] == {"checksum": 1, "shard_digest": 1}
     (checksum,) = (finding for finding in value["findings"] if finding["kind"] == "checksum")

@@ -206,8 +206,16 @@ def request(checkpoint: str, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(checkpoint: str) -> None:
+def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rehearsal.rehearse(request(checkpoint))
+    # Whatever the user's shell and Keras's own file say (`host/environment.py`).
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"image_data_format": "channels_first", "epsilon": 1}')
+    shell = {"HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_NNX_ENABLED": "1", "PYTHONWARNINGS": "error"}
+    for name, value in shell.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
         aside.ask(
             "tfos_job.model.rehearsal", request(checkpoint, trainable_scopes=["zzz"]), name="rehearsal", if_killed="?"
@@ -242,7 +250,5 @@ def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.Monkey
         ask("die")
     with pytest.raises(JobError, match=r"(?s)^Traceback.*AssertionError.*This is a bug"):
         ask("something else")
-    with pytest.raises(
-        JobError, match=r"(?s)the helper ended with exit code 1: .*module named nobody.*This is a bug"
-    ):
+    with pytest.raises(JobError, match=r"(?s)the helper ended with exit code 1: .*module named nobody.*This is a bug"):
         aside.ask("nobody", "work", name="the helper", if_killed="?")

@@ -23,7 +23,7 @@ PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("u
 README = (ROOT / "README.md").read_text("utf-8")
 
 # The flags that belong to every command, beside those of its configuration.
-COMMON_FLAGS = {"master", "debug", "help"}
+COMMON_FLAGS = {"master", "verbose", "debug", "help"}
 CONFIGS = {
     "synth": config.SynthConfig,
     "convert": config.ConvertConfig,

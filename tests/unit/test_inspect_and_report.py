@@ -176,13 +176,13 @@ Main = Callable[..., Any]
 
 
 @pytest.fixture
-def main(capsys: pytest.CaptureFixture[str]) -> Main:
+def main(capfd: pytest.CaptureFixture[str]) -> Main:
     """Runs a command, which must end well; returns the JSON object of stdout's last line."""
 
     def run(*argv: object) -> Any:
-        capsys.readouterr()
+        capfd.readouterr()
         assert cli.main([str(word) for word in argv]) == 0
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
 
     return run
 
@@ -245,14 +245,14 @@ def test_without_augmentation_there_are_no_versions(root: Path, num_channels: in
     assert sample.contact_sheet(taken, CHARACTERS, split_name="test").startswith(b"\x89PNG")
 
 
-def test_a_split_as_a_runs_network_sees_it(root: Path, main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_as_a_runs_network_sees_it(root: Path, main: Main, capfd: pytest.CaptureFixture[str]) -> None:
     folders = ("--dataset_dir", root / "dataset", "--output_dir", root / "seen", "--dataset_split_name", "test")
     of_the_run = main("inspect", *folders, "--train_dir", root / "run")
     seen = Path(of_the_run["contact_sheet"]).read_bytes()
     by_hand = main("inspect", *folders, "--image_size", SIDE, *AUGMENTATIONS)
     assert Path(by_hand["contact_sheet"]).read_bytes() == seen
     assert cli.main([*map(str, ("inspect", *folders, "--train_dir", root / "run", *AUGMENTATIONS))]) == 78
-    assert "--random_flip_up_down: given together with --train_dir" in capsys.readouterr().err
+    assert "--random_flip_up_down: given together with --train_dir" in capfd.readouterr().err
 
 
 def test_normalized_values_are_scaled_to_what_can_be_shown(root: Path) -> None:
@@ -413,7 +413,7 @@ def test_a_picture_that_fails_is_a_warning(
 
 
 def test_who_stops_an_evaluation_while_it_draws_stops_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object, **__: object) -> bytes:
         raise InterruptedJobError("terminated", signum=signal.SIGTERM)
@@ -454,10 +454,10 @@ def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capsys: p
     assert "running</span>, but its driver is gone" in (tmp_path / "page.html").read_text("utf-8")
 
 
-def test_a_folder_without_a_report_is_no_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_report_is_no_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for flags in ([], ["--html", str(root / "page.html")]):
         assert cli.main(["report", "--train_dir", str(root / "dataset"), *flags]) == 66
-        assert "no such run: it has no report" in capsys.readouterr().err
+        assert "no such run: it has no report" in capfd.readouterr().err
     assert not (root / "page.html").exists()
 
 

@@ -38,11 +38,16 @@ def child_environment(visible_gpus: str) -> dict[str, str]:
     directory first, where a user's `queue.py` may lie.
     """
     found = environment.settled()
-    found["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+    found["PYTHONPATH"] = module_path()
     found["PYTHONSAFEPATH"] = "1"
     found["CUDA_VISIBLE_DEVICES"] = visible_gpus
     found.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     return found
+
+
+def module_path() -> str:
+    """Where this process finds modules, for the PYTHONPATH of another one."""
+    return os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
 
 
 def end_in_words(code: int) -> str:

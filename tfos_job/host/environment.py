@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import locale
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +142,15 @@ def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> 
 def needed() -> list[Change]:
     """What has to change in this process's environment."""
     return settle(os.environ, encoding=locale.getencoding(), keras=_keras_configuration())
+
+
+def settle_process() -> list[Change]:
+    """Settles this process's own environment, before anything heavy is imported; returns what has changed."""
+    changes = needed()
+    apply(os.environ, changes)
+    if any(change.name == "PYTHONWARNINGS" for change in changes):
+        warnings.filters[:] = [entry for entry in warnings.filters if entry[0] != "error"]  # type: ignore[index]
+    return changes
 
 
 def settled() -> dict[str, str]:

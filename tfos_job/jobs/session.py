@@ -17,6 +17,8 @@ from pyspark.sql import SparkSession
 
 from tfos_job.cluster.topology import Topology, check_slots, slots_of
 from tfos_job.errors import JobError, ResourceError, SettingsError
+from tfos_job.host import environment
+from tfos_job.host.child import module_path
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +147,10 @@ def open_session(
             next_step="Install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jre-headless)",
         )
     if master is not None and is_local(master):
-        # Executors on this host run this Python, not whichever comes first on PATH.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        changes = environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
+        environment.apply(os.environ, changes)
+        for change in changes:
+            log.debug("%s", change)
     builder = SparkSession.builder.appName(app_name)
     for key, value in {**_common_settings(master), **(settings or {})}.items():
         builder = builder.config(key, value)

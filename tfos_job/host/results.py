@@ -1,0 +1,97 @@
+"""A command's results: JSON values, one a line, and nothing else, on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from types import TracebackType
+from typing import Any
+
+from tfos_job.errors import StorageError
+
+_STDOUT, _STDERR = 1, 2
+
+
+class ReaderGone(Exception):
+    """Whoever read the results has gone, as `| head` does."""
+
+
+def to_json(value: Any, encoding: str | None) -> str:
+    """A value as one line that can be written in `encoding`, and that every reader of JSON takes.
+
+    Characters stay what they are where the encoding is UTF-8, but for those halves of characters that stand for bytes
+    of file names which are no UTF-8.
+    """
+    is_utf_8 = (encoding or "").lower().replace("_", "-") in ("utf-8", "utf8")
+    text = json.dumps(value, ensure_ascii=not is_utf_8, sort_keys=True)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class Results:
+    """Standard output, for the length of a `with`.
+
+    Whatever else this process prints meanwhile (a library, a user's module, a process that it starts) goes to standard
+    error: not by Python's `sys.stdout` alone, but by the descriptor.
+    """
+
+    def __init__(self) -> None:
+        self._stdout: int | None = None
+        self._encoding: str | None = None
+
+    def __enter__(self) -> Results:
+        self._encoding = sys.stdout.encoding if sys.stdout is not None else None
+        _flush()
+        try:
+            self._stdout = os.dup(_STDOUT)
+        except OSError:
+            return self  # It is closed: nobody wants to see results.
+        try:
+            os.dup2(_STDERR, _STDOUT)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, _STDOUT)
+            os.close(nowhere)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stdout is None:
+            return
+        _flush()
+        os.dup2(self._stdout, _STDOUT)
+        os.close(self._stdout)
+        self._stdout = None
+
+    def add(self, value: Any) -> None:
+        """Writes a value of JSON; raises as `write` does."""
+        self.write(to_json(value, self._encoding))
+
+    def write(self, line: str) -> None:
+        """Writes a line.
+
+        Raises:
+          ReaderGone: nobody reads it.
+          StorageError: the file that standard output is cannot be written to.
+        """
+        if self._stdout is None:
+            return
+        data = (line + "\n").encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._stdout, data) :]
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot write the results: {error.strerror}", place="standard output", next_step="Make room, run again"
+            ) from error
+
+
+def _flush() -> None:
+    """What was printed goes where standard output is now, or nowhere."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
