@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from tfos_job.cluster.failures import Failure
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.cluster.topology import CHIEF, WORKER, Task, Topology
 from tfos_job.errors import BusyError, InterruptedJobError, NodeDiedError
+from tfos_job.host.child import Child, child_environment
 
 PATH = "checkpoints/step-00000005"
 KILLED = Failure(failures.KILLED, Task(WORKER, 0), "h", "its TensorFlow process was killed", NodeDiedError.exit_code)
@@ -49,7 +49,8 @@ class Told:
             stop=self.stop,
             guard=lambda: self.guard(),
         )
-        self.child = subprocess.Popen(["sleep", "1000"])
+        # It waits for its assignment, which does not come.
+        self.child = Child("tfos_job.cluster.beside", name="the coordinator", env=child_environment(""))
         self.attempt._coordinator = self.child
         monkeypatch.setattr(self.attempt, "_run", self.attempt._train)
 
@@ -63,8 +64,7 @@ class Told:
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     found = Told(monkeypatch)
     yield found
-    found.child.kill()
-    found.child.wait()
+    found.child.end()
 
 
 def test_a_checkpoint_on_its_way_is_published_though_a_worker_dies(told: Told) -> None:
@@ -80,7 +80,7 @@ def test_nobody_waits_for_a_checkpoint_that_cannot_come(monkeypatch: pytest.Monk
     told.hear(CheckpointBegun(5), KILLED)
     expected: type[Exception] = NodeDiedError
     if ends == "it died":
-        told.child.kill()
+        told.child.process.kill()
         told.child.wait()
     elif ends == "hurry":
         told.stop.hurry = True
@@ -93,8 +93,6 @@ def test_nobody_waits_for_a_checkpoint_that_cannot_come(monkeypatch: pytest.Monk
         told.guard = guard
     with pytest.raises(expected):
         told.attempt.run()
-    told.child.kill()
-    told.child.wait()
 
 
 def test_the_first_signal_tells_what_it_waits_for_and_the_second_one_does_not_wait(

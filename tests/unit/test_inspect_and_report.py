@@ -442,14 +442,14 @@ def test_report_prints_the_account(root: Path, main: Main) -> None:
     assert main("report", "--train_dir", root / "run") == json.loads((root / "run" / "report.json").read_text())
 
 
-def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = RunLayout(str(tmp_path))
     storage.write_json(run.report, {"state": "running"})
     with Lease(run.lock, "tfos-job train"):
         assert account.read(run.root) == {"state": "running"}
     assert account.read(run.root) == {"state": "running", "abandoned": True}
     assert cli.main(["report", "--train_dir", run.root]) == 0
-    assert "running, but its driver is gone" in capsys.readouterr().err
+    assert "running, but its driver is gone" in capfd.readouterr().err
     account.write_page(run.root, str(tmp_path / "page.html"))
     assert "running</span>, but its driver is gone" in (tmp_path / "page.html").read_text("utf-8")
 
