@@ -83,8 +83,8 @@ SPARK_SETTINGS = {
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """`local[2]`, for all tests that need no more of Spark than that it is a real one."""
-    builder = SparkSession.builder.master("local[2]").appName("tests")
+    """Two slots and two attempts of a task, for all tests that need no more of Spark than that it is a real one."""
+    builder = SparkSession.builder.master("local[2,2]").appName("tests")
     for key, value in SPARK_SETTINGS.items():
         builder = builder.config(key, value)
     with pytest.MonkeyPatch.context() as environment:

@@ -25,7 +25,8 @@ from tfos_job.data import convert as work
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError, StorageError
+from tfos_job.jobs import attempts, tasks
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import DatasetLayout
 from tfos_job.lease import Lease
@@ -502,6 +503,40 @@ def test_tasks_that_ran_twice_are_there_once(
         "manifest.json",
     ]
     assert len(shard_files(gnt_dir)) == result.num_shards
+
+
+def test_an_io_error_is_for_spark_to_try_again_and_bad_data_is_not(
+    spark: SparkSession, gnt_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attempts.max_attempts(spark.sparkContext) == 2
+    log = gnt_dir.parent / "attempts"
+
+    def failing_once(task: work.GroupTask) -> work.ShardResult:
+        first = not Path(f"{log}-{task.shard_file}").exists()
+        Path(f"{log}-{task.shard_file}").touch()
+        if first:
+            storage.write_bytes(f"{task.building_dir}/{'n' * 300}", b"")  # a StorageError: the name is too long
+        return work.convert_group(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "convert_group", failing_once)
+        result = convert(spark, settings(gnt_dir))
+    assert len(list(log.parent.glob("attempts-*"))) == result.num_shards
+    assert converted_glyphs(gnt_dir.parent / "dataset") == expected_glyphs(gnt_dir)
+
+    def failing(kind: str) -> None:
+        with log.open("a") as stream:
+            stream.write(kind)
+        if kind == "s":
+            storage.write_bytes(str(log.with_name("n" * 300)), b"")
+        list(gnt.read_records(io.BytesIO(b"no GNT file"), kind))
+
+    outcomes = tasks.run(spark.sparkContext, "fail", failing, ["s", "b"])
+    assert sorted(log.read_text()) == ["b", "s", "s"]
+    with pytest.raises(StorageError, match="cannot write it: File name too long"):
+        tasks.results(outcomes)
+    with pytest.raises(BadDataError, match="b, byte 0"):
+        tasks.results(outcomes[1:])
 
 
 def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> None:

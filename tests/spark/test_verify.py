@@ -270,6 +270,8 @@ def use_another_charset(root: Path) -> None:
 class Here:
     """As much of a SparkContext and of its RDDs as `verify` uses, in this process: its parts are lists."""
 
+    master = "local"
+
     def __init__(self, parts: Sequence[Sequence[Any]] = ()) -> None:
         self._parts = parts
 

@@ -85,7 +85,7 @@ class Failure:
 
 
 def attempt(work: Callable[[Task], Result], task: Task) -> Result | Failure:
-    """Runs a task; a `JobError` is its result. Other exceptions are bugs, for Spark to retry and to show."""
+    """Runs a task; a `JobError` is its result (`jobs.attempts` raises some). Others are bugs, for Spark to show."""
     try:
         return work(task)
     except JobError as error:

@@ -26,8 +26,8 @@ from tfos_job.data.charset import Charset
 from tfos_job.data.convert import Failure
 from tfos_job.data.manifest import Manifest, Revision
 from tfos_job.data.rows import Glyph, RowsResult, RowsTask, write_rows
-from tfos_job.errors import BadDataError, JobError, SettingsError
-from tfos_job.jobs import shards, tasks
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.jobs import attempts, shards, tasks
 from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, publish, require_same_channels, some
 from tfos_job.layout import DatasetLayout, generation_name
 from tfos_job.lease import Lease
@@ -164,11 +164,11 @@ def _found_charset(rows: Any) -> Charset:
 
 def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
     """Raises the first error of a partition, in their order."""
-    return tasks.results(rows.mapPartitionsWithIndex(functools.partial(_attempt, task)).collect())
+    work = functools.partial(_attempt, task, attempts.max_attempts(rows.context))
+    return tasks.results(rows.mapPartitionsWithIndex(work).collect())
 
 
-def _attempt(task: RowsTask, partition: int, rows: Iterable[Glyph]) -> Iterator[RowsResult | Failure]:
-    try:
-        yield write_rows(partition, rows, task)
-    except JobError as error:
-        yield Failure(error)
+def _attempt(
+    task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Glyph]
+) -> Iterator[RowsResult | Failure]:
+    yield attempts.run(lambda task: write_rows(partition, rows, task), num_attempts, task)

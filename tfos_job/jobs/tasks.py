@@ -16,8 +16,9 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
 from tqdm import tqdm
 
-from tfos_job.data.convert import Failure, attempt
+from tfos_job.data.convert import Failure
 from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.jobs import attempts
 
 PROGRESS_POLL_S = 0.5
 PROGRESS_LOG_S = 10.0
@@ -44,7 +45,8 @@ def run(
     if not tasks:
         return []
     with watched(context, name, len(tasks)):
-        return list(context.parallelize(tasks, len(tasks)).map(functools.partial(attempt, function)).collect())
+        work = functools.partial(attempts.run, function, attempts.max_attempts(context))
+        return list(context.parallelize(tasks, len(tasks)).map(work).collect())
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from tfos_job.data.findings import Findings
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.verify import RangeTask, ShardReport, ShardTask
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
-from tfos_job.jobs import tasks
+from tfos_job.jobs import attempts, tasks
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, join
 
 ALL = "all"
@@ -286,7 +286,7 @@ def _prove(
     with tasks.watched(context, "verify", len(all_tasks) + num_buckets + 1):
         outcomes = tasks.results(
             context.parallelize(all_tasks, len(all_tasks) or 1)
-            .flatMap(functools.partial(work.prove, num_buckets))
+            .flatMap(functools.partial(_prove_task, num_buckets, attempts.max_attempts(context)))
             .partitionBy(num_buckets + 1, int)
             .mapPartitions(compare)
             .collect()
@@ -298,3 +298,9 @@ def _prove(
         first += len(contents.shards)
     findings.extend(found for found in outcomes if isinstance(found, Findings))
     findings.extend([sum_repeats([found for found in outcomes if isinstance(found, Repeats)])])
+
+
+def _prove_task(num_buckets: int, num_attempts: int, task: work.Task) -> Iterator[tuple[int, work.Part]]:
+    """On an executor."""
+    for bucket, part in work.prove(num_buckets, task):
+        yield bucket, attempts.settled(part, num_attempts)
