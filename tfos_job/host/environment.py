@@ -31,13 +31,6 @@ _TAKEN_OUT = {
 _GRPC_POLL_STRATEGIES = {"all", "epoll1", "none", "poll"}
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set; empty means none
 
-# Where all of Spark runs on this host.
-_OTHER_SPARKS = {
-    "SPARK_HOME": "Spark on this host is the one of the Python package pyspark",
-    "SPARK_CONF_DIR": "the settings of a cluster are not those of Spark on this host alone",
-    "SPARK_LOCAL_HOSTNAME": "Spark on this host is reached through 127.0.0.1",
-}
-
 
 @dataclass(frozen=True)
 class Change:
@@ -116,18 +109,17 @@ def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) ->
       python: this interpreter.
       path: where modules are found, as PYTHONPATH has it.
     """
-    changes = [Change(name, environ[name], None, reason) for name, reason in _OTHER_SPARKS.items() if name in environ]
     wanted = {
         "PYSPARK_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
         "PYSPARK_DRIVER_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
-        "SPARK_LOCAL_IP": ("127.0.0.1", "no name of this host needs to resolve"),
         "PYTHONPATH": (path, "Spark's workers on this host find the modules that their driver finds"),
         "PYTHONSAFEPATH": ("1", "a queue.py in the working directory is none of Python's own"),
     }
-    for name, (value, reason) in wanted.items():
-        if environ.get(name) != value:
-            changes.append(Change(name, environ.get(name), value, reason))
-    return changes
+    return [
+        Change(name, environ.get(name), value, reason)
+        for name, (value, reason) in wanted.items()
+        if environ.get(name) != value
+    ]
 
 
 def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> None:
