@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import signal
 import socket
 import time
 import uuid
@@ -63,9 +62,8 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
     )
     settings = _settings(master, config)
     try:
-        with contextlib.ExitStack() as stack:
-            with _alarm(config.start_timeout):
-                spark = stack.enter_context(session.open_session("tfos_job doctor", master, settings))
+        name, limit_s = "tfos_job doctor", config.start_timeout
+        with session.open_session(name, master, settings, start_timeout=limit_s) as spark:
             diagnosis = examine(spark, expected)
     except (ResourceError, SettingsError) as e:  # from open_session: `examine` raises none
         known = {**_settings_without_spark(), **settings}
@@ -75,38 +73,6 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
         cluster = dataclasses.replace(cluster, problems=(*cluster.problems, problem))
         diagnosis = _Examination(None, expected, cluster).run()
     return dataclasses.replace(diagnosis, seconds=time.monotonic() - began_s)
-
-
-@contextlib.contextmanager
-def _alarm(timeout_s: int) -> Iterator[None]:
-    """Ends a `with` that takes too long: on YARN an application may wait for its queue, and Spark with it, for ever.
-
-    Only a signal interrupts the wait for an answer of the JVM. On the main thread.
-
-    Raises:
-      ResourceError: it took too long.
-    """
-    rang = False
-
-    def ring(signum: int, frame: Any) -> None:
-        nonlocal rang
-        rang = True
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(timeout_s)
-    try:
-        yield
-    except ResourceError as e:  # py4j, and then the session, have made one of it
-        if not rang:
-            raise
-        raise ResourceError(
-            f"Spark has not started within {timeout_s} s",
-            next_step="Look at what its queue has free and at its diagnostics, or give more --start_timeout",
-        ) from e
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _settings(master: str | None, config: DoctorConfig) -> dict[str, str]:

@@ -6,10 +6,12 @@ import contextlib
 import importlib.resources
 import logging
 import os
-import shutil
+import signal
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
@@ -19,6 +21,7 @@ from tfos_job.cluster.topology import Topology, check_slots, slots_of
 from tfos_job.errors import JobError, ResourceError, SettingsError
 from tfos_job.host import environment
 from tfos_job.host.child import module_path
+from tfos_job.jobs import jvm
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,6 @@ TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourc
 # Spark hands out work here and does little itself: without its second compiler a JVM costs 0.6 of the processor time to
 # start (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
-_LOOPBACK = "127.0.0.1"
 _STOP_S = 10.0
 
 
@@ -77,25 +79,52 @@ def begin_in_cluster(command: str) -> None:
     for key, value in settings.items():
         conf.setIfMissing(key, value)
     try:
-        SparkContext.getOrCreate(conf).setLogLevel("WARN")
+        with _own_signals():
+            SparkContext.getOrCreate(conf).setLogLevel("WARN")
     except Exception as e:
         raise _start_error(e, "") from e
 
 
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """A SparkContext puts a handler of its own in place of ours for SIGINT: it asks the JVM, which may not answer."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
 def _start_error(error: Exception, master: str) -> JobError:
-    """In one line. py4j's own message begins with the call that failed; why, Java's exception says."""
+    """In one line. py4j's own message begins with the call that failed; why, Java's last cause says."""
     java = getattr(error, "java_exception", None)
-    said = ""
+    said, of = "", ""
     if java is not None:
         with contextlib.suppress(Py4JError, OSError):  # the JVM may be gone as well
-            said = str(java.getMessage() or java.toString())
+            while (cause := java.getCause()) is not None:
+                java = cause
+            name, message = str(java.getClass().getSimpleName()), java.getMessage()
+            said = f"{name}: {message}" if message and " " not in message else str(message or name)
+            of = _setting_behind(said)
     lines = (said or str(error)).strip().splitlines()
     # Java's word for a setting that makes no sense.
-    kind = SettingsError if "IllegalArgumentException" in str(error) else ResourceError
+    kind = SettingsError if of or "IllegalArgumentException" in str(error) else ResourceError
     return kind(
         f"Spark does not start: {lines[0] if lines else type(error).__name__}",
-        place=f"--master {master}" if master else "",
+        place=of or (f"--master {master}" if master else ""),
+        next_step="Correct that setting" if of else "",
     )
+
+
+def _setting_behind(words: str) -> str:
+    """The setting that Java's words are about, and the file that has it; empty where none is found."""
+    file = jvm.defaults_file(os.environ)
+    in_file, all_of_them = jvm.read_defaults(file), dict(SparkConf().getAll())
+    key = jvm.blamed(words, {key: value for key, value in in_file.items() if all_of_them.get(key) == value})
+    if key:
+        return f"{key} in {file}"
+    return jvm.blamed(words, {key: value for key, value in all_of_them.items() if "/" in value})
 
 
 def _submitted_conf() -> SparkConf:
@@ -131,35 +160,44 @@ def is_local(master: str) -> bool:
 
 @contextlib.contextmanager
 def open_session(
-    app_name: str, master: str | None, settings: Mapping[str, str] | None = None
+    app_name: str,
+    master: str | None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    start_timeout: int | None = None,
 ) -> Iterator[SparkSession]:
     """A SparkSession for the length of a `with`.
 
+    Args:
+      app_name: for Spark's UI, and YARN's.
+      master: Spark's; None where spark-submit has set it.
+      settings: of Spark, beside those that every command has.
+      start_timeout: seconds that it may take to start; without, on YARN, it waits for its queue.
+
     Raises:
-      SettingsError: there is no Java.
+      SettingsError: Spark refuses a setting, or this host has one that keeps its JVM from starting.
       ResourceError: Spark does not start.
     """
-    java_home = os.environ.get("JAVA_HOME")
-    if not shutil.which(os.path.join(java_home, "bin", "java") if java_home else "java"):
-        raise SettingsError(
-            "there is no Java, and Spark needs one",
-            place=f"JAVA_HOME={java_home}" if java_home else "PATH",
-            next_step="Install a JDK 17 or 21 (Debian: apt-get install openjdk-17-jre-headless)",
-        )
-    if master is not None and is_local(master):
+    local = master is not None and is_local(master)
+    of_this_host = jvm.kept_defaults(os.environ) if local else {}
+    if local:
         changes = environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
         environment.apply(os.environ, changes)
         for change in changes:
             log.debug("%s", change)
     builder = SparkSession.builder.appName(app_name)
-    for key, value in {**_common_settings(master), **(settings or {})}.items():
-        builder = builder.config(key, value)
+    wanted = {**of_this_host, **_common_settings(master), **(settings or {})}
     if master is not None:
-        builder = builder.master(master)
-    try:
-        spark = builder.getOrCreate()
-    except Exception as e:
-        raise _start_error(e, master or "") from e
+        wanted["spark.master"] = master
+    with _time_limit(start_timeout), _own_signals():
+        jvm.start(wanted, local=local)
+        with _withdrawn(wanted, local=local):
+            for key, value in wanted.items():
+                builder = builder.config(key, value)
+            try:
+                spark = builder.getOrCreate()
+            except Exception as e:
+                raise _start_error(e, master or "") from e
     if master is None:
         # spark-submit's JVM has begun with its own log settings.
         spark.sparkContext.setLogLevel("WARN")
@@ -167,6 +205,81 @@ def open_session(
         yield spark
     finally:
         _stop(spark)
+
+
+@contextlib.contextmanager
+def _time_limit(timeout_s: int | None) -> Iterator[None]:
+    """Ends a `with` that takes too long: on YARN an application may wait for its queue, and Spark with it, for ever.
+
+    Only a signal interrupts the wait for an answer of the JVM. On the main thread.
+
+    Raises:
+      ResourceError: it took too long.
+    """
+    rang = False
+
+    def ring(signum: int, frame: Any) -> None:
+        nonlocal rang
+        rang = True
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(timeout_s or 0)
+    try:
+        yield
+    except (JobError, TimeoutError) as e:  # py4j, and then the session, have made a JobError of it
+        if not rang:
+            raise
+        raise ResourceError(
+            f"Spark has not started within {timeout_s} s",
+            next_step="Look at what its queue has free and at its diagnostics, or give more --start_timeout",
+        ) from e
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _withdrawn(settings: dict[str, str], *, local: bool) -> Iterator[None]:
+    """Withdraws from YARN an application whose SparkContext is not waited for any more: it would be given containers.
+
+    Args:
+      settings: of the session; those that mark the application are added.
+      local: there will be none.
+    """
+    master = settings.get("spark.master") or SparkConf().get("spark.master") or ""
+    if local or not master.startswith("yarn") or in_cluster_mode():
+        yield
+        return
+    tag = f"tfos_job-{uuid.uuid4().hex}"
+    settings["spark.yarn.tags"] = ",".join(filter(None, [SparkConf().get("spark.yarn.tags"), tag]))
+    try:
+        yield
+    except BaseException:
+        thread = threading.Thread(target=_withdraw, args=(tag,), name="withdraw", daemon=True)
+        thread.start()
+        thread.join(_STOP_S)
+        if thread.is_alive():
+            log.warning("What waits at YARN could not be withdrawn: yarn application -list -appTags %s", tag)
+        raise
+
+
+def _withdraw(tag: str) -> None:
+    """Kills the applications with a tag; on a thread of its own, since the other's connection to the JVM is in use."""
+    try:
+        java = SparkContext._jvm
+        client = java.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
+        client.init(java.org.apache.hadoop.yarn.conf.YarnConfiguration())
+        client.start()
+        tags = java.java.util.HashSet()
+        tags.add(tag)
+        request = java.org.apache.hadoop.yarn.api.protocolrecords.GetApplicationsRequest.newInstance()
+        request.setApplicationTags(tags)
+        for report in client.getApplications(request):
+            log.warning("withdrawing %s", report.getApplicationId().toString())
+            client.killApplication(report.getApplicationId())
+    except Exception as e:  # noqa: BLE001 - what is being cleaned up after must not be hidden
+        log.warning("What waits at YARN could not be withdrawn (yarn application -list -appTags %s): %s", tag, e)
 
 
 def _stop(spark: SparkSession) -> None:
@@ -180,11 +293,14 @@ def _stop(spark: SparkSession) -> None:
 
     thread = threading.Thread(target=stop, name="spark-stop", daemon=True)
     thread.start()
-    thread.join(_STOP_S)
-    jvm = getattr(SparkContext._gateway, "proc", None)
-    if thread.is_alive() and jvm is not None:
-        log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
-        jvm.kill()
+    try:
+        thread.join(_STOP_S)
+        if thread.is_alive():
+            log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
+    finally:  # A signal ends the wait.
+        process = getattr(SparkContext._gateway, "proc", None)
+        if thread.is_alive() and process is not None:
+            process.kill()
 
 
 def _common_settings(master: str | None) -> dict[str, str]:
@@ -194,8 +310,8 @@ def _common_settings(master: str | None) -> dict[str, str]:
         quiet = f"-Dlog4j2.configurationFile=file:{log4j2}"
         settings |= {
             # Everything is on this host, and no name of it needs to resolve.
-            "spark.driver.host": _LOOPBACK,
-            "spark.driver.bindAddress": _LOOPBACK,
+            "spark.driver.host": jvm.LOOPBACK,
+            "spark.driver.bindAddress": jvm.LOOPBACK,
             "spark.ui.enabled": "false",
             "spark.driver.extraJavaOptions": f"{quiet} {JAVA_OPTIONS}",
             "spark.executor.extraJavaOptions": f"{quiet} {JAVA_OPTIONS}",
