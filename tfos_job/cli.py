@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import __version__
+from tfos_job import __version__, signals
 from tfos_job.config import (
     EXTENT,
     RECIPE,
@@ -36,7 +36,7 @@ from tfos_job.config import (
     TrainConfig,
     VerifyConfig,
 )
-from tfos_job.errors import InterruptedJobError, JobError
+from tfos_job.errors import JobError
 from tfos_job.host import environment
 from tfos_job.host.results import ReaderGone, Results
 from tfos_job.imports import without
@@ -162,25 +162,80 @@ def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its configuration, what runs it, and whether it takes `--master`."""
+    """A subcommand: its configuration, what runs it, and whether it takes `--master`.
+
+    Attributes:
+      when_stopped: what a signal leaves, and what the next run does; true whenever it comes.
+    """
 
     config: type
     run: Callable[[Any, argparse.Namespace, Emit], None]
     on_spark: bool
     help: str
+    when_stopped: str
 
 
 COMMANDS = {
-    "synth": Command(SynthConfig, _synth, False, "write GNT shards of rendered characters, one per synthetic writer"),
-    "convert": Command(ConvertConfig, _convert, True, "make one split of a dataset from GNT shards or images"),
-    "verify": Command(VerifyConfig, _verify, True, "prove the splits of a dataset, and that they share nothing"),
-    "inspect": Command(InspectConfig, _inspect, False, "draw a split: a sample as the network sees it, its classes"),
-    "train": Command(TrainConfig, _train, True, "train on a TFCluster with parameter servers"),
-    "evaluate": Command(EvaluateConfig, _evaluate, False, "count top-k and loss of a checkpoint exactly; draw them"),
-    "predict": Command(PredictConfig, _predict, False, "name the classes of images"),
-    "report": Command(ReportConfig, _report, False, "print a run's account, or write all of it as one HTML file"),
-    "tensorboard": Command(TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS"),
-    "doctor": Command(DoctorConfig, _doctor, True, "look whether a cluster has what a job needs, on every executor"),
+    "synth": Command(
+        SynthConfig,
+        _synth,
+        False,
+        "write GNT shards of rendered characters, one per synthetic writer",
+        "The files that are there are whole; run it again to write all of them",
+    ),
+    "convert": Command(
+        ConvertConfig,
+        _convert,
+        True,
+        "make one split of a dataset from GNT shards or images",
+        "A split is published whole or not at all; run the same command again",
+    ),
+    "verify": Command(
+        VerifyConfig,
+        _verify,
+        True,
+        "prove the splits of a dataset, and that they share nothing",
+        "Nothing was changed; run it again",
+    ),
+    "inspect": Command(
+        InspectConfig,
+        _inspect,
+        False,
+        "draw a split: a sample as the network sees it, its classes",
+        "Pictures may be missing; run it again to draw all of them",
+    ),
+    "train": Command(
+        TrainConfig,
+        _train,
+        True,
+        "train on a TFCluster with parameter servers",
+        "Run train again to go on from the last checkpoint",
+    ),
+    "evaluate": Command(
+        EvaluateConfig,
+        _evaluate,
+        False,
+        "count top-k and loss of a checkpoint exactly; draw them",
+        "Numbers are written before pictures; run it again to have all of them",
+    ),
+    "predict": Command(PredictConfig, _predict, False, "name the classes of images", "Nothing is left; run it again"),
+    "report": Command(
+        ReportConfig,
+        _report,
+        False,
+        "print a run's account, or write all of it as one HTML file",
+        "Nothing is left; run it again",
+    ),
+    "tensorboard": Command(
+        TensorboardConfig, _tensorboard, False, "show a run's summaries, also those on HDFS", "Nothing is left"
+    ),
+    "doctor": Command(
+        DoctorConfig,
+        _doctor,
+        True,
+        "look whether a cluster has what a job needs, on every executor",
+        "Nothing is left; run it again",
+    ),
 }
 
 
@@ -329,39 +384,47 @@ def _load_tensorflow(*, loud: bool) -> None:
             raise
 
 
-def _prepare_process() -> None:
+def _prepare_process(*, debug: bool) -> None:
     """Logs to stderr, and libraries that speak only when something is wrong."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
+    if not debug:
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
+        logging.getLogger().addFilter(_is_not_py4js)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-    def terminate(signum: int, _: Any) -> None:
-        raise InterruptedJobError("terminated", signum=signum)
 
-    signal.signal(signal.SIGTERM, terminate)
+def _is_not_py4js(record: logging.LogRecord) -> bool:
+    """py4j logs a traceback wherever a signal, or the JVM's end, keeps an answer from it; the error says the same."""
+    return record.module != "java_gateway"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    with signals.raised():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> int:
     changes = environment.settle_process()
     outcome = Outcome(argv[0] if argv else "")
     try:
         _begin_in_cluster(argv)
         outcome.begin()  # Not before: a NameNode that is slow to answer must not keep YARN waiting for the context.
         args = make_parser().parse_args(argv)
-    except JobError as e:
-        return _conclude(outcome, argv[0], e.exit_code, e)
+    except (JobError, KeyboardInterrupt) as e:
+        ended = as_job_error(e, argv[0] if argv else "")
+        return _conclude(outcome, argv[0] if argv else "", ended.exit_code, ended)
     except SystemExit as e:
         outcome.end(int(e.code or 0), None)
         raise
-    _prepare_process()
+    _prepare_process(debug=args.debug)
     if args.verbose:
         log.setLevel(logging.DEBUG)
     for change in changes:
         log.debug("%s", change)
     with Results() as results:
-        exit_code, error = _run(COMMANDS[args.command], args, Emit(outcome, results))
+        exit_code, error = _run(args.command, args, Emit(outcome, results))
     if error is not None and args.debug:
         logging.getLogger().error("", exc_info=error)
     return _conclude(outcome, args.command, exit_code, error)
@@ -383,20 +446,26 @@ def _begin_in_cluster(argv: Sequence[str]) -> None:
             session.begin_in_cluster(argv[0] if argv else "")
 
 
-def _run(command: Command, args: argparse.Namespace, emit: Emit) -> tuple[int, JobError | None]:
+def _run(name: str, args: argparse.Namespace, emit: Emit) -> tuple[int, JobError | None]:
     try:
+        command = COMMANDS[name]
         command.run(_config(command, args), args, emit)
         return 0, None
-    except JobError as e:
-        error = e
-    except KeyboardInterrupt:
-        error = InterruptedJobError("interrupted")
     except ReaderGone:
         return 128 + signal.SIGPIPE, None
-    except Exception as e:  # noqa: BLE001 - the last resort: a bug must end with its own exit code
-        summary = next(iter(str(e).splitlines()), "")
-        error = JobError(
-            f"{type(e).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback"
-        )
-        error.__cause__ = e
+    except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
+        error = as_job_error(e, name)
     return error.exit_code, error
+
+
+def as_job_error(error: BaseException, name: str) -> JobError:
+    """What a command raised, as the error that it ends with: a signal, or a `JobError`; all else is a bug."""
+    judged = signals.interruption(error, COMMANDS[name].when_stopped if name in COMMANDS else "") or error
+    if not isinstance(judged, JobError):
+        summary = next(iter(str(error).splitlines()), "")
+        judged = JobError(
+            f"{type(error).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback"
+        )
+    if judged is not error:
+        judged.__cause__ = error
+    return judged

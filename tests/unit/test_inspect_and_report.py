@@ -8,7 +8,7 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from tfos_job.data.decoding import Form, to_float
 from tfos_job.data.excerpt import read_positions
 from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.data.normalization import Normalization
-from tfos_job.errors import BadDataError, InterruptedJobError
+from tfos_job.errors import BadDataError
 from tfos_job.jobs import account
 from tfos_job.jobs.evaluate import evaluate as evaluate_run
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
@@ -46,14 +46,6 @@ SHARD_SIZES = (9, 0, 4, 17)
 SIDE = 8
 AUGMENTATIONS = ("--random_flip_up_down", "--random_brightness", "--random_contrast")
 ALL = {"confusions", "per_class", "calibration", "hardest"}
-
-
-@pytest.fixture(autouse=True)
-def keep_signal_handlers() -> Iterator[None]:
-    """`cli.main` installs its own for SIGTERM."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +408,8 @@ def test_who_stops_an_evaluation_while_it_draws_stops_it(
     root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object, **__: object) -> bytes:
-        raise InterruptedJobError("terminated", signum=signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        return b""
 
     monkeypatch.setattr(montage, "confusions", stop)
     argv = ["evaluate", "--dataset_dir", str(root / "dataset"), "--train_dir", str(root / "run")]

@@ -6,7 +6,7 @@ import logging
 import signal
 from typing import Any
 
-from tfos_job.errors import InterruptedJobError
+from tfos_job.signals import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class StopSignal:
     def _handle(self, signum: int, _: Any) -> None:
         name = signal.Signals(signum).name
         if self.hurry:
-            raise InterruptedJobError("interrupted three times; processes may be left", signum=signum)
+            log.warning("%s for the third time: processes may be left", name)
+            raise Stopped(signum)
         if self.signum is not None:
             self.hurry = True
             log.warning("%s again: stopping at once", name)

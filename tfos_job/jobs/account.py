@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from tfos_job import __version__, storage
 from tfos_job.config import TrainConfig, from_dict
 from tfos_job.data import manifest
-from tfos_job.errors import BadDataError, InterruptedJobError, JobError, MissingInputError
+from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.lease import is_abandoned
 from tfos_job.pictures.page import Account, Evaluation, Picture, Table, render
@@ -147,8 +147,6 @@ class _Collector:
         """What `make` returns; None, and a note in its section, where it fails."""
         try:
             return make()
-        except InterruptedJobError:
-            raise
         except Exception as e:  # noqa: BLE001 - whatever is wrong with one piece, the others are shown
             reason = str(e) if isinstance(e, JobError) else f"{type(e).__name__}: {e}"
             self._notes[section].append(f"No {what}: {reason}")

@@ -14,7 +14,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import __version__, aside, resume, storage
+from tfos_job import __version__, aside, resume, signals, storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
@@ -333,9 +333,8 @@ def _is_ours(report: RunReport, lease: Lease) -> bool:
 def _as_job_error(error: BaseException | None) -> JobError | None:
     if error is None or isinstance(error, JobError):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return InterruptedJobError("interrupted")
-    return JobError(f"{type(error).__name__}: {error}")
+    interrupted = signals.interruption(error, "Run train again to go on from the last checkpoint")
+    return interrupted or JobError(f"{type(error).__name__}: {error}")
 
 
 # --- before the cluster -----------------------------------------------------------------------------------------------
@@ -644,8 +643,8 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
     config, topology = job.config, topology_of(job.config, master)
     settings = session.training_settings(topology, master, config.start_timeout)
     report.on_phase("spark")
-    with StopSignal() as stop, session.open_session(f"tfos_job train {job.run.root}", master, settings) as spark:
-        stop.install()  # SparkContext has put a handler of its own in place of ours.
+    # Before there is a cluster, and after, a signal ends the command at once.
+    with _open_session(job, master, settings) as spark, StopSignal() as stop:
         sc = spark.sparkContext
         if not session.is_local(sc.master):
             report.on_phase("preflight")
@@ -684,6 +683,13 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             next_step="Run train again to go on",
             signum=stop.signum or signal.SIGINT,
         )
+
+
+def _open_session(
+    job: _Job, master: str | None, settings: Mapping[str, str]
+) -> contextlib.AbstractContextManager[SparkSession]:
+    name, limit_s = f"tfos_job train {job.run.root}", job.config.start_timeout
+    return session.open_session(name, master, settings, start_timeout=limit_s)
 
 
 def _stop_timeout(config: TrainConfig, sc: SparkContext) -> float:

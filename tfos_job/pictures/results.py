@@ -20,7 +20,6 @@ import tensorflow as tf
 from tfos_job import storage
 from tfos_job.data.decoding import Form, decode
 from tfos_job.data.excerpt import Excerpt, read_positions
-from tfos_job.errors import InterruptedJobError
 from tfos_job.layout import RunLayout, join
 from tfos_job.model import guesses as judged
 from tfos_job.model.guesses import Calibration, Confusion, Guesses, PerClass
@@ -95,8 +94,6 @@ def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
             _draw_all(results, building)
         storage.remove(folder)
         storage.publish_dir(building, folder)
-    except InterruptedJobError:
-        raise
     except Exception as e:  # noqa: BLE001 - the evaluation itself is done and recorded
         _log.warning("No pictures in %s: %s", folder, e)
         return None
@@ -188,8 +185,6 @@ def _draw_all(results: Results, folder: str) -> None:
     for name, draw in drawn.items():
         try:
             storage.write_bytes(join(folder, name), draw())
-        except InterruptedJobError:
-            raise
         except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good evaluation into a bad one
             _log.warning("No %s: %s", name, e)
 
