@@ -753,7 +753,7 @@ class EvaluateConfig:
     dataset_split_name: str = _flag("the split to evaluate on", "test")
     checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
     batch_size: int = _flag("images a step", 128)
-    top_k: str = _flag("comma-separated k of the top-k accuracies", "1,3,5")
+    top_k: str = _flag("comma-separated k of the top-k accuracies; 1 is always among them", "1,3,5")
     numbers_only: bool = _flag("write numbers and tables, and draw no pictures", False)
 
     def __post_init__(self) -> None:
@@ -768,7 +768,8 @@ class EvaluateConfig:
 
     @property
     def ks(self) -> tuple[int, ...]:
-        return tuple(sorted({int(part) for part in self.top_k.split(",")}))
+        # Whoever chooses among checkpoints goes by top-1.
+        return tuple(sorted({1, *(int(part) for part in self.top_k.split(","))}))
 
 
 @dataclass(frozen=True, kw_only=True)

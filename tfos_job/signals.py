@@ -33,11 +33,22 @@ class Stopped(KeyboardInterrupt):
         self.signum = signum
 
 
-class _Received:
-    """The last signal that came while they are raised, and when, in seconds of `time.monotonic`."""
+class Received:
+    """The last signal that came, and when, in seconds of `time.monotonic`."""
 
-    signum: int | None = None
-    at_s = 0.0
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._at_s = 0.0
+
+    def is_news(self, signum: int) -> bool:
+        """Takes note of a signal; False where it is the last one once more."""
+        now_s = time.monotonic()
+        is_same = self.signum == signum and now_s - self._at_s < _SAME_S
+        self.signum, self._at_s = signum, now_s
+        return not is_same
+
+
+_received = Received()  # while they are raised
 
 
 @contextlib.contextmanager
@@ -46,7 +57,7 @@ def raised() -> Iterator[None]:
 
     SIGINT stays ignored where whoever started this process had it so, as a shell does for what runs in the background.
     """
-    _Received.signum = None
+    _received.signum = None
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
         # Under spark-submit that is how SIGINT is kept from its JVM (README.md).
@@ -60,10 +71,7 @@ def raised() -> Iterator[None]:
 
 
 def _handle(signum: int, _: Any) -> None:
-    now_s = time.monotonic()
-    is_same = _Received.signum == signum and now_s - _Received.at_s < _SAME_S
-    _Received.signum, _Received.at_s = signum, now_s
-    if not is_same:
+    if _received.is_news(signum):
         raise Stopped(signum)
 
 
@@ -88,8 +96,8 @@ def _signal_behind(error: BaseException) -> int | None:
     of_a_lost_process = not isinstance(error, JobError) or isinstance(error, NodeDiedError | ResourceError)
     deadline_s = time.monotonic() + (_LATE_S if of_a_lost_process else 0.0)
     try:
-        while _Received.signum is None and time.monotonic() < deadline_s:
+        while _received.signum is None and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
     except Stopped as late:
         return late.signum
-    return _Received.signum
+    return _received.signum

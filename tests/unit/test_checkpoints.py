@@ -150,6 +150,10 @@ def test_best_is_by_validation_top_1_and_the_later_of_equals(run: RunLayout) -> 
         record_evaluation(run, step, "val", top_1)
     record_evaluation(run, 4, "test", 1.0)  # another split has no say
     assert checkpoints.resolve(run, "best").step == 3
+    # Version 0.1's `evaluate --top_k 3,5` wrote none; and what is damaged keeps nobody from saving.
+    for step, text in ((1, '{"top_3": 0.9}'), (4, "{")):
+        Path(run.evaluation(step, "val")).write_text(text)
+    assert checkpoints.resolve(run, "best").step == 3
     flip_byte(Path(run.checkpoint(3)) / "variables.npz")
     assert checkpoints.resolve(run, "best").step == 2
 

@@ -123,6 +123,7 @@ def test_images_stay_as_they_are_by_default_and_glyphs_are_raw() -> None:
 
 def test_top_k_is_sorted_and_without_repetition() -> None:
     assert EvaluateConfig(**TRAIN, top_k="5,1,3,1").ks == (1, 3, 5)
+    assert EvaluateConfig(**TRAIN, top_k="3,5").ks == (1, 3, 5)  # what `best` goes by is in every evaluation
 
 
 def test_strengths_of_before_there_were_numbers() -> None:

@@ -7,17 +7,17 @@ import signal
 
 import pytest
 
+from tfos_job import signals
 from tfos_job.cluster.stop import StopSignal
 from tfos_job.signals import Stopped
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_asks_two_hurry_and_three_interrupt(signum: signal.Signals) -> None:
+def test_one_signal_asks_two_hurry_and_three_interrupt(signum: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_SAME_S", 0.0)
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     with StopSignal() as stop:
         assert (stop.signum, stop.hurry) == (None, False)
-        signal.signal(signum, signal.SIG_IGN)  # as Spark puts a handler of its own in place of ours
-        stop.install()
         os.kill(os.getpid(), signum)
         assert (stop.signum, stop.hurry) == (signum, False)
         os.kill(os.getpid(), signum)
@@ -26,3 +26,14 @@ def test_one_signal_asks_two_hurry_and_three_interrupt(signum: signal.Signals) -
             os.kill(os.getpid(), signum)
         assert caught.value.signum == signum
     assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` sends it to the process, and then to the process's group."""
+    monkeypatch.setattr(signals, "_SAME_S", 1e9)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.signum, stop.hurry) == (signal.SIGTERM, False)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.hurry

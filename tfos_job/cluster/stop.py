@@ -6,7 +6,7 @@ import logging
 import signal
 from typing import Any
 
-from tfos_job.signals import Stopped
+from tfos_job.signals import SIGNALS, Received, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -22,18 +22,16 @@ class StopSignal:
     def __init__(self) -> None:
         self.signum: int | None = None
         self.hurry = False
+        self._received = Received()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        self.install()
+        self._before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
         return self
 
-    def install(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(signum, self._handle)
-            self._before.setdefault(signum, before)
-
     def _handle(self, signum: int, _: Any) -> None:
+        if not self._received.is_news(signum):
+            return
         name = signal.Signals(signum).name
         if self.hurry:
             log.warning("%s for the third time: processes may be left", name)

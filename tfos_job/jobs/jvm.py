@@ -63,7 +63,9 @@ def start(settings: Mapping[str, str], *, local: bool) -> None:
         conf.set(key, value)
     with _without_defaults() if local else contextlib.nullcontext():
         try:
-            gateway = launch_gateway(conf)
+            # In a session of its own: a signal to this process's group is this process's to handle. The JVM ends when
+            # its standard input does.
+            gateway = launch_gateway(conf, {"start_new_session": True})
         except (PySparkRuntimeError, OSError) as e:
             raise explain(_second_look(conf), Host.here()) from e
     SparkContext._ensure_initialized(gateway=gateway)

@@ -288,9 +288,22 @@ def by_merit(run: RunLayout) -> list[str]:
     scored: list[tuple[float, int, str]] = []
     for path in candidates(run):
         step = checkpoint_step(path.rpartition("/")[2]) or 0
-        if storage.exists(run.evaluation(step, split_name)):
-            scored.append((storage.read_json(run.evaluation(step, split_name))["top_1"], step, path))
+        top_1 = _top_1(run.evaluation(step, split_name))
+        if top_1 is not None:
+            scored.append((top_1, step, path))
     return [path for _, _, path in sorted(scored, reverse=True)]
+
+
+def _top_1(evaluation: str) -> float | None:
+    """Of an evaluation; None where there is none, or it does not tell: nobody may fail to save for its sake."""
+    try:
+        found = storage.read_json(evaluation)
+        return float(found["top_1"])
+    except MissingInputError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        _log.warning("passed over: %s has no top_1 that can be read (%r)", evaluation, error)
+        return None
 
 
 def resolve(run: RunLayout, which: str) -> CheckpointInfo:
