@@ -132,6 +132,12 @@ def test_gpus_as_nvidia_smi_names_them(tmp_path: Path, monkeypatch: pytest.Monke
     assert machine.list_gpus() == ((), "there is no nvidia-smi on PATH")
     command(tmp_path, "nvidia-smi", "echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'; echo '  MIG 1g: 0'")
     assert machine.list_gpus() == (("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)",), "")
+    command(tmp_path, "nvidia-smi", 'for i in 0 1 2; do echo "GPU $i: H100 (UUID: GPU-a$i)"; done')
+    for allowed, found in (("2", ["2"]), ("GPU-a1,0", ["0", "1"]), ("-1,0", []), ("7", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        listed, error = machine.list_gpus()
+        assert [line[4] for line in listed] == found
+        assert error == ("" if found else f"CUDA_VISIBLE_DEVICES={allowed} allows none of 3")
     command(tmp_path, "nvidia-smi", "echo no driver >&2; exit 9")
     assert machine.list_gpus() == ((), "nvidia-smi -L ends with 9: no driver")
 

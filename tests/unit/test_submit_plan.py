@@ -276,12 +276,13 @@ def test_the_discovery_script_prints_what_spark_reads(tmp_path: Path) -> None:
     nvidia_smi = tmp_path / "nvidia-smi"
     nvidia_smi.write_text("#!/bin/sh\nprintf '0\\n3\\n'\n")
     nvidia_smi.chmod(0o755)
-    done = subprocess.run(
-        [ROOT / "spark" / "conf" / "gpu_discovery.sh"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert done.stdout == '{"name": "gpu", "addresses": ["0","3"]}\n'
+    for allowed, addresses in ((None, '"0","3"'), ("3", '"3"'), ("1, GPU-a,-1,2", '"1","GPU-a"'), ("", "")):
+        done = subprocess.run(
+            [ROOT / "spark" / "conf" / "gpu_discovery.sh"],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"} | ({} if allowed is None else {"CUDA_VISIBLE_DEVICES": allowed}),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        assert done.stdout == f'{{"name": "gpu", "addresses": [{addresses}]}}\n'

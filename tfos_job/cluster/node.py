@@ -19,6 +19,7 @@ from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.supervisor import Post, Supervisor
 from tfos_job.cluster.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
 from tfos_job.errors import JobError, ResourceError
+from tfos_job.host import gpus
 from tfos_job.host.child import child_environment
 
 _FOREGROUND_S = 3.0  # TFoS looks for a word once a second
@@ -36,7 +37,7 @@ class NodeArgs:
       inputs: what each worker reads, by worker index.
       num_gpus: GPUs a worker must see.
       allow_cpu: a worker whose TensorFlow sees none goes on without.
-      local: all nodes share this host; where Spark assigns no GPUs, worker i takes its own by number.
+      local: all nodes share this host.
       start_timeout: seconds for the TensorFlow server to answer.
       port_range: to listen in; None for any ports.
     """
@@ -145,8 +146,10 @@ def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:
 def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
     """The worker's own GPUs: what Spark has assigned to this task, never what TFoS or we make of nvidia-smi.
 
+    On one host where Spark assigns none, worker i takes its own by number. Either are among those that the user allows.
+
     Raises:
-      ResourceError: Spark has assigned too few.
+      ResourceError: there are too few.
     """
     from pyspark import TaskContext
 
@@ -155,7 +158,14 @@ def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
     assigned = list(resources["gpu"].addresses) if "gpu" in resources else []
     if args.local and not assigned:
         first = task.index * args.num_gpus
-        return [str(first + i) for i in range(args.num_gpus)]
+        assigned = [str(first + i) for i in range(args.num_gpus)]
+    own = gpus.within(assigned, os.environ)
+    if len(own) < len(assigned) and not args.allow_cpu:
+        raise ResourceError(
+            f"{gpus.VARIABLE}={os.environ[gpus.VARIABLE]} leaves this worker {len(own)} of {args.num_gpus} GPUs",
+            place=str(task),
+            next_step="Let it name more, or give fewer --num_gpus or --num_executors",
+        )
     if len(assigned) < args.num_gpus:
         where = f", container {container.container_id()}" if container.container_id() else ""
         raise ResourceError(
@@ -164,4 +174,4 @@ def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
             next_step=f"Give Spark spark.executor.resource.gpu.amount={args.num_gpus}, "
             f"spark.task.resource.gpu.amount={args.num_gpus} and spark.executor.resource.gpu.discoveryScript",
         )
-    return assigned[: args.num_gpus]
+    return own[: args.num_gpus]

@@ -17,6 +17,7 @@ from pathlib import Path
 import tfos_job
 from tfos_job import aside
 from tfos_job.errors import JobError
+from tfos_job.host import gpus
 
 _PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
 # The same TensorFlow under several names.
@@ -90,7 +91,7 @@ def java_version(executable: Path) -> str | None:
 
 
 def list_gpus() -> tuple[tuple[str, ...], str]:
-    """A line of `nvidia-smi -L` for each GPU; and why there is none, in words."""
+    """A line of `nvidia-smi -L` for each GPU that this process may use; and why there is none, in words."""
     if not shutil.which("nvidia-smi"):
         return (), "there is no nvidia-smi on PATH"
     try:
@@ -100,8 +101,17 @@ def list_gpus() -> tuple[tuple[str, ...], str]:
         return (), f"nvidia-smi -L ends with {e.returncode}: {said}"
     except (OSError, subprocess.SubprocessError) as e:
         return (), f"nvidia-smi -L: {e}"
-    gpus = tuple(line.strip() for line in lines if line.startswith("GPU "))
-    return gpus, "" if gpus else "nvidia-smi lists none"
+    listed = tuple(line.strip() for line in lines if line.startswith("GPU "))
+    own = gpus.allowed(os.environ)
+    if own is None or not listed:
+        return listed, "" if listed else "nvidia-smi lists none"
+    found = tuple(line for line in listed if any(_is_about(line, gpu) for gpu in own))
+    return found, "" if found else f"{gpus.VARIABLE}={os.environ[gpus.VARIABLE]} allows none of {len(listed)}"
+
+
+def _is_about(line: str, gpu: str) -> bool:
+    """Whether a line of `nvidia-smi -L` is about a GPU, by number or the beginning of a UUID; of MIG, any may be."""
+    return line.startswith(f"GPU {gpu}:") or f"UUID: {gpu}" in line or gpu.startswith("MIG-")
 
 
 def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:

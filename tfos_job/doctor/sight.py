@@ -19,6 +19,7 @@ from tfos_job.doctor.machine import Disk
 from tfos_job.doctor.tokens import Token
 from tfos_job.doctor.trial import Trial
 from tfos_job.errors import SettingsError
+from tfos_job.host import gpus
 
 DRIVER, EXECUTOR = "driver", "executor"
 
@@ -157,8 +158,10 @@ def look(
     if question.list_gpus:
         facts["gpus_listed"], facts["gpus_error"] = machine.list_gpus()
     if question.deep:
-        # Without an assignment: what there is, but for the driver, which computes on no GPU.
-        visible = gpus_assigned if gpus_assigned is not None else _addresses(facts.get("gpus_listed", ()))
+        visible = gpus_assigned
+        if visible is None:  # what there is, but for the driver, which computes on no GPU
+            numbers = [str(number) for number in range(len(facts.get("gpus_listed", ())))]
+            visible = gpus.within(numbers, os.environ)
         facts["tensorflow_gpus"], facts["tensorflow_error"] = machine.tensorflow_gpus(visible)
     token_file = os.environ.get("HADOOP_TOKEN_FILE_LOCATION")
     if token_file:
@@ -190,7 +193,3 @@ def own_executor() -> str:
     jvm = machine.parent_jvm()
     who = (jvm.executor_id or str(jvm.pid)) if jvm else str(os.getpid())
     return f"{socket.gethostname()}/{who}"
-
-
-def _addresses(listed: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(index) for index in range(len(listed)))
