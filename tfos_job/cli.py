@@ -57,6 +57,12 @@ class Emit:
         self.results.add(value)
 
 
+def _say(line: str) -> None:
+    """On stderr; who has stopped to read that may still want the results."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.data.synth import synthesize
 
@@ -88,7 +94,7 @@ def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
     with session.open_session(f"tfos_job verify {config.dataset_dir}", master) as spark:
         result = verify(spark, config)
     for line in result.lines():
-        print(line, file=sys.stderr, flush=True)
+        _say(line)
     emit(result.to_dict())
     result.raise_for_findings()
 
@@ -119,7 +125,7 @@ def _evaluate(config: EvaluateConfig, args: argparse.Namespace, emit: Emit) -> N
 
     result = evaluate(config)
     for key, value in result.items():
-        print(f"{key:<14}{value:.4f}" if isinstance(value, float) else f"{key:<14}{value}", file=sys.stderr)
+        _say(f"{key:<14}{value:.4f}" if isinstance(value, float) else f"{key:<14}{value}")
     emit(result)
 
 
@@ -137,7 +143,7 @@ def _report(config: ReportConfig, args: argparse.Namespace, emit: Emit) -> None:
     if config.html is None:
         report = account.read(config.train_dir)
         for name, value in account.summary(report):
-            print(f"{name:<18}{value}", file=sys.stderr)
+            _say(f"{name:<18}{value}")
         emit(report)
         return
     _load_tensorflow(loud=args.debug)
@@ -155,7 +161,7 @@ def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
     from tfos_job.jobs.doctor import doctor
 
     diagnosis = doctor(config, session.resolve_master(args.master, config.num_executors))
-    print(diagnosis.table(), file=sys.stderr, flush=True)
+    _say(diagnosis.table())
     emit(diagnosis.to_dict())
     diagnosis.raise_for_failures()
 
@@ -432,8 +438,7 @@ def _main(argv: list[str]) -> int:
 
 def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | None) -> int:
     if error is not None:
-        with contextlib.suppress(OSError):  # nobody reads it any more
-            print(f"tfos-job {command}: error: {error}", file=sys.stderr, flush=True)
+        _say(f"tfos-job {command}: error: {error}")
     outcome.end(exit_code, error)
     return exit_code
 

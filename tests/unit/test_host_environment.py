@@ -90,7 +90,7 @@ def test_a_locale_without_chinese_is_not_given_to_java() -> None:
 
 
 def test_sparks_workers_on_this_host_are_like_their_driver() -> None:
-    environ = {"PYSPARK_PYTHON": "/usr/bin/python3", "HADOOP_CONF_DIR": "/etc/hadoop"}
+    environ = {"PYSPARK_PYTHON": "/usr/bin/python3", "SPARK_HOME": "/opt/spark-3.3", "HADOOP_CONF_DIR": "/etc/hadoop"}
     apply(environ, settle_local_spark(environ, python="/venv/bin/python", path="/a:/b"))
     assert environ == {
         "HADOOP_CONF_DIR": "/etc/hadoop",
@@ -98,6 +98,7 @@ def test_sparks_workers_on_this_host_are_like_their_driver() -> None:
         "PYSPARK_DRIVER_PYTHON": "/venv/bin/python",
         "PYTHONPATH": "/a:/b",
         "PYTHONSAFEPATH": "1",
+        "SPARK_LOCAL_IP": "127.0.0.1",
     }
     assert settle_local_spark(environ, python="/venv/bin/python", path="/a:/b") == []
 

@@ -25,26 +25,26 @@ cli.COMMANDS["verify"] = cli.dataclasses.replace(cli.COMMANDS["verify"], run=wor
 sys.exit(cli.main(["verify", "--dataset_dir", "d"]))
 """
 WAIT = """
-print("ready", flush=True)
+emit.results.write("ready")
 time.sleep(600)
 """
 # As py4j around each call of the JVM.
 MADE_AN_ERROR_OF_ITS_OWN = """
 try:
-    print("ready", flush=True)
+    emit.results.write("ready")
     time.sleep(600)
 except Exception as e:
     raise RuntimeError("Answer from Java side is empty") from e
 """
 # The JVM, in the same process group, was quicker.
 LOST_FIRST = """
-print("ready", flush=True)
+emit.results.write("ready")
 sys.stdin.readline()
 raise NodeDiedError("Spark's JVM beside this process is gone")
 """
 FAILS_WHILE_STOPPING = """
 try:
-    print("ready", flush=True)
+    emit.results.write("ready")
     time.sleep(600)
 finally:
     raise ResourceError("Spark does not start")
@@ -53,7 +53,7 @@ finally:
 
 CLEANS_UP = """
 try:
-    print("ready", flush=True)
+    emit.results.write("ready")
     time.sleep(600)
 finally:
     time.sleep(0.1)
@@ -109,6 +109,6 @@ def test_a_signal_that_is_sent_twice_is_one() -> None:
 
 
 def test_what_is_no_signal_keeps_its_code() -> None:
-    work = 'print("ready", flush=True)\nsys.stdin.readline()\nraise ResourceError("no room")\n'
+    work = 'emit.results.write("ready")\nsys.stdin.readline()\nraise ResourceError("no room")\n'
     code, stderr = run(work, signal.SIGCONT, before="\n", late_s=0)
     assert (code, stderr) == (69, ["tfos-job verify: error: no room"])

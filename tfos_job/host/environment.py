@@ -109,7 +109,9 @@ def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) ->
       python: this interpreter.
       path: where modules are found, as PYTHONPATH has it.
     """
-    wanted = {
+    wanted: dict[str, tuple[str | None, str]] = {
+        "SPARK_HOME": (None, "Spark on this host is the one that pyspark brings along"),
+        "SPARK_LOCAL_IP": ("127.0.0.1", "no name of this host needs to resolve"),
         "PYSPARK_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
         "PYSPARK_DRIVER_PYTHON": (python, "Spark's workers on this host run the Python that their driver runs in"),
         "PYTHONPATH": (path, "Spark's workers on this host find the modules that their driver finds"),
