@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -24,13 +25,14 @@ from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
 from tfos_job.jobs import session
 from tfos_job.jobs import verify as job
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.dataframe import convert_dataframe
 from tfos_job.jobs.verify import VerifyResult
 from tfos_job.layout import DatasetLayout
+from tfos_job.lease import Lease
 
 CHARACTERS = "啊阿埃挨哎"
 
@@ -394,6 +396,41 @@ def test_damage_is_found_and_named(
         assert re.search(pattern, lines[kind]), lines[kind]
     with pytest.raises(BadDataError, match=r"\d+ faults found"):
         result.raise_for_findings()
+
+
+def test_what_a_job_at_work_has_is_told_and_is_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.tasks, "watched", lambda *_: contextlib.nullcontext())
+    dataset = DatasetLayout(str(root / "dataset"))
+    here = SimpleNamespace(sparkContext=Here())
+    with Lease(dataset.lock, "tfos-job convert"):
+        add_a_generation(root)
+        leave_a_folder(root)
+        leave_a_file(root)
+        (root / "dataset" / "__lock.1.tmp").touch()
+        result = verify(here, root)
+        assert dict(result.findings.counts) == {"in_progress": 4 + len(load(root).shards)}
+        assert "in_progress: train/_building-x/: of a job that is at work now" in result.lines()
+        result.raise_for_findings()
+        (root / "dataset" / "first" / "_building-y").mkdir(parents=True)
+        with pytest.raises(BusyError, match="nothing of it is published yet"):
+            verify(here, root, dataset_split_name="first")
+        assert verify(here, root).findings.num_errors == 0
+    assert dict(verify(here, root, dataset_split_name="test").findings.counts) == {"in_progress": 1}  # the lock's, new
+    os.utime(root / "dataset" / "__lock.1.tmp", (5, 5))
+    assert dict(verify(here, root, dataset_split_name="test").findings.counts) == {"leftover": 1}
+
+
+def test_shards_that_are_replaced_while_they_are_read_are_no_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced(*_: Any) -> contextlib.AbstractContextManager[None]:
+        contents = load(root)
+        shard_path(root).rename(shard_path(root).with_name("part-new"))
+        first = dataclasses.replace(contents.shards[0], file="gen-00000/part-new")
+        store(root, dataclasses.replace(contents, shards=(first, *contents.shards[1:])))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(job.tasks, "watched", replaced)
+    with pytest.raises(BusyError, match="train: another job has published a generation while this one was read"):
+        verify(SimpleNamespace(sparkContext=Here()), root)
 
 
 def test_a_changed_source_is_found(spark: SparkSession, root: Path) -> None:

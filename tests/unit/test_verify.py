@@ -401,6 +401,10 @@ def test_names_that_should_not_be_there() -> None:
         ("unlisted", "train/gen-00002/part"),
         ("quarantine", "train/_quarantine/001.gnt.json"),
     ]
+    found = check_names("train", manifest(), names, at_work=True)
+    assert (dict(found.counts), found.num_errors) == ({"in_progress": 7}, 0)
+    (finding,) = check_names("train", manifest(), ["gen-00000/\udcff"]).told
+    assert finding.file == "train/gen-00000/\\xff"  # a name that no JSON could hold
 
 
 def test_splits_that_have_something_in_common() -> None:

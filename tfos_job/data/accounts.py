@@ -15,7 +15,14 @@ from tfos_job.data.verify import ShardReport
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, join
 
 _UNFINISHED = ".tmp"
-OF_A_KILLED_JOB = "left by a job that was killed, or of one that is at work now"
+
+
+def add_unfinished(findings: Findings, file: str, *, at_work: bool) -> None:
+    """Adds what is not finished: of the job that is at work now, which is no fault, or of one that was killed."""
+    if at_work:
+        findings.add("in_progress", file, "of a job that is at work now")
+    else:
+        findings.add("leftover", file, "left by a job that was killed")
 
 
 def check_shards(split: str, manifest: Manifest, reports: Sequence[ShardReport]) -> Findings:
@@ -66,13 +73,15 @@ def _check_sources(findings: Findings, split: str, manifest: Manifest, reports: 
             findings.add("source_records", join(split, "manifest.json"), f"source {source.name}: {fact}")
 
 
-def check_names(split: str, manifest: Manifest, names: Sequence[str]) -> Findings:
+def check_names(split: str, manifest: Manifest, names: Sequence[str], *, at_work: bool = False) -> Findings:
     """What is in a split's folder and should not be, or the other way round.
 
     Args:
       split: name of its folder.
       manifest: of the split; of its shards, those that are missing are not told here.
       names: the paths of all files below the folder, and of folders (with a `/` at the end).
+      at_work: whether a job holds the dataset's lock: a generation that no manifest names may be just being published,
+        or removed.
     """
     findings = Findings()
     live = {shard.file for shard in manifest.shards}
@@ -82,11 +91,14 @@ def check_names(split: str, manifest: Manifest, names: Sequence[str]) -> Finding
         first = name.partition("/")[0]
         if first.startswith(BUILDING_PREFIX):
             if name == first + "/":  # it stands for all that is in it
-                findings.add("leftover", file, OF_A_KILLED_JOB)
+                add_unfinished(findings, file, at_work=at_work)
         elif name.rstrip("/").endswith(_UNFINISHED):
-            findings.add("leftover", file, OF_A_KILLED_JOB)
+            add_unfinished(findings, file, at_work=at_work)
         elif first.startswith(GENERATION_PREFIX) and name not in live and name not in live_folders:
-            findings.add("unlisted", file, "the manifest does not name it")
+            if at_work:
+                add_unfinished(findings, file, at_work=True)
+            else:
+                findings.add("unlisted", file, "the manifest does not name it")
     for source in sorted(manifest.quarantined):
         name = quarantine_file(source)
         if name not in names:

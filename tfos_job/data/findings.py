@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tfos_job.layout import printable
+
 MAX_TOLD = 200
 """Findings of one kind that are kept; of the rest there is a count."""
 
-WARNINGS = ("repeated_pixels",)
+WARNINGS = ("in_progress", "repeated_pixels")
 """Kinds that do not make a dataset a bad one."""
 
 
@@ -46,7 +48,7 @@ class Findings:
 
     def add(self, kind: str, file: str, fact: str, offset: int | None = None, *, count: int = 1) -> None:
         """Adds one that stands for `count`."""
-        self._tell([Finding(kind, file, offset, fact)])
+        self._tell([Finding(kind, printable(file), offset, printable(fact))])
         self.counts[kind] += count
 
     def extend(self, others: Iterable[Findings]) -> None:

@@ -418,12 +418,25 @@ def sweep_dataset(dataset: DatasetLayout) -> None:
     """Removes what killed runs left beside the splits. Under the dataset's lock."""
     now_s = time.time()
     for entry in _list(dataset.root):
-        is_lock = entry.name.startswith(("__lock.", "_lock.")) and entry.name.endswith((".tmp", ".stale"))
-        is_statistics = entry.name.startswith(f"_{STATISTICS_PREFIX}") and entry.name.endswith(".tmp")
-        age_s = now_s - entry.mtime_s
-        is_old = (is_lock and age_s > _OLD_LOCK_S) or (is_statistics and age_s > _OLD_STATISTICS_S)
-        if entry.name.startswith("_charset.json.") or is_old:
+        is_left = is_lockless(entry.name) and not may_be_at_work(entry, now_s)
+        if entry.name.startswith("_charset.json.") or is_left:
             storage.remove(entry.path)
+
+
+def is_lockless(name: str) -> bool:
+    """Whether a name in a dataset's folder is of an unfinished file whose writer does not hold the dataset's lock."""
+    return _patience_s(name) > 0
+
+
+def may_be_at_work(entry: storage.Entry, now_s: float) -> bool:
+    """Whether such a file is so new that its writer may be at work."""
+    return now_s - entry.mtime_s <= _patience_s(entry.name)
+
+
+def _patience_s(name: str) -> float:
+    if name.startswith(("__lock.", "_lock.")) and name.endswith((".tmp", ".stale")):
+        return _OLD_LOCK_S
+    return _OLD_STATISTICS_S if name.startswith(f"_{STATISTICS_PREFIX}") and name.endswith(".tmp") else 0.0
 
 
 def _files_below(folder: str) -> list[storage.Entry]:

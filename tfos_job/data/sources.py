@@ -9,6 +9,7 @@ from tfos_job import storage
 from tfos_job.data import archives
 from tfos_job.data.plan import SourceFile
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.layout import printable
 
 SUFFIX = ".gnt"
 _COMPARED_BYTES = 1 << 16
@@ -33,7 +34,7 @@ class Listing:
         others = "file or folder was" if len(self.left_out) == 1 else "files or folders were"
         return (
             f"{len(self.left_out)} {others} left out by name (not *{SUFFIX}, or hidden by a leading _ or .), such as "
-            f"{_text(self.left_out[0])}"
+            f"{printable(self.left_out[0])}"
         )
 
 
@@ -139,16 +140,11 @@ def _first_bytes(stream: storage.Readable) -> bytes:
 
 def _require_file(entry: storage.Entry, name: str) -> None:
     """Raises for what cannot be read as a file, before it is waited for, and for a name that no manifest can hold."""
-    if _text(name) != name:
-        raise BadDataError("its name is not UTF-8", place=_text(entry.path), next_step="Rename it")
+    if printable(name) != name:
+        raise BadDataError("its name is not UTF-8", place=printable(entry.path), next_step="Rename it")
     if entry.special == storage.BROKEN_LINK:
         raise MissingInputError(
             entry.special, place=entry.path, next_step="Mount or restore what it leads to, or remove it"
         )
     if entry.special:
         raise BadDataError(f"{entry.special}, not a file", place=entry.path, next_step="Move it away")
-
-
-def _text(name: str) -> str:
-    """A name as one can write it: with escapes for bytes that are not UTF-8."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

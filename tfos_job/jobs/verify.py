@@ -1,11 +1,13 @@
 """`verify`: proves a dataset, from each bit of each shard to the splits against each other. The driver's side.
 
-It writes nothing and takes no lock. Each shard is a task on Spark. What is twice is found in a second stage, where
-Spark's shuffle has brought together the digests that can be equal; the driver gets findings and counts alone.
+It writes nothing and takes no lock: what the job that holds it is making is told, and is no fault. Each shard is a task
+on Spark. What is twice is found in a second stage, where Spark's shuffle has brought together the digests that can be
+equal; the driver gets findings and counts alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -16,19 +18,19 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import storage
+from tfos_job import lease, storage
 from tfos_job.config import VerifyConfig
 from tfos_job.data import archives
 from tfos_job.data import manifest as manifests
 from tfos_job.data import verify as work
-from tfos_job.data.accounts import OF_A_KILLED_JOB, check_names, check_shards, check_splits
+from tfos_job.data.accounts import add_unfinished, check_names, check_shards, check_splits
 from tfos_job.data.archives import Member
 from tfos_job.data.charset import Charset
 from tfos_job.data.duplicates import Repeats, sum_repeats
 from tfos_job.data.findings import Findings
 from tfos_job.data.manifest import Manifest
 from tfos_job.data.verify import RangeTask, ShardReport, ShardTask
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
 from tfos_job.jobs import attempts, tasks
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, join
 
@@ -89,6 +91,7 @@ def verify(spark: SparkSession, config: VerifyConfig) -> VerifyResult:
 
     Raises:
       MissingInputError: no such dataset, split or folder of GNT files.
+      BusyError: a job that is at work makes the first generation, or has replaced the shards that were read.
       SettingsError: one folder of GNT files for more than one split, or for one that was not made of such.
       JobError: what storage raises for a file that is there and cannot be read.
     """
@@ -100,9 +103,14 @@ def verify(spark: SparkSession, config: VerifyConfig) -> VerifyResult:
     chosen = {name: contents for name, contents in found.items() if config.dataset_split_name in (ALL, name)}
     range_tasks = _range_tasks(config, chosen, findings)
     for name, contents in chosen.items():
-        findings.extend([check_names(name, contents, list(_names(dataset.split(name).root)))])
+        # A job may begin, or end, while names are listed.
+        at_work = _is_at_work(dataset)
+        names = list(_names(dataset.split(name).root))
+        findings.extend([check_names(name, contents, names, at_work=at_work or _is_at_work(dataset))])
     findings.extend([check_splits(found, charset, chosen)])
     _prove(spark.sparkContext, chosen, shard_tasks(dataset, chosen, charset), range_tasks, findings)
+    if findings.num_errors:
+        _require_unchanged(dataset, chosen)
     return VerifyResult(
         dataset_dir=dataset.root,
         splits={name: _summary(contents) for name, contents in chosen.items()},
@@ -124,6 +132,21 @@ def _summary(contents: Manifest) -> dict[str, Any]:
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
+def _is_at_work(dataset: DatasetLayout) -> bool:
+    """Whether a job holds the dataset's lock."""
+    return not lease.is_abandoned(dataset.lock)
+
+
+def _require_unchanged(dataset: DatasetLayout, chosen: Mapping[str, Manifest]) -> None:
+    """Raises BusyError where another job has published since: what was found may be that shards were replaced."""
+    for name, contents in chosen.items():
+        split = dataset.split(name)
+        with contextlib.suppress(BadDataError, MissingInputError):
+            if manifests.load(split).shards != contents.shards:
+                fact = "another job has published a generation while this one was read"
+                raise BusyError(fact, place=split.root, next_step="Run `verify` again when it has ended")
+
+
 def _load_charset(dataset: DatasetLayout, findings: Findings) -> Charset | None:
     try:
         return manifests.load_charset(dataset)
@@ -139,16 +162,20 @@ def _load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings)
 
     Raises:
       MissingInputError: none is.
+      BusyError: none is yet.
     """
     if not storage.is_dir(dataset.root):
         manifests.load_charset(dataset)  # raises
     found: dict[str, Manifest] = {}
     damaged = False
+    in_progress = ""
+    at_work = _is_at_work(dataset)
     for entry in storage.list_dir(dataset.root):
         split = dataset.split(entry.name)
         if not entry.is_dir:
             if entry.name.endswith(".tmp"):
-                findings.add("leftover", entry.name, OF_A_KILLED_JOB)
+                is_new = manifests.is_lockless(entry.name) and manifests.may_be_at_work(entry, time.time())
+                add_unfinished(findings, entry.name, at_work=is_new or at_work or _is_at_work(dataset))
             continue
         try:
             found[entry.name] = manifests.load(split)
@@ -157,20 +184,32 @@ def _load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings)
             findings.add("manifest", join(entry.name, "manifest.json"), error.fact)
         except MissingInputError:
             made = [name for name in _names(split.root) if name.startswith((GENERATION_PREFIX, BUILDING_PREFIX))]
-            if made and split_name in (ALL, entry.name):
+            if made and split_name in (ALL, entry.name) and (at_work or _is_at_work(dataset)):
+                in_progress = entry.name
+                add_unfinished(findings, entry.name, at_work=True)
+            elif made and split_name in (ALL, entry.name):
                 findings.add("missing_manifest", entry.name, f"no manifest names what is in it, such as {made[0]}")
                 damaged = True
-    if not damaged and not (found if split_name == ALL else split_name in found):
+    is_there = bool(found) if split_name == ALL else split_name in found
+    if in_progress and not is_there:
+        fact = "nothing of it is published yet: a job that is at work makes it"
+        raise BusyError(fact, place=dataset.split(in_progress).root, next_step="Run `verify` again when it has ended")
+    if not damaged and not is_there:
         manifests.load(dataset.split("train" if split_name == ALL else split_name))  # raises what is missing
     return found
 
 
 def _names(folder: str, prefix: str = "") -> Iterator[str]:
-    """The paths of all that is below a folder; those of folders end with `/`."""
-    for entry in storage.list_dir(folder):
+    """The paths of all below a folder but for what is being built; those of folders end with `/`."""
+    try:
+        entries = storage.list_dir(folder)
+    except MissingInputError:  # renamed or removed by a job that is at work
+        return
+    for entry in entries:
         if entry.is_dir:
             yield f"{prefix}{entry.name}/"
-            yield from _names(entry.path, f"{prefix}{entry.name}/")
+            if not entry.name.startswith(BUILDING_PREFIX):
+                yield from _names(entry.path, f"{prefix}{entry.name}/")
         else:
             yield prefix + entry.name
 
