@@ -25,7 +25,15 @@ from tfos_job.data import convert as work
 from tfos_job.data import gnt, records
 from tfos_job.data import manifest as manifests
 from tfos_job.data.manifest import Manifest
-from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError, StorageError
+from tfos_job.errors import (
+    BadDataError,
+    BusyError,
+    JobError,
+    MissingInputError,
+    NodeDiedError,
+    SettingsError,
+    StorageError,
+)
 from tfos_job.jobs import attempts, tasks
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import DatasetLayout
@@ -537,6 +545,23 @@ def test_an_io_error_is_for_spark_to_try_again_and_bad_data_is_not(
         tasks.results(outcomes)
     with pytest.raises(BadDataError, match="b, byte 0"):
         tasks.results(outcomes[1:])
+
+
+def test_what_ends_a_job_of_spark_is_one_line_with_its_own_exit_code(spark: SparkSession) -> None:
+    def killed(_: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrong(_: int) -> None:
+        raise LookupError("a bug of ours")
+
+    with pytest.raises(
+        NodeDiedError, match="executor driver: a task's process has ended: Python worker exited"
+    ) as dead:
+        tasks.run(spark.sparkContext, "kill", killed, [1])
+    with pytest.raises(JobError, match=r"a task of Spark's: LookupError: a bug of ours\. This is a bug") as bug:
+        tasks.run(spark.sparkContext, "raise", wrong, [1])
+    assert bug.value.exit_code == 70
+    assert "\n" not in f"{dead.value}{bug.value}"
 
 
 def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tfos_job.data.convert import Failure
 from tfos_job.errors import JobError, NodeDiedError
-from tfos_job.jobs import attempts
+from tfos_job.jobs import attempts, defeats
 
 PROGRESS_POLL_S = 0.5
 PROGRESS_LOG_S = 10.0
@@ -54,7 +54,8 @@ def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
     """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them where the block fails.
 
     Raises:
-      NodeDiedError: Spark's JVM on this host is gone.
+      NodeDiedError: Spark's JVM on this host is gone, or a task's process.
+      StorageError: Spark has no room for its own files.
     """
     group = f"{name}-{uuid.uuid4().hex}"
     context.setJobGroup(group, f"{name}: {total} tasks")
@@ -70,6 +71,8 @@ def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
                 raise NodeDiedError(fact, next_step="Run the command again") from failure
         except Py4JError:
             pass
+        if isinstance(failure, Exception) and (error := defeats.explain(failure)):
+            raise error from failure
         raise
 
 
