@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import io
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ import psutil
 import pytest
 
 from tfos_job import storage
+from tfos_job.data import archives, sources
 from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
 from tfos_job.lease import Lease
 from tfos_job.storage import patience
@@ -54,6 +57,21 @@ def test_a_file_appears_whole_and_replaces_an_older_one(hdfs_dir: str) -> None:
     assert storage.stat(path).size_bytes == 3 * MIB
     assert abs(storage.stat(path).mtime_s - time.time()) < 60
     assert names(hdfs_dir) == ["a.bin"]
+
+
+def test_members_of_an_archive_are_read_where_it_lies(hdfs_dir: str) -> None:
+    packed = io.BytesIO()
+    contents = {"gnt/1.gnt": pattern(3 * MIB), "gnt/2.gnt": pattern(MIB)}
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    storage.write_bytes(f"{hdfs_dir}/a.zip", packed.getvalue())
+    found = {}
+    for member in archives.read_directory(f"{hdfs_dir}/a.zip"):
+        with archives.open_source(f"{hdfs_dir}/a.zip", member) as stream:
+            found[member.name] = b"".join(iter(lambda stream=stream: stream.read(MIB), b""))
+    assert found == contents
+    assert [source.name for source in sources.find(hdfs_dir).sources] == ["a.zip/gnt/1.gnt", "a.zip/gnt/2.gnt"]
 
 
 def test_exception_while_writing_leaves_everything_as_it_was(hdfs_dir: str) -> None:
