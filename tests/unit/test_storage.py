@@ -59,6 +59,52 @@ def test_file_urls_and_plain_paths_are_the_same_place(tmp_path: Path) -> None:
     assert storage.absolute("a") == os.path.abspath("a")
 
 
+# As with Hadoop, whose Path takes one slash for the default file system and refuses a relative path after a scheme.
+@pytest.mark.parametrize(
+    ("path", "canonical"),
+    [
+        ("hdfs:/user/me/ds", "hdfs:///user/me/ds"),
+        ("viewfs:/a", "viewfs:///a"),
+        ("HDFS://host/a", "hdfs://host/a"),
+        ("hdfs://host", "hdfs://host"),
+        ("file:/a b", "file:///a b"),
+        ("file:///a:b", "file:///a:b"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("nosuch://bucket/a", "nosuch://bucket/a"),
+    ],
+)
+def test_urls_in_hadoops_forms(path: str, canonical: str) -> None:
+    assert storage.absolute(path) == canonical
+
+
+@pytest.mark.parametrize("path", ["run:1/a", "a/hdfs:/b", "./hdfs:/b", "50%:x", "2026-11-29T08:00:00", "é:/x"])
+def test_plain_paths_with_colons_are_plain_paths(path: str) -> None:
+    assert storage.local_path(path) == path
+    assert storage.absolute(path) == os.path.abspath(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["hdfs:a", "hdfs:", "viewfs:a/b", "file:a", "file:", "file://host/a", "file://", "s3:/bucket/a", "S3:a"]
+)
+def test_what_is_neither_a_url_nor_a_plain_path_is_refused(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for use in (storage.absolute, storage.local_path, storage.exists, storage.make_dirs, storage.read_bytes):
+        with pytest.raises(SettingsError, match=f"^{path}: .*Give ") as caught:
+            use(path)
+        assert caught.value.exit_code == 78
+    assert names(tmp_path) == []
+
+
+def test_one_slash_is_the_default_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, fs__defaultFS="file:///"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"fs\.defaultFS with hdfs://"):
+        storage.make_dirs("hdfs:/data")
+    assert not (tmp_path / "hdfs:").exists()
+
+
 def test_a_name_that_a_url_would_escape_is_found_again_through_a_url(tmp_path: Path) -> None:
     (tmp_path / "50% a#b?c.gnt").write_bytes(b"x")
     (entry,) = storage.list_dir(f"file://{tmp_path}")
@@ -319,7 +365,7 @@ def test_the_default_file_system_is_another_one(tmp_path: Path, monkeypatch: pyt
 def test_a_damaged_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "core-site.xml").write_text("<configuration>")
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
-    with pytest.raises(SettingsError, match=f"XmlParseError.*HADOOP_CONF_DIR={tmp_path}"):
+    with pytest.raises(SettingsError, match=f"{tmp_path}/core-site.xml.*: cannot be understood"):
         storage.exists("hdfs://host:8020/data")
 
 
@@ -331,6 +377,25 @@ def test_a_host_without_a_port_has_hadoops_default_port(tmp_path: Path, monkeypa
         with socket.create_server(("127.0.0.1", 0)) as silent:
             silent.settimeout(PATIENCE_S)
             monkeypatch.setattr(hdfs_client, "_DEFAULT_PORT", silent.getsockname()[1])
+            with pytest.raises(StorageError, match=r"cannot look at it: .*no answer"):
+                storage.stat(url)
+            silent.accept()[0].close()
+
+
+def test_addresses_in_hadoops_configuration_may_hold_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        monkeypatch.setenv("NAMENODE", f"127.0.0.1:{silent.getsockname()[1]}")
+        services = {
+            "fs__defaultFS": "hdfs://${ns}",
+            "ns": "cluster",
+            "dfs__ha__namenodes__cluster": "nn1",
+            "dfs__namenode__rpc-address__cluster__nn1": "${env.NAMENODE}",
+            "fs__viewfs__mounttable__c__link__/data": "${fs.defaultFS}/d",
+        }
+        monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, **services))
+        for url in ("hdfs:///a", "hdfs:/a", "viewfs://c/data/a"):
             with pytest.raises(StorageError, match=r"cannot look at it: .*no answer"):
                 storage.stat(url)
             silent.accept()[0].close()

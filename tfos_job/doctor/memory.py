@@ -88,8 +88,8 @@ def yarn_limit_mb(conf_dir: str | None) -> int | None:
     if conf_dir is None:
         return None
     path = Path(conf_dir, "yarn-site.xml")
-    value = hadoop_conf.read_settings(path).get(_MAX_ALLOCATION)
-    if value is None or "${" in value:  # only Hadoop knows what its variables stand for
+    value = hadoop_conf.read_settings(Path(conf_dir, "core-site.xml"), path).get(_MAX_ALLOCATION)
+    if value is None or "${" in value:  # a variable that is known to YARN alone
         return None
     try:
         return int(value)

@@ -32,10 +32,10 @@ from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry
 from tfos_job.storage.failures import job_errors
 from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
-from tfos_job.storage.hdfs_client import SCHEMES
 from tfos_job.storage.local import BROKEN_LINK, Local, local_path
 from tfos_job.storage.patience import within
 from tfos_job.storage.streams import Guarded
+from tfos_job.storage.urls import FILE, HDFS_SCHEMES, canonical, scheme_of
 
 __all__ = [
     "BROKEN_LINK",
@@ -82,17 +82,22 @@ class Writable(Protocol):
 
 
 def _backend(path: str) -> Backend:
-    if local_path(path) is not None:
+    scheme = scheme_of(path)
+    if scheme in (None, FILE):
         return Local()
-    return Hdfs(path) if path.partition("://")[0] in SCHEMES else Generic(path)
+    return Hdfs(path) if scheme in HDFS_SCHEMES else Generic(path)
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------
 
 
 def absolute(path: str) -> str:
-    """Makes a plain path absolute, since executors run in folders of their own; leaves URLs alone."""
-    return path if "://" in path or path.startswith("file:") else os.path.abspath(path)
+    """Makes a plain path absolute, since executors run in folders of their own, and a URL one with `//`.
+
+    Raises:
+      SettingsError: it is neither; all other functions raise that as well.
+    """
+    return os.path.abspath(path) if scheme_of(path) is None else canonical(path)
 
 
 def _aside(path: str) -> str:

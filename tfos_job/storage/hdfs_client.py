@@ -1,8 +1,9 @@
 """Which NameNodes an `hdfs://` or `viewfs://` URL means, and hdfs-native's client of them.
 
 Where `hdfs://AUTHORITY/` leads is Hadoop's business: a name service or a mount table of the configuration, else
-`host:port`; without an authority it is the file system of fs.defaultFS. hdfs-native does that, with two gaps that are
-closed here: a host without a port has Hadoop's default one, and a mount table need not have a linkFallback.
+`host:port`; without an authority it is the file system of fs.defaultFS. hdfs-native does that, with gaps that are
+closed here: it is given the properties as Hadoop would read them, a host without a port has Hadoop's default one, and a
+mount table need not have a linkFallback.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any
 from tfos_job import hadoop_conf
 from tfos_job.errors import SettingsError
 from tfos_job.storage.failures import described_conf_dir
+from tfos_job.storage.urls import canonical
 
-SCHEMES = ("hdfs", "viewfs")
 _DEFAULT_PORT = 8020
 _NOWHERE = "hdfs://127.0.0.1:1/"  # hdfs-native insists on a linkFallback; no path is let through to this one
 _URL = re.compile(r"(?P<scheme>\w+)://(?P<authority>[^/]*)(?P<path>.*)", re.DOTALL)
@@ -56,14 +57,14 @@ class FileSystem:
 
 
 def root_of(url: str) -> str:
-    match = _URL.fullmatch(url)
+    match = _URL.fullmatch(canonical(url))
     assert match is not None, url
     return f"{match['scheme']}://{match['authority']}"
 
 
 def hdfs_path(url: str) -> str:
     """The path in a URL, which is not percent-decoded and may hold `#` and `?`."""
-    return "/" + url.partition("://")[2].partition("/")[2]
+    return "/" + canonical(url).partition("://")[2].partition("/")[2]
 
 
 def connect(url: str) -> FileSystem:
@@ -78,8 +79,9 @@ def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
     """One client a file system, for all threads."""
     from hdfs_native import Client  # only those who use HDFS pay for it
 
+    settings = _settings()
     try:
-        return FileSystem(Client(f"{root}/"), root)
+        return FileSystem(Client(f"{root}/", settings), root)
     except RuntimeError as error:
         text = str(error)
         if "No fs.defaultFS setting found" in text or "URL must contain a host" in text:
@@ -91,17 +93,17 @@ def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
                 + described_conf_dir(),
             ) from error
         if "No NameNode hosts found" in text:
-            return FileSystem(Client(f"hdfs://{_host(root)}:{_DEFAULT_PORT}/"), root)
+            return FileSystem(Client(f"hdfs://{_host(root, settings)}:{_DEFAULT_PORT}/", settings), root)
         if "No viewfs fallback mount found" in text:
-            table = f"fs.viewfs.mounttable.{_authority(root)}."
-            fallback = {f"{table}linkFallback": _NOWHERE}
-            return FileSystem(Client(f"{root}/", fallback), root, _mounts(root, table))
+            table = f"fs.viewfs.mounttable.{_authority(root, settings)}."
+            mounts = _mounts(root, table, settings)
+            return FileSystem(Client(f"{root}/", settings | {f"{table}linkFallback": _NOWHERE}), root, mounts)
         raise
 
 
-def _host(root: str) -> str:
+def _host(root: str, settings: dict[str, str]) -> str:
     """The authority of a URL that is no name service: it must be a host."""
-    host = _authority(root)
+    host = _authority(root, settings)
     try:
         socket.getaddrinfo(host, _DEFAULT_PORT)
     except socket.gaierror as error:
@@ -115,9 +117,9 @@ def _host(root: str) -> str:
     return host
 
 
-def _mounts(root: str, table: str) -> tuple[str, ...]:
+def _mounts(root: str, table: str, settings: dict[str, str]) -> tuple[str, ...]:
     prefix = f"{table}link."
-    mounts = tuple(sorted(name.removeprefix(prefix) for name in _properties() if name.startswith(prefix)))
+    mounts = tuple(sorted(name.removeprefix(prefix) for name in settings if name.startswith(prefix)))
     if not mounts:
         raise SettingsError(
             "no mount table of Hadoop's configuration has this name",
@@ -127,17 +129,14 @@ def _mounts(root: str, table: str) -> tuple[str, ...]:
     return mounts
 
 
-def _authority(root: str) -> str:
-    return root.partition("://")[2] or root_of(_properties()["fs.defaultFS"]).partition("://")[2]
+def _authority(root: str, settings: dict[str, str]) -> str:
+    return root.partition("://")[2] or root_of(settings["fs.defaultFS"]).partition("://")[2]
 
 
-def _properties() -> dict[str, str]:
-    """What hdfs-native reads of Hadoop's configuration and does not tell."""
-    found: dict[str, str] = {}
-    for name in ("core-site.xml", "hdfs-site.xml"):
-        folder = os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")
-        found |= hadoop_conf.read_settings(Path(folder, name))
-    return found
+def _settings() -> dict[str, str]:
+    """Hadoop's properties, which hdfs-native reads without what they stand for."""
+    folder = os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")
+    return hadoop_conf.read_settings(*(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml")))
 
 
 def _use_localised_conf() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from tfos_job.layout import join
 from tfos_job.storage.backend import Entry, T, last_name
+from tfos_job.storage.urls import FILE, scheme_of
 
 BROKEN_LINK = "a link that leads nowhere, or back to a folder that it is in"
 _SPECIAL = {
@@ -28,9 +29,10 @@ def local_path(path: str) -> str | None:
 
     As with Hadoop, TensorFlow and fsspec nothing is percent-decoded: a name in a URL is the name on the disk.
     """
-    if path.startswith("file:"):
+    scheme = scheme_of(path)
+    if scheme == FILE:
         return path[len("file:") :].removeprefix("//")
-    return None if "://" in path else path
+    return path if scheme is None else None
 
 
 def _plain(path: str) -> str:
