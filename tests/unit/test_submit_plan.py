@@ -8,8 +8,11 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.unit.test_manifest import example, of_images
+from tfos_job import storage
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
+from tfos_job.layout import DatasetLayout
 from tfos_job.model import zoo
 from tfos_job.submit import memory, plan
 from tfos_job.submit.main import main
@@ -147,9 +150,9 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
         assert batch["spark.yarn.maxAppAttempts"] == "1"
         assert "spark.executor.instances" not in batch
     images = ConvertConfig(image_dir="hdfs://photos/in", dataset_dir="hdfs://nn/data")
-    of_images = submit(images, command="convert")
+    of_images = submit(images, command="convert", of_pictures=True)
     assert of_images["spark.kerberos.access.hadoopFileSystems"] == "hdfs://nn,hdfs://photos"
-    assert memory_of(of_images) > memory_of(submit(convert, command="convert"))
+    assert memory_of(of_images) > memory_of(submit(convert, command="convert")) + memory.TENSORFLOW
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
@@ -220,6 +223,20 @@ def test_a_conversion_of_images_is_refused_before_anything_is_uploaded(
 ) -> None:
     assert main(["convert", *flags, "--dataset_dir", "file:///d", "--hdfs_dir", HDFS, "--dry-run"]) == code
     assert fact in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of_pictures", [False, True])
+def test_a_proof_of_pictures_gets_their_memory(
+    of_pictures: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no split").mkdir()
+    split = DatasetLayout(str(tmp_path)).split("train")
+    storage.make_dirs(split.root)
+    storage.write_json(split.manifest, (of_images() if of_pictures else example()).to_json())
+    flags = ["--dataset_dir", f"file://{tmp_path}", "--hdfs_dir", HDFS, "--queue", "q", "--dry-run"]
+    assert main(["verify", *flags]) == 0
+    expected = memory.batch_executor(of_pictures=of_pictures).overhead
+    assert f"spark.executor.memoryOverhead={expected}m" in capsys.readouterr().out
 
 
 def test_a_profile_with_a_line_that_is_no_setting() -> None:

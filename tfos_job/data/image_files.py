@@ -1,24 +1,26 @@
-"""Picture files: read strictly, kept as they are where training's decoders read them, else made PNGs that they read.
+"""Picture files: read strictly, kept as they are where training reads the same pixels, else made PNGs.
 
-Strictly means that nothing is missing: Pillow shows a file whose end is cut off as long as all pixels came before, and
-a decoder of another library may not. What is kept is what both read alike, which tests prove: files of 8 bits, grey or
-coloured, upright, without transparency, with one picture in them. Everything else that can be read becomes a PNG, with
-white paper for what is transparent, 8 bits for 16, and turned as EXIF says.
+Strictly means that nothing is missing: decoders forgive a lot, each in its way, and fill up what is not there. A file
+is kept where it is upright, without transparency, with one picture in it, in 8 bits, and where TensorFlow, which trains
+on it, and Pillow see the same in it; TensorFlow is asked for each (`decoder.py`). Everything else that can be read
+becomes a PNG of Pillow's pixels, with paper for what is transparent, 8 bits for 16, and turned as EXIF says.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tfos_job.data import headers, png
+from tfos_job.data import decoder, gif, jpeg, png, transparency
+from tfos_job.errors import JobError
 
 STORED_FORMATS = ("gif", "jpeg", "png")
 FORMATS = ("PNG", "JPEG", "GIF")
@@ -27,7 +29,7 @@ MAX_SIDE = 65_535
 MAX_PIXELS = 1 << 26
 """Of colour Pillow holds four bytes for each, and for a PNG that is made of it as much again, twice."""
 MAX_BYTES = 1 << 28
-_GREY_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_STRIP_ROWS = 512
 _ORIENTATION = 0x0112  # of EXIF, and what makes each of its values upright
 # Not by ImageOps.exif_transpose: it writes EXIF anew, and fails where that is odd.
 _UPRIGHT = {
@@ -39,9 +41,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PNG_DEPTH, _PNG_COLOUR = 24, 25  # bytes of a PNG
-_PROGRESSIVE = 0xC2
-_HUFFMAN = (0xC0, 0xC1, _PROGRESSIVE)  # arithmetic coding and the like are not in every build of libjpeg
+
+Seen = Callable[[bytes, str], bytes]
+"""The `decoder.digest` of what training sees in a file of a format; raises ValueError where it sees nothing."""
 
 
 class Picture(NamedTuple):
@@ -53,35 +55,51 @@ class Picture(NamedTuple):
     width: int
 
 
-def read(data: bytes, *, keep: bool = True) -> Picture:
+class _Opened(NamedTuple):
+    """Pillow's picture, loaded; and whether its file holds it alone, in 8 bits, and is read as it is."""
+
+    image: Image.Image
+    is_simple: bool
+
+
+def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> Picture:
     """A picture file as it is to be stored.
 
     Args:
       data: the file.
-      keep: the very bytes where training's decoders read them; else always a PNG.
+      keep: the very bytes where training reads the same pixels; else always a PNG.
+      seen: who says what training sees; `decoder.of_this_process` where it is None.
 
     Raises:
       ValueError: not a whole PNG, JPEG or GIF, or a larger one than is taken.
+      JobError: what `seen` raises.
     """
-    with opened(data, FORMATS) as image:
-        image_format = _format_of(image)
-        if keep and _is_plain(image, data):
-            return Picture(data, image_format, image.height, image.width)
+    with _opened(data, FORMATS) as opened_:
+        image = opened_.image
+        if keep and _misread(opened_, data, seen) is None:
+            return Picture(data, _format_of(image), image.height, image.width)
         return _as_png(flat(image))
 
 
-def decode(data: bytes, image_format: str) -> Image.Image:
+def decode(data: bytes, image_format: str, *, seen: Seen | None = None) -> Image.Image:
     """A stored picture, in mode L or RGB.
 
+    Args:
+      data: the file.
+      image_format: one of `STORED_FORMATS`.
+      seen: as in `read`.
+
     Raises:
-      ValueError: not such a file, not a whole one, or one that training's decoders may read in another way.
+      ValueError: not such a file, not a whole one, or one that training reads in another way.
+      JobError: what `seen` raises.
     """
-    with opened(data, FORMATS) as image:
-        if _format_of(image) != image_format:
-            raise ValueError(f"its bytes are those of a {_format_of(image)}")
-        if not _is_plain(image, data):
-            raise ValueError(f"a {image_format} of a kind that training does not read")
-        return flat(image)
+    with _opened(data, FORMATS) as opened_:
+        if _format_of(opened_.image) != image_format:
+            raise ValueError(f"its bytes are those of a {_format_of(opened_.image)}")
+        fact = _misread(opened_, data, seen)
+        if fact is not None:
+            raise ValueError(f"a {image_format} {fact}")
+        return flat(opened_.image)
 
 
 @contextlib.contextmanager
@@ -95,24 +113,87 @@ def opened(data: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Imag
     Raises:
       ValueError: it cannot be read, wholly and within the limits. So is what Pillow raises within the block.
     """
+    with _opened(data, formats) as found:
+        yield found.image
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, formats: tuple[str, ...] | None) -> Iterator[_Opened]:
     check_size(len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and odd metadata: the limits here are our own
-            with Image.open(io.BytesIO(data), formats=formats) as image:
-                if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-                    fact = f"at most {MAX_SIDE} to a side and {MAX_PIXELS} in all"
-                    raise ValueError(f"expected {fact}, found {image.width} × {image.height} pixels")
-                if image.format == "PNG":
-                    png.check(data)
-                image.load()
-                yield image
+            for signatures, kind in _KINDS:
+                if data.startswith(signatures):
+                    found = kind(data)
+                    break
+            else:
+                found = _Opened(_load(data, formats), False)
+            with found.image:
+                yield found
     except UnidentifiedImageError as error:
         raise ValueError(f"not a {', '.join(formats[:-1])} or {formats[-1]}" if formats else str(error)) from error
-    except (ValueError, MemoryError):
+    except (ValueError, MemoryError, JobError):
         raise
     except Exception as error:  # Pillow's plugins raise what they like
         raise ValueError(f"cannot be decoded: {error}") from error
+
+
+def _png(data: bytes) -> _Opened:
+    parts = png.parse(data)
+    _check_pixels(parts.width, parts.height)
+    png.check_pixels(parts)
+    image, is_readable = _loaded(data, parts.bare())
+    is_simple = parts.depth == 8 and parts.colour in (png.GREY, png.RGB, png.PALETTE)
+    is_alone = parts.first(b"tRNS") is None and parts.first(b"acTL") is None
+    return _Opened(transparency.by_key(image, parts), is_readable and is_simple and is_alone)
+
+
+def _gif(data: bytes) -> _Opened:
+    found = gif.parse(data)
+    image, is_readable = _loaded(data, found.bare)
+    return _Opened(image, is_readable and found.num_frames == 1)
+
+
+def _loaded(data: bytes, bare: bytes) -> tuple[Image.Image, bool]:
+    """A PNG or GIF, and whether Pillow takes it as it is; else without what its pixels do not depend on."""
+    try:
+        return _load(data, FORMATS), True
+    except Exception:  # noqa: BLE001 - Pillow's plugins raise what they like
+        return _load(bare, FORMATS), False
+
+
+def _load(data: bytes, formats: tuple[str, ...] | None) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=formats)
+    _check_pixels(*image.size)
+    image.load()
+    return image
+
+
+def _jpeg(data: bytes) -> _Opened:
+    found = jpeg.parse(data)
+    image = _load(data, ("JPEG",))  # of an MPO as well
+    jpeg.check_pixels(data, found, functools.partial(_first_change, image))
+    return _Opened(image, True)
+
+
+_KINDS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], _Opened]], ...] = (
+    (png.SIGNATURE, _png),
+    (gif.SIGNATURES, _gif),
+    (jpeg.SIGNATURE, _jpeg),
+)
+
+
+def _first_change(image: Image.Image, data: bytes) -> int | None:
+    """The first row in which another JPEG's pixels are not those of an image; None where all are."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as other:
+        other.load()
+        for top in range(0, image.height, _STRIP_ROWS):  # both in arrays would be as much memory again
+            strip = (0, top, image.width, min(top + _STRIP_ROWS, image.height))
+            changed = np.asarray(image.crop(strip)) != np.asarray(other.crop(strip))
+            if changed.any():
+                return top + int(changed.reshape(len(changed), -1).any(axis=1).argmax())
+    return None
 
 
 def check_size(size_bytes: int) -> None:
@@ -121,19 +202,22 @@ def check_size(size_bytes: int) -> None:
         raise ValueError(f"expected at most {MAX_BYTES} bytes, found {size_bytes}" if size_bytes else "an empty file")
 
 
+def _check_pixels(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        fact = f"at most {MAX_SIDE} to a side and {MAX_PIXELS} in all"
+        raise ValueError(f"expected {fact}, found {width} × {height} pixels")
+
+
 def flat(image: Image.Image) -> Image.Image:
-    """The picture upright, in 8 bits of grey (L) or colour (RGB); what is transparent is white paper."""
+    """The picture upright, in 8 bits of grey (L) or colour (RGB); what is transparent is paper."""
     turn = _turn(image)
     if turn is not None:
         image = image.transpose(turn)
-    if image.mode in _GREY_16_BIT:  # Pillow's own conversion to 8 bits clips at 255 instead of scaling
-        deep = np.clip(np.asarray(image, np.float64), 0, 65535)
-        return Image.fromarray(np.round(deep / 257).astype(np.uint8))
+    if image.mode in transparency.DEEP_GREY:
+        return transparency.grey_of_16_bits(image)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        paper.alpha_composite(image.convert("RGBA"))
-        image = paper
+        image = transparency.on_paper(image.convert("RGBA"))
     return image.convert(mode)
 
 
@@ -157,18 +241,15 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _is_plain(image: Image.Image, data: bytes) -> bool:
-    """Whether training's decoders see in the file's bytes what `flat` makes of it."""
-    if image.mode not in ("L", "RGB", "P") or image.has_transparency_data or _turn(image) is not None:
-        return False
-    if image.format == "PNG":
-        is_animated = getattr(image, "is_animated", False)
-        is_8_bit = data[_PNG_DEPTH] == 8 and data[_PNG_COLOUR] in (0, 2, 3)
-        return is_8_bit and not is_animated and data.endswith(png.END)
-    if image.format == "GIF":
-        gif = headers.gif(data)
-        highest = int(np.asarray(image).max())
-        return gif.num_frames == 1 and gif.fills and highest < gif.num_colours and gif.end == len(data)
-    frame, end = headers.jpeg_frame(data), headers.jpeg_end(data)
-    # What is missing of a progressive one is smoothed over, by each in its way: its end mark is to be the last one.
-    return frame in _HUFFMAN and end is not None and (frame != _PROGRESSIVE or end == len(data))
+def _misread(found: _Opened, data: bytes, seen: Seen | None) -> str | None:
+    """In what way training sees something else in a file than `flat` makes of it; None where it sees the same."""
+    image = found.image
+    is_plain = image.mode in ("L", "RGB", "P") and not image.has_transparency_data and _turn(image) is None
+    if not (found.is_simple and is_plain):
+        return "of a kind that training does not read"
+    try:
+        theirs = (seen or decoder.of_this_process().digest)(data, _format_of(image))
+    except ValueError as error:
+        return f"that training cannot read: {error}"
+    ours = decoder.digest(np.asarray(flat(image).convert("RGB")))
+    return None if theirs == ours else "in which training sees other pixels"

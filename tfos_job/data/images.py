@@ -1,5 +1,7 @@
 """The executors' side of `convert --image_dir`: image files become one TFRecord shard. No TensorFlow, no pyspark.
 
+TensorFlow says what training sees in a file, from a process of its own (`decoder.py`).
+
 As in `convert.py`, a task writes under a name of its own, so that it may run twice or be killed.
 """
 
@@ -13,7 +15,7 @@ from tfos_job import storage
 from tfos_job.data import image_files, records
 from tfos_job.data.convert import HashingWriter, ShardResult, own_name
 from tfos_job.data.gnt import BadRange
-from tfos_job.errors import BadDataError, MissingInputError, StorageError
+from tfos_job.errors import BadDataError, MissingInputError, NodeDiedError, StorageError
 from tfos_job.layout import join
 
 
@@ -98,7 +100,10 @@ def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
             place=path,
             next_step="Wait until it is complete, then run again",
         )
-    return image_files.read(data, keep=task.keep)
+    try:
+        return image_files.read(data, keep=task.keep)
+    except NodeDiedError as error:
+        raise NodeDiedError(error.fact, place=path, next_step=error.next_step) from error
 
 
 def _example(picture: image_files.Picture, file: LabelledFile, label: str) -> bytes:

@@ -1,29 +1,64 @@
-"""Grey PNGs of 8 bits: written quickly, and read strictly.
+"""Grey PNGs of 8 bits: written quickly, and read strictly. And whether a PNG of any kind is whole.
 
 Read strictly: each checksum, the exact size, nothing missing and nothing behind the end.
 
-Decoders of pictures forgive a lot: Pillow shows a file whose end is cut off as long as all pixels came before.
+Decoders of pictures forgive a lot: Pillow shows a file whose end is cut off as long as all pixels came before, and rows
+that are not there as black ones.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
 from PIL import Image
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-END = bytes.fromhex("0000000049454e44ae426082")
-"""The end mark."""
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+"""Colour types."""
 _CHUNK = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 _HEADER = struct.Struct(">IIBBBBB")
 _LEVEL = 1  # docs/decisions/0003: the smallest that ISA-L makes of glyphs, and nearly the quickest
 _BLOCK_BYTES = 1 << 20
+_SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}  # of a pixel
+# Adam7: the first column and row of each pass, and how far it is to the next ones.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_OF_PIXELS = (*_NEEDED, b"tRNS", b"eXIf")
+
+
+class Parts(NamedTuple):
+    """What a PNG holds: the header's fields, and all parts with their kinds, in order."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    is_interlaced: bool
+    chunks: list[tuple[bytes, bytes]]
+
+    def first(self, kind: bytes) -> bytes | None:
+        """The first part of a kind; None where there is none."""
+        return next((part for found, part in self.chunks if found == kind), None)
+
+    def bare(self) -> bytes:
+        """The file without what its pixels do not depend on."""
+        return SIGNATURE + b"".join(_chunk(kind, part) for kind, part in self.chunks if kind in _OF_PIXELS)
+
+    def row_bytes(self) -> Iterator[int]:
+        """Packed bytes of each row that the file should hold, of all passes one after the other."""
+        bits = self.depth * _SAMPLES[self.colour]
+        for left, top, across, down in _PASSES if self.is_interlaced else ((0, 0, 1, 1),):
+            width, height = -(-(self.width - left) // across), -(-(self.height - top) // down)
+            for _ in range(height if width > 0 else 0):
+                yield 1 + -(-width * bits // 8)
 
 
 def encode(pixels: bytes, width: int, height: int) -> bytes:
@@ -32,7 +67,7 @@ def encode(pixels: bytes, width: int, height: int) -> bytes:
     rows[:, 1:] = np.frombuffer(pixels, np.uint8).reshape(height, width)
     header = _HEADER.pack(width, height, 8, 0, 0, 0, 0)
     packed = isal_zlib.compress(rows, _LEVEL)
-    return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", packed), _chunk(b"IEND", b"")))
+    return b"".join((SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", packed), _chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -70,28 +105,46 @@ def decode(data: bytes, height: int, width: int) -> bytes:
     return pixels[:, 1:].tobytes()
 
 
-def check(data: bytes) -> None:
-    """Proves a PNG of any kind, but for its pixels: every checksum, every part, and the packed stream to its end.
-
-    There may be something behind its end mark.
+def parse(data: bytes) -> Parts:
+    """Takes a PNG of any kind apart. There may be something behind its end mark.
 
     Raises:
       ValueError: not a PNG, or one that is damaged, cut off, or has parts that no decoder need understand.
     """
-    found, _ = _chunks(data)
-    if _unknown(found, (b"IHDR", b"PLTE", b"IDAT", b"IEND")):
+    chunks, _ = _chunks(data)
+    first, header = chunks[0]
+    if first != b"IHDR" or len(header) != _HEADER.size:
+        raise ValueError("not a readable PNG: it does not begin with its header")
+    if _unknown(chunks, _NEEDED):
         raise ValueError("not a readable PNG: it has a part that nobody knows")
+    width, height, depth, colour, _, _, interlace = _HEADER.unpack(header)
+    if colour not in _SAMPLES or not width or not height:
+        raise ValueError(f"not a readable PNG: {width} × {height} pixels of colour type {colour}")
+    return Parts(width, height, depth, colour, interlace == 1, chunks)
+
+
+def check_pixels(parts: Parts) -> None:
+    """Proves that the packed stream ends well, and has a byte for everything that the header promises.
+
+    Raises:
+      ValueError: it is damaged, or its pixels end too early.
+    """
+    sizes = list(parts.row_bytes())
+    expected, found = sum(sizes), 0
     inflater = isal_zlib.decompressobj()
     try:
-        for packed in (part for kind, part in found if kind == b"IDAT"):
-            while packed:
-                inflater.decompress(packed, _BLOCK_BYTES)
+        for packed in (part for kind, part in parts.chunks if kind == b"IDAT"):
+            while packed and not inflater.eof:
+                found += len(inflater.decompress(packed, _BLOCK_BYTES))
                 packed = inflater.unconsumed_tail
-        inflater.flush()
+                if found > expected + _BLOCK_BYTES:
+                    raise ValueError("not a readable PNG: it holds more pixels than its header says")
+        found += len(inflater.flush())
     except isal_zlib.error as error:  # type: ignore[misc]  # its stubs hide what it is
         raise ValueError(f"not a readable PNG: {error}") from error
-    if not inflater.eof:
-        raise ValueError("not a readable PNG: its pixels end too early")
+    if not inflater.eof or found < expected:
+        rows = sum(end <= found for end in itertools.accumulate(sizes))
+        raise ValueError(f"not a readable PNG: its pixels end too early, {rows} of {len(sizes)} rows are there")
 
 
 def _unknown(chunks: Sequence[tuple[bytes, bytes]], known: tuple[bytes, ...]) -> bool:
@@ -101,10 +154,10 @@ def _unknown(chunks: Sequence[tuple[bytes, bytes]], known: tuple[bytes, ...]) ->
 
 def _chunks(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     """The parts of a PNG, and the byte behind the last one."""
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         raise ValueError("not a readable PNG: it does not begin with the signature")
     found: list[tuple[bytes, bytes]] = []
-    at = len(_SIGNATURE)
+    at = len(SIGNATURE)
     while not found or found[-1][0] != b"IEND":
         if at + _CHUNK.size + _CRC.size > len(data):
             raise ValueError("not a readable PNG: it ends before its end mark")

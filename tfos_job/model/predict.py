@@ -1,7 +1,8 @@
 """From an image file to the classes that it may show.
 
-A file becomes what `convert` would store (`data/image_files.py`), its pixels are decoded as training decodes them, and
-go through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on paper 255.
+A file becomes a PNG of the pixels that `convert` would store (`data/image_files.py`), is decoded as training decodes
+it, and goes through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on
+paper 255.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def read_glyph(data: bytes, place: str, *, num_channels: int = 1, may_be_inverte
       BadDataError: not such a file, or a damaged one.
     """
     try:
-        picture = image_files.read(data)
+        picture = image_files.read(data, keep=False)
     except ValueError as error:
         raise BadDataError(str(error), place=place, next_step="Give a PNG, JPEG or GIF") from error
     pixels = decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()

@@ -7,6 +7,7 @@ results on stdout, and ends with the job's own exit code.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -22,7 +23,7 @@ from tfos_job import cli, hadoop_conf, storage
 from tfos_job.cluster.topology import largest_part
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.data import manifest as manifests
-from tfos_job.errors import JobError, MissingInputError, NodeDiedError, SettingsError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, plan, verdict, watch
 from tfos_job.submit.memory import Network
@@ -221,7 +222,20 @@ def _size_of_work(config: Any) -> dict[str, Any]:
         model = storage.read_json(RunLayout(config.train_dir).report).get("model", {})
         names = [field.name for field in dataclasses.fields(Network)]
         return {"network": Network(**{name: model[name] for name in names if name in model})}
+    if isinstance(config, ConvertConfig):
+        return {"of_pictures": config.image_dir is not None}
+    if isinstance(config, VerifyConfig):
+        return {"of_pictures": _holds_pictures(DatasetLayout(config.dataset_dir))}
     return {}
+
+
+def _holds_pictures(dataset: DatasetLayout) -> bool:
+    """Whether a split was made from image files; what else is wrong with one is for the job to say."""
+    for entry in storage.list_dir(dataset.root) if storage.is_dir(dataset.root) else ():
+        with contextlib.suppress(BadDataError, MissingInputError):
+            if entry.is_dir and manifests.load(dataset.split(entry.name)).images is not None:
+                return True
+    return False
 
 
 # --- what travels along ----------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ JVM_BESIDE_HEAP = 300  # classes, threads, Netty's buffers
 SUPERVISOR = 220  # Spark's Python worker, TFoS's manager, the process that watches TensorFlow
 DRIVER_PYTHON = 250
 TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
+# What the largest picture adds, a progressive JPEG of 64 megapixels and 54 MiB: to Python, and to TensorFlow.
+PICTURE = 1280
+DECODED_PICTURE = 800
 CUDA_HOST = 2500  # what CUDA, cuDNN and XLA keep in host memory on a GPU node
 RESERVE = 1.25
 
@@ -123,12 +126,14 @@ def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
     return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + variables + forward)
 
 
-def batch_executor(*, of_images: bool = False) -> ContainerMemory:
-    """`convert`: one Python worker that streams; its memory does not depend on the files' sizes.
+def batch_executor(*, of_pictures: bool = False) -> ContainerMemory:
+    """`convert` and `verify`: one Python worker that streams; its memory does not depend on the files' sizes.
 
-    Of an image it holds all pixels, several times where it is stored in another form (`image_files.MAX_PIXELS`).
+    Of a picture it holds all pixels, several times where it is stored in another form (`image_files.MAX_PIXELS`), and
+    TensorFlow beside it as well (`decoder.py`).
     """
-    return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + (1280 if of_images else 256))
+    pictures = PICTURE + TENSORFLOW + DECODED_PICTURE
+    return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + (pictures if of_pictures else 256))
 
 
 def batch_driver() -> ContainerMemory:

@@ -90,6 +90,7 @@ class Request:
       network: that is trained or evaluated, for the memory.
       worker_records: of the dataset, that the worker with the most has.
       record_bytes: of one of them, in the mean; 0 where it is not known.
+      of_pictures: whether image files are converted, or what was made of them is verified.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -104,6 +105,7 @@ class Request:
     network: Network = field(default_factory=Network)
     worker_records: int = 0
     record_bytes: int = 0
+    of_pictures: bool = False
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -180,8 +182,7 @@ def _containers(request: Request) -> dict[str, str]:
         return _driver(memory.batch_driver()) | _executor(with_tensorflow) | instances
     if isinstance(config, EvaluateConfig):
         return _driver(memory.evaluating_driver(network=request.network, batch_size=config.batch_size))
-    of_images = getattr(config, "image_dir", None) is not None
-    return _driver(memory.batch_driver()) | _executor(memory.batch_executor(of_images=of_images))
+    return _driver(memory.batch_driver()) | _executor(memory.batch_executor(of_pictures=request.of_pictures))
 
 
 def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:
