@@ -88,7 +88,7 @@ class Command:
 
     def wait_for_step(self) -> None:
         """Until training has told of its first step."""
-        self.wait_for_line("step ")
+        self.wait_for_line(": loss ")
         self._at_work_s = time.monotonic() - self._began_s
 
     @property
