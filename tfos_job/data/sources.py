@@ -52,7 +52,7 @@ def find(gnt_dir: str) -> Listing:
     left_out: list[str] = []
     for entry in _entries(gnt_dir):
         name = entry.path[start:]
-        if entry.is_dir or is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
+        if entry.is_dir or _is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
             left_out.append(name)
             continue
         _require_file(entry, name)
@@ -78,13 +78,13 @@ def find(gnt_dir: str) -> Listing:
 def _entries(folder: str) -> Iterator[storage.Entry]:
     """All files, and the hidden folders, which are not looked into."""
     for entry in storage.list_dir(folder):
-        if entry.is_dir and not is_hidden(entry.name):
+        if entry.is_dir and not _is_hidden(entry.name):
             yield from _entries(entry.path)
         else:
             yield entry
 
 
-def is_hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
@@ -94,7 +94,7 @@ def _members(entry: storage.Entry, archive: str) -> tuple[list[SourceFile], list
     others = []
     for member in archives.read_directory(entry.path):
         name = f"{archive}/{member.name}"
-        if is_hidden(member.name) or not name.endswith(SUFFIX):
+        if _is_hidden(member.name) or not name.endswith(SUFFIX):
             others.append(name)
             continue
         fault = "there twice" if name in sources else member.fault
@@ -127,8 +127,11 @@ def _is_same(file: SourceFile, packed: SourceFile) -> bool:
     assert packed.member is not None
     if file.member is not None:
         return file.member.crc32 == packed.member.crc32
-    with archives.open_source(file.path, None) as one, archives.open_source(packed.path, packed.member) as other:
-        return one.read(_COMPARED_BYTES) == _first_bytes(other)
+    try:
+        with archives.open_source(file.path, None) as one, archives.open_source(packed.path, packed.member) as other:
+            return one.read(_COMPARED_BYTES) == _first_bytes(other)
+    except archives.DamagedMemberError:  # for the conversion to tell
+        return False
 
 
 def _first_bytes(stream: storage.Readable) -> bytes:
