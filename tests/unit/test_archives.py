@@ -247,7 +247,7 @@ def test_what_is_in_an_archive_and_beside_it_is_not_converted_twice(tmp_path: Pa
     with pytest.raises(SettingsError, match=r"twice: x\.zip/gnt/1\.gnt is unpacked/1\.gnt once more"):
         sources.find(str(tmp_path))
     whole = (tmp_path / "x.zip").read_bytes()
-    (tmp_path / "x.zip").write_bytes(whole.replace(b"PK\x03\x04", b"PK\x03\x05", 1))  # damaged: not a bit is the same
+    (tmp_path / "x.zip").write_bytes(whole.replace(b"PK\x03\x04", b"PK\x03\x05", 1))  # damaged
     assert len(sources.find(str(tmp_path)).sources) == 4
     (tmp_path / "x.zip").write_bytes(whole)
     (tmp_path / "unpacked" / "1.gnt").unlink()

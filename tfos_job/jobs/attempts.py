@@ -8,7 +8,7 @@ well, which arrives whole, where an exception would arrive as a page of Java.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pyspark import SparkContext, TaskContext
@@ -32,6 +32,14 @@ def max_attempts(context: SparkContext) -> int:
 def run(function: Callable[[Task], Result], num_attempts: int, task: Task) -> Result | Failure:
     """What the task comes to; see `settled`."""
     return settled(attempt(function, task), num_attempts)
+
+
+def run_keyed(
+    function: Callable[[Task], Iterator[tuple[int, Result | Failure]]], num_attempts: int, task: Task
+) -> Iterator[tuple[int, Result | Failure]]:
+    """All that the task comes to, with keys for Spark's shuffle; see `settled`."""
+    for key, outcome in function(task):
+        yield key, settled(outcome, num_attempts)
 
 
 def settled(outcome: Result | Failure, num_attempts: int) -> Result | Failure:

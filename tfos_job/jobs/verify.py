@@ -322,10 +322,11 @@ def _prove(
     compare = functools.partial(
         work.compare, [task.file for task in to_prove], [task.file.partition("/")[0] for task in to_prove]
     )
+    prove = functools.partial(work.prove, num_buckets)
     with tasks.watched(context, "verify", len(all_tasks) + num_buckets + 1):
         outcomes = tasks.results(
             context.parallelize(all_tasks, len(all_tasks) or 1)
-            .flatMap(functools.partial(_prove_task, num_buckets, attempts.max_attempts(context)))
+            .flatMap(functools.partial(attempts.run_keyed, prove, attempts.max_attempts(context)))
             .partitionBy(num_buckets + 1, int)
             .mapPartitions(compare)
             .collect()
@@ -337,9 +338,3 @@ def _prove(
         first += len(contents.shards)
     findings.extend(found for found in outcomes if isinstance(found, Findings))
     findings.extend([sum_repeats([found for found in outcomes if isinstance(found, Repeats)])])
-
-
-def _prove_task(num_buckets: int, num_attempts: int, task: work.Task) -> Iterator[tuple[int, work.Part]]:
-    """On an executor."""
-    for bucket, part in work.prove(num_buckets, task):
-        yield bucket, attempts.settled(part, num_attempts)
