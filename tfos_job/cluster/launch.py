@@ -32,6 +32,7 @@ from tfos_job.cluster.failures import Failure
 from tfos_job.cluster.ports import PortRange
 from tfos_job.cluster.topology import Topology
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
+from tfos_job.host.limits import within
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ _OWN_ERROR = re.compile(r"tfos_job\.errors\.(\w+Error): (.*)")  # as the last li
 _RESERVATION_CONTEXT = b"reservation"
 _REQUEST_LIMIT_S = 1.0
 _ANSWER_LIMIT_S = 60.0
+_JVM_S = 10.0  # an answer takes milliseconds; a JVM that is stopped or collects garbage takes its time
 _TFOS_NODE_PORT = "TENSORFLOW_PORT"  # TFoS announces this port instead of looking for one
 
 
@@ -255,13 +257,17 @@ class NodeJob:
 
         Empty where Spark knows of none, or not yet: it asks YARN, which tells it with its next heartbeat.
         """
-        try:
+
+        def ask() -> list[tuple[str, str]]:
             executors = self._sc._jsc.sc().statusStore().executorList(False)
             summaries = [executors.apply(i) for i in range(executors.size())]
-            reasons = [
+            return [
                 (_or_empty(summary.attributes().get("CONTAINER_ID")), _or_empty(summary.removeReason()))
                 for summary in summaries
             ]
+
+        try:
+            reasons = within(_JVM_S, ask, "loss reason")
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot ask Spark for its executors: %s", e)
             return ""
@@ -275,7 +281,9 @@ class NodeJob:
         """Never raises: what is being cleaned up after must not be hidden by Spark's own end."""
         self._cancelled = True
         try:
-            self._sc.cancelJobGroup(JOB_GROUP)
+            within(_JVM_S, lambda: self._sc.cancelJobGroup(JOB_GROUP), "cancel")
+        except TimeoutError:
+            log.warning("Spark's JVM does not answer: its job is not cancelled")
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot cancel the Spark job: %s", e)
 

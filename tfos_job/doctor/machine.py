@@ -18,6 +18,7 @@ import tfos_job
 from tfos_job import aside
 from tfos_job.errors import JobError
 from tfos_job.host import gpus
+from tfos_job.host.child import end
 
 _PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
 # The same TensorFlow under several names.
@@ -138,17 +139,18 @@ def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
 
 def _output(command: Sequence[str]) -> str:
     """Both streams: `java -version` speaks on stderr."""
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        timeout=_COMMAND_TIMEOUT_S,
-        check=True,
-    )
-    return done.stdout
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(_COMMAND_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            end(process, command[0])  # which a driver that hangs may not let happen: subprocess.run would wait for it
+            raise
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if code:
+        raise subprocess.CalledProcessError(code, command, said)
+    return said
 
 
 # --- memory, disk, ports ---------------------------------------------------------------------------------------------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
 import time
 from dataclasses import dataclass
 
 from tfos_job import storage
 from tfos_job.errors import JobError, MissingInputError, StorageError
+from tfos_job.host.limits import within
 from tfos_job.layout import join
 
 PREFIX = "_doctor-"
@@ -70,24 +71,20 @@ def attempt(place: str, token: str, name: str, timeout_s: float) -> Trial:
       timeout_s: how long it may take before that is the error.
     """
     began_s = time.monotonic()
-    results: list[Trial] = []
 
-    def work() -> None:
-        try:
-            with storage.within(timeout_s):
-                offset_s = _write_and_read(_folder(place, token), name)
-            results.append(Trial(place=place, seconds=time.monotonic() - began_s, clock_offset_s=offset_s))
-        except JobError as e:
-            results.append(_failed(place, time.monotonic() - began_s, e))
+    def work() -> float:
+        with storage.within(timeout_s):
+            return _write_and_read(_folder(place, token), name)
 
-    # In a thread, because a local path may be a network disk that hangs.
-    worker = threading.Thread(target=work, name="doctor-trial", daemon=True)
-    worker.start()
-    worker.join(timeout_s + _CLEANUP_LIMIT_S)
-    if results:
-        return results[0]
-    late = StorageError(f"no answer for {timeout_s:g} s", place=place, next_step="Check the file system")
-    return _failed(place, time.monotonic() - began_s, late)
+    try:
+        # Storage's own limit is not enough: a local path may be a network disk that hangs.
+        offset_s = within(timeout_s + _CLEANUP_LIMIT_S, work, "doctor-trial")
+        return Trial(place=place, seconds=time.monotonic() - began_s, clock_offset_s=offset_s)
+    except JobError as e:
+        error = e
+    except TimeoutError:
+        error = StorageError(f"no answer for {timeout_s:g} s", place=place, next_step="Check the file system")
+    return _failed(place, time.monotonic() - began_s, error)
 
 
 def _write_and_read(folder: str, name: str) -> float:
@@ -118,9 +115,8 @@ def sweep(place: str, token: str) -> None:
             except JobError:
                 pass  # the trial itself has said what is wrong
 
-    worker = threading.Thread(target=work, name="doctor-sweep", daemon=True)
-    worker.start()
-    worker.join(2 * _CLEANUP_LIMIT_S)
+    with contextlib.suppress(TimeoutError):
+        within(2 * _CLEANUP_LIMIT_S, work, "doctor-sweep")
 
 
 def _remove_quietly(*paths: str) -> None:

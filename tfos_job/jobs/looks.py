@@ -18,12 +18,14 @@ from tfos_job.doctor import sight
 from tfos_job.doctor.diagnosis import Check, failed
 from tfos_job.doctor.sight import EXECUTOR, Question, Sight
 from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.host.limits import within
 
 _HOLD_S = 1.0  # a task keeps its slot for so long, so that the others go to other executors
 _ROUNDS = 3
 _JOB_S = 30.0  # for tasks to be started and Python to come up, beyond what is waited for inside them
 _DEEP_S = 180.0
 _POLL_S = 0.1
+_CANCEL_S = 10.0
 
 
 class _SightsParam(AccumulatorParam[list[Any]]):
@@ -93,8 +95,8 @@ class Looks:
     def close(self) -> None:
         """Ends what has not ended."""
         if self._thread.is_alive():
-            with contextlib.suppress(Py4JError, OSError):
-                self._sc.cancelJobGroup(self._group)
+            with contextlib.suppress(Py4JError, OSError):  # TimeoutError is one
+                within(_CANCEL_S, lambda: self._sc.cancelJobGroup(self._group), "cancel")
 
     def _seen(self) -> tuple[Sight, ...]:
         sights = {seen.key: seen for seen in map(sight.from_dict, list(self._sights.value))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import subprocess
 import sys
 import threading
 import time
@@ -18,10 +19,15 @@ from tqdm import tqdm
 
 from tfos_job.data.convert import Failure
 from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.host.limits import within
 from tfos_job.jobs import attempts, defeats
 
 PROGRESS_POLL_S = 0.5
 PROGRESS_LOG_S = 10.0
+# A JVM answers in milliseconds. One that collects garbage in swapped memory takes minutes.
+JVM_SILENCE_S = 600.0
+_GUARD_POLL_S = 1.0
+_CANCEL_S = 10.0
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -64,7 +70,9 @@ def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
             yield
     except BaseException as failure:  # Ctrl-C as well: the tasks would go on
         try:
-            context.cancelJobGroup(group)
+            within(_CANCEL_S, lambda: context.cancelJobGroup(group), "cancel")
+        except TimeoutError:
+            _log.warning("Spark's JVM does not answer: its tasks are not cancelled")
         except (Py4JNetworkError, OSError):
             if isinstance(failure, Exception) and not isinstance(failure, JobError):
                 fact = "Spark's JVM beside this process is gone"
@@ -93,17 +101,50 @@ def results(outcomes: Sequence[Result | Failure]) -> list[Result]:
 @contextlib.contextmanager
 def _progress(context: SparkContext, group: str, name: str, total: int) -> Iterator[None]:
     """Shows how many of a job group's tasks are done: a bar on a terminal, a line now and then elsewhere."""
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(context, group, name, total, ended), name=group, daemon=True)
+    ended, answered = threading.Event(), threading.Event()
+    watch = (context, group, name, total, ended, answered)
+    watcher = threading.Thread(target=_watch, args=watch, name=group, daemon=True)
     watcher.start()
+    jvm = getattr(SparkContext._gateway, "proc", None)
+    if jvm is not None:
+        guard = (jvm, watcher, answered, ended, JVM_SILENCE_S)
+        threading.Thread(target=end_if_silent, args=guard, name=f"guard of {group}", daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        watcher.join()
+        watcher.join(_CANCEL_S)
 
 
-def _watch(context: SparkContext, group: str, name: str, total: int, ended: threading.Event) -> None:
+def end_if_silent(
+    jvm: subprocess.Popen[bytes],
+    watcher: threading.Thread,
+    answered: threading.Event,
+    ended: threading.Event,
+    silence_s: float,
+) -> None:
+    """Ends a JVM that does not answer any more, so that all who wait for it learn of it.
+
+    Args:
+      jvm: a child of this process.
+      watcher: asks it for something all the time, and sets `answered` at each answer.
+      answered: is taken back here.
+      ended: nobody waits any more.
+      silence_s: how long the watcher may wait for an answer. What counts are seconds in which this process has run.
+    """
+    silent_s = 0.0
+    while watcher.is_alive() and not ended.wait(_GUARD_POLL_S):
+        silent_s = 0.0 if answered.is_set() else silent_s + _GUARD_POLL_S
+        answered.clear()
+        if silent_s >= silence_s:
+            _log.error("Spark's JVM (process %d) has not answered for %.0f s: it is ended", jvm.pid, silence_s)
+            jvm.kill()
+            return
+
+
+def _watch(
+    context: SparkContext, group: str, name: str, total: int, ended: threading.Event, answered: threading.Event
+) -> None:
     logged_s = time.monotonic()
     with tqdm(total=total, desc=name, unit="task", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         while not ended.wait(PROGRESS_POLL_S):
@@ -111,6 +152,7 @@ def _watch(context: SparkContext, group: str, name: str, total: int, ended: thre
                 done = _num_done(context, group)
             except (Py4JError, OSError):
                 return  # Spark is gone, and the job's own thread tells why
+            answered.set()
             bar.update(done - bar.n)
             if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:
                 logged_s = time.monotonic()

@@ -21,6 +21,7 @@ from types import TracebackType
 from tfos_job import storage
 from tfos_job.config import TensorboardConfig
 from tfos_job.errors import JobError, MissingInputError, ResourceError, StorageError
+from tfos_job.host.child import end
 from tfos_job.layout import RunLayout
 
 _START_TIMEOUT_S = 120
@@ -161,11 +162,7 @@ class Board:
 
     def close(self) -> None:
         self._process.terminate()
-        try:
-            self._process.wait(_TERM_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, "TensorBoard", _TERM_TIMEOUT_S)
         self._reader.join(_TERM_TIMEOUT_S)
 
     def _read(self) -> None:

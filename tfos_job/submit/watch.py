@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfos_job.errors import InterruptedJobError, ResourceError, SettingsError
+from tfos_job.host.child import end
 from tfos_job.submit.verdict import End
 
 _POLL_S = 0.5
@@ -137,7 +138,7 @@ def run(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            end(process, "spark-submit")
     return watched
 
 
