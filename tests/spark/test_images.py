@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -197,28 +198,30 @@ def test_unreadable_images_end_it_or_are_set_aside(
         run()
 
 
-def test_no_name_hides_an_image_and_no_folder_is_lost(
+def test_what_is_left_out_by_its_name_is_told_and_no_folder_is_lost(
     run: Callable[..., ConvertedImages],
     spark: SparkSession,
     image_dir: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for number, name in enumerate(("_ant/_1.png", ".bee/.2.png", "cafe\u0301/3.png", "caf\xe9/4.png", "dog/_5.png")):
-        (image_dir / name).parent.mkdir(exist_ok=True)
+    names = ("_ant/_1.png", "cafe\u0301/3.png", "caf\xe9/4.png", "dog/_5.png", "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg")
+    for number, name in enumerate(names):
+        (image_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (image_dir / name).write_bytes(picture(100 + number, "PNG"))
     (image_dir / "dog" / "6.webp").write_bytes(b"")
     (image_dir / "dog" / "up").symlink_to("..")
     with caplog.at_level("WARNING"):
         result = run()
-    assert (result.num_records, result.num_other_files) == (35, 4)
+    assert (result.num_records, result.num_other_files) == (34, 5)
     assert manifests.load_charset(DatasetLayout(str(tmp_path / "data"))).characters == (
-        ".bee", "_ant", "caf\xe9", *CLASSES
+        "_ant", "caf\xe9", *CLASSES
     )  # fmt: skip
-    assert "4 files are no images (.png, .jpg, .jpeg, .gif) and were left out" in caplog.text
+    assert "3 files do not end with .png, .jpg, .jpeg, .gif and were left out: .txt × 1, .webp × 1, " in caplog.text
+    assert "2 images lie in hidden folders, or have hidden names and were left out: .* × 1, @eaDir × 1" in caplog.text
     assert "are one class: caf\xe9" in caplog.text
     (image_dir / "dog" / "7.bmp").write_bytes(b"")
-    assert (run().up_to_date, run().num_other_files) == (True, 5)
+    assert (run().up_to_date, run().num_other_files) == (True, 6)
     with pytest.raises(SettingsError, match="split train was made from images: no GNT files can prove it"):
         verify(spark, VerifyConfig(dataset_dir=str(tmp_path / "data"), gnt_dir="auto"))
 
@@ -231,19 +234,23 @@ def test_the_bad_are_counted_by_files_and_told_under_any_name(
         (image_dir / name).parent.mkdir(exist_ok=True)
         (image_dir / name).write_bytes(b"")
     (image_dir / "dog" / "link.png").symlink_to("nowhere.png")
-    with pytest.raises(BadDataError, match=r"4 of 34 images are unreadable \(11\.76%\)"):
+    os.mkfifo(image_dir / "dog" / "fifo.png")
+    with pytest.raises(BadDataError, match=r"5 of 35 images are unreadable \(14\.29%\)"):
         run(on_bad_record="quarantine", max_bad_fraction=0.1)
     result = run(on_bad_record="quarantine", max_bad_fraction=0.2)
-    assert (result.num_records, result.quarantined_files) == (30, 4)
+    assert (result.num_records, result.quarantined_files) == (30, 5)
     told = {}
     for path in (tmp_path / "data" / "train" / "_quarantine").rglob("*.json"):
         if path.is_file():
             told[json.loads(path.read_text("utf-8"))["source"]] = path
-    assert sorted(told) == sorted([*names, "dog/link.png"])
+    assert sorted(told) == sorted([*names, "dog/fifo.png", "dog/link.png"])
+    (fifo,) = json.loads(told["dog/fifo.png"].read_text("utf-8"))["ranges"]
+    assert fifo["reason"] == "a FIFO, not a file"
     assert verified(spark, tmp_path) == {}
     for name in names:
         (image_dir / name).unlink()
-    with pytest.raises(BadDataError, match=r"dog/link\.png: cannot be read: it is not there: a link"):
+    (image_dir / "dog" / "fifo.png").unlink()
+    with pytest.raises(BadDataError, match=r"dog/link\.png: cannot be read: a link that leads nowhere"):
         run(overwrite=True)
 
 

@@ -31,10 +31,40 @@ def test_the_class_is_the_folder_that_an_image_lies_in() -> None:
         listed(["cat/\udcff.png"])
 
 
-def test_no_image_is_hidden_by_its_name() -> None:
-    listing = listed(["_cat/1.png", ".dog/_2.png", "_cat/.3.png", "_cat/._1.png", ".DS_Store"])
-    assert [file.label for file in listing.files] == [".dog", "_cat", "_cat"]
-    assert listing.num_other_files == 2  # macOS's own
+def test_what_notebooks_and_disks_keep_beside_images_is_no_class() -> None:
+    litter = [
+        "cat/.ipynb_checkpoints/1-checkpoint.png",
+        "dog/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/cat/1.png",
+        ".thumbnails/cat/1.png",
+        "cat/._1.png",
+        ".ipynb_checkpoints/\udcff.png",
+    ]
+    listing = listed([*litter, "_cat/_1.png", "cat/1.png", "@dog/2.png"])
+    assert sorted(listing.files_per_class) == ["@dog", "_cat", "cat"]
+    assert sorted(listing.hidden) == sorted([*litter[:-1], r".ipynb_checkpoints/\xff.png"])
+    assert listing.num_other_files == 6
+    assert listing.account == [
+        "6 images lie in hidden folders, or have hidden names and were left out: .ipynb_checkpoints × 2, .* × 1, "
+        ".thumbnails × 1, @eaDir × 1, __MACOSX × 1; such as .ipynb_checkpoints/\\xff.png"
+    ]
+    # Who names one wants it.
+    listing = listed([*litter[:-1], "cat/1.png"], {litter[0]: "cat", "cat/1.png": "cat"})
+    assert (len(listing.files), listing.num_unlisted, len(listing.hidden)) == (2, 0, 4)
+
+
+def test_what_is_left_out_by_its_ending_is_told() -> None:
+    listing = listed(["cat/1.png", "cat/2.WEBP", "cat/3.webp", "notes.txt", "cat/Makefile", ".DS_Store", "\udcff.x"])
+    assert listing.account == [
+        "6 files do not end with .png, .jpg, .jpeg, .gif and were left out: .webp × 2, without an ending × 2, "
+        ".txt × 1, .x × 1; such as .DS_Store"
+    ]
+    assert (
+        listed([f"{number}.{number}" for number in range(10)] + ["a/1.png"])
+        .account[0]
+        .endswith(".6 × 1, .7 × 1 and 2 more kinds; such as 0.0")
+    )
+    assert listed(["cat/1.png"]).account == []
 
 
 def test_a_class_is_one_however_its_name_is_encoded() -> None:

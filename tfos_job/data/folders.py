@@ -8,7 +8,7 @@ import hashlib
 import io
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,26 +18,29 @@ from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif")
 """Of the names that are images, in lower case."""
-_APPLE_DOUBLE = "._"
-"""What begins the name of a file that macOS keeps beside another one; its end is that of the other's name."""
+_LITTER = ("@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "__MACOSX")
+"""Folders that NAS systems and archivers make beside what people have put there; others begin with a dot."""
 _LABELS_COLUMNS = 2
+_NUM_TOLD = 8
 
 
 class FoundFile(NamedTuple):
-    """A file; `name` is its path below `--image_dir`."""
+    """A file; `name` is its path below `--image_dir`, `special` says what it is where it is none (`storage.Entry`)."""
 
     name: str
     size_bytes: int
     mtime_s: float
+    special: str = ""
 
 
 class ImageFile(NamedTuple):
-    """An image file and the name of its class."""
+    """An image file and the name of its class; `special` as in `FoundFile`."""
 
     name: str
     size_bytes: int
     mtime_s: float
     label: str
+    special: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,33 @@ class Listing:
     Attributes:
       files: images that have a class, sorted by name.
       num_unlisted: images that the labels do not name.
-      num_other_files: files that are no images, by their names.
+      others: names of files that are no images, by their endings.
+      hidden: names of images that are, or lie in, what begins with a dot or is litter of another program.
       merged: classes that folders of several spellings are of (see `class_name`), sorted.
     """
 
     files: tuple[ImageFile, ...]
     num_unlisted: int = 0
-    num_other_files: int = 0
+    others: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     merged: tuple[str, ...] = ()
+
+    @property
+    def num_other_files(self) -> int:
+        """Files that were left out by their names."""
+        return len(self.others) + len(self.hidden)
+
+    @property
+    def account(self) -> list[str]:
+        """In words, what was left out by name: how many, of which kind, an example."""
+        return [
+            f"{len(names)} {what} and were left out: {_counts(map(kind, names))}; such as {names[0]}"
+            for names, what, kind in (
+                (self.others, f"files do not end with {', '.join(SUFFIXES)}", _ending),
+                (self.hidden, "images lie in hidden folders, or have hidden names", _hidden_part),
+            )
+            if names
+        ]
 
     @property
     def size_bytes(self) -> int:
@@ -87,13 +109,14 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
       MissingInputError: labels name a file that is not there.
       SettingsError: labels name a file twice.
     """
-    images = sorted(file for file in found if _is_image(file.name))
-    num_other_files = len(found) - len(images)
-    for file in images:
-        if any("\ud800" <= character <= "\udfff" for character in file.name):
-            raise BadDataError("its name is not UTF-8", place=f"{image_dir}/{file.name!a}", next_step="Rename it")
+    images = sorted(file for file in found if file.name.lower().endswith(SUFFIXES))
+    others = tuple(sorted(_text(file.name) for file in found if not file.name.lower().endswith(SUFFIXES)))
+    hidden = {file.name for file in images if _hidden_part(file.name)}
     if labels is None:
-        return _by_folder(images, num_other_files, image_dir)
+        shown = [file for file in images if file.name not in hidden]
+        _require_text(shown, image_dir)
+        return _by_folder(shown, others, tuple(sorted(map(_text, hidden))), image_dir)
+    _require_text(images, image_dir)
     num_labels = len(labels)
     labels, missing = _by_file(labels, [file.name for file in images], labels_csv)
     if missing:
@@ -102,15 +125,51 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
             place=labels_csv,
             next_step=f"Paths are those below --image_dir, and end with {', '.join(SUFFIXES)}",
         )
-    files = tuple(ImageFile(*file, labels[file.name]) for file in images if file.name in labels)
-    return Listing(files, len(images) - len(files), num_other_files)
+    files = tuple(_labelled(file, labels[file.name]) for file in images if file.name in labels)
+    hidden -= labels.keys()
+    return Listing(files, len(images) - len(files) - len(hidden), others, tuple(sorted(hidden)))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(_APPLE_DOUBLE)
+def _labelled(file: FoundFile, label: str) -> ImageFile:
+    return ImageFile(file.name, file.size_bytes, file.mtime_s, label, file.special)
 
 
-def _by_folder(images: Sequence[FoundFile], num_other_files: int, image_dir: str) -> Listing:
+def _require_text(images: Sequence[FoundFile], image_dir: str) -> None:
+    for file in images:
+        if _text(file.name) != file.name:
+            raise BadDataError("its name is not UTF-8", place=f"{image_dir}/{_text(file.name)}", next_step="Rename it")
+
+
+def _text(name: str) -> str:
+    """A name as one can write it: with escapes for bytes that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _hidden_part(name: str) -> str:
+    """The first folder of a path, or the file itself, that nobody has put there as an image; "" where there is none.
+
+    A file's own name stands as `.*`: there may be a million of them.
+    """
+    *folders, last = name.split("/")
+    found = next((folder for folder in folders if folder.startswith(".") or folder in _LITTER), "")
+    return found or (".*" if last.startswith(".") else "")
+
+
+def _ending(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return f".{last.rpartition('.')[2].lower()}" if "." in last[1:] else "without an ending"
+
+
+def _counts(kinds: Iterable[str]) -> str:
+    """How many there are of each kind, the most frequent first."""
+    counts = Counter(kinds)
+    told = [f"{kind} × {count}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join(told[:_NUM_TOLD]) + (f" and {len(told) - _NUM_TOLD} more kinds" if told[_NUM_TOLD:] else "")
+
+
+def _by_folder(
+    images: Sequence[FoundFile], others: tuple[str, ...], hidden: tuple[str, ...], image_dir: str
+) -> Listing:
     """Each image is of the class that its folder is named for."""
     spellings = {file.name: file.name.split("/")[-2] if "/" in file.name else "" for file in images}
     nowhere = [name for name, label in spellings.items() if not class_name(label)]
@@ -122,8 +181,8 @@ def _by_folder(images: Sequence[FoundFile], num_other_files: int, image_dir: str
         )
     num_spellings = Counter(class_name(label) for label in set(spellings.values()))
     merged = tuple(sorted(label for label, count in num_spellings.items() if count > 1))
-    files = tuple(ImageFile(*file, class_name(spellings[file.name])) for file in images)
-    return Listing(files, 0, num_other_files, merged)
+    files = tuple(_labelled(file, class_name(spellings[file.name])) for file in images)
+    return Listing(files, 0, others, hidden, merged)
 
 
 def _by_file(labels: Mapping[str, str], names: Sequence[str], labels_csv: str) -> tuple[dict[str, str], list[str]]:

@@ -20,11 +20,12 @@ from tfos_job.layout import join
 
 
 class LabelledFile(NamedTuple):
-    """An image file to convert; `name` is its path below `--image_dir`."""
+    """An image file to convert; `name` is its path below `--image_dir`, `special` as in `storage.Entry`."""
 
     name: str
     size_bytes: int
     class_id: int
+    special: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +89,14 @@ def convert_images(task: ImagesTask) -> ImagesResult:
 
 def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
     """Raises ValueError for what is no image, or not there."""
+    if file.special:  # it might be read for ever
+        raise ValueError(f"{file.special}, not a file")
     image_files.check_size(file.size_bytes)  # before so much is read
     path = join(task.image_dir, file.name)
     try:
         data = storage.read_bytes(path)
     except MissingInputError as error:
-        raise ValueError("it is not there: a link that leads nowhere, or removed since it was listed") from error
+        raise ValueError("removed since it was listed") from error
     if len(data) != file.size_bytes:
         raise StorageError(
             f"changed while it was read: expected {file.size_bytes} bytes, found {len(data)}",

@@ -100,7 +100,7 @@ class ImageFolder:
       sha256: of their names, classes, sizes and times, in hex.
       files_per_class: of all image files that have a class.
       num_unlisted: image files that the labels do not name.
-      num_other_files: files that are none of images, by their names.
+      num_other_files: files that were left out by their names.
       filtered: image files whose class is not in the charset, by class.
       quarantined: bytes of the files that could not be read, by name below the folder.
     """

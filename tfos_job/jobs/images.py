@@ -60,7 +60,7 @@ class ConvertedImages:
     Attributes:
       num_filtered: images whose class is not in the charset.
       num_unlisted: images that `--labels_csv` does not name.
-      num_other_files: files that are no images, by their names.
+      num_other_files: files that were left out by their names.
     """
 
     dataset_dir: str
@@ -125,7 +125,7 @@ def _list(config: ConvertConfig) -> Listing:
     image_dir = storage.absolute(config.input_dir)
     start = len(image_dir.rstrip("/")) + 1
     entries = storage.find(image_dir, "", with_hidden=True)
-    found = [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s) for entry in entries]
+    found = [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s, entry.special) for entry in entries]
     labels_csv = config.labels_csv
     labels = None
     if labels_csv is not None:
@@ -133,7 +133,7 @@ def _list(config: ConvertConfig) -> Listing:
     listing = folders.listed(found, labels, image_dir, labels_csv or "")
     if not listing.files:
         raise MissingInputError(
-            f"none of its {len(found)} files is an image ({', '.join(folders.SUFFIXES)})",
+            "; ".join([f"none of its {len(found)} files is an image", *listing.account]),
             place=image_dir,
             next_step="Check --image_dir",
         )
@@ -206,7 +206,7 @@ def _run(
         ImagesTask(
             shard_file=shard_name(index, len(groups)),
             image_dir=storage.absolute(config.input_dir),
-            files=tuple(LabelledFile(f.name, f.size_bytes, charset.class_ids[f.label]) for f in group),
+            files=tuple(LabelledFile(f.name, f.size_bytes, charset.class_ids[f.label], f.special) for f in group),
             building_dir=building.work_dir,
             characters=charset.characters,
             keep=config.stored_format == "keep",
@@ -291,9 +291,8 @@ def _log_account(split: SplitLayout, made: Manifest, listing: Listing) -> None:
     )
     folder = made.images
     assert folder is not None
-    if listing.num_other_files:
-        suffixes = ", ".join(folders.SUFFIXES)
-        _log.warning("%d files are no images (%s) and were left out", listing.num_other_files, suffixes)
+    for left_out in listing.account:
+        _log.warning("%s", left_out)
     if listing.merged:
         _log.warning("folders whose names differ in blanks or accents alone are one class: %s", some(listing.merged))
     if listing.num_unlisted:
