@@ -290,9 +290,8 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
             "dfs.namenode.delegation.token.always-use": "true",  # it gives tokens, and asks nobody for one
             "dfs.namenode.handler.count": 4,
             "dfs.datanode.handler.count": 3,
+            # As everywhere, the NameNode takes ten minutes to believe that a DataNode is dead.
             "dfs.heartbeat.interval": 1,
-            # A DataNode is dead after 2 × this + 10 heartbeats: 20 s.
-            "dfs.namenode.heartbeat.recheck-interval": 5000,
             "dfs.client.use.datanode.hostname": "false",
         },
     )

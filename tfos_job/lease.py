@@ -179,7 +179,7 @@ class Lease:
         pause_s = self.ttl_s / 3
         while not self._stop.wait(pause_s):
             try:
-                with storage.within(self.ttl_s / 3):
+                with storage.within(self.ttl_s / 2):
                     self.check()
                 pause_s = self.ttl_s / 3
             except BusyError as error:

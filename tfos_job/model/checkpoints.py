@@ -196,14 +196,17 @@ def _stands(path: str) -> bool:
 
 def _write_variables(path: str, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Writes an .npz front to back, as HDFS needs it (`numpy.savez` wants to seek), hashing on the way."""
-    with storage.open_write(path) as stream:
+
+    def write(stream: BinaryIO) -> dict[str, Any]:
         writer = _HashingWriter(stream)
         with zipfile.ZipFile(writer, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
             for name, array in variables.items():
                 # A ZipInfo without a time: the same variables give the same bytes.
                 with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-    return {"size_bytes": writer.size_bytes, "sha256": writer.digest.hexdigest()}
+        return {"size_bytes": writer.size_bytes, "sha256": writer.digest.hexdigest()}
+
+    return storage.write_file(path, write)
 
 
 class _HashingWriter:

@@ -7,12 +7,12 @@ in the same folder and renamed. And each error names the path and the next step,
 Plain paths and `file:` URLs go to the operating system (local.py), `hdfs://` and `viewfs://` to hdfs-native (hdfs.py),
 and any other scheme to fsspec, for reading alone (generic.py).
 
-What passes on HDFS (a NameNode that restarts, a DataNode that is gone) is tried again for `patience.HDFS_TIMEOUT_S`
-from the first try on: every operation on names, `read_bytes`, `read_json`, `write_bytes`, `write_json` and
-`create_exclusive` as a whole, the last three under a new temporary name each time, and each piece of a `download`. What
-flows through `open_read` and `open_write` cannot be tried again from here; hdfs-native goes on to another DataNode by
-itself, and whoever opened the file may start anew. No call waits longer than that for an answer: an unreachable
-NameNode is a `StorageError` then.
+What passes on HDFS (a NameNode that restarts, a DataNode that is gone or hangs) is tried again for
+`patience.HDFS_TIMEOUT_S` from the first try on, or from the furthest byte that one has reached: operations on names;
+`write_file`, `write_bytes`, `write_json` and `create_exclusive` as a whole, under a new temporary name each time; all
+reading, from the byte on that was reached; the first bytes of `open_write`. What flows through `open_write` later
+cannot be tried again from here: hdfs-native goes on without a DataNode that dies, and whoever opened the file may start
+anew. No call waits longer than that for an answer: an unreachable NameNode is a `StorageError` then.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Protocol, cast
 
 from tfos_job.errors import JobError, MissingInputError, SettingsError, StorageError
-from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry
+from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry, T
 from tfos_job.storage.failures import job_errors
 from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
@@ -63,6 +63,7 @@ __all__ = [
     "stat",
     "within",
     "write_bytes",
+    "write_file",
     "write_json",
 ]
 
@@ -233,14 +234,10 @@ def open_write(path: str) -> Iterator[BinaryIO]:
     backend = _backend(path)
     aside = ""
 
-    def create() -> io.RawIOBase:
+    def new_aside() -> str:
         nonlocal aside
         aside = _aside(path)  # another one for each try: one that was given up may still be carried out
-        try:
-            return backend.create(aside)
-        except BaseException:
-            discard()
-            raise
+        return aside
 
     def discard() -> None:
         # The first error is the one to tell: a temporary file that cannot be removed is found by its name.
@@ -248,7 +245,7 @@ def open_write(path: str) -> Iterator[BinaryIO]:
             backend.discard(aside)
 
     with job_errors(path, "write"):
-        raw = backend.persist(create)
+        raw = backend.create(new_aside)
     stream = io.BufferedWriter(Guarded(raw, path), BUFFER_BYTES)
     try:
         try:
@@ -268,12 +265,26 @@ def open_write(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def write_bytes(path: str, data: bytes) -> None:
-    def attempt() -> None:
-        with open_write(path) as stream:
-            stream.write(data)
+def write_file(path: str, write: Callable[[BinaryIO], T]) -> T:
+    """As `open_write`, for a file that can be written again from its beginning where what passes went wrong.
 
-    _backend(path).persist(attempt)
+    Args:
+      path: of the file.
+      write: writes all of it. It is called once more, with another file, for each further try.
+
+    Returns:
+      What the last `write` returned.
+    """
+
+    def attempt() -> T:
+        with open_write(path) as stream:
+            return write(stream)
+
+    return _backend(path).persist(attempt)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    write_file(path, lambda stream: stream.write(data))
 
 
 def write_json(path: str, value: Any) -> None:

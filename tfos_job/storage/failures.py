@@ -100,6 +100,13 @@ def is_setting(error: OSError | RuntimeError) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(_CLIENT_SETTINGS)
 
 
+def is_of_datanode(error: BaseException | None) -> bool:
+    """Whether an error of hdfs-native may be a DataNode's: it is neither the NameNode's answer nor the loss of it."""
+    if isinstance(error, JobError):
+        error = error.__cause__
+    return error is not None and rpc_error(error) is None and not str(error).startswith("RPC")
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether an error of hdfs-native may be gone at the next try; those of this package are judged by their cause."""
     if isinstance(error, JobError):

@@ -67,7 +67,10 @@ class Generic:
     def persist(self, attempt: Callable[[], T]) -> T:
         return attempt()  # these file systems have tries of their own
 
-    def create(self, path: str) -> NoReturn:
+    def create(self, new_path: Callable[[], str]) -> NoReturn:
+        self._refuse(new_path())
+
+    def _refuse(self, path: str) -> NoReturn:
         raise SettingsError(
             f"{self._scheme}:// can be read from, not written to: what is written must appear whole, and that needs a "
             "rename in one step",
@@ -79,19 +82,19 @@ class Generic:
         raise AssertionError("nothing was created")
 
     def make_dirs(self, path: str) -> None:
-        self.create(path)
+        self._refuse(path)
 
     def remove(self, path: str) -> None:
-        self.create(path)
+        self._refuse(path)
 
     def replace(self, source: str, target: str) -> None:
-        self.create(target)
+        self._refuse(target)
 
     def move_new_file(self, source: str, target: str) -> None:
-        self.create(target)
+        self._refuse(target)
 
     def move_dir(self, source: str, target: str) -> None:
-        self.create(target)
+        self._refuse(target)
 
     def discard(self, path: str) -> None:
         """Nothing was created."""

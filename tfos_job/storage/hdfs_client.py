@@ -22,6 +22,8 @@ from tfos_job.storage.failures import described_conf_dir
 from tfos_job.storage.urls import canonical
 
 _DEFAULT_PORT = 8020
+_SOCKET_TIMEOUT = "dfs.client.socket-timeout"
+_MAX_SOCKET_TIMEOUT_MS = 10_000  # of a DataNode that says nothing: with Hadoop's 60 s there would be one other try
 _NOWHERE = "hdfs://127.0.0.1:1/"  # hdfs-native insists on a linkFallback; no path is let through to this one
 _URL = re.compile(r"(?P<scheme>\w+)://(?P<authority>[^/]*)(?P<path>.*)", re.DOTALL)
 
@@ -134,9 +136,12 @@ def _authority(root: str, settings: dict[str, str]) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """Hadoop's properties, which hdfs-native reads without what they stand for."""
+    """Hadoop's properties, and how long a DataNode may be silent."""
     folder = os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")
-    return hadoop_conf.read_settings(*(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml")))
+    found = hadoop_conf.read_settings(*(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml")))
+    configured = found.get(_SOCKET_TIMEOUT, "")
+    timeout_ms = int(configured) if configured.isdecimal() else 0
+    return found | {_SOCKET_TIMEOUT: str(min(timeout_ms or _MAX_SOCKET_TIMEOUT_MS, _MAX_SOCKET_TIMEOUT_MS))}
 
 
 def _use_localised_conf() -> None:

@@ -47,8 +47,8 @@ class Local:
     def open_read(self, path: str) -> io.RawIOBase:
         return open(_plain(path), "rb", buffering=0)
 
-    def create(self, path: str) -> io.RawIOBase:
-        return open(_plain(path), "xb", buffering=0)
+    def create(self, new_path: Callable[[], str]) -> io.RawIOBase:
+        return open(_plain(new_path()), "xb", buffering=0)
 
     def sync(self, raw: io.RawIOBase) -> None:
         os.fsync(raw.fileno())

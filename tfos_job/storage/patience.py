@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from tfos_job.errors import JobError
 from tfos_job.storage.backend import T
@@ -18,46 +19,89 @@ CLEANUP_TIMEOUT_S = 1.0
 _RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one again and again
 
 _log = logging.getLogger(__name__)
-_here = threading.local()  # `deadline_s` of the outermost `persist` of this thread
+_here = threading.local()  # `limit`: the `_Limit` that this thread is within
+
+
+@dataclass
+class _Limit:
+    """What the tries of one `persist`, and all calls within them, share.
+
+    Attributes:
+      deadline_s: of calls; it moves on while bytes do.
+      retry_until_s: after this nothing is tried again; it moves on when a try gets further than those before.
+      furthest_bytes: how far that is.
+      is_fixed: nothing moves.
+      failure: what ended the try before.
+    """
+
+    deadline_s: float
+    retry_until_s: float
+    furthest_bytes: int = 0
+    is_fixed: bool = False
+    failure: BaseException | None = None
 
 
 def persist(attempt: Callable[[], T]) -> T:
     """Makes an attempt, and others while it fails with what passes. Those within it share the outermost one's time."""
-    outermost = not can_be_repeated()
-    if outermost:
-        _here.deadline_s = time.monotonic() + HDFS_TIMEOUT_S
-    try:
-        return _persist(attempt, _here.deadline_s)
-    finally:
-        if outermost:
-            del _here.deadline_s
+    if can_be_repeated():
+        return _persist(attempt, _here.limit)
+    until_s = time.monotonic() + HDFS_TIMEOUT_S
+    with _limited(_Limit(until_s, until_s)) as limit:
+        return _persist(attempt, limit)
 
 
 @contextlib.contextmanager
 def within(limit_s: float) -> Iterator[None]:
     """All that this thread asks of HDFS in the `with` shares `limit_s`, instead of `HDFS_TIMEOUT_S` a call."""
     assert not can_be_repeated(), "patience within patience"
-    _here.deadline_s = time.monotonic() + limit_s
-    try:
+    until_s = time.monotonic() + limit_s
+    with _limited(_Limit(until_s, until_s, is_fixed=True)):
         yield
+
+
+@contextlib.contextmanager
+def _limited(limit: _Limit) -> Iterator[_Limit]:
+    _here.limit = limit
+    try:
+        yield limit
     finally:
-        del _here.deadline_s
+        del _here.limit
 
 
 def can_be_repeated() -> bool:
     """Whether this thread is within an attempt of `persist`."""
-    return hasattr(_here, "deadline_s")
+    return hasattr(_here, "limit")
 
 
-def _persist(attempt: Callable[[], T], deadline_s: float) -> T:
+def last_failure() -> BaseException | None:
+    """What ended the try before this one; None in the first one."""
+    return _here.limit.failure if can_be_repeated() else None
+
+
+def progressed(position_bytes: int) -> None:
+    """Bytes have moved up to here: a file may take longer than the patience, which is for what does not move."""
+    if not can_be_repeated() or _here.limit.is_fixed:
+        return
+    limit, now_s = _here.limit, time.monotonic()
+    limit.deadline_s = max(limit.deadline_s, now_s + call_timeout_s())
+    if position_bytes > limit.furthest_bytes:
+        limit.furthest_bytes = position_bytes
+        limit.deadline_s = limit.retry_until_s = now_s + HDFS_TIMEOUT_S
+
+
+def _persist(attempt: Callable[[], T], limit: _Limit) -> T:
     tries = 0
     while True:
+        began_s = time.monotonic()
         try:
             return attempt()
         except (OSError, RuntimeError, JobError) as error:
             pause_s = _RETRY_PAUSES_S[min(tries, len(_RETRY_PAUSES_S) - 1)]
-            if not is_passing(error) or time.monotonic() + pause_s > deadline_s:
+            if time.monotonic() - began_s > pause_s:
+                pause_s = _RETRY_PAUSES_S[0]  # it has waited already
+            if not is_passing(error) or time.monotonic() + pause_s > limit.retry_until_s:
                 raise
+            limit.failure = error
             text = str(error) if isinstance(error, JobError) else reason(error)
             _log.warning("HDFS: %s; trying again in %g s", text, pause_s)
         tries += 1
@@ -75,16 +119,16 @@ def call_timeout_s() -> float:
 
 def bounded(timeout_s: float) -> float:
     """As much of a time as is left within the patience of `persist`."""
-    left_s = getattr(_here, "deadline_s", math.inf) - time.monotonic()
-    return max(0.0, min(left_s, timeout_s))
+    deadline_s = _here.limit.deadline_s if can_be_repeated() else math.inf
+    return max(0.0, min(deadline_s - time.monotonic(), timeout_s))
 
 
-def answer(call: Callable[[], T]) -> T:
+def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
     """The result of a call that may never return, waited for in this thread, where Ctrl-C is heard.
 
     A call that has not returned in time goes on in a thread that ends with the process.
     """
-    timeout_s = bounded(HDFS_TIMEOUT_S)
+    timeout_s = bounded(min(HDFS_TIMEOUT_S, timeout_s))
     results: list[T] = []
     errors: list[BaseException] = []
 
