@@ -229,7 +229,7 @@ def test_training_evaluation_and_prediction_see_the_same_values(kind: str, sourc
 
     info = checkpoint(RunLayout(str(tmp_path)), source, normalization)
     assert variables.form_of(info) == source.form
-    model = variables.restore_model(info)
+    model = variables.restore_model(info, checkpoints.load(info))
     logits = model(plain, training=False).numpy()
     bound = SCALE * bound.reshape(logits.shape)
     assert_within(bound + EPS * np.abs(logits), logits, SCALE * expected.reshape(logits.shape))

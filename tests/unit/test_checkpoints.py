@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,3 +184,77 @@ def test_retain_removes_nothing_where_nothing_verifies(run: RunLayout) -> None:
     flip_byte(Path(run.checkpoint(1)) / "variables.npz")
     assert checkpoints.retain(run) == []
     assert step_names(run) == ["step-00000001"]
+
+
+# --- beside a training -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def goes_on(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A training that has published three more checkpoints whenever somebody has read the document of one."""
+    read, documents = storage.read_json, []
+
+    def read_and_go_on(path: str) -> Any:
+        value = read(path)
+        if path.endswith(checkpoints.DOCUMENT_FILE) and len(documents) < 3:
+            documents.append(path)
+            with monkeypatch.context() as patch:
+                patch.setattr(storage, "read_json", read)
+                publish(run, *(100 * len(documents) + step for step in (1, 2, 3)))
+                checkpoints.retain(run, keep_last=2)
+        return value
+
+    monkeypatch.setattr(storage, "read_json", read_and_go_on)
+    return documents
+
+
+def test_the_last_one_is_the_one_that_is_there_when_it_is_read(run: RunLayout, goes_on: list[str]) -> None:
+    publish(run, 1)
+    info, values = checkpoints.read(run, "last")
+    assert len(goes_on) == 3
+    assert (info.step, int(values["global_step"])) == (303, 303)
+    assert checkpoints.latest(run) == info
+
+
+def test_the_best_one_is_the_one_that_is_there_when_it_is_read(run: RunLayout, goes_on: list[str]) -> None:
+    storage.make_dirs(run.root)
+    storage.write_json(run.config, {"validation_split_name": "test"})
+    publish(run, 1)
+    for step, top_1 in ((1, 0.1), (101, 0.2), (201, 0.3), (301, 0.4)):
+        record_evaluation(run, step, "test", top_1)
+    info, values = checkpoints.read(run, "best")
+    assert (info.step, int(values["global_step"])) == (301, 301)
+
+
+def test_one_that_is_asked_for_by_its_path_and_gone_by_then_is_missing(run: RunLayout, goes_on: list[str]) -> None:
+    publish(run, 1)
+    with pytest.raises(MissingInputError, match="step-00000001: the checkpoint is gone: a training removes") as caught:
+        checkpoints.resolve(run, run.checkpoint(1))
+    assert caught.value.exit_code == 66
+
+
+def test_one_that_is_gone_after_it_was_verified_is_missing(run: RunLayout) -> None:
+    publish(run, 1, 2)
+    info = checkpoints.verify(run.checkpoint(1))
+    checkpoints.retain(run, keep_last=1)
+    with pytest.raises(MissingInputError, match="the checkpoint is gone"):
+        checkpoints.load(info)
+
+
+def test_what_is_removed_is_gone_at_once_and_swept_where_that_was_interrupted(
+    run: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(run, 1, 2, 3)
+
+    def die(path: str) -> None:
+        raise KeyboardInterrupt(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfos_job.storage.remove", die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.retain(run)
+    assert step_names(run)[1:] == ["step-00000002", "step-00000003"]
+    assert step_names(run)[0].startswith("_step-00000001.")
+    assert [path.rpartition("-")[2] for path in checkpoints.candidates(run)] == ["00000003", "00000002"]
+    checkpoints.sweep(run)
+    assert step_names(run) == ["step-00000002", "step-00000003"]

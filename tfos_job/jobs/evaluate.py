@@ -36,7 +36,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     run = RunLayout(config.train_dir)
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
-    info = checkpoints.resolve(run, config.checkpoint)
+    info, arrays = checkpoints.read(run, config.checkpoint)
     contents = manifest.load(split)
     _require_same_charset(info, contents, split.root)
     form = form_of(info)
@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             next_step="Evaluate on a split that was converted with the same --num_channels",
         )
     counts, guesses = evaluate_shards(
-        restore_model(info),
+        restore_model(info, arrays),
         _staged(split, contents),
         num_records=contents.num_records,
         batch_size=config.batch_size,

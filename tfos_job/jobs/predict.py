@@ -29,8 +29,8 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
       MissingInputError: no checkpoint, or no such image.
       BadDataError: a damaged checkpoint, or bytes that are not an image.
     """
-    info = checkpoints.resolve(RunLayout(config.train_dir), config.checkpoint)
-    model = restore_model(info)
+    info, arrays = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
+    model = restore_model(info, arrays)
     form, reader = form_of(info), readers.resolve(None, info.dataset_name, info.path)
     for image in config.images:
         glyph = read_glyph(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)

@@ -8,22 +8,24 @@
     checkpoints/_building-<token>/     one on its way; swept by `retain`
 
 A *verified* checkpoint has all files, of the right size and digest, that load and hold finite numbers. Nothing but
-a verified one is ever chosen. Only the holder of the run's lock publishes or retains. No TensorFlow here: the driver
-and the command line choose checkpoints without it.
+a verified one is ever chosen. Only the holder of the run's lock publishes or retains; others read beside it, and choose
+again where what they have listed is gone by then. No TensorFlow here: the driver and the command line choose
+checkpoints without it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -41,6 +43,10 @@ META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_p
 
 _OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
 
+_MAX_LISTINGS = 10  # a training that removes checkpoints faster than they are read is no training
+
+Arrays = dict[str, np.ndarray]
+_Found = TypeVar("_Found")
 _log = logging.getLogger(__name__)
 
 
@@ -165,20 +171,22 @@ def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
     """
     sweep(run)
     paths = candidates(run)
-    kept = [info.path for info in _verified(paths, keep_last)]
-    kept += [info.path for info in _verified([path for path in by_merit(run) if path not in kept], 1)]
+    kept = [info.path for info, _ in itertools.islice(_verified(paths), keep_last)]
+    kept += [
+        info.path for info, _ in itertools.islice(_verified(path for path in by_merit(run) if path not in kept), 1)
+    ]
     # With none that verifies, what is there may still tell somebody something.
     for path in paths if kept else []:
         if path not in kept:
-            storage.remove(path)
+            storage.discard_dir(path)  # gone at once, for those who read it meanwhile
     return sorted(kept, reverse=True)
 
 
 def sweep(run: RunLayout) -> None:
-    """Removes what a killed run has left half built."""
+    """Removes what a killed run has left half built, or half removed."""
     if storage.is_dir(run.checkpoints_dir):
         for entry in storage.list_dir(run.checkpoints_dir):
-            if entry.name.startswith(BUILDING_PREFIX):
+            if entry.name.startswith("_"):
                 storage.remove(entry.path)
 
 
@@ -255,29 +263,29 @@ def verify(path: str) -> CheckpointInfo:
 
     Raises:
       BadDataError: it is torn or damaged; the error says where.
+      MissingInputError: it is gone.
     """
-    document = _read_document(path)
-    _read_variables(path, document)
-    return CheckpointInfo(path, document)
+    return _read(path)[0]
 
 
-def load(info: CheckpointInfo) -> dict[str, np.ndarray]:
+def load(info: CheckpointInfo) -> Arrays:
     """The arrays of a checkpoint by name, checked once more on the way in.
 
     Raises:
       BadDataError: it has been damaged since.
+      MissingInputError: it is gone.
     """
     return _read_variables(info.path, info.document)
 
 
 def latest(run: RunLayout) -> CheckpointInfo | None:
     """The newest checkpoint that verifies. Torn ones are passed over and named in the log."""
-    return next(iter(_verified(candidates(run), 1)), None)
+    return _listing_anew(lambda: next((info for info, _ in _verified(candidates(run))), None))
 
 
 def best(run: RunLayout) -> CheckpointInfo | None:
     """The verified checkpoint with the highest top-1 on the run's validation split; the later one of equals."""
-    return next(iter(_verified(by_merit(run), 1)), None)
+    return _listing_anew(lambda: next((info for info, _ in _verified(by_merit(run))), None))
 
 
 def by_merit(run: RunLayout) -> list[str]:
@@ -310,7 +318,12 @@ def _top_1(evaluation: str) -> float | None:
 
 
 def resolve(run: RunLayout, which: str) -> CheckpointInfo:
-    """The checkpoint that `--checkpoint` or `--restore` asks for.
+    """What `read` says of it, without its arrays."""
+    return read(run, which)[0]
+
+
+def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
+    """The checkpoint that `--checkpoint` or `--restore` asks for, with its arrays by name: its files may go now.
 
     Args:
       run: the run that `last` and `best` are looked for in.
@@ -321,7 +334,8 @@ def resolve(run: RunLayout, which: str) -> CheckpointInfo:
       BadDataError: the one at that path is torn.
     """
     if which in ("last", "best"):
-        found = latest(run) if which == "last" else best(run)
+        listed = candidates if which == "last" else by_merit
+        found = _listing_anew(lambda: next(_verified(listed(run)), None))
         if found is None:
             names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
             needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
@@ -333,20 +347,46 @@ def resolve(run: RunLayout, which: str) -> CheckpointInfo:
         return found
     if not storage.is_dir(which):
         raise MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
-    return verify(which)
+    return _read(which)
 
 
-def _verified(paths: list[str], count: int) -> list[CheckpointInfo]:
-    """The first `count` of `paths` that verify. Only damage is passed over: failing storage is an error of its own."""
-    found: list[CheckpointInfo] = []
+def _verified(paths: Iterable[str]) -> Iterator[tuple[CheckpointInfo, Arrays]]:
+    """Those of `paths` that verify. Only damage is passed over: failing storage is an error of its own.
+
+    Raises:
+      MissingInputError: one of them is gone.
+    """
     for path in paths:
-        if len(found) == count:
-            break
         try:
-            found.append(verify(path))
+            yield _read(path)
         except BadDataError as error:
             _log.warning("passed over: %s", error)
-    return found
+
+
+def _listing_anew(find: Callable[[], _Found]) -> _Found:
+    """What `find` finds, which begins with a list: once more where a training has removed what was on it."""
+    for _ in range(_MAX_LISTINGS - 1):
+        try:
+            return find()
+        except MissingInputError as error:
+            _log.info("looking again: %s", error)
+    return find()
+
+
+def _read(path: str) -> tuple[CheckpointInfo, Arrays]:
+    document = _read_document(path)
+    return CheckpointInfo(path, document), _read_variables(path, document)
+
+
+def _absent(path: str, name: str) -> BadDataError | MissingInputError:
+    """What is wrong where a file of a checkpoint is not there: it is published whole, and removed as a whole."""
+    if storage.is_dir(path):
+        return _torn(path, f"{name} is missing")
+    return MissingInputError(
+        "the checkpoint is gone: a training removes all but its last ones and its best",
+        place=path,
+        next_step="Give `last`, `best` or another one",
+    )
 
 
 def _torn(path: str, fact: str) -> BadDataError:
@@ -357,7 +397,7 @@ def _read_document(path: str) -> dict[str, Any]:
     try:
         document = storage.read_json(join(path, DOCUMENT_FILE))
     except MissingInputError as error:
-        raise _torn(path, f"{DOCUMENT_FILE} is missing") from error
+        raise _absent(path, DOCUMENT_FILE) from error
     except ValueError as error:
         raise _torn(path, f"{DOCUMENT_FILE} is not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
@@ -367,12 +407,12 @@ def _read_document(path: str) -> dict[str, Any]:
     return document
 
 
-def _read_variables(path: str, document: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _read_variables(path: str, document: Mapping[str, Any]) -> Arrays:
     expected = document["files"][VARIABLES_FILE]
     try:
         data = storage.read_bytes(join(path, VARIABLES_FILE))
     except MissingInputError as error:
-        raise _torn(path, f"{VARIABLES_FILE} is missing") from error
+        raise _absent(path, VARIABLES_FILE) from error
     if len(data) != expected["size_bytes"]:
         raise _torn(path, f"{VARIABLES_FILE} has {len(data)} bytes, expected {expected['size_bytes']}")
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:

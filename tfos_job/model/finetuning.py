@@ -81,9 +81,8 @@ def load_weights(
         _load_keras_file(model, path, exclude_scopes)
         return
     run = RunLayout(path)
-    info = checkpoints.resolve(run, "last" if storage.is_dir(run.checkpoints_dir) else path)
+    info, arrays = checkpoints.read(run, "last" if storage.is_dir(run.checkpoints_dir) else path)
     _require_same_meaning(model, info, exclude_scopes, normalization, charset_digest)
-    arrays = checkpoints.load(info)
     targets = {
         MODEL_PREFIX + variable.path: variable
         for layer in layers

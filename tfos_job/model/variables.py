@@ -57,7 +57,7 @@ def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: st
         variable.assign(arrays[name])
 
 
-def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
+def restore_model(info: checkpoints.CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> keras.Model:
     """Builds the network that a checkpoint was made with and gives it the checkpoint's weights and normalization.
 
     Returns:
@@ -67,7 +67,6 @@ def restore_model(info: checkpoints.CheckpointInfo) -> keras.Model:
       SettingsError: the network of that name is not the one of the checkpoint any more.
     """
     model = zoo.build(**info.model, seed=0)
-    arrays = checkpoints.load(info)
     assign_model(model, arrays, place=info.path)
     return with_normalization(model, restore(info.normalization, arrays))
 

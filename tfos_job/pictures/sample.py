@@ -66,8 +66,8 @@ def sight_of(run: RunLayout) -> Sight:
     config = from_dict(TrainConfig, storage.read_json(run.config))
     normalization = Normalization()
     if config.normalization != NO_NORMALIZATION:
-        info = checkpoints.resolve(run, "last")
-        normalization = restore(info.normalization, checkpoints.load(info))
+        info, arrays = checkpoints.read(run, "last")
+        normalization = restore(info.normalization, arrays)
     return Sight(image_size=config.side, augmentation=Augmentation(**config.augmentation), normalization=normalization)
 
 
