@@ -467,8 +467,10 @@ def as_job_error(error: BaseException, name: str) -> JobError:
     """What a command raised, as the error that it ends with: a signal, or a `JobError`; all else is a bug."""
     judged = signals.interruption(error, COMMANDS[name].when_stopped if name in COMMANDS else "") or error
     if not isinstance(judged, JobError):
+        from tfos_job import storage  # which `--help` need not import
+
         summary = next(iter(str(error).splitlines()), "")
-        judged = JobError(
+        judged = storage.full_disk(error) or JobError(
             f"{type(error).__name__}: {summary}", next_step="This is a bug; run again with --debug for the traceback"
         )
     if judged is not error:

@@ -15,6 +15,10 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+SYNTH_SETTINGS = "synth.json"
+"""What `synth` writes beside its GNT files: of what they were made."""
+
+
 @dataclass(frozen=True)
 class SplitLayout:
     """One split of a dataset.

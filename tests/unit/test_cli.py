@@ -79,6 +79,18 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_stdout_on_a_full_disk_is_told_and_leaves_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tfos_job", "synth", "--gnt_dir", tmp_path, "--charset_size", "2"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*map(str, command), "--num_writers", "1"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 74
+    assert done.stderr.splitlines()[-1] == (
+        "tfos-job synth: error: standard output: cannot write the results: No space left on device. Make room, run again"
+    )
+
+
 def test_an_error_is_one_line_and_a_traceback_only_on_demand(tmp_path: Path) -> None:
     plain = run("predict", "--train_dir", tmp_path, "x.png")  # by then TensorFlow has been loaded, and says nothing
     assert plain.returncode == 66

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
@@ -205,9 +206,40 @@ def test_a_listing_says_what_is_neither_file_nor_folder(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_storage_error_at_the_write_or_at_the_end_of_it() -> None:
     with open("/dev/full", "wb", buffering=0) as full:
         stream = io.BufferedWriter(streams.Guarded(full, "/data/a"), 4)
-        with pytest.raises(StorageError, match="/data/a: cannot write it: No space left on device"):
+        with pytest.raises(StorageError, match=r"/data/a: cannot write it: No space left on device\. Free"):
             stream.write(b"more than the buffer holds")
         stream.detach()
+
+
+JAVA_ERROR = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 1 times
+\tat org.apache.spark.scheduler.DAGScheduler.abortStage(DAGScheduler.scala:1)
+Caused by: java.io.IOException: No space left on device
+\tat java.base/sun.nio.ch.FileDispatcherImpl.write0(Native Method)"""
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), "/tmp/a: No space left on device. Free"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded. Free"),
+        (RuntimeError(JAVA_ERROR), "Caused by: java.io.IOException: No space left on device. Free"),
+        (RuntimeError("OSError: [Errno 122] Disk quota exceeded: '/tmp/b'"), "OSError: [Errno 122] Disk quota exceed"),
+    ],
+)
+def test_a_full_disk_is_known_in_what_other_libraries_raise(error: Exception, text: str) -> None:
+    found = storage.full_disk(error)
+    assert found is not None
+    assert str(found).startswith(text)
+    assert "SPARK_LOCAL_DIRS" in str(found)
+    assert storage.full_disk(OSError(errno.EIO, "Input/output error")) is None
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(MissingInputError, match=f"{path}: cannot make a folder of it: a file, not a folder"):
+            storage.make_dirs(str(path))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -9,7 +9,7 @@ from tfos_job import storage
 from tfos_job.data import archives
 from tfos_job.data.plan import SourceFile
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
-from tfos_job.layout import printable
+from tfos_job.layout import SYNTH_SETTINGS, printable
 
 SUFFIX = ".gnt"
 _COMPARED_BYTES = 1 << 16
@@ -52,6 +52,8 @@ def find(gnt_dir: str) -> Listing:
     left_out: list[str] = []
     for entry in _entries(gnt_dir):
         name = entry.path[start:]
+        if name == SYNTH_SETTINGS:
+            continue
         if entry.is_dir or _is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
             left_out.append(name)
             continue

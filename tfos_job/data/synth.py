@@ -26,10 +26,9 @@ from tfos_job.config import SynthConfig
 from tfos_job.data import charset as charsets
 from tfos_job.data import gnt
 from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.layout import join
+from tfos_job.layout import SYNTH_SETTINGS, join
 from tfos_job.pictures.font import find_font
 
-SETTINGS_FILE = "synth.json"
 FORMAT_VERSION = 1
 """Of the hands and the drawing: raise it when the same seed gives other bytes."""
 PROGRESS_LOG_S = 10.0
@@ -118,7 +117,7 @@ def _claim(folder: str, config: SynthConfig) -> None:
     settings = dataclasses.asdict(config) | {"format_version": FORMAT_VERSION}
     del settings["gnt_dir"]
     storage.make_dirs(folder)
-    path = join(folder, SETTINGS_FILE)
+    path = join(folder, SYNTH_SETTINGS)
     next_step = "Give another --gnt_dir, or remove this one"
     if storage.exists(path):
         found = _read_settings(path)
@@ -127,7 +126,7 @@ def _claim(folder: str, config: SynthConfig) -> None:
             changes = ", ".join(f"{name} {found.get(name)}, now {settings.get(name)}" for name in different)
             raise SettingsError(f"was made with other settings: {changes}", place=folder, next_step=next_step)
     elif storage.list_dir(folder):
-        raise SettingsError(f"is not empty and has no {SETTINGS_FILE}", place=folder, next_step=next_step)
+        raise SettingsError(f"is not empty and has no {SYNTH_SETTINGS}", place=folder, next_step=next_step)
     else:
         storage.write_json(path, settings)
 

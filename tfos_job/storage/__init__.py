@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from tfos_job.errors import JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry, T
-from tfos_job.storage.failures import job_errors
+from tfos_job.storage.failures import full_disk, job_errors
 from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
 from tfos_job.storage.local import BROKEN_LINK, Local, local_path
@@ -49,6 +49,7 @@ __all__ = [
     "download",
     "exists",
     "find",
+    "full_disk",
     "is_dir",
     "list_dir",
     "local_path",

@@ -18,6 +18,7 @@ from tfos_job.errors import AccessError, JobError, MissingInputError, SettingsEr
 
 _RPC_ERROR = re.compile(r'(?:Fatal)?RPCError\("(?P<kind>[^"]*)", "(?P<message>.*)"\)', re.DOTALL)
 _QUOTA_ERRNOS = (errno.EDQUOT,)
+_FULL_WORDS = re.compile(r".*(?:No space left on device|Disk quota exceeded).*")
 _UNAUTHENTICATED = ("SaslException", "InvalidToken")
 _UNAUTHENTICATED_WORDS = ("authentication is not enabled", "Client cannot authenticate via")
 _REFUSALS = ("AccessControlException", "AuthorizationException", "QuotaExceededException", *_UNAUTHENTICATED)
@@ -55,7 +56,27 @@ def _judge(error: OSError | RuntimeError) -> tuple[type[JobError], str]:
         return AccessError, "Check the owner, the permissions and the quota of the folder"
     if is_setting(error):
         return SettingsError, f"Check the URL and {described_conf_dir()}"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return StorageError, "Free some space there, then run again"
     return StorageError, "Check the disk or the file system, then run again"
+
+
+def full_disk(error: BaseException) -> StorageError | None:
+    """What another library's exception says of a disk that is full; None where it says nothing of one.
+
+    Those of Python have a number; those of Spark bring the words of a JVM, or of a Python elsewhere, in their text.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *_QUOTA_ERRNOS):
+        fact, place = str(error.strerror), str(error.filename or "")
+    elif match := _FULL_WORDS.search(str(error)):
+        fact, place = match[0].strip(), ""
+    else:
+        return None
+    return StorageError(
+        fact,
+        place=place,
+        next_step="Free some space there, or name other disks: SPARK_LOCAL_DIRS for Spark, TMPDIR for the rest",
+    )
 
 
 def described_conf_dir() -> str:
