@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from tfos_job import storage
-from tfos_job.errors import BadDataError, DivergedError, MissingInputError
+from tfos_job.errors import BadDataError, BusyError, DivergedError, MissingInputError
 from tfos_job.layout import RunLayout
+from tfos_job.lease import Lease, require
 from tfos_job.model import checkpoints
 
 META = {
@@ -183,6 +185,16 @@ def test_retain_removes_nothing_where_nothing_verifies(run: RunLayout) -> None:
     publish(run, 1)
     flip_byte(Path(run.checkpoint(1)) / "variables.npz")
     assert checkpoints.retain(run) == []
+    assert step_names(run) == ["step-00000001"]
+
+
+def test_nothing_is_published_by_one_who_has_lost_the_lock(run: RunLayout) -> None:
+    with Lease(run.lock, "train") as first:
+        publish(run, 1)
+        storage.write_json(run.lock, {"owner": "another", "token": "another"})
+        guard = functools.partial(require, run.lock, first.token, "train")
+        with pytest.raises(BusyError, match=r"train lost its lock: another .* has taken it over"):
+            checkpoints.publish(run, 2, arrays(2), META, guard)
     assert step_names(run) == ["step-00000001"]
 
 

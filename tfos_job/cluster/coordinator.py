@@ -8,6 +8,7 @@ to the driver.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -26,6 +27,7 @@ from tfos_job.imports import without
 with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
     import tensorflow as tf
 
+from tfos_job import lease
 from tfos_job.cluster import container, control, failures
 from tfos_job.cluster.topology import CHIEF
 from tfos_job.data.damage import data_errors
@@ -58,6 +60,7 @@ class Assignment:
       key: of the control line, hex.
       cluster: `host:port` of every task of `chief`, `ps` and `worker`.
       train_dir: the run's folder.
+      lock_token: of the driver's lock on it; without the lock nothing is published.
       plan: fields of `TrainPlan`.
       checkpoint: folder of the checkpoint to start from; None for fresh variables.
       shards: all training and validation shards where they lie, to name the file of a damaged record.
@@ -70,6 +73,7 @@ class Assignment:
     key: str
     cluster: dict[str, list[str]]
     train_dir: str
+    lock_token: str
     plan: dict[str, Any]
     checkpoint: str | None
     shards: list[str]
@@ -85,6 +89,7 @@ class _Reporter:
         self._line = line
         self._stop = stop
         self._run = RunLayout(assignment.train_dir)
+        self._lock_token = assignment.lock_token
         self._meta = assignment.meta
         self._split_name = assignment.validation_split_name or ""
         self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
@@ -123,7 +128,9 @@ class _Reporter:
     def _publish(
         self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], block_ended_s: float
     ) -> None:
-        path = checkpoints.publish(self._run, step, variables, meta)
+        # A driver that was cut off from the file system may learn of a loss after this process can write again.
+        guard = functools.partial(lease.require, self._run.lock, self._lock_token, "tfos-job train")
+        path = checkpoints.publish(self._run, step, variables, meta, guard)
         self._line.send(control.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
         if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
             checkpoints.retain(self._run)

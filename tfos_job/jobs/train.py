@@ -654,7 +654,7 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
         spec = AttemptSpec(
             topology=topology,
             inputs=_inputs(job),
-            assignment=_assignment(job, normalization),
+            assignment=_assignment(job, normalization) | {"lock_token": lease.token},
             num_gpus=config.num_gpus,
             driver_host=sc.getConf().get("spark.driver.host") or "",
             local=session.is_local(sc.master),
@@ -821,7 +821,7 @@ def _readable(path: str) -> str:
 
 
 def _assignment(job: _Job, normalization: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `coordinator.Assignment` that are not about the cluster; `normalization` is `_statistics`'s."""
+    """Fields of `coordinator.Assignment`: all but the cluster's and the lock's. `normalization` is `_statistics`'s."""
     config, data, start = job.config, job.data, job.start
     model = _model(config, data)
     plan = {

@@ -110,7 +110,13 @@ class CheckpointInfo:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def publish(run: RunLayout, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+def publish(
+    run: RunLayout,
+    step: int,
+    variables: Mapping[str, np.ndarray],
+    meta: Mapping[str, Any],
+    guard: Callable[[], None] = lambda: None,
+) -> str:
     """Publishes one checkpoint whole.
 
     A verified one of the same step is left as it is; a torn one makes way.
@@ -120,6 +126,7 @@ def publish(run: RunLayout, step: int, variables: Mapping[str, np.ndarray], meta
       step: the global step.
       variables: arrays by name; names may hold `/`.
       meta: JSON values; at least `META_KEYS`.
+      guard: called last before it is published; raises where the run is somebody else's by now.
 
     Returns:
       The checkpoint's folder.
@@ -155,6 +162,7 @@ def publish(run: RunLayout, step: int, variables: Mapping[str, np.ndarray], meta
         }
         document["document_sha256"] = _document_digest(document)
         storage.write_json(join(building, DOCUMENT_FILE), document)
+        guard()
         storage.publish_dir(building, target)
     except BaseException:
         storage.remove(building)
