@@ -238,7 +238,7 @@ def test_a_full_disk_is_known_in_what_other_libraries_raise(error: Exception, te
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(MissingInputError, match=f"{path}: cannot make a folder of it: a file, not a folder"):
+        with pytest.raises(SettingsError, match=f"{path}: cannot make the folder: a file is there"):
             storage.make_dirs(str(path))
 
 
