@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
 import time
@@ -192,6 +193,20 @@ def test_erasure_coding_knows_no_proof() -> None:
     assert len(written.targets[0].content) == 3 * MIB
 
 
+def test_what_is_collected_is_not_closed() -> None:
+    closed: list[str] = []
+
+    class File(io.RawIOBase):
+        inner = Target()
+
+        def close(self) -> None:
+            closed.append("by its collection")
+
+    assert hdfs._to_be_closed(File()) is File.inner
+    gc.collect()
+    assert closed == []
+
+
 @pytest.mark.parametrize("fail", ["later", "close"])
 def test_what_fails_later_is_told(fail: str) -> None:
     with pytest.raises(OSError, match="refused"):
@@ -230,7 +245,7 @@ def test_after_a_datanode_has_failed_files_begin_on_a_single_one(monkeypatch: py
     monkeypatch.setattr(hdfs, "_trouble_s", {})
     orders: list[int] = []
     client = SimpleNamespace(
-        create=lambda path, options: Target("close" if not orders and len(tries) == 1 else ""),
+        create=lambda path, options: SimpleNamespace(inner=Target("close" if not orders and len(tries) == 1 else "")),
         get_file_info=lambda path: SimpleNamespace(replication=3),
         set_replication=lambda path, number: orders.append(number),
     )

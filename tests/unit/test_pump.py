@@ -113,7 +113,6 @@ def test_what_a_writer_raises_ends_the_next_calls_and_nothing_is_completed() -> 
     for _ in range(2):
         with pytest.raises(OSError, match="the quota is full"):
             behind.finish(PATIENCE_S)
-    file.close()  # as its collection would
     assert not file.is_closed
 
 

@@ -23,7 +23,7 @@ from tfos_job.storage import patience
 from tfos_job.storage.backend import BUFFER_BYTES, Entry, T, last_name
 from tfos_job.storage.failures import is_of_datanode, job_errors, reason, rpc_error
 from tfos_job.storage.hdfs_client import connect
-from tfos_job.storage.pump import ReadAhead, WriteBehind, leave_open
+from tfos_job.storage.pump import ReadAhead, WriteBehind
 
 _PROOF_TIMEOUT_S = 15.0  # for the first bytes of a file
 _TROUBLE_S = 630.0  # until a NameNode takes a DataNode for dead, by default
@@ -59,7 +59,7 @@ class Hdfs:
         here = self._path(path)
         num_replicas: int | None = None
         try:
-            file = _answer(lambda: self._client.create(here, options))
+            file = _answer(lambda: _to_be_closed(self._client.create(here, options)))
             if self._has_trouble():
                 with contextlib.suppress(RuntimeError):  # a NameNode need not allow it, as with erasure coding
                     num_replicas = _answer(lambda: self._client.get_file_info(here)).replication
@@ -141,6 +141,12 @@ class Hdfs:
 
 def _entry(path: str, status: Any) -> Entry:
     return Entry(last_name(path), path, status.length, status.modification_time / 1000, status.isdir)
+
+
+def _to_be_closed(file: Any) -> Any:
+    """What is within hdfs-native's file: that closes itself when it is collected, anywhere, and may wait for ever."""
+    file.close = lambda: None
+    return file.inner
 
 
 class _Reader(io.RawIOBase):
@@ -304,7 +310,6 @@ class _Writer(io.RawIOBase):
         try:
             _answer(write, min(_PROOF_TIMEOUT_S, patience.call_timeout_s()))
         except BaseException:
-            leave_open(file)
             self._discard(path)
             self._open = None
             raise

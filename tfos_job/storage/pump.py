@@ -118,14 +118,8 @@ def _write(file: Any, blocks: Blocks, end: _End) -> None:
     except BaseException as error:  # noqa: BLE001  # raised in the thread that writes next
         end.error = end.error or error
     if end.error is not None:
-        leave_open(file)
         _empty(blocks)  # somebody may wait for room
     end.reached.set()
-
-
-def leave_open(file: Any) -> None:
-    """hdfs-native's writer closes itself when it is collected, which may be anywhere and wait for ever."""
-    file.close = lambda: None
 
 
 def _empty(blocks: Blocks) -> None:
