@@ -219,17 +219,18 @@ Caused by: java.io.IOException: No space left on device
 
 
 @pytest.mark.parametrize(
-    ("error", "text"),
+    ("error", "exit_code", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), "/tmp/a: No space left on device. Free"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Disk quota exceeded. Free"),
-        (RuntimeError(JAVA_ERROR), "Caused by: java.io.IOException: No space left on device. Free"),
-        (RuntimeError("OSError: [Errno 122] Disk quota exceeded: '/tmp/b'"), "OSError: [Errno 122] Disk quota exceed"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/a"), 74, "/tmp/a: No space left on device. Free"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 77, "Disk quota exceeded. Free"),
+        (RuntimeError(JAVA_ERROR), 74, "Caused by: java.io.IOException: No space left on device. Free"),
+        (RuntimeError("OSError: [Errno 122] Disk quota exceeded: '/tmp/b'"), 77, "OSError: [Errno 122] Disk quota"),
     ],
 )
-def test_a_full_disk_is_known_in_what_other_libraries_raise(error: Exception, text: str) -> None:
+def test_a_full_disk_is_known_in_what_other_libraries_raise(error: Exception, exit_code: int, text: str) -> None:
     found = storage.full_disk(error)
     assert found is not None
+    assert found.exit_code == exit_code
     assert str(found).startswith(text)
     assert "SPARK_LOCAL_DIRS" in str(found)
     assert storage.full_disk(OSError(errno.EIO, "Input/output error")) is None

@@ -61,8 +61,8 @@ def _judge(error: OSError | RuntimeError) -> tuple[type[JobError], str]:
     return StorageError, "Check the disk or the file system, then run again"
 
 
-def full_disk(error: BaseException) -> StorageError | None:
-    """What another library's exception says of a disk that is full; None where it says nothing of one.
+def full_disk(error: BaseException) -> JobError | None:
+    """What another library's exception says of a full disk or quota; None where it says nothing of one.
 
     Those of Python have a number; those of Spark bring the words of a JVM, or of a Python elsewhere, in their text.
     """
@@ -72,7 +72,8 @@ def full_disk(error: BaseException) -> StorageError | None:
         fact, place = match[0].strip(), ""
     else:
         return None
-    return StorageError(
+    kind = AccessError if "quota" in fact else StorageError
+    return kind(
         fact,
         place=place,
         next_step="Free some space there, or name other disks: SPARK_LOCAL_DIRS for Spark, TMPDIR for the rest",
