@@ -186,5 +186,14 @@ def default_fs(folder: Path) -> str:
 
 
 def user() -> str:
-    """Whose home on HDFS it is; a Kerberos principal of another name wants --hdfs_dir."""
-    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    """Whose home on HDFS it is; a Kerberos principal of another name wants --hdfs_dir.
+
+    Raises:
+      SettingsError: this user has no name.
+    """
+    try:
+        return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+    except KeyError as e:  # a container may run as any number
+        raise SettingsError(
+            f"user {os.getuid()} has no name here", place="/etc/passwd", next_step="Set HADOOP_USER_NAME"
+        ) from e

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import os
 from pathlib import Path
 
 import pytest
 
 from tfos_job.errors import SettingsError
-from tfos_job.hadoop_conf import read_settings
+from tfos_job.hadoop_conf import read_settings, user
 
 INCLUDE = 'xmlns:xi="http://www.w3.org/2001/XInclude"'
 
@@ -115,3 +116,13 @@ def test_a_file_that_hadoop_would_not_read_is_named(tmp_path: Path, content: str
     (tmp_path / "core-site.xml").write_text(content)
     with pytest.raises(SettingsError, match=f"core-site.xml.*: {fact}"):
         read_settings(tmp_path / "core-site.xml")
+
+
+def test_a_user_without_a_name_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HADOOP_USER_NAME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # of nobody
+    with pytest.raises(SettingsError, match=r"user 2147483641 has no name here.*HADOOP_USER_NAME"):
+        user()
+    monkeypatch.setenv("HADOOP_USER_NAME", "me")
+    assert user() == "me"
