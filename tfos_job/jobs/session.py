@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from tfos_job.cluster.topology import Topology, check_slots, slots_of
 from tfos_job.errors import JobError, ResourceError, SettingsError
 from tfos_job.host import environment
-from tfos_job.host.child import module_path
+from tfos_job.host.child import end, module_path
 from tfos_job.jobs import jvm
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourc
 # start (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 _STOP_S = 10.0
+_LOCAL_START_S = 600  # there is no queue to wait for; a JVM takes seconds
 
 
 def resolve_master(requested: str | None, num_nodes: int) -> str | None:
@@ -172,7 +173,7 @@ def open_session(
       app_name: for Spark's UI, and YARN's.
       master: Spark's; None where spark-submit has set it.
       settings: of Spark, beside those that every command has.
-      start_timeout: seconds that it may take to start; without, on YARN, it waits for its queue.
+      start_timeout: seconds that it may take to start; without, on a cluster, it waits for its queue.
 
     Raises:
       SettingsError: Spark refuses a setting, or this host has one that keeps its JVM from starting.
@@ -189,7 +190,7 @@ def open_session(
     wanted = {**of_this_host, **_common_settings(master), **(settings or {})}
     if master is not None:
         wanted["spark.master"] = master
-    with _time_limit(start_timeout), _own_signals():
+    with _time_limit(start_timeout or (_LOCAL_START_S if local else None)), _own_signals():
         jvm.start(wanted, local=local)
         with _withdrawn(wanted, local=local):
             for key, value in wanted.items():
@@ -230,6 +231,7 @@ def _time_limit(timeout_s: int | None) -> Iterator[None]:
     except (JobError, TimeoutError) as e:  # py4j, and then the session, have made a JobError of it
         if not rang:
             raise
+        _end_jvm()
         raise ResourceError(
             f"Spark has not started within {timeout_s} s",
             next_step="Look at what its queue has free and at its diagnostics, or give more --start_timeout",
@@ -298,9 +300,15 @@ def _stop(spark: SparkSession) -> None:
         if thread.is_alive():
             log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
     finally:  # A signal ends the wait.
-        process = getattr(SparkContext._gateway, "proc", None)
-        if thread.is_alive() and process is not None:
-            process.kill()
+        if thread.is_alive():
+            _end_jvm()
+
+
+def _end_jvm() -> None:
+    """Where it is a child of this process."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is not None:
+        end(process, "Spark's JVM")
 
 
 def _common_settings(master: str | None) -> dict[str, str]:
