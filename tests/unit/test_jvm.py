@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pyspark
 import pytest
+from pyspark import SparkContext
 
+from tests.unit.waits import wait_until
 from tfos_job.errors import SettingsError
 from tfos_job.jobs import jvm
 from tfos_job.jobs.jvm import Host, blamed, check, explain, kept_defaults, read_defaults
@@ -149,3 +153,34 @@ def test_the_setting_that_javas_words_are_about(words: str, key: str) -> None:
         "spark.task.cpus": "1",
     }
     assert blamed(words, settings) == key
+
+
+def test_who_stops_waiting_for_a_jvm_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A Spark whose JVM says nothing: one that is stopped, or reads its jars from a disk that is slow.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / f"spark-core_2.13-{pyspark.__version__}.jar").touch()
+    submit = tmp_path / "bin" / "spark-submit"
+    submit.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid\nexec sleep 3600\n")
+    submit.chmod(0o755)
+    monkeypatch.setenv("SPARK_HOME", str(tmp_path))
+    monkeypatch.setattr(SparkContext, "_gateway", None)
+
+    def interrupt() -> None:
+        wait_until((tmp_path / "pid").exists)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            jvm.start({}, local=True)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -15,17 +15,20 @@ import re
 import resource
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyspark
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf, SparkContext, java_gateway
 from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 
 from tfos_job.errors import JobError, ResourceError, SettingsError
+from tfos_job.host.child import end
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +68,39 @@ def start(settings: Mapping[str, str], *, local: bool) -> None:
         try:
             # In a session of its own: a signal to this process's group is this process's to handle. The JVM ends when
             # its standard input does.
-            gateway = launch_gateway(conf, {"start_new_session": True})
+            with _kept_or_ended():
+                gateway = launch_gateway(conf, {"start_new_session": True})
+        except TimeoutError:
+            raise
         except (PySparkRuntimeError, OSError) as e:
             raise explain(_second_look(conf), Host.here()) from e
     SparkContext._ensure_initialized(gateway=gateway)
+
+
+@contextlib.contextmanager
+def _kept_or_ended() -> Iterator[None]:
+    """Ends the JVM that is being started where nobody waits for it any more, as after a signal: it would live for ever.
+
+    pyspark tells nobody of its process until the JVM has answered.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    before, java_gateway.Popen = java_gateway.Popen, Noted
+    try:
+        yield
+    except BaseException:
+        for process in started:
+            if process.stdin is not None:
+                process.stdin.close()
+            end(process, "Spark's JVM")
+        raise
+    finally:
+        java_gateway.Popen = before
 
 
 @contextlib.contextmanager
