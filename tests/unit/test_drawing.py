@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -202,6 +203,14 @@ def test_pictures_look_as_they_did_when_somebody_looked(name: str) -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_same_values_give_the_same_bytes(name: str) -> None:
     assert PICTURES[name]() == PICTURES[name]()
+
+
+def test_a_users_own_settings_of_matplotlib_change_no_picture() -> None:
+    name = next(iter(PICTURES))
+    ours = PICTURES[name]()
+    with matplotlib.rc_context({"text.usetex": True, "lines.linewidth": 9, "savefig.dpi": 10, "axes.titlesize": 40}):
+        assert PICTURES[name]() == ours
+        assert matplotlib.rcParams["text.usetex"]
 
 
 def test_many_classes_are_a_curve_of_a_bounded_size() -> None:

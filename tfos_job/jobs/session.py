@@ -185,7 +185,8 @@ def open_session(
         changes = environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
         environment.apply(os.environ, changes)
         for change in changes:
-            log.debug("%s", change)
+            if change.before is not None:
+                log.debug("%s", change)
     builder = SparkSession.builder.appName(app_name)
     wanted = {**of_this_host, **_common_settings(master), **(settings or {})}
     if master is not None:

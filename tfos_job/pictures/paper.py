@@ -79,7 +79,9 @@ def chart(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_settings()):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not as a matplotlibrc has them, which the user keeps for pictures of other things
+        matplotlib.rcParams.update(_settings())
         figure = Figure(figsize=(width, height), dpi=DPI)
         FigureCanvasAgg(figure)
         head = _HEAD_IN / height if title else 0.0
