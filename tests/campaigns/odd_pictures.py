@@ -352,7 +352,7 @@ def disagreements(odd: Odd, seen: Seen) -> tuple[str, list[str]]:
             if not np.array_equal(theirs, expected):
                 wrong.append(f"training sees other pixels in {num_channels} channels")
     try:
-        if np.asarray(image_files.decode(picture.data, picture.image_format, seen=seen)).shape[:2] != theirs.shape[:2]:
+        if image_files.decode(picture.data, picture.image_format, seen=seen).size != (picture.width, picture.height):
             wrong.append("verify sees another size")
     except ValueError as error:
         wrong.append(f"verify refuses it: {error}")

@@ -56,10 +56,18 @@ class Picture(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """Pillow's picture, loaded; and whether its file holds it alone, in 8 bits, and is read as it is."""
+    """A file that has been read.
+
+    Attributes:
+      image: Pillow's, loaded.
+      is_simple: whether the file holds it alone, in 8 bits, and is read as it is.
+      prove: raises ValueError where pixels are made up. There is nothing to prove where training sees the same: a JPEG
+        is read with more bits than it has (`jpeg.Jpeg.padded`), and who reads it without them makes up other pixels.
+    """
 
     image: Image.Image
     is_simple: bool
+    prove: Callable[[], None] = lambda: None
 
 
 def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> Picture:
@@ -78,6 +86,7 @@ def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> Picture
         image = opened_.image
         if keep and _misread(opened_, data, seen) is None:
             return Picture(data, _format_of(image), image.height, image.width)
+        opened_.prove()
         return _as_png(flat(image))
 
 
@@ -98,6 +107,7 @@ def decode(data: bytes, image_format: str, *, seen: Seen | None = None) -> Image
             raise ValueError(f"its bytes are those of a {_format_of(opened_.image)}")
         fact = _misread(opened_, data, seen)
         if fact is not None:
+            opened_.prove()
             raise ValueError(f"a {image_format} {fact}")
         return flat(opened_.image)
 
@@ -114,6 +124,7 @@ def opened(data: bytes, formats: tuple[str, ...] | None = None) -> Iterator[Imag
       ValueError: it cannot be read, wholly and within the limits. So is what Pillow raises within the block.
     """
     with _opened(data, formats) as found:
+        found.prove()
         yield found.image
 
 
@@ -172,9 +183,10 @@ def _load(data: bytes, formats: tuple[str, ...] | None) -> Image.Image:
 
 def _jpeg(data: bytes) -> _Opened:
     found = jpeg.parse(data)
-    image = _load(data, ("JPEG",))  # of an MPO as well
-    jpeg.check_pixels(data, found, functools.partial(_first_change, image))
-    return _Opened(image, True)
+    image = _load(found.padded(), ("JPEG",))  # of an MPO as well
+    first_change = functools.partial(_first_change, image)
+    jpeg.check_zeros(found, first_change)
+    return _Opened(image, True, functools.partial(jpeg.check_bits, found, first_change))
 
 
 _KINDS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], _Opened]], ...] = (

@@ -7,14 +7,13 @@ of each are enough shows when others are put behind them: with a whole picture n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 SIGNATURE = b"\xff\xd8\xff"
-# Markers are FF and a code; most are followed by their length in two bytes. FF 00 is a byte FF of a scan's own.
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+# Markers are FF, as often as one likes, and a code; most are followed by their length in two bytes. FF 00 is a byte FF
+# of a scan's own.
 _START_OF_FRAME = tuple(code for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
 _PROGRESSIVE = (0xC2, 0xCA)
 _FIRST_ARITHMETIC = 0xC9
@@ -61,12 +60,18 @@ class Jpeg(NamedTuple):
     """A JPEG whose markers are all there.
 
     Attributes:
+      data: the file.
       height: in pixels.
       ends: where the bits of each scan, or of each part of one between restarts, end; none with arithmetic coding.
     """
 
+    data: bytes
     height: int
     ends: tuple[int, ...]
+
+    def padded(self) -> bytes:
+        """The file with more bits than it has, wherever some may be missing: the same pixels where none are."""
+        return _padded(self.data, self.ends)
 
 
 def parse(data: bytes) -> Jpeg:
@@ -80,29 +85,41 @@ def parse(data: bytes) -> Jpeg:
     except (IndexError, KeyError, ValueError, ZeroDivisionError) as error:
         raise ValueError(str(error) if type(error) is ValueError else "a JPEG whose markers make no sense") from error
     # Of arithmetic coding the last zeros of a scan are rightly left out, so that nobody sees what is missing.
-    return Jpeg(frame.height, tuple(ends) if frame.code < _FIRST_ARITHMETIC else ())
+    return Jpeg(data, frame.height, tuple(ends) if frame.code < _FIRST_ARITHMETIC else ())
 
 
-def check_pixels(data: bytes, found: Jpeg, first_change: Callable[[bytes], int | None]) -> None:
+def check_bits(found: Jpeg, first_change: Callable[[bytes], int | None]) -> None:
     """Proves that there are bits for all pixels.
 
     Args:
-      data: the file.
-      found: in it.
-      first_change: decodes another JPEG, and says from which row on its pixels are not those of `data`; None for never.
+      found: the file.
+      first_change: decodes another JPEG, and says from which row on its pixels are not those of `found.padded()`.
 
     Raises:
-      ValueError: some are missing, or zeros are in their place.
+      ValueError: some are missing.
+    """
+    row = first_change(found.data)
+    if row is not None:
+        raise ValueError(f"its pixels end too early: from row {row} of {found.height} on there are too few")
+
+
+def check_zeros(found: Jpeg, first_change: Callable[[bytes], int | None]) -> None:
+    """Proves that the last bits are no zeros of a file that was written in part: some for pixels, the rest for none.
+
+    Zeros may be pixels, all of them, or mean nothing.
+
+    Args:
+      found: the file.
+      first_change: as in `check_bits`.
+
+    Raises:
+      ValueError: zeros are in the place of pixels.
     """
     if not found.ends:
         return
-    row = first_change(_padded(data, found.ends))
-    if row is not None:
-        raise ValueError(f"its pixels end too early: from row {row} of {found.height} on there are too few")
-    end = found.ends[-1]
+    data, end = found.data, found.ends[-1]
     rest = data[:end].rstrip(b"\0")
     num_zeros = end - len(rest) - rest.endswith(b"\xff")  # FF 00
-    # Some for pixels and the rest for none: a file that was written in part. Zeros may be pixels, or mean nothing.
     if num_zeros >= _MANY_ZEROS and first_change(_padded(data, [end], 1)) is None:
         row = first_change(_padded(data, [end], num_zeros))
         if row is not None:
@@ -149,12 +166,18 @@ def _read(data: bytes) -> tuple[_Frame, list[int]]:
 def _markers(data: bytes) -> Iterator[_Marker]:
     """All markers behind the first one, up to the end mark; what is between them and means nothing is passed over."""
     at, code = 2, 0
-    while code != _END and (found := _MARKER.search(data, at)):
-        code, at = found[1][0], found.end()
+    while code != _END and (start := data.find(b"\xff", at)) >= 0:
+        at = start + 1
+        while data[at : at + 1] == b"\xff":
+            at += 1
+        if at == len(data) or data[at] == 0:
+            continue
+        code = data[at]
+        at += 1
         size = 0 if code in _WITHOUT_LENGTH else max(int.from_bytes(data[at : at + 2], "big"), 2)
         if at + size > len(data):
             raise ValueError("a JPEG that ends before its end mark")
-        yield _Marker(code, found.start(), data[at + 2 : at + size])
+        yield _Marker(code, start, data[at + 2 : at + size])
         at += size
     if code != _END:
         raise ValueError("a JPEG that ends before its end mark")
