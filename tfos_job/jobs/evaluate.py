@@ -12,6 +12,7 @@ from tfos_job.config import EvaluateConfig
 from tfos_job.data import manifest
 from tfos_job.data.staging import local_copy
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
+from tfos_job.jobs.dataset import refuse_non_folder
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.model import checkpoints
 from tfos_job.model.evaluate import evaluate_shards, write_evaluation
@@ -35,6 +36,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
       DivergedError: the loss is not finite.
     """
     run = RunLayout(config.train_dir)
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
     info, arrays = checkpoints.read(run, config.checkpoint)
     contents = manifest.load(split)

@@ -11,6 +11,7 @@ from tfos_job import storage
 from tfos_job.config import InspectConfig
 from tfos_job.data import manifest
 from tfos_job.data.augment import Augmentation
+from tfos_job.jobs.dataset import refuse_non_folder
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.pictures import sample
 from tfos_job.pictures.sample import Sight
@@ -30,6 +31,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
       MissingInputError: no such dataset or split.
       BadDataError: no records, or a damaged one.
     """
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)

@@ -54,6 +54,7 @@ from tfos_job.errors import (
     exit_code_class,
 )
 from tfos_job.jobs import doctor, session
+from tfos_job.jobs.dataset import refuse_non_folder
 from tfos_job.jobs.progress import Progress
 from tfos_job.jobs.report import FAILED, FINISHED, RunReport
 from tfos_job.jobs.statistics import statistics_of
@@ -341,6 +342,7 @@ def _as_job_error(error: BaseException | None) -> JobError | None:
 
 
 def _load_data(config: TrainConfig) -> _Data:
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
     train = manifests.load(split)
