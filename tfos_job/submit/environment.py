@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -233,21 +234,24 @@ def publish(local_archive: Path, hdfs_dir: str, *, log: Callable[[str], object] 
     storage.make_dirs(hdfs_dir)
     size_bytes = local_archive.stat().st_size
     begun_s = time.monotonic()
-    with (
-        local_archive.open("rb") as source,
-        storage.open_write(url) as target,
-        tqdm(
-            desc=f"upload {local_archive.name}",
-            total=size_bytes,
-            unit="B",
-            unit_scale=True,
-            file=sys.stderr,
-            disable=size_bytes < _SHOWN_BYTES or not sys.stderr.isatty(),
-        ) as bar,
-    ):
-        while block := source.read(_BLOCK_BYTES):
-            target.write(block)
-            bar.update(len(block))
+
+    def upload(target: BinaryIO) -> None:
+        with (
+            local_archive.open("rb") as source,
+            tqdm(
+                desc=f"upload {local_archive.name}",
+                total=size_bytes,
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                disable=size_bytes < _SHOWN_BYTES or not sys.stderr.isatty(),
+            ) as bar,
+        ):
+            while block := source.read(_BLOCK_BYTES):
+                target.write(block)
+                bar.update(len(block))
+
+    storage.write_file(url, upload)
     log(f"uploaded {url}: {size_bytes / 1e6:.1f} MB, {time.monotonic() - begun_s:.1f} s")
     return url
 
