@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos_job.errors import JobError, NodeDiedError, StorageError
+from tfos_job.errors import JobError, NodeDiedError, SettingsError, StorageError
 from tfos_job.jobs import defeats
 
 ABORTED = "Job aborted due to stage failure: Task 0 in stage 0.0 failed 4 times, most recent failure: Lost task 0.3 in "
@@ -61,3 +61,31 @@ def test_a_driver_without_room_and_what_is_left_as_it_is() -> None:
     assert isinstance(defeats.explain(OSError(28, "No space left on device")), StorageError)
     assert defeats.explain(ConnectionRefusedError(111, "refused")) is None
     assert defeats.explain(Raised("Job 3 cancelled")) is None
+
+
+NO_PYTHON = 'java.io.IOException: Cannot run program "/opt/py/bin/python3": error=2, No such file or directory\n\tat'
+NO_NUMPY = (
+    "org.apache.spark.api.python.PythonException: An exception was thrown from the Python worker: Traceback (most "
+    'recent call last):\n  File "worker.py", line 3, in main\n'
+    "ModuleNotFoundError: No module named 'numpy'\n\n\tat org"
+)
+OLD_PYTHON = (
+    "pyspark.errors.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.9 than "
+    "that in driver: 3.11, PySpark cannot run with different minor versions.\n\tat org"
+)
+
+
+@pytest.mark.parametrize(
+    ("cause", "fact"),
+    [
+        (NO_PYTHON, 'Cannot run program "/opt/py/bin/python3"'),
+        (NO_NUMPY, "ModuleNotFoundError: No module named 'numpy'"),
+        (OLD_PYTHON, "Python in worker has different version: 3.9 than that in driver: 3.11"),
+    ],
+)
+def test_a_python_that_cannot_do_the_work_is_a_setting(cause: str, fact: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/py/bin/python3")
+    error = defeats.explain(Raised(f"{ABORTED}stage 0.0 (TID 6) (n1 executor 1): {cause}"))
+    assert isinstance(error, SettingsError)
+    assert error.fact.startswith(f"Spark's workers have no Python that can do the work: {fact}")
+    assert error.place == "PYSPARK_PYTHON=/opt/py/bin/python3"

@@ -9,10 +9,15 @@ import re
 
 from py4j.protocol import Py4JError
 
-from tfos_job.errors import JobError, NodeDiedError, StorageError
+from tfos_job.errors import JobError, NodeDiedError, SettingsError, StorageError
 
 _LOST_TASK = re.compile(r"Lost task .*? \(TID \d+\) \((?P<where>[^)]*)\): (?P<cause>[^\n]*)")
 _DEATHS = ("ExecutorLostFailure", "Python worker exited unexpectedly", "Python worker failed to connect back")
+# No such program, one of another version, or one without this package and what it needs.
+_OTHER_PYTHON = re.compile(
+    r'Cannot run program "[^"\n]*"|Python in worker has different version[^\n]*'
+    r"|ModuleNotFoundError: No module named '(?:tfos_job|pyspark|numpy|PIL|fsspec|hdfs_native|google_crc32c)\b[^\n]*"
+)
 _DISK_FULL = "No space left on device"
 _RAISED = re.compile(r"(?P<kind>[A-Za-z_][\w.]*)(: .*)?")  # the last line of a Python traceback
 _JAVA_CLASS = re.compile(r"^([a-z]\w*\.)+[A-Z]\w*: ")
@@ -24,6 +29,13 @@ def explain(failure: Exception) -> JobError | None:
         return _disk_full("the driver's host")
     text = _words(failure)
     lost = _LOST_TASK.search(text)
+    if other := _OTHER_PYTHON.search(text):
+        return SettingsError(
+            f"Spark's workers have no Python that can do the work: {other[0]}",
+            place=f"PYSPARK_PYTHON={os.environ.get('PYSPARK_PYTHON', 'python3')}",
+            next_step="Set it to a Python with this package, of the driver's version, on every node; or submit by "
+            "scripts/submit.sh, which brings one along",
+        )
     if lost and any(death in text for death in _DEATHS):
         cause = _JAVA_CLASS.sub("", lost["cause"]).partition(". Consider")[0]
         return NodeDiedError(

@@ -181,7 +181,7 @@ def open_session(
     """
     local = master is not None and is_local(master)
     of_this_host = jvm.kept_defaults(os.environ) if local else {}
-    if local:
+    if local or (master is None and _submitted() and is_local(_submitted_conf().get("spark.master") or "")):
         changes = environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
         environment.apply(os.environ, changes)
         for change in changes:
