@@ -279,7 +279,7 @@ def _own_first(config: type) -> list[dataclasses.Field[Any]]:
 
 def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
     """A flag that is not given leaves nothing in the result: its default is the configuration's to know."""
-    metadata = dict(field.metadata)
+    metadata = {name: value for name, value in field.metadata.items() if name != "path"}
     help_text = metadata.pop("help")
     is_inherited = metadata.get("bond") in (RECIPE, EXTENT)
     required = field.default is dataclasses.MISSING and not is_inherited
@@ -419,7 +419,7 @@ def _main(argv: list[str]) -> int:
         outcome.begin()  # Not before: a NameNode that is slow to answer must not keep YARN waiting for the context.
         args = make_parser().parse_args(argv)
     except (JobError, KeyboardInterrupt) as e:
-        ended = as_job_error(e, argv[0] if argv else "")
+        ended = as_job_error(e, _when_stopped(argv[0] if argv else ""))
         return _conclude(outcome, argv[0] if argv else "", ended.exit_code, ended)
     except SystemExit as e:
         outcome.end(int(e.code or 0), None)
@@ -459,13 +459,17 @@ def _run(name: str, args: argparse.Namespace, emit: Emit) -> tuple[int, JobError
     except ReaderGone:
         return 128 + signal.SIGPIPE, None
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
-        error = as_job_error(e, name)
+        error = as_job_error(e, _when_stopped(name))
     return error.exit_code, error
 
 
-def as_job_error(error: BaseException, name: str) -> JobError:
+def _when_stopped(name: str) -> str:
+    return COMMANDS[name].when_stopped if name in COMMANDS else ""
+
+
+def as_job_error(error: BaseException, when_stopped: str) -> JobError:
     """What a command raised, as the error that it ends with: a signal, or a `JobError`; all else is a bug."""
-    judged = signals.interruption(error, COMMANDS[name].when_stopped if name in COMMANDS else "") or error
+    judged = signals.interruption(error, when_stopped) or error
     if not isinstance(judged, JobError):
         from tfos_job import storage  # which `--help` need not import
 

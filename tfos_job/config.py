@@ -62,9 +62,14 @@ def _flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -
     """A dataclass field that is also a flag.
 
     Metadata: `choices`, `metavar`, `nargs` (then it is positional), `const` (its value where none is given with it),
-    `bond` (a `Bond`, of each flag of `train`).
+    `bond` (a `Bond`, of each flag of `train`), `path` (see `_path`).
     """
     return field(default=default, metadata={"help": help_text, **metadata})
+
+
+def _path(help_text: str, default: Any = dataclasses.MISSING, *, words: tuple[str, ...] = (), **metadata: Any) -> Any:
+    """A flag whose value is a path, or one of `words`."""
+    return _flag(help_text, default, path=words, **metadata)
 
 
 def _strength(help_text: str, limit: float, **metadata: Any) -> Any:
@@ -75,6 +80,16 @@ def _strength(help_text: str, limit: float, **metadata: Any) -> Any:
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as JSON values."""
     return dataclasses.asdict(config)
+
+
+def paths(config: Any) -> dict[str, str]:
+    """The flags of a command that are paths, and have one."""
+    found = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if "path" in item.metadata and isinstance(value, str) and value and value not in item.metadata["path"]:
+            found[item.name] = value
+    return found
 
 
 def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
@@ -131,7 +146,7 @@ def _port_range(value: str | None) -> tuple[int, int] | None:
 class SynthConfig:
     """`synth`: GNT shards of rendered characters, one shard a synthetic writer."""
 
-    gnt_dir: str = _flag("folder to write the GNT shards to")
+    gnt_dir: str = _path("folder to write the GNT shards to")
     charset_size: int = _flag("number of classes: the first N of GB2312 level 1", 30)
     num_writers: int = _flag("number of synthetic writers, one GNT file each", 40)
     first_writer: int = _flag("number of the first writer; writers of other numbers have other hands", 1)
@@ -149,28 +164,29 @@ class SynthConfig:
 class ConvertConfig:
     """`convert`: one split of a dataset, from GNT shards or folders of images to TFRecords."""
 
-    gnt_dir: str | None = _flag("folder of *.gnt files and *.zip archives of such (read recursively)", None)
-    image_dir: str | None = _flag(
+    gnt_dir: str | None = _path("folder of *.gnt files and *.zip archives of such (read recursively)", None)
+    image_dir: str | None = _path(
         "folder of PNG, JPEG and GIF files (read recursively), instead of --gnt_dir; the folder that an image lies in "
         "is named for its class",
         None,
     )
-    labels_csv: str | None = _flag(
+    labels_csv: str | None = _path(
         "with --image_dir: a UTF-8 file of two columns, path below --image_dir and class; others are left out",
         None,
         metavar="FILE",
     )
     num_channels: int = _flag("with --image_dir: what the network is to see, 1 for grey or 3 for RGB", 1)
-    dataset_dir: str = _flag("folder of the dataset")
+    dataset_dir: str = _path("folder of the dataset")
     dataset_split_name: str = _flag("the split to write", "train")
     charset_size: int | None = _flag(
         "classes: the first N of GB2312 level 1; 3755 where the dataset has no charset yet and --gnt_dir is given", None
     )
-    charset: str | None = _flag(
+    charset: str | None = _path(
         "classes: a UTF-8 file of characters (with --image_dir of names, one a line), or `auto` for those the data "
         "holds, which is what --image_dir does where the dataset has no charset yet",
         None,
         metavar="FILE|auto",
+        words=("auto",),
     )
     image_format: str | None = _flag(
         "how pixels are stored: of GNT files `raw` (the default) or `png`; of images `keep` (the default), that is "
@@ -278,15 +294,16 @@ class ConvertConfig:
 class VerifyConfig:
     """`verify`: proves the splits of a dataset, and that they have nothing in common."""
 
-    dataset_dir: str = _flag("folder of the dataset")
+    dataset_dir: str = _path("folder of the dataset")
     dataset_split_name: str = _flag(
         "the split to prove, or `all`, which compares the pixels of the splits as well", "all", metavar="NAME|all"
     )
-    gnt_dir: str | None = _flag(
+    gnt_dir: str | None = _path(
         "compare the GNT files with what was converted: the folder they are in, or `auto` for the one that each split "
         "was made from, all of them from GNT files; not read where it is not given",
         None,
         metavar="DIR|auto",
+        words=("auto",),
     )
 
     def __post_init__(self) -> None:
@@ -360,10 +377,10 @@ class AugmentationConfig:
 class InspectConfig(AugmentationConfig):
     """`inspect`: pictures of a split, before and after augmentation."""
 
-    dataset_dir: str = _flag("folder of the dataset")
+    dataset_dir: str = _path("folder of the dataset")
     dataset_split_name: str = _flag("the split to look at", "train")
-    output_dir: str = _flag("folder to write the pictures to", "inspect")
-    train_dir: str | None = _flag(
+    output_dir: str = _path("folder to write the pictures to", "inspect")
+    train_dir: str | None = _path(
         "show the images as this run's network sees them in training: of its size, with its augmentation and "
         "normalization",
         None,
@@ -402,8 +419,8 @@ class InspectConfig(AugmentationConfig):
 class TrainConfig(AugmentationConfig):
     """`train`: one run. Flag names are TF-Slim's and the seed job's."""
 
-    dataset_dir: str = _flag("folder of the dataset", bond=EXTENT)
-    train_dir: str = _flag("folder of the run: checkpoints, summaries, report", bond=COMMAND)
+    dataset_dir: str = _path("folder of the dataset", bond=EXTENT)
+    train_dir: str = _path("folder of the run: checkpoints, summaries, report", bond=COMMAND)
     dataset_name: str | None = _flag(
         "the reader that the dataset is to be of, else the run is refused: `convert` wrote down which one it is, and "
         "that one is used, with or without this flag",
@@ -454,7 +471,7 @@ class TrainConfig(AugmentationConfig):
         None,
         bond=RECIPE,
     )
-    checkpoint_path: str | None = _flag(
+    checkpoint_path: str | None = _path(
         "begin with the weights of another training, at step 0: a checkpoint, a run's folder, or a file of Keras's "
         "(.weights.h5, .h5); of no account once the run has checkpoints of its own",
         None,
@@ -485,10 +502,11 @@ class TrainConfig(AugmentationConfig):
     save_steps: int | None = _flag("steps between checkpoints; the last step is always saved", 1000, bond=EXTENT)
     save_seconds: int | None = _flag("seconds between checkpoints, beside --save_steps", 600, bond=EXTENT)
     eval_steps: int = _flag("steps between evaluations on the validation split; 0 for the end alone", 1000, bond=EXTENT)
-    restore: str = _flag(
+    restore: str = _path(
         "`auto` resumes the run in --train_dir; `none` refuses a folder with checkpoints; PATH starts from that one",
         "auto",
         metavar="auto|none|PATH",
+        words=("auto", "none"),
         bond=ORIGIN,
     )
     overwrite: bool = _flag(
@@ -748,10 +766,12 @@ class TrainConfig(AugmentationConfig):
 class EvaluateConfig:
     """`evaluate`: exact counts of a checkpoint on a split."""
 
-    dataset_dir: str = _flag("folder of the dataset")
-    train_dir: str = _flag("folder of the run")
+    dataset_dir: str = _path("folder of the dataset")
+    train_dir: str = _path("folder of the run")
     dataset_split_name: str = _flag("the split to evaluate on", "test")
-    checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
+    checkpoint: str = _path(
+        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=("last", "best")
+    )
     batch_size: int = _flag("images a step", 128)
     top_k: str = _flag("comma-separated k of the top-k accuracies; 1 is always among them", "1,3,5")
     numbers_only: bool = _flag("write numbers and tables, and draw no pictures", False)
@@ -776,10 +796,12 @@ class EvaluateConfig:
 class PredictConfig:
     """`predict`: the characters or other classes on single images."""
 
-    train_dir: str = _flag("folder of the run")
-    checkpoint: str = _flag("`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH")
+    train_dir: str = _path("folder of the run")
+    checkpoint: str = _path(
+        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=("last", "best")
+    )
     top_k: int = _flag("classes to name for each image", 3)
-    images: tuple[str, ...] = _flag("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
+    images: tuple[str, ...] = _path("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
 
     def __post_init__(self) -> None:
         _require(self.top_k >= 1, "top_k", f"{self.top_k} is less than 1")
@@ -789,8 +811,8 @@ class PredictConfig:
 class ReportConfig:
     """`report`: a run's account, as JSON or as one page."""
 
-    train_dir: str = _flag("folder of the run")
-    html: str | None = _flag(
+    train_dir: str = _path("folder of the run")
+    html: str | None = _path(
         "write one self-contained HTML file: settings, curves, evaluations and all pictures", None, metavar="FILE"
     )
 
@@ -799,7 +821,7 @@ class ReportConfig:
 class TensorboardConfig:
     """`tensorboard`: TensorBoard over a run's summaries."""
 
-    train_dir: str = _flag("folder of the run")
+    train_dir: str = _path("folder of the run")
     host: str = _flag("address to serve on; 0.0.0.0 lets everybody in", "localhost")
     port: int = _flag("port to serve on; 0 for any that is free", 6006)
     reload_interval: int = _flag("seconds between looks for new summaries", 5)
@@ -813,10 +835,10 @@ class TensorboardConfig:
 class DoctorConfig:
     """`doctor`: what a job is to need, for a look at whether the cluster has it."""
 
-    dataset_dir: str | None = _flag(
+    dataset_dir: str | None = _path(
         "folder of the dataset, to try the file system in where there is no --train_dir", None
     )
-    train_dir: str | None = _flag("folder of the run, to try the file system in", None)
+    train_dir: str | None = _path("folder of the run, to try the file system in", None)
     num_executors: int = _flag("executors to find: one for each node of the job", 1)
     num_gpus: int = _flag("GPUs that each of them must have", 0)
     port_range: str | None = _flag(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -142,3 +144,21 @@ def test_grey_images_have_no_hue() -> None:
         with pytest.raises(SettingsError, match=f"--{name}: given for grey images"):
             coloured.require_channels(1)
     TrainConfig(**TRAIN, random_contrast=0.1).require_channels(1)
+
+
+def test_every_flag_that_is_a_path_is_declared_as_one() -> None:
+    kinds = [kind for name, kind in vars(config).items() if name.endswith("Config") and kind is not config.Config]
+    fields = {(kind.__name__, item.name): item.metadata for kind in kinds for item in dataclasses.fields(kind)}
+    for (kind, name), metadata in fields.items():
+        words = set(re.findall(r"\w+", metadata.get("metavar", "")))
+        looks_like_one = name.endswith(("_dir", "_path", "_csv")) or words & {"FILE", "DIR", "PATH", "IMAGE"}
+        assert bool(looks_like_one) == ("path" in metadata), (kind, name)
+        if looks_like_one:
+            assert set(metadata["path"]) == {word for word in words if word.islower()}, (kind, name)
+
+
+def test_words_with_a_meaning_of_their_own_are_no_paths() -> None:
+    assert config.paths(EvaluateConfig(**TRAIN)) == {"dataset_dir": "d", "train_dir": "t"}
+    assert config.paths(EvaluateConfig(**TRAIN, checkpoint="c"))["checkpoint"] == "c"
+    assert "restore" not in config.paths(TrainConfig(**TRAIN))
+    assert config.paths(ConvertConfig(gnt_dir="g", dataset_dir="d", charset="c.txt"))["charset"] == "c.txt"
