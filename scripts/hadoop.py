@@ -308,6 +308,12 @@ def write_conf(folder: Path, ports: dict[str, int]) -> None:
                 "org.apache.hadoop.yarn.server.resourcemanager.scheduler.capacity.CapacityScheduler"
             ),
             "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 250,
+            # As on most clusters: applications outlive a ResourceManager that is started again.
+            "yarn.resourcemanager.recovery.enabled": "true",
+            "yarn.resourcemanager.store.class": (
+                "org.apache.hadoop.yarn.server.resourcemanager.recovery.FileSystemRMStateStore"
+            ),
+            "yarn.resourcemanager.fs.state-store.uri": f"file://{data}/resourcemanager",
             "yarn.nodemanager.hostname": HOST,
             "yarn.nodemanager.address": at("nodemanager.rpc"),
             "yarn.nodemanager.localizer.address": at("nodemanager.localizer"),

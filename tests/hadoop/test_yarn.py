@@ -314,7 +314,7 @@ def test_what_yarn_refuses(gnt_dir: str, hdfs_dir: str, submit: Submit) -> None:
     convert = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", f"{hdfs_dir}/dataset")
     elsewhere = submit(*convert, "--queue", "nope")
     too_large = submit(*convert, "--", "--executor-memory", "900g")
-    assert elsewhere.wait() == 69, elsewhere.stderr
+    assert elsewhere.wait() == 78, elsewhere.stderr
     assert "unknown queue: nope" in elsewhere.stderr
     assert too_large.wait() == 78, too_large.stderr
     assert "above the max threshold" in too_large.stderr

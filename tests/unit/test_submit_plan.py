@@ -187,17 +187,30 @@ def test_kubernetes() -> None:
     assert settings["spark.executor.resource.gpu.vendor"] == "nvidia.com"
     assert "local:///opt/tfos_job/spark/train_job.py" in line
     assert not any(key.startswith("spark.yarn.") for key in settings)
+    assert settings["spark.eventLog.dir"] == f"{HDFS}/spark-events"
     with pytest.raises(SettingsError, match="--image"):
         spark_submit_line(request(TrainConfig(**DIRS), master="k8s://https://api"), profiles("train"))
 
 
-def test_tokens_of_every_file_system_that_the_folders_name() -> None:
-    config = TrainConfig(dataset_dir="hdfs://other:8020/data", train_dir="hdfs:///user/me/run")
-    assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://other:8020"
-    config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run", checkpoint_path="hdfs://third/run")
-    assert submit(config)["spark.kerberos.access.hadoopFileSystems"] == "hdfs://third"
-    config = TrainConfig(dataset_dir="hdfs:///data", train_dir="hdfs:///run")
-    assert "spark.kerberos.access.hadoopFileSystems" not in submit(config)
+def file_systems(config: object, *spark_args: str, command: str = "train", **changes: object) -> list[str]:
+    settings = submit(config, *spark_args, command=command, **{"hdfs_dir": "hdfs:///me", **changes})
+    return list(filter(None, settings.get("spark.kerberos.access.hadoopFileSystems", "").split(",")))
+
+
+def test_tokens_of_every_file_system_that_the_job_uses() -> None:
+    near = {"dataset_dir": "hdfs:///data", "train_dir": "hdfs:///run"}
+    assert file_systems(TrainConfig(**near)) == []
+    assert file_systems(TrainConfig(**near | {"dataset_dir": "hdfs://other:8020/data"})) == ["hdfs://other:8020"]
+    assert file_systems(TrainConfig(**near, checkpoint_path="hdfs://third/run")) == ["hdfs://third"]
+    assert file_systems(TrainConfig(**near, restore="viewfs://c/run/checkpoints/step-1")) == ["viewfs://c"]
+    assert file_systems(EvaluateConfig(**near, checkpoint="hdfs://third/c"), command="evaluate") == ["hdfs://third"]
+    convert = ConvertConfig(gnt_dir="hdfs:///gnt", dataset_dir="hdfs:///data", charset="hdfs://fourth/chars.txt")
+    assert file_systems(convert, command="convert") == ["hdfs://fourth"]
+    assert file_systems(TrainConfig(**near), hdfs_dir="hdfs://far/me") == ["hdfs://far"]
+    verify = VerifyConfig(dataset_dir="hdfs:///data", gnt_dir="auto")
+    assert file_systems(verify, command="verify", other_dirs=["hdfs://gnt/in"]) == ["hdfs://gnt"]
+    own = ("--conf", "spark.kerberos.access.hadoopFileSystems=hdfs://mine")
+    assert file_systems(TrainConfig(**near, restore="hdfs://third/c"), *own) == ["hdfs://third", "hdfs://mine"]
 
 
 def test_a_training_on_colour_photographs_gets_their_memory() -> None:
@@ -209,19 +222,33 @@ def test_a_training_on_colour_photographs_gets_their_memory() -> None:
     assert memory_of(submit(preloaded, worker_records=100_000, network=colour)) > grey
 
 
+def test_kubernetes_without_a_folder_for_events_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("HADOOP_CONF_DIR", "YARN_CONF_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    words = ["convert", "--gnt_dir", tmp_path.as_uri(), "--dataset_dir", "file:///d", "--master", "k8s://https://api"]
+    assert main([*words, "--image", "registry/tfos:1", "--dry-run"]) == 0
+    line = capsys.readouterr().out
+    assert "spark.eventLog.enabled=false" in line
+    assert "spark.eventLog.dir" not in line
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "fact"),
     [
+        (["--gnt_dir", "file:///", "--charset", "c.txt"], 78, "--charset: c.txt is a path on the disk of whichever"),
+        (["--gnt_dir", "file:///", "--hdfs_dir", "/x"], 78, "--hdfs_dir: /x is a path on the disk of whichever host"),
         (["--image_dir", "/disk/photos"], 78, "--image_dir: /disk/photos is a path on the disk of whichever host"),
         (["--image_dir", "hdfs://nn/in", "--labels_csv", "l.csv"], 78, "--labels_csv: l.csv is a path on the disk"),
         (["--image_dir", "file:///no/photos"], 66, "/no/photos: no such folder. Check --image_dir"),
         (["--image_dir", "file:///", "--labels_csv", "file:///no/l.csv"], 66, "no such file. Check --labels_csv"),
     ],
 )
-def test_a_conversion_of_images_is_refused_before_anything_is_uploaded(
+def test_a_conversion_is_refused_before_anything_is_uploaded(
     flags: list[str], code: int, fact: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["convert", *flags, "--dataset_dir", "file:///d", "--hdfs_dir", HDFS, "--dry-run"]) == code
+    assert main(["convert", "--hdfs_dir", HDFS, *flags, "--dataset_dir", "file:///d", "--dry-run"]) == code
     assert fact in capsys.readouterr().err
 
 

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from tfos_job.submit.verdict import End, judge
+from tfos_job.config import TrainConfig
+from tfos_job.errors import BadDataError
+from tfos_job.submit import main as submit_main
+from tfos_job.submit.plan import Request
+from tfos_job.submit.verdict import End, judge, judge_pod
+from tfos_job.submit.watch import Watched
 
 APPLICATION = "application_1_0001"
 
@@ -72,7 +80,7 @@ def test_a_killed_application() -> None:
         (
             'Exception in thread "main" org.apache.hadoop.yarn.exceptions.YarnException: Failed to submit '
             "application_1_0001 to YARN : Application application_1_0001 submitted by user root to unknown queue: nope",
-            69,
+            78,
         ),
         (
             "org.apache.hadoop.security.AccessControlException: User ann does not have permission to submit "
@@ -94,3 +102,64 @@ def test_what_was_never_submitted(said: str, exit_code: int) -> None:
     assert error is not None
     assert error.exit_code == exit_code
     assert "\n" not in str(error)
+
+
+POD = """\
+INFO LoggingPodStatusWatcherImpl: Application status for spark-1 (phase: {phase})
+INFO LoggingPodStatusWatcherImpl: Container final statuses:
+
+
+\t container name: spark-kubernetes-driver
+\t container image: registry/tfos:1
+\t container state: terminated
+\t container started at: 2026-11-29T08:00:00Z
+\t container finished at: 2026-11-29T08:01:00Z
+\t exit code: {code}
+\t termination reason: Error
+"""
+
+
+@pytest.mark.parametrize(("pod", "code"), [(65, 65), (78, 78), (143, 71), (137, 71), (1, 70), (2, 2)])
+def test_a_drivers_pod_has_the_jobs_own_code(pod: int, code: int) -> None:
+    error = judge_pod(0, POD.format(phase="Failed", code=pod), "k8s://api")
+    assert error is not None
+    assert error.exit_code == code
+
+
+def test_what_kubernetes_says_without_a_pod() -> None:
+    assert judge_pod(0, POD.format(phase="Succeeded", code=0), "k8s://api") is None
+    assert judge_pod(0, "", "k8s://api") is None  # nobody waits
+    for said, code in (
+        ('Exception in thread "main" KubernetesClientException: pods is forbidden: User "x" cannot create', 77),
+        ("Caused by: java.net.UnknownHostException: api: Name or service not known", 69),
+        ("something new", 71),
+    ):
+        error = judge_pod(1, said, "k8s://api")
+        assert error is not None
+        assert error.exit_code == code
+
+
+def test_a_report_that_cannot_be_read_hides_no_end(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{")
+    told = outcome(65, fact="damaged", place="shard 3", next_step="") | {"started_s": 1.0}
+    (tmp_path / f"{APPLICATION}.json").write_text(json.dumps(told))
+    config = TrainConfig(dataset_dir="d", train_dir=str(tmp_path))
+    request = Request(command="train", app_args=(), config=config, master="yarn", queue="q", home="", hdfs_dir="")
+    details = {"final status": "FAILED", "diagnostics": "User application exited with status 65"}
+    watched = Watched(application=APPLICATION, state="FINISHED", details=details)
+    with pytest.raises(BadDataError, match="damaged"):
+        submit_main._conclude(watched, request, str(tmp_path), began=0.0, uploaded=0.0)
+
+
+def test_what_is_no_error_of_ours_ends_with_one_line_and_70(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: object) -> bool:
+        raise RuntimeError("of a library\nin two lines")
+
+    monkeypatch.setattr(submit_main, "_refuse_early", fail)
+    words = ["doctor", "--hdfs_dir", "hdfs://nn/me"]
+    assert submit_main.main(words) == 70
+    assert capsys.readouterr().err.splitlines() == [
+        "submit.sh doctor: error: RuntimeError: of a library. This is a bug; run again with --debug for the traceback"
+    ]

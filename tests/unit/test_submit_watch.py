@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tfos_job import hadoop_conf
-from tfos_job.errors import SettingsError
+from tfos_job.errors import InterruptedJobError, NodeDiedError, SettingsError
+from tfos_job.submit import main as submit_main
+from tfos_job.submit import watch
 from tfos_job.submit.watch import Watched
 
 FAILED = """\
@@ -70,6 +74,136 @@ def test_what_was_refused_before_there_was_an_application() -> None:
     end = seen.end("train")
     assert (end.application, end.final_status) == ("", "")
     assert end.diagnostics == 'Exception in thread "main" java.lang.IllegalArgumentException: no'
+
+
+STATUS = """\
+Application Report :
+\tApplication-Id : application_1795940304137_0001
+\tApplication-Name : tfos_job convert hdfs://nn/data
+\tStart-Time : 1795942344317
+\tState : {state}
+\tFinal-State : FAILED
+\tTracking-URL : http://rm:8088/proxy/application_1795940304137_0001/
+\tAM Host : vm
+\tDiagnostics : User application exited with status 65
+of two lines
+\tUnmanaged Application : false
+"""
+
+
+def test_an_application_that_spark_submit_has_lost_sight_of() -> None:
+    seen = watched("INFO Client: Application report for application_1795940304137_0001 (state: RUNNING)\n")
+    assert seen.hear_status(STATUS.format(state="RUNNING"), 2.0)
+    assert not seen.has_ended
+    for answer in (
+        "",
+        "Application with id 'application_1795940304137_0001' doesn't exist in RM or Timeline Server.\n",
+    ):
+        assert not seen.hear_status(answer, 3.0)
+    assert seen.hear_status(STATUS.format(state="FINISHED"), 4.0)
+    assert seen.has_ended
+    end = seen.end("convert")
+    assert end.final_status == "FAILED"
+    assert end.diagnostics == "User application exited with status 65\nof two lines"
+
+
+def test_an_application_has_an_id_before_it_is_submitted() -> None:
+    seen = watched("INFO Client: Application ID is assigned: application_1795610618978_0001\n")
+    assert (seen.assigned, seen.application) == ("application_1795610618978_0001", "")
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+ID = "application_1_0001"
+ASSIGNED = f"echo 'INFO Client: Application ID is assigned: {ID}' >&2\n"
+SUBMITTED = ASSIGNED + f"echo 'INFO YarnClientImpl: Submitted application {ID}' >&2\n"
+STOP = "kill -TERM $PPID\nexec sleep 600\n"
+
+
+class Run:
+    """`watch.run` with scripts in the place of spark-submit and of Hadoop's client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "asked"
+        self.home, self.java = folder / "spark", folder / "java"
+        self.environment = {"PATH": os.environ["PATH"], "JAVA_HOME": str(self.java)}
+
+    def __call__(self, spark_submit: str, hadoop: str = "", *, detach: bool = False) -> Watched:
+        for path, text in (
+            (self.home / "bin" / "spark-submit", spark_submit),
+            (self.java / "bin" / "java", f"echo $4 $5 $6 >> {self.log}\n{hadoop}"),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"#!/bin/sh\n{text}")
+            path.chmod(0o755)
+        return watch.run(
+            ["spark-submit"],
+            self.environment,
+            on_change=lambda _: None,
+            submit_timeout_s=600,
+            accept_timeout_s=600,
+            detach=detach,
+            when_stopped="Run it again",
+        )
+
+    @property
+    def asked(self) -> list[str]:
+        """What Hadoop's client was asked."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    found = Run(tmp_path)
+    monkeypatch.setenv("SPARK_HOME", str(found.home))
+    monkeypatch.setattr(watch, "_ASK_EVERY_S", 0.0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("spark_submit", "detach", "words", "asked"),
+    [
+        (STOP, False, "stopped by SIGTERM. Nothing was submitted. Run it again", []),
+        (ASSIGNED + STOP, False, f"stopped by SIGTERM. {ID} was killed. Run it again", [f"application -kill {ID}"]),
+        (SUBMITTED + STOP, False, f"stopped by SIGTERM. {ID} was killed. Run it again", [f"application -kill {ID}"]),
+        (SUBMITTED + STOP, True, f"stopped by SIGTERM. {ID} goes on. Run it again", []),
+    ],
+)
+def test_a_signal_leaves_nothing_that_it_does_not_name(
+    run: Run, spark_submit: str, detach: bool, words: str, asked: list[str]
+) -> None:
+    with pytest.raises(InterruptedJobError) as caught:
+        run(spark_submit, detach=detach)
+    assert (caught.value.exit_code, str(caught.value)) == (143, words)
+    assert run.asked == asked
+
+
+def test_an_application_that_cannot_be_killed_may_go_on(run: Run) -> None:
+    with pytest.raises(InterruptedJobError, match=f"{ID} may go on"):
+        run(SUBMITTED + STOP, "exit 1\n")
+
+
+def test_a_resource_manager_that_was_away_is_asked_again(run: Run, tmp_path: Path) -> None:
+    status = STATUS.format(state="FINISHED")
+    # It answers nothing the first time, as while it starts.
+    answer = f"[ -e {tmp_path}/up ] || {{ touch {tmp_path}/up; exit 1; }}\ncat <<'END'\n{status}END\n"
+    watched = run(SUBMITTED + "echo 'ERROR Client: Failed to contact YARN for application' >&2\nexit 1\n", answer)
+    assert watched.has_ended
+    assert watched.end("convert").final_status == "FAILED"
+    assert run.asked == [f"application -status {ID}"] * 2
+
+
+def test_an_application_that_yarn_has_forgotten_is_said_to_be(run: Run) -> None:
+    forgotten = f"""echo "Application with id '{ID}' doesn't exist in RM or Timeline Server."\nexit 255\n"""
+    with pytest.raises(NodeDiedError, match="without recovery"):
+        run(SUBMITTED + "exit 1\n", forgotten)
+    assert run.asked == [f"application -status {ID}"]
+
+
+def test_a_signal_before_spark_submit_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(submit_main, "_refuse_early", lambda config: signal.raise_signal(signal.SIGTERM))
+    assert submit_main.main(["doctor", "--hdfs_dir", "hdfs://nn/me"]) == 143
+    assert "error: stopped by SIGTERM. Nothing was submitted" in capsys.readouterr().err
 
 
 def write_core_site(folder: Path, text: str) -> Path:

@@ -91,3 +91,13 @@ def read_outcome(outcome_dir: str, application: str) -> dict[str, Any] | None:
     except (JobError, ValueError) as e:
         log.warning("The job's own account cannot be read: %s", e)
         return None
+
+
+def read_report(train_dir: str) -> dict[str, Any]:
+    """A run's report as it is now; empty where there is none, or it cannot be read: it is only shown."""
+    path = RunLayout(train_dir).report
+    try:
+        return storage.read_json(path) if storage.exists(path) else {}
+    except (JobError, ValueError) as e:
+        log.warning("The run's report cannot be read: %s", e)
+        return {}

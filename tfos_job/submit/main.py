@@ -15,15 +15,15 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfos_job import cli, hadoop_conf, storage
+from tfos_job import cli, hadoop_conf, signals, storage
 from tfos_job.cluster.topology import largest_part
-from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig
+from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig, paths
 from tfos_job.data import manifest as manifests
-from tfos_job.errors import BadDataError, JobError, MissingInputError, NodeDiedError, SettingsError
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, plan, verdict, watch
 from tfos_job.submit.memory import Network
@@ -32,6 +32,7 @@ from tfos_job.submit.plan import Kubernetes, Request, Shipped
 log = logging.getLogger("tfos_job.submit")
 
 _SEEDS_FOLDER = "Python"
+_NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is used again: run it again"
 _DEFAULT_QUEUES = {"train": "gpu"}
 _KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
 
@@ -79,17 +80,21 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
+    with signals.raised():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("tfos_job").setLevel(logging.INFO)
-    argv = list(sys.argv[1:] if argv is None else argv)
     own, spark_args = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, app_args = make_parser().parse_known_args(own)
     try:
         return _submit(options, app_args, spark_args)
-    except JobError as e:
-        error = e
-    except KeyboardInterrupt:
-        return 130
+    except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
+        error = cli.as_job_error(e, _NOTHING_SUBMITTED)
+    if "--debug" in app_args:
+        logging.getLogger().error("", exc_info=error)
     print(f"submit.sh {options.command}: error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
@@ -104,8 +109,8 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
             place="--master",
             next_step="On this machine alone call `tfos-job` itself",
         )
-    hdfs_dir = options.hdfs_dir or _default_hdfs_dir()
-    _require_urls(config)
+    hdfs_dir = options.hdfs_dir or (_default_hdfs_dir() if on_yarn else "")
+    _require_urls({**paths(config), "hdfs_dir": hdfs_dir})
     if _refuse_early(config):
         return 0
     request = Request(
@@ -118,6 +123,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         spark_args=spark_args,
         home=str(home()),
         hdfs_dir=hdfs_dir,
+        other_dirs=_other_dirs(config),
         wait=not options.detach,
         shipped=_shipped(options, spark_args, hdfs_dir) if on_yarn else Shipped(),
         kubernetes=Kubernetes(
@@ -131,9 +137,9 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         return 0
     if on_yarn:
         environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
-        for folder in ("outcomes", "spark-events"):
-            storage.make_dirs(join(hdfs_dir, folder))
-    else:
+    for folder in plan.folders(request):
+        storage.make_dirs(folder)
+    if not on_yarn:
         return _run_on_kubernetes(request, line)
     uploaded = time.time()
     return _run(options, request, line, began=began, uploaded=uploaded)
@@ -163,11 +169,8 @@ def _default_hdfs_dir() -> str:
 # --- refused here rather than there ----------------------------------------------------------------------------------
 
 
-def _require_urls(config: Any) -> None:
-    for name in plan.PATH_FLAGS:
-        path = getattr(config, name, None)
-        if path == "auto" and isinstance(config, VerifyConfig):
-            continue
+def _require_urls(given: Mapping[str, str]) -> None:
+    for name, path in given.items():
         if path and "://" not in path and not path.startswith("file:"):
             raise SettingsError(
                 f"{path} is a path on the disk of whichever host runs the container",
@@ -201,6 +204,25 @@ def _refuse_early(config: Any) -> bool:
         if not storage.is_dir(config.train_dir):
             raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
     return False
+
+
+def _other_dirs(config: Any) -> list[str]:
+    """Folders that the command uses beside those of its flags: those of the GNT files that splits were made from.
+
+    Raises:
+      SettingsError: one is on the disk of some host.
+    """
+    if not isinstance(config, VerifyConfig) or config.gnt_dir != "auto":
+        return []
+    dataset, name = DatasetLayout(config.dataset_dir), config.dataset_split_name
+    entries = storage.list_dir(dataset.root) if name == "all" else []
+    folders = set()
+    for split in map(dataset.split, [entry.name for entry in entries if entry.is_dir] or [name]):
+        with contextlib.suppress(BadDataError, MissingInputError):  # `verify` tells of it
+            folders.add(manifests.load(split).settings.get("gnt_dir") or "")
+    for folder in folders:
+        _require_urls({"gnt_dir": folder})
+    return sorted(folders)
 
 
 def _size_of_work(config: Any) -> dict[str, Any]:
@@ -271,12 +293,14 @@ def _brings_python(spark_args: Sequence[str]) -> bool:
 
 def _run_on_kubernetes(request: Request, line: Sequence[str]) -> int:
     environment = {k: v for k, v in _spark_submit_environment().items() if k != "SPARK_SUBMIT_OPTS"}
-    if code := watch.pass_through(line, environment):
-        raise NodeDiedError(
-            f"spark-submit ended with exit code {code}",
-            place=request.master,
-            next_step="See the driver's pod: kubectl describe, kubectl logs; a run has its account in report.json",
-        )
+    try:
+        code, said = watch.pass_through(line, environment)
+    except KeyboardInterrupt as e:
+        end = f"The driver's pod goes on where it was made: spark-submit --master {request.master} --kill …:…-driver"
+        raise signals.interruption(e, end) or e from e
+    error = verdict.judge_pod(code, said, request.master)
+    if error is not None:
+        raise error
     return 0
 
 
@@ -297,7 +321,8 @@ def _run(options: argparse.Namespace, request: Request, line: Sequence[str], *, 
             on_change=on_change,
             submit_timeout_s=options.submit_timeout,
             accept_timeout_s=options.accept_timeout,
-            keep_on_signal=options.detach,
+            detach=options.detach,
+            when_stopped=cli.COMMANDS[options.command].when_stopped,
         )
     finally:
         for follower in followers:
@@ -344,8 +369,7 @@ def _phases(
     if outcome is not None:
         phases["driver's container"] = outcome["started_s"] - submitted
     if isinstance(request.config, TrainConfig):
-        report_path = RunLayout(request.config.train_dir).report
-        report = storage.read_json(report_path) if storage.exists(report_path) else {}
+        report = follow.read_report(request.config.train_dir)
         if report.get("application") == watched.application:
             names = {
                 "spark": "settings",
@@ -353,7 +377,7 @@ def _phases(
                 "nodes": "registration",
                 "coordinator": "model build",
             }
-            phases |= {name: report["phases"].get(phase, 0.0) for phase, name in names.items()}
+            phases |= {name: report.get("phases", {}).get(phase, 0.0) for phase, name in names.items()}
             phases["first step"] = report.get("first_step_s", 0.0)
     text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
     return f"{now - began:.1f} s in all: {text}"

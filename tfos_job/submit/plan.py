@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tfos_job.cluster.topology import topology_of
-from tfos_job.config import PCA, PRELOADED, ZCA, DoctorConfig, EvaluateConfig, TrainConfig
+from tfos_job.config import PCA, PRELOADED, ZCA, DoctorConfig, EvaluateConfig, TrainConfig, paths
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.submit import memory
@@ -25,8 +25,8 @@ PROFILES = {
     "doctor": ("common", "train"),
     "evaluate": ("common", "driver"),
 }
+FOLDERS = OUTCOMES, EVENTS = "outcomes", "spark-events"
 _EXECUTOR_CORES = 4
-PATH_FLAGS = ("gnt_dir", "image_dir", "labels_csv", "dataset_dir", "train_dir", "checkpoint_path")
 
 # spark-submit's own names for settings, with which an engineer reads and overrides them.
 _NAMED = {
@@ -41,7 +41,8 @@ _NAMED = {
     "--files": "spark.files",
     "--py-files": "spark.submit.pyFiles",
 }
-_LISTS = ("spark.archives", "spark.files", "spark.submit.pyFiles")
+_FILE_SYSTEMS = "spark.kerberos.access.hadoopFileSystems"
+_LISTS = ("spark.archives", "spark.files", "spark.submit.pyFiles", _FILE_SYSTEMS)
 _SWITCHES = ("--verbose", "-v", "--supervise")
 _NOT_YOURS = {
     "--master": "Give --master before `--`",
@@ -95,7 +96,8 @@ class Request:
       queue: YARN's.
       spark_args: what the user wrote after `--`.
       home: the folder that holds `spark/`.
-      hdfs_dir: where outcomes and event logs lie.
+      hdfs_dir: where outcomes and event logs lie; empty on Kubernetes where it is not given.
+      other_dirs: folders that the command uses beside those of its flags.
       wait: whether somebody waits for the end.
     """
 
@@ -111,6 +113,7 @@ class Request:
     spark_args: Sequence[str] = ()
     home: str
     hdfs_dir: str
+    other_dirs: Sequence[str] = ()
     wait: bool = True
     shipped: Shipped = Shipped()
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
@@ -118,6 +121,13 @@ class Request:
     @property
     def on_kubernetes(self) -> bool:
         return self.master.startswith("k8s://")
+
+
+def folders(request: Request) -> list[str]:
+    """Those that must be there before the application is."""
+    if not request.hdfs_dir:
+        return []
+    return [f"{request.hdfs_dir}/{name}" for name in ([EVENTS] if request.on_kubernetes else FOLDERS)]
 
 
 def parse_profile(text: str, place: str) -> dict[str, str]:
@@ -230,14 +240,14 @@ def _on_yarn(request: Request) -> dict[str, str]:
         "spark.submit.pyFiles": shipped.package,
         "spark.archives": shipped.archive,
         "spark.yarn.archive": shipped.spark_archive,
-        "spark.eventLog.dir": f"{request.hdfs_dir}/spark-events",
-        "spark.yarn.appMasterEnv." + OUTCOME_DIR_VARIABLE: f"{request.hdfs_dir}/outcomes",
+        "spark.eventLog.dir": f"{request.hdfs_dir}/{EVENTS}",
+        "spark.yarn.appMasterEnv." + OUTCOME_DIR_VARIABLE: f"{request.hdfs_dir}/{OUTCOMES}",
         "spark.yarn.submit.waitAppCompletion": "true" if request.wait else "false",
     }
     if request.command != "train":
         settings["spark.yarn.maxAppAttempts"] = "1"  # also for what starts from the profile of `train`
     # With Kerberos, Spark takes along tokens of the default file system alone, unless it is told of others.
-    settings["spark.kerberos.access.hadoopFileSystems"] = ",".join(_file_systems(request.config))
+    settings[_FILE_SYSTEMS] = ",".join(_file_systems(request))
     if shipped.python:
         for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
             settings[variable + "PYSPARK_PYTHON"] = shipped.python
@@ -245,10 +255,10 @@ def _on_yarn(request: Request) -> dict[str, str]:
     return {key: value for key, value in settings.items() if value}
 
 
-def _file_systems(config: object) -> list[str]:
-    """Those that the command's folders are on, where their URLs name them."""
-    paths = [getattr(config, name, None) or "" for name in PATH_FLAGS]
-    named = [re.match(r"(?:hdfs|viewfs)://[^/]+", path) for path in paths]
+def _file_systems(request: Request) -> list[str]:
+    """Those that the job's folders are on, where their URLs name them."""
+    folders = [*paths(request.config).values(), *request.other_dirs, request.hdfs_dir]
+    named = [re.match(r"(?:hdfs|viewfs)://[^/]+", folder) for folder in folders]
     return sorted({match[0] for match in named if match})
 
 
@@ -265,7 +275,9 @@ def _on_kubernetes(request: Request) -> dict[str, str]:
         "spark.kubernetes.driver.podTemplateFile": options.driver_pod_template,
         "spark.kubernetes.executor.podTemplateFile": options.executor_pod_template,
         "spark.kubernetes.submission.waitAppCompletion": "true" if request.wait else "false",
-        "spark.eventLog.dir": f"{request.hdfs_dir}/spark-events",
+        # The events of a pod go with it, unless there is a folder for them.
+        "spark.eventLog.enabled": "true" if request.hdfs_dir else "false",
+        "spark.eventLog.dir": f"{request.hdfs_dir}/{EVENTS}" if request.hdfs_dir else "",
     }
     return {key: value for key, value in settings.items() if value}
 

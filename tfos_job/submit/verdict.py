@@ -24,15 +24,16 @@ _USER_STATUS = re.compile(r"User application exited with (?:status )?(\d+)")
 _MEMORY_FIGURES = re.compile(r"(?P<used>[\d.]+ ?[KMGT]?B) of (?P<limit>[\d.]+ ?[KMGT]?B) physical memory used")
 _MEMORY_EXIT = re.compile(r"exitCode: -104\b")
 _EXIT = re.compile(r"exitCode: (-?\d+)")
+_POD_EXIT = re.compile(r"exit code: (\d+)")
 _SIGKILL, _SIGTERM = 137, 143
 _PREEMPTED = -102
 
 # What YARN or Spark's client says, and what it means: the first that is found counts. The text that matched, up to the
 # end of its line, is the fact.
 _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
-    (r"[^\n]*unknown queue[^\n]*", ResourceError, "Give --queue: `yarn queue -list` names them"),
+    (r"[^\n]*unknown queue[^\n]*", SettingsError, "Give --queue: `yarn queue -list` names them"),
     (r"[^\n]*[qQ]ueue[^\n]* is (?:STOPPED|DRAINING)[^\n]*", ResourceError, "Give another --queue, or wait"),
-    (r"[^\n]*non-leaf queue[^\n]*", ResourceError, "Give --queue one of its children"),
+    (r"[^\n]*non-leaf queue[^\n]*", SettingsError, "Give --queue one of its children"),
     (
         r"[^\n]*(?:cannot submit applications to queue|does not have permission to submit)[^\n]*",
         AccessError,
@@ -58,6 +59,11 @@ _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
         r"[^\n]*(?:AccessControlException|Permission denied)[^\n]*",
         AccessError,
         "Check the owner and the permissions of the folder",
+    ),
+    (
+        r"[^\n]*(?:Forbidden!|Unauthorized!|is forbidden: User|Message: (?:Forbidden|Unauthorized))[^\n]*",
+        AccessError,
+        "Give --service_account, and see `kubectl auth can-i create pods`",
     ),
     (r"[^\n]*(?:QuotaExceeded|quota of)[^\n]*", AccessError, "Make room, or have the quota raised"),
     (
@@ -113,6 +119,30 @@ def judge(end: End, outcome: Mapping[str, Any] | None) -> JobError | None:
             f"the driver exited with {status[1]} and left no account", place=end.application, next_step=_logs(end)
         )
     return _of_container(end) or _refused(end) or _unknown(end)
+
+
+def judge_pod(code: int, said: str, place: str) -> JobError | None:
+    """The error that the submitter ends with on Kubernetes; None for success.
+
+    Args:
+      code: spark-submit's exit code, which is 0 also where the driver has failed.
+      said: its last words: Spark lists the containers of the driver's pod with their exit codes.
+      place: the cluster.
+    """
+    look = "See the driver's pod: kubectl describe, kubectl logs; a run has its account in report.json"
+    exits = [int(status) for status in _POD_EXIT.findall(said)]
+    if exits:
+        status = next((status for status in exits if status), 0)  # of a sidecar, too
+        if status in (_SIGKILL, _SIGTERM):
+            fact = f"the driver's container was killed (exit code {status})"
+            return NodeDiedError(fact, place=place, next_step=f"If nobody killed it, it ran out of memory. {look}")
+        fact = f"the driver exited with {status}"
+        return exit_code_class(status)(fact, place=place, next_step=look) if status else None
+    if code == 0 and "phase: Failed" not in said:
+        return None
+    end = End(application="", final_status="", diagnostics=said, command="")
+    refused = _refused(end)
+    return refused or NodeDiedError(f"spark-submit ended with exit code {code}", place=place, next_step=look)
 
 
 def _is_of_this_end(outcome: Mapping[str, Any], end: End, status: re.Match[str] | None) -> bool:
