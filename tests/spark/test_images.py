@@ -217,8 +217,8 @@ def test_what_is_left_out_by_its_name_is_told_and_no_folder_is_lost(
     assert manifests.load_charset(DatasetLayout(str(tmp_path / "data"))).characters == (
         "_ant", "caf\xe9", *CLASSES
     )  # fmt: skip
-    assert "3 files do not end with .png, .jpg, .jpeg, .gif and were left out: .txt × 1, .webp × 1, " in caplog.text
-    assert "2 images lie in hidden folders, or have hidden names and were left out: .* × 1, @eaDir × 1" in caplog.text
+    assert "3 left out by name, which does not end with .png, .jpg, .jpeg, .gif: .txt × 1, .webp × 1, " in caplog.text
+    assert "2 left out by name, which is hidden, or of a hidden folder: .* × 1, @eaDir × 1" in caplog.text
     assert "are one class: caf\xe9" in caplog.text
     (image_dir / "dog" / "7.bmp").write_bytes(b"")
     assert (run().up_to_date, run().num_other_files) == (True, 6)

@@ -45,7 +45,7 @@ def test_what_notebooks_and_disks_keep_beside_images_is_no_class() -> None:
     assert sorted(listing.hidden) == sorted([*litter[:-1], r".ipynb_checkpoints/\xff.png"])
     assert listing.num_other_files == 6
     assert listing.account == [
-        "6 images lie in hidden folders, or have hidden names and were left out: .ipynb_checkpoints × 2, .* × 1, "
+        "6 left out by name, which is hidden, or of a hidden folder: .ipynb_checkpoints × 2, .* × 1, "
         ".thumbnails × 1, @eaDir × 1, __MACOSX × 1; such as .ipynb_checkpoints/\\xff.png"
     ]
     # Who names one wants it.
@@ -56,7 +56,7 @@ def test_what_notebooks_and_disks_keep_beside_images_is_no_class() -> None:
 def test_what_is_left_out_by_its_ending_is_told() -> None:
     listing = listed(["cat/1.png", "cat/2.WEBP", "cat/3.webp", "notes.txt", "cat/Makefile", ".DS_Store", "\udcff.x"])
     assert listing.account == [
-        "6 files do not end with .png, .jpg, .jpeg, .gif and were left out: .webp × 2, without an ending × 2, "
+        "6 left out by name, which does not end with .png, .jpg, .jpeg, .gif: .webp × 2, without an ending × 2, "
         ".txt × 1, .x × 1; such as .DS_Store"
     ]
     assert (

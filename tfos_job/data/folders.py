@@ -70,10 +70,10 @@ class Listing:
     def account(self) -> list[str]:
         """In words, what was left out by name: how many, of which kind, an example."""
         return [
-            f"{len(names)} {what} and were left out: {_counts(map(kind, names))}; such as {names[0]}"
+            f"{len(names)} left out by name, {what}: {_counts(map(kind, names))}; such as {names[0]}"
             for names, what, kind in (
-                (self.others, f"files do not end with {', '.join(SUFFIXES)}", _ending),
-                (self.hidden, "images lie in hidden folders, or have hidden names", _hidden_part),
+                (self.others, f"which does not end with {', '.join(SUFFIXES)}", _ending),
+                (self.hidden, "which is hidden, or of a hidden folder", _hidden_part),
             )
             if names
         ]
