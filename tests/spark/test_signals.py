@@ -1,0 +1,37 @@
+"""A signal while the main thread waits for Spark's JVM, whose answer py4j would make an error of."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from pyspark.sql import SparkSession
+
+from tfos_job import signals
+from tfos_job.jobs import tasks
+
+
+def test_a_signal_ends_a_job_and_leaves_its_slots_free(spark: SparkSession) -> None:
+    context = spark.sparkContext
+    tracker = context.statusTracker()
+
+    def stop() -> None:
+        def running() -> int:
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            return sum(stage.numActiveTasks for stage in stages if stage)
+
+        while running() < context.defaultParallelism:
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with signals.raised():
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(signals.Stopped) as caught:
+            tasks.run(context, "sleeping", time.sleep, [3600.0] * context.defaultParallelism)
+        thread.join()
+    assert caught.value.signum == signal.SIGTERM
+    assert tasks.run(context, "working", abs, [-1, 2]) == [1, 2]
