@@ -18,7 +18,7 @@ from tests.ports import free_port_range
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, OK, Check
 from tfos_job.errors import ResourceError, SettingsError
-from tfos_job.jobs import doctor, looks
+from tfos_job.jobs import doctor, looks, session
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FOR_EVER_S = 86_400.0  # who waited for its end would be ended by pytest
@@ -123,9 +123,11 @@ class _Unreadable:
         return __import__, ("not_shipped",)
 
 
-def test_the_alarm_ends_what_waits_for_spark() -> None:
+def test_the_alarm_ends_what_waits_for_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_end_jvm", lambda: None)  # that of the other tests
+
     def wait_for_spark() -> None:
-        with doctor._alarm(1):
+        with session._time_limit(1):
             try:
                 time.sleep(FOR_EVER_S)
             except TimeoutError as e:
@@ -133,7 +135,7 @@ def test_the_alarm_ends_what_waits_for_spark() -> None:
 
     with pytest.raises(ResourceError, match="Spark has not started within 1 s"):
         wait_for_spark()
-    with pytest.raises(ResourceError, match="no such queue"), doctor._alarm(1):
+    with pytest.raises(ResourceError, match="no such queue"), session._time_limit(1):
         raise ResourceError("no such queue")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # nothing rings after it
 
