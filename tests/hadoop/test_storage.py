@@ -24,7 +24,7 @@ from tfos_job import storage
 from tfos_job.data import archives, sources
 from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
 from tfos_job.lease import Lease
-from tfos_job.storage import hdfs, hdfs_client, patience
+from tfos_job.storage import hdfs, hdfs_client, hdfs_files, patience
 
 pytestmark = pytest.mark.hadoop
 
@@ -335,7 +335,7 @@ def test_a_datanode_hangs_while_files_are_written_and_read(
     wounded, hdfs_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hdfs_client, "_MAX_SOCKET_TIMEOUT_MS", 1000)
-    monkeypatch.setattr(hdfs, "_PROOF_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(hdfs_files, "_PROOF_TIMEOUT_S", 2.0)
     hdfs_client._connect.cache_clear()
     content = pattern(4 * MIB)
     storage.write_bytes(f"{hdfs_dir}/before", content)

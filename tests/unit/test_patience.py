@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tfos_job.errors import MissingInputError, StorageError
-from tfos_job.storage import hdfs, patience
+from tfos_job.storage import failures, hdfs, hdfs_files, patience
 
 MIB = 1 << 20
 REFUSED = OSError("Connection refused (os error 111)")
@@ -100,7 +100,7 @@ def reader(*files: Remote | Exception) -> io.BufferedReader:
             raise file
         return file
 
-    return io.BufferedReader(hdfs._Reader("hdfs://host/a", reopen), MIB)
+    return io.BufferedReader(hdfs_files.Reader("hdfs://host/a", reopen), MIB)
 
 
 def test_a_reader_goes_on_where_no_datanode_was_left() -> None:
@@ -159,11 +159,11 @@ class Written:
         self.discarded: list[str] = []
         self.replicated: list[str] = []
         self._coming = iter(enumerate(targets))
-        self.raw = hdfs._Writer(self._create, self.discarded.append)
+        self.raw = hdfs_files.Writer(self._create, self.discarded.append)
 
     def _create(self) -> Any:
         number, target = next(self._coming)
-        return hdfs._Open(str(number), target, lambda: self.replicated.append(str(number)))
+        return hdfs_files.Open(str(number), target, lambda: self.replicated.append(str(number)))
 
 
 def write_all(written: Written, data: bytes) -> None:
@@ -174,7 +174,7 @@ def write_all(written: Written, data: bytes) -> None:
 @pytest.mark.parametrize("fail", ["first", "proof"])
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_file_that_does_not_begin_goes_elsewhere(fail: str, hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdfs, "_PROOF_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(hdfs_files, "_PROOF_TIMEOUT_S", 0.2)
     gate = threading.Event()
     bad = Target(fail, gate if hangs else None)
     written = Written(bad, Target(fail), Target())
@@ -202,7 +202,7 @@ def test_what_is_collected_is_not_closed() -> None:
         def close(self) -> None:
             closed.append("by its collection")
 
-    assert hdfs._to_be_closed(File()) is File.inner
+    assert hdfs_files.to_be_closed(File()) is File.inner
     gc.collect()
     assert closed == []
 
@@ -230,7 +230,7 @@ def test_a_small_file_is_tried_again_as_a_whole() -> None:
     coming = iter(files)
 
     def attempt() -> None:
-        raw = hdfs._Writer(lambda: hdfs._Open("a", next(coming), lambda: None), lambda _: None)
+        raw = hdfs_files.Writer(lambda: hdfs_files.Open("a", next(coming), lambda: None), lambda _: None)
         with io.BufferedWriter(raw, MIB) as stream:
             stream.write(b"x")
 
@@ -281,8 +281,8 @@ def test_after_a_datanode_has_failed_files_begin_on_a_single_one(monkeypatch: py
     ],
 )
 def test_whose_failure_it_is(error: Exception | None, is_its: bool) -> None:
-    assert hdfs.is_of_datanode(error) == is_its
+    assert failures.is_of_datanode(error) == is_its
     wrapped = StorageError("cannot write it")
     wrapped.__cause__ = error
-    assert hdfs.is_of_datanode(wrapped) == is_its
-    assert not hdfs.is_of_datanode(MissingInputError("not there"))
+    assert failures.is_of_datanode(wrapped) == is_its
+    assert not failures.is_of_datanode(MissingInputError("not there"))

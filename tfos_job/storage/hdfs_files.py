@@ -1,0 +1,244 @@
+"""Files of hdfs-native as raw streams, which outlive a DataNode that dies or hangs, and its errors as Python's own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job.errors import JobError, StorageError
+from tfos_job.storage import patience
+from tfos_job.storage.backend import BUFFER_BYTES, T
+from tfos_job.storage.failures import reason, rpc_error
+from tfos_job.storage.pump import ReadAhead, WriteBehind
+
+_PROOF_TIMEOUT_S = 15.0  # for the first bytes of a file
+
+
+def to_be_closed(file: Any) -> Any:
+    """What is within hdfs-native's file: that closes itself when it is collected, anywhere, and may wait for ever."""
+    file.close = lambda: None
+    return file.inner
+
+
+class Reader(io.RawIOBase):
+    """Reads from one stream over the rest of the file: each `read` of hdfs-native's would ask the DataNode anew.
+
+    hdfs-native goes on with another DataNode where one dies or hangs; where none is left, the file is opened anew.
+    """
+
+    def __init__(self, path: str, reopen: Callable[[], Any]) -> None:
+        self._path = path
+        self._reopen = reopen
+        self._file = reopen()
+        self._length = len(self._file)
+        self._position = 0
+        self._ahead: ReadAhead | None = None
+        self._chunks: deque[memoryview] = deque()  # from `_position` on
+        self._fetched = 0  # where they end
+        self._at_end = False
+        self._error: BaseException | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        target, num_bytes = memoryview(buffer), 0
+        while num_bytes < len(target) and (self._chunks or self._fill()):
+            chunk = self._chunks.popleft()
+            taken = min(len(chunk), len(target) - num_bytes)
+            target[num_bytes : num_bytes + taken] = chunk[:taken]
+            num_bytes += taken
+            if taken < len(chunk):
+                self._chunks.appendleft(chunk[taken:])
+        self._position += num_bytes
+        return num_bytes
+
+    def _fill(self) -> bool:
+        """Waits for more; False at the end of the file. After what failed, all that follows fails with it."""
+        if self._error is not None:
+            raise self._error
+        if self._at_end:
+            return False
+        try:
+            chunks = patience.persist(self._fetch)
+        except (OSError, RuntimeError, JobError) as error:
+            self._error = error
+            raise
+        self._chunks.extend(map(memoryview, chunks))
+        self._fetched += sum(map(len, chunks))
+        self._at_end = not chunks
+        return not self._at_end
+
+    def _fetch(self) -> list[bytes]:
+        """The next chunks; none at the end."""
+        try:
+            with _exact_errors():
+                if self._file is None:
+                    self._file = self._reopen()
+                    if len(self._file) != self._length:
+                        raise StorageError(
+                            "replaced by a file of another size while it was read",
+                            place=self._path,
+                            next_step="Run the command again",
+                        )
+                if self._ahead is None:
+                    length = max(0, self._length - self._fetched)
+                    stream = self._file.read_range_stream(self._fetched, length) if length else iter(())
+                    self._ahead = ReadAhead(stream)
+                chunks = self._ahead.next(patience.call_timeout_s())
+        except BaseException:
+            self._stop()
+            self._file = None
+            raise
+        patience.progressed(self._fetched + sum(map(len, chunks)))
+        return chunks
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._forget()
+        self._position = self._fetched = max(0, begin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        self._forget()
+        super().close()
+
+    def _forget(self) -> None:
+        self._stop()
+        self._at_end = False
+        self._chunks.clear()
+
+    def _stop(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+        self._ahead = None
+
+
+@dataclass(frozen=True)
+class Open:
+    """A file that is being written, and what is to be done when it is whole."""
+
+    path: str
+    file: Any
+    replicate: Callable[[], None]
+
+
+class Writer(io.RawIOBase):
+    """Writes behind. The first bytes are proved to be on DataNodes, else they go to another file.
+
+    That is when most fails that can: with a DataNode that is dead or hangs no block begins. One that dies later is left
+    out by hdfs-native. A small file that can be tried again as a whole needs no proof.
+    """
+
+    def __init__(self, create: Callable[[], Open], discard: Callable[[str], None]) -> None:
+        self._create = create
+        self._discard = discard
+        self._open: Open | None = patience.persist(create)
+        self._behind: WriteBehind | None = None
+        self._error: BaseException | None = None
+        self._num_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        if self._error is not None:
+            raise self._error
+        needs_proof = self._behind is None and not (patience.can_be_repeated() and len(data) < BUFFER_BYTES)
+        # As bytes: hdfs-native takes a memoryview, which BufferedWriter hands down, at a quarter of the speed.
+        data = bytes(data[:BUFFER_BYTES] if needs_proof else data)
+        try:
+            if needs_proof:
+                self._behind = WriteBehind(patience.persist(lambda: self._begin(data)))
+            else:
+                with _exact_errors():
+                    self._writing().put(data, patience.call_timeout_s())
+        except BaseException as error:
+            self._error = error
+            raise
+        self._num_bytes += len(data)
+        patience.progressed(self._num_bytes)
+        return len(data)
+
+    def _begin(self, data: bytes) -> Any:
+        """The file, with its first bytes."""
+        path, file = self._opened().path, self._opened().file
+
+        def write() -> None:
+            file.write(data)
+            try:
+                file.hsync()
+            except RuntimeError as error:
+                if "not supported" not in str(error):  # erasure coding has no proof
+                    raise
+
+        try:
+            answer(write, min(_PROOF_TIMEOUT_S, patience.call_timeout_s()))
+        except BaseException:
+            self._discard(path)
+            self._open = None
+            raise
+        return file
+
+    def finish(self) -> None:
+        """Completes the file on the DataNodes."""
+        if self._error is not None:
+            raise self._error
+        with _exact_errors():
+            self._writing().finish(patience.call_timeout_s())
+        self._opened().replicate()
+
+    def _writing(self) -> WriteBehind:
+        if self._behind is None:
+            self._behind = WriteBehind(self._opened().file)
+        return self._behind
+
+    def _opened(self) -> Open:
+        if self._open is None:
+            self._open = self._create()
+        return self._open
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self.finish()
+
+
+def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
+    with _exact_errors():
+        return patience.answer(call, timeout_s)
+
+
+@contextlib.contextmanager
+def _exact_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # raised again, some by another name
+        exact = _more_exact(error)
+        if exact is error:
+            raise
+        raise exact from error
+
+
+def _more_exact(error: BaseException) -> BaseException:
+    """The exception that a local file system would have raised, where hdfs-native has only words for it."""
+    if isinstance(error, FileNotFoundError) and str(error).startswith("Path is not a file"):
+        return IsADirectoryError(reason(error))
+    answered = rpc_error(error)
+    if answered and answered[0] == "ParentNotDirectoryException":
+        return NotADirectoryError(answered[1])
+    if type(error).__name__ == "PanicException":  # an assert of hdfs-native's own, which is no Exception
+        return RuntimeError(f"Panic({error})")
+    return error
