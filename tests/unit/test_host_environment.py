@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfos_job.host import environment
-from tfos_job.host.environment import Change, apply, settle, settle_local_spark
+from tfos_job.host.environment import Change, apply, settle, settle_local_spark, settle_submission
 
 
 def settled(**found: str) -> dict[str, str]:
@@ -101,6 +101,13 @@ def test_sparks_workers_on_this_host_are_like_their_driver() -> None:
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     assert settle_local_spark(environ, python="/venv/bin/python", path="/a:/b") == []
+
+
+def test_a_submission_brings_its_own_spark_and_python() -> None:
+    kept = {"SPARK_HOME": "/opt/spark", "HADOOP_CONF_DIR": "/etc/hadoop", "JAVA_HOME": "/jdk"}
+    environ = kept | {"SPARK_CONF_DIR": "/etc/spark", "PYSPARK_PYTHON": "python2", "PYTHONPATH": "/opt/spark/python"}
+    apply(environ, settle_submission(environ))
+    assert environ == kept
 
 
 def test_this_process_as_its_user_has_set_it_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

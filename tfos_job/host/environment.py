@@ -28,6 +28,8 @@ _TAKEN_OUT = {
     "KERAS_NNX_ENABLED": "it wants JAX",
     "PYTHONINSPECT": "a process of a job would not end",
 }
+_OF_SPARK_AND_PYTHON = ("SPARK_", "PYSPARK_", "PYTHON")
+_OF_THE_SUBMITTING_HOST = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
 _GRPC_POLL_STRATEGIES = {"all", "epoll1", "none", "poll"}
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set; empty means none
 
@@ -121,6 +123,15 @@ def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) ->
         Change(name, environ.get(name), value, reason)
         for name, (value, reason) in wanted.items()
         if environ.get(name) != value
+    ]
+
+
+def settle_submission(environ: Mapping[str, str]) -> list[Change]:
+    """What has to change, beside `settle`'s, before spark-submit is started: it brings along what it is to have."""
+    return [
+        Change(name, value, None, "a submitted job brings its own Spark and Python along")
+        for name, value in environ.items()
+        if name.startswith(_OF_SPARK_AND_PYTHON) and name not in _OF_THE_SUBMITTING_HOST
     ]
 
 

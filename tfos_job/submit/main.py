@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import shlex
@@ -24,6 +23,8 @@ from tfos_job.cluster.topology import largest_part
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig, paths
 from tfos_job.data import manifest as manifests
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.host import environment as host
+from tfos_job.host.results import to_json
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.submit import environment, follow, plan, verdict, watch
 from tfos_job.submit.memory import Network
@@ -34,7 +35,6 @@ log = logging.getLogger("tfos_job.submit")
 _SEEDS_FOLDER = "Python"
 _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is used again: run it again"
 _DEFAULT_QUEUES = {"train": "gpu"}
-_KEPT_VARIABLES = ("SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "SPARK_SUBMIT_OPTS", "SPARK_HOME")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -87,8 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("tfos_job").setLevel(logging.INFO)
+    changes = host.settle_process()
     own, spark_args = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     options, app_args = make_parser().parse_known_args(own)
+    if not {"-v", "--verbose"}.isdisjoint(app_args):
+        logging.getLogger("tfos_job").setLevel(logging.DEBUG)
+    for change in [*changes, *host.settle_submission(os.environ)]:
+        log.debug("%s", change)
     try:
         return _submit(options, app_args, spark_args)
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
@@ -133,7 +138,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
     profiles = [_profile(name) for name in plan.PROFILES[options.command]]
     line = plan.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
-        print(shlex.join(line))
+        sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # the very bytes, whatever stdout's encoding
         return 0
     if on_yarn:
         environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
@@ -192,7 +197,7 @@ def _refuse_early(config: Any) -> bool:
         report = check(config)
         if report is not None:
             log.info("%s is finished. Nothing to do", config.train_dir)
-            print(json.dumps(cli.summary_of_run(report)), flush=True)
+            print(to_json(cli.summary_of_run(report), sys.stdout.encoding), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
         if not storage.is_dir(config.input_dir):
@@ -351,7 +356,7 @@ def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, beg
     outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
     error = verdict.judge(watched.end(request.command), outcome)
     for result in (outcome or {}).get("results", []):
-        print(json.dumps(result, ensure_ascii=False, sort_keys=True), flush=True)
+        print(to_json(result, sys.stdout.encoding), flush=True)
     if watched.application:
         log.info("%s", _phases(watched, outcome, request, began, uploaded))
     if error is not None:
@@ -385,11 +390,8 @@ def _phases(
 
 def _spark_submit_environment() -> dict[str, str]:
     """Without what other Sparks and Pythons have left in this one; with our log settings."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("SPARK_", "PYSPARK_", "PYTHON")) or name in _KEPT_VARIABLES
-    }
+    environment = dict(os.environ)
+    host.apply(environment, host.settle_submission(environment))
     log4j2 = f"-Dlog4j2.configurationFile=file:{home()}/spark/conf/log4j2-submit.properties"
     environment["SPARK_SUBMIT_OPTS"] = f"{environment.get('SPARK_SUBMIT_OPTS', '')} {log4j2}".strip()
     return environment
