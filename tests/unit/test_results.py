@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job import cli
+from tfos_job import cli, signals
 from tfos_job.host.results import to_json
 
 PROGRAM = """
@@ -73,7 +73,8 @@ def test_who_reads_no_more_is_told_from_other_broken_pipes(monkeypatch: pytest.M
 
     monkeypatch.setitem(cli.COMMANDS, "report", dataclasses.replace(cli.COMMANDS["report"], run=fail))
     args = cli.make_parser().parse_args(["report", "--train_dir", "d"])
-    code, error = cli._run("report", args, lambda value: None)  # type: ignore[arg-type]
+    with signals.raised():
+        code, error = cli._run("report", args, lambda value: None)  # type: ignore[arg-type]
     assert (code, str(error).partition(":")[0]) == (70, "BrokenPipeError")
 
 
