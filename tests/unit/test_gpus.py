@@ -49,6 +49,6 @@ def test_a_local_worker_leaves_other_peoples_gpus_alone(monkeypatch: pytest.Monk
     assert node._gpu_addresses(Task(WORKER, 1), args) == ("1",)
     monkeypatch.setenv(gpus.VARIABLE, "3")
     assert node._gpu_addresses(Task(WORKER, 0), args) == ("3",)
-    with pytest.raises(ResourceError, match=r"worker:1: CUDA_VISIBLE_DEVICES=3 leaves this worker 0 of 1 GPUs"):
+    with pytest.raises(ResourceError, match=r"^CUDA_VISIBLE_DEVICES=3 leaves this worker 0 of 1 GPUs"):
         node._gpu_addresses(Task(WORKER, 1), args)
     assert node._gpu_addresses(Task(WORKER, 1), NodeArgs(local=True, allow_cpu=True, **settings)) == ()

@@ -163,7 +163,6 @@ def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
     if len(own) < len(assigned) and not args.allow_cpu:
         raise ResourceError(
             f"{gpus.VARIABLE}={os.environ[gpus.VARIABLE]} leaves this worker {len(own)} of {args.num_gpus} GPUs",
-            place=str(task),
             next_step="Let it name more, or give fewer --num_gpus or --num_executors",
         )
     if len(assigned) < args.num_gpus:
