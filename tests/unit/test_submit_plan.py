@@ -241,6 +241,8 @@ def test_kubernetes_without_a_folder_for_events_has_none(
         (["--gnt_dir", "file:///", "--hdfs_dir", "/x"], 78, "--hdfs_dir: /x is a path on the disk of whichever host"),
         (["--image_dir", "/disk/photos"], 78, "--image_dir: /disk/photos is a path on the disk of whichever host"),
         (["--image_dir", "hdfs://nn/in", "--labels_csv", "l.csv"], 78, "--labels_csv: l.csv is a path on the disk"),
+        # Hadoop's short form of a URL is one.
+        (["--image_dir", "hdfs:/in", "--labels_csv", "l.csv"], 78, "--labels_csv: l.csv is a path on the disk"),
         (["--image_dir", "file:///no/photos"], 66, "/no/photos: no such folder. Check --image_dir"),
         (["--image_dir", "file:///", "--labels_csv", "file:///no/l.csv"], 66, "no such file. Check --labels_csv"),
     ],

@@ -176,7 +176,7 @@ def _default_hdfs_dir() -> str:
 
 def _require_urls(given: Mapping[str, str]) -> None:
     for name, path in given.items():
-        if path and "://" not in path and not path.startswith("file:"):
+        if path and "://" not in storage.absolute(path) and not path.startswith("file:"):
             raise SettingsError(
                 f"{path} is a path on the disk of whichever host runs the container",
                 place=f"--{name}",
@@ -200,8 +200,9 @@ def _refuse_early(config: Any) -> bool:
             print(to_json(cli.summary_of_run(report), sys.stdout.encoding), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
-        if not storage.is_dir(config.input_dir):
-            raise MissingInputError("no such folder", place=config.input_dir, next_step=f"Check {config.input_flag}")
+        from tfos_job.jobs.dataset import require_folders
+
+        require_folders(config)
         if config.labels_csv is not None and not storage.exists(config.labels_csv):
             raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
     elif isinstance(config, EvaluateConfig):
