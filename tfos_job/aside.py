@@ -66,8 +66,9 @@ def ask(
       JobError: what the work raised.
       NodeDiedError: the process was killed, or is ended here for its silence or its length.
     """
-    env = child_environment(visible_gpus) | {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    with tempfile.TemporaryFile() as output:
+    # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, tempfile.TemporaryFile() as output:
+        env = child_environment(visible_gpus) | {"TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": scratch}
         child = Child(module, name=name, env=env, output=output)
         try:
             child.tell(request)

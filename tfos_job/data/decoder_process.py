@@ -16,7 +16,10 @@ from tfos_job.host.parent import Parent
 _COLOURS = 3  # grey pictures as well: three equal channels
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)])
+@tf.function(
+    input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)],
+    autograph=False,  # it would leave a file behind: this process does not wait for the end of its libraries
+)
 def _pixels(data: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
     return decode_file(data, image_format, _COLOURS)
 
