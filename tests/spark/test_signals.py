@@ -8,9 +8,11 @@ import threading
 import time
 
 import pytest
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from tfos_job import signals
+from tfos_job.errors import NodeDiedError
 from tfos_job.jobs import tasks
 
 
@@ -30,8 +32,11 @@ def test_a_signal_ends_a_job_and_leaves_its_slots_free(spark: SparkSession) -> N
     with signals.raised():
         thread = threading.Thread(target=stop)
         thread.start()
-        with pytest.raises(signals.Stopped) as caught:
+        # pyspark itself may ask the JVM for something once more on the way out, and fail: the last word is of the signal.
+        with pytest.raises((signals.Stopped, Py4JError, NodeDiedError)) as caught:
             tasks.run(context, "sleeping", time.sleep, [3600.0] * context.defaultParallelism)
         thread.join()
-    assert caught.value.signum == signal.SIGTERM
+        interruption = signals.interruption(caught.value, "")
+    assert interruption is not None
+    assert interruption.exit_code == 143
     assert tasks.run(context, "working", abs, [-1, 2]) == [1, 2]
