@@ -32,7 +32,7 @@ def test_a_signal_ends_a_job_and_leaves_its_slots_free(spark: SparkSession) -> N
     with signals.raised():
         thread = threading.Thread(target=stop)
         thread.start()
-        # pyspark itself may ask the JVM for something once more on the way out, and fail: the last word is of the signal.
+        # pyspark may ask the JVM for something more on its way out, and fail: the last word is of the signal.
         with pytest.raises((signals.Stopped, Py4JError, NodeDiedError)) as caught:
             tasks.run(context, "sleeping", time.sleep, [3600.0] * context.defaultParallelism)
         thread.join()
