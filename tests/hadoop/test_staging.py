@@ -41,17 +41,15 @@ Main = Callable[..., Any]
 
 
 @pytest.fixture
-def main(capsys: pytest.CaptureFixture[str]) -> Iterator[Main]:
+def main(capfd: pytest.CaptureFixture[str]) -> Main:
     """Runs a command in this process; it must end well. Returns the JSON value of stdout's last line."""
-    before = signal.getsignal(signal.SIGTERM)  # `cli.main` installs a handler of its own
 
     def run(*args: object) -> Any:
-        capsys.readouterr()
+        capfd.readouterr()
         assert cli.main([str(word) for word in args]) == 0
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 def test_two_workers_outlive_a_namenode_that_is_away(

@@ -197,9 +197,9 @@ def test_the_whole_job(
             environ.setenv(name, value)
         outer = start(*training(dataset, beside, *ports), *ENDLESS, *gpu, "--master", "yarn")
     outer.wait_for_step()
-    # Now both are in executors.
+    # Now both are in executors: the run would go on with a GPU.
     reached = max(checkpoint_steps(run))
-    inner = submit(*options, "--max_number_of_steps", reached + 100)
+    inner = submit(*options, "--num_gpus", 0, "--max_number_of_steps", reached + 100)
     assert inner.wait() == 0, inner.stderr
     outer.send_signal(signal.SIGTERM)
     assert outer.wait() == 143, outer.stderr
