@@ -294,6 +294,9 @@ def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any],
     elif field.default not in (None, dataclasses.MISSING):
         help_text += f" (default: {field.default})"
     kind, is_optional = _value_type(hint)
+    choices = metadata.get("choices")
+    if choices and is_optional and is_inherited:
+        metadata["metavar"], choices = "|".join((*choices, "none")), (*choices, None)
     read = _truth if kind is bool else _text if kind is str and field.default != "" else kind
     parser.add_argument(
         f"--{field.name}",
@@ -302,7 +305,7 @@ def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any],
         default=argparse.SUPPRESS,
         help=help_text.replace("%", "%%"),
         metavar=metadata.get("metavar") or (None if "choices" in metadata else kind.__name__.upper()),
-        choices=metadata.get("choices"),
+        choices=choices,
         **({"nargs": "?", "const": metadata["const"]} if "const" in metadata else {}),
     )
 

@@ -26,10 +26,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from tfos_job import storage
-from tfos_job.errors import BusyError, JobError, MissingInputError
+from tfos_job.errors import BusyError, JobError, MissingInputError, StorageError
 
 TTL_S = 60.0
 _ATTEMPTS = 8
+_CHECKS = 4  # of half of a lock's time each: as patient as all that asks HDFS for something
 _MAX_POLL_S = 2.0
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,17 @@ class Lease:
           BusyError: the lock is somebody else's by now, or gone.
           StorageError: the file system does not answer.
         """
-        with self._renewing:
+        for tries_left in reversed(range(_CHECKS)):
+            try:
+                return self._prove()
+            except StorageError as error:
+                if not tries_left:
+                    raise
+                _log.warning("could not renew the lock, trying again: %s", error)
+
+    def _prove(self) -> None:
+        """Proof and renewal, in half of `ttl_s`: nobody can have taken the lock between the two."""
+        with self._renewing, storage.within(self.ttl_s / 2):
             if self._loss is None:
                 try:
                     require(self.path, self.token, self.owner)
@@ -179,8 +190,7 @@ class Lease:
         pause_s = self.ttl_s / 3
         while not self._stop.wait(pause_s):
             try:
-                with storage.within(self.ttl_s / 2):
-                    self.check()
+                self._prove()
                 pause_s = self.ttl_s / 3
             except BusyError as error:
                 _log.error("%s", error)

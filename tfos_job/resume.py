@@ -47,7 +47,9 @@ def settings(given: Mapping[str, Any]) -> TrainConfig:
     stored = None if given.get("overwrite") else read(run)
     if stored is None and "dataset_dir" not in given:
         raise MissingInputError(
-            "no run there to go on with: it has no config.json",
+            "a run that begins anew needs a dataset"
+            if given.get("overwrite")
+            else "no run there to go on with: it has no config.json",
             place=run.root,
             next_step="Give --dataset_dir to begin one, or check --train_dir",
         )
@@ -130,10 +132,24 @@ def read(run: RunLayout) -> TrainConfig | None:
 
 def next_attempt(run: RunLayout) -> int:
     """The number of the attempt that is about to begin."""
+    return _last_attempt(run) + 1
+
+
+def dataset_digest(run: RunLayout) -> str | None:
+    """Of the split that the last attempt was committed to; None where no attempt says so."""
+    number = _last_attempt(run)
+    try:
+        found = storage.read_json(run.attempt(number)) if number else {}
+    except ValueError:
+        return None
+    return found.get("dataset_digest")
+
+
+def _last_attempt(run: RunLayout) -> int:
     if not storage.is_dir(run.attempts_dir):
-        return 1
+        return 0
     stems = (entry.name.partition(".")[0] for entry in storage.list_dir(run.attempts_dir))
-    return max((int(stem) for stem in stems if stem.isdigit()), default=0) + 1
+    return max((int(stem) for stem in stems if stem.isdigit()), default=0)
 
 
 def _names(*bonds: Bond) -> list[str]:

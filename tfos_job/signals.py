@@ -43,9 +43,10 @@ class Received:
     def is_news(self, signum: int) -> bool:
         """Takes note of a signal; False where it is the last one once more."""
         now_s = time.monotonic()
-        is_same = self.signum == signum and now_s - self._at_s < _SAME_S
+        if self.signum == signum and now_s - self._at_s < _SAME_S:
+            return False
         self.signum, self._at_s = signum, now_s
-        return not is_same
+        return True
 
 
 _received = Received()  # while they are raised

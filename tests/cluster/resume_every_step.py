@@ -10,7 +10,7 @@ import dataclasses
 import json
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> Child:
     return node
 
 
-def after_a_break(engine: ParameterServerEngine) -> tuple[int, str]:
-    """How often a closure is run whose connection breaks the first time, and what is raised of it."""
+def after_a_break(engine: ParameterServerEngine, should_stop: Callable[[], bool] | None) -> tuple[int, str]:
+    """How often a closure is run whose connection breaks the first time, and what is raised where it is waited for."""
     runs = []
 
     def breaks() -> None:
@@ -93,7 +93,7 @@ def after_a_break(engine: ParameterServerEngine) -> tuple[int, str]:
 
     engine._coordinator._cluster.schedule(breaks, args=(), kwargs={})  # `schedule` takes graphs alone
     try:
-        engine._join()
+        engine._join(should_stop)
     except tf.errors.OpError as error:
         return len(runs), type(error).__name__
     return len(runs), ""
@@ -154,7 +154,8 @@ def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> 
         differences[step] = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
     start = checkpoints.load(checkpoints.verify(unbroken.checkpoint(1)))
     moved = max(float(np.abs(start[name] - expected[name]).max()) for name in expected)
-    result = {"differences": differences, "moved": moved, "after_a_break": after_a_break(engine)}
+    breaks = [after_a_break(engine, should_stop) for should_stop in (None, lambda: False)]
+    result = {"differences": differences, "moved": moved, "after_a_break": breaks}
     print(json.dumps(result), flush=True)
     for process in processes:
         process.tell(STOP)

@@ -13,7 +13,7 @@ import pytest
 from tests.command import SMALL
 from tfos_job import cli
 from tfos_job.cluster import control
-from tfos_job.errors import BusyError, JobError, MissingInputError, SettingsError
+from tfos_job.errors import BusyError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.jobs import train
 from tfos_job.jobs.report import RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
@@ -154,6 +154,44 @@ def test_a_run_goes_on_with_its_own_settings_and_keeps_those_of_each_attempt(
     kept = [json.loads(Path(attempt["settings"]).read_text())["settings"] for attempt in report["attempts"]]
     assert [(each["batch_size"], each["learning_rate"]) for each in kept] == [(32, 4e-3), (32, 4e-3), (16, 4e-3)]
     assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 16
+
+
+def dies(job: train._Job, master: str | None, report: RunReport, lease: Lease) -> None:
+    """An attempt that ends before its first checkpoint."""
+    train._commit(job, report)
+    raise NodeDiedError("killed")
+
+
+def test_what_a_run_was_committed_to_it_goes_on_with(
+    small_dataset: Path, tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the checkpoint that it goes on from is of other data, or another dropout."""
+    whole = train._run_attempt
+    run(small_dataset, tmp_path / "first", "--max_number_of_steps", 2)
+    origin = tmp_path / "first" / "checkpoints" / "step-00000002"
+    elsewhere = ("--restore", origin, "--dataset_split_name", "test", "--max_number_of_steps", 4)
+    changed = ("--keep_prob", 0.5, "--change_settings", "--max_number_of_steps", 4)
+    for train_dir, flags in ((tmp_path / "second", elsewhere), (tmp_path / "first", changed)):
+        monkeypatch.setattr(train, "_run_attempt", dies)
+        with pytest.raises(NodeDiedError):
+            run(small_dataset, train_dir, *flags)
+        monkeypatch.setattr(train, "_run_attempt", whole)
+        report = train.train(cli.parse_config("train", ["--train_dir", str(train_dir)]), "local[2]")
+        assert report["step"] == 4
+    assert jobs[-1].config.keep_prob == 0.5
+    assert jobs[-2].config.dataset_split_name == "test"
+
+
+def test_a_run_whose_settings_are_gone_does_not_go_on_with_others(
+    small_dataset: Path, tmp_path: Path, jobs: Jobs
+) -> None:
+    run(small_dataset, tmp_path, "--max_number_of_steps", 2, "--learning_rate", 4e-3)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(SettingsError, match="its settings are gone"):
+        run(small_dataset, tmp_path, "--max_number_of_steps", 4)
+    assert len(jobs) == 1
+    run(small_dataset, tmp_path, "--max_number_of_steps", 4, "--change_settings")
+    assert jobs[1].start.step == 2
 
 
 def test_a_dataset_that_has_moved_is_the_same_one(small_dataset: Path, tmp_path: Path, jobs: Jobs) -> None:

@@ -28,6 +28,13 @@ def test_one_signal_asks_two_hurry_and_three_interrupt(signum: signal.Signals, m
     assert {each: signal.getsignal(each) for each in before} == before
 
 
+def test_a_signal_that_comes_again_and_again_is_news_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = signals.Received()
+    times = iter((10.0, 10.5, 11.0, 11.5, 12.0))
+    monkeypatch.setattr(signals.time, "monotonic", lambda: next(times))
+    assert [received.is_news(signal.SIGINT) for _ in range(5)] == [True, False, True, False, True]
+
+
 def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """`timeout` sends it to the process, and then to the process's group."""
     monkeypatch.setattr(signals, "_SAME_S", 1e9)

@@ -145,6 +145,7 @@ class Attempt:
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
         self._scratch = container.make_scratch()
         self._ends_noticed: set[Task] = set()
+        self._stop_deadline: float | None = None
 
     # The phases, in order.
 
@@ -212,17 +213,16 @@ class Attempt:
 
     def _train(self) -> control.Finished:
         last_news = time.monotonic()
-        stop_deadline: float | None = None
         while self._state.finished is None:
             if self._take_event():
                 last_news = time.monotonic()
             if self._stop.signum is not None:
-                if stop_deadline is None:
+                if self._stop_deadline is None:
                     self._switchboard.send(_CHIEF, control.Stop())
-                    stop_deadline = time.monotonic() + self._spec.stop_timeout
+                    self._stop_deadline = time.monotonic() + self._spec.stop_timeout
                     log.warning("%s", self._what_is_waited_for())
                 # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
-                if self._state.failures or self._stop.hurry or time.monotonic() > stop_deadline:
+                if self._state.failures or self._stop.hurry or time.monotonic() > self._stop_deadline:
                     raise InterruptedJobError("stopped", signum=self._stop.signum)
             elif self._state.failures:
                 raise self._failure()
@@ -244,7 +244,7 @@ class Attempt:
 
     def _await_checkpoint(self) -> None:
         """A checkpoint that is on its way needs no node any more: whoever has died, it can still be published."""
-        deadline = time.monotonic() + self._spec.stop_timeout
+        deadline = self._stop_deadline or time.monotonic() + self._spec.stop_timeout
         while self._state.publishing_step is not None and _CHIEF not in self._state.left:
             if self._coordinator is None or self._coordinator.poll() is not None:
                 return

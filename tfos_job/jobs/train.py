@@ -160,7 +160,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
         _refuse_repetition(previous, is_next_attempt)
         clear = config.overwrite and not is_next_attempt
         stored = None if clear else resume.read(run)
-        changes = _changes(config, run, stored)
+        changes = [] if clear else _changes(config, run, stored)
         if clear or not checkpoints.candidates(run):
             _rehearse(config, data)
         start = (
@@ -204,7 +204,8 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     """
     data = _load_data(config)
     run = RunLayout(config.train_dir)
-    _changes(config, run, None if config.overwrite else resume.read(run))
+    if not config.overwrite:
+        _changes(config, run, resume.read(run))
     # One's own network may be on the cluster alone, brought there by --py-files.
     if config.model_name in NETWORKS and (config.overwrite or not checkpoints.candidates(run)):
         _rehearse(config, data)
@@ -219,11 +220,19 @@ def _changes(config: TrainConfig, run: RunLayout, stored: TrainConfig | None) ->
     """What the command has otherwise than the run, beside the folder that its dataset has moved to.
 
     Raises:
-      SettingsError: it is the recipe of steps that are done, and nobody has asked for another one.
+      SettingsError: it is the recipe of steps that are done, and nobody has asked for another one; or nobody knows it.
     """
+    has_begun = resume.has_begun(run)
     if stored is None:
+        if has_begun and not config.change_settings:
+            raise SettingsError(
+                "the run has checkpoints, and its settings are gone",
+                place=run.config,
+                next_step="Restore the file (attempts/ has the settings of each attempt), or give all settings and "
+                "--change_settings",
+            )
         return []
-    if resume.has_begun(run):
+    if has_begun:
         resume.require_same_recipe(run, stored, config)
         for change in resume.changes(stored, config, ORIGIN):
             if change.new != TrainConfig.__dataclass_fields__[change.name].default:
@@ -275,6 +284,7 @@ def _commit(job: _Job, report: RunReport) -> _Job:
             "format_version": ATTEMPT_FORMAT_VERSION,
             "attempt": number,
             "package_version": __version__,
+            "dataset_digest": job.data.train.digest,
             "settings": to_dict(config),
             "changes": [dataclasses.asdict(change) for change in job.changes],
         },
@@ -429,17 +439,20 @@ def _initial_weights(config: TrainConfig, data: _Data) -> dict[str, Any]:
 
 
 def _clear(run: RunLayout) -> None:
-    """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder."""
+    """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder; its settings last.
+
+    Where this is cut off, what is left of the run is still known for what it is.
+    """
     for path in (
-        run.config,
-        run.attempts_dir,
-        run.report,
-        run.loss_png,
-        run.statistics,
         run.checkpoints_dir,
         run.summaries("train"),
         run.summaries("validation"),
         run.evaluation_dir,
+        run.loss_png,
+        run.statistics,
+        run.report,
+        run.attempts_dir,
+        run.config,
     ):
         storage.remove(path)
 
@@ -485,7 +498,7 @@ def _decide_start(
             )
     if info is None:
         return _anew(config)
-    _check_identity(config, data, info, same_data=restore == "auto" and not config.change_settings)
+    _check_identity(config, data, info, run if restore == "auto" else None)
     positions, records = _positions(config, data, info)
     return _Start(checkpoint=info, step=info.step, positions=positions, records=records)
 
@@ -496,15 +509,19 @@ def _began_with(run: RunLayout) -> str | None:
     return stored.restore if stored else None
 
 
-def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, same_data: bool) -> None:
-    """Refuses a checkpoint of another charset or network; and, to go on with a run, of another dataset."""
+def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, run: RunLayout | None) -> None:
+    """Refuses a checkpoint of another charset or network; and, to go on with a run, of another dataset.
+
+    `run` is None for a checkpoint from elsewhere. A run may have been committed to other data, or another dropout, than
+    its last checkpoint is of.
+    """
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
         ("normalization", _describe_normalization(info.normalization), _describe_normalization(_normalization(config))),
-        ("network", *(_describe(model, config) for model in (info.model, _model(config, data)))),
+        ("network", *(_describe(model, with_dropout=run is None) for model in (info.model, _model(config, data)))),
         ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
     ]
-    if same_data:
+    if run is not None and not config.change_settings and resume.dataset_digest(run) != data.train.digest:
         pairs.append(("dataset", info.dataset_digest[:12], data.train.digest[:12]))
     for name, found, wanted in pairs:
         if found != wanted:
@@ -515,11 +532,10 @@ def _check_identity(config: TrainConfig, data: _Data, info: CheckpointInfo, *, s
             )
 
 
-def _describe(model: Mapping[str, Any], config: TrainConfig) -> str:
+def _describe(model: Mapping[str, Any], *, with_dropout: bool) -> str:
     shape = " × ".join(str(model[name]) for name in ("image_size", "image_size", "num_channels"))
     text = f"{model['model_name']} of {model['num_classes']} classes, images {shape}"
-    # No variable's shape follows from it.
-    return text if config.change_settings else f"{text}, keep_prob {model['keep_prob']}"
+    return f"{text}, keep_prob {model['keep_prob']}" if with_dropout else text
 
 
 def _listed(scopes: Sequence[str]) -> str:

@@ -121,22 +121,26 @@ class ParameterServerEngine:
         counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
         return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
 
-    def _join(self) -> None:
-        """Waits for what was scheduled; raises what it raised, and not that it was given something that had failed.
+    def _join(self, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Waits for what was scheduled; False where it was to stop before.
 
-        Loading preloaded input is part of a worker's dataset, which a closure has for an argument.
+        Raises what a closure raised, and not that it was given something that had failed: loading preloaded input is
+        part of a worker's dataset, which a closure has for an argument. TensorFlow tells of it once, and all other
+        closures are cancelled then.
         """
         try:
-            self._coordinator.join()
+            if should_stop is None:
+                self._coordinator.join()
+                return True
+            while not self._coordinator.done():
+                if should_stop():
+                    return False
+                time.sleep(_POLL_S)
         except Exception as error:
             original = getattr(error, "original_exception", None)
             if isinstance(original, tf.errors.OpError):
                 raise original from error
             raise
-
-    def _is_done(self) -> bool:
-        with contextlib.suppress(Exception):  # `_join` raises it, in its own words
-            return bool(self._coordinator.done())
         return True
 
     def run(self, num_steps: int) -> Block:
@@ -174,12 +178,8 @@ class ParameterServerEngine:
         if ks not in self._count:
             self._count[ks] = self._make_count(ks)
         results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
-        # A shard may take minutes, and TensorFlow's own waiting hears nothing meanwhile.
-        while not self._is_done():
-            if should_stop():
-                return None
-            time.sleep(_POLL_S)
-        self._join()
+        if not self._join(should_stop):  # a shard may take minutes
+            return None
         return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
 
     def _make_count(self, ks: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
