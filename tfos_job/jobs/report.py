@@ -202,7 +202,8 @@ class RunReport:
 
     def _write_aside(self) -> None:
         """For those who watch: training does not wait for it, and one that fails is followed by another."""
-        if time.monotonic() - self._written < _PROGRESS_S or (self._writing and not self._writing.done()):
+        is_early = time.monotonic() - self._written < _PROGRESS_S
+        if self._held or is_early or (self._writing and not self._writing.done()):
             return
         self._written = time.monotonic()
         self._writing = self._writer.submit(storage.write_json, self._run.report, self._snapshot())
