@@ -86,6 +86,7 @@ def test_a_report_that_is_held_leaves_the_one_before_until_it_is_committed(tmp_p
         report = RunReport(run, None, {}, held=True)
         report.begin(0, None, NOTHING_LOST)
         report.on_message(progress(1))
+        assert report._writing is None
         if ends:
             report.end(NodeDiedError("killed"))
         assert (tmp_path / "report.json").read_text() == "the one before"
