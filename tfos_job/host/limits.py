@@ -29,5 +29,9 @@ def within(limit_s: float, call: Callable[[], Value], name: str) -> Value:
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
             future.set_exception(error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return future.result(limit_s)
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if not future.done():
+        raise TimeoutError(f"no answer for {limit_s:.0f} s")
+    return future.result()

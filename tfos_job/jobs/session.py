@@ -21,6 +21,7 @@ from tfos_job.cluster.topology import Topology, check_slots, slots_of
 from tfos_job.errors import JobError, ResourceError, SettingsError
 from tfos_job.host import environment
 from tfos_job.host.child import end, module_path
+from tfos_job.host.limits import within
 from tfos_job.jobs import jvm
 
 log = logging.getLogger(__name__)
@@ -259,50 +260,40 @@ def _withdrawn(settings: dict[str, str], *, local: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        thread = threading.Thread(target=_withdraw, args=(tag,), name="withdraw", daemon=True)
-        thread.start()
-        thread.join(_STOP_S)
-        if thread.is_alive():
-            log.warning("What waits at YARN could not be withdrawn: yarn application -list -appTags %s", tag)
+        try:
+            within(_STOP_S, lambda: _withdraw(tag), "withdraw")
+        except Exception as e:  # noqa: BLE001 - what is being cleaned up after must not be hidden
+            log.warning("What waits at YARN could not be withdrawn (yarn application -list -appTags %s): %s", tag, e)
         raise
 
 
 def _withdraw(tag: str) -> None:
     """Kills the applications with a tag; on a thread of its own, since the other's connection to the JVM is in use."""
-    try:
-        java = SparkContext._jvm
-        client = java.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
-        client.init(java.org.apache.hadoop.yarn.conf.YarnConfiguration())
-        client.start()
-        tags = java.java.util.HashSet()
-        tags.add(tag)
-        request = java.org.apache.hadoop.yarn.api.protocolrecords.GetApplicationsRequest.newInstance()
-        request.setApplicationTags(tags)
-        for report in client.getApplications(request):
-            log.warning("withdrawing %s", report.getApplicationId().toString())
-            client.killApplication(report.getApplicationId())
-    except Exception as e:  # noqa: BLE001 - what is being cleaned up after must not be hidden
-        log.warning("What waits at YARN could not be withdrawn (yarn application -list -appTags %s): %s", tag, e)
+    java = SparkContext._jvm
+    client = java.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
+    client.init(java.org.apache.hadoop.yarn.conf.YarnConfiguration())
+    client.start()
+    tags = java.java.util.HashSet()
+    tags.add(tag)
+    request = java.org.apache.hadoop.yarn.api.protocolrecords.GetApplicationsRequest.newInstance()
+    request.setApplicationTags(tags)
+    for report in client.getApplications(request):
+        log.warning("withdrawing %s", report.getApplicationId().toString())
+        client.killApplication(report.getApplicationId())
 
 
 def _stop(spark: SparkSession) -> None:
-    """Ends Spark in bounded time, and never raises: what came before must not be hidden by Spark's own end."""
-
-    def stop() -> None:
-        try:
-            spark.stop()
-        except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
-            log.debug("Spark does not stop: %s", e)
-
-    thread = threading.Thread(target=stop, name="spark-stop", daemon=True)
-    thread.start()
+    """Ends Spark in bounded time, and raises nothing but a signal: what came before must not be hidden by its end."""
     try:
-        thread.join(_STOP_S)
-        if thread.is_alive():
-            log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
-    finally:  # A signal ends the wait.
-        if thread.is_alive():
-            _end_jvm()
+        within(_STOP_S, spark.stop, "spark-stop")
+    except TimeoutError:
+        log.warning("Spark did not stop within %.0f s: its JVM is ended", _STOP_S)
+        _end_jvm()
+    except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
+        log.debug("Spark does not stop: %s", e)
+    except BaseException:  # a signal
+        _end_jvm()
+        raise
 
 
 def _end_jvm() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tfos_job.errors import JobError
+from tfos_job.host.limits import within as within_limit
 from tfos_job.storage.backend import T
 from tfos_job.storage.failures import is_passing, reason
 
@@ -128,21 +129,4 @@ def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
 
     A call that has not returned in time goes on in a thread that ends with the process.
     """
-    timeout_s = bounded(min(HDFS_TIMEOUT_S, timeout_s))
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that asked
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="hdfs", daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer for {timeout_s:.0f} s")
-    return results[0]
+    return within_limit(bounded(min(HDFS_TIMEOUT_S, timeout_s)), call, "hdfs")
