@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError, SettingsError
 from tfos_job.host.child import end
@@ -194,16 +195,8 @@ def _submit(
     submit_timeout_s: float,
     accept_timeout_s: float,
 ) -> None:
-    process = subprocess.Popen(
-        [str(spark_home() / "bin" / "spark-submit"), *line[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env={**environment, "SPARK_HOME": str(spark_home())},
-        start_new_session=True,  # A Ctrl-C at the terminal is ours to handle.
-    )
+    # A Ctrl-C at the terminal is ours to handle.
+    process = _start(line, environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     lines: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_read, args=(process, lines), name="spark-submit", daemon=True)
     reader.start()
@@ -218,21 +211,25 @@ def _submit(
             watched.hear(lines.get() or "", time.time())
 
 
+def _start(line: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+    """spark-submit, with `line`'s arguments and the streams that `options` give it."""
+    return subprocess.Popen(
+        [str(spark_home() / "bin" / "spark-submit"), *line[1:]],
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        env={**environment, "SPARK_HOME": str(spark_home())},
+        **options,
+    )
+
+
 def pass_through(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Runs spark-submit with its words on stderr: for what is not YARN's.
 
     Returns:
       Its exit code, and its last words.
     """
-    with subprocess.Popen(
-        [str(spark_home() / "bin" / "spark-submit"), *line[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**environment, "SPARK_HOME": str(spark_home())},
-    ) as process:
+    with _start(line, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         said: list[str] = []
         try:
