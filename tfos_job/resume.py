@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import storage
-from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, from_dict
+from tfos_job import __version__, storage
+from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, from_dict, to_dict
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
-from tfos_job.layout import RunLayout, checkpoint_step
+from tfos_job.layout import RunLayout
+from tfos_job.model import checkpoints
 
+ATTEMPT_FORMAT_VERSION = 1  # of attempts/NNN.json
 # The run's variables are of these: nobody can go on with others.
 _IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon", "trainable_scopes"}
 
@@ -53,7 +55,9 @@ def settings(given: Mapping[str, Any]) -> TrainConfig:
             place=run.root,
             next_step="Give --dataset_dir to begin one, or check --train_dir",
         )
-    return TrainConfig(**(inherited(stored, given, has_begun=has_begun(run)) if stored else {}), **given)
+    return TrainConfig(
+        **(inherited(stored, given, has_begun=bool(checkpoints.candidates(run))) if stored else {}), **given
+    )
 
 
 def inherited(stored: TrainConfig, given: Mapping[str, Any], *, has_begun: bool) -> dict[str, Any]:
@@ -100,13 +104,6 @@ def with_origin(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
     return dataclasses.replace(config, **{name: getattr(stored, name) for name in _names(ORIGIN)})
 
 
-def has_begun(run: RunLayout) -> bool:
-    """Whether there is a checkpoint, whole or not: then there are steps that were made with the run's settings."""
-    if not storage.is_dir(run.checkpoints_dir):
-        return False
-    return any(checkpoint_step(entry.name) is not None for entry in storage.list_dir(run.checkpoints_dir))
-
-
 def read(run: RunLayout) -> TrainConfig | None:
     """The run's settings; None where it has none.
 
@@ -130,9 +127,22 @@ def read(run: RunLayout) -> TrainConfig | None:
         ) from error
 
 
-def next_attempt(run: RunLayout) -> int:
-    """The number of the attempt that is about to begin."""
-    return _last_attempt(run) + 1
+def write_attempt(run: RunLayout, config: TrainConfig, found: Sequence[Change], dataset_digest: str) -> str:
+    """Writes what the attempt that begins is committed to; returns the file's path."""
+    number = _last_attempt(run) + 1
+    storage.make_dirs(run.attempts_dir)
+    storage.write_json(
+        run.attempt(number),
+        {
+            "format_version": ATTEMPT_FORMAT_VERSION,
+            "attempt": number,
+            "package_version": __version__,
+            "dataset_digest": dataset_digest,
+            "settings": to_dict(config),
+            "changes": [dataclasses.asdict(change) for change in found],
+        },
+    )
+    return run.attempt(number)
 
 
 def dataset_digest(run: RunLayout) -> str | None:

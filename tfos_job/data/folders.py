@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tfos_job.data.charset import class_name
 from tfos_job.data.plan import MIN_SHARDS
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.layout import printable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif")
 """Of the names that are images, in lower case."""
@@ -110,13 +111,13 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
       SettingsError: labels name a file twice.
     """
     images = sorted(file for file in found if file.name.lower().endswith(SUFFIXES))
-    others = tuple(sorted(_text(file.name) for file in found if not file.name.lower().endswith(SUFFIXES)))
+    others = tuple(sorted(printable(file.name) for file in found if not file.name.lower().endswith(SUFFIXES)))
     hidden = {file.name for file in images if _hidden_part(file.name)}
     if labels is None:
         shown = [file for file in images if file.name not in hidden]
-        _require_text(shown, image_dir)
-        return _by_folder(shown, others, tuple(sorted(map(_text, hidden))), image_dir)
-    _require_text(images, image_dir)
+        _requireprintable(shown, image_dir)
+        return _by_folder(shown, others, tuple(sorted(map(printable, hidden))), image_dir)
+    _requireprintable(images, image_dir)
     num_labels = len(labels)
     labels, missing = _by_file(labels, [file.name for file in images], labels_csv)
     if missing:
@@ -134,15 +135,12 @@ def _labelled(file: FoundFile, label: str) -> ImageFile:
     return ImageFile(file.name, file.size_bytes, file.mtime_s, label, file.special)
 
 
-def _require_text(images: Sequence[FoundFile], image_dir: str) -> None:
+def _requireprintable(images: Sequence[FoundFile], image_dir: str) -> None:
     for file in images:
-        if _text(file.name) != file.name:
-            raise BadDataError("its name is not UTF-8", place=f"{image_dir}/{_text(file.name)}", next_step="Rename it")
-
-
-def _text(name: str) -> str:
-    """A name as one can write it: with escapes for bytes that are not UTF-8."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        if printable(file.name) != file.name:
+            raise BadDataError(
+                "its name is not UTF-8", place=f"{image_dir}/{printable(file.name)}", next_step="Rename it"
+            )
 
 
 def _hidden_part(name: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 
 from py4j.protocol import Py4JError
 
+from tfos_job import storage
 from tfos_job.errors import JobError, NodeDiedError, SettingsError, StorageError
 
 _LOST_TASK = re.compile(r"Lost task .*? \(TID \d+\) \((?P<where>[^)]*)\): (?P<cause>[^\n]*)")
@@ -25,8 +25,8 @@ _JAVA_CLASS = re.compile(r"^([a-z]\w*\.)+[A-Z]\w*: ")
 
 def explain(failure: Exception) -> JobError | None:
     """The error in words; None where what was raised says as much itself."""
-    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full("the driver's host")
+    if isinstance(failure, OSError) and (full := storage.full_disk(failure)):
+        return full
     text = _words(failure)
     lost = _LOST_TASK.search(text)
     if other := _OTHER_PYTHON.search(text):

@@ -14,7 +14,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import __version__, aside, resume, signals, storage
+from tfos_job import aside, resume, signals, storage
 from tfos_job.cluster import container, control
 from tfos_job.cluster.attempt import Attempt, AttemptSpec
 from tfos_job.cluster.stop import StopSignal
@@ -66,7 +66,6 @@ from tfos_job.resume import Change
 
 log = logging.getLogger(__name__)
 
-ATTEMPT_FORMAT_VERSION = 1
 _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 _MIB = 1 << 20
 _SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
@@ -222,7 +221,7 @@ def _changes(config: TrainConfig, run: RunLayout, stored: TrainConfig | None) ->
     Raises:
       SettingsError: it is the recipe of steps that are done, and nobody has asked for another one; or nobody knows it.
     """
-    has_begun = resume.has_begun(run)
+    has_begun = bool(checkpoints.candidates(run))
     if stored is None:
         if has_begun and not config.change_settings:
             raise SettingsError(
@@ -243,9 +242,9 @@ def _changes(config: TrainConfig, run: RunLayout, stored: TrainConfig | None) ->
 def _say_start(job: _Job) -> None:
     """One line: what is resumed, where, with what."""
     config = job.config
+    changes = f" but {resume.listed(job.changes)}" if job.changes else ""
     if job.start.checkpoint is None:
         if job.stored is not None:
-            changes = f" but {resume.listed(job.changes)}" if job.changes else ""
             log.info("%s has no checkpoint: beginning it with the settings it has%s", job.run.root, changes)
         return
     log.info(
@@ -259,7 +258,7 @@ def _say_start(job: _Job) -> None:
         config.batch_size,
         config.learning_rate,
         config.learning_rate_decay_type,
-        f" but {resume.listed(job.changes)}" if job.changes else "",
+        changes,
     )
 
 
@@ -274,22 +273,9 @@ def _commit(job: _Job, report: RunReport) -> _Job:
         _clear(run)
     checkpoints.sweep(run)
     storage.remove(run.scratch_dir)
-    kept = resume.with_origin(config, job.stored) if resume.has_begun(run) else config
+    kept = resume.with_origin(config, job.stored) if checkpoints.candidates(run) else config
     storage.write_json(run.config, to_dict(kept))
-    number = resume.next_attempt(run)
-    storage.make_dirs(run.attempts_dir)
-    storage.write_json(
-        run.attempt(number),
-        {
-            "format_version": ATTEMPT_FORMAT_VERSION,
-            "attempt": number,
-            "package_version": __version__,
-            "dataset_digest": job.data.train.digest,
-            "settings": to_dict(config),
-            "changes": [dataclasses.asdict(change) for change in job.changes],
-        },
-    )
-    report.commit(run.attempt(number), job.changes)
+    report.commit(resume.write_attempt(run, config, job.changes, job.data.train.digest), job.changes)
     return dataclasses.replace(job, start=_adopt(run, job.start))
 
 
