@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfos_job", "tfos_job.*"]),
-    package_data={"tfos_job.jobs": ["log4j2.properties"]},
+    package_data={"tfos_job.driver": ["log4j2.properties"]},
     # pyspark 4.3 and keras 3.15 need 3.11; tensorflow 2.21 has no wheel above 3.13.
     python_requires=">=3.11,<3.14",
     install_requires=[

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfos_job.config import TrainConfig
-from tfos_job.data import gnt
-from tfos_job.data.charset import Charset, from_characters
-from tfos_job.data.convert import GroupTask, convert_group
-from tfos_job.data.plan import Piece, SourceFile
+from tfos_job.conversion.gnt_shard import GroupTask, convert_group
+from tfos_job.conversion.shard_plan import Piece, SourceFile
+from tfos_job.formats import gnt
+from tfos_job.formats.charset import Charset, from_characters
 
 if TYPE_CHECKING:
-    from tfos_job.data.decoding import Form
+    from tfos_job.input.decoding import Form
 
 Flags = dict[str, Any]
 
@@ -122,11 +122,11 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     import keras
     import tensorflow as tf
 
-    from tfos_job.data.augment import Augmentation
-    from tfos_job.data.input_pipeline import training_dataset
-    from tfos_job.model import zoo
-    from tfos_job.model.engine import TrainPlan
-    from tfos_job.model.train import build_optimizer, train_step
+    from tfos_job.input.augmentation import Augmentation
+    from tfos_job.input.pipeline import training_dataset
+    from tfos_job.networks import registry
+    from tfos_job.training.engine import TrainPlan
+    from tfos_job.training.loop import build_optimizer, train_step
 
     flags = dict(flags)
     decay, warmup = flags.pop("moving_average", 0.0), flags.pop("warmup_fraction", 0.0)
@@ -152,7 +152,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
         positions=(0,),
         validation_shards=(),
     )
-    network = zoo.build(**model, seed=seed)
+    network = registry.build(**model, seed=seed)
     optimizer = build_optimizer(plan)
     optimizer.build(network.trainable_variables)
     batches = iter(
@@ -206,7 +206,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
 
 
 def _counter(network: Any, data: Data, form: Form) -> Callable[[], float]:
-    from tfos_job.model.evaluate import evaluate_shards
+    from tfos_job.inference.evaluation import evaluate_shards
 
     def count() -> float:
         counts, _ = evaluate_shards(network, data.test, num_records=0, batch_size=256, form=form, ks=(1,))

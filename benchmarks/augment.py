@@ -31,11 +31,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.config import DATASET, DEFAULT_IMAGE_SIZE, MAX_WHITENED_VALUES, PER_IMAGE, PRELOADED, ZCA, TrainConfig
-from tfos_job.data.augment import Augmentation, augment
-from tfos_job.data.decoding import Form, to_float
-from tfos_job.data.input_pipeline import training_dataset
-from tfos_job.data.normalization import Normalization
-from tfos_job.data.records import encode_example, write_record
+from tfos_job.formats.records import encode_example, write_record
+from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.decoding import Form, to_float
+from tfos_job.input.normalization import Normalization
+from tfos_job.input.pipeline import training_dataset
 
 _SEED = 0
 _AFFINE = {

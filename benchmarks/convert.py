@@ -36,9 +36,10 @@ from typing import Any
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.data import charset as charsets
-from tfos_job.data import convert, gnt
-from tfos_job.data.plan import Piece, SourceFile, plan_groups
+from tfos_job.conversion import gnt_shard
+from tfos_job.conversion.shard_plan import Piece, SourceFile, plan_groups
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import gnt
 
 CHARACTERS = charsets.level1().characters
 NUM_SEED_RECORDS = 3_755  # the seed's way takes its time
@@ -164,7 +165,7 @@ def run_limit_by_record(source: Path, folder: Path) -> int:
 
 def run_task(image_format: str) -> Callable[[Path, Path], int]:
     def run(source: Path, folder: Path) -> int:
-        return convert.convert_group(_task(_source_file(source), folder, image_format)).shard.num_records
+        return gnt_shard.convert_group(_task(_source_file(source), folder, image_format)).shard.num_records
 
     return run
 
@@ -174,8 +175,8 @@ def _source_file(path: Path) -> SourceFile:
     return SourceFile(path.name, str(path), entry.size_bytes, entry.mtime_s)
 
 
-def _task(source: SourceFile, folder: Path, image_format: str) -> convert.GroupTask:
-    return convert.GroupTask(
+def _task(source: SourceFile, folder: Path, image_format: str) -> gnt_shard.GroupTask:
+    return gnt_shard.GroupTask(
         shard_file="part",
         pieces=(Piece(source, 0, source.size_bytes),),
         building_dir=str(folder),
@@ -206,7 +207,7 @@ WAYS: dict[str, Callable[[Path, Path], int]] = {
 def open_spark(slots: int, settings: dict[str, str]) -> Any:
     from pyspark.sql import SparkSession
 
-    from tfos_job.jobs.session import JAVA_OPTIONS
+    from tfos_job.driver.session import JAVA_OPTIONS
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master(f"local[{slots}]").config("spark.ui.enabled", "false")
@@ -277,7 +278,7 @@ def time_dfutil(source: Path, folder: Path) -> tuple[int, float]:
 
 
 def _read(path: Path) -> Any:
-    from tfos_job.data import records
+    from tfos_job.formats import records
 
     with path.open("rb") as stream:
         yield from records.read_records(stream, str(path))

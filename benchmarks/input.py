@@ -34,11 +34,11 @@ import tensorflow as tf
 from PIL import Image
 
 from tfos_job.config import DEFAULT_IMAGE_SIZE, FILES, PRELOADED, TrainConfig
-from tfos_job.data.augment import Augmentation
-from tfos_job.data.charset import level1
-from tfos_job.data.decoding import Form
-from tfos_job.data.input_pipeline import training_dataset
-from tfos_job.data.records import encode_example, write_record
+from tfos_job.formats.charset import level1
+from tfos_job.formats.records import encode_example, write_record
+from tfos_job.input.augmentation import Augmentation
+from tfos_job.input.decoding import Form
+from tfos_job.input.pipeline import training_dataset
 
 _SEED = 0
 _NUM_SHARDS = 16

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tfos_job.data import image_files
-from tfos_job.data.decoder import Decoder
+from tfos_job.formats import image_files
+from tfos_job.formats.decoder import Decoder
 
 _SECONDS = 1.0  # of a turn
 

@@ -1,7 +1,7 @@
 """What a command pays before it does anything: processor seconds of Spark's JVM and of TensorFlow's import.
 
     jvm      a session on `local[2]` and one small job, as this package starts it, over a JVM with all its compilers
-    node     TensorFlow for a node, as cluster/node_process.py imports it, over `import tensorflow`
+    node     TensorFlow for a node, as training/server_process.py imports it, over `import tensorflow`
     command  TensorFlow for a command or the coordinator, which have Keras, over `import tensorflow`
 
 Each is a process of its own, run in turn with its peer. Processor time of all threads, which other work on the host
@@ -38,12 +38,12 @@ gateway.proc.stdin.close()
 gateway.proc.wait()  # so that its time counts
 """
 OPTIONS = '.config("spark.driver.extraJavaOptions", JAVA_OPTIONS)'
-IMPORT = "from tfos_job.imports import without\nwith without({!r}):\n    import tensorflow"
+IMPORT = "from tfos_job.host.imports import without\nwith without({!r}):\n    import tensorflow"
 PLAIN = "import tensorflow"
 
 # Ours and the peer.
 WAYS = {
-    "jvm": ("from tfos_job.jobs.session import JAVA_OPTIONS" + SESSION.format(OPTIONS), SESSION.format("")),
+    "jvm": ("from tfos_job.driver.session import JAVA_OPTIONS" + SESSION.format(OPTIONS), SESSION.format("")),
     "node": (IMPORT.format("keras"), PLAIN),
     "command": (IMPORT.format("matplotlib"), PLAIN),
 }

@@ -35,17 +35,17 @@ from typing import Any
 import numpy as np
 from pyspark import SparkContext
 
-from tfos_job.cluster import control
-from tfos_job.cluster.failures import Failure, to_error
-from tfos_job.cluster.launch import NodeJob
-from tfos_job.cluster.node import NodeArgs
-from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
 from tfos_job.config import TrainConfig
-from tfos_job.data.charset import level1
-from tfos_job.data.glyphs import GlyphEncoder
-from tfos_job.data.shelf import MAX_WINDOW
+from tfos_job.driver import session
+from tfos_job.driver.launch import NodeJob
 from tfos_job.errors import JobError, ResourceError
-from tfos_job.jobs import session
+from tfos_job.formats.charset import level1
+from tfos_job.formats.example_writer import GlyphEncoder
+from tfos_job.nodes.node import NodeArgs
+from tfos_job.protocol import control
+from tfos_job.protocol.failures import Failure, to_error
+from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
+from tfos_job.staging.cache_plan import MAX_WINDOW
 
 _TOPOLOGY = Topology(num_ps_tasks=1, num_workers=1)
 _MASTER = "local[2]"
@@ -116,8 +116,8 @@ def make_plan(config: TrainConfig, num_classes: int) -> dict[str, Any]:
 
 def build_cluster_side(plan: dict[str, Any], cluster: Cluster) -> Callable[[int], Result]:
     """The engine of `tfos-job train`, in the place of its coordinator."""
-    from tfos_job.model.engine import TrainPlan
-    from tfos_job.model.parameter_server import ParameterServerEngine
+    from tfos_job.training.engine import TrainPlan
+    from tfos_job.training.parameter_server import ParameterServerEngine
 
     engine = ParameterServerEngine(cluster)
     engine.start(TrainPlan(**plan), None)
@@ -134,13 +134,13 @@ def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> 
     import keras
     import tensorflow as tf
 
-    from tfos_job.data.augment import Augmentation
-    from tfos_job.data.input_pipeline import training_dataset
-    from tfos_job.model import zoo
-    from tfos_job.model.engine import TrainPlan
+    from tfos_job.input.augmentation import Augmentation
+    from tfos_job.input.pipeline import training_dataset
+    from tfos_job.networks import registry
+    from tfos_job.training.engine import TrainPlan
 
     plan = TrainPlan(**plan_fields)
-    model = zoo.build(**plan.model, seed=plan.seed)
+    model = registry.build(**plan.model, seed=plan.seed)
     schedule = keras.optimizers.schedules.ExponentialDecay(
         plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
     )
@@ -307,10 +307,10 @@ def loopback_bytes() -> int | None:
 def count_parameters(plan: dict[str, Any]) -> int:
     import tensorflow as tf
 
-    from tfos_job.model import zoo
+    from tfos_job.networks import registry
 
     with tf.device("cpu"):
-        return int(zoo.build(**plan["model"], seed=0).count_params())
+        return int(registry.build(**plan["model"], seed=0).count_params())
 
 
 def measure(args: argparse.Namespace, cluster_side: Side, plain_side: Side) -> dict[str, Any]:

@@ -31,10 +31,10 @@ from typing import Any
 from convert import open_spark, write_gnt  # benchmarks/convert.py
 
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.data import manifest as manifests
-from tfos_job.data import records
-from tfos_job.data import verify as work
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats import records
 from tfos_job.layout import DatasetLayout
+from tfos_job.verification import shard_proof as work
 
 WAYS = ("limit", "by_record", "raw", "png", "spark_1", "spark_2", "spark_2_c2")
 

@@ -63,7 +63,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tfos_job.data import gnt
+from tfos_job.formats import gnt
 
 folder, image = sys.argv[1:]
 path = min(Path(folder).rglob("*.gnt"))

@@ -162,9 +162,9 @@ _Kind = TypeVar("_Kind", bound=Command)
 
 def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
-    if "tfos_job.cluster.node_process" in command:
+    if "tfos_job.training.server_process" in command:
         return Path(process.cwd()).name.split("-")[0]  # <role>-<index>-…
-    if "tfos_job.cluster.coordinator" in command:
+    if "tfos_job.training.coordinator" in command:
         return "coordinator"
     return "executor" if "CoarseGrainedExecutorBackend" in command else ""
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import __version__, signals
+from tfos_job import __version__
 from tfos_job.config import (
     EXTENT,
     RECIPE,
@@ -37,9 +37,9 @@ from tfos_job.config import (
     VerifyConfig,
 )
 from tfos_job.errors import JobError
-from tfos_job.host import environment
+from tfos_job.host import environment, signals
+from tfos_job.host.imports import without
 from tfos_job.host.results import ReaderGone, Results
-from tfos_job.imports import without
 from tfos_job.outcome import Outcome
 
 log = logging.getLogger("tfos_job")
@@ -64,16 +64,16 @@ def _say(line: str) -> None:
 
 
 def _synth(config: SynthConfig, _: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.data.synth import synthesize
+    from tfos_job.local_jobs.synth import synthesize
 
     emit({"gnt_dir": config.gnt_dir, "files": len(synthesize(config))})
 
 
 def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs import session
+    from tfos_job.conversion.dataset import require_folders
+    from tfos_job.driver import session
     from tfos_job.jobs.convert import convert
-    from tfos_job.jobs.dataset import require_folders
-    from tfos_job.jobs.images import convert_images
+    from tfos_job.jobs.convert_images import convert_images
 
     require_folders(config)
     master = session.resolve_master(args.master, num_nodes=1)
@@ -83,8 +83,8 @@ def _convert(config: ConvertConfig, args: argparse.Namespace, emit: Emit) -> Non
 
 
 def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs import session
-    from tfos_job.jobs.dataset import refuse_non_folder
+    from tfos_job.conversion.dataset import refuse_non_folder
+    from tfos_job.driver import session
     from tfos_job.jobs.verify import verify
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
@@ -101,13 +101,13 @@ def _verify(config: VerifyConfig, args: argparse.Namespace, emit: Emit) -> None:
 
 def _inspect(config: InspectConfig, args: argparse.Namespace, emit: Emit) -> None:
     _load_tensorflow(loud=args.debug)
-    from tfos_job.jobs.inspect import inspect
+    from tfos_job.local_jobs.inspect import inspect
 
     emit(inspect(config))
 
 
 def _train(config: TrainConfig, args: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs import session
+    from tfos_job.driver import session
     from tfos_job.jobs.train import train
 
     emit(summary_of_run(train(config, session.resolve_master(args.master, config.num_executors))))
@@ -121,7 +121,7 @@ def summary_of_run(report: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluate(config: EvaluateConfig, args: argparse.Namespace, emit: Emit) -> None:
     _load_tensorflow(loud=args.debug)
-    from tfos_job.jobs.evaluate import evaluate
+    from tfos_job.local_jobs.evaluate import evaluate
 
     result = evaluate(config)
     for key, value in result.items():
@@ -131,33 +131,33 @@ def _evaluate(config: EvaluateConfig, args: argparse.Namespace, emit: Emit) -> N
 
 def _predict(config: PredictConfig, args: argparse.Namespace, emit: Emit) -> None:
     _load_tensorflow(loud=args.debug)
-    from tfos_job.jobs.predict import predict
+    from tfos_job.local_jobs.predict import predict
 
     for result in predict(config):
         emit(result)
 
 
 def _report(config: ReportConfig, args: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs import account
+    from tfos_job.local_jobs.report import read, summary, write_page
 
     if config.html is None:
-        report = account.read(config.train_dir)
-        for name, value in account.summary(report):
+        report = read(config.train_dir)
+        for name, value in summary(report):
             _say(f"{name:<18}{value}")
         emit(report)
         return
     _load_tensorflow(loud=args.debug)
-    emit(account.write_page(config.train_dir, config.html))
+    emit(write_page(config.train_dir, config.html))
 
 
 def _tensorboard(config: TensorboardConfig, _: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs.tensorboard import tensorboard
+    from tfos_job.local_jobs.tensorboard import tensorboard
 
     tensorboard(config, emit.results.write)
 
 
 def _doctor(config: DoctorConfig, args: argparse.Namespace, emit: Emit) -> None:
-    from tfos_job.jobs import session
+    from tfos_job.driver import session
     from tfos_job.jobs.doctor import doctor
 
     diagnosis = doctor(config, session.resolve_master(args.master, config.num_executors))
@@ -362,7 +362,7 @@ def _config(command: Command, args: argparse.Namespace) -> Any:
     names = (field.name for field in dataclasses.fields(command.config))
     given: Mapping[str, Any] = {name: getattr(args, name) for name in names if hasattr(args, name)}
     if command.config is TrainConfig:
-        from tfos_job import resume  # with storage, which `--help` need not import
+        from tfos_job.run import resume  # with storage, which `--help` need not import
 
         return resume.settings(given)
     return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
@@ -448,7 +448,7 @@ def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | 
 
 def _begin_in_cluster(argv: Sequence[str]) -> None:
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's variable: others need not import pyspark for this
-        from tfos_job.jobs import session
+        from tfos_job.driver import session
 
         if session.in_cluster_mode():
             session.begin_in_cluster(argv[0] if argv else "")

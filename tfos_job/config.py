@@ -20,7 +20,7 @@ DEFAULT_CHARSET_SIZE = 3755
 DEFAULT_IMAGE_SIZE = 64
 GNT, IMAGES = "gnt", "images"
 DATASET_NAMES = (GNT, IMAGES)
-"""The readers of datasets; data/readers.py says what they are."""
+"""The readers of datasets; formats/readers.py says what they are."""
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
 NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
@@ -45,7 +45,7 @@ Config = TypeVar("Config")
 
 
 class Bond(enum.Enum):
-    """What a flag of `train` is to a run that is there already: see `resume.py`."""
+    """What a flag of `train` is to a run that is there already: see `run/resume.py`."""
 
     RECIPE = "what is learned and how: the run's own; another value is refused without --change_settings"
     EXTENT = "where and how much: the run's own, and free to change"

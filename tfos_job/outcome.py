@@ -14,8 +14,8 @@ import time
 from typing import Any
 
 from tfos_job import storage
-from tfos_job.cluster import container
 from tfos_job.errors import JobError
+from tfos_job.host import container
 from tfos_job.layout import join
 
 OUTCOME_DIR_VARIABLE = "TFOS_JOB_OUTCOME_DIR"

@@ -52,10 +52,10 @@ import psutil
 from pyspark.sql import SparkSession
 
 from tfos_job import cli, storage
-from tfos_job.data import charset as charsets
-from tfos_job.data import gnt
-from tfos_job.data import manifest as manifests
 from tfos_job.errors import JobError, MissingInputError
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import gnt
+from tfos_job.formats import manifest as manifests
 from tfos_job.hadoop_conf import conf_dir, read_settings
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify

@@ -30,10 +30,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
-from tfos_job.data import image_files  # noqa: E402
-from tfos_job.data.decoder import Decoder  # noqa: E402
-from tfos_job.data.decoding import decode_file  # noqa: E402
-from tfos_job.data.image_files import Seen  # noqa: E402
+from tfos_job.formats import image_files  # noqa: E402
+from tfos_job.formats.decoder import Decoder  # noqa: E402
+from tfos_job.formats.image_files import Seen  # noqa: E402
+from tfos_job.input.decoding import decode_file  # noqa: E402
 
 HEIGHT, WIDTH = 19, 23
 BLOCK_BYTES = 512  # of a disk: of what is written in part the rest is zeros

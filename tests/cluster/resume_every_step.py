@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.cluster.node_process import STOP, Spec
-from tfos_job.cluster.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.config import COSINE, EXPONENTIAL
-from tfos_job.data import manifest
+from tfos_job.formats import manifest
 from tfos_job.host.child import Child, child_environment
+from tfos_job.inference.evaluation import Counts
 from tfos_job.layout import DatasetLayout, RunLayout
-from tfos_job.model import checkpoints
-from tfos_job.model.bound import Bound
-from tfos_job.model.engine import Block, TrainPlan
-from tfos_job.model.evaluate import Counts
-from tfos_job.model.parameter_server import ParameterServerEngine
-from tfos_job.model.train import Loop
+from tfos_job.protocol.server import STOP, ServerSpec
+from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
+from tfos_job.run import checkpoints
+from tfos_job.training.bottleneck import Bound
+from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.loop import Loop
+from tfos_job.training.parameter_server import ParameterServerEngine
 
 NUM_STEPS = 7
 # What the two recipes differ in, beside the network.
@@ -75,8 +75,8 @@ def free_address() -> str:
 
 def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> Child:
     folder.mkdir(parents=True)
-    node = Child("tfos_job.cluster.node_process", name=role, env=child_environment(""), cwd=str(folder))
-    spec = Spec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
+    node = Child("tfos_job.training.server_process", name=role, env=child_environment(""), cwd=str(folder))
+    spec = ServerSpec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
     node.tell(dataclasses.asdict(spec))
     assert "ready" in node.hear()
     return node

@@ -15,7 +15,7 @@ import pytest
 
 from tests.command import ENDLESS, SMALL, StartCommand, wait_until_gone
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints
+from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 

@@ -15,9 +15,9 @@ import pytest
 from tests.command import Command, StartCommand, wait_until_gone
 from tfos_job.config import TensorboardConfig
 from tfos_job.errors import MissingInputError
-from tfos_job.jobs.tensorboard import tensorboard
 from tfos_job.layout import RunLayout
-from tfos_job.model.summaries import Summaries
+from tfos_job.local_jobs.tensorboard import tensorboard
+from tfos_job.training.summaries import Summaries
 
 
 def wait_for_url(command: Command) -> str:

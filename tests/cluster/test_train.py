@@ -15,11 +15,11 @@ from pyspark.sql import SparkSession
 from tests.command import SMALL, StartCommand, run
 from tests.ports import free_port_range
 from tfos_job.config import ConvertConfig, SynthConfig
-from tfos_job.data import gnt
-from tfos_job.data.synth import synthesize
+from tfos_job.formats import gnt
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints
+from tfos_job.local_jobs.synth import synthesize
+from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 

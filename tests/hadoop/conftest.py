@@ -19,7 +19,7 @@ import pytest
 
 from tests.command import Submission, Submit, starting, wait_until_gone
 from tfos_job import storage
-from tfos_job.jobs.session import JAVA_OPTIONS
+from tfos_job.driver.session import JAVA_OPTIONS
 from tfos_job.submit import watch
 from tfos_job.submit.environment import Shipment
 

@@ -16,8 +16,8 @@ from tests.ports import free_port_range
 from tfos_job import storage
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import OK
+from tfos_job.driver import preflight
 from tfos_job.errors import AccessError, StorageError
-from tfos_job.jobs import doctor
 from tfos_job.submit import environment
 
 pytestmark = pytest.mark.hadoop
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.hadoop
 
 
 def test_every_process_writes_renames_and_reads_back(spark: SparkSession, hdfs_dir: str) -> None:
-    diagnosis = doctor.examine(spark, Expected(num_executors=1, folder=f"{hdfs_dir}/run/not/there"))
+    diagnosis = preflight.examine(spark, Expected(num_executors=1, folder=f"{hdfs_dir}/run/not/there"))
     diagnosis.raise_for_failures()
     for sight in (diagnosis.driver, *diagnosis.executors):
         assert sight.trial is not None
@@ -44,7 +44,7 @@ def test_a_folder_without_permission_is_a_failure_of_each_process(
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path / "conf"))  # another connection, as another user
     monkeypatch.setenv("HADOOP_USER_NAME", "mallory")
     monkeypatch.setitem(spark.sparkContext.environment, "HADOOP_USER_NAME", "mallory")  # new Python workers have it
-    diagnosis = doctor.examine(spark, Expected(num_executors=1, folder=hdfs_dir))
+    diagnosis = preflight.examine(spark, Expected(num_executors=1, folder=hdfs_dir))
     (check,) = [check for check in diagnosis.checks if check.state != OK]
     assert check.name == "storage"
     assert "Permission denied: user=mallory, access=WRITE" in check.fact
@@ -57,7 +57,7 @@ def test_a_folder_without_permission_is_a_failure_of_each_process(
 
 def test_a_namenode_that_is_down_is_a_failure_in_bounded_time(spark: SparkSession) -> None:
     expected = Expected(num_executors=1, folder="hdfs://127.0.0.1:9/run", storage_timeout_s=3.0)
-    diagnosis = doctor.examine(spark, expected)
+    diagnosis = preflight.examine(spark, expected)
     (check,) = [check for check in diagnosis.checks if check.state != OK]
     assert (check.name, check.where) == ("storage", ("hdfs://127.0.0.1:9/run",))
     assert "no answer for 3 s" in check.fact

@@ -21,10 +21,11 @@ import psutil
 import pytest
 
 from tfos_job import storage
-from tfos_job.data import archives, sources
+from tfos_job.conversion import sources
 from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
+from tfos_job.formats import archives
 from tfos_job.lease import Lease
-from tfos_job.storage import hdfs, hdfs_client, hdfs_files, patience
+from tfos_job.storage import hdfs, hdfs_client, hdfs_files, retry
 
 pytestmark = pytest.mark.hadoop
 
@@ -400,7 +401,7 @@ def test_the_namenode_restarts_while_files_are_written(wounded, hdfs_dir: str) -
 
 
 def test_a_closed_namenode_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 1.0)
     with pytest.raises(StorageError, match=r"hdfs://127\.0\.0\.1:9/a: cannot write it: no answer for [01] s") as caught:
         storage.write_bytes("hdfs://127.0.0.1:9/a", b"x")
     assert caught.value.exit_code == 74
@@ -408,7 +409,7 @@ def test_a_closed_namenode_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_hung_namenode_is_given_up_in_time(wounded, hdfs_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_bytes(f"{hdfs_dir}/a", b"x")
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 1.0)
     with Lease(f"{hdfs_dir}/_lock", "holder", ttl_s=1.0) as lease:  # a lock outlives an outage
         wounded.freeze("namenode")
         for call in (storage.read_bytes, storage.list_dir, storage.exists):

@@ -13,7 +13,7 @@ from tests.cluster.test_tensorboard import wait_for_scalar, wait_for_url
 from tests.command import Command, wait_until_gone
 from tfos_job import storage
 from tfos_job.layout import RunLayout
-from tfos_job.model.summaries import FLUSH_S, Summaries
+from tfos_job.training.summaries import FLUSH_S, Summaries
 
 pytestmark = pytest.mark.hadoop
 

@@ -17,8 +17,8 @@ from tests.hadoop.conftest import Hadoop, client_mode, upload
 from tests.ports import free_port_range
 from tfos_job import storage
 from tfos_job.config import SynthConfig
-from tfos_job.data.synth import synthesize
 from tfos_job.layout import DatasetLayout, RunLayout, checkpoint_step
+from tfos_job.local_jobs.synth import synthesize
 from tfos_job.outcome import outcome_path
 from tfos_job.submit import environment
 from tfos_job.submit.main import main

@@ -21,10 +21,8 @@ from pyspark.sql import SparkSession
 from tests.command import StartCommand
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
-from tfos_job.data import convert as work
-from tfos_job.data import gnt, records
-from tfos_job.data import manifest as manifests
-from tfos_job.data.manifest import Manifest
+from tfos_job.conversion import gnt_shard as work
+from tfos_job.driver import task_attempts, tasks
 from tfos_job.errors import (
     BadDataError,
     BusyError,
@@ -34,7 +32,9 @@ from tfos_job.errors import (
     SettingsError,
     StorageError,
 )
-from tfos_job.jobs import attempts, tasks
+from tfos_job.formats import gnt, records
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import DatasetLayout
 from tfos_job.lease import Lease
@@ -516,7 +516,7 @@ def test_tasks_that_ran_twice_are_there_once(
 def test_an_io_error_is_for_spark_to_try_again_and_bad_data_is_not(
     spark: SparkSession, gnt_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert attempts.max_attempts(spark.sparkContext) == 2
+    assert task_attempts.max_attempts(spark.sparkContext) == 2
     log = gnt_dir.parent / "attempts"
 
     def failing_once(task: work.GroupTask) -> work.ShardResult:

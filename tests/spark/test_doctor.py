@@ -17,8 +17,8 @@ from tests.command import StartCommand, run
 from tests.ports import free_port_range
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, OK, Check
+from tfos_job.driver import executor_probe, preflight, session
 from tfos_job.errors import ResourceError, SettingsError
-from tfos_job.jobs import doctor, looks, session
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FOR_EVER_S = 86_400.0  # who waited for its end would be ended by pytest
@@ -26,7 +26,7 @@ FOR_EVER_S = 86_400.0  # who waited for its end would be ended by pytest
 
 def test_a_context_that_is_there_is_examined_and_serves_on(spark: SparkSession, tmp_path: Path) -> None:
     expected = Expected(num_executors=2, folder=str(tmp_path / "run/not/there"), port_range=free_port_range(20))
-    diagnosis = doctor.examine(spark, expected)
+    diagnosis = preflight.examine(spark, expected)
     diagnosis.raise_for_failures()
     (executor,) = diagnosis.executors
     assert executor.versions == diagnosis.driver.versions
@@ -51,7 +51,7 @@ def test_every_failure_is_named_at_once(spark: SparkSession, tmp_path: Path, mon
         min_free_bytes=1 << 60,
         expected_hours=1e6,
     )
-    diagnosis = doctor.examine(spark, expected)
+    diagnosis = preflight.examine(spark, expected)
     failed = {check.name: check for check in diagnosis.checks if check.state == FAILED}
     assert set(failed) == {"executors", "storage", "tokens", "disk", "gpu", "ports"}
     assert failed["tokens"].where == (diagnosis.driver.name,)  # the workers were there before the variable
@@ -68,29 +68,29 @@ def test_hosts_of_another_python_are_a_finding(spark: SparkSession, monkeypatch:
 
 
 def test_a_package_that_was_not_shipped_is_a_finding(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "look_here", _Unreadable())
+    monkeypatch.setattr(executor_probe, "look_here", _Unreadable())
     check = task_problem(spark)
     assert check.fact == "a task cannot be run: ModuleNotFoundError: No module named 'not_shipped'"
     assert check.exit_code == 78
 
 
 def test_executors_that_hang_are_given_up(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "_JOB_S", 0.5)
-    monkeypatch.setattr(looks, "look_here", _hang)
-    diagnosis = doctor.examine(spark, Expected(num_executors=1, storage_timeout_s=0.0))
+    monkeypatch.setattr(executor_probe, "_JOB_S", 0.5)
+    monkeypatch.setattr(executor_probe, "look_here", _hang)
+    diagnosis = preflight.examine(spark, Expected(num_executors=1, storage_timeout_s=0.0))
     (check,) = [check for check in diagnosis.checks if check.state == FAILED]
     assert (check.fact, check.exit_code) == ("1 came, 0 answered", 69)
     wait_until_idle(spark)
 
 
 def test_who_waits_can_be_interrupted(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "look_here", _hang)
+    monkeypatch.setattr(executor_probe, "look_here", _hang)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        doctor.examine(spark, Expected(num_executors=1), interrupt)
+        preflight.examine(spark, Expected(num_executors=1), interrupt)
     wait_until_idle(spark)
 
 
@@ -101,7 +101,7 @@ def wait_until_idle(spark: SparkSession) -> None:
 
 
 def task_problem(spark: SparkSession) -> Check:
-    diagnosis = doctor.examine(spark, Expected(num_executors=1))
+    diagnosis = preflight.examine(spark, Expected(num_executors=1))
     (check,) = [check for check in diagnosis.checks if check.name == "tasks"]
     with pytest.raises(SettingsError) as caught:
         diagnosis.raise_for_failures()

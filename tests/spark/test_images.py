@@ -18,13 +18,13 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from tfos_job.config import ConvertConfig, TrainConfig, VerifyConfig
-from tfos_job.data import gnt
-from tfos_job.data import manifest as manifests
-from tfos_job.data.manifest import Manifest
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
+from tfos_job.formats import gnt
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs import train
 from tfos_job.jobs.convert import convert
-from tfos_job.jobs.images import ConvertedImages, convert_images
+from tfos_job.jobs.convert_images import ConvertedImages, convert_images
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout
 

@@ -15,22 +15,24 @@ from pyspark.sql import SparkSession
 
 from tests.echo import SCALE
 from tfos_job.config import DATASET, FILES, NO_NORMALIZATION, NORMALIZATIONS, PCA, PRELOADED, ZCA, ConvertConfig
-from tfos_job.data import gnt, statistics
-from tfos_job.data import manifest as manifests
-from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import Form, preprocess, to_float
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
-from tfos_job.data.manifest import Manifest
-from tfos_job.data.normalization import Normalization, of_plan
-from tfos_job.data.pixel_sums import sum_shards
-from tfos_job.data.readers import READERS, Reader
-from tfos_job.data.statistics import PIXELS, WHITENING, Subject
-from tfos_job.jobs import statistics as job
+from tfos_job.driver import statistics_job as job
+from tfos_job.formats import gnt
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.readers import READERS, Reader
+from tfos_job.inference.predictor import Glyph, read_glyph, top_guesses
+from tfos_job.input.augmentation import Augmentation
+from tfos_job.input.decoding import Form, preprocess, to_float
+from tfos_job.input.normalization import Normalization, of_plan
+from tfos_job.input.pipeline import evaluation_dataset, training_dataset
+from tfos_job.input.statistics_process import sum_shards
 from tfos_job.jobs.convert import convert
-from tfos_job.jobs.images import convert_images
+from tfos_job.jobs.convert_images import convert_images
 from tfos_job.layout import DatasetLayout, RunLayout
-from tfos_job.model import checkpoints, variables
-from tfos_job.model.predict import Glyph, read_glyph, top_guesses
+from tfos_job.networks import variables
+from tfos_job.run import checkpoints
+from tfos_job.statistics import pixel_statistics
+from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
 S = 8
 EPSILON = 1e-3
@@ -170,9 +172,9 @@ def statistics_of(source: Source, kind: str) -> tuple[str, str]:
     """Their path and digest. The sums are made here: test_statistics.py has them made by Spark."""
     subject = Subject(kind=kind, split_name="train", dataset_digest=source.manifest.digest, **vars(source.form))
     (task,) = job._tasks(source.dataset, source.manifest, subject, 100, "", 1)
-    found = statistics.statistics_of(subject, sum_shards(task))
+    found = pixel_statistics.statistics_of(subject, sum_shards(task))
     path = str(source.folder / f"{kind}.npz")
-    statistics.write(path, found)
+    pixel_statistics.write(path, found)
     return path, found.digest
 
 

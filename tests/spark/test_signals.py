@@ -11,9 +11,9 @@ import pytest
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
-from tfos_job import signals
+from tfos_job.driver import tasks
 from tfos_job.errors import NodeDiedError
-from tfos_job.jobs import tasks
+from tfos_job.host import signals
 
 
 def test_a_signal_ends_a_job_and_leaves_its_slots_free(spark: SparkSession) -> None:

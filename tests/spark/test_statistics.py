@@ -13,19 +13,21 @@ from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.data import gnt, pixel_sums, statistics
-from tfos_job.data import manifest as manifests
-from tfos_job.data.convert import attempt
-from tfos_job.data.decoding import Form
-from tfos_job.data.input_pipeline import evaluation_dataset
-from tfos_job.data.manifest import Manifest
-from tfos_job.data.statistics import PIXELS, WHITENING, Statistics, Subject
-from tfos_job.data.summing import SumTask
+from tfos_job.conversion.gnt_shard import attempt
+from tfos_job.driver import statistics_job as job
 from tfos_job.errors import BadDataError, InterruptedJobError
-from tfos_job.jobs import statistics as job
+from tfos_job.formats import gnt
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.manifest import Manifest
+from tfos_job.input import statistics_process
+from tfos_job.input.decoding import Form
+from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.statistics import pixel_statistics
+from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Statistics, Subject
+from tfos_job.statistics.task import SumTask
 
 S = 8
 CHARACTERS = "啊阿埃挨哎"
@@ -55,7 +57,7 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """
 
     def work(task: SumTask) -> str:
-        pixel_sums._sum(json.loads(json.dumps(dataclasses.asdict(task))))
+        statistics_process._sum(json.loads(json.dumps(dataclasses.asdict(task))))
         return task.output
 
     monkeypatch.setattr(job.tasks, "run", lambda context, name, function, todo: [attempt(work, task) for task in todo])
@@ -123,7 +125,7 @@ def test_those_of_whole_images_are_numpys_and_are_made_once(
 def test_a_sample_of_whole_images(dataset: DatasetLayout) -> None:
     manifest = manifests.load(dataset.split("train"))
     (task,) = job._tasks(dataset, manifest, subject(manifest, WHITENING), 10, "scratch", 1)
-    sums = pixel_sums.sum_shards(task)
+    sums = statistics_process.sum_shards(task)
     assert sums["count"] == 10
     every_fifth = pixels(dataset)[4::5].reshape(10, -1)
     np.testing.assert_allclose(sums["sums"] / 10 / 255, every_fifth.mean(axis=0), rtol=1e-6)
@@ -178,7 +180,7 @@ def test_a_dataset_that_takes_no_file_leaves_them_with_the_run(
             of = subject(manifest, PIXELS)
             found = job.statistics_of(spark.sparkContext, dataset, manifest, of, run=run, guard=lambda: None)
             assert found[1] == run.statistics
-            assert statistics.read(run.statistics).digest == found[0].digest
+            assert pixel_statistics.read(run.statistics).digest == found[0].digest
     finally:
         path.rmdir()
     told = [record for record in caplog.records if record.name == job.log.name]  # TensorFlow has its own to say

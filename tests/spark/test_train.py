@@ -12,13 +12,13 @@ import pytest
 
 from tests.command import SMALL
 from tfos_job import cli
-from tfos_job.cluster import control
+from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import BusyError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.jobs import train
-from tfos_job.jobs.report import RunReport
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
-from tfos_job.model import checkpoints
+from tfos_job.protocol import control
+from tfos_job.run import checkpoints
 
 Jobs = list[train._Job]
 

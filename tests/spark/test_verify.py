@@ -22,11 +22,11 @@ from pyspark.sql import SparkSession
 
 from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.data import gnt, records
-from tfos_job.data import manifest as manifests
-from tfos_job.data.manifest import Manifest
+from tfos_job.driver import session
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
-from tfos_job.jobs import session
+from tfos_job.formats import gnt, records
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs import verify as job
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.dataframe import convert_dataframe

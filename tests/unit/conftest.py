@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfos_job.data import records
+from tfos_job.formats import records
 
 WriteShard = Callable[..., str]
 

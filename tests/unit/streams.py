@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.data.augment import Augmentation
-from tfos_job.data.decoding import Form
-from tfos_job.data.input_pipeline import evaluation_dataset, training_dataset
+from tfos_job.input.augmentation import Augmentation
+from tfos_job.input.decoding import Form
+from tfos_job.input.pipeline import evaluation_dataset, training_dataset
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -17,13 +17,14 @@ import pytest
 
 from tests.unit.test_convert import examples, task
 from tfos_job import storage
-from tfos_job.data import archives, convert, gnt, sources
-from tfos_job.data.archives import DamagedMemberError, Member
-from tfos_job.data.convert import Comparison
-from tfos_job.data.manifest import Source, SourceRange
-from tfos_job.data.plan import Piece, SourceFile
-from tfos_job.data.verify import RangeTask, verify_ranges
+from tfos_job.conversion import gnt_shard, sources
+from tfos_job.conversion.gnt_shard import Comparison
+from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats import archives, gnt
+from tfos_job.formats.archives import DamagedMemberError, Member
+from tfos_job.formats.manifest import Source, SourceRange
+from tfos_job.verification.shard_proof import RangeTask, verify_ranges
 
 NOISE = np.random.default_rng(0).bytes(300_000)  # which deflate cannot make smaller
 PLAIN = bytes(5_000_000)  # a thousandth when deflated
@@ -189,12 +190,12 @@ def test_a_damaged_member_is_told_and_set_aside_as_a_whole(tmp_path: Path, metho
     bad = spoilt(tmp_path / "x.zip", at)
     pieces = [Piece(file, 0, file.size_bytes) for file in (bad, good)]
     with pytest.raises(DamagedMemberError, match=rf"x\.zip/1\.gnt: damaged in its archive: .*({fact})") as raised:
-        convert.convert_group(task(tmp_path, *pieces))
+        gnt_shard.convert_group(task(tmp_path, *pieces))
     assert type(pickle.loads(pickle.dumps(raised.value))) is DamagedMemberError
     with pytest.raises(DamagedMemberError):
-        convert.scan_tags(task(tmp_path, *pieces))
-    assert convert.scan_tags(task(tmp_path, *pieces, quarantine=True)) == ("埃", "阿")
-    result = convert.convert_group(task(tmp_path, *pieces, quarantine=True))
+        gnt_shard.scan_tags(task(tmp_path, *pieces))
+    assert gnt_shard.scan_tags(task(tmp_path, *pieces, quarantine=True)) == ("埃", "阿")
+    result = gnt_shard.convert_group(task(tmp_path, *pieces, quarantine=True))
     assert [example["source/file"] for example in examples(result.written_file)] == [b"x.zip/2.gnt"] * 2
     first, second = result.pieces
     assert [(found.start, found.end) for found in first.bad_ranges] == [(0, bad.size_bytes)]
@@ -225,7 +226,7 @@ def test_a_damaged_member_is_told_and_set_aside_as_a_whole(tmp_path: Path, metho
         generation=0,
         ranges=(first.range,),
     )
-    assert not convert.has_same_bytes(Comparison(bad, converted))
+    assert not gnt_shard.has_same_bytes(Comparison(bad, converted))
 
 
 def test_bad_bytes_of_a_sound_member_are_named_with_archive_and_member(tmp_path: Path) -> None:
@@ -233,8 +234,8 @@ def test_bad_bytes_of_a_sound_member_are_named_with_archive_and_member(tmp_path:
     (file,) = sources.find(str(tmp_path)).sources
     piece = Piece(file, 0, file.size_bytes)
     with pytest.raises(BadDataError, match=r"x\.zip/1\.gnt, byte 1610: impossible size"):
-        convert.convert_group(task(tmp_path, piece))
-    (found,) = convert.convert_group(task(tmp_path, piece, quarantine=True)).pieces
+        gnt_shard.convert_group(task(tmp_path, piece))
+    (found,) = gnt_shard.convert_group(task(tmp_path, piece, quarantine=True)).pieces
     assert [(bad.source, bad.start, bad.end) for bad in found.bad_ranges] == [("x.zip/1.gnt", 1610, 1630)]
 
 

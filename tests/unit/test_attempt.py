@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from tfos_job.cluster import attempt, control, failures
-from tfos_job.cluster.attempt import Attempt, AttemptSpec
-from tfos_job.cluster.control import CheckpointBegun, CheckpointPublished, Progress, Said
-from tfos_job.cluster.failures import Failure
-from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import CHIEF, WORKER, Task, Topology
+from tfos_job.driver import attempt
+from tfos_job.driver.attempt import Attempt, AttemptSpec
+from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BusyError, InterruptedJobError, NodeDiedError
 from tfos_job.host.child import Child, child_environment
+from tfos_job.protocol import control, failures
+from tfos_job.protocol.control import CheckpointBegun, CheckpointPublished, Progress, Said
+from tfos_job.protocol.failures import Failure
+from tfos_job.protocol.topology import CHIEF, WORKER, Task, Topology
 
 PATH = "checkpoints/step-00000005"
 KILLED = Failure(failures.KILLED, Task(WORKER, 0), "h", "its TensorFlow process was killed", NodeDiedError.exit_code)
@@ -50,7 +51,7 @@ class Told:
             guard=lambda: self.guard(),
         )
         # It waits for its assignment, which does not come.
-        self.child = Child("tfos_job.cluster.beside", name="the coordinator", env=child_environment(""))
+        self.child = Child("tfos_job.nodes.driver_host", name="the coordinator", env=child_environment(""))
         self.attempt._coordinator = self.child
         monkeypatch.setattr(self.attempt, "_run", self.attempt._train)
 

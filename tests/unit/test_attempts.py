@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos_job.data.convert import Failure
+from tfos_job.conversion.gnt_shard import Failure
+from tfos_job.driver import task_attempts
 from tfos_job.errors import StorageError
-from tfos_job.jobs import attempts
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ from tfos_job.jobs import attempts
 )
 def test_attempts_are_as_many_as_spark_makes(master: str, settings: dict[str, str], expected: int) -> None:
     conf = SimpleNamespace(get=settings.get)
-    assert attempts.max_attempts(SimpleNamespace(master=master, getConf=lambda: conf)) == expected
+    assert task_attempts.max_attempts(SimpleNamespace(master=master, getConf=lambda: conf)) == expected
 
 
 def test_outside_of_spark_there_is_no_other_attempt() -> None:
     failure = Failure(StorageError("gone"))
-    assert attempts.settled(failure, 4) is failure
+    assert task_attempts.settled(failure, 4) is failure

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tfos_job.model.bound import Account, Bound
-from tfos_job.model.engine import Block
+from tfos_job.training.bottleneck import Account, Bound
+from tfos_job.training.engine import Block
 
 
 def bound(input_wait_s: float, compute_s: float | None, update_s: float = 0.0) -> Bound:

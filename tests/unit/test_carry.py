@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.data import carry as carrying
-from tfos_job.data import records
-from tfos_job.data.carry import CarryTask, Dealt, DealTask, GatherTask, Stretch
+from tfos_job.conversion import rewrite as carrying
+from tfos_job.conversion.rewrite import CarryTask, Dealt, DealTask, GatherTask, Stretch
 from tfos_job.errors import BadDataError
+from tfos_job.formats import records
 
 
 def write_shard(path: Path, glyphs: list[tuple[str, int]]) -> str:

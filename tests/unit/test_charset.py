@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from tfos_job.data import charset as charsets
-from tfos_job.data.charset import Charset
 from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats import charset as charsets
+from tfos_job.formats.charset import Charset
 
 
 def test_level_1_is_the_whole_of_it_in_its_order() -> None:

@@ -14,7 +14,7 @@ from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError, DivergedError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease, require
-from tfos_job.model import checkpoints
+from tfos_job.run import checkpoints
 
 META = {
     "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job import aside
 from tfos_job.errors import JobError, NodeDiedError
-from tfos_job.host import child
+from tfos_job.host import calls, child
 from tfos_job.host.child import Child, child_environment, end_in_words
 
 Start = Callable[..., Child]
@@ -116,7 +115,7 @@ def test_a_process_that_cannot_be_ended_is_left_behind_and_named(
 
 SLOW = """
 import os, signal, time
-from tfos_job import aside
+from tfos_job.host import calls
 
 def work(request):
     print("loading weights", flush=True)
@@ -130,7 +129,7 @@ def work(request):
     return {"slept": True}
 
 if __name__ == "__main__":
-    aside.answer(work)
+    calls.answer(work)
 """
 
 
@@ -140,7 +139,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.syspath_prepend(tmp_path)
 
     def ask(request: Any, **limits: float) -> Any:
-        return aside.ask("slow", request, name="the helper", if_killed="?", **limits)
+        return calls.ask("slow", request, name="the helper", if_killed="?", **limits)
 
     return ask
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from tfos_job.errors import SettingsError
-from tfos_job.model import variables, zoo
+from tfos_job.networks import registry, variables
 
 
 def build(keep_prob: float = 1.0, seed: int = 0, num_classes: int = 5) -> keras.Model:
-    return zoo.build("chinese_rec", num_classes=num_classes, image_size=8, keep_prob=keep_prob, seed=seed)
+    return registry.build("chinese_rec", num_classes=num_classes, image_size=8, keep_prob=keep_prob, seed=seed)
 
 
 def test_it_has_the_seed_networks_21_million_parameters() -> None:
@@ -17,7 +17,7 @@ def test_it_has_the_seed_networks_21_million_parameters() -> None:
     convolutions = sum(9 * inputs * outputs + outputs for inputs, outputs in ((1, 64), (64, 128), (128, 256)))
     num_flat = (image_size // 8) ** 2 * 256
     expected = convolutions + (num_flat + 1) * 1024 + (1024 + 1) * num_classes
-    model = zoo.build("chinese_rec", num_classes=num_classes, image_size=image_size, keep_prob=1.0, seed=0)
+    model = registry.build("chinese_rec", num_classes=num_classes, image_size=image_size, keep_prob=1.0, seed=0)
     assert model.count_params() == expected == 20_996_779
 
 

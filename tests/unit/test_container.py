@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.cluster import container
+from tfos_job.host import container
 
 ID = "container_1795612120292_0001_01_000002"
 

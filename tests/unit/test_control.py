@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job.cluster import control
-from tfos_job.cluster.control import (
+from tfos_job.protocol import control
+from tfos_job.protocol.control import (
     Failed,
     Hello,
     Joined,
@@ -30,7 +30,7 @@ from tfos_job.cluster.control import (
     Stop,
     Switchboard,
 )
-from tfos_job.cluster.topology import WORKER, Task
+from tfos_job.protocol.topology import WORKER, Task
 
 KEY = control.new_key()
 HELLO = Hello(WORKER, 0, "127.0.0.1", 42, 4242)

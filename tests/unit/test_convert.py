@@ -16,11 +16,12 @@ import tensorflow as tf
 from PIL import Image
 
 from tfos_job import storage
-from tfos_job.data import convert, gnt, records
-from tfos_job.data.convert import CutTask, Failure, GroupTask
-from tfos_job.data.manifest import Shard, Source, SourceRange
-from tfos_job.data.plan import Piece, SourceFile
+from tfos_job.conversion import gnt_shard
+from tfos_job.conversion.gnt_shard import CutTask, Failure, GroupTask
+from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.errors import BadDataError, StorageError
+from tfos_job.formats import gnt, records
+from tfos_job.formats.manifest import Shard, Source, SourceRange
 
 CHARACTERS = ("啊", "阿", "埃")
 
@@ -59,7 +60,7 @@ def sha256(path: str | Path) -> str:
 
 
 def test_executors_import_neither_tensorflow_nor_pyspark() -> None:
-    code = "import sys, tfos_job.data.convert; print({'tensorflow', 'keras', 'pyspark'} & set(sys.modules))"
+    code = "import sys, tfos_job.conversion.gnt_shard; print({'tensorflow', 'keras', 'pyspark'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert found.stdout == "set()\n"
 
@@ -68,7 +69,7 @@ def test_executors_import_neither_tensorflow_nor_pyspark() -> None:
 def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
     first, second = write_gnt(tmp_path / "1.gnt", "啊阿!"), write_gnt(tmp_path / "2.gnt", "阿一一")
     work = task(tmp_path, whole(first), whole(second), image_format=image_format)
-    result = convert.convert_group(work)
+    result = gnt_shard.convert_group(work)
     found = examples(result.written_file)
     assert [(example["source/file"], example["source/offset"], example["image/class/label"]) for example in found] == [
         (b"1.gnt", 0, 0),
@@ -91,7 +92,7 @@ def test_a_group_becomes_one_shard(tmp_path: Path, image_format: str) -> None:
         sources=("1.gnt", "2.gnt"),
     )
     assert result.pieces[0].range == SourceRange(start=0, end=first.size_bytes, sha256=sha256(first.path))
-    again = pickle.loads(pickle.dumps(convert.convert_group(work)))
+    again = pickle.loads(pickle.dumps(gnt_shard.convert_group(work)))
     assert again.written_file != result.written_file  # a task that runs twice is in nobody's way
     assert Path(again.written_file).read_bytes() == written
 
@@ -103,7 +104,7 @@ def test_png_is_what_others_read(tmp_path: Path, shape: tuple[int, int]) -> None
     with path.open("wb") as stream:
         gnt.write(stream, gnt.encode_tag("啊"), pixels)
     source = SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
-    (example,) = examples(convert.convert_group(task(tmp_path, whole(source), image_format="png")).written_file)
+    (example,) = examples(gnt_shard.convert_group(task(tmp_path, whole(source), image_format="png")).written_file)
     image = Image.open(io.BytesIO(bytes(example["image/encoded"])))
     assert image.mode == "L"
     np.testing.assert_array_equal(np.asarray(image), pixels)
@@ -113,12 +114,12 @@ def test_png_is_what_others_read(tmp_path: Path, shape: tuple[int, int]) -> None
 def test_pieces_of_a_file_are_the_file(tmp_path: Path) -> None:
     """Cut anywhere at all: what the pieces' readers take is each record once, if they meet; and mostly they do."""
     source = write_gnt(tmp_path / "1.gnt", "啊阿埃啊阿埃啊阿")
-    expected = examples(convert.convert_group(task(tmp_path, whole(source))).written_file)
+    expected = examples(gnt_shard.convert_group(task(tmp_path, whole(source))).written_file)
     for stop in range(1, source.size_bytes):
         pieces = Piece(source, 0, stop), Piece(source, stop, source.size_bytes, within=True)
-        first, second = convert.convert_group(task(tmp_path, *pieces)).pieces
+        first, second = gnt_shard.convert_group(task(tmp_path, *pieces)).pieces
         assert first.range.end == second.range.start, stop
-        result = convert.convert_group(task(tmp_path, *pieces))
+        result = gnt_shard.convert_group(task(tmp_path, *pieces))
         assert examples(result.written_file) == expected
         data = Path(source.path).read_bytes()[first.range.end :]
         assert second.range.sha256 == hashlib.sha256(data).hexdigest()
@@ -137,9 +138,9 @@ def test_a_cut_that_was_guessed_wrong_is_found(tmp_path: Path) -> None:
     source = SourceFile(path.name, str(path), path.stat().st_size, path.stat().st_mtime)
     stop = 25  # within the second record
     pieces = Piece(source, 0, stop), Piece(source, stop, source.size_bytes, within=True)
-    first, second = convert.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
+    first, second = gnt_shard.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
     assert first.range.end != second.range.start
-    cut, end = convert.find_cuts(CutTask(source, (stop, source.size_bytes), quarantine=False))
+    cut, end = gnt_shard.find_cuts(CutTask(source, (stop, source.size_bytes), quarantine=False))
     assert (cut, end) == (first.range.end, source.size_bytes)
 
 
@@ -150,7 +151,7 @@ def test_no_piece_of_an_archive_is_searched_for_records(tmp_path: Path) -> None:
     size = (tmp_path / "2.gnt").stat().st_size
     source = SourceFile("2.gnt", str(tmp_path / "2.gnt"), size, 0.0)
     pieces = [Piece(source, 0, 515), Piece(source, 515, 600, within=True), Piece(source, 600, size, within=True)]
-    found = convert.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
+    found = gnt_shard.convert_group(task(tmp_path, *pieces, quarantine=True)).pieces
     assert [(piece.num_records, piece.range.start, piece.range.end) for piece in found] == [
         (0, 0, size),
         (0, size, size),
@@ -163,23 +164,23 @@ def test_no_piece_of_an_archive_is_searched_for_records(tmp_path: Path) -> None:
 
 def test_bad_bytes_fail_or_are_accounted_for(tmp_path: Path) -> None:
     bad = write_gnt(tmp_path / "1.gnt", "啊阿", garbage=b"\0" * 13)
-    failure = convert.attempt(convert.convert_group, task(tmp_path, whole(bad)))
+    failure = gnt_shard.attempt(gnt_shard.convert_group, task(tmp_path, whole(bad)))
     assert isinstance(failure, Failure)
     copy = pickle.loads(pickle.dumps(failure)).error
     assert (type(copy), str(copy)) == (BadDataError, str(failure.error))
     assert f"{bad.path}, byte 47: impossible size" in str(copy)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["1.gnt"]
-    result = convert.convert_group(task(tmp_path, whole(bad), quarantine=True))
+    result = gnt_shard.convert_group(task(tmp_path, whole(bad), quarantine=True))
     assert [(found.source, found.start, found.end) for found in result.pieces[0].bad_ranges] == [("1.gnt", 47, 60)]
     assert result.pieces[0].range.end == bad.size_bytes
-    assert convert.scan_tags(task(tmp_path, whole(bad), quarantine=True)) == ("啊", "阿")
+    assert gnt_shard.scan_tags(task(tmp_path, whole(bad), quarantine=True)) == ("啊", "阿")
 
 
 def test_a_file_that_grows_while_it_is_read_is_not_believed(tmp_path: Path) -> None:
     before = write_gnt(tmp_path / "1.gnt", "啊")
     write_gnt(tmp_path / "1.gnt", "啊阿")
     with pytest.raises(StorageError, match="changed while it was read"):
-        convert.convert_group(task(tmp_path, whole(before)))
+        gnt_shard.convert_group(task(tmp_path, whole(before)))
 
 
 def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
@@ -199,11 +200,11 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
         for name, file in files.items()
     ]
 
-    def changes(*found: SourceFile) -> convert.Changes:
-        compared = [each for each in convert.comparisons(found, converted) if convert.has_same_bytes(each)]
-        return convert.source_changes(found, converted, compared)
+    def changes(*found: SourceFile) -> gnt_shard.Changes:
+        compared = [each for each in gnt_shard.comparisons(found, converted) if gnt_shard.has_same_bytes(each)]
+        return gnt_shard.source_changes(found, converted, compared)
 
-    assert convert.comparisons(list(files.values()), converted) == []  # nothing need be read
+    assert gnt_shard.comparisons(list(files.values()), converted) == []  # nothing need be read
     assert str(changes(*files.values())) == ""
     copied = SourceFile("1", files["1"].path, files["1"].size_bytes, 1.0)  # another time, the same bytes
     found = changes(copied, *list(files.values())[1:])

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
-from tfos_job.data import records
-from tfos_job.data.damage import data_errors
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats import records
+from tfos_job.input.damage import data_errors
 
 SIZES = (5, 6, 2)
 READERS = (FILES, PRELOADED, "evaluation")

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from tests.unit.conftest import png_bytes
-from tfos_job.data import decoder, decoder_process
-from tfos_job.data.decoder import Decoder
 from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.formats import decoder
+from tfos_job.formats.decoder import Decoder
+from tfos_job.input import decoder_process
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
 ANSWERS = """

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tfos_job.driver import spark_errors
 from tfos_job.errors import JobError, NodeDiedError, SettingsError, StorageError
-from tfos_job.jobs import defeats
 
 ABORTED = "Job aborted due to stage failure: Task 0 in stage 0.0 failed 4 times, most recent failure: Lost task 0.3 in "
 FULL = "com.esotericsoftware.kryo.KryoException: java.io.IOException: No space left on device\n\tat com.es.kryo.Output"
@@ -50,7 +50,7 @@ def test_what_was_lost_is_told_with_the_place(
     cause: str, kind: type[JobError], place: str, fact: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPARK_LOCAL_DIRS", "/tiny")
-    error = defeats.explain(Raised(f"{ABORTED}stage 0.0 (TID 6) (n1 executor 1): {cause}"))
+    error = spark_errors.explain(Raised(f"{ABORTED}stage 0.0 (TID 6) (n1 executor 1): {cause}"))
     assert type(error) is kind
     assert (error.place, "\n" in str(error)) == (place, False)
     with pytest.raises(kind, match=fact):
@@ -58,9 +58,9 @@ def test_what_was_lost_is_told_with_the_place(
 
 
 def test_a_driver_without_room_and_what_is_left_as_it_is() -> None:
-    assert isinstance(defeats.explain(OSError(28, "No space left on device")), StorageError)
-    assert defeats.explain(ConnectionRefusedError(111, "refused")) is None
-    assert defeats.explain(Raised("Job 3 cancelled")) is None
+    assert isinstance(spark_errors.explain(OSError(28, "No space left on device")), StorageError)
+    assert spark_errors.explain(ConnectionRefusedError(111, "refused")) is None
+    assert spark_errors.explain(Raised("Job 3 cancelled")) is None
 
 
 NO_PYTHON = 'java.io.IOException: Cannot run program "/opt/py/bin/python3": error=2, No such file or directory\n\tat'
@@ -85,7 +85,7 @@ OLD_PYTHON = (
 )
 def test_a_python_that_cannot_do_the_work_is_a_setting(cause: str, fact: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYSPARK_PYTHON", "/opt/py/bin/python3")
-    error = defeats.explain(Raised(f"{ABORTED}stage 0.0 (TID 6) (n1 executor 1): {cause}"))
+    error = spark_errors.explain(Raised(f"{ABORTED}stage 0.0 (TID 6) (n1 executor 1): {cause}"))
     assert isinstance(error, SettingsError)
     assert error.fact.startswith(f"Spark's workers have no Python that can do the work: {fact}")
     assert error.place == "PYSPARK_PYTHON=/opt/py/bin/python3"

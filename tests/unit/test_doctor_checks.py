@@ -11,9 +11,9 @@ import pytest
 from tfos_job.doctor.case import Cluster, Expected
 from tfos_job.doctor.checks import diagnose
 from tfos_job.doctor.diagnosis import FAILED, NOT_TRIED, OK, WARNING, Check, Diagnosis, failed
+from tfos_job.doctor.host_memory import MIB, Container
 from tfos_job.doctor.machine import Disk
-from tfos_job.doctor.memory import MIB, Container
-from tfos_job.doctor.sight import Sight, from_dict
+from tfos_job.doctor.probe import Sight, from_dict
 from tfos_job.doctor.tokens import Token
 from tfos_job.doctor.trial import Trial
 from tfos_job.errors import AccessError, ResourceError, SettingsError, StorageError

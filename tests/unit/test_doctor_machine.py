@@ -11,8 +11,8 @@ import pytest
 
 from tests.unit.waits import PATIENCE_S
 from tfos_job import storage
-from tfos_job.doctor import clock, machine, memory, trial
-from tfos_job.doctor.memory import Container
+from tfos_job.doctor import clock, host_memory, machine, trial
+from tfos_job.doctor.host_memory import Container
 from tfos_job.errors import MissingInputError, ResourceError, SettingsError
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -33,20 +33,20 @@ from tfos_job.errors import MissingInputError, ResourceError, SettingsError
     ],
 )
 def test_the_container_of_an_executor(settings: dict[str, str], memory_mb: int, overhead_mb: int) -> None:
-    assert memory.executor_container(settings) == Container(memory_mb=memory_mb, overhead_mb=overhead_mb)
+    assert host_memory.executor_container(settings) == Container(memory_mb=memory_mb, overhead_mb=overhead_mb)
 
 
 def test_the_container_of_the_driver_depends_on_where_it_runs() -> None:
     settings = {"spark.driver.memory": "4g", "spark.yarn.am.memory": "600m"}
-    assert memory.driver_container(settings) == Container(memory_mb=600, overhead_mb=384)
+    assert host_memory.driver_container(settings) == Container(memory_mb=600, overhead_mb=384)
     settings["spark.submit.deployMode"] = "cluster"
-    assert memory.driver_container(settings) == Container(memory_mb=4096, overhead_mb=409)
+    assert host_memory.driver_container(settings) == Container(memory_mb=4096, overhead_mb=409)
 
 
 @pytest.mark.parametrize("key", ["spark.executor.memory", "spark.executor.memoryOverheadFactor"])
 def test_a_size_that_is_none(key: str) -> None:
     with pytest.raises(SettingsError, match=f"{key}: 'lots' is not a"):
-        memory.executor_container({key: "lots"})
+        host_memory.executor_container({key: "lots"})
 
 
 def yarn_site(folder: Path, value: str) -> str:
@@ -57,13 +57,13 @@ def yarn_site(folder: Path, value: str) -> str:
 
 
 def test_the_limit_of_yarn(tmp_path: Path) -> None:
-    assert memory.yarn_limit_mb(None) is None
-    assert memory.yarn_limit_mb(str(tmp_path)) is None
-    assert memory.yarn_limit_mb(yarn_site(tmp_path, " 15000\n")) == 15000
-    assert memory.yarn_limit_mb(yarn_site(tmp_path, "${memory.mb}")) is None
+    assert host_memory.yarn_limit_mb(None) is None
+    assert host_memory.yarn_limit_mb(str(tmp_path)) is None
+    assert host_memory.yarn_limit_mb(yarn_site(tmp_path, " 15000\n")) == 15000
+    assert host_memory.yarn_limit_mb(yarn_site(tmp_path, "${memory.mb}")) is None
     for bad in ("much", "<"):
         with pytest.raises(SettingsError, match=r"yarn-site\.xml: cannot be understood"):
-            memory.yarn_limit_mb(yarn_site(tmp_path, bad))
+            host_memory.yarn_limit_mb(yarn_site(tmp_path, bad))
 
 
 def test_the_lowest_limit_of_the_control_groups(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 import tfos_job
 from tests.unit.reader import Parsed, assert_self_contained
-from tfos_job.data.charset import level1
-from tfos_job.model import guesses
-from tfos_job.pictures import classes, curves, lettering, montage, page
-from tfos_job.pictures.page import Account, Evaluation, Picture, Table, render
+from tfos_job.formats.charset import level1
+from tfos_job.reports import classes, curves, lettering, montage, page
+from tfos_job.reports.page import Account, Evaluation, Picture, Table, render
+from tfos_job.run import predictions
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "drawing"
 NAMES = ("一", "丁", "七", "万", "丈", "三", "traffic light", "<b> $x$", "ก")
@@ -134,8 +134,8 @@ def draw_calibration() -> bytes:
     generator = np.random.default_rng(1)
     probabilities = generator.uniform(0.2, 1, 500)
     right = generator.uniform(size=500) < probabilities**2
-    found = guesses.Guesses.joined([(np.zeros(500), 1 - right.astype(int), probabilities, np.zeros(500))])
-    return curves.reliability(guesses.calibration(found), title="test: calibration", subtitle="500 records")
+    found = predictions.Guesses.joined([(np.zeros(500), 1 - right.astype(int), probabilities, np.zeros(500))])
+    return curves.reliability(predictions.calibration(found), title="test: calibration", subtitle="500 records")
 
 
 def ramp(count: int) -> np.ndarray:

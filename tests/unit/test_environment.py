@@ -25,7 +25,7 @@ import setuptools
 
 import tfos_job
 from tfos_job.errors import SettingsError
-from tfos_job.pictures.font import find_font
+from tfos_job.fonts import find_font
 from tfos_job.submit import distributions, environment, interpreter, packed_modules, packing
 from tfos_job.submit.packing import Member
 
@@ -307,7 +307,7 @@ def test_the_package_travels_with_its_data_and_runs_from_a_zip(tmp_path: Path, m
     monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path / "cache"))
     path = environment.package_zip()
     with zipfile.ZipFile(path) as archive:
-        assert "tfos_job/jobs/log4j2.properties" in archive.namelist()
+        assert "tfos_job/driver/log4j2.properties" in archive.namelist()
         assert not [name for name in archive.namelist() if name.endswith(".pyc")]
     program = "import tfos_job; from tfos_job import config; print(tfos_job.__version__, tfos_job.__file__)"
     shown = run([sys.executable, "-P", "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(path)})

@@ -15,16 +15,17 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
-from tfos_job.data import records
-from tfos_job.data.charset import Charset
-from tfos_job.data.decoding import Form
-from tfos_job.data.manifest import Manifest, Shard
 from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.jobs.evaluate import evaluate
+from tfos_job.formats import records
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
+from tfos_job.input.decoding import Form
 from tfos_job.layout import DatasetLayout, RunLayout
-from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.model.evaluate import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
-from tfos_job.model.guesses import Guesses
+from tfos_job.local_jobs.evaluate import evaluate
+from tfos_job.networks import registry, variables
+from tfos_job.run import checkpoints
+from tfos_job.run.predictions import Guesses
 
 KS = (1, 3, 50)
 CHARSET = Charset(tuple("一丁七万丈三上"))
@@ -66,7 +67,7 @@ def test_counts_add_up_and_divide_only_at_the_end() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    return zoo.build("chinese_rec", num_classes=NUM_CLASSES, image_size=8, keep_prob=0.8, seed=1)
+    return registry.build("chinese_rec", num_classes=NUM_CLASSES, image_size=8, keep_prob=0.8, seed=1)
 
 
 def glyphs(count: int, seed: int) -> list[tuple[np.ndarray, int]]:

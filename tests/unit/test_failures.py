@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from tfos_job.cluster import failures
-from tfos_job.cluster.failures import Failure, first_cause, to_error
-from tfos_job.cluster.topology import CHIEF, PS, WORKER, Task
 from tfos_job.errors import BadDataError, NodeDiedError
+from tfos_job.protocol import failures
+from tfos_job.protocol.failures import Failure, first_cause, to_error
+from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task
 
 KILLED = Failure(failures.KILLED, Task(PS, 0), "host-a", "its TensorFlow process 7 was killed by SIGKILL")
 LOST = Failure(failures.LOST, Task(CHIEF, 0), "driver", "the line to it is gone")

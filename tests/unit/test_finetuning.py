@@ -9,16 +9,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfos_job import aside
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, NodeDiedError, SettingsError
+from tfos_job.host import calls
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints, finetuning, rehearsal, variables, zoo
-from tfos_job.model.finetuning import load_weights, train_only
+from tfos_job.networks import registry, variables
+from tfos_job.run import checkpoints
+from tfos_job.training import finetuning, rehearsal
+from tfos_job.training.finetuning import load_weights, train_only
 
 
 def network(num_classes: int = 4, seed: int = 0) -> keras.Model:
-    return zoo.build("hanzi_net", num_classes=num_classes, image_size=16, keep_prob=0.8, seed=seed)
+    return registry.build("hanzi_net", num_classes=num_classes, image_size=16, keep_prob=0.8, seed=seed)
 
 
 def values(model: keras.Model) -> dict[str, np.ndarray]:
@@ -40,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def inception_of_all() -> keras.Model:
-    return zoo.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
+    return registry.build("inception_v3", num_classes=3, image_size=75, keep_prob=1.0, seed=0)
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
             load_weights(model, str(tmp_path / name))
     with pytest.raises(MissingInputError):
         load_weights(model, str(tmp_path / "not_there"))
-    other = zoo.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
+    other = registry.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
     with pytest.raises(SettingsError, match="does not fit chinese_rec: model/conv1/bias is not there"):
         load_weights(other, checkpoint)
 
@@ -217,14 +219,18 @@ def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
     for name, value in shell.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
-        aside.ask(
-            "tfos_job.model.rehearsal", request(checkpoint, trainable_scopes=["zzz"]), name="rehearsal", if_killed="?"
+        calls.ask(
+            "tfos_job.training.rehearsal",
+            request(checkpoint, trainable_scopes=["zzz"]),
+            name="rehearsal",
+            if_killed="?",
         )
 
 
 LIGHT = """
 import os, signal
-from tfos_job import aside, errors
+from tfos_job import errors
+from tfos_job.host import calls
 
 def work(request):
     if request == "refuse":
@@ -234,14 +240,14 @@ def work(request):
     assert request == "work"
 
 if __name__ == "__main__":
-    aside.answer(work)
+    calls.answer(work)
 """
 
 
 def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "light.py").write_text(LIGHT)
     monkeypatch.syspath_prepend(tmp_path)
-    ask = functools.partial(aside.ask, "light", name="the helper", if_killed="Give it more memory")
+    ask = functools.partial(calls.ask, "light", name="the helper", if_killed="Give it more memory")
     ask("work")
     with pytest.raises(BadDataError, match="torn") as caught:
         ask("refuse")
@@ -251,4 +257,4 @@ def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(JobError, match=r"(?s)^Traceback.*AssertionError.*This is a bug"):
         ask("something else")
     with pytest.raises(JobError, match=r"(?s)the helper ended with exit code 1: .*module named nobody.*This is a bug"):
-        aside.ask("nobody", "work", name="the helper", if_killed="?")
+        calls.ask("nobody", "work", name="the helper", if_killed="?")

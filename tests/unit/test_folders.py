@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from tfos_job.data import charset, folders
-from tfos_job.data.folders import FoundFile, ImageFile, Listing
+from tfos_job.conversion import folders
+from tfos_job.conversion.folders import FoundFile, ImageFile, Listing
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.formats import charset
 
 
 def found(*names: str) -> list[FoundFile]:

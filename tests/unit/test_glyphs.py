@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from tfos_job.data import gnt, records
-from tfos_job.data.glyphs import GlyphEncoder
+from tfos_job.formats import gnt, records
+from tfos_job.formats.example_writer import GlyphEncoder
 
 CHARACTERS = ("阿", "啊", "!")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfos_job.data import gnt
 from tfos_job.errors import BadDataError
+from tfos_job.formats import gnt
 
 TAGS = [gnt.encode_tag(character) for character in "啊阿埃挨哎唉哀皑癌蔼"]
 

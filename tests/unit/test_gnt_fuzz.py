@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tfos_job.data import gnt, records
 from tfos_job.errors import BadDataError
+from tfos_job.formats import gnt, records
 
 MAX_SIDE = 4096
 HEADER_BYTES = 10

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tfos_job.cluster import node
-from tfos_job.cluster.node import NodeArgs
-from tfos_job.cluster.topology import WORKER, Task
 from tfos_job.errors import ResourceError
 from tfos_job.host import gpus
+from tfos_job.nodes import node
+from tfos_job.nodes.node import NodeArgs
+from tfos_job.protocol.topology import WORKER, Task
 
 
 @pytest.mark.parametrize(

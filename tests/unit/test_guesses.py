@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfos_job.model import guesses
-from tfos_job.model.guesses import Confusion, Guesses
+from tfos_job.run import predictions
+from tfos_job.run.predictions import Confusion, Guesses
 
 
 def judged(*records: tuple[int, int, float, float], shard_sizes: tuple[int, ...] = ()) -> Guesses:
@@ -31,7 +31,7 @@ TEN = judged(
 
 
 def test_confusions_counted_by_hand() -> None:
-    assert guesses.confusions(TEN) == [
+    assert predictions.confusions(TEN) == [
         Confusion(1, 0, 3, 0.75),
         Confusion(0, 1, 2, 0.5),
         Confusion(3, 2, 1, 0.5),  # one of two is more than one of four
@@ -40,7 +40,7 @@ def test_confusions_counted_by_hand() -> None:
 
 
 def test_classes_counted_by_hand() -> None:
-    found = guesses.per_class(TEN, guesses.confusions(TEN), num_classes=5)
+    found = predictions.per_class(TEN, predictions.confusions(TEN), num_classes=5)
     assert found.num_records.tolist() == [4, 4, 0, 2, 0]
     assert found.num_correct.tolist() == [1, 1, 0, 1, 0]
     assert found.wrong_guesses.tolist() == [1, 0, -1, 2, -1]
@@ -48,12 +48,12 @@ def test_classes_counted_by_hand() -> None:
 
 def test_nothing_confused() -> None:
     right = judged((2, 2, 1.0, 0.0))
-    assert guesses.confusions(right) == []
-    assert guesses.per_class(right, [], 3).wrong_guesses.tolist() == [-1, -1, -1]
+    assert predictions.confusions(right) == []
+    assert predictions.per_class(right, [], 3).wrong_guesses.tolist() == [-1, -1, -1]
 
 
 def test_calibration_computed_by_hand() -> None:
-    found = guesses.calibration(
+    found = predictions.calibration(
         judged((0, 0, 0.95, 0.0), (0, 1, 0.97, 0.0), (0, 0, 0.5, 0.0), (0, 0, 1.0, 0.0), (0, 1, 0.06, 0.0))
     )
     # (14/15, 1] holds three, two of them right; (7/15, 8/15] one, which is right; (0, 1/15] one, which is wrong.
@@ -66,21 +66,21 @@ def test_calibration_computed_by_hand() -> None:
 
 
 def test_a_network_that_knows_what_it_knows_has_no_calibration_error() -> None:
-    assert guesses.calibration(judged((0, 0, 0.75, 0), (0, 0, 0.75, 0), (0, 0, 0.75, 0), (0, 1, 0.75, 0))).ece == 0
+    assert predictions.calibration(judged((0, 0, 0.75, 0), (0, 0, 0.75, 0), (0, 0, 0.75, 0), (0, 1, 0.75, 0))).ece == 0
 
 
 def test_the_hardest_are_the_true_maxima_and_equal_ones_keep_their_order() -> None:
-    assert guesses.hardest(TEN, 4) == [1, 5, 3, 2]
+    assert predictions.hardest(TEN, 4) == [1, 5, 3, 2]
     losses = np.random.default_rng(0).permutation(1000)
     many = judged(*((0, 0, 1.0, float(loss)) for loss in losses))
-    assert [losses[i] for i in guesses.hardest(many, 10)] == list(range(999, 989, -1))
-    assert len(guesses.hardest(TEN, 100)) == 10
+    assert [losses[i] for i in predictions.hardest(many, 10)] == list(range(999, 989, -1))
+    assert len(predictions.hardest(TEN, 100)) == 10
 
 
 def test_the_surest_of_a_pair() -> None:
-    assert guesses.surest(TEN, 1, 0, 2) == [5, 7]
-    assert guesses.surest(TEN, 3, 3, 5) == [9]
-    assert guesses.surest(TEN, 2, 2, 5) == []
+    assert predictions.surest(TEN, 1, 0, 2) == [5, 7]
+    assert predictions.surest(TEN, 3, 3, 5) == [9]
+    assert predictions.surest(TEN, 2, 2, 5) == []
 
 
 def test_a_record_is_found_again_by_shard_and_position() -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import runpy
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import tfos_job
 from tfos_job import config, errors
 
 ROOT = Path(__file__).resolve().parents[2]
-PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 README = (ROOT / "README.md").read_text("utf-8")
 
 # The flags that belong to every command, beside those of its configuration.
@@ -107,17 +105,6 @@ def test_readme_lists_every_flag() -> None:
     for name, kind in CONFIGS.items():
         missing = {field.name for field in dataclasses.fields(kind) if "nargs" not in field.metadata} - flags
         assert not missing, name
-
-
-def test_every_module_has_a_layer() -> None:
-    placed = {
-        f"{container}.{name}" if container else name
-        for contract in PYPROJECT["tool"]["importlinter"]["contracts"]
-        if contract["type"] == "layers"
-        for container in contract.get("containers", [""])
-        for name in re.findall(r"[\w.]+", " ".join(contract["layers"]))
-    }
-    assert package_modules() <= placed
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)

@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 
 from tests.campaigns import odd_pictures
 from tests.campaigns.odd_pictures import Odd
-from tfos_job.data import image_files
-from tfos_job.data.decoder_process import seen
-from tfos_job.data.decoding import decode_file
+from tfos_job.formats import image_files
+from tfos_job.input.decoder_process import seen
+from tfos_job.input.decoding import decode_file
 
 # As conversion and verify do, but for TensorFlow, which is here already: they ask another process (test_decoder.py).
 read = functools.partial(image_files.read, seen=seen)

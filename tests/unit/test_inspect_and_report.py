@@ -22,22 +22,23 @@ from tests.unit import streams
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job import cli, storage
 from tfos_job.config import EvaluateConfig, TrainConfig, to_dict
-from tfos_job.data import manifest as manifests
-from tfos_job.data import records
-from tfos_job.data.augment import Augmentation, augment
-from tfos_job.data.charset import Charset
-from tfos_job.data.decoding import Form, to_float
-from tfos_job.data.excerpt import read_positions
-from tfos_job.data.manifest import Manifest, Shard
-from tfos_job.data.normalization import Normalization
 from tfos_job.errors import BadDataError
-from tfos_job.jobs import account
-from tfos_job.jobs.evaluate import evaluate as evaluate_run
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats import records
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.excerpt import read_positions
+from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.decoding import Form, to_float
+from tfos_job.input.normalization import Normalization
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.lease import Lease
-from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.pictures import montage, results, sample
-from tfos_job.pictures.sample import Sight
+from tfos_job.local_jobs import report
+from tfos_job.local_jobs.evaluate import evaluate as evaluate_run
+from tfos_job.networks import registry, variables
+from tfos_job.reports import evaluation_report, montage, sample
+from tfos_job.reports.sample import Sight
+from tfos_job.run import checkpoints
 
 CHARACTERS = "一丁七万丈三上"
 CHARSET = Charset(tuple(CHARACTERS))
@@ -50,7 +51,7 @@ ALL = {"confusions", "per_class", "calibration", "hardest"}
 
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
-    model = zoo.build("chinese_rec", num_classes=NUM_CLASSES, image_size=SIDE, keep_prob=0.8, seed=1)
+    model = registry.build("chinese_rec", num_classes=NUM_CLASSES, image_size=SIDE, keep_prob=0.8, seed=1)
     for variable in model.trainable_variables:
         variable.assign(variable * 4)  # so that it makes guesses of all kinds, some of them sure
     return model
@@ -397,7 +398,7 @@ def test_a_picture_that_fails_is_a_warning(
     assert {path.stem for path in folder.glob("*.png")} == ALL - {"confusions"}
     assert "No confusions.png: no ink" in caplog.text
 
-    monkeypatch.setattr(results, "_tables", fail)
+    monkeypatch.setattr(evaluation_report, "_tables", fail)
     again = evaluate(main, root)
     assert again["pictures"] is None
     assert again["num_examples"] == 30
@@ -439,11 +440,11 @@ def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capfd: py
     run = RunLayout(str(tmp_path))
     storage.write_json(run.report, {"state": "running"})
     with Lease(run.lock, "tfos-job train"):
-        assert account.read(run.root) == {"state": "running"}
-    assert account.read(run.root) == {"state": "running", "abandoned": True}
+        assert report.read(run.root) == {"state": "running"}
+    assert report.read(run.root) == {"state": "running", "abandoned": True}
     assert cli.main(["report", "--train_dir", run.root]) == 0
     assert "running, but its driver is gone" in capfd.readouterr().err
-    account.write_page(run.root, str(tmp_path / "page.html"))
+    report.write_page(run.root, str(tmp_path / "page.html"))
     assert "running</span>, but its driver is gone" in (tmp_path / "page.html").read_text("utf-8")
 
 

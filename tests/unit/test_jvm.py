@@ -12,9 +12,9 @@ import pytest
 from pyspark import SparkContext
 
 from tests.unit.waits import wait_until
+from tfos_job.driver import jvm
+from tfos_job.driver.jvm import Host, blamed, check, explain, kept_defaults, read_defaults
 from tfos_job.errors import SettingsError
-from tfos_job.jobs import jvm
-from tfos_job.jobs.jvm import Host, blamed, check, explain, kept_defaults, read_defaults
 
 BAD_OPTION = """\
 Picked up _JAVA_OPTIONS: -Xbogus

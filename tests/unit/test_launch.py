@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job.cluster import launch
-from tfos_job.cluster.topology import Topology
+from tfos_job.driver import launch
+from tfos_job.protocol.topology import Topology
 
 # TFoS is patched for good in the process that launches a cluster, so this happens in one of its own.
 PROGRAM = """
 import sys, threading
-from tfos_job.cluster import launch
+from tfos_job.driver import launch
 tfos = launch._import_tfos()
 assert "tensorflow" not in sys.modules
 key = b"k" * 32

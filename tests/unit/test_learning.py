@@ -14,8 +14,8 @@ import pytest
 from benchmarks import accuracy
 from tests.command import tally
 from tfos_job.config import SynthConfig
-from tfos_job.data import gnt
-from tfos_job.data.synth import synthesize
+from tfos_job.formats import gnt
+from tfos_job.local_jobs.synth import synthesize
 
 NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS = 10, 20, 9
 CHANCE = 1 / NUM_CLASSES

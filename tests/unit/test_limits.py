@@ -11,11 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.waits import PATIENCE_S, wait_until
-from tfos_job.cluster import launch
-from tfos_job.cluster.launch import NodeJob
-from tfos_job.cluster.topology import Topology
+from tfos_job.driver import launch, tasks
+from tfos_job.driver.launch import NodeJob
 from tfos_job.host.limits import within
-from tfos_job.jobs import tasks
+from tfos_job.protocol.topology import Topology
 
 
 def test_a_call_that_ends_is_like_any_other() -> None:

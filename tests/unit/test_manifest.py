@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tfos_job import storage
-from tfos_job.data import charset as charsets
-from tfos_job.data import manifest as manifests
-from tfos_job.data.accounts import check_names
-from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import ImageFolder, Manifest, Revision, Shard, Source, SourceRange
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.gnt import BadRange
+from tfos_job.formats.manifest import ImageFolder, Manifest, Revision, Shard, Source, SourceRange
 from tfos_job.layout import DatasetLayout, SplitLayout
+from tfos_job.verification.consistency import check_names
 
 
 def source(**changes: Any) -> Source:

@@ -11,13 +11,14 @@ import tensorflow as tf
 
 from tests.echo import SCALE
 from tfos_job.config import TrainConfig
-from tfos_job.data import statistics
-from tfos_job.data.decoding import to_float
-from tfos_job.data.normalization import Normalization, from_statistics, of_plan
-from tfos_job.data.statistics import PIXELS, WHITENING, Subject
 from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.input.decoding import to_float
+from tfos_job.input.normalization import Normalization, from_statistics, of_plan
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints, variables, zoo
+from tfos_job.networks import registry, variables
+from tfos_job.run import checkpoints
+from tfos_job.statistics import pixel_statistics
+from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
 S = 8
 EPSILON = 1e-3
@@ -34,12 +35,12 @@ def pixels(count: int, channels: int = 1) -> np.ndarray:
     return np.clip(128 + 30 * smooth, 0, 255).astype(np.uint8)
 
 
-def statistics_of(images: np.ndarray, kind: str) -> statistics.Statistics:
+def statistics_of(images: np.ndarray, kind: str) -> pixel_statistics.Statistics:
     of = subject(kind, images.shape[3])
-    sums = statistics.zero_sums(of)
+    sums = pixel_statistics.zero_sums(of)
     for begin in range(0, len(images), 100):
-        statistics.add_images(sums, images[begin : begin + 100])
-    return statistics.statistics_of(of, sums)
+        pixel_statistics.add_images(sums, images[begin : begin + 100])
+    return pixel_statistics.statistics_of(of, sums)
 
 
 def normalization(kind: str, images: np.ndarray, epsilon: float = EPSILON) -> Normalization:
@@ -122,10 +123,10 @@ def test_statistics_are_those_of_numpy_whatever_the_parts(channels: int) -> None
     np.testing.assert_allclose(found.arrays["stddev"], (images / 255).std(axis=(0, 1, 2)), rtol=1e-9)
     for kind in (PIXELS, WHITENING):
         of = subject(kind, channels)
-        whole, parts = statistics.zero_sums(of), [statistics.zero_sums(of) for _ in range(3)]
+        whole, parts = pixel_statistics.zero_sums(of), [pixel_statistics.zero_sums(of) for _ in range(3)]
         for number, begin in enumerate(range(0, 700, 50)):
-            statistics.add_images(whole, images[begin : begin + 50])
-            statistics.add_images(parts[number % 3], images[begin : begin + 50])
+            pixel_statistics.add_images(whole, images[begin : begin + 50])
+            pixel_statistics.add_images(parts[number % 3], images[begin : begin + 50])
         for name, array in whole.items():
             np.testing.assert_array_equal(sum(part[name] for part in parts), array)
     values = images.reshape(700, -1).astype(np.int64)
@@ -133,14 +134,14 @@ def test_statistics_are_those_of_numpy_whatever_the_parts(channels: int) -> None
 
 
 def test_the_sums_of_the_brightest_images_are_exact() -> None:
-    sums = statistics.zero_sums(subject(WHITENING))
-    statistics.add_images(sums, np.full((statistics.MAX_EXACT_IMAGES, S, S, 1), 255, np.uint8))
-    assert (sums["products"] == statistics.MAX_EXACT_IMAGES * 255**2).all()
+    sums = pixel_statistics.zero_sums(subject(WHITENING))
+    pixel_statistics.add_images(sums, np.full((pixel_statistics.MAX_EXACT_IMAGES, S, S, 1), 255, np.uint8))
+    assert (sums["products"] == pixel_statistics.MAX_EXACT_IMAGES * 255**2).all()
 
 
 @pytest.mark.parametrize(("num_records", "limit"), [(1000, 300), (1000, 1000), (7, 100), (1000, 1)])
 def test_a_sample_is_spread_evenly(num_records: int, limit: int) -> None:
-    chosen = [i for i in range(num_records) if statistics.is_sampled(i, num_records, limit)]
+    chosen = [i for i in range(num_records) if pixel_statistics.is_sampled(i, num_records, limit)]
     assert len(chosen) == min(limit, num_records)
     if len(chosen) > 1:
         steps = np.diff(chosen)
@@ -150,26 +151,26 @@ def test_a_sample_is_spread_evenly(num_records: int, limit: int) -> None:
 def test_a_file_of_statistics_is_read_back_and_fits_one_subject(tmp_path: Path) -> None:
     path = str(tmp_path / "statistics-train-8-whitening.npz")
     found = statistics_of(pixels(100), WHITENING)
-    assert statistics.read_fitting(path, found.subject) is None
-    statistics.write(path, found)
-    again = statistics.read_fitting(path, found.subject)
+    assert pixel_statistics.read_fitting(path, found.subject) is None
+    pixel_statistics.write(path, found)
+    again = pixel_statistics.read_fitting(path, found.subject)
     assert again is not None
     assert (again.digest, again.num_records) == (found.digest, 100)
     for changes in ({"dataset_digest": "1" * 64}, {"num_channels": 3}):
-        assert statistics.read_fitting(path, dataclasses.replace(found.subject, **changes)) is None
+        assert pixel_statistics.read_fitting(path, dataclasses.replace(found.subject, **changes)) is None
     data = bytearray(Path(path).read_bytes())
     data[len(data) // 2] ^= 1
     Path(path).write_bytes(data)
-    assert statistics.read_fitting(path, found.subject) is None
+    assert pixel_statistics.read_fitting(path, found.subject) is None
 
 
 def test_a_run_takes_the_statistics_that_it_names_and_no_others(tmp_path: Path) -> None:
     path = str(tmp_path / "statistics.npz")
     mine, theirs = (statistics_of(pixels(count), PIXELS) for count in (100, 50))
     plan = {"kind": "dataset", "epsilon": None, "digest": mine.digest, "statistics": path}
-    statistics.write(path, mine)
+    pixel_statistics.write(path, mine)
     np.testing.assert_allclose(of_plan(plan, None).arrays["mean"], mine.arrays["mean"], rtol=1e-6)
-    statistics.write(path, theirs)
+    pixel_statistics.write(path, theirs)
     with pytest.raises(BadDataError, match=f"{theirs.digest[:12]}.*{mine.digest[:12]}"):
         of_plan(plan, None)
 
@@ -198,7 +199,7 @@ def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(tmp_path: Path)
 
 
 def test_a_normalized_network_has_the_variables_of_the_plain_one() -> None:
-    model = zoo.build("chinese_rec", num_classes=3, image_size=S, num_channels=1, keep_prob=0.8, seed=0)
+    model = registry.build("chinese_rec", num_classes=3, image_size=S, num_channels=1, keep_prob=0.8, seed=0)
     whole = variables.with_normalization(model, Normalization(kind="per_image"))
     assert variables.model_arrays(whole).keys() == variables.model_arrays(model).keys()
     images = to_float(tf.constant(pixels(3)))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.cluster import container
 from tfos_job.errors import BadDataError
+from tfos_job.host import container
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE, Outcome
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tfos_job.errors import MissingInputError, StorageError
-from tfos_job.storage import failures, hdfs, hdfs_files, patience
+from tfos_job.storage import error_mapping, hdfs, hdfs_files, retry
 
 MIB = 1 << 20
 REFUSED = OSError("Connection refused (os error 111)")
@@ -21,7 +21,7 @@ REFUSED = OSError("Connection refused (os error 111)")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_RETRY_PAUSES_S", (0.0,))
+    monkeypatch.setattr(retry, "_RETRY_PAUSES_S", (0.0,))
 
 
 # --- how long --------------------------------------------------------------------------------------------------------
@@ -31,19 +31,19 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Time that moves where a test says so, in the module alone."""
     clock = SimpleNamespace(now_s=0.0)
-    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=lambda _: None))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: clock.now_s, sleep=lambda _: None))
     return clock
 
 
 def test_what_moves_may_take_longer_than_the_patience(clock: SimpleNamespace) -> None:
     def copy() -> str:
         for position in range(MIB, 100 * MIB, MIB):
-            assert patience.bounded(30.0) == 30.0
+            assert retry.bounded(30.0) == 30.0
             clock.now_s += 25  # a slow disk
-            patience.progressed(position)
+            retry.progressed(position)
         return "done"
 
-    assert patience.persist(copy) == "done"
+    assert retry.persist(copy) == "done"
 
 
 def test_tries_that_get_no_further_share_one_patience(clock: SimpleNamespace) -> None:
@@ -54,20 +54,20 @@ def test_tries_that_get_no_further_share_one_patience(clock: SimpleNamespace) ->
         tries.append(clock.now_s)
         for position in range(1, next(reached) + 1):
             clock.now_s += 5
-            patience.progressed(position * MIB)
+            retry.progressed(position * MIB)
         raise REFUSED
 
     with pytest.raises(OSError, match="refused"):
-        patience.persist(fail)
+        retry.persist(fail)
     # The second one got furthest, at 60 s. The tries end 120 s later, but for the one that is under way.
     assert tries == [0, 20, 60, 100, 130, 170]
 
 
 def test_within_a_limit_of_ones_own_nothing_is_extended(clock: SimpleNamespace) -> None:
-    with patience.within(10.0):
+    with retry.within(10.0):
         clock.now_s += 8
-        patience.progressed(MIB)
-        assert patience.bounded(30.0) == 2.0
+        retry.progressed(MIB)
+        assert retry.bounded(30.0) == 2.0
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_a_small_file_is_tried_again_as_a_whole() -> None:
         with io.BufferedWriter(raw, MIB) as stream:
             stream.write(b"x")
 
-    patience.persist(attempt)
+    retry.persist(attempt)
     assert files[2].content == b"x"
 
 
@@ -259,12 +259,12 @@ def test_after_a_datanode_has_failed_files_begin_on_a_single_one(monkeypatch: py
         with io.BufferedWriter(raw, MIB) as stream:
             stream.write(b"x")
 
-    patience.persist(attempt)
+    retry.persist(attempt)
     assert (len(tries), orders) == (2, [1, 3])
-    patience.persist(attempt)  # some minutes later, too
+    retry.persist(attempt)  # some minutes later, too
     assert (len(tries), orders) == (3, [1, 3, 1, 3])
     monkeypatch.setattr(hdfs, "_trouble_s", {"hdfs://host": time.monotonic() - hdfs._TROUBLE_S - 1})
-    patience.persist(attempt)
+    retry.persist(attempt)
     assert (len(tries), orders) == (4, [1, 3, 1, 3])
 
 
@@ -281,8 +281,8 @@ def test_after_a_datanode_has_failed_files_begin_on_a_single_one(monkeypatch: py
     ],
 )
 def test_whose_failure_it_is(error: Exception | None, is_its: bool) -> None:
-    assert failures.is_of_datanode(error) == is_its
+    assert error_mapping.is_of_datanode(error) == is_its
     wrapped = StorageError("cannot write it")
     wrapped.__cause__ = error
-    assert failures.is_of_datanode(wrapped) == is_its
-    assert not failures.is_of_datanode(MissingInputError("not there"))
+    assert error_mapping.is_of_datanode(wrapped) == is_its
+    assert not error_mapping.is_of_datanode(MissingInputError("not there"))

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from tfos_job.data import plan
-from tfos_job.data.archives import Member
-from tfos_job.data.plan import Piece, SourceFile
+from tfos_job.conversion import shard_plan
+from tfos_job.conversion.shard_plan import Piece, SourceFile
+from tfos_job.formats.archives import Member
 
 MIB = 1 << 20
 
@@ -38,7 +38,7 @@ def draw(count: int, low: int, high: int) -> list[int]:
 )
 def test_groups_are_of_one_size_and_hold_every_byte_once_in_order(sizes: list[int], num_groups: int) -> None:
     sources = files(*sizes)
-    groups = plan.plan_groups(sources[::-1])
+    groups = shard_plan.plan_groups(sources[::-1])
     assert len(groups) == num_groups
     flat = [piece for group in groups for piece in group]
     assert [name for name, _ in itertools.groupby(flat, lambda piece: piece.source.name)] == [s.name for s in sources]
@@ -59,29 +59,29 @@ def test_members_of_an_archive_are_not_cut_however_large(count: int, num_groups:
         SourceFile(f"a.zip/{name}", "/in/a.zip", size, 0.0, Member(name, size, 0, size, 0, True))
         for name, size in ((f"{index:04d}.gnt", size) for index, size in enumerate(sizes))
     ]
-    groups = plan.plan_groups(sources)
+    groups = shard_plan.plan_groups(sources)
     assert abs(len(groups) - num_groups) <= 1
     flat = [piece for group in groups for piece in group]
     assert [(piece.source, piece.start, piece.stop) for piece in flat] == [(s, 0, s.size_bytes) for s in sources]
-    assert max(sizes_of(groups)) <= max(plan.TARGET_SHARD_BYTES, max(sizes)) * 1.1
+    assert max(sizes_of(groups)) <= max(shard_plan.TARGET_SHARD_BYTES, max(sizes)) * 1.1
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 30])
 def test_small_files_are_not_cut(count: int) -> None:
-    groups = plan.plan_groups(files(*[1000 + i for i in range(count)]))
+    groups = shard_plan.plan_groups(files(*[1000 + i for i in range(count)]))
     assert len(groups) == min(count, 8)
     assert all(piece.start == 0 and piece.stop == piece.source.size_bytes for group in groups for piece in group)
     assert all(groups)
 
 
 def test_the_size_and_the_number_of_groups_are_for_the_caller_to_say() -> None:
-    assert len(plan.plan_groups(files(*[10 * MIB] * 10), target_bytes=10 * MIB)) == 10
-    assert len(plan.plan_groups(files(*[10 * MIB] * 10), min_groups=1)) == 1
-    assert len(plan.plan_groups(files(*[100] * 10), min_groups=1)) == 1
+    assert len(shard_plan.plan_groups(files(*[10 * MIB] * 10), target_bytes=10 * MIB)) == 10
+    assert len(shard_plan.plan_groups(files(*[10 * MIB] * 10), min_groups=1)) == 1
+    assert len(shard_plan.plan_groups(files(*[100] * 10), min_groups=1)) == 1
 
 
 def test_files_without_a_byte_have_a_place_too() -> None:
-    groups = plan.plan_groups(files(*[0] * 20))
+    groups = shard_plan.plan_groups(files(*[0] * 20))
     assert sorted(piece.source.name for group in groups for piece in group) == [s.name for s in files(*[0] * 20)]
-    assert len(plan.plan_groups(files(0, 5 * MIB, 0, 0))) > 1
-    assert plan.plan_groups([]) == []
+    assert len(shard_plan.plan_groups(files(0, 5 * MIB, 0, 0))) > 1
+    assert shard_plan.plan_groups([]) == []

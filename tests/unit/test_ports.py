@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tfos_job.cluster import ports
 from tfos_job.errors import ResourceError
+from tfos_job.host import ports
 
 HOST = "127.0.0.1"
 

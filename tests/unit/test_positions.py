@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tfos_job.config import TrainConfig
-from tfos_job.data.charset import Charset
-from tfos_job.data.manifest import Manifest, Shard
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest, Shard
 from tfos_job.jobs import train
-from tfos_job.model.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoints import CheckpointInfo
 
 SIZES = (30, 20, 10, 40)  # two workers have 50 records each
 

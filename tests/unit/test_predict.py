@@ -11,12 +11,13 @@ from PIL import Image
 
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED, PredictConfig
-from tfos_job.data.decoding import Form, preprocess, to_float
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.jobs.predict import predict
+from tfos_job.inference.predictor import is_inverted, read_glyph
+from tfos_job.input.decoding import Form, preprocess, to_float
 from tfos_job.layout import RunLayout
-from tfos_job.model import checkpoints, variables, zoo
-from tfos_job.model.predict import is_inverted, read_glyph
+from tfos_job.local_jobs.predict import predict
+from tfos_job.networks import registry, variables
+from tfos_job.run import checkpoints
 
 CHARACTERS = "一丁七万丈"
 
@@ -123,7 +124,7 @@ def test_what_cannot_be_read_is_named(data: bytes) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> PredictConfig:
     """A run with one checkpoint, two images and a file that is none between them."""
-    model = zoo.build("chinese_rec", num_classes=len(CHARACTERS), image_size=16, keep_prob=0.8, seed=1)
+    model = registry.build("chinese_rec", num_classes=len(CHARACTERS), image_size=16, keep_prob=0.8, seed=1)
     checkpoints.publish(
         RunLayout(str(tmp_path)),
         7,
@@ -162,7 +163,7 @@ def test_results_come_image_by_image_until_one_cannot_be_read(config: PredictCon
 def test_a_network_of_photographs_has_names_and_sees_colours_as_they_are(tmp_path: Path) -> None:
     names = ["cat", "big dog"]
     shape = {"num_classes": 2, "image_size": 16, "num_channels": 3, "keep_prob": 0.8}
-    model = zoo.build("chinese_rec", **shape, seed=1)
+    model = registry.build("chinese_rec", **shape, seed=1)
     meta = {
         "model": {"model_name": "chinese_rec", **shape},
         "characters": names,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.unit.waits import PATIENCE_S, wait_until
-from tfos_job.storage import patience
-from tfos_job.storage.pump import ReadAhead, WriteBehind
+from tfos_job.storage import retry
+from tfos_job.storage.read_ahead import ReadAhead, WriteBehind
 
 MIB = bytes(1 << 20)
 
@@ -139,6 +139,6 @@ def test_a_writer_that_hangs_is_given_up_and_never_completes_the_file(gate: thre
 def test_within_a_repeated_attempt_a_wait_ends_with_the_patience(
     monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 0.2)
     with pytest.raises(TimeoutError, match="no answer for 0 s"):
-        patience.persist(lambda: ReadAhead(hung(gate)).next(PATIENCE_S))
+        retry.persist(lambda: ReadAhead(hung(gate)).next(PATIENCE_S))

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.data import gnt, records
-from tfos_job.data.convert import GroupTask, convert_group
-from tfos_job.data.plan import Piece, SourceFile
+from tfos_job.conversion.gnt_shard import GroupTask, convert_group
+from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.errors import BadDataError
+from tfos_job.formats import gnt, records
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 GOLDEN_CHARACTERS = ("啊", "阿", "!", "镕")

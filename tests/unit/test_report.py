@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tfos_job.cluster.control import CheckpointPublished, Evaluated, Finished, Progress
+from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import NodeDiedError
-from tfos_job.jobs.report import RunReport
 from tfos_job.layout import RunLayout
-from tfos_job.pictures.curves import draw_loss
+from tfos_job.protocol.control import CheckpointPublished, Evaluated, Finished, Progress
+from tfos_job.reports.curves import draw_loss
 
 NOTHING_LOST = {"seen_twice": 0, "skipped": 0}
 BOUND = {"by": "network", "shares": {"input": 0.01, "network": 0.6, "compute": 0.39}, "step_s": 0.5}
@@ -112,7 +112,7 @@ def test_the_picture_is_a_png(validation: list[dict[str, float]]) -> None:
 
 
 def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfos_job.jobs.report._PROGRESS_S", 0.0)
+    monkeypatch.setattr("tfos_job.driver.run_report._PROGRESS_S", 0.0)
     run = RunLayout(str(tmp_path))
     report = RunReport(run, None, {})
     report.begin(0, None, NOTHING_LOST)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job import cli, signals
+from tfos_job import cli
+from tfos_job.host import signals
 from tfos_job.host.results import to_json
 
 PROGRAM = """

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tfos_job import cli, resume, storage
+from tfos_job import cli, storage
 from tfos_job.config import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, TrainConfig, to_dict
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
+from tfos_job.run import resume
 
 RUN: dict[str, Any] = {"dataset_dir": "/data", "train_dir": "/run", "epoch": 8, "batch_size": 64, "learning_rate": 4e-3}
 

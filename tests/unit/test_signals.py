@@ -13,8 +13,9 @@ import pytest
 # A command of its own, within the real `cli.main`: what it does is what py4j and the jobs do with errors.
 PROGRAM = """
 import os, signal, sys, time
-from tfos_job import cli, signals
+from tfos_job import cli
 from tfos_job.errors import NodeDiedError, ResourceError
+from tfos_job.host import signals
 
 signals._LATE_S = {late_s}
 

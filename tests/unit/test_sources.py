@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tfos_job.config import ConvertConfig
-from tfos_job.data import sources
+from tfos_job.conversion import sources
+from tfos_job.conversion.dataset import refuse_non_folder, require_folders
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
-from tfos_job.jobs.dataset import refuse_non_folder, require_folders
 
 
 def fill(folder: Path, *names: str) -> None:

@@ -17,10 +17,10 @@ import pytest
 
 from tests.unit.waits import wait_until
 from tfos_job import storage
-from tfos_job.data import staging
-from tfos_job.data.shelf import DONE_DIR, GIVEN_DIR, Copy, Shelf, shard_order
-from tfos_job.data.staging import Staged, Stager
 from tfos_job.errors import BadDataError, MissingInputError, ResourceError
+from tfos_job.staging import stager
+from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, Copy, Shelf, shard_order
+from tfos_job.staging.stager import Staged, Stager
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_damaged_record_of_a_shard_is_named_by_its_byte(write_shard: Callable[
     content[-9] ^= 1
     path.write_bytes(content)
     with pytest.raises(BadDataError, match=r"has SHA-256 .*: checksum of data does not fit") as caught:
-        staging.fetch(str(path), str(tmp_path / "target"), len(content), sha256)
+        stager.fetch(str(path), str(tmp_path / "target"), len(content), sha256)
     assert caught.value.place == f"{path}, byte {len(content) // 2}"
     assert not list(tmp_path.glob("target*"))
 
@@ -186,7 +186,7 @@ def test_what_an_earlier_attempt_left_is_room_for_this_one(
 ) -> None:
     with Reader(shelf(copies), tmp_path / "first", tmp_path / "shared") as reader:
         reader.read(3)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, staging.RESERVE_BYTES))  # it is full
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, stager.RESERVE_BYTES))  # it is full
     with Reader(shelf(copies), tmp_path / "second", tmp_path / "shared") as reader:
         reader.read(6)
     assert reader.error is None
@@ -201,7 +201,7 @@ class Usage(NamedTuple):
 def test_too_little_room_is_said_before_anything_is_copied(
     copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, staging.RESERVE_BYTES + (9 << 20)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, stager.RESERVE_BYTES + (9 << 20)))
     given = shelf(copies[:2], pinned=(copies[2],))
     with pytest.raises(ResourceError, match=r"10\.0 MiB of shards are to be there .*, and 9\.0 MiB are free") as caught:
         Stager(given, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
@@ -210,7 +210,7 @@ def test_too_little_room_is_said_before_anything_is_copied(
 
 
 def test_a_local_file_is_used_where_it_lies(copies: list[Copy]) -> None:
-    with staging.local_copy(f"file://{copies[0].source}", 1, "anything") as path:
+    with stager.local_copy(f"file://{copies[0].source}", 1, "anything") as path:
         assert path == copies[0].source
 
 

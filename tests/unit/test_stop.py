@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from tfos_job import signals
-from tfos_job.cluster.stop import StopSignal
-from tfos_job.signals import Stopped
+from tfos_job.driver.stop_signal import StopSignal
+from tfos_job.host import signals
+from tfos_job.host.signals import Stopped
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

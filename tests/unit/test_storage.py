@@ -14,7 +14,7 @@ import pytest
 from tests.unit.waits import PATIENCE_S
 from tfos_job import storage
 from tfos_job.errors import AccessError, MissingInputError, SettingsError, StorageError
-from tfos_job.storage import failures, hdfs_client, patience, streams
+from tfos_job.storage import error_mapping, hdfs_client, retry, streams
 
 
 def names(folder: Path) -> list[str]:
@@ -281,10 +281,10 @@ STACK = r"\n\tat org.apache.hadoop.hdfs.server.namenode.X.y(X.java:1)\n\tat z"
     ],
 )
 def test_what_passes_on_hdfs_and_what_is_refused(error: OSError | RuntimeError, passes: bool, refused: bool) -> None:
-    assert failures.is_passing(error) == passes
-    assert failures.is_refusal(error) == refused
-    assert "\n" not in failures.reason(error)
-    assert "\\n" not in failures.reason(error)
+    assert error_mapping.is_passing(error) == passes
+    assert error_mapping.is_refusal(error) == refused
+    assert "\n" not in error_mapping.reason(error)
+    assert "\\n" not in error_mapping.reason(error)
 
 
 def test_a_path_in_a_url_is_not_decoded() -> None:
@@ -404,7 +404,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_host_without_a_port_has_hadoops_default_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hdfs_client._DEFAULT_PORT == 8020
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 0.3)
     monkeypatch.setenv("HADOOP_CONF_DIR", hadoop_conf(tmp_path, fs__defaultFS="hdfs://127.0.0.1"))
     for url in ("hdfs://127.0.0.1/a", "hdfs:///a"):
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -416,7 +416,7 @@ def test_a_host_without_a_port_has_hadoops_default_port(tmp_path: Path, monkeypa
 
 
 def test_addresses_in_hadoops_configuration_may_hold_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(PATIENCE_S)
         monkeypatch.setenv("NAMENODE", f"127.0.0.1:{silent.getsockname()[1]}")

@@ -13,10 +13,10 @@ from tfos_job import storage
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
 from tfos_job.layout import DatasetLayout
-from tfos_job.model import zoo
-from tfos_job.submit import memory, plan
+from tfos_job.networks import registry
+from tfos_job.submit import container_memory, spark_submit
 from tfos_job.submit.main import main
-from tfos_job.submit.plan import Kubernetes, Request, Shipped, spark_submit_line
+from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped, spark_submit_line
 
 ROOT = Path(__file__).resolve().parents[2]
 HDFS = "hdfs://nn/user/me/.tfos_job"
@@ -46,12 +46,15 @@ def request(config: object, *spark_args: str, command: str = "train", **changes:
 
 def profiles(command: str) -> list[dict[str, str]]:
     folder = ROOT / "spark" / "conf"
-    return [plan.parse_profile((folder / f"{name}.conf").read_text(), name) for name in plan.PROFILES[command]]
+    return [
+        spark_submit.parse_profile((folder / f"{name}.conf").read_text(), name)
+        for name in spark_submit.PROFILES[command]
+    ]
 
 
 def settings_of(line: list[str]) -> dict[str, str]:
     """All settings of a line, by Spark's names."""
-    names = plan._NAMED
+    names = spark_submit._NAMED
     end = next(i for i, word in enumerate(line) if word.endswith("_job.py"))
     pairs = zip(line[1:end:2], line[2:end:2], strict=True)
     return dict(value.split("=", 1) if flag == "--conf" else (names.get(flag, flag), value) for flag, value in pairs)
@@ -152,7 +155,7 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
     images = ConvertConfig(image_dir="hdfs://photos/in", dataset_dir="hdfs://nn/data")
     of_images = submit(images, command="convert", of_pictures=True)
     assert of_images["spark.kerberos.access.hadoopFileSystems"] == "hdfs://nn,hdfs://photos"
-    assert memory_of(of_images) > memory_of(submit(convert, command="convert")) + memory.TENSORFLOW
+    assert memory_of(of_images) > memory_of(submit(convert, command="convert")) + container_memory.TENSORFLOW
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
@@ -218,7 +221,7 @@ def test_a_training_on_colour_photographs_gets_their_memory() -> None:
     assert memory_of(submit(train, record_bytes=50_000)) > memory_of(submit(train))
     preloaded = TrainConfig(**DIRS, input_mode="preloaded")
     grey = memory_of(submit(preloaded, worker_records=100_000))
-    colour = memory.Network(num_channels=3)
+    colour = container_memory.Network(num_channels=3)
     assert memory_of(submit(preloaded, worker_records=100_000, network=colour)) > grey
 
 
@@ -264,13 +267,13 @@ def test_a_proof_of_pictures_gets_their_memory(
     storage.write_json(split.manifest, (of_images() if of_pictures else example()).to_json())
     flags = ["--dataset_dir", f"file://{tmp_path}", "--hdfs_dir", HDFS, "--queue", "q", "--dry-run"]
     assert main(["verify", *flags]) == 0
-    expected = memory.batch_executor(of_pictures=of_pictures).overhead
+    expected = container_memory.batch_executor(of_pictures=of_pictures).overhead
     assert f"spark.executor.memoryOverhead={expected}m" in capsys.readouterr().out
 
 
 def test_a_profile_with_a_line_that_is_no_setting() -> None:
     with pytest.raises(SettingsError, match="mine, line 2: not a Spark setting: 'nonsense'"):
-        plan.parse_profile("# fine\nnonsense\n", "mine")
+        spark_submit.parse_profile("# fine\nnonsense\n", "mine")
 
 
 @pytest.mark.parametrize(
@@ -278,8 +281,8 @@ def test_a_profile_with_a_line_that_is_no_setting() -> None:
     [("chinese_rec", 64, 3755), ("chinese_rec", 16, 10), ("hanzi_net", 64, 3755), ("inception_v3", 299, 10)],
 )
 def test_the_figures_are_the_networks(name: str, image_size: int, num_classes: int) -> None:
-    built = zoo.build(name, num_classes=num_classes, image_size=image_size, keep_prob=1.0, seed=0)
-    network = memory.Network(model_name=name, image_size=image_size, num_classes=num_classes)
+    built = registry.build(name, num_classes=num_classes, image_size=image_size, keep_prob=1.0, seed=0)
+    network = container_memory.Network(model_name=name, image_size=image_size, num_classes=num_classes)
     assert network.num_parameters == built.count_params()
     values = sum(math.prod(layer.output.shape[1:]) for layer in leaves(built)) - num_classes
     if image_size > 16:  # in smaller images the layers behind the last map count
@@ -296,7 +299,7 @@ def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 def test_memory_grows_with_what_needs_it() -> None:
     base = {
-        "network": memory.Network(),
+        "network": container_memory.Network(),
         "batch_size": 128,
         "shuffle_buffer": 10_000,
         "preloaded_bytes": 0,
@@ -304,18 +307,18 @@ def test_memory_grows_with_what_needs_it() -> None:
     }
 
     def overhead(**changes: object) -> int:
-        return memory.worker(**base | changes).overhead  # type: ignore[arg-type]
+        return container_memory.worker(**base | changes).overhead  # type: ignore[arg-type]
 
     assert overhead(batch_size=512) > overhead() > overhead(batch_size=16)
     assert overhead(shuffle_buffer=1_000_000) > overhead()
     assert overhead(record_bytes=100_000) > overhead(record_bytes=3_500) == overhead()
     assert overhead(shuffle_buffer=0, preloaded_bytes=1 << 30) >= overhead(shuffle_buffer=0) + 1024
-    assert overhead(network=memory.Network(num_classes=100_000)) > overhead()
-    assert overhead(network=memory.Network(model_name="inception_v3", image_size=299)) > overhead()
+    assert overhead(network=container_memory.Network(num_classes=100_000)) > overhead()
+    assert overhead(network=container_memory.Network(model_name="inception_v3", image_size=299)) > overhead()
     assert overhead(whitened_values=4096) >= overhead() + 256
     driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
-    beside = memory.training_driver(**driver, ps_beside_driver=True)
-    assert beside.overhead > memory.training_driver(**driver, ps_beside_driver=False).overhead
+    beside = container_memory.training_driver(**driver, ps_beside_driver=True)
+    assert beside.overhead > container_memory.training_driver(**driver, ps_beside_driver=False).overhead
 
 
 def test_the_discovery_script_prints_what_spark_reads(tmp_path: Path) -> None:

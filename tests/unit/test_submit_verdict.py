@@ -8,7 +8,7 @@ import pytest
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError
 from tfos_job.submit import main as submit_main
-from tfos_job.submit.plan import Request
+from tfos_job.submit.spark_submit import Request
 from tfos_job.submit.verdict import End, judge, judge_pod
 from tfos_job.submit.watch import Watched
 

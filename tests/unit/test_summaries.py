@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from tfos_job.layout import RunLayout
-from tfos_job.model.summaries import FLUSH_S, Summaries
-from tfos_job.storage import patience
+from tfos_job.storage import retry
+from tfos_job.training.summaries import FLUSH_S, Summaries
 
 
 def steps(folder: Path) -> list[int]:
@@ -42,7 +42,7 @@ def test_a_place_that_does_not_answer_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(patience, "HDFS_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.WARNING):
         root = f"hdfs://127.0.0.1:{silent.getsockname()[1]}/run"
         summaries = Summaries(RunLayout(root), "train")

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfos_job import fonts
 from tfos_job.config import SynthConfig
-from tfos_job.data import charset as charsets
-from tfos_job.data import gnt, synth
 from tfos_job.errors import MissingInputError, SettingsError
-from tfos_job.pictures import font
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import gnt
+from tfos_job.local_jobs import synth
 
 
 def config(folder: Path, **changes: int) -> SynthConfig:
@@ -74,4 +75,4 @@ def test_without_the_font_the_message_says_how_to_get_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "cvttf_NotoSansCJK_Regular", raising=False)
     with pytest.raises(MissingInputError, match="pip install tfos_job"):
-        font.find_font()
+        fonts.find_font()

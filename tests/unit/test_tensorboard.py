@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tfos_job.jobs.tensorboard import Mirror
+from tfos_job.local_jobs.tensorboard import Mirror
 
 
 @pytest.fixture

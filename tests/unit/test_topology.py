@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tfos_job.cluster.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of, topology_of
 from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
+from tfos_job.protocol.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of, topology_of
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tfos_job.errors import DivergedError, JobError
-from tfos_job.model.bound import Bound
-from tfos_job.model.engine import Block, TrainPlan
-from tfos_job.model.evaluate import Counts
-from tfos_job.model.train import Loop
+from tfos_job.inference.evaluation import Counts
+from tfos_job.training.bottleneck import Bound
+from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.loop import Loop
 
 PLAN = TrainPlan(
     model={},

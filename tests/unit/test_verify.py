@@ -18,15 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tfos_job.data import charset as charsets
-from tfos_job.data import examples, records, verify
-from tfos_job.data.accounts import check_names, check_shards, check_splits
-from tfos_job.data.duplicates import Table, check_repeats, repeats, sum_repeats
-from tfos_job.data.examples import ExampleReader, read_any
-from tfos_job.data.findings import MAX_TOLD, Findings
-from tfos_job.data.manifest import Manifest, Shard, Source, SourceRange
-from tfos_job.data.png import decode
-from tfos_job.data.verify import RangeTask, ShardReport, ShardTask, verify_ranges, verify_shard
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import example_reader, records
+from tfos_job.formats.example_reader import ExampleReader, read_any
+from tfos_job.formats.manifest import Manifest, Shard, Source, SourceRange
+from tfos_job.formats.png import decode
+from tfos_job.verification import shard_proof
+from tfos_job.verification.consistency import check_names, check_shards, check_splits
+from tfos_job.verification.duplicates import Table, check_repeats, repeats, sum_repeats
+from tfos_job.verification.findings import MAX_TOLD, Findings
+from tfos_job.verification.shard_proof import RangeTask, ShardReport, ShardTask, verify_ranges, verify_shard
 
 FEATURES: dict[str, bytes | int] = {
     "image/class/label": 1,
@@ -65,7 +66,7 @@ def test_what_conversion_writes_is_read_by_the_quick_way(monkeypatch: pytest.Mon
     def refuse(_: bytes) -> Any:
         raise AssertionError("read the long way")
 
-    monkeypatch.setattr(examples, "read_any", refuse)
+    monkeypatch.setattr(example_reader, "read_any", refuse)
     reader = ExampleReader()
     assert [reader.read(data) for data in encoded] == expected
 
@@ -143,7 +144,7 @@ def tfrecords(payloads: list[bytes]) -> bytes:
 
 def scanned(data: bytes) -> tuple[list[tuple[int, bytes | None]], list[tuple[str, int]]]:
     faults: list[tuple[str, int]] = []
-    return list(verify.scan(io.BytesIO(data), lambda kind, offset, _: faults.append((kind, offset)))), faults
+    return list(shard_proof.scan(io.BytesIO(data), lambda kind, offset, _: faults.append((kind, offset)))), faults
 
 
 def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,7 @@ def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pyt
     whole = tfrecords(payloads)
     offsets = [offset for offset, _ in records.read_records(io.BytesIO(whole), "a")]
     for block_bytes in (1, 7, 64, 1 << 20):
-        monkeypatch.setattr(verify, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(shard_proof, "BLOCK_BYTES", block_bytes)
         assert scanned(whole) == (list(zip(offsets, payloads, strict=True)), [])
         spoilt = bytearray(whole)
         spoilt[offsets[2] + 20] ^= 1
@@ -175,7 +176,7 @@ def test_a_length_that_is_too_large_is_not_believed() -> None:
     assert (found, faults) == ([], [("record_size", 0)])
 
 
-def prove(tmp_path: Path, payloads: list[bytes], **changes: Any) -> verify.ShardProof:
+def prove(tmp_path: Path, payloads: list[bytes], **changes: Any) -> shard_proof.ShardProof:
     path = tmp_path / "part"
     path.write_bytes(tfrecords(payloads))
     values: dict[str, Any] = {

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
-from tfos_job.data import shelf, waiting
-from tfos_job.data.shelf import Copy, Shelf
-from tfos_job.data.staging import Stager
+from tfos_job.input import waiting
+from tfos_job.staging import cache_plan
+from tfos_job.staging.cache_plan import Copy, Shelf
+from tfos_job.staging.stager import Stager
 
 NUM_SHARDS, PER_SHARD, SEED = 5, 4, 3
 NUM_RECORDS = NUM_SHARDS * PER_SHARD
@@ -26,7 +27,7 @@ FORM = streams.InFours(image_size=4)
 def test_the_order_is_the_stagers() -> None:
     for seed, epoch, count in [(0, 0, 1), (0, 0, 40), (0, 1, 40), (7_000_021, 3, 1000), (2**40, 12, 17)]:
         found = waiting.shard_order(*(tf.constant(x, tf.int64) for x in (count, seed, epoch)))
-        assert found.numpy().tolist() == shelf.shard_order(count, seed, epoch)
+        assert found.numpy().tolist() == cache_plan.shard_order(count, seed, epoch)
         assert sorted(found.numpy()) == list(range(count))
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
-from tfos_job.model import zoo
-from tfos_job.model.layers import BatchNorm
+from tfos_job.networks import registry
+from tfos_job.networks.layers import BatchNorm
 
 CASES = [("chinese_rec", 16, 1), ("hanzi_net", 25, 1), ("inception_v3", 75, 1)]
 OTHER_IMAGES = [("chinese_rec", 16, 3), ("hanzi_net", 64, 3), ("inception_v3", 80, 3)]
@@ -20,7 +20,7 @@ OTHER_IMAGES = [("chinese_rec", 16, 3), ("hanzi_net", 64, 3), ("inception_v3", 8
 
 def build(name: str, image_size: int, num_channels: int, seed: int = 1) -> keras.Model:
     sizes = {"image_size": image_size, "num_channels": num_channels}
-    return zoo.build(name, num_classes=5, **sizes, keep_prob=0.5, seed=seed)
+    return registry.build(name, num_classes=5, **sizes, keep_prob=0.5, seed=seed)
 
 
 built = functools.cache(build)  # for who changes nothing: an Inception-V3 takes seconds
@@ -78,25 +78,25 @@ def test_an_own_network_from_a_module(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = {"num_classes": 3, "image_size": 8, "num_channels": 1, "keep_prob": 1.0, "seed": 0}
-    assert zoo.build("mine:net", **arguments).count_params() == 64 * 3 + 3
+    assert registry.build("mine:net", **arguments).count_params() == 64 * 3 + 3
     with pytest.raises(SettingsError, match=r"returns \(None, 4\), expected .* \(None, 3\)"):
-        zoo.build("mine:wrong", **arguments)
+        registry.build("mine:wrong", **arguments)
     with pytest.raises(SettingsError, match="does not take image_size, keep_prob, num_channels, seed"):
-        zoo.build("mine:less", **arguments)
+        registry.build("mine:less", **arguments)
     with pytest.raises(SettingsError, match="cannot be imported: AttributeError"):
-        zoo.build("mine:nothing", **arguments)
+        registry.build("mine:nothing", **arguments)
     with pytest.raises(SettingsError, match="cannot be imported: ModuleNotFoundError"):
-        zoo.build("not_there:net", **arguments)
+        registry.build("not_there:net", **arguments)
     (tmp_path / "broken.py").write_text("def net(:\n")
     with pytest.raises(SettingsError, match="cannot be imported: SyntaxError"):
-        zoo.build("broken:net", **arguments)
+        registry.build("broken:net", **arguments)
     with pytest.raises(SettingsError, match=r"cannot be built: KeyError: 'depth' .*mine\.py, line 8"):
-        zoo.build("mine:raises", **arguments)
+        registry.build("mine:raises", **arguments)
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"no network 'resnet'.*Known: chinese_rec"):
-        zoo.build("resnet", num_classes=3, image_size=8, keep_prob=1.0, seed=0)
+        registry.build("resnet", num_classes=3, image_size=8, keep_prob=1.0, seed=0)
     with pytest.raises(SettingsError, match=r"no network 'resnet'.*Known: chinese_rec"):
         TrainConfig(dataset_dir="d", train_dir="t", model_name="resnet")
 
@@ -120,5 +120,5 @@ def test_batch_norm_is_kerass() -> None:
 
 
 def test_choosing_a_network_or_a_checkpoint_does_not_import_tensorflow() -> None:
-    code = "import sys, tfos_job.model.zoo, tfos_job.model.checkpoints; assert 'tensorflow' not in sys.modules"
+    code = "import sys, tfos_job.networks.registry, tfos_job.run.checkpoints; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tfos_job.doctor.diagnosis import Check
-from tfos_job.doctor.memory import Container
-from tfos_job.doctor.sight import Sight
+from tfos_job.doctor.host_memory import Container
+from tfos_job.doctor.probe import Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tfos_job.doctor import reach, resources, versions
 from tfos_job.doctor.case import Case, Cluster, Expected
 from tfos_job.doctor.diagnosis import Check
-from tfos_job.doctor.sight import Sight
+from tfos_job.doctor.probe import Sight
 
 # In an order in which one explains the next.
 _CHECKS = (

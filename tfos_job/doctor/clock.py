@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tfos_job.cluster import ports
+from tfos_job.host import ports
 
 Address = tuple[str, int]
 _TIME = struct.Struct(">d")

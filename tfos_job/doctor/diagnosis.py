@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.doctor.sight import Sight
+from tfos_job.doctor.probe import Sight
 from tfos_job.errors import (
     AccessError,
     JobError,

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tfos_job
-from tfos_job import aside
 from tfos_job.errors import JobError
-from tfos_job.host import gpus
+from tfos_job.host import calls, gpus
 from tfos_job.host.child import end
 
 _PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
@@ -122,8 +121,8 @@ def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
       visible: addresses for CUDA_VISIBLE_DEVICES.
     """
     try:
-        names = aside.ask(
-            "tfos_job.cluster.devices",
+        names = calls.ask(
+            "tfos_job.training.devices",
             {},
             name="TensorFlow's process",
             if_killed="",

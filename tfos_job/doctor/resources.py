@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from tfos_job.doctor.case import Case, by_fact
 from tfos_job.doctor.diagnosis import OK, WARNING, Check, failed
-from tfos_job.doctor.memory import MIB, Container
-from tfos_job.doctor.sight import Sight
+from tfos_job.doctor.host_memory import MIB, Container
+from tfos_job.doctor.probe import Sight
 from tfos_job.errors import ResourceError, SettingsError
 
 # What train listens on beside the driver (the control line, TFoS's rendezvous, the coordinator) and on each node.

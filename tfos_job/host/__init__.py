@@ -1,1 +1,1 @@
-"""What a process of the job is started with, and how the one that starts it and the one that is started talk."""
+"""Processes, ports and signals of one host, and the environment of a job's processes."""

@@ -1,1 +1,1 @@
-"""The driver side of each stage: a SparkSession and a config in, a result out."""
+"""The commands that run on Spark: a SparkSession and a configuration in, a result out. No TensorFlow."""

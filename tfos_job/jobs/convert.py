@@ -23,19 +23,8 @@ from pyspark.sql import SparkSession
 
 from tfos_job import __version__, storage
 from tfos_job.config import DEFAULT_CHARSET_SIZE, ConvertConfig
-from tfos_job.data import charset as charsets
-from tfos_job.data import manifest as manifests
-from tfos_job.data import sources
-from tfos_job.data.carry import Stretch
-from tfos_job.data.charset import Charset
-from tfos_job.data.convert import Changes, GroupTask, comparisons, source_changes
-from tfos_job.data.gnt import BadRange
-from tfos_job.data.manifest import Manifest, Revision, Shard, Source
-from tfos_job.data.plan import MIN_SHARDS, SourceFile, plan_groups
-from tfos_job.data.sources import Listing
-from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.jobs import shards
-from tfos_job.jobs.dataset import (
+from tfos_job.conversion import sources
+from tfos_job.conversion.dataset import (
     Building,
     build_aside,
     dataset_charset,
@@ -49,7 +38,18 @@ from tfos_job.jobs.dataset import (
     some,
     swept_manifest,
 )
-from tfos_job.jobs.shards import Made
+from tfos_job.conversion.gnt_shard import Changes, GroupTask, comparisons, source_changes
+from tfos_job.conversion.rewrite import Stretch
+from tfos_job.conversion.shard_plan import MIN_SHARDS, SourceFile, plan_groups
+from tfos_job.conversion.sources import Listing
+from tfos_job.driver import shards
+from tfos_job.driver.shards import Made
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.gnt import BadRange
+from tfos_job.formats.manifest import Manifest, Revision, Shard, Source
 from tfos_job.layout import DatasetLayout, SplitLayout, generation_name, join
 from tfos_job.lease import Lease
 

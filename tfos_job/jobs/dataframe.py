@@ -20,15 +20,23 @@ from pyspark.sql import DataFrame
 
 from tfos_job import __version__, storage
 from tfos_job.config import ConvertConfig
-from tfos_job.data import charset as charsets
-from tfos_job.data import manifest as manifests
-from tfos_job.data.charset import Charset
-from tfos_job.data.convert import Failure
-from tfos_job.data.manifest import Manifest, Revision
-from tfos_job.data.rows import Glyph, RowsResult, RowsTask, write_rows
+from tfos_job.conversion.dataframe_shard import Glyph, RowsResult, RowsTask, write_rows
+from tfos_job.conversion.dataset import (
+    build_aside,
+    dataset_charset,
+    live_manifest,
+    now,
+    publish,
+    require_same_channels,
+    some,
+)
+from tfos_job.conversion.gnt_shard import Failure
+from tfos_job.driver import shards, task_attempts, tasks
 from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.jobs import attempts, shards, tasks
-from tfos_job.jobs.dataset import build_aside, dataset_charset, live_manifest, now, publish, require_same_channels, some
+from tfos_job.formats import charset as charsets
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest, Revision
 from tfos_job.layout import DatasetLayout, generation_name
 from tfos_job.lease import Lease
 
@@ -164,11 +172,11 @@ def _found_charset(rows: Any) -> Charset:
 
 def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
     """Raises the first error of a partition, in their order."""
-    work = functools.partial(_attempt, task, attempts.max_attempts(rows.context))
+    work = functools.partial(_attempt, task, task_attempts.max_attempts(rows.context))
     return tasks.results(rows.mapPartitionsWithIndex(work).collect())
 
 
 def _attempt(
     task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Glyph]
 ) -> Iterator[RowsResult | Failure]:
-    yield attempts.run(lambda task: write_rows(partition, rows, task), num_attempts, task)
+    yield task_attempts.run(lambda task: write_rows(partition, rows, task), num_attempts, task)

@@ -1,44 +1,17 @@
-"""`doctor`: what driver and executors of a Spark application see, before a job is trusted to them. The driver's side.
-
-`examine` is for a SparkContext that is there, as in the first seconds of a training; `doctor` starts one. Neither
-raises for what it finds: a `Diagnosis` has it.
-"""
+"""`doctor`: checks that the cluster meets a job's requirements, before a job is trusted to it."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-import socket
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from typing import Any
-
-import pyspark
-from py4j.protocol import Py4JError
-from pyspark import SparkConf, SparkContext
-from pyspark.sql import SparkSession
 
 from tfos_job import storage
-from tfos_job.cluster.topology import slots_of
 from tfos_job.config import DoctorConfig
-from tfos_job.doctor import clock, memory, sight, trial
-from tfos_job.doctor.case import Cluster, Expected
-from tfos_job.doctor.checks import diagnose
-from tfos_job.doctor.diagnosis import Check, Diagnosis, failed
-from tfos_job.doctor.sight import DRIVER, Question, Sight
-from tfos_job.errors import JobError, ResourceError, SettingsError
-from tfos_job.jobs import session
-from tfos_job.jobs.looks import Looks
-
-log = logging.getLogger(__name__)
-
-_POLL_S = 0.1
-_LOG_EVERY_S = 10.0
-
-
-# --- the command -----------------------------------------------------------------------------------------------------
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import Diagnosis, failed
+from tfos_job.driver import preflight, session
+from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.protocol.topology import slots_of
 
 
 def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
@@ -64,14 +37,14 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
     try:
         name, limit_s = "tfos_job doctor", config.start_timeout
         with session.open_session(name, master, settings, start_timeout=limit_s) as spark:
-            diagnosis = examine(spark, expected)
-    except (ResourceError, SettingsError) as e:  # from open_session: `examine` raises none
-        known = {**_settings_without_spark(), **settings}
-        cluster = _cluster_of(known.get("spark.master", master or ""), known)
+            diagnosis = preflight.examine(spark, expected)
+    except (ResourceError, SettingsError) as e:  # from open_session: `preflight.examine` raises none
+        known = {**preflight.settings_without_spark(), **settings}
+        cluster = preflight.cluster_of(known.get("spark.master", master or ""), known)
         where = [e.place] if e.place else []
         problem = failed("spark", type(e), e.fact, where=where, next_step=e.next_step)
         cluster = dataclasses.replace(cluster, problems=(*cluster.problems, problem))
-        diagnosis = _Examination(None, expected, cluster).run()
+        diagnosis = preflight.Examination(None, expected, cluster).run()
     return dataclasses.replace(diagnosis, seconds=time.monotonic() - began_s)
 
 
@@ -84,167 +57,3 @@ def _settings(master: str | None, config: DoctorConfig) -> dict[str, str]:
     if master is not None and slots is None:
         settings["spark.executor.instances"] = str(config.num_executors)  # spark-submit has its own word for it
     return settings
-
-
-# --- the examination -------------------------------------------------------------------------------------------------
-
-
-def examine(spark: SparkSession, expected: Expected, on_wait: Callable[[], None] = lambda: None) -> Diagnosis:
-    """Looks at the driver and at every executor of a running SparkContext, each once; a few seconds, and bounded.
-
-    Args:
-      spark: of the application; its context serves on afterwards.
-      expected: what the job needs. `expected.start_timeout` is how long it waits for the executors to come.
-      on_wait: called several times a second while it waits; what it raises ends the examination.
-    """
-    sc = spark.sparkContext
-    return _Examination(sc, expected, _cluster_of(sc.master, dict(sc.getConf().getAll()), sc.version), on_wait).run()
-
-
-def _settings_without_spark() -> dict[str, str]:
-    """Those of spark-submit and of spark-defaults.conf, as far as a JVM is there to tell them."""
-    try:
-        return dict(SparkConf().getAll())
-    except (Py4JError, OSError):
-        return {}
-
-
-def _cluster_of(master: str, settings: dict[str, str], spark_version: str = "") -> Cluster:
-    """What settings alone say; a size that cannot be read is a problem."""
-    slots = slots_of(master)
-    in_driver = slots is not None and not master.startswith("local-cluster")
-    problems = []
-    containers: dict[str, Any] = {}
-    limit_mb = None
-    try:
-        containers = {"executor": memory.executor_container(settings), "driver": memory.driver_container(settings)}
-        limit_mb = memory.yarn_limit_mb(memory.conf_dir()) if master.startswith("yarn") else None
-    except SettingsError as e:
-        problems.append(failed("memory", SettingsError, e.fact, where=[e.place], next_step=e.next_step))
-    return Cluster(
-        master=master,
-        spark_version=spark_version,
-        num_slots=(slots.cores if in_driver else slots.executors) if slots else None,
-        in_driver=in_driver,
-        yarn_limit_mb=limit_mb,
-        problems=tuple(problems),
-        **containers,
-    )
-
-
-class _Examination:
-    """One look at everything; without a SparkContext, at the driver alone."""
-
-    def __init__(
-        self,
-        sc: SparkContext | None,
-        expected: Expected,
-        cluster: Cluster,
-        on_wait: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._sc = sc
-        self._on_wait = on_wait
-        self._expected = expected
-        self._cluster = cluster
-        self._problems: list[Check] = list(cluster.problems)
-        self._token = uuid.uuid4().hex[:12]
-
-    def run(self) -> Diagnosis:
-        began_s = time.monotonic()
-        num_registered = self._wait_for_executors()
-        place = self._place()
-        try:
-            with self._clock() as address:
-                driver, executors = self._look(place, address, num_registered)
-        finally:
-            if place is not None:
-                trial.sweep(place, self._token)
-        cluster = dataclasses.replace(
-            self._cluster,
-            num_registered=num_registered,
-            num_held_ports=1 if address and self._expected.port_range else 0,
-            problems=tuple(self._problems),
-        )
-        checks = diagnose(self._expected, cluster, driver, executors)
-        return Diagnosis(checks=checks, driver=driver, executors=executors, seconds=time.monotonic() - began_s)
-
-    def _look(
-        self, place: str | None, address: clock.Address | None, num_registered: int
-    ) -> tuple[Sight, tuple[Sight, ...]]:
-        """At the executors and, meanwhile, at the driver."""
-        expected = self._expected
-        question = Question(
-            token=self._token,
-            place=place,
-            storage_timeout_s=expected.storage_timeout_s,
-            port_range=expected.port_range,
-            deep=expected.deep,
-        )
-        if self._sc is None or not num_registered:
-            return self._look_at_driver(question), ()
-        list_gpus = expected.num_gpus > 0 or expected.deep
-        looks = Looks(self._sc, dataclasses.replace(question, driver=address, list_gpus=list_gpus), num_registered)
-        try:
-            driver = self._look_at_driver(question)
-            executors = looks.collect(self._on_wait)
-        finally:
-            looks.close()
-        self._problems += looks.problems
-        return driver, executors
-
-    def _wait_for_executors(self) -> int:
-        """How many have come, once enough have, or no more can, or the time is over."""
-        if self._sc is None:
-            return 0
-        if self._cluster.in_driver:
-            return 1
-        wanted, most = self._expected.num_executors, self._cluster.num_slots
-        wanted = wanted if most is None else min(wanted, most)
-        deadline_s = time.monotonic() + self._expected.start_timeout
-        logged_s = time.monotonic()
-        while True:
-            try:
-                there = len(self._sc._jsc.sc().statusTracker().getExecutorInfos()) - 1  # the driver is one of them
-            except (Py4JError, OSError) as e:
-                self._problems.append(failed("spark", ResourceError, f"Spark's JVM does not answer: {e}"))
-                return 0
-            if there >= wanted or time.monotonic() > deadline_s:
-                return there
-            if time.monotonic() - logged_s >= _LOG_EVERY_S:
-                logged_s = time.monotonic()
-                log.info("waiting for executors: %d of %d have come", there, wanted)
-            self._on_wait()
-            time.sleep(_POLL_S)
-
-    def _place(self) -> str | None:
-        if self._expected.folder is None:
-            return None
-        try:
-            with storage.within(self._expected.storage_timeout_s):
-                return trial.existing_folder(self._expected.folder)
-        except JobError as e:
-            self._problems.append(
-                failed("storage", type(e), e.fact, where=[e.place] if e.place else [], next_step=e.next_step)
-            )
-            return None
-
-    @contextlib.contextmanager
-    def _clock(self) -> Iterator[clock.Address | None]:
-        if self._sc is None:
-            yield None  # nobody will ask
-            return
-        host = self._sc.getConf().get("spark.driver.host") or socket.gethostname()
-        with contextlib.ExitStack() as stack:
-            try:
-                address = stack.enter_context(clock.serve(host, self._expected.port_range))
-            except ResourceError as e:
-                self._problems.append(failed("network", type(e), e.fact, where=[e.place], next_step=e.next_step))
-                address = None
-            yield address
-
-    def _look_at_driver(self, question: Question) -> Sight:
-        java = None
-        if SparkContext._jvm is not None:
-            with contextlib.suppress(Py4JError, OSError):
-                java = str(SparkContext._jvm.java.lang.System.getProperty("java.version"))
-        return sight.look(question, DRIVER, pyspark_version=pyspark.__version__, java=java)

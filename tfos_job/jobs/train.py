@@ -14,11 +14,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job import aside, resume, signals, storage
-from tfos_job.cluster import container, control
-from tfos_job.cluster.attempt import Attempt, AttemptSpec
-from tfos_job.cluster.stop import StopSignal
-from tfos_job.cluster.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
+from tfos_job import storage
 from tfos_job.config import (
     DATASET,
     EXTENT,
@@ -33,17 +29,16 @@ from tfos_job.config import (
     TrainConfig,
     to_dict,
 )
-from tfos_job.data import manifest as manifests
-from tfos_job.data import readers
-from tfos_job.data.charset import Charset
-from tfos_job.data.manifest import Manifest
-from tfos_job.data.readers import READERS, Reader
-from tfos_job.data.shelf import MAX_WINDOW, Copy, Shelf
-from tfos_job.data.staging import RESERVE_BYTES, copies_of
-from tfos_job.data.statistics import PIXELS, WHITENING, Subject
+from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
+from tfos_job.driver import preflight, session
+from tfos_job.driver.attempt import Attempt, AttemptSpec
+from tfos_job.driver.progress import Progress
+from tfos_job.driver.run_report import FAILED, FINISHED, RunReport
+from tfos_job.driver.statistics_job import statistics_of
+from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import (
     BadDataError,
     BusyError,
@@ -53,16 +48,22 @@ from tfos_job.errors import (
     SettingsError,
     exit_code_class,
 )
-from tfos_job.jobs import doctor, session
-from tfos_job.jobs.dataset import refuse_non_folder
-from tfos_job.jobs.progress import Progress
-from tfos_job.jobs.report import FAILED, FINISHED, RunReport
-from tfos_job.jobs.statistics import statistics_of
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats import readers
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.readers import READERS, Reader
+from tfos_job.host import calls, container, signals
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import TTL_S, Lease
-from tfos_job.model import checkpoints
-from tfos_job.model.checkpoints import CheckpointInfo
-from tfos_job.resume import Change
+from tfos_job.protocol import control
+from tfos_job.protocol.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
+from tfos_job.run import checkpoints, resume
+from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.resume import Change
+from tfos_job.staging.cache_plan import MAX_WINDOW, Copy, Shelf
+from tfos_job.staging.stager import RESERVE_BYTES, copies_of
+from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
 log = logging.getLogger(__name__)
 
@@ -406,8 +407,8 @@ def _rehearse(config: TrainConfig, data: _Data) -> None:
             next_step="Give another --train_dir, or leave out --overwrite",
         )
     log.info("Building the network once, to see whether it can be")
-    aside.ask(
-        "tfos_job.model.rehearsal",
+    calls.ask(
+        "tfos_job.training.rehearsal",
         {"model": _model(config, data), "trainable_scopes": scopes, "initial_weights": weights},
         name="the process that builds the network",
         if_killed="If nobody killed it, it ran out of memory: give the driver more",
@@ -725,7 +726,7 @@ def _examine(
         folder=config.train_dir,
         start_timeout=config.start_timeout,
     )
-    diagnosis = doctor.examine(spark, expected, lambda: _guard(stop, lease))
+    diagnosis = preflight.examine(spark, expected, lambda: _guard(stop, lease))
     noticed = [check for check in diagnosis.checks if check.state in (CHECK_WARNING, CHECK_FAILED)]
     report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
     for check in noticed:

@@ -20,19 +20,19 @@ from pyspark.sql import SparkSession
 
 from tfos_job import lease, storage
 from tfos_job.config import VerifyConfig
-from tfos_job.data import archives
-from tfos_job.data import manifest as manifests
-from tfos_job.data import verify as work
-from tfos_job.data.accounts import add_unfinished, check_names, check_shards, check_splits
-from tfos_job.data.archives import Member
-from tfos_job.data.charset import Charset
-from tfos_job.data.duplicates import Repeats, sum_repeats
-from tfos_job.data.findings import Findings
-from tfos_job.data.manifest import Manifest
-from tfos_job.data.verify import RangeTask, ShardReport, ShardTask
+from tfos_job.driver import task_attempts, tasks
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
-from tfos_job.jobs import attempts, tasks
+from tfos_job.formats import archives
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.archives import Member
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, join
+from tfos_job.verification import shard_proof as work
+from tfos_job.verification.consistency import add_unfinished, check_names, check_shards, check_splits
+from tfos_job.verification.duplicates import Repeats, sum_repeats
+from tfos_job.verification.findings import Findings
+from tfos_job.verification.shard_proof import RangeTask, ShardReport, ShardTask
 
 ALL = "all"
 _RECORDS_PER_BUCKET = 500_000  # some 60 MB of Python for a bucket, while it is being sorted
@@ -326,7 +326,7 @@ def _prove(
     with tasks.watched(context, "verify", len(all_tasks) + num_buckets + 1):
         outcomes = tasks.results(
             context.parallelize(all_tasks, len(all_tasks) or 1)
-            .flatMap(functools.partial(attempts.run_keyed, prove, attempts.max_attempts(context)))
+            .flatMap(functools.partial(task_attempts.run_keyed, prove, task_attempts.max_attempts(context)))
             .partitionBy(num_buckets + 1, int)
             .mapPartitions(compare)
             .collect()

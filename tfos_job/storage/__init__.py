@@ -29,11 +29,11 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from tfos_job.errors import JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.storage.backend import BUFFER_BYTES, Backend, Entry, T
-from tfos_job.storage.failures import full_disk, job_errors
+from tfos_job.storage.error_mapping import full_disk, job_errors
 from tfos_job.storage.generic import Generic
 from tfos_job.storage.hdfs import Hdfs
 from tfos_job.storage.local import BROKEN_LINK, Local, local_path
-from tfos_job.storage.patience import within
+from tfos_job.storage.retry import within
 from tfos_job.storage.streams import Guarded
 from tfos_job.storage.urls import FILE, HDFS_SCHEMES, canonical, scheme_of
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from tfos_job.errors import SettingsError
 from tfos_job.layout import join
 from tfos_job.storage.backend import Entry, T, last_name
-from tfos_job.storage.failures import job_errors
+from tfos_job.storage.error_mapping import job_errors
 
 # The names that fsspec's file systems have for a file's time; there is no common one.
 _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modificationTime", "created")

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 from tfos_job.errors import JobError
 from tfos_job.layout import join
-from tfos_job.storage import patience
+from tfos_job.storage import retry
 from tfos_job.storage.backend import Entry, T, last_name
-from tfos_job.storage.failures import is_of_datanode, job_errors
+from tfos_job.storage.error_mapping import is_of_datanode, job_errors
 from tfos_job.storage.hdfs_client import connect
 from tfos_job.storage.hdfs_files import Open, Reader, Writer, answer, to_be_closed
 
@@ -71,7 +71,7 @@ class Hdfs:
         return Open(path, file, replicate)
 
     def _has_trouble(self) -> bool:
-        if is_of_datanode(patience.last_failure()):
+        if is_of_datanode(retry.last_failure()):
             _trouble_s[self._root] = time.monotonic()
         return time.monotonic() - _trouble_s.get(self._root, -math.inf) < _TROUBLE_S
 
@@ -111,13 +111,13 @@ class Hdfs:
 
         remover = threading.Thread(target=remove, name="hdfs discard", daemon=True)
         remover.start()
-        remover.join(patience.CLEANUP_TIMEOUT_S)
+        remover.join(retry.CLEANUP_TIMEOUT_S)
 
     def persist(self, attempt: Callable[[], T]) -> T:
-        return patience.persist(attempt)
+        return retry.persist(attempt)
 
     def _call(self, call: Callable[[], T]) -> T:
-        return patience.persist(lambda: answer(call))
+        return retry.persist(lambda: answer(call))
 
     def _move(self, source: str, target: str, *, overwrite: bool) -> None:
         """Renames. A rename whose answer was lost is known by the file's own time and size at the target."""

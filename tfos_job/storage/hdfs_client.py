@@ -18,7 +18,7 @@ from typing import Any
 
 from tfos_job import hadoop_conf
 from tfos_job.errors import SettingsError
-from tfos_job.storage.failures import described_conf_dir
+from tfos_job.storage.error_mapping import described_conf_dir
 from tfos_job.storage.urls import canonical
 
 _DEFAULT_PORT = 8020

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.errors import JobError, StorageError
-from tfos_job.storage import patience
+from tfos_job.storage import retry
 from tfos_job.storage.backend import BUFFER_BYTES, T
-from tfos_job.storage.failures import reason, rpc_error
-from tfos_job.storage.pump import ReadAhead, WriteBehind
+from tfos_job.storage.error_mapping import reason, rpc_error
+from tfos_job.storage.read_ahead import ReadAhead, WriteBehind
 
 _PROOF_TIMEOUT_S = 15.0  # for the first bytes of a file
 
@@ -69,7 +69,7 @@ class Reader(io.RawIOBase):
         if self._at_end:
             return False
         try:
-            chunks = patience.persist(self._fetch)
+            chunks = retry.persist(self._fetch)
         except (OSError, RuntimeError, JobError) as error:
             self._error = error
             raise
@@ -94,12 +94,12 @@ class Reader(io.RawIOBase):
                     length = max(0, self._length - self._fetched)
                     stream = self._file.read_range_stream(self._fetched, length) if length else iter(())
                     self._ahead = ReadAhead(stream)
-                chunks = self._ahead.next(patience.call_timeout_s())
+                chunks = self._ahead.next(retry.call_timeout_s())
         except BaseException:
             self._stop()
             self._file = None
             raise
-        patience.progressed(self._fetched + sum(map(len, chunks)))
+        retry.progressed(self._fetched + sum(map(len, chunks)))
         return chunks
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
@@ -145,7 +145,7 @@ class Writer(io.RawIOBase):
     def __init__(self, create: Callable[[], Open], discard: Callable[[str], None]) -> None:
         self._create = create
         self._discard = discard
-        self._open: Open | None = patience.persist(create)
+        self._open: Open | None = retry.persist(create)
         self._behind: WriteBehind | None = None
         self._error: BaseException | None = None
         self._num_bytes = 0
@@ -156,20 +156,20 @@ class Writer(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         if self._error is not None:
             raise self._error
-        needs_proof = self._behind is None and not (patience.can_be_repeated() and len(data) < BUFFER_BYTES)
+        needs_proof = self._behind is None and not (retry.can_be_repeated() and len(data) < BUFFER_BYTES)
         # As bytes: hdfs-native takes a memoryview, which BufferedWriter hands down, at a quarter of the speed.
         data = bytes(data[:BUFFER_BYTES] if needs_proof else data)
         try:
             if needs_proof:
-                self._behind = WriteBehind(patience.persist(lambda: self._begin(data)))
+                self._behind = WriteBehind(retry.persist(lambda: self._begin(data)))
             else:
                 with _exact_errors():
-                    self._writing().put(data, patience.call_timeout_s())
+                    self._writing().put(data, retry.call_timeout_s())
         except BaseException as error:
             self._error = error
             raise
         self._num_bytes += len(data)
-        patience.progressed(self._num_bytes)
+        retry.progressed(self._num_bytes)
         return len(data)
 
     def _begin(self, data: bytes) -> Any:
@@ -185,7 +185,7 @@ class Writer(io.RawIOBase):
                     raise
 
         try:
-            answer(write, min(_PROOF_TIMEOUT_S, patience.call_timeout_s()))
+            answer(write, min(_PROOF_TIMEOUT_S, retry.call_timeout_s()))
         except BaseException:
             self._discard(path)
             self._open = None
@@ -197,7 +197,7 @@ class Writer(io.RawIOBase):
         if self._error is not None:
             raise self._error
         with _exact_errors():
-            self._writing().finish(patience.call_timeout_s())
+            self._writing().finish(retry.call_timeout_s())
         self._opened().replicate()
 
     def _writing(self) -> WriteBehind:
@@ -218,7 +218,7 @@ class Writer(io.RawIOBase):
 
 def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
     with _exact_errors():
-        return patience.answer(call, timeout_s)
+        return retry.answer(call, timeout_s)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import os
 from typing import Any, cast
 
 from tfos_job.storage.backend import BUFFER_BYTES
-from tfos_job.storage.failures import job_errors
+from tfos_job.storage.error_mapping import job_errors
 
 
 class Guarded(io.RawIOBase):

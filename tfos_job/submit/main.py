@@ -18,17 +18,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfos_job import cli, hadoop_conf, signals, storage
-from tfos_job.cluster.topology import largest_part
+from tfos_job import cli, hadoop_conf, storage
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig, paths
-from tfos_job.data import manifest as manifests
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.formats import manifest as manifests
 from tfos_job.host import environment as host
+from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import DatasetLayout, RunLayout, join
-from tfos_job.submit import environment, follow, plan, verdict, watch
-from tfos_job.submit.memory import Network
-from tfos_job.submit.plan import Kubernetes, Request, Shipped
+from tfos_job.protocol.topology import largest_part
+from tfos_job.submit import environment, follow, spark_submit, verdict, watch
+from tfos_job.submit.container_memory import Network
+from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
@@ -42,12 +43,12 @@ def make_parser() -> argparse.ArgumentParser:
         prog="scripts/submit.sh",
         usage="scripts/submit.sh COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
         description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
-        epilog=f"COMMAND is one of {', '.join(plan.PROFILES)}; its flags: `tfos-job COMMAND --help`. "
+        epilog=f"COMMAND is one of {', '.join(spark_submit.PROFILES)}; its flags: `tfos-job COMMAND --help`. "
         "docs/operations.md has the settings that are set, and why.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    parser.add_argument("command", metavar="COMMAND", choices=plan.PROFILES, help="what to submit: see below")
+    parser.add_argument("command", metavar="COMMAND", choices=spark_submit.PROFILES, help="what to submit: see below")
     add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
     add("--queue", help="YARN's queue (default: gpu for train, default for all else)")
     add("--dry-run", "--dry_run", action="store_true", help="print the exact spark-submit line, and change nothing")
@@ -135,14 +136,14 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
             **{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__},
         ),
     )
-    profiles = [_profile(name) for name in plan.PROFILES[options.command]]
-    line = plan.spark_submit_line(request, profiles)  # raises for the user's own flags
+    profiles = [_profile(name) for name in spark_submit.PROFILES[options.command]]
+    line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # the very bytes, whatever stdout's encoding
         return 0
     if on_yarn:
         environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
-    for folder in plan.folders(request):
+    for folder in spark_submit.folders(request):
         storage.make_dirs(folder)
     if not on_yarn:
         return _run_on_kubernetes(request, line)
@@ -164,7 +165,7 @@ def home() -> Path:
 
 def _profile(name: str) -> dict[str, str]:
     path = home() / "spark" / "conf" / f"{name}.conf"
-    return plan.parse_profile(path.read_text("utf-8"), str(path))
+    return spark_submit.parse_profile(path.read_text("utf-8"), str(path))
 
 
 def _default_hdfs_dir() -> str:
@@ -200,7 +201,7 @@ def _refuse_early(config: Any) -> bool:
             print(to_json(cli.summary_of_run(report), sys.stdout.encoding), flush=True)
             return True
     elif isinstance(config, ConvertConfig):
-        from tfos_job.jobs.dataset import require_folders
+        from tfos_job.conversion.dataset import require_folders
 
         require_folders(config)
         if config.labels_csv is not None and not storage.exists(config.labels_csv):
@@ -290,7 +291,7 @@ def _packs_python(options: argparse.Namespace, spark_args: Sequence[str]) -> boo
 
 def _brings_python(spark_args: Sequence[str]) -> bool:
     """Whether the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
-    archives = plan.parse_spark_args(spark_args)[0].get("spark.archives", "")
+    archives = spark_submit.parse_spark_args(spark_args)[0].get("spark.archives", "")
     return any(archive.endswith(f"#{_SEEDS_FOLDER}") for archive in archives.split(","))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError, SettingsError
 from tfos_job.host.child import end
-from tfos_job.signals import Received, Stopped
+from tfos_job.host.signals import Received, Stopped
 from tfos_job.submit.verdict import End
 
 _POLL_S = 0.5

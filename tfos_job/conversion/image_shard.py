@@ -1,0 +1,124 @@
+"""The executors' side of `convert --image_dir`: image files become one TFRecord shard. No TensorFlow, no pyspark.
+
+TensorFlow says what training sees in a file, from a process of its own (`decoder.py`).
+
+As in `gnt_shard.py`, a task writes under a name of its own, so that it may run twice or be killed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tfos_job import storage
+from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
+from tfos_job.errors import BadDataError, MissingInputError, NodeDiedError, StorageError
+from tfos_job.formats import image_files, records
+from tfos_job.formats.gnt import BadRange
+from tfos_job.layout import join
+
+
+class LabelledFile(NamedTuple):
+    """An image file to convert; `name` is its path below `--image_dir`, `special` as in `storage.Entry`."""
+
+    name: str
+    size_bytes: int
+    class_id: int
+    special: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesTask:
+    """What one Spark task is told: the files that one shard holds, in order.
+
+    Attributes:
+      shard_file: name that the shard is to have in the end.
+      building_dir: folder to write it to.
+      characters: the charset, by class id.
+      keep: whether files stay as they are where training reads them; else all become PNGs.
+      quarantine: whether unreadable files are set aside; else they are an error.
+    """
+
+    shard_file: str
+    image_dir: str
+    files: tuple[LabelledFile, ...]
+    building_dir: str
+    characters: tuple[str, ...]
+    keep: bool
+    quarantine: bool
+
+
+@dataclass(frozen=True)
+class ImagesResult:
+    """A shard, and the files that could not be read."""
+
+    shard: ShardResult
+    bad_files: tuple[BadRange, ...]
+
+
+def convert_images(task: ImagesTask) -> ImagesResult:
+    """Writes the shard of a group of files; it may come out empty.
+
+    Raises:
+      BadDataError: an unreadable image, and `task.quarantine` is off.
+      JobError: what storage raises; a file changed since it was listed.
+    """
+    path = own_name(task.building_dir, task.shard_file)
+    counts: Counter[int] = Counter()
+    bad_files: list[BadRange] = []
+    with storage.open_write(path) as stream:
+        writer = HashingWriter(stream)
+        for file in task.files:
+            try:
+                picture = _read(file, task)
+            except ValueError as error:
+                if not task.quarantine:
+                    raise BadDataError(
+                        f"cannot be read: {error}",
+                        place=join(task.image_dir, file.name),
+                        next_step="Repair it or move it away, or give --on_bad_record quarantine",
+                    ) from error
+                bad_files.append(BadRange(file.name, 0, file.size_bytes, str(error)))
+                continue
+            counts[file.class_id] += 1
+            records.write_record(writer, _example(picture, file, task.characters[file.class_id]))
+    shard = writer.to_shard(task.shard_file, counts.total(), ())
+    return ImagesResult(ShardResult(written_file=path, shard=shard, class_counts=dict(counts)), tuple(bad_files))
+
+
+def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
+    """Raises ValueError for what is no image, or not there."""
+    if file.special:  # it might be read for ever
+        raise ValueError(f"{file.special}, not a file")
+    image_files.check_size(file.size_bytes)  # before so much is read
+    path = join(task.image_dir, file.name)
+    try:
+        data = storage.read_bytes(path)
+    except MissingInputError as error:
+        raise ValueError("removed since it was listed") from error
+    if len(data) != file.size_bytes:
+        raise StorageError(
+            f"changed while it was read: expected {file.size_bytes} bytes, found {len(data)}",
+            place=path,
+            next_step="Wait until it is complete, then run again",
+        )
+    try:
+        return image_files.read(data, keep=task.keep)
+    except NodeDiedError as error:
+        raise NodeDiedError(error.fact, place=path, next_step=error.next_step) from error
+
+
+def _example(picture: image_files.Picture, file: LabelledFile, label: str) -> bytes:
+    return records.encode_example(
+        {
+            "image/class/label": file.class_id,
+            "image/class/text": label.encode("utf-8"),
+            "image/encoded": picture.data,
+            "image/format": picture.image_format.encode("ascii"),
+            "image/height": picture.height,
+            "image/width": picture.width,
+            "source/file": file.name.encode("utf-8"),
+            "source/offset": 0,
+        }
+    )

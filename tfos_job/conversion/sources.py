@@ -1,0 +1,155 @@
+"""Which files below `--gnt_dir` are converted, and which are not: nothing is left out without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tfos_job import storage
+from tfos_job.conversion.shard_plan import SourceFile
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.formats import archives
+from tfos_job.layout import SYNTH_SETTINGS, printable
+
+SUFFIX = ".gnt"
+_COMPARED_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in a folder.
+
+    Attributes:
+      sources: what is to be converted, sorted by name.
+      left_out: names of files that are none of it by their names, and of hidden folders; what may have been meant comes
+        first.
+    """
+
+    sources: tuple[SourceFile, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def account(self) -> str:
+        """In words, how many were left out, and an example."""
+        others = "file or folder was" if len(self.left_out) == 1 else "files or folders were"
+        return (
+            f"{len(self.left_out)} {others} left out by name (not *{SUFFIX}, or hidden by a leading _ or .), such as "
+            f"{printable(self.left_out[0])}"
+        )
+
+
+def find(gnt_dir: str) -> Listing:
+    """Looks through a folder, those below it and the ZIP archives there; a leading `_` or `.` hides a name.
+
+    Raises:
+      MissingInputError: no such folder, nothing to convert in it, or a link in it leads nowhere.
+      BadDataError: what has the name of a source is none: a FIFO, a device; its name is no text; or an archive is
+        damaged, or holds GNT files that cannot be unpacked here.
+      SettingsError: a file is there twice, in an archive and beside it, or in two archives.
+    """
+    start = len(gnt_dir.rstrip("/")) + 1
+    sources: list[SourceFile] = []
+    left_out: list[str] = []
+    for entry in _entries(gnt_dir):
+        name = entry.path[start:]
+        if name == SYNTH_SETTINGS:
+            continue
+        if entry.is_dir or _is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
+            left_out.append(name)
+            continue
+        _require_file(entry, name)
+        if name.endswith(SUFFIX):
+            sources.append(SourceFile(name, entry.path, entry.size_bytes, entry.mtime_s))
+            continue
+        members, others = _members(entry, name)
+        sources += members
+        left_out += others
+    _require_once(sources, gnt_dir)
+    listing = Listing(
+        tuple(sorted(sources, key=lambda source: source.name)),
+        tuple(sorted(left_out, key=lambda name: (SUFFIX not in name.lower(), name))),
+    )
+    if not sources:
+        fact = f"no *{SUFFIX} files in it, nor in *{archives.SUFFIX} archives"
+        raise MissingInputError(
+            f"{fact}; {listing.account}" if left_out else fact, place=gnt_dir, next_step="Check --gnt_dir"
+        )
+    return listing
+
+
+def _entries(folder: str) -> Iterator[storage.Entry]:
+    """All files, and the hidden folders, which are not looked into."""
+    for entry in storage.list_dir(folder):
+        if entry.is_dir and not _is_hidden(entry.name):
+            yield from _entries(entry.path)
+        else:
+            yield entry
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in name.split("/"))
+
+
+def _members(entry: storage.Entry, archive: str) -> tuple[list[SourceFile], list[str]]:
+    """The GNT files in an archive, and the names of what else is in it."""
+    sources: dict[str, SourceFile] = {}
+    others = []
+    for member in archives.read_directory(entry.path):
+        name = f"{archive}/{member.name}"
+        if _is_hidden(member.name) or not name.endswith(SUFFIX):
+            others.append(name)
+            continue
+        fault = "there twice" if name in sources else member.fault
+        if fault:
+            raise BadDataError(
+                f"its member {member.name} is {fault}", place=entry.path, next_step="Unpack it, and move it away"
+            )
+        sources[name] = SourceFile(name, entry.path, member.size_bytes, entry.mtime_s, member)
+    return list(sources.values()), others if others or sources else [archive]
+
+
+def _require_once(sources: Sequence[SourceFile], gnt_dir: str) -> None:
+    """Raises SettingsError where an archive was unpacked beside itself, or is there twice: records would be, too."""
+    files: dict[tuple[str, int], list[SourceFile]] = {}
+    for source in sorted(sources, key=lambda source: source.member is not None):
+        others = files.setdefault((source.name.rpartition("/")[2], source.size_bytes), [])
+        if source.member and source.size_bytes:
+            for other in others:
+                if _is_same(other, source):
+                    raise SettingsError(
+                        f"its records would be there twice: {source.name} is {other.name} once more",
+                        place=gnt_dir,
+                        next_step="Move the archive away, or what was unpacked of it",
+                    )
+        others.append(source)
+
+
+def _is_same(file: SourceFile, packed: SourceFile) -> bool:
+    """Whether a file of the same name and size is the packed one, as far as can be told without reading all of it."""
+    assert packed.member is not None
+    if file.member is not None:
+        return file.member.crc32 == packed.member.crc32
+    try:
+        with archives.open_source(file.path, None) as one, archives.open_source(packed.path, packed.member) as other:
+            return one.read(_COMPARED_BYTES) == _first_bytes(other)
+    except archives.DamagedMemberError:  # for the conversion to tell
+        return False
+
+
+def _first_bytes(stream: storage.Readable) -> bytes:
+    found = b""
+    while len(found) < _COMPARED_BYTES and (data := stream.read(_COMPARED_BYTES - len(found))):
+        found += data
+    return found
+
+
+def _require_file(entry: storage.Entry, name: str) -> None:
+    """Raises for what cannot be read as a file, before it is waited for, and for a name that no manifest can hold."""
+    if printable(name) != name:
+        raise BadDataError("its name is not UTF-8", place=printable(entry.path), next_step="Rename it")
+    if entry.special == storage.BROKEN_LINK:
+        raise MissingInputError(
+            entry.special, place=entry.path, next_step="Mount or restore what it leads to, or remove it"
+        )
+    if entry.special:
+        raise BadDataError(f"{entry.special}, not a file", place=entry.path, next_step="Move it away")

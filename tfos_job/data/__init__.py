@@ -1,1 +1,0 @@
-"""From GNT shards to batches of tensors."""

@@ -1,0 +1,1 @@
+"""Work on the driver with a SparkContext: the session, tasks, one attempt at a training."""

@@ -1,0 +1,123 @@
+"""A look at every executor, each once, by Spark jobs. On the driver, but for `look_here`, which runs on executors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyspark
+from py4j.protocol import Py4JError
+from pyspark import Accumulator, AccumulatorParam, SparkContext, TaskContext
+
+from tfos_job.doctor import probe
+from tfos_job.doctor.diagnosis import Check, failed
+from tfos_job.doctor.probe import EXECUTOR, Question, Sight
+from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.host.limits import within
+
+_HOLD_S = 1.0  # a task keeps its slot for so long, so that the others go to other executors
+_ROUNDS = 3
+_JOB_S = 30.0  # for tasks to be started and Python to come up, beyond what is waited for inside them
+_DEEP_S = 180.0
+_POLL_S = 0.1
+_CANCEL_S = 10.0
+
+
+class _SightsParam(AccumulatorParam[list[Any]]):
+    """Sights as they come: unlike the result of a job, they are there although another task fails or hangs."""
+
+    def zero(self, value: list[Any]) -> list[Any]:
+        return []
+
+    def addInPlace(self, value1: list[Any], value2: list[Any]) -> list[Any]:  # noqa: N802 - Spark's name
+        value1 += value2
+        return value1
+
+
+def look_here(
+    question: Question, hold_s: float, known: frozenset[str], sights: Accumulator[list[Any]], _: Iterable[int]
+) -> None:
+    """Runs on an executor, which it holds for `hold_s`."""
+    began_s = time.monotonic()
+    jvm = probe.own_executor()
+    if jvm not in known:
+        context = TaskContext.get()
+        gpus = context.resources().get("gpu") if context else None
+        addresses = None if gpus is None else gpus.addresses
+        seen = probe.look(question, EXECUTOR, pyspark_version=pyspark.__version__, gpus_assigned=addresses)
+        sights.add([seen.to_dict()])
+    time.sleep(max(0.0, hold_s - (time.monotonic() - began_s)))
+
+
+class Looks:
+    """The Spark jobs that look at each executor once. They begin at once; `collect` waits for them."""
+
+    def __init__(self, sc: SparkContext, question: Question, num_executors: int) -> None:
+        self._sc = sc
+        self._question = question
+        self._num_executors = num_executors
+        self._group = f"doctor-{question.token}"
+        self._sights = sc.accumulator([], _SightsParam())
+        self._deadline_s = time.monotonic() + _JOB_S + question.storage_timeout_s + (_DEEP_S if question.deep else 0.0)
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=self._group, daemon=True)
+        self.problems: list[Check] = []
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            # The group is a property of this thread's jobs, so it must be set here.
+            self._sc.setJobGroup(self._group, f"a look at {self._num_executors} executors", interruptOnCancel=True)
+            for _ in range(_ROUNDS):
+                known = frozenset(seen.key for seen in self._seen())
+                if len(known) >= self._num_executors or time.monotonic() > self._deadline_s:
+                    return
+                hold_s = _HOLD_S if self._num_executors > 1 else 0.0
+                look = functools.partial(look_here, self._question, hold_s, known, self._sights)
+                self._sc.parallelize(range(self._num_executors), self._num_executors).foreachPartition(look)
+        except Exception as e:  # noqa: BLE001 - Spark's and py4j's own, whatever they are, are what is looked for
+            self._error = e
+
+    def collect(self, on_wait: Callable[[], None]) -> tuple[Sight, ...]:
+        """What has come when all are done, or the time is over; what went wrong is in `problems`."""
+        while self._thread.is_alive() and time.monotonic() < self._deadline_s:
+            on_wait()
+            self._thread.join(_POLL_S)
+        if self._error is not None:
+            self.problems.append(_task_problem(self._error))
+        return self._seen()
+
+    def close(self) -> None:
+        """Ends what has not ended."""
+        if self._thread.is_alive():
+            with contextlib.suppress(Py4JError, OSError):  # TimeoutError is one
+                within(_CANCEL_S, lambda: self._sc.cancelJobGroup(self._group), "cancel")
+
+    def _seen(self) -> tuple[Sight, ...]:
+        sights = {seen.key: seen for seen in map(probe.from_dict, list(self._sights.value))}
+        return tuple(sorted(sights.values(), key=lambda seen: (len(seen.executor_id), seen.executor_id)))
+
+
+# The last line of a Python traceback; Java's frames and causes begin otherwise.
+_RAISED = re.compile(r"(?!org\.|java\.|py4j\.)(?:\w+\.)*(\w*(?:Error|Exception): .+)")
+_AT_EXECUTOR = re.compile(r"\((\S+) executor (\S+)\)")
+
+
+def _task_problem(error: Exception) -> Check:
+    """Why tasks fail before they can look: no Python, another one, or one that lacks this package."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    raised = [match.group(1) for line in lines if (match := _RAISED.fullmatch(line))]
+    at = _AT_EXECUTOR.search(str(error))
+    fact = raised[-1] if raised else next((line for line in lines if "Exception" in line), type(error).__name__)
+    return failed(
+        "tasks",
+        SettingsError if raised or "Cannot run program" in str(error) else ResourceError,
+        f"a task cannot be run: {fact}",
+        where=[f"executor {at.group(2)} on host {at.group(1)}"] if at else [],
+        next_step="Ship this package and its Python with the job (PYSPARK_PYTHON, --archives), the same everywhere",
+    )

@@ -1,0 +1,54 @@
+"""Single records out of TFRecord files, by their position. They have no index: what precedes one is read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from typing import NamedTuple
+
+from tfos_job import storage
+from tfos_job.errors import BadDataError
+from tfos_job.formats.records import decode_example, read_records
+
+
+class Excerpt(NamedTuple):
+    """A record: its Example's bytes, and where in its shard they begin."""
+
+    example: bytes
+    offset: int
+
+    def source(self) -> tuple[str, int | None]:
+        """The source file that the record came from and its offset there, where the Example names them.
+
+        Raises:
+          ValueError: not an Example of ours.
+        """
+        features = decode_example(self.example)
+        file, offset = features.get("source/file", b""), features.get("source/offset")
+        return file.decode("utf-8") if isinstance(file, bytes) else "", offset if isinstance(offset, int) else None
+
+
+def read_positions(path: str, positions: Collection[int]) -> dict[int, Excerpt]:
+    """The records at these positions of a file, local or remote; it is read up to the last of them.
+
+    Raises:
+      BadDataError: a damaged record on the way, or fewer of them.
+      MissingInputError: no such file.
+    """
+    wanted = set(positions)
+    found: dict[int, Excerpt] = {}
+    num_read = 0
+    with contextlib.closing(storage.open_read(path)) as stream:
+        for offset, data in read_records(stream, path) if wanted else ():
+            if num_read in wanted:
+                found[num_read] = Excerpt(data, offset)
+                if len(found) == len(wanted):
+                    return found
+            num_read += 1
+    if wanted:
+        raise BadDataError(
+            f"has {num_read} records, expected {max(wanted) + 1} or more",
+            place=path,
+            next_step="Run `verify` on the split",
+        )
+    return found

@@ -1,0 +1,116 @@
+"""The last thing that is done to images before a network sees them, the same in training, evaluation and prediction.
+
+Training does it at the end of its input pipeline, after augmentation; elsewhere it is the first layer of the network
+that `model.variables.restore_model` gives back. What it needs to know lies in every checkpoint, beside the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, ZCA
+from tfos_job.errors import BadDataError
+from tfos_job.statistics import pixel_statistics
+
+PREFIX = "normalization/"  # of the arrays' names in a checkpoint
+_LEAST_STDDEV = 1 / 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """One of `--normalization`; with `none` images pass as they are.
+
+    Attributes:
+      arrays: float32; `mean` [C] and `stddev` [C] of `dataset`; `mean` [D] and `matrix` [D, D] of `pca` and `zca`,
+        where D is the number of an image's values.
+    """
+
+    kind: str = NO_NORMALIZATION
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Normalizes images.
+
+        Args:
+          images: float32 [B, S, S, C] in [0, 1], and beyond it after augmentation.
+
+        Returns:
+          float32 [B, S, S, C]; with `none` the very same tensor.
+        """
+        if self.kind == NO_NORMALIZATION:
+            return images
+        if self.kind == PER_IMAGE:
+            return tf.image.per_image_standardization(images)
+        if self.kind == DATASET:
+            return (images - self.arrays["mean"]) * (1 / self.arrays["stddev"])
+        shape = images.shape[1:]
+        values = tf.reshape(images, [-1, shape.num_elements()]) - self.arrays["mean"]
+        return tf.reshape(tf.matmul(values, self.arrays["matrix"]), [-1, *shape])
+
+    def variables(self) -> dict[str, np.ndarray]:
+        """The arrays by the names that they have in a checkpoint."""
+        return {PREFIX + name: array for name, array in self.arrays.items()}
+
+
+def restore(described: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -> Normalization:
+    """From a checkpoint: what its document says of it, and its arrays by name."""
+    arrays = {name.removeprefix(PREFIX): array for name, array in variables.items() if name.startswith(PREFIX)}
+    return Normalization(kind=described["kind"], arrays=arrays)
+
+
+def from_statistics(kind: str, epsilon: float, found: pixel_statistics.Statistics | None) -> Normalization:
+    """A new one.
+
+    `dataset` subtracts each channel's mean and divides by its standard deviation. `pca` gives an image's coordinates
+    along the eigenvectors of the covariance, each divided by √(eigenvalue + epsilon): uncorrelated and, but for
+    epsilon, of variance 1; where a value is in the image says nothing any more. `zca` turns these back into the image's
+    own coordinates, so that neighbours stay neighbours (https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf,
+    appendix A).
+
+    Args:
+      kind: one of `--normalization`.
+      epsilon: `--whitening_epsilon`.
+      found: of the training split; None for those kinds that need none.
+    """
+    if found is None:
+        return Normalization(kind=kind)
+    arrays = {"mean": found.arrays["mean"]}
+    if kind == DATASET:
+        arrays["stddev"] = np.maximum(found.arrays["stddev"], _LEAST_STDDEV)
+    else:
+        vectors = found.arrays["eigenvectors"]
+        scaled = vectors * (1 / np.sqrt(found.arrays["eigenvalues"] + epsilon)).astype(np.float32)
+        arrays["matrix"] = scaled @ vectors.T if kind == ZCA else scaled
+        assert kind in (PCA, ZCA)
+    return Normalization(kind=kind, arrays={name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def of_plan(plan: Mapping[str, Any], variables: Mapping[str, np.ndarray] | None) -> Normalization:
+    """What a run normalizes with: as its checkpoint has it, where it goes on from one that has; else by its plan.
+
+    Args:
+      plan: `kind`, `epsilon`, and `statistics`, a path or None, with their `digest`; empty for none.
+      variables: the arrays of the checkpoint that training starts from; None for a fresh start.
+
+    Raises:
+      MissingInputError: the statistics are not there.
+      BadDataError: they are damaged, or not those that the plan names.
+    """
+    if not plan:
+        return Normalization()
+    if variables is not None and any(name.startswith(PREFIX) for name in variables):
+        return restore(plan, variables)
+    path = plan["statistics"]
+    found = pixel_statistics.read(path) if path else None
+    if found is not None and found.digest != plan["digest"]:
+        raise BadDataError(
+            f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {plan['digest'][:12]}",
+            place=path,
+            next_step="Another run has made them anew: run train again",
+        )
+    return from_statistics(plan["kind"], plan["epsilon"], found)

@@ -1,0 +1,228 @@
+"""Geometry of an augmented image: all that bends, turns or moves it is one map of places and one bilinear sampling.
+
+An output pixel p looks for its value at A(p + d(p)): d is the elastic displacement, A the affine map, both in pixels
+from the image's middle. Read the other way round, as what happens to the picture: a window is cropped and scaled to the
+whole, then zoomed, slanted, rotated and shifted, and the result is distorted.
+
+What lies outside the picture is paper (1.0) where it is grey; in colour there is no paper, and its edge is repeated.
+
+Affine maps alone are TensorFlow's ImageProjectiveTransformV3. A displacement needs a place for each pixel, which are
+gathered: twice as long (benchmarks/README.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.input.stateless_random import Stream, uniform, uniform_pairs
+
+PAPER = 1.0
+_NODE_DISTANCE = 1.25
+"""Of the elastic nodes, in sigmas. The field's variance would differ by 1 % between a node and the middle of two."""
+_MARGIN = 3.0  # sigmas beyond the border at which there are nodes
+
+Draw = Callable[[Stream, float, float], tf.Tensor]
+_Number = Any  # a float, or float32 [B]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How far pictures are moved; a strength of 0 is off. `config.AugmentationConfig` says what the numbers mean."""
+
+    random_rotation: float = 0.0
+    random_zoom: float = 0.0
+    random_crop: float = 0.0
+    random_width_shift: float = 0.0
+    random_height_shift: float = 0.0
+    random_shear: float = 0.0
+    elastic_distortion: float = 0.0
+    elastic_sigma: float = 0.08
+
+
+def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Geometry) -> tf.Tensor:
+    """Moves each image by its own draws.
+
+    Args:
+      images: float32 [B, S, S, C].
+      seed: int64 [].
+      indices: int64 [B].
+      options: with nothing on the very same tensor comes back.
+
+    Returns:
+      float32 [B, S, S, C].
+    """
+    transform = affine(seed, indices, images.shape[1], options)
+    if options.elastic_distortion:
+        displacement = elastic_displacement(seed, indices, images.shape[1], options)
+        return _sample(images, *_places(transform, displacement, images.shape[1]))
+    return images if transform is None else _sample_affine(images, transform)
+
+
+# --- the map ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x' = xx·x + xy·y + x0, y' = yx·x + yy·y + y0; to the right and downwards from the image's middle, in pixels."""
+
+    xx: _Number = 1.0
+    xy: _Number = 0.0
+    x0: _Number = 0.0
+    yx: _Number = 0.0
+    yy: _Number = 1.0
+    y0: _Number = 0.0
+
+    def of(self, inner: Affine) -> Affine:
+        """The map that applies `inner` first."""
+        return Affine(
+            self.xx * inner.xx + self.xy * inner.yx,
+            self.xx * inner.xy + self.xy * inner.yy,
+            self.xx * inner.x0 + self.xy * inner.y0 + self.x0,
+            self.yx * inner.xx + self.yy * inner.yx,
+            self.yx * inner.xy + self.yy * inner.yy,
+            self.yx * inner.x0 + self.yy * inner.y0 + self.y0,
+        )
+
+
+def affine(seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry) -> Affine | None:
+    """From places in the output to places in the image; None where nothing affine is on."""
+
+    def draw(stream: Stream, low: float, high: float) -> tf.Tensor:
+        return low + (high - low) * uniform(seed, stream, indices)
+
+    parts: list[Affine] = []
+    if options.random_crop:
+        parts.append(_crop(draw, size, options.random_crop))
+    if options.random_zoom:
+        smaller = 1 / draw(Stream.ZOOM, 1 - options.random_zoom, 1 + options.random_zoom)
+        parts.append(Affine(xx=smaller, yy=smaller))
+    if options.random_shear:
+        limit = math.radians(options.random_shear)
+        parts.append(Affine(xy=tf.tan(draw(Stream.SHEAR, -limit, limit))))
+    if options.random_rotation:
+        limit = math.radians(options.random_rotation)
+        angle = draw(Stream.ROTATION, -limit, limit)
+        sine, cosine = tf.sin(angle), tf.cos(angle)
+        parts.append(Affine(xx=cosine, xy=-sine, yx=sine, yy=cosine))
+    if options.random_width_shift:
+        limit = options.random_width_shift * size
+        parts.append(Affine(x0=-draw(Stream.WIDTH_SHIFT, -limit, limit)))
+    if options.random_height_shift:
+        limit = options.random_height_shift * size
+        parts.append(Affine(y0=-draw(Stream.HEIGHT_SHIFT, -limit, limit)))
+    if not parts:
+        return None
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.of(part)
+    return whole
+
+
+def _crop(draw: Draw, size: int, fraction: float) -> Affine:
+    """A window that leaves at least 1 - `fraction` of each side, anywhere within the image."""
+    width, height = draw(Stream.CROP_WIDTH, 1 - fraction, 1), draw(Stream.CROP_HEIGHT, 1 - fraction, 1)
+    x0 = draw(Stream.CROP_X, -0.5, 0.5) * (1 - width) * size
+    y0 = draw(Stream.CROP_Y, -0.5, 0.5) * (1 - height) * size
+    return Affine(xx=width, x0=x0, yy=height, y0=y0)
+
+
+def elastic_displacement(
+    seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Smooth random fields after Simard et al. (2003), "Best practices for convolutional neural networks".
+
+    They smooth a random number at each pixel by a Gaussian. Here the numbers are at the nodes of a lattice, about as
+    far from each other as the Gaussian is wide: fields as smooth of far fewer numbers. Each value has mean 0 and
+    standard deviation `elastic_distortion` (of the side), at the border as well.
+
+    Returns:
+      To the right and downwards, in pixels: two of float32 [B, S, S].
+    """
+    weights = tf.constant(elastic_weights(size, options.elastic_sigma))
+    num_nodes = weights.shape[1]
+    numbers = uniform_pairs(seed, Stream.ELASTIC, num_nodes**2, indices)
+    nodes = (numbers * 2 - 1) * (math.sqrt(3) * options.elastic_distortion * size)
+    # Row by row, then column by column: products of two matrices, which are much faster than batches of small ones.
+    rows = tf.matmul(tf.reshape(nodes, [-1, num_nodes]), weights, transpose_b=True)
+    columns = tf.linalg.matrix_transpose(tf.reshape(rows, [-1, num_nodes, size]))
+    fields = tf.matmul(tf.reshape(columns, [-1, num_nodes]), weights, transpose_b=True)
+    right, down = tf.unstack(tf.reshape(fields, [2, -1, size, size]))
+    return right, down
+
+
+def elastic_weights(size: int, sigma: float) -> np.ndarray:
+    """How much each node of a row counts for each pixel: float32 [S, nodes], the squares of a pixel's sum up to 1."""
+    num_nodes = math.ceil((1 + 2 * _MARGIN * sigma) / (_NODE_DISTANCE * sigma)) + 1
+    nodes = (np.arange(num_nodes) - (num_nodes - 1) / 2) * _NODE_DISTANCE * sigma + 0.5
+    pixels = (np.arange(size) + 0.5) / size
+    weights = np.exp(-((pixels[:, np.newaxis] - nodes) ** 2) / (2 * sigma**2))
+    norms = np.sqrt(np.sum(weights**2, axis=1, keepdims=True))
+    return (weights / norms).astype(np.float32)
+
+
+# --- the sampling -----------------------------------------------------------------------------------------------------
+
+
+def _sample_affine(images: tf.Tensor, transform: Affine) -> tf.Tensor:
+    size = images.shape[1]
+    middle = (size - 1) / 2
+    x0 = transform.x0 + middle - middle * (transform.xx + transform.xy)
+    y0 = transform.y0 + middle - middle * (transform.yx + transform.yy)
+    values = [transform.xx, transform.xy, x0, transform.yx, transform.yy, y0, 0.0, 0.0]
+    batch = tf.zeros([tf.shape(images)[0]])
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([batch + value for value in values], axis=1),
+        output_shape=[size, size],
+        fill_value=PAPER,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT" if images.shape[3] == 1 else "NEAREST",
+    )
+
+
+def _places(
+    transform: Affine | None, displacement: tuple[tf.Tensor, tf.Tensor], size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where each output pixel looks for its value: column and row in the image, float32 [B, S, S]."""
+    middle = (size - 1) / 2
+    steps = tf.range(size, dtype=tf.float32) - middle
+    x = steps[tf.newaxis, tf.newaxis, :] + displacement[0]
+    y = steps[tf.newaxis, :, tf.newaxis] + displacement[1]
+    if transform is None:
+        return x + middle, y + middle
+    numbers = {
+        name: value if isinstance(value, float) else value[:, tf.newaxis, tf.newaxis]
+        for name, value in vars(transform).items()
+    }
+    return _linear(x, y, numbers, "x", middle), _linear(x, y, numbers, "y", middle)
+
+
+def _linear(x: tf.Tensor, y: tf.Tensor, numbers: dict[str, _Number], name: str, middle: float) -> tf.Tensor:
+    return numbers[f"{name}x"] * x + numbers[f"{name}y"] * y + (numbers[f"{name}0"] + middle)
+
+
+def _sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Bilinear values at columns `x` and rows `y`, float32 [B, S, S]; as `_sample_affine` beyond the border."""
+    size, num_channels = images.shape[1], images.shape[3]
+    # One pixel of paper before the image and two behind it: whatever is farther away looks there.
+    before, behind = (1, 2) if num_channels == 1 else (0, 1)
+    spread = tf.pad(images, [[0, 0], [before, behind], [before, behind], [0, 0]], constant_values=PAPER)
+    width = size + before + behind
+    x, y = (tf.clip_by_value(v, float(-before), float(size - 1 + before)) + float(before) for v in (x, y))
+    left, top = tf.floor(x), tf.floor(y)
+    to_right, to_bottom = ((v - whole)[..., tf.newaxis] for v, whole in ((x, left), (y, top)))
+    pixels = tf.reshape(spread, [-1, num_channels])
+    first = tf.range(tf.shape(images)[0])[:, tf.newaxis, tf.newaxis] * width**2
+    corner = tf.reshape(first + tf.cast(top, tf.int32) * width + tf.cast(left, tf.int32), [-1])
+
+    def at(offset: int) -> tf.Tensor:
+        return tf.reshape(tf.gather(pixels, corner + offset), [-1, size, size, num_channels])
+
+    upper, lower = (at(row) + (at(row + 1) - at(row)) * to_right for row in (0, width))
+    return upper + (lower - upper) * to_bottom

@@ -1,0 +1,52 @@
+"""`predict`: the classes of single images, in the driver's own process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.config import PredictConfig
+from tfos_job.formats import readers
+from tfos_job.inference.predictor import read_glyph, top_guesses
+from tfos_job.layout import RunLayout
+from tfos_job.networks.variables import form_of, restore_model
+from tfos_job.run import checkpoints
+
+STDIN = "-"
+
+_log = logging.getLogger(__name__)
+
+
+def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
+    """Yields one JSON object an image, as soon as it is known.
+
+    An unreadable image raises when its turn comes: what was yielded for those before it stands.
+
+    Raises:
+      MissingInputError: no checkpoint, or no such image.
+      BadDataError: a damaged checkpoint, or bytes that are not an image.
+    """
+    info, arrays = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
+    model = restore_model(info, arrays)
+    form, reader = form_of(info), readers.resolve(None, info.dataset_name, info.path)
+    for image in config.images:
+        glyph = read_glyph(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
+        if glyph.inverted:
+            _log.info("%s: white on black, turned over", image)
+        guesses = top_guesses(model, glyph, form=form, k=config.top_k)
+        yield {
+            "image": image,
+            "inverted": glyph.inverted,
+            "step": info.step,
+            "top": [
+                {"character": info.characters[g.class_id], "class_id": g.class_id, "probability": g.probability}
+                for g in guesses
+            ],
+        }
+
+
+def _read(image: str) -> bytes:
+    return sys.stdin.buffer.read() if image == STDIN else storage.read_bytes(image)

@@ -1,1 +1,0 @@
-"""Networks, the train step, checkpoints, evaluation and prediction."""

@@ -1,0 +1,79 @@
+"""Inception-V3 as `keras.applications` has it, with names and weights that a seed decides.
+
+Source: Szegedy et al. 2015, arXiv 1512.00567, in the layers of `keras.applications.InceptionV3`. Its layers are named
+there by how many others the process has made before; here a layer has its number among those of its kind, and the block
+it belongs to: `stem_conv2d_0`, `mixed0_conv2d_5` … `mixed10_conv2d_93`. So a block is a scope for `--trainable_scopes`.
+
+::
+
+    images [B, S, S, C] ─ −1 to 1, grey three times ─ stem ─ mixed0 … mixed10 ─ pool ─ dropout ─ logits num_classes
+"""
+
+from __future__ import annotations
+
+import keras
+
+from tfos_job.networks.layers import dropout, glorot
+
+CONVOLUTIONS = {
+    "stem": 5,
+    **dict.fromkeys(("mixed0", "mixed1", "mixed2"), 7),
+    "mixed3": 4,
+    **dict.fromkeys(("mixed4", "mixed5", "mixed6", "mixed7"), 10),
+    "mixed8": 6,
+    **dict.fromkeys(("mixed9", "mixed10"), 9),
+}
+"""How many convolutions, each with its batch normalisation, a block has, in the order in which they are made."""
+
+
+def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
+    """Builds the network; see `zoo.build` for the arguments.
+
+    Returns:
+      A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
+    """
+    images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
+    x = keras.layers.Rescaling(2.0, offset=-1.0, name="rescale")(images)
+    if num_channels == 1:
+        x = keras.layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    x = _backbone(image_size, seed)(x)
+    x = dropout(x, keep_prob, seed, "dropout")
+    initializer = glorot(seed, "logits")
+    logits = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
+    return keras.Model(images, logits, name="inception_v3")
+
+
+def _backbone(image_size: int, seed: int) -> keras.Model:
+    """All but the classes, with pooled features [B, 2048]. Its variables' paths begin with the layers' own names."""
+    # The pattern of the network alone: its 22 million variables are made once, by the copy.
+    with keras.StatelessScope(initialize_variables=False):
+        pattern = keras.applications.InceptionV3(
+            include_top=False, weights=None, input_shape=(image_size, image_size, 3), pooling="avg"
+        )
+    names = _names(pattern)
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        config["name"] = names[layer.name]
+        if "kernel_initializer" in config:
+            config["kernel_initializer"] = glorot(seed, config["name"])
+        return layer.__class__.from_config(config)
+
+    copied = keras.models.clone_model(pattern, clone_function=copy)
+    return keras.Model(copied.input, copied.output, name="backbone")
+
+
+def _names(pattern: keras.Model) -> dict[str, str]:
+    """The name here of each of the pattern's layers."""
+    blocks = [block for block, count in CONVOLUTIONS.items() for _ in range(count)]
+    names = {}
+    for kind in {type(layer) for layer in pattern.layers}:
+        own = [layer.name for layer in pattern.layers if type(layer) is kind]
+        # In the order they were made in. The process may have made others before: the first need not have number 0.
+        for number, name in enumerate(sorted(own, key=lambda name: (len(name), name))):
+            block = f"{blocks[number]}_" if len(own) == len(blocks) else ""
+            stem, _, digits = name.rpartition("_")
+            kind_name = stem if digits.isdigit() else name
+            ends_block = name.startswith("mixed")
+            names[name] = name if ends_block else f"{block}{kind_name}_{number}"
+    return names

@@ -1,0 +1,131 @@
+"""Between a network's variables and the named arrays of a checkpoint.
+
+A checkpoint holds one flat mapping of names to arrays. A network's are `model/` + the variable's path; what training
+keeps beside them (`optimizer/…`, `global_step`) is not looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from tfos_job.config import NO_NORMALIZATION
+from tfos_job.errors import SettingsError
+from tfos_job.formats import readers
+from tfos_job.input.decoding import Form
+from tfos_job.input.normalization import Normalization, restore
+from tfos_job.networks import registry
+from tfos_job.run import checkpoints
+
+MODEL_PREFIX = "model/"
+OPTIMIZER_PREFIX = "optimizer/"
+
+
+def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """All variables of `model`, dropout's random states included, by checkpoint name."""
+    return {MODEL_PREFIX + variable.path: np.asarray(variable.numpy()) for variable in model.variables}
+
+
+def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: str = "") -> None:
+    """Sets all variables of `model` from `arrays`, or none.
+
+    Args:
+      model: the network, built.
+      arrays: by checkpoint name; names without the prefix `model/` are not looked at.
+      place: where `arrays` come from, for the error.
+
+    Raises:
+      SettingsError: a variable is missing, left over or of another shape.
+    """
+    targets = {MODEL_PREFIX + variable.path: variable for variable in model.variables}
+    stored = {name for name in arrays if name.startswith(MODEL_PREFIX)}
+    problems = [f"{name} is missing" for name in sorted(targets.keys() - stored)]
+    problems += [f"{name} is not in the network" for name in sorted(stored - targets.keys())]
+    problems += [
+        f"{name} has shape {arrays[name].shape}, the network's has {tuple(targets[name].shape)}"
+        for name in sorted(stored & targets.keys())
+        if arrays[name].shape != tuple(targets[name].shape)
+    ]
+    if problems:
+        raise SettingsError(
+            f"the variables do not fit network {model.name}: {'; '.join(problems)}",
+            place=place,
+            next_step="Use the --model_name, classes and --image_size that the checkpoint was made with",
+        )
+    for name, variable in targets.items():
+        variable.assign(arrays[name])
+
+
+def restore_model(info: checkpoints.CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> keras.Model:
+    """Builds the network that a checkpoint was made with and gives it the checkpoint's weights and normalization.
+
+    Returns:
+      A model from images float32 [B, S, S, C] in [0, 1], not normalized, to logits float32 [B, num_classes].
+
+    Raises:
+      SettingsError: the network of that name is not the one of the checkpoint any more.
+    """
+    model = registry.build(**info.model, seed=0)
+    assign_model(model, arrays, place=info.path)
+    return with_normalization(model, restore(info.normalization, arrays))
+
+
+def form_of(info: checkpoints.CheckpointInfo) -> Form:
+    """What the network of a checkpoint was trained with: images of its size and channels, made as its reader's are.
+
+    Raises:
+      SettingsError: there is no such reader any more.
+    """
+    model = info.model
+    return Form(
+        image_size=model["image_size"],
+        num_channels=model["num_channels"],
+        antialias=readers.resolve(None, info.dataset_name, info.path).antialias,
+    )
+
+
+class Normalize(keras.layers.Layer):
+    """A `Normalization` as the first layer of a network. It has no variables: what it knows is not learnt."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        super().__init__(name="normalize")
+        self._normalization = normalization
+
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        return self._normalization(images)
+
+
+def with_normalization(model: keras.Model, normalization: Normalization) -> keras.Model:
+    """The same network, with the same variables, for images that are not normalized yet."""
+    if normalization.kind == NO_NORMALIZATION:
+        return model
+    images = keras.Input(model.input_shape[1:], name="images", dtype="float32")
+    return keras.Model(images, model(Normalize(normalization)(images)), name=model.name)
+
+
+def all_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
+    """Everything a training goes on from: network, optimizer and, among the latter's, the global step."""
+    arrays = model_arrays(model)
+    arrays.update((OPTIMIZER_PREFIX + v.path, np.asarray(v.numpy())) for v in optimizer.variables)
+    return arrays
+
+
+def assign_all(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray], place: str = ""
+) -> None:
+    """The inverse of `all_arrays`; `optimizer` must have been built.
+
+    Raises:
+      SettingsError: a variable is missing, left over or of another shape.
+    """
+    assign_model(model, arrays, place)
+    targets = {OPTIMIZER_PREFIX + v.path: v for v in optimizer.variables}
+    missing = sorted(targets.keys() - arrays.keys())
+    if missing:
+        raise SettingsError(
+            f"the checkpoint has no {missing[0]}", place=place, next_step="Start anew with another --train_dir"
+        )
+    for name, variable in targets.items():
+        variable.assign(arrays[name])

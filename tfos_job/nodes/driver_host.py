@@ -1,0 +1,131 @@
+"""Parameter servers beside the driver: for each a supervisor, a child of the driver, and its TensorFlow process.
+
+To the driver such a node is like one on an executor: it calls, is ready, leaves or fails, all through the control line.
+The upper half of this file runs in the driver, `main` in the child, which is spawned (exec, never fork).
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from tfos_job.host import container
+from tfos_job.host.child import Child, child_environment
+from tfos_job.host.parent import Parent
+from tfos_job.nodes import supervisor
+from tfos_job.nodes.supervisor import NodeFailed, Post, Supervisor
+from tfos_job.protocol import control
+from tfos_job.protocol.server import ServerSpec
+from tfos_job.protocol.topology import PS, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What the driver tells the child.
+
+    Attributes:
+      driver: address of the driver's switchboard.
+      key: of the control line, hex.
+      beside: `host:port` of all tasks beside the driver, by role.
+      index: the parameter server's own.
+      start_timeout: seconds for the TensorFlow server to answer.
+      folder: the node's own, to remove at its end.
+      held_fd: listens on its port.
+    """
+
+    driver: Sequence[object]
+    key: str
+    beside: Mapping[str, Sequence[str]]
+    index: int
+    start_timeout: int
+    folder: str
+    held_fd: int
+
+
+class ParameterServer:
+    """The driver's handle of one parameter server beside it."""
+
+    def __init__(
+        self,
+        index: int,
+        held: socket.socket,
+        *,
+        driver: tuple[str, int],
+        key: bytes,
+        beside: Mapping[str, Sequence[str]],
+        start_timeout: int,
+    ) -> None:
+        """Spawns it; `held` listens on its port, which is the one that `beside` names."""
+        self.task = Task(PS, index)
+        self._folder = container.make_scratch()
+        order = _Order(
+            driver=driver,
+            key=key.hex(),
+            beside=beside,
+            index=index,
+            start_timeout=start_timeout,
+            folder=self._folder,
+            held_fd=held.fileno(),
+        )
+        self.process = Child(
+            "tfos_job.nodes.driver_host",
+            name=f"the supervisor of {self.task}",
+            env=child_environment(""),
+            pass_fds=(held.fileno(),),
+        )
+        self.process.tell(asdict(order))
+
+    def close(self, timeout_s: float) -> None:
+        """Waits for it to end as told to through the line, then ends it; its TensorFlow process ends with it."""
+        self.process.end(timeout_s)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def main() -> None:
+    orders = Parent().hear()
+    if orders is None:
+        sys.exit(1)  # The driver has gone before there was anything to do.
+    order = _Order(**orders)
+    host, port = order.driver
+    own_host, own_port = order.beside[PS][order.index].rsplit(":", 1)
+    task = Task(PS, order.index)
+    held = socket.socket(fileno=order.held_fd)
+    try:
+        line = control.call_driver(
+            (str(host), int(str(port))), bytes.fromhex(order.key), supervisor.hello(task, own_host, int(own_port))
+        )
+        Supervisor(line, _post(task, order, held)).run()
+        supervisor.tell(line, control.Left())
+    except (NodeFailed, control.LineClosed, OSError) as e:
+        sys.exit(f"{task}: {e}" if not isinstance(e, NodeFailed) else 1)
+    finally:
+        shutil.rmtree(order.folder, ignore_errors=True)
+
+
+def _post(task: Task, order: _Order, held: socket.socket) -> Post:
+    return Post(
+        spec=ServerSpec(
+            # Of the workers nothing is known yet; the coordinator tells this server of them when it connects.
+            cluster={role: list(addresses) for role, addresses in order.beside.items()},
+            role=task.role,
+            index=task.index,
+            num_gpus=0,
+            orphaned_pids=[],
+            folders=[order.folder],
+            held_fd=held.fileno(),
+        ),
+        work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
+        env=child_environment(""),
+        shelf=None,
+        start_timeout=order.start_timeout,
+        parent="the driver",
+        held=held,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What TFCluster runs on an executor: one node, which is a supervisor (`supervisor.py`) and its TensorFlow process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job.errors import JobError, ResourceError
+from tfos_job.host import container, gpus
+from tfos_job.host.child import child_environment
+from tfos_job.host.ports import PortRange
+from tfos_job.nodes import supervisor
+from tfos_job.nodes.supervisor import Post, Supervisor
+from tfos_job.protocol import control, failures
+from tfos_job.protocol.server import ServerSpec
+from tfos_job.protocol.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
+
+_FOREGROUND_S = 3.0  # TFoS looks for a word once a second
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeArgs:
+    """What the driver gives every node through Spark.
+
+    Attributes:
+      driver: address of the driver's switchboard.
+      key: of the control line.
+      beside: `host:port` of the tasks that TFoS knows nothing of, by role: those beside the driver.
+      inputs: what each worker reads, by worker index.
+      num_gpus: GPUs a worker must see.
+      allow_cpu: a worker whose TensorFlow sees none goes on without.
+      local: all nodes share this host.
+      start_timeout: seconds for the TensorFlow server to answer.
+      port_range: to listen in; None for any ports.
+    """
+
+    driver: tuple[str, int]
+    key: bytes
+    beside: Mapping[str, Sequence[str]]
+    inputs: tuple[WorkerInput, ...]
+    num_gpus: int
+    allow_cpu: bool = False
+    local: bool
+    start_timeout: int
+    port_range: PortRange | None = None
+
+    def __contains__(self, name: str) -> bool:
+        """TFoS asks `'num_gpus' in tf_args` and would then allocate GPUs its own way: through Spark alone, please."""
+        return False
+
+    def __repr__(self) -> str:
+        return "NodeArgs(…)"  # The key must not get into a log.
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What launch.py has made in this Python worker for its node; TFoS hands on nothing of the kind.
+
+    Attributes:
+      held: listens on the port that TFoS has announced.
+      folders: this node's own, to remove at its end: the first for files, the last for Unix sockets.
+    """
+
+    held: socket.socket
+    folders: tuple[str, ...]
+
+
+# Set by launch.py before TFoS calls `main`, in this process or, for a parameter server, in a fork of it.
+surroundings: Surroundings | None = None
+
+
+def main(args: NodeArgs, ctx: Any) -> None:
+    """TFCluster's map function."""
+    assert surroundings is not None
+    task = Task(ctx.job_name, ctx.task_index)
+    host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
+    line = control.call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
+    parent = os.getppid()
+    work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=surroundings.folders[0])
+    try:
+        try:
+            Supervisor(line, _post(task, args, ctx, work_dir)).run()
+        except JobError as e:
+            raise supervisor.report(line, failures.of_error(e)) from e
+        finally:
+            shutil.rmtree(work_dir, ignore_errors=True)
+            if task.role == PS:
+                _end_foreground(ctx, parent)
+        supervisor.tell(line, control.Left())
+    finally:
+        line.close()  # Not before all is clean: the driver waits for that, and then ends Spark and its processes.
+
+
+def _end_foreground(ctx: Any, parent: int) -> None:
+    """A parameter server's foreground process waits for a word that TFoS's driver would say; ours leaves it to us.
+
+    It cleans up then, unless Spark kills it before it has (some other node has failed): then that is ours to do, too.
+    """
+    assert surroundings is not None
+    if os.getppid() == parent:
+        ctx.mgr.get_queue("control").put(None)
+    deadline = time.monotonic() + _FOREGROUND_S
+    while os.getppid() == parent and any(map(os.path.exists, surroundings.folders)) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    if os.getppid() != parent:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(ctx.mgr._process.pid, signal.SIGKILL)
+        for folder in surroundings.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:
+    assert surroundings is not None
+    num_gpus = args.num_gpus if task.role == WORKER else 0
+    if task.role == WORKER:
+        with open(os.path.join(work_dir, INPUT_FILE), "w", encoding="utf-8") as input_file:
+            input_file.write(args.inputs[task.index].to_text())
+    return Post(
+        spec=ServerSpec(
+            cluster={role: list(addresses) for role, addresses in {**ctx.cluster_spec, **args.beside}.items()},
+            role=task.role,
+            index=task.index,
+            num_gpus=num_gpus,
+            allow_cpu=args.allow_cpu,
+            orphaned_pids=[ctx.mgr._process.pid],
+            folders=list(surroundings.folders),
+            held_fd=surroundings.held.fileno(),
+        ),
+        work_dir=work_dir,
+        env=child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
+        shelf=args.inputs[task.index].shelf if task.role == WORKER else None,
+        start_timeout=args.start_timeout,
+        parent="Spark's Python worker of this node",
+        held=surroundings.held,
+    )
+
+
+def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
+    """The worker's own GPUs: what Spark has assigned to this task, never what TFoS or we make of nvidia-smi.
+
+    On one host where Spark assigns none, worker i takes its own by number. Either are among those that the user allows.
+
+    Raises:
+      ResourceError: there are too few.
+    """
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    resources = context.resources() if context is not None else {}
+    assigned = list(resources["gpu"].addresses) if "gpu" in resources else []
+    if args.local and not assigned:
+        first = task.index * args.num_gpus
+        assigned = [str(first + i) for i in range(args.num_gpus)]
+    own = gpus.within(assigned, os.environ)
+    if len(own) < len(assigned) and not args.allow_cpu:
+        raise ResourceError(
+            f"{gpus.VARIABLE}={os.environ[gpus.VARIABLE]} leaves this worker {len(own)} of {args.num_gpus} GPUs",
+            next_step="Let it name more, or give fewer --num_gpus or --num_executors",
+        )
+    if len(assigned) < args.num_gpus:
+        where = f", container {container.container_id()}" if container.container_id() else ""
+        raise ResourceError(
+            f"Spark has assigned {len(assigned)} GPUs to this worker, and --num_gpus is {args.num_gpus}",
+            place=f"{task} on host {control.own_address(args.driver)}{where}",
+            next_step=f"Give Spark spark.executor.resource.gpu.amount={args.num_gpus}, "
+            f"spark.task.resource.gpu.amount={args.num_gpus} and spark.executor.resource.gpu.discoveryScript",
+        )
+    return own[: args.num_gpus]

@@ -1,0 +1,181 @@
+"""Who runs where, as validated data: roles, slots, and which worker reads which shards. Pure."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tfos_job.config import TrainConfig
+from tfos_job.errors import SettingsError
+from tfos_job.staging.cache_plan import Shelf
+
+PS = "ps"
+WORKER = "worker"
+CHIEF = "chief"
+
+
+@dataclass(frozen=True, order=True)
+class Task:
+    """One TensorFlow task: a role (`ps`, `worker`, `chief`) and its index in that role."""
+
+    role: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.role}:{self.index}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The nodes of a training. The coordinator (`chief`) runs beside the driver and is none of them.
+
+    Attributes:
+      num_ps_tasks: parameter servers.
+      num_workers: workers.
+      ps_beside_driver: the parameter servers are processes on the driver's host, not in executors of their own: all
+        executors of an application are alike, so in one of them a parameter server would hold a worker's GPU.
+    """
+
+    num_ps_tasks: int
+    num_workers: int
+    ps_beside_driver: bool = False
+
+    @property
+    def nodes(self) -> tuple[Task, ...]:
+        """All tasks, in TFoS's order: parameter servers first."""
+        return tuple(Task(PS, i) for i in range(self.num_ps_tasks)) + tuple(
+            Task(WORKER, i) for i in range(self.num_workers)
+        )
+
+    @property
+    def num_executor_ps_tasks(self) -> int:
+        return 0 if self.ps_beside_driver else self.num_ps_tasks
+
+    @property
+    def num_driver_ps_tasks(self) -> int:
+        return self.num_ps_tasks - self.num_executor_ps_tasks
+
+    @property
+    def num_spark_executors(self) -> int:
+        """Executors (or slots of a local master) that the nodes fill, one each."""
+        return self.num_executor_ps_tasks + self.num_workers
+
+
+def topology_of(config: TrainConfig, master: str | None) -> Topology:
+    """The nodes that a run's settings ask for.
+
+    Args:
+      config: of the run.
+      master: Spark's master; None where spark-submit has set it.
+    """
+    is_local = master is not None and slots_of(master) is not None
+    place = config.ps_place
+    if place == "auto":
+        place = "driver" if config.num_gpus and not is_local else "executor"
+    return Topology(config.num_ps_tasks, config.num_workers, ps_beside_driver=place == "driver")
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a master offers: `executors` processes with `cores` task slots each."""
+
+    executors: int
+    cores: int
+
+
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?")
+_LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
+
+
+def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
+    """Slots of a local master; None where only the cluster manager knows (YARN, Kubernetes, standalone)."""
+    local = _LOCAL.fullmatch(master)
+    if local:
+        cores = local.group(1) or "1"
+        return Slots(1, (cpu_count or os.cpu_count() or 1) if cores == "*" else int(cores))
+    cluster = _LOCAL_CLUSTER.fullmatch(master)
+    return Slots(int(cluster.group(1)), int(cluster.group(2))) if cluster else None
+
+
+def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -> None:
+    """Refuses a topology that the master can never hold; TFoS would wait for the missing slots for ever.
+
+    Raises:
+      SettingsError: with the number of slots needed and offered.
+    """
+    slots = slots_of(master, cpu_count)
+    if slots is None:
+        return
+    # In separate executors a node fills a whole executor, however many cores it has (TFoS wants one node an executor).
+    separate = master.startswith("local-cluster")
+    offered = slots.executors if separate else slots.cores
+    needed = topology.num_spark_executors
+    if offered < needed:
+        example = f"local-cluster[{needed},{slots.cores},1024]" if separate else f"local[{needed}]"
+        raise SettingsError(
+            f"{offered} slot{'s' if offered != 1 else ''} for {needed} nodes "
+            f"({topology.num_executor_ps_tasks} parameter servers and {topology.num_workers} workers)",
+            place=f"--master {master}",
+            next_step=f"Give --master '{example}' or fewer --num_executors",
+        )
+
+
+def assign_shards(shards: Sequence[tuple[str, int]], num_workers: int) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Divides shard files among workers, so that each gets about the same number of records.
+
+    Args:
+      shards: (path, number of records) of each shard file.
+      num_workers: workers to divide among.
+
+    Returns:
+      For each worker its (path, records), in the order of `shards`; the same input always gives the same answer.
+
+    Raises:
+      SettingsError: fewer shards with records than workers.
+    """
+    filled = [(path, records) for path, records in shards if records > 0]
+    if len(filled) < num_workers:
+        raise SettingsError(
+            f"{len(filled)} shard files with records cannot be divided among {num_workers} workers",
+            next_step=f"Give --num_executors so that at most {len(filled)} are workers, or convert into more shards",
+        )
+    loads = [0] * num_workers
+    owner: dict[str, int] = {}
+    for path, records in sorted(filled, key=lambda item: (-item[1], item[0])):
+        lightest = min(range(num_workers), key=lambda w: (loads[w], w))
+        loads[lightest] += records
+        owner[path] = lightest
+    return tuple(tuple(item for item in filled if owner[item[0]] == w) for w in range(num_workers))
+
+
+def largest_part(shards: Sequence[tuple[str, int]], num_workers: int) -> int:
+    """Records of the worker that `assign_shards` gives the most; raises as it does."""
+    return max(sum(records for _, records in part) for part in assign_shards(shards, num_workers))
+
+
+# A worker's dataset is a graph made on the coordinator, the same for all workers; what differs among them lies in this
+# file of the worker process's own working directory.
+INPUT_FILE = "input.txt"
+
+
+@dataclass(frozen=True)
+class WorkerInput:
+    """What one worker reads: its shards, where in its endless stream it begins, and what has to be brought to it."""
+
+    worker: int
+    seed: int
+    start_record: int
+    num_records: int
+    shards: tuple[str, ...]
+    shelf: Shelf | None = None
+
+    def to_text(self) -> str:
+        """One value a line, as a graph can parse it: the four numbers, then the shards."""
+        return "\n".join([*map(str, (self.worker, self.seed, self.start_record, self.num_records)), *self.shards])
+
+
+def describe_missing(expected: Iterable[Task], present: Iterable[Task]) -> str:
+    """`worker:1, ps:0`: the tasks that have not come."""
+    return ", ".join(str(task) for task in sorted(set(expected) - set(present)))

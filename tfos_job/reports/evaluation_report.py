@@ -1,0 +1,267 @@
+"""What an evaluation leaves beside its numbers: tables of all that was counted, and pictures. On the driver.
+
+The folder is written aside and replaces the one of an earlier evaluation whole. Nothing here may spoil an evaluation
+that went well: a picture that fails is a warning.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.formats.excerpt import Excerpt, read_positions
+from tfos_job.input.decoding import Form, decode
+from tfos_job.layout import RunLayout, join
+from tfos_job.reports import classes, curves, montage
+from tfos_job.run import predictions as judged
+from tfos_job.run.predictions import Calibration, Confusion, Guesses, PerClass
+
+_NUM_PAIRS = 12
+_NUM_WRONG = 6  # confused images of a pair
+_NUM_HARDEST = 35
+_MOST_LISTED = 100  # rows of hardest.csv
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """An evaluation.
+
+    Attributes:
+      names: of the classes, in the order of their ids.
+      shard_paths: of the split, local or remote.
+      form: of the network's images.
+    """
+
+    step: int
+    split_name: str
+    guesses: Guesses
+    names: Sequence[str]
+    shard_paths: Sequence[str]
+    form: Form
+
+    @functools.cached_property
+    def confusions(self) -> list[Confusion]:
+        return judged.confusions(self.guesses)
+
+    @functools.cached_property
+    def per_class(self) -> PerClass:
+        return judged.per_class(self.guesses, self.confusions, len(self.names))
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        return judged.calibration(self.guesses)
+
+    def title(self, what: str) -> str:
+        return f"{self.split_name}, step {self.step:,}: {what}"
+
+    @property
+    def wrong(self) -> str:
+        """How many guesses are wrong, in words."""
+        num_wrong = int((~self.guesses.right).sum())
+        return f"{num_wrong:,} of {self.guesses.num_records:,} records are taken for another class"
+
+
+def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
+    """Writes tables and pictures into the evaluation's folder.
+
+    Args:
+      results: of the evaluation.
+      run: that it is of.
+      pictures: False leaves out the pictures, and what takes a second look at the shards.
+
+    Returns:
+      The folder; None where it could not be written, which a warning tells.
+    """
+    folder = run.evaluation_pictures(results.step, results.split_name)
+    building = run.evaluation_building(results.step, results.split_name)
+    try:
+        storage.remove(building)
+        storage.make_dirs(building)
+        for name, data in _tables(results).items():
+            storage.write_bytes(join(building, name), data)
+        if pictures:
+            _draw_all(results, building)
+        storage.remove(folder)
+        storage.publish_dir(building, folder)
+    except Exception as e:  # noqa: BLE001 - the evaluation itself is done and recorded
+        _log.warning("No pictures in %s: %s", folder, e)
+        return None
+    return folder
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _tables(results: Results) -> dict[str, bytes]:
+    names, found, pairs = results.names, results.per_class, results.confusions
+    accuracies = found.num_correct / np.maximum(found.num_records, 1)
+    calibration = results.calibration
+    return {
+        "confusions.csv": _csv(
+            ("class_id", "text", "guess_id", "guess", "count", "rate"),
+            ((p.label, names[p.label], p.guess, names[p.guess], p.num_records, f"{p.rate:.6f}") for p in pairs),
+        ),
+        "per_class.csv": _csv(
+            ("class_id", "text", "records", "correct", "top_1", "most_frequent_wrong_guess"),
+            (
+                (i, name, records, correct, f"{accuracy:.6f}" if records else "", names[wrong] if wrong >= 0 else "")
+                for i, (name, records, correct, accuracy, wrong) in enumerate(
+                    zip(names, found.num_records, found.num_correct, accuracies, found.wrong_guesses, strict=True)
+                )
+            ),
+        ),
+        "calibration.json": json.dumps(
+            {
+                "step": results.step,
+                "split": results.split_name,
+                "ece": calibration.ece,
+                "bins": [b._asdict() for b in calibration.bins],
+            },
+            indent=1,
+        ).encode("ascii"),
+    }
+
+
+def _hardest_table(results: Results, hardest: Sequence[int], excerpts: dict[int, Excerpt]) -> bytes:
+    guesses, names = results.guesses, results.names
+    rows = []
+    for rank, record in enumerate(hardest, start=1):
+        shard, _ = guesses.place(record)
+        label, guess = int(guesses.labels[record]), int(guesses.guesses[record])
+        probabilities = (guesses.label_probability(record), float(guesses.probabilities[record]))
+        source, offset = excerpts[record].source()
+        rows.append(
+            (
+                *(rank, label, names[label], guess, names[guess]),
+                *(f"{value:.6f}" for value in (guesses.losses[record], *probabilities)),
+                *(source, "" if offset is None else offset, results.shard_paths[shard], excerpts[record].offset),
+            )
+        )
+    head = ("rank", "class_id", "text", "guess_id", "guess", "loss", "class_probability", "guess_probability")
+    return _csv((*head, "source_file", "source_offset", "shard", "shard_offset"), rows)
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return stream.getvalue().encode("utf-8")
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _draw_all(results: Results, folder: str) -> None:
+    """Each picture by itself: one that fails leaves the others."""
+    look = functools.cache(lambda: _SecondLook(results))
+    drawn: dict[str, Callable[[], bytes]] = {
+        "per_class.png": lambda: classes.accuracy(
+            results.per_class.num_correct,
+            results.per_class.num_records,
+            results.names,
+            title=results.title("accuracy per class"),
+        ),
+        "calibration.png": lambda: curves.reliability(
+            results.calibration,
+            title=results.title("calibration"),
+            subtitle=f"expected calibration error {results.calibration.ece:.4f}; {results.wrong}",
+        ),
+        "confusions.png": lambda: look().confusions(),
+        "hardest.png": lambda: look().hardest(),
+        "hardest.csv": lambda: _hardest_table(results, look().listed, look().excerpts),
+    }
+    for name, draw in drawn.items():
+        try:
+            storage.write_bytes(join(folder, name), draw())
+        except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good evaluation into a bad one
+            _log.warning("No %s: %s", name, e)
+
+
+class _SecondLook:
+    """The images that are shown, read once more: at most `_MOST_LISTED` and those of `_NUM_PAIRS` pairs."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        guesses = results.guesses
+        self.listed = judged.hardest(guesses, _MOST_LISTED)
+        self._shown = self.listed[:_NUM_HARDEST]
+        self._pairs = [
+            (
+                pair,
+                judged.surest(guesses, pair.label, pair.guess, _NUM_WRONG),
+                [judged.surest(guesses, label, label, 1) for label in (pair.label, pair.guess)],
+            )
+            for pair in results.confusions[:_NUM_PAIRS]
+        ]
+        to_draw = set(self._shown)
+        for _, wrong, rights in self._pairs:
+            to_draw.update(wrong, *rights)
+        self.excerpts = self._read(to_draw.union(self.listed))
+        order = sorted(to_draw)
+        pixels, _ = decode(tf.constant([self.excerpts[record].example for record in order]), results.form)
+        self._pixels = dict(zip(order, pixels.numpy(), strict=True))
+
+    def _read(self, records: Iterable[int]) -> dict[int, Excerpt]:
+        by_shard: dict[int, dict[int, int]] = {}
+        for record in records:
+            shard, position = self._results.guesses.place(record)
+            by_shard.setdefault(shard, {})[position] = record
+        found = {}
+        for shard, places in sorted(by_shard.items()):
+            for position, excerpt in read_positions(self._results.shard_paths[shard], places).items():
+                found[places[position]] = excerpt
+        return found
+
+    def confusions(self) -> bytes:
+        names, results = self._results.names, self._results
+        rows = [
+            montage.ConfusedPair(
+                label=names[pair.label],
+                guess=names[pair.guess],
+                num_records=pair.num_records,
+                rate=pair.rate,
+                wrong=[self._pixels[record] for record in wrong],
+                right=tuple(self._pixels[right[0]] if right else None for right in rights),  # type: ignore[arg-type]
+            )
+            for pair, wrong, rights in self._pairs
+        ]
+        return montage.confusions(
+            rows,
+            results.form.image_size,
+            max((len(row.wrong) for row in rows), default=1),
+            title=results.title("the most confused pairs"),
+            subtitle=f"{results.wrong}; {len(rows)} of {len(results.confusions):,} pairs",
+        )
+
+    def hardest(self) -> bytes:
+        guesses, names = self._results.guesses, self._results.names
+        images = [
+            montage.HardImage(
+                label=names[guesses.labels[record]],
+                guess=names[guesses.guesses[record]],
+                label_probability=guesses.label_probability(record),
+                guess_probability=float(guesses.probabilities[record]),
+                is_right=bool(guesses.right[record]),
+                pixels=self._pixels[record],
+            )
+            for record in self._shown
+        ]
+        return montage.hardest(
+            images,
+            self._results.form.image_size,
+            title=self._results.title("the hardest images"),
+            subtitle=f"the {len(images)} with the highest loss: true class (green) and guess (red) with probabilities; "
+            + self._results.wrong,
+        )

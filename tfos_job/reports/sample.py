@@ -1,0 +1,193 @@
+"""A random sample of a split as the network sees it, and the pictures of a split. On the driver.
+
+Shards have no index, so a record is found by reading what precedes it. To look at some of 3 GB, at most `_MAX_SHARDS`
+shards are read, chosen at random, and of each no more than its first `_MAX_PREFIX_BYTES`; among the records there each
+is as likely as any other. A dataset that is no larger is sampled as a whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.config import NO_NORMALIZATION, TrainConfig, from_dict
+from tfos_job.errors import BadDataError
+from tfos_job.formats import readers
+from tfos_job.formats.excerpt import read_positions
+from tfos_job.formats.manifest import Manifest, shard_paths
+from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.damage import data_errors
+from tfos_job.input.decoding import Form, decode, to_float
+from tfos_job.input.normalization import Normalization, restore
+from tfos_job.layout import RunLayout, SplitLayout
+from tfos_job.reports import classes, montage
+from tfos_job.run import checkpoints
+
+NUM_VERSIONS = 3
+_MAX_SHARDS = 8
+_MAX_PREFIX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What is done to an image of `image_size` pixels square before a network sees it in training."""
+
+    image_size: int
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    normalization: Normalization = field(default_factory=Normalization)
+
+    @property
+    def num_versions(self) -> int:
+        """V: as many as tell something."""
+        if self.augmentation != Augmentation():
+            return NUM_VERSIONS
+        return 0 if self.normalization.kind == NO_NORMALIZATION else 1
+
+    @property
+    def words(self) -> str:
+        """For a heading over the versions."""
+        augmented = ["augmented"] if self.augmentation != Augmentation() else []
+        kind = self.normalization.kind
+        return ", ".join(augmented + ([] if kind == NO_NORMALIZATION else [f"normalized ({kind})"]))
+
+
+def sight_of(run: RunLayout) -> Sight:
+    """How a run's network sees images: its settings, and the normalization that is in its last checkpoint.
+
+    Raises:
+      MissingInputError: no such run, or one that normalizes and has no checkpoint yet.
+    """
+    config = from_dict(TrainConfig, storage.read_json(run.config))
+    normalization = Normalization()
+    if config.normalization != NO_NORMALIZATION:
+        info, arrays = checkpoints.read(run, "last")
+        normalization = restore(info.normalization, arrays)
+    return Sight(image_size=config.side, augmentation=Augmentation(**config.augmentation), normalization=normalization)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Of n records, sorted by class.
+
+    Attributes:
+      class_ids: int64 [n].
+      stored: uint8 [n, S, S, C], as it is decoded.
+      augmented: uint8 [n, V, S, S, C], V versions of each, none where nothing is done to it.
+      words: what was done to them.
+      num_shards: that were read.
+      num_eligible: records that each of them was drawn from.
+    """
+
+    class_ids: np.ndarray
+    stored: np.ndarray
+    augmented: np.ndarray
+    words: str
+    num_shards: int
+    num_eligible: int
+
+
+def choose(contents: Manifest, num_images: int, seed: int) -> tuple[dict[int, list[int]], int]:
+    """Which records to take: their positions by the number of their shard, and of how many they were drawn."""
+    draw = np.random.default_rng(seed)
+    filled = np.flatnonzero([shard.num_records for shard in contents.shards])
+    chosen = np.sort(draw.permutation(filled)[:_MAX_SHARDS])
+    shards = [contents.shards[i] for i in chosen]
+    eligible = [max(1, int(s.num_records * min(1.0, _MAX_PREFIX_BYTES / s.size_bytes))) for s in shards]
+    picked = np.sort(draw.permutation(sum(eligible))[:num_images])
+    ends = np.cumsum(eligible)
+    positions: dict[int, list[int]] = {}
+    for record in picked:
+        at = int(np.searchsorted(ends, record, side="right"))
+        positions.setdefault(int(chosen[at]), []).append(int(record - ends[at] + eligible[at]))
+    return positions, sum(eligible)
+
+
+def take(split: SplitLayout, contents: Manifest, sight: Sight, *, num_images: int, seed: int) -> Sample:
+    """Reads a sample and puts it through the pipeline's own functions, up to what the network is given.
+
+    Args:
+      split: of the dataset.
+      contents: its manifest.
+      sight: whose.
+      num_images: n; fewer where there are fewer records.
+      seed: of the choice and of the augmentation.
+
+    Raises:
+      BadDataError: no records, or a damaged one.
+      MissingInputError: a shard is not there.
+    """
+    positions, num_eligible = choose(contents, num_images, seed)
+    if not positions:
+        raise BadDataError("the split has no records", place=split.root)
+    paths = shard_paths(split, contents)
+    examples = []
+    for shard, wanted in positions.items():
+        found = read_positions(paths[shard], wanted)
+        examples += [found[position].example for position in wanted]
+    form = Form(
+        image_size=sight.image_size,
+        num_channels=contents.num_channels,
+        antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
+    )
+    with data_errors([paths[shard] for shard in positions]):
+        pixels, labels = decode(tf.constant(examples), form)
+    order = np.argsort(labels.numpy(), kind="stable")
+    stored = tf.gather(pixels, order)
+    return Sample(
+        class_ids=labels.numpy()[order],
+        stored=stored.numpy(),
+        augmented=_versions(stored, seed, sight),
+        words=sight.words,
+        num_shards=len(positions),
+        num_eligible=num_eligible,
+    )
+
+
+def _versions(stored: tf.Tensor, seed: int, sight: Sight) -> np.ndarray:
+    """What training might make of the pixels: uint8 [n, V, S, S, C].
+
+    Augmented values are clipped to [0, 1], which is what can be shown. Normalized ones are around 0: here all but the
+    outermost hundredth are scaled to it.
+    """
+    num_images, *shape = stored.shape
+    versions = np.empty((num_images, sight.num_versions, *shape), np.float32)
+    for version in range(sight.num_versions):
+        indices = tf.range(num_images, dtype=tf.int64) * NUM_VERSIONS + version
+        seen = augment(to_float(stored), tf.constant(seed, tf.int64), indices, sight.augmentation)
+        versions[:, version] = sight.normalization(seen).numpy()
+    if sight.normalization.kind != NO_NORMALIZATION:
+        low, high = np.percentile(versions, (0.5, 99.5))
+        versions = (versions - low) / max(high - low, 1e-6)
+    return (np.clip(versions, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+
+
+def contact_sheet(sample: Sample, names: Sequence[str], *, split_name: str) -> bytes:
+    """A PNG of a sample; `names` of all classes."""
+    num_images, num_versions = sample.augmented.shape[:2]
+    size = f"{sample.stored.shape[1]} × {sample.stored.shape[2]} × {sample.stored.shape[3]}"
+    versions = f", each with {num_versions} versions, {sample.words}" if num_versions else ", no augmentation"
+    return montage.contact_sheet(
+        [names[class_id] for class_id in sample.class_ids],
+        sample.stored,
+        sample.augmented,
+        heading=sample.words,
+        title=f"{split_name}: what the network sees",
+        subtitle=f"{num_images} of {sample.num_eligible:,} records at random, by class, {size}{versions}",
+    )
+
+
+def histogram(contents: Manifest, names: Sequence[str]) -> tuple[bytes, bytes]:
+    """Records of each class, as a PNG and as CSV."""
+    counts = np.array(contents.class_counts, np.int64)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("class_id", "text", "records"))
+    writer.writerows(zip(range(len(counts)), names, contents.class_counts, strict=True))
+    picture = classes.histogram(counts, names, title=f"{contents.split_name}: records per class")
+    return picture, stream.getvalue().encode("utf-8")

@@ -1,0 +1,170 @@
+"""How a run goes on: with its own settings, and with no others unless they are asked for.
+
+Each flag of `train` says what it is to a run that is there (`config.Bond`). What a command does not give is the run's;
+a recipe that it gives otherwise is refused, old and new side by side, or taken with `--change_settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import __version__, storage
+from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, from_dict, to_dict
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.layout import RunLayout
+from tfos_job.run import checkpoints
+
+ATTEMPT_FORMAT_VERSION = 1  # of attempts/NNN.json
+# The run's variables are of these: nobody can go on with others.
+_IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon", "trainable_scopes"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that a command has otherwise than its run."""
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} {_word(self.old)} → {_word(self.new)}"
+
+
+def settings(given: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a command: what it gives, else what the run in its `train_dir` has, else the defaults.
+
+    Args:
+      given: values by flag; `train_dir` is among them.
+
+    Raises:
+      MissingInputError: no `dataset_dir`, and no run that has one.
+      SettingsError: values that do not go together.
+      StorageError: the run's settings could not be read.
+    """
+    run = RunLayout(given["train_dir"])
+    stored = None if given.get("overwrite") else read(run)
+    if stored is None and "dataset_dir" not in given:
+        raise MissingInputError(
+            "a run that begins anew needs a dataset"
+            if given.get("overwrite")
+            else "no run there to go on with: it has no config.json",
+            place=run.root,
+            next_step="Give --dataset_dir to begin one, or check --train_dir",
+        )
+    return TrainConfig(
+        **(inherited(stored, given, has_begun=bool(checkpoints.candidates(run))) if stored else {}), **given
+    )
+
+
+def inherited(stored: TrainConfig, given: Mapping[str, Any], *, has_begun: bool) -> dict[str, Any]:
+    """What a command takes from its run: settings by name, none of them `given`."""
+    replaced = {*given, *(LENGTHS if any(name in given for name in LENGTHS) else ())}
+    names = _names(RECIPE, EXTENT) if has_begun else _names(RECIPE, EXTENT, ORIGIN)
+    return {name: getattr(stored, name) for name in names if name not in replaced}
+
+
+def changes(stored: TrainConfig, config: TrainConfig, *bonds: Bond) -> list[Change]:
+    """What `config` has otherwise among the settings of these bonds."""
+    pairs = {name: (getattr(stored, name), getattr(config, name)) for name in _names(*bonds)}
+    if "image_size" in pairs:  # given, or following from the network: what counts is what it comes to
+        pairs["image_size"] = stored.side, config.side
+    return [Change(name, old, new) for name, (old, new) in pairs.items() if old != new]
+
+
+def require_same_recipe(run: RunLayout, stored: TrainConfig, config: TrainConfig) -> list[Change]:
+    """What of the recipe is changed, by the user's wish.
+
+    Raises:
+      SettingsError: something is, and nobody has asked for it.
+    """
+    found = changes(stored, config, RECIPE)
+    if found and not config.change_settings:
+        raise SettingsError(
+            f"the run was made with another recipe: {listed(found)}",
+            place=run.root,
+            next_step=f"Leave out {', '.join(f'--{change.name}' for change in found)} to go on with the run's own, "
+            "or give another --train_dir"
+            + ("" if _IN_VARIABLES & {c.name for c in found} else ", or --change_settings to go on with the new one"),
+        )
+    return found
+
+
+def listed(found: Sequence[Change]) -> str:
+    return ", ".join(map(str, found))
+
+
+def with_origin(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
+    """`config` with where its run, which has begun, began: that is of no account to a command, and is kept."""
+    if stored is None:
+        return config
+    return dataclasses.replace(config, **{name: getattr(stored, name) for name in _names(ORIGIN)})
+
+
+def read(run: RunLayout) -> TrainConfig | None:
+    """The run's settings; None where it has none.
+
+    Raises:
+      BadDataError: they are damaged.
+      SettingsError: they are of another version, which knows other settings.
+    """
+    try:
+        values = storage.read_json(run.config)
+    except MissingInputError:
+        return None
+    except ValueError as error:
+        raise BadDataError(f"not JSON: {error}", place=run.config, next_step="Restore it, or --overwrite") from error
+    try:
+        return from_dict(TrainConfig, values)
+    except (SettingsError, TypeError) as error:
+        raise SettingsError(
+            f"not the settings of a run that this version can go on with: {error}",
+            place=run.config,
+            next_step="Go on with the version that made it, or begin another --train_dir",
+        ) from error
+
+
+def write_attempt(run: RunLayout, config: TrainConfig, found: Sequence[Change], dataset_digest: str) -> str:
+    """Writes what the attempt that begins is committed to; returns the file's path."""
+    number = _last_attempt(run) + 1
+    storage.make_dirs(run.attempts_dir)
+    storage.write_json(
+        run.attempt(number),
+        {
+            "format_version": ATTEMPT_FORMAT_VERSION,
+            "attempt": number,
+            "package_version": __version__,
+            "dataset_digest": dataset_digest,
+            "settings": to_dict(config),
+            "changes": [dataclasses.asdict(change) for change in found],
+        },
+    )
+    return run.attempt(number)
+
+
+def dataset_digest(run: RunLayout) -> str | None:
+    """Of the split that the last attempt was committed to; None where no attempt says so."""
+    number = _last_attempt(run)
+    try:
+        found = storage.read_json(run.attempt(number)) if number else {}
+    except ValueError:
+        return None
+    return found.get("dataset_digest")
+
+
+def _last_attempt(run: RunLayout) -> int:
+    if not storage.is_dir(run.attempts_dir):
+        return 0
+    stems = (entry.name.partition(".")[0] for entry in storage.list_dir(run.attempts_dir))
+    return max((int(stem) for stem in stems if stem.isdigit()), default=0)
+
+
+def _names(*bonds: Bond) -> list[str]:
+    return [field.name for field in dataclasses.fields(TrainConfig) if field.metadata["bond"] in bonds]
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)

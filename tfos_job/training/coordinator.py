@@ -1,0 +1,242 @@
+"""The driver's child that directs a training: a process of its own for each attempt, so that it can be killed.
+
+TensorFlow's coordinator cannot be stopped from outside once a worker has died under it, and its port cannot be used
+again; inside the driver it would take the job's end with it. It is a `host.child.Child` with CUDA hidden, is told its
+task (`Assignment`), and reports through the control line like every node. Results: files under `--train_dir`, messages
+to the driver.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfos_job.host.imports import without
+
+with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
+    import tensorflow as tf
+
+from tfos_job import lease
+from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.host import container
+from tfos_job.host.parent import Parent
+from tfos_job.inference.evaluation import Counts, write_evaluation
+from tfos_job.input.damage import data_errors
+from tfos_job.layout import RunLayout
+from tfos_job.protocol import control, failures
+from tfos_job.protocol.topology import CHIEF
+from tfos_job.run import checkpoints
+from tfos_job.training.bottleneck import Bound
+from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.loop import Loop
+from tfos_job.training.parameter_server import ParameterServerEngine
+from tfos_job.training.summaries import Summaries
+
+# What TensorFlow raises here when another process of the cluster has gone away.
+_CONNECTION_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What the driver tells its coordinator.
+
+    Attributes:
+      driver: address of the driver's switchboard.
+      key: of the control line, hex.
+      cluster: `host:port` of every task of `chief`, `ps` and `worker`.
+      train_dir: the run's folder.
+      lock_token: of the driver's lock on it; without the lock nothing is published.
+      plan: fields of `TrainPlan`.
+      checkpoint: folder of the checkpoint to start from; None for fresh variables.
+      shards: all training and validation shards where they lie, to name the file of a damaged record.
+      validation_split_name: of `plan`'s validation shards.
+      meta: what every checkpoint of this run says beside its variables.
+      scratch: this process's own folder for temporary files, to take along if the driver is gone.
+    """
+
+    driver: list[Any]
+    key: str
+    cluster: dict[str, list[str]]
+    train_dir: str
+    lock_token: str
+    plan: dict[str, Any]
+    checkpoint: str | None
+    shards: list[str]
+    validation_split_name: str | None
+    meta: dict[str, Any]
+    scratch: str
+
+
+class _Reporter:
+    """The loop's listener: files under the run's folder, messages to the driver."""
+
+    def __init__(self, assignment: Assignment, line: control.Line, stop: threading.Event) -> None:
+        self._line = line
+        self._stop = stop
+        self._run = RunLayout(assignment.train_dir)
+        self._lock_token = assignment.lock_token
+        self._meta = assignment.meta
+        self._split_name = assignment.validation_split_name or ""
+        self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
+        self._metrics: dict[str, float] = {}
+        self._block_ended_s = time.monotonic()
+        # Training goes on while a checkpoint is written; one at a time, and in order.
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._publishing: Future[None] | None = None
+
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
+        self._block_ended_s = time.monotonic()
+        if self._publishing is not None and self._publishing.done():
+            self._publishing.result()  # Training on without being able to save would be for nothing.
+        progress = control.Progress(
+            step=step,
+            loss=block.loss,
+            top_1=block.top_1,
+            learning_rate=learning_rate,
+            images_per_second=block.images / block.seconds,
+            input_wait_fraction=block.input_wait_s / block.step_s,
+            bound=bound.to_json(),
+        )
+        self._metrics = {"loss": block.loss, "top_1": block.top_1}
+        scalars = asdict(progress)
+        del scalars["step"], scalars["bound"]
+        self._summaries["train"].write(step, scalars)
+        self._line.send(progress)
+
+    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+        self._wait_for_publisher()
+        position = {"records_read": list(positions), "order": self._meta["order"]}
+        meta = {**self._meta, "input_position": position, "metrics": self._metrics}
+        self._line.send(control.CheckpointBegun(step))
+        self._publishing = self._publisher.submit(self._publish, step, variables, meta, self._block_ended_s)
+
+    def _publish(
+        self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], block_ended_s: float
+    ) -> None:
+        # A driver that was cut off from the file system may learn of a loss after this process can write again.
+        guard = functools.partial(lease.require, self._run.lock, self._lock_token, "tfos-job train")
+        path = checkpoints.publish(self._run, step, variables, meta, guard)
+        self._line.send(control.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
+        if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
+            checkpoints.retain(self._run)
+        for summaries in self._summaries.values():
+            summaries.flush()
+
+    def on_evaluating(self, step: int, num_examples: int) -> None:
+        self._line.send(control.Evaluating(step, num_examples))
+
+    def on_evaluation(self, step: int, counts: Counts) -> None:
+        self._wait_for_publisher()
+        metrics = counts.metrics()
+        write_evaluation(self._run, step, self._split_name, metrics)
+        self._summaries["validation"].write(step, {k: float(v) for k, v in metrics.items() if k != "num_examples"})
+        self._line.send(control.Evaluated(step, self._split_name, dict(metrics)))
+
+    def _wait_for_publisher(self) -> None:
+        if self._publishing is not None:
+            self._publishing.result()
+
+    def finish_publishing(self) -> None:
+        """Waits for the checkpoint that is on its way: it is whole, whatever has happened to the nodes meanwhile."""
+        self._publisher.shutdown(wait=True)
+
+    def close(self) -> None:
+        """Waits for the last checkpoint; raises what its publication raised."""
+        self.finish_publishing()
+        self._wait_for_publisher()
+        for summaries in self._summaries.values():
+            summaries.close()
+
+
+def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> control.Finished:
+    """Connects, trains, and returns how far it came; raises what stopped it."""
+    plan = TrainPlan(**assignment.plan)
+    engine = ParameterServerEngine(assignment.cluster)
+    variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
+
+    def on_search(shard: str) -> None:
+        line.send(control.Searching(shard))
+
+    with data_errors(assignment.shards, beside_network=True, on_search=on_search):
+        engine.start(plan, variables)
+        line.send(control.Ready(os.getpid()))
+        reporter = _Reporter(assignment, line, stop)
+        try:
+            outcome = Loop(engine, plan, reporter, stop.is_set).run()
+        finally:
+            reporter.finish_publishing()
+    reporter.close()
+    return control.Finished(
+        step=outcome.step,
+        interrupted=outcome.interrupted,
+        seconds=outcome.seconds,
+        images=outcome.images,
+        records_read=list(outcome.positions),
+        bound=outcome.bound.to_json() if outcome.bound else {},
+    )
+
+
+def to_failure(error: Exception) -> control.Failed:
+    """What the driver is to know of an exception here."""
+    detail = "".join(traceback.format_exception(error))
+    if isinstance(error, JobError):
+        return failures.of_error(error)
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    cause = f"{type(error).__name__}: {first_line}"
+    if isinstance(error, _CONNECTION_ERRORS):
+        return control.Failed(failures.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail)
+    return control.Failed(failures.RAISED, cause, JobError.exit_code, detail=detail)
+
+
+def main() -> None:
+    orders = Parent().hear()
+    if orders is None:
+        sys.exit(1)  # The driver has gone before there was anything to do.
+    assignment = Assignment(**orders)
+    host, port = assignment.driver
+    stop = threading.Event()
+    hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid(), container=container.container_id())
+    line = control.call_driver((host, port), bytes.fromhex(assignment.key), hello)
+
+    def listen() -> None:
+        try:
+            while not isinstance(line.receive(), control.Stop):
+                pass
+            stop.set()
+            line.receive()
+        except control.LineClosed:
+            # Without a driver nobody holds the run's lock any more: nothing may be written.
+            shutil.rmtree(assignment.scratch, ignore_errors=True)
+            os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    last_word: control.Message
+    try:
+        last_word = run(assignment, line, stop)
+    except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
+        traceback.print_exc()
+        last_word = to_failure(e)
+    line.send(last_word)
+    # TensorFlow's own end would wait for servers that are being stopped.
+    sys.stderr.flush()
+    os._exit(0 if isinstance(last_word, control.Finished) else 1)
+
+
+if __name__ == "__main__":
+    main()

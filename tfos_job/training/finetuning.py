@@ -1,0 +1,180 @@
+"""Training that begins with somebody else's weights, and of which only a part may be trained: TF-Slim's flags.
+
+A scope is the beginning of the names of layers: `fc` is `fc1` and `fc2`, `mixed1` is not `mixed10`, since no number is
+cut in two. Several are separated by commas.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfos_job import storage
+from tfos_job.config import NO_NORMALIZATION
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.layout import RunLayout
+from tfos_job.networks.variables import MODEL_PREFIX
+from tfos_job.run import checkpoints
+from tfos_job.run.checkpoints import CheckpointInfo
+
+KERAS_SUFFIXES = (".h5", ".keras")
+BACKBONE = "backbone"
+"""The layer that a file of Keras's own weights is for, in networks that have one; else it is for all of the network."""
+_RANDOM_STATE = "seed_generator_state"  # in a path, by Keras: it belongs to a run, not to what was learnt
+_NUM_NAMED = 5  # problems that an error names
+
+_log = logging.getLogger(__name__)
+
+
+def train_only(model: keras.Model, scopes: Sequence[str]) -> None:
+    """Leaves all variables as they are but those in `scopes`; none named trains all.
+
+    A batch normalisation that is not trained uses its moving statistics, as at prediction, and does not change them.
+
+    Raises:
+      SettingsError: no layer with something to train is in a scope.
+    """
+    if not scopes:
+        return
+    layers = list(_leaves(model))
+    _require_known(scopes, [layer.name for layer in layers if layer.trainable_variables], model, "trainable_scopes")
+    for layer in layers:
+        layer.trainable = _in_scopes(layer.name, scopes)
+
+
+def load_weights(
+    model: keras.Model,
+    path: str,
+    exclude_scopes: Sequence[str] = (),
+    *,
+    normalization: str = NO_NORMALIZATION,
+    charset_digest: str | None = None,
+) -> None:
+    """Gives a network the weights of another training of it, or those of a file that Keras has written.
+
+    What the checkpoint has beyond the network is passed over, and so are states of random numbers.
+
+    Args:
+      model: the network, built.
+      path: a checkpoint's folder, a run's (its last checkpoint), or a file of Keras's (`.weights.h5`, and `.h5` as
+        `keras.applications` hands them out: for a network's `backbone` where it has one).
+      exclude_scopes: of layers that keep their fresh weights.
+      normalization: `--normalization` of this training.
+      charset_digest: of its classes; None where they are of no account.
+
+    Raises:
+      MissingInputError: nothing there.
+      BadDataError: a damaged checkpoint or file.
+      SettingsError: a variable is missing there or has another shape, the images were normalized in another way or the
+        classes were others, and what that is about is not excluded; or a scope names nothing.
+    """
+    layers = list(_leaves(model))
+    _require_known(exclude_scopes, [x.name for x in layers if x.variables], model, "checkpoint_exclude_scopes")
+    if path.endswith(KERAS_SUFFIXES):
+        _load_keras_file(model, path, exclude_scopes)
+        return
+    run = RunLayout(path)
+    info, arrays = checkpoints.read(run, "last" if storage.is_dir(run.checkpoints_dir) else path)
+    _require_same_meaning(model, info, exclude_scopes, normalization, charset_digest)
+    targets = {
+        MODEL_PREFIX + variable.path: variable
+        for layer in layers
+        if not _in_scopes(layer.name, exclude_scopes)
+        for variable in layer.variables
+        if _RANDOM_STATE not in variable.path
+    }
+    problems = [f"{name} is not there" for name in sorted(targets.keys() - arrays.keys())]
+    problems += [
+        f"{name} has shape {arrays[name].shape}, the network's has {tuple(variable.shape)}"
+        for name, variable in sorted(targets.items())
+        if name in arrays and arrays[name].shape != tuple(variable.shape)
+    ]
+    if problems:
+        raise _unfit(model, info.path, "; ".join(problems[:_NUM_NAMED]))
+    for name, variable in targets.items():
+        variable.assign(arrays[name])
+    _log.info("%d of %d variables from %s", len(targets), len(model.variables), info.path)
+
+
+def _require_same_meaning(
+    model: keras.Model,
+    info: CheckpointInfo,
+    exclude_scopes: Sequence[str],
+    normalization: str,
+    charset_digest: str | None,
+) -> None:
+    """Weights that fit by their shapes may still be for other images, or for other classes."""
+    theirs = info.normalization["kind"]
+    if theirs != normalization:
+        raise SettingsError(
+            f"was trained with --normalization {theirs}, this training has {normalization}",
+            place=info.path,
+            next_step=f"Give --normalization {theirs}",
+        )
+    last = model.layers[-1].name
+    if charset_digest not in (None, info.charset_digest) and not _in_scopes(last, exclude_scopes):
+        raise _unfit(model, info.path, f"layer {last} is for other classes")
+
+
+def _unfit(model: keras.Model, place: str, fact: str) -> SettingsError:
+    return SettingsError(
+        f"it does not fit {model.name}: {fact}",
+        place=place,
+        next_step="Name the layers that are to keep fresh weights in --checkpoint_exclude_scopes",
+    )
+
+
+def _load_keras_file(model: keras.Model, path: str, exclude_scopes: Sequence[str]) -> None:
+    has_backbone = any(layer.name == BACKBONE for layer in model.layers)
+    target = model.get_layer(BACKBONE) if has_backbone else model
+    before = {variable.path: variable.numpy() for variable in target.variables}
+    data = storage.read_bytes(path)
+    with tempfile.TemporaryDirectory(prefix="tfos_job-weights-") as folder, warnings.catch_warnings():
+        local = Path(folder) / path.rpartition("/")[2]
+        local.write_bytes(data)
+        # What does not fit is passed over with a warning, so that what is excluded need not; the rest is seen below.
+        warnings.simplefilter("ignore")
+        try:
+            target.load_weights(str(local), skip_mismatch=True)
+        except Exception as error:  # whatever h5py, zipfile and Keras make of other files
+            raise BadDataError(
+                f"not weights of {target.name}: {error}",
+                place=path,
+                next_step="Give a file that Keras has written for this network",
+            ) from error
+    missing = []
+    for layer in _leaves(target):
+        is_excluded = _in_scopes(layer.name, exclude_scopes)
+        for variable in layer.variables:
+            if is_excluded:
+                variable.assign(before[variable.path])
+            elif variable.name == "kernel" and np.array_equal(variable.numpy(), before[variable.path]):
+                missing.append(layer.name)  # a fresh kernel is random
+    if missing:
+        raise _unfit(target, path, f"it has no weights for {', '.join(missing[:_NUM_NAMED])}")
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        yield from _leaves(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
+def _in_scopes(layer_name: str, scopes: Sequence[str]) -> bool:
+    return any(re.match(re.escape(scope) + (r"(?!\d)" if scope[-1].isdigit() else ""), layer_name) for scope in scopes)
+
+
+def _require_known(scopes: Sequence[str], names: Sequence[str], model: keras.Model, flag: str) -> None:
+    for scope in scopes:
+        if not any(_in_scopes(name, [scope]) for name in names):
+            raise SettingsError(
+                f"no layer of {model.name} begins with {scope!r}",
+                place=f"--{flag}",
+                next_step=f"Names begin with {', '.join(dict.fromkeys(name.partition('_')[0] for name in names))}",
+            )

@@ -1,0 +1,210 @@
+"""The parameter-server engine: variables on `ps` tasks, steps on `worker` tasks, directed by the coordinator.
+
+`tf.distribute.ParameterServerStrategy` with a `ClusterCoordinator`; docs/decisions/0001 says why. One closure is one
+global step. The coordinator chooses the worker of a closure, so with several workers the number of steps is exact and
+their division among workers is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.inference.evaluation import Counts, count_shard
+from tfos_job.input.augmentation import Augmentation
+from tfos_job.input.normalization import Normalization, of_plan
+from tfos_job.input.pipeline import training_dataset
+from tfos_job.networks import registry
+from tfos_job.networks.variables import all_arrays, assign_all
+from tfos_job.protocol.topology import CHIEF, INPUT_FILE
+from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.finetuning import load_weights, train_only
+from tfos_job.training.loop import FusedAdam, build_optimizer, compute_seconds, train_step
+
+_EVALUATION_BATCH_SIZE = 128
+_POLL_S = 0.02
+
+
+class _NoRecovery:
+    """In place of TensorFlow's handler of failures: whatever a closure raises, it has failed.
+
+    TensorFlow's own puts a closure back after an error of a connection, waits for a worker that is gone and rebuilds
+    its dataset from the first position. Records would be read twice and updates counted twice, and nobody would be
+    told: an attempt ends instead, and the next one goes on from the last checkpoint.
+    """
+
+    def stop(self) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def wait_on_failure(self, **_: Any) -> Iterator[None]:
+        yield
+
+
+class ParameterServerEngine:
+    """See `engine.Engine`."""
+
+    def __init__(self, cluster: Mapping[str, Sequence[str]]) -> None:
+        """Connects to the cluster's servers, which must be up.
+
+        Args:
+          cluster: `host:port` of each task of `chief`, `ps` and `worker`.
+        """
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(dict(cluster)), task_type=CHIEF, task_id=0, rpc_layer="grpc"
+        )
+        self._strategy = tf.distribute.ParameterServerStrategy(resolver)
+        self._coordinator = tf.distribute.coordinator.ClusterCoordinator(self._strategy)
+        directed = self._coordinator._cluster
+        directed.failure_handler.stop()
+        for holder in (directed, *directed.workers):
+            holder.failure_handler = _NoRecovery()
+        self._plan: TrainPlan
+        self._normalization: Normalization
+        self._model: keras.Model
+        self._optimizer: FusedAdam
+
+    def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
+        self._plan = plan
+        self._normalization = of_plan(plan.normalization, variables)
+        with self._strategy.scope():
+            self._model = registry.build(**plan.model, seed=plan.seed)
+            train_only(self._model, plan.trainable_scopes)
+            self._optimizer = build_optimizer(plan)
+            self._optimizer.build(self._model.trainable_variables)
+        if variables is not None:
+            assign_all(self._model, self._optimizer, variables)
+        elif plan.initial_weights:
+            load_weights(self._model, **plan.initial_weights)
+        self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
+        self._step = tf.function(self._closure)
+        self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
+
+    def _worker_dataset(self) -> tf.data.Dataset:
+        """The input of whichever worker runs this graph: what differs lies in the worker's own directory."""
+        plan = self._plan
+        lines = tf.strings.split(tf.io.read_file(INPUT_FILE), "\n")
+        worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
+        dataset = training_dataset(
+            lines[4:],
+            mode=plan.input_mode,
+            staged=plan.staged,
+            window=plan.window,
+            num_records=num_records,
+            batch_size=plan.batch_size,
+            form=plan.form,
+            seed=seed,
+            shuffle_buffer=plan.shuffle_buffer,
+            augmentation=Augmentation(**plan.augmentation),
+            normalization=self._normalization,
+            start_record=start_record,
+        )
+        return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
+
+    def _closure(self, batches: tf.data.Iterator) -> tf.Tensor:
+        """One global step on one worker; returns its account as one float64 vector, a single small message."""
+        begin = tf.timestamp()
+        with tf.control_dependencies([begin]):
+            (images, labels, end_record), worker = next(batches)
+        with tf.control_dependencies([images]):
+            fed = tf.timestamp()
+        with tf.control_dependencies([fed]):
+            loss, num_correct, computed, updated = self._strategy.run(
+                train_step, (self._model, self._optimizer, images, labels, self._plan.label_smoothing)
+            )
+        counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
+        return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
+
+    def _join(self, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Waits for what was scheduled; False where it was to stop before.
+
+        Raises what a closure raised, and not that it was given something that had failed: loading preloaded input is
+        part of a worker's dataset, which a closure has for an argument. TensorFlow tells of it once, and all other
+        closures are cancelled then.
+        """
+        try:
+            if should_stop is None:
+                self._coordinator.join()
+                return True
+            while not self._coordinator.done():
+                if should_stop():
+                    return False
+                time.sleep(_POLL_S)
+        except Exception as error:
+            original = getattr(error, "original_exception", None)
+            if isinstance(original, tf.errors.OpError):
+                raise original from error
+            raise
+        return True
+
+    def run(self, num_steps: int) -> Block:
+        began = time.monotonic()
+        results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
+        self._join()
+        table = np.stack([result.fetch() for result in results])
+        loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
+        return Block(
+            steps=num_steps,
+            images=int(images.sum()),
+            loss=float((loss * images).sum() / images.sum()),
+            top_1=float(correct.sum() / images.sum()),
+            seconds=time.monotonic() - began,
+            input_wait_s=float(input_wait_s.sum()),
+            update_s=float(update_s.sum()),
+            step_s=float(step_s.sum()),
+            positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
+        )
+
+    def measure_compute(self) -> float:
+        """The mean over as many measurements as there are workers."""
+        plan = self._plan
+
+        def measure() -> tf.Tensor:
+            return compute_seconds(self._model, plan.batch_size, plan.form)
+
+        measurement = tf.function(measure)
+        results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
+        self._join()
+        return float(np.mean([result.fetch() for result in results]))
+
+    def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
+        """One closure a shard: whichever worker takes it, each shard is counted once."""
+        if ks not in self._count:
+            self._count[ks] = self._make_count(ks)
+        results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
+        if not self._join(should_stop):  # a shard may take minutes
+            return None
+        return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
+
+    def _make_count(self, ks: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A graph that counts one shard; made once, for tracing takes seconds."""
+
+        def count(shard: tf.Tensor) -> tf.Tensor:
+            return count_shard(
+                lambda images: self._model(self._normalization(images), training=False),
+                shard,
+                batch_size=_EVALUATION_BATCH_SIZE,
+                form=self._plan.form,
+                ks=ks,
+                staged=self._plan.staged,
+            )
+
+        function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
+        return function
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        return {**all_arrays(self._model, self._optimizer), **self._normalization.variables()}
+
+    @property
+    def global_step(self) -> int:
+        return int(self._optimizer.iterations.numpy())
+
+    @property
+    def learning_rate(self) -> float:
+        return float(self._optimizer.learning_rate)

@@ -1,0 +1,32 @@
+"""Builds a training's network once before anything is started, in a process of its own (`host/calls.py`).
+
+So what is wrong with a network of the user's, with scopes or with weights is known before the first container is
+asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfos_job.host import calls
+from tfos_job.networks import registry
+from tfos_job.training.finetuning import load_weights, train_only
+
+
+def rehearse(request: dict[str, Any]) -> None:
+    """Does what an engine does at its start.
+
+    Args:
+      request: `model`, `trainable_scopes` and `initial_weights`, as `engine.TrainPlan` has them.
+
+    Raises:
+      JobError: what the engine would raise.
+    """
+    model = registry.build(**request["model"], seed=0)
+    train_only(model, request["trainable_scopes"])
+    if request["initial_weights"]:
+        load_weights(model, **request["initial_weights"])
+
+
+if __name__ == "__main__":
+    calls.answer(rehearse)

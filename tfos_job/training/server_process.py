@@ -1,0 +1,109 @@
+"""The TensorFlow process of one node, the child of a supervisor: a `tf.distribute.Server` and nothing else.
+
+It is a process of its own so that its death can be seen: TFoS's manager, forked from the Spark worker, would keep the
+sockets of a dead worker open, and Spark would wait for ever. And it is spawned, not forked, because TensorFlow does not
+survive a fork, and because Spark may use its Python worker again.
+
+It is a `host.child.Child`: it is told its `ServerSpec`, then `stop`; if the supervisor is gone, its line ends. It says
+`ready`, `warning`, `failed` and, every second, `beat`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from tfos_job.errors import JobError, ResourceError
+from tfos_job.host import ports
+from tfos_job.host.imports import without
+from tfos_job.host.parent import BEAT_S, Parent
+from tfos_job.protocol.server import STOP, ServerSpec
+
+_CLEANUP_S = 60.0
+
+
+def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
+    """Starts this task's gRPC server.
+
+    Args:
+      spec: of the task.
+      warn: given what the user should know.
+
+    Raises:
+      ResourceError: the port is taken, or TensorFlow sees fewer GPUs than the node was given.
+    """
+    with without("keras"):  # TensorFlow imports it where it is there; graphs come from the coordinator, ready-made
+        import tensorflow as tf
+
+    num_seen = len(tf.config.list_physical_devices("GPU"))
+    if spec.num_gpus > num_seen:
+        fact = (
+            f"TensorFlow sees {num_seen} of the {spec.num_gpus} GPUs that this node was given "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')!r})"
+        )
+        if not spec.allow_cpu:
+            raise ResourceError(
+                fact,
+                next_step="Check the driver with nvidia-smi and that TensorFlow was installed with CUDA, "
+                "or give --allow_cpu",
+            )
+        warn(f"{fact}; it computes on the CPU, as --allow_cpu allows")
+    if spec.held_fd is not None:
+        ports.release(socket.socket(fileno=spec.held_fd))
+    try:
+        return tf.distribute.Server(
+            tf.train.ClusterSpec(spec.cluster), job_name=spec.role, task_index=spec.index, protocol="grpc"
+        )
+    except tf.errors.UnknownError as e:  # gRPC's word for a port that is taken.
+        raise ResourceError(f"cannot serve on {spec.cluster[spec.role][spec.index]}: {e.message}") from e
+
+
+def main() -> None:
+    supervisor = Parent()
+    orders = supervisor.hear()
+    if orders is None:
+        sys.exit(1)
+    spec = ServerSpec(**orders)
+    threading.Thread(target=_end_with, args=(supervisor, spec), daemon=True).start()
+    try:
+        server = start_server(spec, lambda text: _say(supervisor, warning=text))
+    except Exception as e:  # noqa: BLE001 - whatever it was, the supervisor must hear of it
+        traceback.print_exc()
+        error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
+        _say(supervisor, failed={"cause": error.fact, "exit_code": error.exit_code, "next_step": error.next_step})
+        os._exit(error.exit_code)
+    _say(supervisor, ready=os.getpid())
+    while server:
+        time.sleep(BEAT_S)
+        _say(supervisor, beat=True)
+
+
+def _say(supervisor: Parent, **message: object) -> None:
+    if not supervisor.say(**message):
+        # The supervisor is gone, and `_end_with` is cleaning up, which takes its time with many shards.
+        time.sleep(_CLEANUP_S)
+        os._exit(1)
+
+
+def _end_with(supervisor: Parent, spec: ServerSpec) -> None:
+    """Waits for `stop` or for the supervisor's death; a gRPC server has no other way to end."""
+    if supervisor.hear() != STOP:
+        for pid in spec.orphaned_pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for folder in spec.folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
