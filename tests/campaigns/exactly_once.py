@@ -271,7 +271,7 @@ class Watcher:
 
 
 class Reader(Watcher):
-    """Looks at a split all the time as any reader would, and keeps what it should never have seen.
+    """ExecutorProbe at a split all the time as any reader would, and keeps what it should never have seen.
 
     Its last look comes after all else, when the split is there: who had none has not looked.
     """

@@ -21,7 +21,7 @@ from tfos_job.formats import manifest as manifests
 from tfos_job.layout import DatasetLayout, RunLayout, checkpoint_step
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
-from tfos_job.staging.cache_plan import Shelf
+from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Stager, copies_of
 
 pytestmark = pytest.mark.hadoop
@@ -145,8 +145,8 @@ def test_a_shard_that_is_not_there_is_missing_input(dataset_on_hdfs: str, tmp_pa
     split = DatasetLayout(dataset_on_hdfs).split("train")
     there, other, *_ = copies_of(split, manifests.load(split), "train")
     gone = dataclasses.replace(other, source=f"{other.source}.gone")
-    shelf = Shelf(shards=(there, gone), pinned=(), seed=0, first_epoch=0, once=True, window=1, cache_bytes=None)
+    plan = CachePlan(shards=(there, gone), pinned=(), seed=0, first_epoch=0, once=True, window=1, cache_bytes=None)
     with pytest.raises(MissingInputError, match="not there") as caught:
-        Stager(shelf, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
+        Stager(plan, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert (caught.value.place, caught.value.exit_code) == (gone.source, 66)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [there.sha256]

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from tfos_job.training.bottleneck import Account, Bound
+from tfos_job.training.bottleneck import StepProfile, StepProfiler
 from tfos_job.training.engine import Block
 
 
-def bound(input_wait_s: float, compute_s: float | None, update_s: float = 0.0) -> Bound:
-    return Bound(steps=10, step_s=1.0, input_wait_s=input_wait_s, update_s=update_s, compute_s=compute_s)
+def bound(input_wait_s: float, compute_s: float | None, update_s: float = 0.0) -> StepProfile:
+    return StepProfile(steps=10, step_s=1.0, input_wait_s=input_wait_s, update_s=update_s, compute_s=compute_s)
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def block(steps: int, seconds: float, input_wait_s: float) -> Block:
 
 
 def test_the_first_block_counts_only_while_it_is_alone() -> None:
-    account = Account(num_workers=2)
+    account = StepProfiler(num_workers=2)
     assert account.bound is None
     account.add(block(2, 30.0, 20.0))
-    assert account.bound == Bound(steps=2, step_s=30.0, input_wait_s=10.0, update_s=0.1, compute_s=None)
+    assert account.bound == StepProfile(steps=2, step_s=30.0, input_wait_s=10.0, update_s=0.1, compute_s=None)
     account.add(block(8, 2.0, 0.8))
     account.add(block(12, 3.0, 1.2))
     account.compute_s = 0.3
     # Two workers have taken 20 steps in 5 s: each had half a second for one of its own.
-    assert account.bound == Bound(
+    assert account.bound == StepProfile(
         steps=20, step_s=pytest.approx(0.5), input_wait_s=pytest.approx(0.1), update_s=pytest.approx(0.1), compute_s=0.3
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.conversion import rewrite as carrying
-from tfos_job.conversion.rewrite import CarryTask, Dealt, DealTask, GatherTask, Stretch
+from tfos_job.conversion import rewrite
+from tfos_job.conversion.rewrite import Dealt, DealTask, GatherTask, RewriteTask, Stretch
 from tfos_job.errors import BadDataError
 from tfos_job.formats import records
 
@@ -29,13 +29,13 @@ def origins(path: str) -> list[tuple[str, int]]:
 def test_records_are_carried_by_number_and_without_those_of_dropped_sources(tmp_path: Path) -> None:
     first = write_shard(tmp_path / "1", [("a", 0), ("b", 1), ("a", 1), ("c", 2)])
     second = write_shard(tmp_path / "2", [("d", 0), ("b", 1)])
-    task = CarryTask(
+    task = RewriteTask(
         shard_file="part",
         stretches=(Stretch(first, 1, 4), Stretch(second, 0, 2)),
         building_dir=str(tmp_path),
         drop=frozenset("b"),
     )
-    result = carrying.carry(task)
+    result = rewrite.rewrite(task)
     assert origins(result.written_file) == [("a", 2), ("c", 3), ("d", 0)]
     assert result.shard.sources == ("a", "c", "d")
     assert (result.class_counts, result.dropped_counts) == ({1: 1, 2: 1, 0: 1}, {1: 2})
@@ -44,13 +44,13 @@ def test_records_are_carried_by_number_and_without_those_of_dropped_sources(tmp_
     data[-8] ^= 1
     Path(first).write_bytes(data)
     with pytest.raises(BadDataError, match=r"/1, byte \d+: checksum of data"):
-        carrying.carry(task)
+        rewrite.rewrite(task)
     Path(first).write_bytes(data[: len(data) // 4])
     with pytest.raises(BadDataError, match=r"/1"):
-        carrying.carry(task)
-    too_many = CarryTask(shard_file="p", stretches=(Stretch(second, 0, 3),), building_dir=str(tmp_path))
+        rewrite.rewrite(task)
+    too_many = RewriteTask(shard_file="p", stretches=(Stretch(second, 0, 3),), building_dir=str(tmp_path))
     with pytest.raises(BadDataError, match="has 2 records, its manifest says 3"):
-        carrying.carry(too_many)
+        rewrite.rewrite(too_many)
 
 
 def hands(dealt: tuple[Dealt, ...], index: int) -> tuple[tuple[str, int, int], ...]:
@@ -59,14 +59,12 @@ def hands(dealt: tuple[Dealt, ...], index: int) -> tuple[tuple[str, int, int], .
 
 def mixed(tmp_path: Path, paths: list[str], seed: int) -> list[list[tuple[str, int]]]:
     dealt = tuple(
-        carrying.deal(
-            DealTask(path=path, num_hands=4, first=i * 25 % 4, seed=seed, index=i, building_dir=str(tmp_path))
-        )
+        rewrite.deal(DealTask(path=path, num_hands=4, first=i * 25 % 4, seed=seed, index=i, building_dir=str(tmp_path)))
         for i, path in enumerate(paths)
     )
     return [
         origins(
-            carrying.gather(
+            rewrite.gather(
                 GatherTask(shard_file="p", hands=hands(dealt, i), seed=seed, index=i, building_dir=str(tmp_path))
             ).written_file
         )
@@ -90,8 +88,8 @@ def test_mixing_keeps_each_record_once_and_follows_from_the_seed(tmp_path: Path)
 def test_a_dealt_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "a", [("a", 0)] * 3)
     task = DealTask(path=path, num_hands=2, first=0, seed=0, index=0, building_dir=str(tmp_path))
-    dealt = carrying.deal(task)
+    dealt = rewrite.deal(task)
     assert dealt.bounds[-1] == Path(path).stat().st_size
     cut = Dealt(dealt.path, (0, dealt.bounds[1] - 1, dealt.bounds[2]))
     with pytest.raises(BadDataError, match="truncated"):
-        carrying.gather(GatherTask(shard_file="p", hands=hands((cut,), 0), seed=0, index=0, building_dir=str(tmp_path)))
+        rewrite.gather(GatherTask(shard_file="p", hands=hands((cut,), 0), seed=0, index=0, building_dir=str(tmp_path)))

@@ -139,7 +139,7 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.syspath_prepend(tmp_path)
 
     def ask(request: Any, **limits: float) -> Any:
-        return calls.ask("slow", request, name="the helper", if_killed="?", **limits)
+        return calls.call("slow", request, name="the helper", if_killed="?", **limits)
 
     return ask
 

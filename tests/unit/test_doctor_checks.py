@@ -13,7 +13,7 @@ from tfos_job.doctor.checks import diagnose
 from tfos_job.doctor.diagnosis import FAILED, NOT_TRIED, OK, WARNING, Check, Diagnosis, failed
 from tfos_job.doctor.host_memory import MIB, Container
 from tfos_job.doctor.machine import Disk
-from tfos_job.doctor.probe import Sight, from_dict
+from tfos_job.doctor.probe import ProbeResult, from_dict
 from tfos_job.doctor.tokens import Token
 from tfos_job.doctor.trial import Trial
 from tfos_job.errors import AccessError, ResourceError, SettingsError, StorageError
@@ -33,7 +33,7 @@ CLUSTER = Cluster(
 EXPECTED = Expected(num_executors=2, folder="hdfs://h/run")
 
 
-def sight(role: str, number: int, **changes: Any) -> Sight:
+def sight(role: str, number: int, **changes: Any) -> ProbeResult:
     values: dict[str, Any] = {
         "role": role,
         "host": f"h{number}",
@@ -48,7 +48,7 @@ def sight(role: str, number: int, **changes: Any) -> Sight:
         "host_memory_bytes": 64 * GIB,
         "time_s": NOW_S,
     }
-    return Sight(**{**values, **changes})
+    return ProbeResult(**{**values, **changes})
 
 
 def look(

@@ -219,7 +219,7 @@ def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
     for name, value in shell.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
-        calls.ask(
+        calls.call(
             "tfos_job.training.rehearsal",
             request(checkpoint, trainable_scopes=["zzz"]),
             name="rehearsal",
@@ -247,7 +247,7 @@ if __name__ == "__main__":
 def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "light.py").write_text(LIGHT)
     monkeypatch.syspath_prepend(tmp_path)
-    ask = functools.partial(calls.ask, "light", name="the helper", if_killed="Give it more memory")
+    ask = functools.partial(calls.call, "light", name="the helper", if_killed="Give it more memory")
     ask("work")
     with pytest.raises(BadDataError, match="torn") as caught:
         ask("refuse")
@@ -257,4 +257,4 @@ def test_what_a_process_aside_answers(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(JobError, match=r"(?s)^Traceback.*AssertionError.*This is a bug"):
         ask("something else")
     with pytest.raises(JobError, match=r"(?s)the helper ended with exit code 1: .*module named nobody.*This is a bug"):
-        calls.ask("nobody", "work", name="the helper", if_killed="?")
+        calls.call("nobody", "work", name="the helper", if_killed="?")

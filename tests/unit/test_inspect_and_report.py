@@ -37,7 +37,7 @@ from tfos_job.local_jobs import report
 from tfos_job.local_jobs.evaluate import evaluate as evaluate_run
 from tfos_job.networks import registry, variables
 from tfos_job.reports import evaluation_report, montage, sample
-from tfos_job.reports.sample import Sight
+from tfos_job.reports.sample import InputView
 from tfos_job.run import checkpoints
 
 CHARACTERS = "一丁七万丈三上"
@@ -216,7 +216,7 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = manifests.load(split)
     options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
-    taken = sample.take(split, contents, Sight(image_size=SIDE, augmentation=options), num_images=30, seed=3)
+    taken = sample.take(split, contents, InputView(image_size=SIDE, augmentation=options), num_images=30, seed=3)
     images, labels = read(split)
     order = np.argsort(labels, kind="stable")
     np.testing.assert_array_equal(taken.class_ids, labels[order])
@@ -233,7 +233,7 @@ def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
 def test_without_augmentation_there_are_no_versions(root: Path, num_channels: int) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = dataclasses.replace(manifests.load(split), num_channels=num_channels)
-    taken = sample.take(split, contents, Sight(image_size=SIDE), num_images=5, seed=0)
+    taken = sample.take(split, contents, InputView(image_size=SIDE), num_images=5, seed=0)
     assert taken.augmented.shape == (5, 0, SIDE, SIDE, num_channels)
     assert sample.contact_sheet(taken, CHARACTERS, split_name="test").startswith(b"\x89PNG")
 
@@ -252,7 +252,7 @@ def test_normalized_values_are_scaled_to_what_can_be_shown(root: Path) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = manifests.load(split)
     normalization = Normalization(kind="dataset", arrays={"mean": np.float32([0.5]), "stddev": np.float32([0.01])})
-    taken = sample.take(split, contents, Sight(image_size=SIDE, normalization=normalization), num_images=30, seed=0)
+    taken = sample.take(split, contents, InputView(image_size=SIDE, normalization=normalization), num_images=30, seed=0)
     assert taken.words == "normalized (dataset)"
     assert taken.augmented.shape == (30, 1, SIDE, SIDE, 1)
     # One value after the other is moved and scaled alike: the order of pixels stays.

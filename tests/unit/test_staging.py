@@ -19,7 +19,7 @@ from tests.unit.waits import wait_until
 from tfos_job import storage
 from tfos_job.errors import BadDataError, MissingInputError, ResourceError
 from tfos_job.staging import stager
-from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, Copy, Shelf, shard_order
+from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, shard_order
 from tfos_job.staging.stager import Staged, Stager
 
 
@@ -35,7 +35,7 @@ def copies(tmp_path: Path) -> list[Copy]:
     return found
 
 
-def shelf(copies: Sequence[Copy], **changes: Any) -> Shelf:
+def cache_plan(copies: Sequence[Copy], **changes: Any) -> CachePlan:
     values: dict[str, Any] = {
         "shards": tuple(copies),
         "pinned": (),
@@ -45,13 +45,13 @@ def shelf(copies: Sequence[Copy], **changes: Any) -> Shelf:
         "window": 1,
         "cache_bytes": None,
     }
-    return Shelf(**values | changes)
+    return CachePlan(**values | changes)
 
 
 class Reader:
     """Reads what a stager gives, as the graph would: a turn is there, is read, and is said to be done."""
 
-    def __init__(self, given: Shelf, folder: Path, cache_dir: Path) -> None:
+    def __init__(self, given: CachePlan, folder: Path, cache_dir: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.turns = given.positions()
         self.folder = folder
@@ -99,7 +99,7 @@ def size_of(folder: Path) -> int:
 
 
 def test_every_shard_comes_in_its_turn_in_every_epoch(copies: list[Copy], tmp_path: Path) -> None:
-    with Reader(shelf(copies), tmp_path / "node", tmp_path / "node" / "cache") as reader:
+    with Reader(cache_plan(copies), tmp_path / "node", tmp_path / "node" / "cache") as reader:
         found = reader.read(9)
     assert [(epoch, index) for epoch, index, _ in found] == [
         (epoch, index) for epoch in (2, 3, 4) for index in shard_order(3, 1, epoch)
@@ -111,7 +111,7 @@ def test_every_shard_comes_in_its_turn_in_every_epoch(copies: list[Copy], tmp_pa
 
 def test_a_cache_that_is_smaller_than_the_data_makes_room(copies: list[Copy], tmp_path: Path) -> None:
     limit = 2 * copies[0].size_bytes
-    with Reader(shelf(copies, cache_bytes=limit), tmp_path / "node", tmp_path / "node" / "cache") as reader:
+    with Reader(cache_plan(copies, cache_bytes=limit), tmp_path / "node", tmp_path / "node" / "cache") as reader:
         found = reader.read(30)
     assert Counter(index for _, index, _ in found) == {0: 10, 1: 10, 2: 10}
     assert all(first == bytes([index]) for _, index, first in found)
@@ -121,13 +121,13 @@ def test_a_cache_that_is_smaller_than_the_data_makes_room(copies: list[Copy], tm
 
 def test_what_is_read_once_is_brought_once_and_in_order(copies: list[Copy], tmp_path: Path) -> None:
     limit = copies[0].size_bytes
-    given = shelf(copies, once=True, cache_bytes=limit)
+    given = cache_plan(copies, once=True, cache_bytes=limit)
     with Reader(given, tmp_path / "node", tmp_path / "node" / "cache") as reader:
         assert [index for _, index, _ in reader.read(9)] == [0, 1, 2]
 
 
 def test_validation_shards_are_there_for_good(copies: list[Copy], tmp_path: Path) -> None:
-    given = shelf(copies[:2], pinned=(copies[2],), cache_bytes=copies[0].size_bytes)
+    given = cache_plan(copies[:2], pinned=(copies[2],), cache_bytes=copies[0].size_bytes)
     with Reader(given, tmp_path / "node", tmp_path / "node" / "cache") as reader:
         reader.read(6)
         wait_until((tmp_path / "node" / copies[2].target).exists)
@@ -136,14 +136,14 @@ def test_validation_shards_are_there_for_good(copies: list[Copy], tmp_path: Path
 
 def test_a_restart_on_the_same_host_finds_what_is_there(copies: list[Copy], tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    with Reader(shelf(copies), tmp_path / "first", shared) as reader:
+    with Reader(cache_plan(copies), tmp_path / "first", shared) as reader:
         reader.read(3)
     (shared / copies[0].sha256).write_bytes(b"torn")
     damaged = bytearray((shared / copies[1].sha256).read_bytes())
     damaged[5] ^= 1
     (shared / copies[1].sha256).unlink()
     (shared / copies[1].sha256).write_bytes(damaged)
-    with Reader(shelf(copies), tmp_path / "second", shared) as reader:
+    with Reader(cache_plan(copies), tmp_path / "second", shared) as reader:
         reader.read(3)
     assert reader.passes[0].num_files == 2  # the third one was right, as its digest says
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in shared.iterdir())
@@ -158,7 +158,7 @@ def test_a_file_that_is_another_one_is_named_and_not_kept(
     content[7] ^= 1
     source.write_bytes(content if change == "bit" else content[:-1])
     with pytest.raises(BadDataError, match=words) as caught:
-        Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
+        Stager(cache_plan(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert caught.value.place.startswith(str(source))
     assert copies[1].sha256 not in {path.name for path in (tmp_path / "cache").iterdir()}
 
@@ -166,7 +166,7 @@ def test_a_file_that_is_another_one_is_named_and_not_kept(
 def test_a_file_that_is_not_there(copies: list[Copy], tmp_path: Path) -> None:
     Path(copies[2].source).unlink()
     with pytest.raises(MissingInputError, match="source-2"):
-        Stager(shelf(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
+        Stager(cache_plan(copies), str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
 
 
 def test_a_damaged_record_of_a_shard_is_named_by_its_byte(write_shard: Callable[..., str], tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_a_damaged_record_of_a_shard_is_named_by_its_byte(write_shard: Callable[
 def test_what_an_earlier_attempt_left_is_room_for_this_one(
     copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Reader(shelf(copies), tmp_path / "first", tmp_path / "shared") as reader:
+    with Reader(cache_plan(copies), tmp_path / "first", tmp_path / "shared") as reader:
         reader.read(3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, stager.RESERVE_BYTES))  # it is full
-    with Reader(shelf(copies), tmp_path / "second", tmp_path / "shared") as reader:
+    with Reader(cache_plan(copies), tmp_path / "second", tmp_path / "shared") as reader:
         reader.read(6)
     assert reader.error is None
 
@@ -202,7 +202,7 @@ def test_too_little_room_is_said_before_anything_is_copied(
     copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, stager.RESERVE_BYTES + (9 << 20)))
-    given = shelf(copies[:2], pinned=(copies[2],))
+    given = cache_plan(copies[:2], pinned=(copies[2],))
     with pytest.raises(ResourceError, match=r"10\.0 MiB of shards are to be there .*, and 9\.0 MiB are free") as caught:
         Stager(given, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert caught.value.place == str(tmp_path)

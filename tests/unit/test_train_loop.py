@@ -11,7 +11,7 @@ import pytest
 
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.inference.evaluation import Counts
-from tfos_job.training.bottleneck import Bound
+from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import Block, TrainPlan
 from tfos_job.training.loop import Loop
 
@@ -83,7 +83,7 @@ class Diary:
         self.evaluating: list[int] = []
         self.measured_before: int | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None:
         assert bound.steps <= step
         if bound.compute_s is not None and self.measured_before is None:
             self.measured_before = step

@@ -16,7 +16,7 @@ from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
 from tfos_job.input import waiting
 from tfos_job.staging import cache_plan
-from tfos_job.staging.cache_plan import Copy, Shelf
+from tfos_job.staging.cache_plan import CachePlan, Copy
 from tfos_job.staging.stager import Stager
 
 NUM_SHARDS, PER_SHARD, SEED = 5, 4, 3
@@ -43,14 +43,14 @@ def copies(write_shard: Callable[..., str]) -> list[Copy]:
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Shelf], None]]:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[CachePlan], None]]:
     """A worker's directory, which this process works in, with a stager at work."""
     folder = tmp_path / "node"
     folder.mkdir()
     monkeypatch.chdir(folder)
     ended, threads = threading.Event(), []
 
-    def start(given: Shelf) -> None:
+    def start(given: CachePlan) -> None:
         stager = Stager(given, str(folder), str(folder / "cache"), lambda _: None)
         threads.append(threading.Thread(target=stager.run, args=(ended.is_set,)))
         threads[0].start()
@@ -70,13 +70,13 @@ def labels(mode: str, copies: list[Copy], *, staged: bool, start_record: int) ->
 @pytest.mark.parametrize("mode", [FILES, PRELOADED])
 @pytest.mark.parametrize("start_record", [0, 27])
 def test_staged_shards_are_read_as_local_ones_are(
-    node: Callable[[Shelf], None], copies: list[Copy], mode: str, start_record: int
+    node: Callable[[CachePlan], None], copies: list[Copy], mode: str, start_record: int
 ) -> None:
     """Three epochs through a cache of two shards: the same records in the same order as from files that lie there."""
     expected = labels(mode, copies, staged=False, start_record=start_record)
     once = mode == PRELOADED
     node(
-        Shelf(
+        CachePlan(
             shards=tuple(copies),
             pinned=(),
             seed=SEED,
@@ -90,9 +90,9 @@ def test_staged_shards_are_read_as_local_ones_are(
     assert len(os.listdir("cache")) <= 2
 
 
-def test_validation_shards_are_waited_for(node: Callable[[Shelf], None], copies: list[Copy]) -> None:
+def test_validation_shards_are_waited_for(node: Callable[[CachePlan], None], copies: list[Copy]) -> None:
     node(
-        Shelf(
+        CachePlan(
             shards=tuple(copies[:1]),
             pinned=tuple(copies),
             seed=SEED,

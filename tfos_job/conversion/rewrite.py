@@ -28,7 +28,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarryTask:
+class RewriteTask:
     """A new shard of the records of live ones, in order, but for those of the sources named in `drop`."""
 
     shard_file: str
@@ -37,7 +37,7 @@ class CarryTask:
     drop: frozenset[str] = frozenset()
 
 
-def carry(task: CarryTask) -> ShardResult:
+def rewrite(task: RewriteTask) -> ShardResult:
     """Writes the new shard; it may come out empty.
 
     Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tfos_job.doctor.diagnosis import Check
 from tfos_job.doctor.host_memory import Container
-from tfos_job.doctor.probe import Sight
+from tfos_job.doctor.probe import ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +76,21 @@ class Case:
 
     expected: Expected
     cluster: Cluster
-    driver: Sight
-    executors: tuple[Sight, ...]
+    driver: ProbeResult
+    executors: tuple[ProbeResult, ...]
 
     @property
-    def all(self) -> tuple[Sight, ...]:
+    def all(self) -> tuple[ProbeResult, ...]:
         return (self.driver, *self.executors)
 
-    def num_nodes(self, sights: Iterable[Sight]) -> int:
+    def num_nodes(self, sights: Iterable[ProbeResult]) -> int:
         """Nodes that run at the executors among `sights`."""
         count = sum(sight in self.executors for sight in sights)
         return self.expected.num_executors if count and self.cluster.in_driver else count
 
 
 def by_fact(
-    sights: Iterable[Sight], fact_of: Callable[[Sight], str], make: Callable[[str, tuple[str, ...]], Check]
+    sights: Iterable[ProbeResult], fact_of: Callable[[ProbeResult], str], make: Callable[[str, tuple[str, ...]], Check]
 ) -> list[Check]:
     """A check for each fact that is not empty, at all the places where it holds."""
     places: dict[str, list[str]] = defaultdict(list)

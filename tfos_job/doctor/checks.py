@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tfos_job.doctor import reach, resources, versions
 from tfos_job.doctor.case import Case, Cluster, Expected
 from tfos_job.doctor.diagnosis import Check
-from tfos_job.doctor.probe import Sight
+from tfos_job.doctor.probe import ProbeResult
 
 # In an order in which one explains the next.
 _CHECKS = (
@@ -28,7 +28,9 @@ _CHECKS = (
 )
 
 
-def diagnose(expected: Expected, cluster: Cluster, driver: Sight, executors: Sequence[Sight]) -> tuple[Check, ...]:
+def diagnose(
+    expected: Expected, cluster: Cluster, driver: ProbeResult, executors: Sequence[ProbeResult]
+) -> tuple[Check, ...]:
     """Every check, with each failure named."""
     case = Case(expected, cluster, driver, tuple(executors))
     return tuple(check for look in _CHECKS for check in look(case)) + cluster.problems

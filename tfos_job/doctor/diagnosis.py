@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.doctor.probe import Sight
+from tfos_job.doctor.probe import ProbeResult
 from tfos_job.errors import (
     AccessError,
     JobError,
@@ -63,8 +63,8 @@ class Diagnosis:
     """What an examination has found; `seconds` is how long it took."""
 
     checks: tuple[Check, ...]
-    driver: Sight
-    executors: tuple[Sight, ...]
+    driver: ProbeResult
+    executors: tuple[ProbeResult, ...]
     seconds: float
 
     @property

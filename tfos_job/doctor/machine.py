@@ -121,7 +121,7 @@ def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
       visible: addresses for CUDA_VISIBLE_DEVICES.
     """
     try:
-        names = calls.ask(
+        names = calls.call(
             "tfos_job.training.devices",
             {},
             name="TensorFlow's process",
@@ -211,7 +211,7 @@ def scratch_disk() -> Disk:
 def count_free_ports(port_range: tuple[int, int] | None) -> int:
     """How many ports of a range can be bound; without a range 1 where the system gives any.
 
-    Bound, but not listened on: so two processes that count at the same time do not take the other's look for use.
+    StepProfile, but not listened on: so two processes that count at the same time do not take the other's look for use.
     """
     low, high = port_range or (0, 0)
     free = 0

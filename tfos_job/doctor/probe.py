@@ -25,7 +25,7 @@ DRIVER, EXECUTOR = "driver", "executor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class ProbeRequest:
     """What a process is asked to look at.
 
     Attributes:
@@ -48,7 +48,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class ProbeResult:
     """What one process sees.
 
     Attributes:
@@ -106,9 +106,9 @@ class Sight:
         return dataclasses.asdict(self)
 
 
-def from_dict(values: Mapping[str, Any]) -> Sight:
-    """The inverse of `Sight.to_dict`, from whatever version of this package: what is not known here is left out."""
-    known = {field.name for field in dataclasses.fields(Sight)}
+def from_dict(values: Mapping[str, Any]) -> ProbeResult:
+    """The inverse of `ProbeResult.to_dict`, from any version of this package; unknown fields are left out."""
+    known = {field.name for field in dataclasses.fields(ProbeResult)}
     fields: dict[str, Any] = {}
     for key, value in values.items():
         if key in known:
@@ -117,7 +117,7 @@ def from_dict(values: Mapping[str, Any]) -> Sight:
         if fields.get(key) is not None:
             fields[key] = _build(kind, fields[key])
     fields["tokens"] = tuple(_build(Token, token) for token in fields.get("tokens", ()))
-    return Sight(**fields)
+    return ProbeResult(**fields)
 
 
 def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
@@ -126,13 +126,13 @@ def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def look(
-    question: Question,
+    question: ProbeRequest,
     role: str,
     *,
     pyspark_version: str,
     java: str | None = None,
     gpus_assigned: Sequence[str] | None = None,
-) -> Sight:
+) -> ProbeResult:
     """Looks around. What cannot be seen is in the sight as such, with the reason.
 
     Args:
@@ -169,7 +169,7 @@ def look(
             facts["tokens"] = tokens.read_file(token_file)
         except SettingsError as e:
             facts["tokens_error"] = str(e)
-    return Sight(
+    return ProbeResult(
         role=role,
         host=host,
         pid=jvm.pid if jvm and role == EXECUTOR else os.getpid(),
@@ -189,7 +189,7 @@ def look(
 
 
 def own_executor() -> str:
-    """`Sight.key` of the executor that this process belongs to."""
+    """`ProbeResult.key` of the executor that this process belongs to."""
     jvm = machine.parent_jvm()
     who = (jvm.executor_id or str(jvm.pid)) if jvm else str(os.getpid())
     return f"{socket.gethostname()}/{who}"

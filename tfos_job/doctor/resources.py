@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tfos_job.doctor.case import Case, by_fact
 from tfos_job.doctor.diagnosis import OK, WARNING, Check, failed
 from tfos_job.doctor.host_memory import MIB, Container
-from tfos_job.doctor.probe import Sight
+from tfos_job.doctor.probe import ProbeResult
 from tfos_job.errors import ResourceError, SettingsError
 
 # What train listens on beside the driver (the control line, TFoS's rendezvous, the coordinator) and on each node.
@@ -18,7 +18,7 @@ _GPU = re.compile(r"GPU (?P<index>\d+): .*\(UUID: (?P<uuid>[^)]+)\)")  # a line 
 
 
 def check_disk(case: Case) -> list[Check]:
-    shared: dict[tuple[str, int], list[Sight]] = defaultdict(list)
+    shared: dict[tuple[str, int], list[ProbeResult]] = defaultdict(list)
     for sight in case.all:
         if sight.disk:
             shared[sight.host, sight.disk.device].append(sight)
@@ -90,14 +90,14 @@ def check_gpu(case: Case) -> list[Check]:
     return checks or [Check(name="gpu", state=OK, fact=f"{expected.num_gpus} assigned and visible on each executor")]
 
 
-def _unseen_gpu(sight: Sight, num_gpus: int) -> str:
+def _unseen_gpu(sight: ProbeResult, num_gpus: int) -> str:
     if len(sight.gpus_listed) >= num_gpus:
         return ""
     reason = sight.gpus_error or f"nvidia-smi lists {len(sight.gpus_listed)}"
     return f"Spark assigned GPU {','.join(sight.gpus_assigned or ())}, but {reason}"
 
 
-def _shared_gpus(executors: Sequence[Sight]) -> list[Check]:
+def _shared_gpus(executors: Sequence[ProbeResult]) -> list[Check]:
     """One GPU for two executors: what comes of a discovery script that names all, where YARN isolates none."""
     owners: dict[tuple[str, str], list[str]] = defaultdict(list)
     for sight in executors:
@@ -113,7 +113,7 @@ def _shared_gpus(executors: Sequence[Sight]) -> list[Check]:
     ]
 
 
-def _local_gpus(sight: Sight, needed: int) -> list[Check]:
+def _local_gpus(sight: ProbeResult, needed: int) -> list[Check]:
     if len(sight.gpus_listed) >= needed:
         return [Check(name="gpu", state=OK, fact=f"{len(sight.gpus_listed)} visible, {needed} needed")]
     reason = f" ({sight.gpus_error})" if sight.gpus_error else ""
@@ -127,7 +127,7 @@ def check_tensorflow(case: Case) -> list[Check]:
         return []
     wanted = case.expected.num_gpus
 
-    def fact_of(sight: Sight) -> str:
+    def fact_of(sight: ProbeResult) -> str:
         if sight.tensorflow_error:
             return sight.tensorflow_error
         visible = len(sight.tensorflow_gpus or ())
@@ -154,7 +154,7 @@ def check_tensorflow(case: Case) -> list[Check]:
 
 def check_ports(case: Case) -> list[Check]:
     expected = case.expected
-    by_host: dict[str, list[Sight]] = defaultdict(list)
+    by_host: dict[str, list[ProbeResult]] = defaultdict(list)
     for sight in case.all:
         by_host[sight.host].append(sight)
     checks = []
@@ -218,7 +218,7 @@ def _describe(container: Container) -> str:
 
 
 def _memory_of_hosts(case: Case, container: Container) -> list[Check]:
-    def limited(sight: Sight) -> str:
+    def limited(sight: ProbeResult) -> str:
         limit_bytes = sight.memory_limit_bytes
         if limit_bytes is None or limit_bytes >= container.total_mb * MIB:
             return ""
@@ -231,7 +231,7 @@ def _memory_of_hosts(case: Case, container: Container) -> list[Check]:
             "memory", SettingsError, fact, where=where, next_step="Set spark.executor.memory lower, or the limit higher"
         ),
     )
-    by_host: dict[str, list[Sight]] = defaultdict(list)
+    by_host: dict[str, list[ProbeResult]] = defaultdict(list)
     for sight in case.executors:
         by_host[sight.host].append(sight)
     for host, sights in by_host.items():

@@ -16,7 +16,7 @@ from pyspark import Accumulator, AccumulatorParam, SparkContext, TaskContext
 
 from tfos_job.doctor import probe
 from tfos_job.doctor.diagnosis import Check, failed
-from tfos_job.doctor.probe import EXECUTOR, Question, Sight
+from tfos_job.doctor.probe import EXECUTOR, ProbeRequest, ProbeResult
 from tfos_job.errors import ResourceError, SettingsError
 from tfos_job.host.limits import within
 
@@ -40,7 +40,7 @@ class _SightsParam(AccumulatorParam[list[Any]]):
 
 
 def look_here(
-    question: Question, hold_s: float, known: frozenset[str], sights: Accumulator[list[Any]], _: Iterable[int]
+    request: ProbeRequest, hold_s: float, known: frozenset[str], sights: Accumulator[list[Any]], _: Iterable[int]
 ) -> None:
     """Runs on an executor, which it holds for `hold_s`."""
     began_s = time.monotonic()
@@ -49,21 +49,21 @@ def look_here(
         context = TaskContext.get()
         gpus = context.resources().get("gpu") if context else None
         addresses = None if gpus is None else gpus.addresses
-        seen = probe.look(question, EXECUTOR, pyspark_version=pyspark.__version__, gpus_assigned=addresses)
+        seen = probe.look(request, EXECUTOR, pyspark_version=pyspark.__version__, gpus_assigned=addresses)
         sights.add([seen.to_dict()])
     time.sleep(max(0.0, hold_s - (time.monotonic() - began_s)))
 
 
-class Looks:
+class ExecutorProbe:
     """The Spark jobs that look at each executor once. They begin at once; `collect` waits for them."""
 
-    def __init__(self, sc: SparkContext, question: Question, num_executors: int) -> None:
+    def __init__(self, sc: SparkContext, request: ProbeRequest, num_executors: int) -> None:
         self._sc = sc
-        self._question = question
+        self._request = request
         self._num_executors = num_executors
-        self._group = f"doctor-{question.token}"
+        self._group = f"doctor-{request.token}"
         self._sights = sc.accumulator([], _SightsParam())
-        self._deadline_s = time.monotonic() + _JOB_S + question.storage_timeout_s + (_DEEP_S if question.deep else 0.0)
+        self._deadline_s = time.monotonic() + _JOB_S + request.storage_timeout_s + (_DEEP_S if request.deep else 0.0)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=self._group, daemon=True)
         self.problems: list[Check] = []
@@ -78,12 +78,12 @@ class Looks:
                 if len(known) >= self._num_executors or time.monotonic() > self._deadline_s:
                     return
                 hold_s = _HOLD_S if self._num_executors > 1 else 0.0
-                look = functools.partial(look_here, self._question, hold_s, known, self._sights)
+                look = functools.partial(look_here, self._request, hold_s, known, self._sights)
                 self._sc.parallelize(range(self._num_executors), self._num_executors).foreachPartition(look)
         except Exception as e:  # noqa: BLE001 - Spark's and py4j's own, whatever they are, are what is looked for
             self._error = e
 
-    def collect(self, on_wait: Callable[[], None]) -> tuple[Sight, ...]:
+    def collect(self, on_wait: Callable[[], None]) -> tuple[ProbeResult, ...]:
         """What has come when all are done, or the time is over; what went wrong is in `problems`."""
         while self._thread.is_alive() and time.monotonic() < self._deadline_s:
             on_wait()
@@ -98,7 +98,7 @@ class Looks:
             with contextlib.suppress(Py4JError, OSError):  # TimeoutError is one
                 within(_CANCEL_S, lambda: self._sc.cancelJobGroup(self._group), "cancel")
 
-    def _seen(self) -> tuple[Sight, ...]:
+    def _seen(self) -> tuple[ProbeResult, ...]:
         sights = {seen.key: seen for seen in map(probe.from_dict, list(self._sights.value))}
         return tuple(sorted(sights.values(), key=lambda seen: (len(seen.executor_id), seen.executor_id)))
 

@@ -128,7 +128,7 @@ def _second_look(conf: SparkConf) -> str:
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Looks at what must be right for a JVM to start at all.
+    """ExecutorProbe at what must be right for a JVM to start at all.
 
     Raises:
       SettingsError: no Java, another Spark, or options that are none.

@@ -121,7 +121,7 @@ def _on_executor(
         with ports.listen(address, port_range) as held:
             # What TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
             os.environ[_TFOS_NODE_PORT] = str(held.getsockname()[1])
-            node.surroundings = node.Surroundings(held, (scratch, sockets))
+            node.context = node.NodeContext(held, (scratch, sockets))
             try:
                 cloudpickle.loads(pickled_task)(partition)
             finally:

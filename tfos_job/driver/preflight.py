@@ -24,8 +24,8 @@ from tfos_job.doctor import clock, host_memory, probe, trial
 from tfos_job.doctor.case import Cluster, Expected
 from tfos_job.doctor.checks import diagnose
 from tfos_job.doctor.diagnosis import Check, Diagnosis, failed
-from tfos_job.doctor.probe import DRIVER, Question, Sight
-from tfos_job.driver.executor_probe import Looks
+from tfos_job.doctor.probe import DRIVER, ProbeRequest, ProbeResult
+from tfos_job.driver.executor_probe import ExecutorProbe
 from tfos_job.errors import JobError, ResourceError, SettingsError
 from tfos_job.protocol.topology import slots_of
 
@@ -119,10 +119,10 @@ class Examination:
 
     def _look(
         self, place: str | None, address: clock.Address | None, num_registered: int
-    ) -> tuple[Sight, tuple[Sight, ...]]:
+    ) -> tuple[ProbeResult, tuple[ProbeResult, ...]]:
         """At the executors and, meanwhile, at the driver."""
         expected = self._expected
-        question = Question(
+        request = ProbeRequest(
             token=self._token,
             place=place,
             storage_timeout_s=expected.storage_timeout_s,
@@ -130,15 +130,17 @@ class Examination:
             deep=expected.deep,
         )
         if self._sc is None or not num_registered:
-            return self._look_at_driver(question), ()
+            return self._look_at_driver(request), ()
         list_gpus = expected.num_gpus > 0 or expected.deep
-        looks = Looks(self._sc, dataclasses.replace(question, driver=address, list_gpus=list_gpus), num_registered)
+        executor_probe = ExecutorProbe(
+            self._sc, dataclasses.replace(request, driver=address, list_gpus=list_gpus), num_registered
+        )
         try:
-            driver = self._look_at_driver(question)
-            executors = looks.collect(self._on_wait)
+            driver = self._look_at_driver(request)
+            executors = executor_probe.collect(self._on_wait)
         finally:
-            looks.close()
-        self._problems += looks.problems
+            executor_probe.close()
+        self._problems += executor_probe.problems
         return driver, executors
 
     def _wait_for_executors(self) -> int:
@@ -191,9 +193,9 @@ class Examination:
                 address = None
             yield address
 
-    def _look_at_driver(self, question: Question) -> Sight:
+    def _look_at_driver(self, request: ProbeRequest) -> ProbeResult:
         java = None
         if SparkContext._jvm is not None:
             with contextlib.suppress(Py4JError, OSError):
                 java = str(SparkContext._jvm.java.lang.System.getProperty("java.version"))
-        return probe.look(question, DRIVER, pyspark_version=pyspark.__version__, java=java)
+        return probe.look(request, DRIVER, pyspark_version=pyspark.__version__, java=java)

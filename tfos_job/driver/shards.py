@@ -18,9 +18,9 @@ from pyspark import SparkContext
 
 from tfos_job import storage
 from tfos_job.conversion import gnt_shard as work
-from tfos_job.conversion import rewrite as carrying
+from tfos_job.conversion import rewrite
 from tfos_job.conversion.gnt_shard import Comparison, CutTask, Failure, GroupTask, PieceResult, ShardResult
-from tfos_job.conversion.rewrite import CarryTask, DealTask, GatherTask, Stretch
+from tfos_job.conversion.rewrite import DealTask, GatherTask, RewriteTask, Stretch
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.driver import tasks
 from tfos_job.errors import BadDataError
@@ -200,7 +200,7 @@ def damaged(context: SparkContext, split: SplitLayout, live: Manifest) -> list[s
     ]
 
 
-def carry(
+def rewrite_shards(
     context: SparkContext,
     groups: Sequence[Sequence[Stretch]],
     *,
@@ -210,10 +210,10 @@ def carry(
 ) -> Made:
     """Makes a new shard of each group of stretches of live ones, without the records of sources in `drop`."""
     carry_tasks = [
-        CarryTask(shard_file=shard_name(index, len(groups)), stretches=tuple(group), building_dir=work_dir, drop=drop)
+        RewriteTask(shard_file=shard_name(index, len(groups)), stretches=tuple(group), building_dir=work_dir, drop=drop)
         for index, group in enumerate(groups)
     ]
-    return Made(results=tuple(tasks.results(tasks.run(context, name, carrying.carry, carry_tasks))))
+    return Made(results=tuple(tasks.results(tasks.run(context, name, rewrite.rewrite, carry_tasks))))
 
 
 def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
@@ -232,7 +232,7 @@ def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
         )
         for index, (result, before) in enumerate(zip(results, dealt_before, strict=False))
     ]
-    dealt = tuple(tasks.results(tasks.run(context, "deal", carrying.deal, deal_tasks)))
+    dealt = tuple(tasks.results(tasks.run(context, "deal", rewrite.deal, deal_tasks)))
     gather_tasks = [
         GatherTask(
             shard_file=result.shard.file,
@@ -243,7 +243,7 @@ def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
         )
         for index, result in enumerate(results)
     ]
-    mixed = tasks.results(tasks.run(context, "gather", carrying.gather, gather_tasks))
+    mixed = tasks.results(tasks.run(context, "gather", rewrite.gather, gather_tasks))
     # Who was counted where does not matter: it is the sum that goes into the manifest.
     counted = [
         dataclasses.replace(result, class_counts=before.class_counts, pieces=before.pieces)

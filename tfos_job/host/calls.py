@@ -38,7 +38,7 @@ class _Answer:
     next_step: str = ""
 
 
-def ask(
+def call(
     module: str,
     request: Any,
     *,

@@ -65,7 +65,7 @@ def random_bits(seed: tf.Tensor, stream: tf.Tensor, indices: tf.Tensor) -> tf.Te
     """Random numbers by SplitMix64 (https://prng.di.unimi.it/splitmix64.c), any one of them without those before it.
 
     TensorFlow's own stateless generators take one seed for a whole tensor: here each element has its own.
-    `shelf.random_bits` is the same function without TensorFlow.
+    `cache_plan.random_bits` is the same function without TensorFlow.
 
     Args:
       seed: int64 [].

@@ -47,7 +47,7 @@ def _slowly(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def shard_order(num_shards: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    """`shelf.shard_order` as a graph: int64 [num_shards]. All arguments are int64 []."""
+    """`cache_plan.shard_order` as a graph: int64 [num_shards]. All arguments are int64 []."""
     bits = random_bits(seed, epoch, tf.range(num_shards))
     # argsort knows no uint64: with the highest bit turned, int64 has the same order.
     signed = tf.bitcast(tf.bitwise.bitwise_xor(bits, tf.constant(1 << 63, tf.uint64)), tf.int64)

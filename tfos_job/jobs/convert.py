@@ -217,7 +217,7 @@ def _update(
         touched = [shard for shard in live_shards if not drop.isdisjoint(shard.sources)]
         if touched:
             groups = [[Stretch(join(split.root, shard.file), 0, shard.num_records)] for shard in touched]
-            carried = shards.carry(context, groups, work_dir=building.work_dir, drop=drop)
+            carried = shards.rewrite_shards(context, groups, work_dir=building.work_dir, drop=drop)
         manifest = _manifest(config, charset, building, live, made, carried, untouched, changes, pruned)
         _require_records(config, manifest)
         publish(dataset, split, manifest, charset, building, made.bad_ranges, lease)
@@ -249,7 +249,7 @@ def _compact(
             first, last = (at * shard.num_records // max(shard.size_bytes, 1) for at in (piece.start, piece.stop))
             groups[-1].append(Stretch(join(split.root, shard.file), first, last))
     with build_aside(split, live) as building:
-        made = shards.carry(context, groups, work_dir=building.work_dir, name="compact")
+        made = shards.rewrite_shards(context, groups, work_dir=building.work_dir, name="compact")
         new_shards = shards.collect(made.results, building.shards_dir, generation_name(building.generation))
         manifest = _revised(
             live,

@@ -61,7 +61,7 @@ from tfos_job.protocol.topology import Topology, WorkerInput, assign_shards, lar
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoints import CheckpointInfo
 from tfos_job.run.resume import Change
-from tfos_job.staging.cache_plan import MAX_WINDOW, Copy, Shelf
+from tfos_job.staging.cache_plan import MAX_WINDOW, CachePlan, Copy
 from tfos_job.staging.stager import RESERVE_BYTES, copies_of
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
@@ -407,7 +407,7 @@ def _rehearse(config: TrainConfig, data: _Data) -> None:
             next_step="Give another --train_dir, or leave out --overwrite",
         )
     log.info("Building the network once, to see whether it can be")
-    calls.ask(
+    calls.call(
         "tfos_job.training.rehearsal",
         {"model": _model(config, data), "trainable_scopes": scopes, "initial_weights": weights},
         name="the process that builds the network",
@@ -714,7 +714,7 @@ def _examine(
       JobError: it names everything that is missing.
     """
     config = job.config
-    needed = [worker.shelf.least_bytes if worker.shelf else 0 for worker in _inputs(job)]
+    needed = [worker.cache_plan.least_bytes if worker.cache_plan else 0 for worker in _inputs(job)]
     expected = Expected(
         num_executors=topology.num_spark_executors,
         num_gpus=config.num_gpus,
@@ -780,7 +780,7 @@ def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
         seed = config.seed * 1_000_003 + worker
         num_records = sum(records for _, records in shards)
         start_record = job.start.positions[worker]
-        shelf = Shelf(
+        cache_plan = CachePlan(
             shards=tuple(copies[path] for path, _ in shards if path in copies),
             pinned=data.validation_copies,
             seed=seed,
@@ -796,7 +796,7 @@ def _inputs(job: _Job) -> tuple[WorkerInput, ...]:
                 start_record=start_record,
                 num_records=num_records,
                 shards=tuple(_readable(path) for path, _ in shards),
-                shelf=shelf if data.is_remote else None,
+                cache_plan=cache_plan if data.is_remote else None,
             )
         )
     return tuple(inputs)

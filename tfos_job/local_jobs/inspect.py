@@ -14,7 +14,7 @@ from tfos_job.formats import manifest
 from tfos_job.input.augmentation import Augmentation
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.reports import sample
-from tfos_job.reports.sample import Sight
+from tfos_job.reports.sample import InputView
 
 _NAMED = 10
 
@@ -38,10 +38,10 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
     if config.train_dir is None:
-        sight = Sight(image_size=config.side, augmentation=Augmentation(**config.augmentation))
+        view = InputView(image_size=config.side, augmentation=Augmentation(**config.augmentation))
     else:
-        sight = sample.sight_of(RunLayout(config.train_dir))
-    taken = sample.take(split, contents, sight, num_images=config.num_images, seed=config.seed)
+        view = sample.input_view(RunLayout(config.train_dir))
+    taken = sample.take(split, contents, view, num_images=config.num_images, seed=config.seed)
     picture, table = sample.histogram(contents, names)
     files = {
         "contact_sheet": ("contact_sheet.png", sample.contact_sheet(taken, names, split_name=contents.split_name)),

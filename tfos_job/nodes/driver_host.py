@@ -17,7 +17,7 @@ from tfos_job.host import container
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.parent import Parent
 from tfos_job.nodes import supervisor
-from tfos_job.nodes.supervisor import NodeFailed, Post, Supervisor
+from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
 from tfos_job.protocol import control
 from tfos_job.protocol.server import ServerSpec
 from tfos_job.protocol.topology import PS, Task
@@ -98,7 +98,7 @@ def main() -> None:
         line = control.call_driver(
             (str(host), int(str(port))), bytes.fromhex(order.key), supervisor.hello(task, own_host, int(own_port))
         )
-        Supervisor(line, _post(task, order, held)).run()
+        Supervisor(line, _supervisor_spec(task, order, held)).run()
         supervisor.tell(line, control.Left())
     except (NodeFailed, control.LineClosed, OSError) as e:
         sys.exit(f"{task}: {e}" if not isinstance(e, NodeFailed) else 1)
@@ -106,9 +106,9 @@ def main() -> None:
         shutil.rmtree(order.folder, ignore_errors=True)
 
 
-def _post(task: Task, order: _Order, held: socket.socket) -> Post:
-    return Post(
-        spec=ServerSpec(
+def _supervisor_spec(task: Task, order: _Order, held: socket.socket) -> SupervisorSpec:
+    return SupervisorSpec(
+        server=ServerSpec(
             # Of the workers nothing is known yet; the coordinator tells this server of them when it connects.
             cluster={role: list(addresses) for role, addresses in order.beside.items()},
             role=task.role,
@@ -120,7 +120,7 @@ def _post(task: Task, order: _Order, held: socket.socket) -> Post:
         ),
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
         env=child_environment(""),
-        shelf=None,
+        cache_plan=None,
         start_timeout=order.start_timeout,
         parent="the driver",
         held=held,

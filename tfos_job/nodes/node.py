@@ -18,7 +18,7 @@ from tfos_job.host import container, gpus
 from tfos_job.host.child import child_environment
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import supervisor
-from tfos_job.nodes.supervisor import Post, Supervisor
+from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
 from tfos_job.protocol import control, failures
 from tfos_job.protocol.server import ServerSpec
 from tfos_job.protocol.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
@@ -62,7 +62,7 @@ class NodeArgs:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NodeContext:
     """What launch.py has made in this Python worker for its node; TFoS hands on nothing of the kind.
 
     Attributes:
@@ -75,20 +75,20 @@ class Surroundings:
 
 
 # Set by launch.py before TFoS calls `main`, in this process or, for a parameter server, in a fork of it.
-surroundings: Surroundings | None = None
+context: NodeContext | None = None
 
 
 def main(args: NodeArgs, ctx: Any) -> None:
     """TFCluster's map function."""
-    assert surroundings is not None
+    assert context is not None
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
     line = control.call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
     parent = os.getppid()
-    work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=surroundings.folders[0])
+    work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=context.folders[0])
     try:
         try:
-            Supervisor(line, _post(task, args, ctx, work_dir)).run()
+            Supervisor(line, _supervisor_spec(task, args, ctx, work_dir)).run()
         except JobError as e:
             raise supervisor.report(line, failures.of_error(e)) from e
         finally:
@@ -105,42 +105,42 @@ def _end_foreground(ctx: Any, parent: int) -> None:
 
     It cleans up then, unless Spark kills it before it has (some other node has failed): then that is ours to do, too.
     """
-    assert surroundings is not None
+    assert context is not None
     if os.getppid() == parent:
         ctx.mgr.get_queue("control").put(None)
     deadline = time.monotonic() + _FOREGROUND_S
-    while os.getppid() == parent and any(map(os.path.exists, surroundings.folders)) and time.monotonic() < deadline:
+    while os.getppid() == parent and any(map(os.path.exists, context.folders)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     if os.getppid() != parent:
         with contextlib.suppress(ProcessLookupError):
             os.kill(ctx.mgr._process.pid, signal.SIGKILL)
-        for folder in surroundings.folders:
+        for folder in context.folders:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _post(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Post:
-    assert surroundings is not None
+def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> SupervisorSpec:
+    assert context is not None
     num_gpus = args.num_gpus if task.role == WORKER else 0
     if task.role == WORKER:
         with open(os.path.join(work_dir, INPUT_FILE), "w", encoding="utf-8") as input_file:
             input_file.write(args.inputs[task.index].to_text())
-    return Post(
-        spec=ServerSpec(
+    return SupervisorSpec(
+        server=ServerSpec(
             cluster={role: list(addresses) for role, addresses in {**ctx.cluster_spec, **args.beside}.items()},
             role=task.role,
             index=task.index,
             num_gpus=num_gpus,
             allow_cpu=args.allow_cpu,
             orphaned_pids=[ctx.mgr._process.pid],
-            folders=list(surroundings.folders),
-            held_fd=surroundings.held.fileno(),
+            folders=list(context.folders),
+            held_fd=context.held.fileno(),
         ),
         work_dir=work_dir,
         env=child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
-        shelf=args.inputs[task.index].shelf if task.role == WORKER else None,
+        cache_plan=args.inputs[task.index].cache_plan if task.role == WORKER else None,
         start_timeout=args.start_timeout,
         parent="Spark's Python worker of this node",
-        held=surroundings.held,
+        held=context.held,
     )
 
 

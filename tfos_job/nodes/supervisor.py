@@ -28,7 +28,7 @@ from tfos_job.host.child import Child, end_in_words
 from tfos_job.protocol import control, failures
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import Task
-from tfos_job.staging.cache_plan import Shelf
+from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Staged, Stager
 
 _POLL_S = 0.5
@@ -42,30 +42,32 @@ class NodeFailed(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Post:
-    """What a supervisor is to look after.
+class SupervisorSpec:
+    """The process that a supervisor starts, and what that process needs.
 
     Attributes:
-      spec: the orders of its process.
-      work_dir: the process's working directory, where it finds what is on `shelf`.
+      server: the orders of its process.
+      work_dir: the process's working directory, where it finds what is on `cache_plan`.
       env: the process's environment.
-      shelf: what the process reads and has to be brought to it; None where there is no such thing.
+      cache_plan: what the process reads and has to be brought to it; None where there is no such thing.
       start_timeout: seconds for the TensorFlow server to answer.
       parent: in words, whoever started this process.
       held: listens on the port that the process is to serve on, until that takes it.
     """
 
-    spec: ServerSpec
+    server: ServerSpec
     work_dir: str
     env: Mapping[str, str]
-    shelf: Shelf | None
+    cache_plan: CachePlan | None
     start_timeout: int
     parent: str
     held: socket.socket
 
     @property
     def log_path(self) -> str:
-        return container.log_file(log_name(self.spec.role, self.spec.index)) or os.path.join(self.work_dir, _LOG_FILE)
+        return container.log_file(log_name(self.server.role, self.server.index)) or os.path.join(
+            self.work_dir, _LOG_FILE
+        )
 
 
 def hello(task: Task, host: str, port: int) -> control.Hello:
@@ -96,19 +98,19 @@ def report(line: control.Line, failure: control.Failed) -> NodeFailed:
 class Supervisor:
     """Waits for the first end of: the driver's patience, the process, the parent."""
 
-    def __init__(self, line: control.Line, post: Post) -> None:
+    def __init__(self, line: control.Line, spec: SupervisorSpec) -> None:
         """Starts the process, which imports TensorFlow for some seconds, and the stager beside it."""
         self._line = line
-        self._post = post
+        self._spec = spec
         self._parent = os.getppid()
-        self._process = _spawn(post)
+        self._process = _spawn(spec)
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._serving = False
         self._is_orphaned = False
         self._ended = threading.Event()
-        self._deadline = time.monotonic() + post.start_timeout
+        self._deadline = time.monotonic() + spec.start_timeout
         self._stager = threading.Thread(target=self._stage, daemon=True)
-        if post.shelf:
+        if spec.cache_plan:
             self._stager.start()
         for target in (self._hear_driver, self._hear_process):
             threading.Thread(target=target, daemon=True).start()
@@ -131,10 +133,12 @@ class Supervisor:
         def tell_staged(staged: Staged) -> None:
             self._events.put(("staged", staged))
 
-        assert self._post.shelf is not None
+        assert self._spec.cache_plan is not None
         try:
-            cache_dir = container.shared_dir(self._post.work_dir) or self._post.work_dir
-            stager = Stager(self._post.shelf, self._post.work_dir, os.path.join(cache_dir, _CACHE_DIR), tell_staged)
+            cache_dir = container.shared_dir(self._spec.work_dir) or self._spec.work_dir
+            stager = Stager(
+                self._spec.cache_plan, self._spec.work_dir, os.path.join(cache_dir, _CACHE_DIR), tell_staged
+            )
             stager.run(self._ended.is_set)
         except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
             error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
@@ -181,10 +185,10 @@ class Supervisor:
 
     def _check_clock(self) -> None:
         if os.getppid() != self._parent:
-            for pid in self._post.spec.orphaned_pids:
+            for pid in self._spec.server.orphaned_pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._fail(failures.LOST, f"{self._post.parent} is gone", NodeDiedError.exit_code)
+            self._fail(failures.LOST, f"{self._spec.parent} is gone", NodeDiedError.exit_code)
         if time.monotonic() > self._deadline:
             if self._serving:
                 self._fail(
@@ -198,7 +202,7 @@ class Supervisor:
         raise report(self._line, control.Failed(kind, cause, exit_code, detail=self._log_tail()))
 
     def _log_tail(self) -> str:
-        with open(self._post.log_path, errors="replace") as log_file:
+        with open(self._spec.log_path, errors="replace") as log_file:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
@@ -213,16 +217,16 @@ class Supervisor:
         self._process.end(_STOP_S)
 
 
-def _spawn(post: Post) -> Child:
+def _spawn(spec: SupervisorSpec) -> Child:
     # A container may see several attempts: each adds to the log that is kept.
-    with open(post.log_path, "ab") as log_file:
+    with open(spec.log_path, "ab") as log_file:
         process = Child(
             "tfos_job.training.server_process",
-            name=f"the TensorFlow process of {post.spec.role}:{post.spec.index}",
-            env=post.env,
+            name=f"the TensorFlow process of {spec.server.role}:{spec.server.index}",
+            env=spec.env,
             output=log_file,
-            cwd=post.work_dir,
-            pass_fds=(post.held.fileno(),),
+            cwd=spec.work_dir,
+            pass_fds=(spec.held.fileno(),),
         )
-    process.tell(dataclasses.asdict(post.spec))
+    process.tell(dataclasses.asdict(spec.server))
     return process

@@ -96,7 +96,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Progress:
-    """A block of steps is done. `input_wait_fraction` is the block's; `bound` is `Bound.to_json()` of all so far."""
+    """A block of steps is done. `bound` is `StepProfile.to_json()` of all blocks so far."""
 
     step: int
     loss: float

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
-from tfos_job.staging.cache_plan import Shelf
+from tfos_job.staging.cache_plan import CachePlan
 
 PS = "ps"
 WORKER = "worker"
@@ -169,7 +169,7 @@ class WorkerInput:
     start_record: int
     num_records: int
     shards: tuple[str, ...]
-    shelf: Shelf | None = None
+    cache_plan: CachePlan | None = None
 
     def to_text(self) -> str:
         """One value a line, as a graph can parse it: the four numbers, then the shards."""

@@ -35,7 +35,7 @@ _MAX_PREFIX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class InputView:
     """What is done to an image of `image_size` pixels square before a network sees it in training."""
 
     image_size: int
@@ -57,7 +57,7 @@ class Sight:
         return ", ".join(augmented + ([] if kind == NO_NORMALIZATION else [f"normalized ({kind})"]))
 
 
-def sight_of(run: RunLayout) -> Sight:
+def input_view(run: RunLayout) -> InputView:
     """How a run's network sees images: its settings, and the normalization that is in its last checkpoint.
 
     Raises:
@@ -68,7 +68,9 @@ def sight_of(run: RunLayout) -> Sight:
     if config.normalization != NO_NORMALIZATION:
         info, arrays = checkpoints.read(run, "last")
         normalization = restore(info.normalization, arrays)
-    return Sight(image_size=config.side, augmentation=Augmentation(**config.augmentation), normalization=normalization)
+    return InputView(
+        image_size=config.side, augmentation=Augmentation(**config.augmentation), normalization=normalization
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,13 @@ def choose(contents: Manifest, num_images: int, seed: int) -> tuple[dict[int, li
     return positions, sum(eligible)
 
 
-def take(split: SplitLayout, contents: Manifest, sight: Sight, *, num_images: int, seed: int) -> Sample:
+def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images: int, seed: int) -> Sample:
     """Reads a sample and puts it through the pipeline's own functions, up to what the network is given.
 
     Args:
       split: of the dataset.
       contents: its manifest.
-      sight: whose.
+      view: whose.
       num_images: n; fewer where there are fewer records.
       seed: of the choice and of the augmentation.
 
@@ -131,7 +133,7 @@ def take(split: SplitLayout, contents: Manifest, sight: Sight, *, num_images: in
         found = read_positions(paths[shard], wanted)
         examples += [found[position].example for position in wanted]
     form = Form(
-        image_size=sight.image_size,
+        image_size=view.image_size,
         num_channels=contents.num_channels,
         antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
     )
@@ -142,26 +144,26 @@ def take(split: SplitLayout, contents: Manifest, sight: Sight, *, num_images: in
     return Sample(
         class_ids=labels.numpy()[order],
         stored=stored.numpy(),
-        augmented=_versions(stored, seed, sight),
-        words=sight.words,
+        augmented=_versions(stored, seed, view),
+        words=view.words,
         num_shards=len(positions),
         num_eligible=num_eligible,
     )
 
 
-def _versions(stored: tf.Tensor, seed: int, sight: Sight) -> np.ndarray:
+def _versions(stored: tf.Tensor, seed: int, view: InputView) -> np.ndarray:
     """What training might make of the pixels: uint8 [n, V, S, S, C].
 
     Augmented values are clipped to [0, 1], which is what can be shown. Normalized ones are around 0: here all but the
     outermost hundredth are scaled to it.
     """
     num_images, *shape = stored.shape
-    versions = np.empty((num_images, sight.num_versions, *shape), np.float32)
-    for version in range(sight.num_versions):
+    versions = np.empty((num_images, view.num_versions, *shape), np.float32)
+    for version in range(view.num_versions):
         indices = tf.range(num_images, dtype=tf.int64) * NUM_VERSIONS + version
-        seen = augment(to_float(stored), tf.constant(seed, tf.int64), indices, sight.augmentation)
-        versions[:, version] = sight.normalization(seen).numpy()
-    if sight.normalization.kind != NO_NORMALIZATION:
+        seen = augment(to_float(stored), tf.constant(seed, tf.int64), indices, view.augmentation)
+        versions[:, version] = view.normalization(seen).numpy()
+    if view.normalization.kind != NO_NORMALIZATION:
         low, high = np.percentile(versions, (0.5, 99.5))
         versions = (versions - low) / max(high - low, 1e-6)
     return (np.clip(versions, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)

@@ -32,7 +32,7 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
+class CachePlan:
     """What a worker's stager is to bring, and how much of it may be on the disk at a time.
 
     A shard is on the disk under its digest, which is its place in the cache, and for each time that it is read it has

@@ -21,7 +21,7 @@ from tfos_job.errors import BadDataError, ResourceError
 from tfos_job.formats.manifest import Manifest, shard_paths
 from tfos_job.formats.records import read_records
 from tfos_job.layout import SplitLayout, join
-from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, Copy, Shelf, turn_name
+from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, turn_name
 
 _POLL_S = 0.1
 _NEWS_S = 30.0
@@ -57,14 +57,14 @@ class Stager:
     """Brings shards to a worker's disk ahead of its reader, and takes away what has not been read for longest.
 
     Args:
-      shelf: what to bring.
+      plan: what to bring.
       folder: the worker's own directory, where its reader looks.
       cache_dir: on the same disk.
       on_news: told now and then until everything has been there, and then.
     """
 
-    def __init__(self, shelf: Shelf, folder: str, cache_dir: str, on_news: Callable[[Staged], None]) -> None:
-        self._shelf = shelf
+    def __init__(self, plan: CachePlan, folder: str, cache_dir: str, on_news: Callable[[Staged], None]) -> None:
+        self._plan = plan
         self._folder = folder
         self._cache_dir = cache_dir
         self._on_news = on_news
@@ -82,18 +82,18 @@ class Stager:
           JobError: what storage raises where a file cannot be read or written.
         """
         limit = self._limit()
-        for name in (GIVEN_DIR, DONE_DIR, *sorted({os.path.dirname(copy.target) for copy in self._shelf.pinned})):
+        for name in (GIVEN_DIR, DONE_DIR, *sorted({os.path.dirname(copy.target) for copy in self._plan.pinned})):
             os.makedirs(os.path.join(self._folder, name), exist_ok=True)
         os.makedirs(self._cache_dir, exist_ok=True)
-        pinned = list(reversed(self._shelf.pinned))
-        positions = enumerate(self._shelf.positions())
+        pinned = list(reversed(self._plan.pinned))
+        positions = enumerate(self._plan.positions())
         upcoming = next(positions, None)
-        num_left = len(self._shelf.shards)
+        num_left = len(self._plan.shards)
         is_told = False
         while not should_stop():
             if upcoming is not None and self._make_room(upcoming[1][1], limit):
                 self._give(*upcoming[1])
-                num_left = max(0, len(self._shelf.shards) - upcoming[0] - 1)
+                num_left = max(0, len(self._plan.shards) - upcoming[0] - 1)
                 upcoming = next(positions, None)
             elif pinned:  # what training begins with has come first
                 copy = pinned.pop()
@@ -113,22 +113,22 @@ class Stager:
         Raises:
           ResourceError: too few for what is read at a time.
         """
-        shelf = self._shelf
-        size_bytes = sum(copy.size_bytes for copy in shelf.shards)
-        wanted = size_bytes if shelf.cache_bytes is None else min(size_bytes, shelf.cache_bytes)
+        plan = self._plan
+        size_bytes = sum(copy.size_bytes for copy in plan.shards)
+        wanted = size_bytes if plan.cache_bytes is None else min(size_bytes, plan.cache_bytes)
         # What an earlier attempt has brought is there to be used, or to make room.
         free = shutil.disk_usage(self._folder).free + self._bytes_there() - RESERVE_BYTES
-        if free < shelf.least_bytes:
+        if free < plan.least_bytes:
             raise ResourceError(
-                f"{_mib(shelf.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
+                f"{_mib(plan.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
                 place=self._folder,
                 next_step="Free some space, use more workers, or convert with a smaller --target_shard_mb",
             )
-        return min(wanted, free - shelf.pinned_bytes)
+        return min(wanted, free - plan.pinned_bytes)
 
     def _bytes_there(self) -> int:
         found = 0
-        for copy in {*self._shelf.shards, *self._shelf.pinned}:
+        for copy in {*self._plan.shards, *self._plan.pinned}:
             with contextlib.suppress(FileNotFoundError):
                 found += os.path.getsize(self._cache_path(copy))
         return found
@@ -136,17 +136,17 @@ class Stager:
     def _make_room(self, index: int, limit: int) -> bool:
         """Whether a shard can be given now."""
         self._note_done()
-        if self._readers.total() >= max(len(self._shelf.shards), self._shelf.window):
+        if self._readers.total() >= max(len(self._plan.shards), self._plan.window):
             return False  # an epoch ahead is enough
         if index in self._cached:
             return True
-        missing = sum(self._cached.values()) + self._shelf.shards[index].size_bytes - limit
+        missing = sum(self._cached.values()) + self._plan.shards[index].size_bytes - limit
         idle = [candidate for candidate in self._cached if not self._readers[candidate]]
         while missing > 0 and idle:
             victim = idle.pop(0)
             missing -= self._cached.pop(victim)
             with contextlib.suppress(FileNotFoundError):  # another worker on this host may have been quicker
-                os.unlink(self._cache_path(self._shelf.shards[victim]))
+                os.unlink(self._cache_path(self._plan.shards[victim]))
         return missing <= 0
 
     def _note_done(self) -> None:
@@ -158,7 +158,7 @@ class Stager:
             self._cached.move_to_end(index)
 
     def _give(self, epoch: int, index: int) -> None:
-        copy = self._shelf.shards[index]
+        copy = self._plan.shards[index]
         self._bring(copy, os.path.join(GIVEN_DIR, turn_name(epoch, index)), proved=index in self._cached)
         self._cached[index] = copy.size_bytes
         self._readers[index] += 1

@@ -51,7 +51,7 @@ def sum_pixels(task: SumTask) -> str:
       JobError: what the process met.
       NodeDiedError: it was killed.
     """
-    calls.ask(
+    calls.call(
         "tfos_job.input.statistics_process",
         dataclasses.asdict(task),
         name="the process that sums pixels",

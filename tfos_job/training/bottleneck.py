@@ -21,7 +21,7 @@ INPUT, NETWORK, COMPUTE = "input", "network", "compute"
 
 
 @dataclass(frozen=True)
-class Bound:
+class StepProfile:
     """Seconds a step and worker, means over `steps` global steps; `compute_s` None where it was not measured."""
 
     steps: int
@@ -62,7 +62,7 @@ class Bound:
         }
 
 
-class Account:
+class StepProfiler:
     """Adds up a run's blocks. The first, in which graphs are made and buffers fill, counts only while it is alone."""
 
     def __init__(self, num_workers: int) -> None:
@@ -83,11 +83,11 @@ class Account:
         self._update_s += block.update_s
 
     @property
-    def bound(self) -> Bound | None:
+    def bound(self) -> StepProfile | None:
         """None before the first block."""
         if not self._steps:
             return None
-        return Bound(
+        return StepProfile(
             steps=self._steps,
             step_s=self._seconds * self._num_workers / self._steps,
             input_wait_s=self._input_wait_s / self._steps,

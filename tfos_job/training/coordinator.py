@@ -37,7 +37,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.protocol import control, failures
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
-from tfos_job.training.bottleneck import Bound
+from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import Block, TrainPlan
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
@@ -100,7 +100,7 @@ class _Reporter:
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None:
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None:
         self._block_ended_s = time.monotonic()
         if self._publishing is not None and self._publishing.done():
             self._publishing.result()  # Training on without being able to save would be for nothing.

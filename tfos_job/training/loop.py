@@ -17,7 +17,7 @@ from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.inference.evaluation import Counts
 from tfos_job.input.decoding import Form
-from tfos_job.training.bottleneck import Account, Bound
+from tfos_job.training.bottleneck import StepProfile, StepProfiler
 from tfos_job.training.engine import Block, Engine, TrainPlan
 
 EVALUATION_KS = (1, 3, 5)
@@ -187,7 +187,7 @@ def _timestamp_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 class Listener(Protocol):
     """What the loop tells, and what it must be given: where its results go is not its business."""
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: Bound) -> None: ...
+    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None: ...
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None: ...
 
@@ -208,7 +208,7 @@ class Outcome:
     images: int
     seconds: float
     positions: tuple[int, ...]
-    bound: Bound | None
+    bound: StepProfile | None
 
 
 class Loop:
@@ -238,7 +238,7 @@ class Loop:
         self._saved_step = plan.start_step
         self._saved_time = clock()
         self._evaluated_step = -1
-        self._account = Account(plan.num_workers)
+        self._account = StepProfiler(plan.num_workers)
         self._may_measure = True
         self._images = 0
         self._seconds = 0.0
