@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format, types, the import contract and the scripts' own syntax. Runs all, and fails where one did.
+# Lint, format, types, the import contract, the reference of the flags and the scripts' own syntax. Runs all, and fails where one did.
 # scripts/check.sh --fix first repairs what ruff can repair.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,6 +31,7 @@ step "ruff check" ruff check --quiet .
 step "ruff format" ruff format --check --quiet --diff .
 step "mypy" mypy
 step "import contract" lint-imports --no-logo
+step "docs/reference.md" python scripts/reference.py --check
 step "bash -n" bash -c "$(declare -f bash_syntax); bash_syntax"
 if command -v shellcheck >/dev/null; then
     step "shellcheck" shellcheck -x scripts/*.sh .ci/run

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import os
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,10 @@ import pytest
 import setuptools
 
 import tfos_job
-from tfos_job import config, errors
+from tfos_job import cli
+from tfos_job.submit import main as submit
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
-
-# The flags that belong to every command, beside those of its configuration.
-COMMON_FLAGS = {"master", "verbose", "debug", "help"}
-CONFIGS = {
-    "synth": config.SynthConfig,
-    "convert": config.ConvertConfig,
-    "verify": config.VerifyConfig,
-    "inspect": config.InspectConfig,
-    "train": config.TrainConfig,
-    "evaluate": config.EvaluateConfig,
-    "predict": config.PredictConfig,
-    "report": config.ReportConfig,
-    "tensorboard": config.TensorboardConfig,
-    "doctor": config.DoctorConfig,
-}
 
 
 def package_modules() -> set[str]:
@@ -75,36 +60,26 @@ def test_every_benchmark_and_campaign_starts(
     assert "usage:" in capsys.readouterr().out
 
 
-def subclasses(kind: type[errors.JobError]) -> set[type[errors.JobError]]:
-    return {kind}.union(*(subclasses(child) for child in kind.__subclasses__() if child.__module__ == errors.__name__))
+def documented_commands() -> list[Any]:
+    """The command lines of the documents, each with the file that it stands in."""
+    found = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "scripts" / "quickstart.sh"]:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        for line in re.findall(
+            r"^(?:[\d* ]+cd \S+ && |run | +)?((?:tfos-job|scripts/submit\.sh) \w.*)$", text, re.MULTILINE
+        ):
+            found.append(pytest.param(line, id=f"{path.name}: {line}"))
+    return found
 
 
-def test_readme_documents_the_exit_codes() -> None:
-    rows = re.findall(r"^\| *([\d, ]+?) *\|.*?\| *([^|]*?) *\|$", README, re.MULTILINE)
-    documented = {int(code): retry for codes, retry in rows for code in codes.split(",")}
-    raised = {kind.exit_code: kind for kind in subclasses(errors.JobError)}
-    # 0, argparse's own, and SIGTERM's beside SIGINT's are no class of their own.
-    assert set(documented) == set(raised) | {0, 2, 143}
-    for code, kind in raised.items():
-        if kind is not errors.InterruptedJobError:
-            assert (documented[code] == "yes") == kind.retryable, f"{code} {kind.__name__}"
-
-
-@pytest.mark.parametrize("path", ["README.md", "scripts/quickstart.sh"])
-def test_documented_commands_use_flags_that_exist(path: str) -> None:
-    text = (ROOT / path).read_text("utf-8").replace("\\\n", " ")
-    commands = re.findall(r"^\s*(?:run )?tfos-job (\w+)(.*)$", text, re.MULTILINE)
-    assert commands
-    for name, rest in commands:
-        fields = {field.name for field in dataclasses.fields(CONFIGS[name])}
-        assert set(re.findall(r"--(\w+)", rest)) <= fields | COMMON_FLAGS, name
-
-
-def test_readme_lists_every_flag() -> None:
-    flags = set(re.findall(r"--(\w+)", README))
-    for name, kind in CONFIGS.items():
-        missing = {field.name for field in dataclasses.fields(kind) if "nargs" not in field.metadata} - flags
-        assert not missing, name
+@pytest.mark.parametrize("line", documented_commands())
+def test_documented_commands_are_accepted(line: str) -> None:
+    program, *words = shlex.split(re.sub(r"\$\(.*?\)+|\$\w+", "1", line), comments=True)
+    words = words[: next((at for at, word in enumerate(words) if word in (">>", ">", "--")), len(words))]
+    if program != "tfos-job":
+        options, words = submit.make_parser().parse_known_args(words)
+        words = [options.command, *words]
+    cli.make_parser().parse_args(words)
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)
