@@ -1,7 +1,7 @@
 """What each augmentation and each normalization costs: processor time an image, on one core, beside doing nothing.
 
 A batch of uint8 images in memory becomes float32, is augmented and normalized, as at the end of the input pipeline; all
-variants take turns in one process. `none` is what is done anyway. `handwriting` has the strengths that README.md
+variants take turns in one process. `none` is what is done anyway. `handwriting` has the strengths that docs/training.md
 suggests. The second part is the whole input pipeline with images kept in memory (`preloaded`), without and with them.
 
     python benchmarks/augment.py

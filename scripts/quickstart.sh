@@ -23,7 +23,7 @@ run() {
 explain_failure() {
     local code=$?
     if ((code != 0)); then
-        printf '\nquickstart.sh: ended with exit code %d (README.md has the table). What is done so far lies in %s;\n' \
+        printf '\nquickstart.sh: ended with exit code %d (docs/reference.md has the table). What is done so far lies in %s;\n' \
             "$code" "$work" >&2
         printf 'run it again to go on from there, or remove that folder to start anew.\n' >&2
     fi

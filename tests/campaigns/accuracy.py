@@ -1,11 +1,11 @@
-"""The main job on all of the real handwriting, in bands around what README.md says ("Shown on real input").
+"""The main job on all of the real handwriting, in bands around the figures of benchmarks/README.md.
 
     python tests/campaigns/accuracy.py FOLDER [--log accuracy.jsonl]
 
 FOLDER holds cmnist.tar.xz and casia-small.tar.xz, or both unpacked. Each data set is converted, trained on local Spark
-and evaluated by the commands of README.md. A line of JSON a data set, on stdout and in the log; exit code 1 where one
-is outside of its band. Some ten minutes on fast cores, an hour on slow ones: run it before a release, and where a
-network, the input or an optimizer has changed. benchmarks/README.md has the date and the figures of the last run.
+and evaluated by the commands of benchmarks/README.md. A line of JSON a data set, on stdout and in the log; exit code 1
+where one is outside of its band. Some ten minutes on fast cores, an hour on slow ones: run it before a release, and
+where a network, the input or an optimizer has changed. benchmarks/README.md has date and figures of the last run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.command import run  # noqa: E402
 
 Flags = Mapping[str, Any]
 
-# README.md, "Networks".
+# docs/training.md, "Networks".
 HANZI: Flags = {
     "model_name": "hanzi_net",
     "learning_rate": 4e-3,
@@ -48,7 +48,7 @@ HANZI: Flags = {
 
 @dataclass(frozen=True)
 class Case:
-    """A training of README.md's table. The band is of top-1; σ between seeds is about 0.005."""
+    """A training of benchmarks/README.md's table. The band is of top-1; σ between seeds is about 0.005."""
 
     name: str
     split: Callable[[Path, Path], tuple[Path, Path]]
@@ -126,7 +126,7 @@ def unpacked(folder: Path) -> Iterator[Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="the main job on real handwriting, in README's bands")
+    parser = argparse.ArgumentParser(description="the main job on real handwriting, in bands around known figures")
     parser.add_argument("data", type=Path, help="folder with cmnist and casia-small")
     parser.add_argument("--log", type=Path, help="a file to which each result is added")
     parser.add_argument("--cases", default="", help=f"comma-separated (default: {','.join(c.name for c in CASES)})")

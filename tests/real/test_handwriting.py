@@ -1,4 +1,4 @@
-"""The main job on real handwriting, short. README's own figures: tests/campaigns/accuracy.py."""
+"""The main job on real handwriting, short. The figures of benchmarks/README.md: tests/campaigns/accuracy.py."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -60,10 +61,13 @@ def test_every_benchmark_and_campaign_starts(
     assert "usage:" in capsys.readouterr().out
 
 
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+
+
 def documented_commands() -> list[Any]:
     """The command lines of the documents, each with the file that it stands in."""
     found = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "scripts" / "quickstart.sh"]:
+    for path in [*DOCUMENTS, ROOT / "scripts" / "quickstart.sh"]:
         text = path.read_text("utf-8").replace("\\\n", " ")
         for line in re.findall(
             r"^(?:[\d* ]+cd \S+ && |run | +)?((?:tfos-job|scripts/submit\.sh) \w.*)$", text, re.MULTILINE
@@ -80,6 +84,39 @@ def test_documented_commands_are_accepted(line: str) -> None:
         options, words = submit.make_parser().parse_known_args(words)
         words = [options.command, *words]
     cli.make_parser().parse_args(words)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name after `#`: a document's headings as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_the_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text("utf-8")):
+        file, _, anchor = target.partition("#")
+        linked = path.parent / file if file else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def texts() -> list[str]:
+    """What the package and the scripts may say: their strings, those in several pieces as one."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "tfos_job").rglob("*.py")]
+    strings = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [text for text in strings if isinstance(text, str)] + [
+        p.read_text("utf-8") for p in ROOT.glob("scripts/*.sh")
+    ]
+
+
+def test_troubleshooting_has_the_words_of_the_errors() -> None:
+    rows = re.findall(r"^\| (.*?) \| ", (ROOT / "docs" / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    quoted = [part for row in rows for quote in re.findall(r"`([^`]+)`", row) for part in quote.split("…")]
+    said = texts()
+    assert len(quoted) > 50
+    unsaid = [part for part in quoted if not any(part.strip(" :,(") in text for text in said)]
+    assert not unsaid
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)
