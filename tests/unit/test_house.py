@@ -61,6 +61,7 @@ def test_every_benchmark_and_campaign_starts(
     assert "usage:" in capsys.readouterr().out
 
 
+TOPS = ("tfos_job", "spark", "scripts", "tests", "benchmarks")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 
 
@@ -99,6 +100,19 @@ def test_links_of_the_documents_lead_somewhere(path: Path) -> None:
         linked = path.parent / file if file else path
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_and_modules_in_the_documents_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    there = [f"/{file.relative_to(ROOT)}" for top in TOPS for file in (ROOT / top).rglob("*.*")]
+    files = re.findall(r"(?<![\w/.…*])[\w-]+(?:/[\w-]+)*\.py(?!\w)|\bscripts/\w+\.sh", text)
+    modules = {name.replace(".", "/") for name in re.findall(r"\btfos_job(?:\.[a-z_]+)+", text)}
+    missing = {file for file in files if not any(name.endswith(f"/{file}") for name in there)}
+    for name in modules:  # of a module, or of what is in one
+        if not any(file.startswith((f"/{name}.py", f"/{name}/", f"/{name.rpartition('/')[0]}.py")) for file in there):
+            missing.add(name)
+    assert not missing
 
 
 def texts() -> list[str]:
