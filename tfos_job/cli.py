@@ -249,7 +249,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tfos-job",
         description="GNT shards to TFRecords to a trained classifier, with TensorFlowOnSpark.",
-        epilog="Exit codes: README.md has the table. `tfos-job COMMAND --help` lists a command's flags.",
+        epilog="Exit codes: docs/reference.md has the table. `tfos-job COMMAND --help` lists a command's flags.",
     )
     parser.add_argument("--version", action="version", version=f"tfos_job {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

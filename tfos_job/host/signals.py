@@ -61,7 +61,7 @@ def raised() -> Iterator[None]:
     _received.signum = None
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
-        # Under spark-submit that is how SIGINT is kept from its JVM (README.md).
+        # Under spark-submit that is how SIGINT is kept from its JVM (docs/training.md).
         if handler is not signal.SIG_IGN or "PYSPARK_GATEWAY_PORT" in os.environ:
             signal.signal(signum, _handle)
     try:
