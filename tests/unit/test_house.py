@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.metadata
 import os
 import re
@@ -17,6 +18,10 @@ import setuptools
 
 import tfos_job
 from tfos_job import cli
+from tfos_job.formats import manifest
+from tfos_job.local_jobs import synth
+from tfos_job.run import checkpoints, resume
+from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,6 +118,22 @@ def test_files_and_modules_in_the_documents_exist(path: Path) -> None:
         if not any(file.startswith((f"/{name}.py", f"/{name}/", f"/{name.rpartition('/')[0]}.py")) for file in there):
             missing.add(name)
     assert not missing
+
+
+def test_formats_has_every_version_and_field() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text("utf-8")
+    versions = {
+        "SPLIT/manifest.json": manifest.FORMAT_VERSION,
+        "statistics-*.npz": pixel_statistics.FORMAT_VERSION,
+        "synth.json": synth.FORMAT_VERSION,
+        "checkpoint.json": checkpoints.FORMAT_VERSION,
+        "attempts/NNN.json": resume.ATTEMPT_FORMAT_VERSION,
+    }
+    for file, version in versions.items():
+        assert f"| `{file}` | `format_version` {version} |" in text
+    parts = (manifest.Source, manifest.SourceRange, manifest.Shard, manifest.ImageFolder, manifest.Revision)
+    fields = {field.name for part in parts for field in dataclasses.fields(part)} | set(checkpoints.META_KEYS)
+    assert not {field for field in fields if f"`{field}`" not in text}
 
 
 def texts() -> list[str]:
