@@ -244,7 +244,7 @@ def _data_pictures(run: RunLayout, settings: dict[str, Any]) -> list[Picture]:
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)
     names = manifest.load_charset(dataset).characters
-    taken = sample.take(split, contents, sample.sight_of(run), num_images=_NUM_IMAGES, seed=config.seed)
+    taken = sample.take(split, contents, sample.input_view(run), num_images=_NUM_IMAGES, seed=config.seed)
     return [
         Picture(
             png=sample.contact_sheet(taken, names, split_name=contents.split_name),
