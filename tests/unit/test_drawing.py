@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,10 @@ import tfos_job
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job.formats.charset import level1
 from tfos_job.reports import classes, curves, lettering, montage, page
-from tfos_job.reports.page import Account, Evaluation, Picture, Table, render
+from tfos_job.reports.page import Account, Evaluation, render
+from tfos_job.reports.page_parts import Picture, Table
 from tfos_job.run import predictions
+from tfos_job.submit import environment
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "drawing"
 NAMES = ("一", "丁", "七", "万", "丈", "三", "traffic light", "<b> $x$", "ก")
@@ -223,7 +227,8 @@ def test_many_classes_are_a_curve_of_a_bounded_size() -> None:
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
-HOSTILE = "<b>\"&amp;'</b>"
+# Ends an attribute as well, be it in quotes or not, to add one of its own.
+HOSTILE = "<b>\"&amp;'</b> onload=x"
 
 
 def account(**changes: object) -> Account:
@@ -271,7 +276,14 @@ def test_nothing_that_a_run_says_becomes_markup() -> None:
     )  # fmt: skip
     parsed = Parsed(text)
     assert "b" not in {tag for tag, _ in parsed.tags}
+    assert not [attributes for _, attributes in parsed.tags if "onload" in attributes]
     assert parsed.text.count(HOSTILE) >= 20
+
+
+def test_the_template_escapes_everything() -> None:
+    """The one way around autoescape would be to ask for it."""
+    template = (Path(page.__file__).parent / "page.html").read_text("utf-8")
+    assert not re.search(r"\|\s*safe|autoescape false", re.sub(r"{#.*?#}", "", template, flags=re.DOTALL))
 
 
 @pytest.mark.parametrize(
@@ -301,10 +313,32 @@ def test_phases_are_in_the_order_of_a_run_whatever_that_of_the_report() -> None:
 
 def test_classes_in_tables_are_chinese_to_those_who_read_aloud() -> None:
     table = Table(head=("class", "records"), rows=[("门", 3), ("闩", 1234)], chinese=frozenset({0}))
-    text = page._table(table)
+    text = render(account(evaluations=[Evaluation(name="test", metrics={}, tables=[table])]))
     assert text.count('lang="zh"') == 2
-    assert '<td lang="zh">门</td><td class="number">3</td>' in text
+    assert '<td lang="zh">门</td>\n<td class="number">3</td>' in text
     assert "1,234" in text
+
+
+def test_a_column_is_of_numbers_if_all_that_is_there_are() -> None:
+    table = Table(head=("a", "b", "c"), rows=[(1, "1", True), (None, 2, 3)])
+    assert [column.is_number for column in table.columns] == [True, False, False]
+    assert table.cells == [["1", "1", "True"], ["–", "2", "3"]]
+
+
+def test_the_page_is_made_from_a_zip_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path / "cache"))
+    package = str(environment.package_zip())
+    program = f"""
+from tfos_job.reports import page
+assert page.__file__.startswith({package!r})
+nothing = dict.fromkeys(("curves", "evaluations", "data"), ())
+print(page.render(page.Account(name="r", place="", report={{}}, settings={{}}, data_title="", **nothing)))
+"""
+    made = subprocess.run(
+        [sys.executable, "-P", "-c", program], env={"PYTHONPATH": package}, cwd=tmp_path, capture_output=True,
+        check=True, timeout=120,
+    )  # fmt: skip
+    assert made.stdout.decode("utf-8").strip() == render(account(name="r", place="")).strip()
 
 
 if __name__ == "__main__":

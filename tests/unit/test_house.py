@@ -45,6 +45,10 @@ def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -
     runpy.run_path(str(ROOT / "setup.py"))
     assert arguments["version"] == tfos_job.__version__
     assert arguments["name"] == "tfos_job"
+    packed = {(package, name) for package, names in arguments["package_data"].items() for name in names}
+    files = [path.relative_to(ROOT) for path in (ROOT / "tfos_job").rglob("*") if path.is_file()]
+    data = [path for path in files if path.suffix not in (".py", ".pyc")]
+    assert packed == {(".".join(path.parts[:-1]), path.name) for path in data}
 
 
 PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])

@@ -20,7 +20,8 @@ from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.lease import is_abandoned
-from tfos_job.reports.page import Account, Evaluation, Picture, Table, render
+from tfos_job.reports.page import Account, Evaluation, render
+from tfos_job.reports.page_parts import Picture, Table
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUM_IMAGES = 24
