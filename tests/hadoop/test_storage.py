@@ -25,7 +25,7 @@ from tfos_job.conversion import sources
 from tfos_job.errors import AccessError, BusyError, MissingInputError, StorageError
 from tfos_job.formats import archives
 from tfos_job.lease import Lease
-from tfos_job.storage import hdfs, hdfs_client, hdfs_files, retry
+from tfos_job.storage import backends, hdfs, hdfs_client, hdfs_files, retry
 
 pytestmark = pytest.mark.hadoop
 
@@ -133,7 +133,7 @@ def test_a_folder_is_published_by_one_rename_and_never_over_another(hdfs_dir: st
     with pytest.raises(StorageError, match="already there"):
         storage.publish_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen")
     with pytest.raises(FileExistsError):  # and where another one appears after the look
-        storage._backend(hdfs_dir).move_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen")
+        backends.backend_of(hdfs_dir).move_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen")
     assert names(f"{hdfs_dir}/gen") == []
     storage.publish_dir(f"{hdfs_dir}/building", f"{hdfs_dir}/gen-1")
     assert names(f"{hdfs_dir}/gen-1") == ["part"]

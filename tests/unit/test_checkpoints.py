@@ -262,7 +262,7 @@ def test_what_is_removed_is_gone_at_once_and_swept_where_that_was_interrupted(
         raise KeyboardInterrupt(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfos_job.storage.remove", die)
+        patch.setattr("tfos_job.storage.names.remove", die)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.retain(run)
     assert step_names(run)[1:] == ["step-00000002", "step-00000003"]

@@ -1,4 +1,4 @@
-"""What a file system must be able to do for `tfos_job.storage`, and what it says of a name."""
+"""The interface of a file system behind `tfos_job.storage`, and the entry that it returns for a name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """One name in a folder. `path` is the folder as it was given, joined with `name`; `mtime_s` is Unix time.
+    """One name in a folder. `path` is the folder as the caller gave it, joined with `name`; `mtime_s` is Unix time.
 
-    `special` says what it is where it is neither a file nor a folder: reading it may fail, or never end.
+    `special` names the kind of an entry that is neither a file nor a folder: reading it may fail, or never end.
     """
 
     name: str
@@ -28,16 +28,16 @@ class Entry:
 
 
 def last_name(path: str) -> str:
-    """The name of a file or folder in its folder."""
+    """Returns the last component of a path."""
     return path.rstrip("/").rpartition("/")[2]
 
 
 class Backend(Protocol):
-    """A file system. Each function raises OSError or RuntimeError, or a JobError where it knows better."""
+    """A file system. Its methods raise OSError or RuntimeError, or a JobError if they know the cause."""
 
     def open_read(self, path: str) -> io.RawIOBase: ...
     def create(self, new_path: Callable[[], str]) -> io.RawIOBase:
-        """A file to write, under the last name that `new_path` gave: each try takes another one."""
+        """Creates a file to write, named by the last call of `new_path`: each try takes a new name."""
 
     def sync(self, raw: io.RawIOBase) -> None: ...
     def stat(self, path: str) -> Entry: ...
@@ -49,7 +49,11 @@ class Backend(Protocol):
     def move_dir(self, source: str, target: str) -> None: ...
 
     def discard(self, path: str) -> None:
-        """Removes what a failed write left, where that is quickly done."""
+        """Removes the file of a failed write, if that takes little time."""
 
     def persist(self, attempt: Callable[[], T]) -> T:
-        """Makes an attempt, and others while it fails with what passes. It raises OSError, RuntimeError or JobError."""
+        """Calls `attempt`, and again while it fails with an error that passes.
+
+        Raises:
+          OSError, RuntimeError, JobError: the last error of `attempt`.
+        """

@@ -1,9 +1,9 @@
-r"""The one place where a backend's exceptions become this package's: which class, and what the reader can do.
+r"""Mapping of the backends' exceptions to the classes of `tfos_job.errors`, each with its next step.
 
-Three questions are asked of an exception: does it pass (another try may help), is it a refusal (permission, quota,
-authentication), is it about the settings? Local files raise OSErrors that say so themselves. hdfs-native raises
-RuntimeErrors with Rust's debug form of the error: `RPCError("java.Class", "message\n\tat stack …")`, or
-`DataTransferError("…")`, `SASLError("…")` and the like.
+An exception is passing (another try may help), a refusal (permission, quota, authentication), about the settings, or
+none of these. Local files raise OSErrors, which have a class or a number. hdfs-native raises RuntimeErrors with Rust's
+debug form of the error: `RPCError("java.Class", "message\n\tat stack …")`, `DataTransferError("…")`, `SASLError("…")`
+and so on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _UNAUTHENTICATED_WORDS = ("authentication is not enabled", "Client cannot authen
 _REFUSALS = ("AccessControlException", "AuthorizationException", "QuotaExceededException", *_UNAUTHENTICATED)
 _CLIENT_REFUSALS = ("SASLError", "GSSAPIError", "NoSASLMechanism")
 _CLIENT_SETTINGS = ("InvalidPath", "InvalidArgument", "UrlParseError", "XmlParseError")
-# What a NameNode says while it starts or hands over, and where its view of the DataNodes is behind. All else that it
-# says, it would say again.
+# A NameNode answers with these while it starts or fails over, and while its view of the DataNodes is out of date. Its
+# other answers are final.
 _PASSING_KINDS = ("SafeModeException", "RetriableException", "StandbyException", "NotReplicatedYetException")
 _PASSING_WORDS = ("could only be written to", "could only be replicated to", "Name node is in safe mode")
 _CLIENT_FINAL = ("Unsupported", "Panic", *_CLIENT_SETTINGS, *_CLIENT_REFUSALS)
@@ -33,7 +33,7 @@ _CLIENT_FINAL = ("Unsupported", "Panic", *_CLIENT_SETTINGS, *_CLIENT_REFUSALS)
 
 @contextlib.contextmanager
 def job_errors(path: str, verb: str) -> Iterator[None]:
-    """Raises what goes wrong in the `with` as a JobError: `path`: cannot `verb` it, why, and what to do."""
+    """Converts exceptions of the `with` block into JobErrors: `path`: cannot `verb` it, the reason, the next step."""
     try:
         yield
     except FileNotFoundError as error:
@@ -62,9 +62,9 @@ def _judge(error: OSError | RuntimeError) -> tuple[type[JobError], str]:
 
 
 def full_disk(error: BaseException) -> JobError | None:
-    """What another library's exception says of a full disk or quota; None where it says nothing of one.
+    """Returns the error for another library's exception about a full disk or quota; None for any other exception.
 
-    Those of Python have a number; those of Spark bring the words of a JVM, or of a Python elsewhere, in their text.
+    Python's exceptions have a number; Spark's have the message of a JVM, or of another Python process, in their text.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, *_QUOTA_ERRNOS):
         fact, place = str(error.strerror), str(error.filename or "")
@@ -81,13 +81,13 @@ def full_disk(error: BaseException) -> JobError | None:
 
 
 def described_conf_dir() -> str:
-    """Where Hadoop's configuration comes from, for an error's next step."""
+    """Returns the source of Hadoop's configuration, for an error's next step."""
     conf_dir = os.environ.get("HADOOP_CONF_DIR")
     return f"HADOOP_CONF_DIR={conf_dir}" if conf_dir else "HADOOP_CONF_DIR, which is not set"
 
 
 def rpc_error(error: BaseException) -> tuple[str, str] | None:
-    """The Java class and the message, without the stack, of what the NameNode answered."""
+    """Returns the Java class and the message of a NameNode's answer, without its stack."""
     match = _RPC_ERROR.fullmatch(str(error)) if isinstance(error, RuntimeError) else None
     return (
         (match["kind"].rpartition(".")[2], match["message"].split("\\n", 1)[0].replace('\\"', '"')) if match else None
@@ -95,7 +95,7 @@ def rpc_error(error: BaseException) -> tuple[str, str] | None:
 
 
 def reason(error: OSError | RuntimeError) -> str:
-    """One line; the NameNode's Java stack stays behind."""
+    """Returns the error in one line, without the NameNode's Java stack."""
     if answered := rpc_error(error):
         return ": ".join(part for part in answered if part)
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -123,14 +123,14 @@ def is_setting(error: OSError | RuntimeError) -> bool:
 
 
 def is_of_datanode(error: BaseException | None) -> bool:
-    """Whether an error of hdfs-native may be a DataNode's: it is neither the NameNode's answer nor the loss of it."""
+    """True if an error of hdfs-native may come from a DataNode: it is neither a NameNode's answer nor its absence."""
     if isinstance(error, JobError):
         error = error.__cause__
     return error is not None and rpc_error(error) is None and not str(error).startswith("RPC")
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error of hdfs-native may be gone at the next try; those of this package are judged by their cause."""
+    """True if another try may succeed after this error of hdfs-native; a JobError is judged by its cause."""
     if isinstance(error, JobError):
         return isinstance(error, StorageError) and error.__cause__ is not None and is_passing(error.__cause__)
     if isinstance(

@@ -1,6 +1,6 @@
-"""Every other file system that fsspec knows, to read from: `s3://`, `gs://`, `http://`, `webhdfs://`, `memory://` …
+"""The other file systems of fsspec, for reading: `s3://`, `gs://`, `http://`, `webhdfs://`, `memory://` …
 
-None of them is written to. A file must appear whole, and a folder by one rename; an object store has no rename, and
+Writing is not supported: a file must appear complete and a folder by one rename, but an object store has no rename, and
 fsspec's generic one copies file by file.
 """
 
@@ -22,10 +22,10 @@ _TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "modification
 
 
 class Generic:
-    """The file system that a URL names, and the one name on it."""
+    """The file system of a URL, with the path of that URL on it."""
 
     def __init__(self, url: str) -> None:
-        import fsspec  # only those who use it pay for it
+        import fsspec  # slow to import, and needed for these URLs alone
 
         self._scheme = url.partition(":")[0]
         try:
@@ -47,7 +47,7 @@ class Generic:
 
     def open_read(self, path: str) -> io.RawIOBase:
         with _os_errors():
-            return _Reader(self._fs.open(self._name, "rb"))
+            return _FsspecStream(self._fs.open(self._name, "rb"))
 
     def stat(self, path: str) -> Entry:
         with _os_errors():
@@ -55,17 +55,17 @@ class Generic:
 
     def list(self, path: str) -> list[Entry]:
         with _os_errors():
-            self._fs.invalidate_cache()  # somebody else may have added files since
+            self._fs.invalidate_cache()  # another process may have added files
             if not self._fs.isdir(self._name):
-                self._fs.info(self._name)  # raises where nothing is there
+                self._fs.info(self._name)  # raises if nothing is there
                 raise NotADirectoryError(path)
             found = [(last_name(info["name"]), info) for info in self._fs.ls(self._name, detail=True)]
-        # An object store may list a marker with the folder's own name.
+        # An object store may list a marker object with the folder's own name.
         own_name = self._name.rstrip("/")
         return [_entry(join(path, name), info) for name, info in found if info["name"].rstrip("/") != own_name]
 
     def persist(self, attempt: Callable[[], T]) -> T:
-        return attempt()  # these file systems have tries of their own
+        return attempt()  # these file systems retry by themselves
 
     def create(self, new_path: Callable[[], str]) -> NoReturn:
         self._refuse(new_path())
@@ -100,8 +100,8 @@ class Generic:
         """Nothing was created."""
 
 
-class _Reader(io.RawIOBase):
-    """A file of fsspec's, whose exceptions are OSErrors."""
+class _FsspecStream(io.RawIOBase):
+    """A raw stream over a file of fsspec; its exceptions are OSErrors."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -134,7 +134,7 @@ class _Reader(io.RawIOBase):
 
 @contextmanager
 def _os_errors() -> Iterator[None]:
-    """Each of these libraries has exceptions of its own; some are OSErrors already."""
+    """Converts the exceptions of fsspec's libraries into OSErrors, unless they are OSErrors already."""
     try:
         yield
     except (OSError, RuntimeError, ImportError):
@@ -148,7 +148,7 @@ def _entry(path: str, info: dict[str, Any]) -> Entry:
 
 
 def _time_s(info: dict[str, Any]) -> float:
-    """Unix time; 0 where the file system does not tell."""
+    """Returns Unix time; 0 if the file system reports none."""
     value = next((info[key] for key in _TIME_KEYS if info.get(key) is not None), 0.0)
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)

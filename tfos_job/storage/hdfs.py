@@ -1,7 +1,7 @@
-"""HDFS by hdfs-native, without a JVM: `hdfs://` and `viewfs://`.
+"""HDFS through hdfs-native, without a JVM: `hdfs://` and `viewfs://`.
 
-Calls are bounded in time; those on names, and whole attempts given to `persist`, are repeated. Renames are the client's
-own: fsspec's generic `mv` moves a folder *into* an existing one.
+All calls have a time limit. Calls on names and the attempts of `persist` are retried. Renames use the client's own
+call: fsspec's generic `mv` moves a folder *into* an existing one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tfos_job.storage.error_mapping import is_of_datanode, job_errors
 from tfos_job.storage.hdfs_client import connect
 from tfos_job.storage.hdfs_files import Open, Reader, Writer, answer, to_be_closed
 
-_TROUBLE_S = 630.0  # until a NameNode takes a DataNode for dead, by default
-_trouble_s: dict[str, float] = {}  # by file system: when a DataNode failed
+_TROUBLE_S = 630.0  # a NameNode considers a silent DataNode dead after this time, by default
+_trouble_s: dict[str, float] = {}  # by file system: time of the last failure of a DataNode
 
 
 class Hdfs:
-    """The file system that a URL names."""
+    """The file system of a URL."""
 
     def __init__(self, url: str) -> None:
         with job_errors(url, "reach"):
@@ -43,21 +43,21 @@ class Hdfs:
         return Writer(lambda: self._create(new_path()), self.discard)
 
     def _create(self, path: str) -> Open:
-        """Creates a file, on one DataNode first where one was found dead or hanging in the last minutes.
+        """Creates a file; with one replica at first if a DataNode died or hung in the last minutes.
 
-        The NameNode takes as long to believe it, and names that one for new blocks meanwhile. hdfs-native cannot leave
-        it out, and fails where any of a block's DataNodes does. So each try gets a single one, until it is a living
-        one; the other copies are ordered when the file is whole.
+        Until the NameNode considers that DataNode dead, it assigns new blocks to it. hdfs-native cannot exclude a
+        DataNode and fails if any one of a block fails. With one replica each try gets a single DataNode, until one of
+        them works; the number of replicas is restored when the file is complete.
         """
         from hdfs_native import WriteOptions
 
-        options = WriteOptions(overwrite=False, create_parent=False)  # a discarded folder must not come back
+        options = WriteOptions(overwrite=False, create_parent=False)  # do not create a discarded folder again
         here = self._path(path)
         num_replicas: int | None = None
         try:
             file = answer(lambda: to_be_closed(self._client.create(here, options)))
             if self._has_trouble():
-                with contextlib.suppress(RuntimeError):  # a NameNode need not allow it, as with erasure coding
+                with contextlib.suppress(RuntimeError):  # not allowed with erasure coding, for example
                     num_replicas = answer(lambda: self._client.get_file_info(here)).replication
                     answer(lambda: self._client.set_replication(here, 1))
         except BaseException:
@@ -103,7 +103,7 @@ class Hdfs:
         self._move(source, target, overwrite=False)
 
     def discard(self, path: str) -> None:
-        """Goes on aside where the NameNode is away, until it answers or the patience is at an end."""
+        """Removes a file; continues in a thread while the NameNode does not answer, up to the retry limit."""
 
         def remove() -> None:
             with contextlib.suppress(OSError, RuntimeError, JobError):
@@ -120,7 +120,7 @@ class Hdfs:
         return retry.persist(lambda: answer(call))
 
     def _move(self, source: str, target: str, *, overwrite: bool) -> None:
-        """Renames. A rename whose answer was lost is known by the file's own time and size at the target."""
+        """Renames. If the answer of a rename was lost, the time and size at the target show that it was done."""
         here, there = self._path(source), self._path(target)
         before = self.stat(source)
 

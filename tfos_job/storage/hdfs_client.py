@@ -1,9 +1,9 @@
-"""Which NameNodes an `hdfs://` or `viewfs://` URL means, and hdfs-native's client of them.
+"""hdfs-native's client for the NameNodes of an `hdfs://` or `viewfs://` URL.
 
-Where `hdfs://AUTHORITY/` leads is Hadoop's business: a name service or a mount table of the configuration, else
-`host:port`; without an authority it is the file system of fs.defaultFS. hdfs-native does that, with gaps that are
-closed here: it is given the properties as Hadoop would read them, a host without a port has Hadoop's default one, and a
-mount table need not have a linkFallback.
+Hadoop's rules apply: the authority of a URL is a name service or a mount table of the configuration, else `host:port`;
+without an authority the URL means the file system of fs.defaultFS. hdfs-native implements this with gaps, which this
+module closes: it passes the properties as Hadoop reads them, adds Hadoop's default port to a host, and accepts a mount
+table without a linkFallback.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from tfos_job.storage.urls import canonical
 
 _DEFAULT_PORT = 8020
 _SOCKET_TIMEOUT = "dfs.client.socket-timeout"
-_MAX_SOCKET_TIMEOUT_MS = 10_000  # of a DataNode that says nothing: with Hadoop's 60 s there would be one other try
-_NOWHERE = "hdfs://127.0.0.1:1/"  # hdfs-native insists on a linkFallback; no path is let through to this one
+_MAX_SOCKET_TIMEOUT_MS = 10_000  # for a silent DataNode: Hadoop's 60 s would leave time for one other try
+_NOWHERE = "hdfs://127.0.0.1:1/"  # hdfs-native requires a linkFallback; `FileSystem.path` lets no path through to it
 _URL = re.compile(r"(?P<scheme>\w+)://(?P<authority>[^/]*)(?P<path>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A client, and the mount points that paths must be under; None where every path is good."""
+    """A client, and the mount points that its paths must be under; None: every path is valid."""
 
     client: Any
     root: str
     mounts: tuple[str, ...] | None = None
 
     def path(self, url: str) -> str:
-        """The path in a URL.
+        """Returns the path of a URL.
 
         Raises:
-          SettingsError: the URL is of another file system, or under no mount point.
+          SettingsError: the URL belongs to another file system, or is under no mount point.
         """
         if root_of(url) != self.root:
             raise SettingsError(
@@ -65,21 +65,21 @@ def root_of(url: str) -> str:
 
 
 def hdfs_path(url: str) -> str:
-    """The path in a URL, which is not percent-decoded and may hold `#` and `?`."""
+    """Returns the path of a URL, not percent-decoded; it may contain `#` and `?`."""
     return "/" + canonical(url).partition("://")[2].partition("/")[2]
 
 
 def connect(url: str) -> FileSystem:
-    """The file system of a URL; nothing is asked of a NameNode yet."""
+    """Returns the file system of a URL, without a call to a NameNode."""
     _use_localised_conf()
-    # A client of another process, from before a fork, has none of its threads here.
+    # After a fork the parent's client has no threads in this process, so the pid is part of the key.
     return _connect(root_of(url), os.environ.get("HADOOP_CONF_DIR"), os.getpid())
 
 
 @functools.lru_cache(maxsize=64)
 def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
-    """One client a file system, for all threads."""
-    from hdfs_native import Client  # only those who use HDFS pay for it
+    """Returns the client of a file system, one for all threads."""
+    from hdfs_native import Client  # slow to import, and needed for HDFS alone
 
     settings = _settings()
     try:
@@ -104,7 +104,7 @@ def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
 
 
 def _host(root: str, settings: dict[str, str]) -> str:
-    """The authority of a URL that is no name service: it must be a host."""
+    """Returns the authority of a URL that is no name service; it must be a host."""
     host = _authority(root, settings)
     try:
         socket.getaddrinfo(host, _DEFAULT_PORT)
@@ -136,7 +136,7 @@ def _authority(root: str, settings: dict[str, str]) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """Hadoop's properties, and how long a DataNode may be silent."""
+    """Returns Hadoop's properties, with our limit for a silent DataNode."""
     folder = os.environ.get("HADOOP_CONF_DIR") or Path(os.environ.get("HADOOP_HOME", ""), "etc/hadoop")
     found = hadoop_conf.read_settings(*(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml")))
     configured = found.get(_SOCKET_TIMEOUT, "")
@@ -145,7 +145,7 @@ def _settings() -> dict[str, str]:
 
 
 def _use_localised_conf() -> None:
-    """In a YARN container without HADOOP_CONF_DIR: the copy of the configuration that Spark has put there."""
+    """Sets HADOOP_CONF_DIR in a YARN container that lacks it, to the configuration that Spark copied there."""
     localised = os.path.abspath("__spark_conf__/__hadoop_conf__")
     if not os.environ.get("HADOOP_CONF_DIR") and os.path.isdir(localised):
         os.environ["HADOOP_CONF_DIR"] = localised

@@ -1,4 +1,4 @@
-"""Files of hdfs-native as raw streams, which outlive a DataNode that dies or hangs, and its errors as Python's own."""
+"""Raw streams over files of hdfs-native, which survive a dead or hanging DataNode, with Python's own exceptions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PROOF_TIMEOUT_S = 15.0  # for the first bytes of a file
 
 
 def to_be_closed(file: Any) -> Any:
-    """What is within hdfs-native's file: that closes itself when it is collected, anywhere, and may wait for ever."""
+    """Returns the inner file of hdfs-native; its wrapper closes itself at garbage collection and may hang there."""
     file.close = lambda: None
     return file.inner
 
 
 class Reader(io.RawIOBase):
-    """Reads from one stream over the rest of the file: each `read` of hdfs-native's would ask the DataNode anew.
+    """A stream that reads the rest of the file in one request; hdfs-native sends one for each `read` otherwise.
 
-    hdfs-native goes on with another DataNode where one dies or hangs; where none is left, the file is opened anew.
+    If a DataNode dies or hangs, hdfs-native continues with another one; if none is left, the file is opened again.
     """
 
     def __init__(self, path: str, reopen: Callable[[], Any]) -> None:
@@ -39,8 +39,8 @@ class Reader(io.RawIOBase):
         self._length = len(self._file)
         self._position = 0
         self._ahead: ReadAhead | None = None
-        self._chunks: deque[memoryview] = deque()  # from `_position` on
-        self._fetched = 0  # where they end
+        self._chunks: deque[memoryview] = deque()  # bytes from `_position` to `_fetched`
+        self._fetched = 0
         self._at_end = False
         self._error: BaseException | None = None
 
@@ -63,7 +63,7 @@ class Reader(io.RawIOBase):
         return num_bytes
 
     def _fill(self) -> bool:
-        """Waits for more; False at the end of the file. After what failed, all that follows fails with it."""
+        """Waits for more bytes; False at the end of the file. After an error all further reads raise it."""
         if self._error is not None:
             raise self._error
         if self._at_end:
@@ -79,7 +79,7 @@ class Reader(io.RawIOBase):
         return not self._at_end
 
     def _fetch(self) -> list[bytes]:
-        """The next chunks; none at the end."""
+        """Returns the next chunks; none at the end."""
         try:
             with _exact_errors():
                 if self._file is None:
@@ -128,7 +128,7 @@ class Reader(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Open:
-    """A file that is being written, and what is to be done when it is whole."""
+    """A file during its writing, and `replicate`, called when it is complete."""
 
     path: str
     file: Any
@@ -136,10 +136,10 @@ class Open:
 
 
 class Writer(io.RawIOBase):
-    """Writes behind. The first bytes are proved to be on DataNodes, else they go to another file.
+    """A stream that a thread writes. If the first bytes do not reach the DataNodes, another file is tried.
 
-    That is when most fails that can: with a DataNode that is dead or hangs no block begins. One that dies later is left
-    out by hdfs-native. A small file that can be tried again as a whole needs no proof.
+    Most failures occur there: no block begins with a dead or hanging DataNode. hdfs-native drops one that dies later. A
+    small file that its caller can write again needs no such proof.
     """
 
     def __init__(self, create: Callable[[], Open], discard: Callable[[str], None]) -> None:
@@ -157,7 +157,7 @@ class Writer(io.RawIOBase):
         if self._error is not None:
             raise self._error
         needs_proof = self._behind is None and not (retry.can_be_repeated() and len(data) < BUFFER_BYTES)
-        # As bytes: hdfs-native takes a memoryview, which BufferedWriter hands down, at a quarter of the speed.
+        # As bytes: hdfs-native writes a memoryview, which BufferedWriter passes, at a quarter of the speed.
         data = bytes(data[:BUFFER_BYTES] if needs_proof else data)
         try:
             if needs_proof:
@@ -173,7 +173,7 @@ class Writer(io.RawIOBase):
         return len(data)
 
     def _begin(self, data: bytes) -> Any:
-        """The file, with its first bytes."""
+        """Writes the first bytes and returns the file."""
         path, file = self._opened().path, self._opened().file
 
         def write() -> None:
@@ -181,7 +181,7 @@ class Writer(io.RawIOBase):
             try:
                 file.hsync()
             except RuntimeError as error:
-                if "not supported" not in str(error):  # erasure coding has no proof
+                if "not supported" not in str(error):  # erasure coding has no hsync
                     raise
 
         try:
@@ -225,7 +225,7 @@ def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
 def _exact_errors() -> Iterator[None]:
     try:
         yield
-    except BaseException as error:  # raised again, some by another name
+    except BaseException as error:  # raised again, some as another class
         exact = _more_exact(error)
         if exact is error:
             raise
@@ -233,7 +233,7 @@ def _exact_errors() -> Iterator[None]:
 
 
 def _more_exact(error: BaseException) -> BaseException:
-    """The exception that a local file system would have raised, where hdfs-native has only words for it."""
+    """Returns the exception that a local file system would raise, for those that hdfs-native has in words only."""
     if isinstance(error, FileNotFoundError) and str(error).startswith("Path is not a file"):
         return IsADirectoryError(reason(error))
     answered = rpc_error(error)

@@ -1,4 +1,4 @@
-"""The operating system's own files: plain paths and `file:` URLs."""
+"""Files of the operating system: plain paths and `file:` URLs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _SPECIAL = {
 
 
 def local_path(path: str) -> str | None:
-    """The plain path behind a plain path or a `file:` URL; None for any other scheme.
+    """Returns the plain path of a plain path or a `file:` URL; None for any other scheme.
 
-    As with Hadoop, TensorFlow and fsspec nothing is percent-decoded: a name in a URL is the name on the disk.
+    Nothing is percent-decoded, as in Hadoop, TensorFlow and fsspec: a name in a URL is the name on the disk.
     """
     scheme = scheme_of(path)
     if scheme == FILE:
@@ -42,7 +42,7 @@ def _plain(path: str) -> str:
 
 
 class Local:
-    """A disk."""
+    """A local file system."""
 
     def open_read(self, path: str) -> io.RawIOBase:
         return open(_plain(path), "rb", buffering=0)
@@ -88,7 +88,7 @@ class Local:
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    """What an entry is; of a link that leads nowhere, or back to a folder that it is in, what the link itself is."""
+    """Returns the status of an entry; of the link itself for a link that is broken or leads to a parent folder."""
     try:
         status = entry.stat()
     except OSError as error:
@@ -101,7 +101,7 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
 
 
 def _leads_back(link: str) -> bool:
-    """Whether a link's target holds the link, or one of the folders by which it is reached: who follows never ends."""
+    """True if the target contains the link, or a folder on the way to it: following such a link never ends."""
     target = os.path.realpath(link)
     folder = os.path.abspath(os.path.dirname(link))
     while True:

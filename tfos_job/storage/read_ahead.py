@@ -1,8 +1,8 @@
-"""A thread beside each open HDFS file that reads ahead, or writes behind, while the caller works.
+"""A thread for each open HDFS file, which reads ahead or writes behind while the caller works.
 
-hdfs-native's calls may never return, so nobody waits for them but these threads; callers wait here, for as long as
-they have patience, and hear Ctrl-C. One thread a file rather than one a call, and no waiting for each other, is what
-makes a stream as fast as hdfs-native alone (benchmarks/README.md). A thread whose call hangs ends with the process.
+hdfs-native's calls may never return, so these threads alone make them; callers wait for a thread, with a time limit,
+and react to Ctrl-C. One thread a file instead of one a call keeps a stream as fast as hdfs-native itself
+(benchmarks/README.md). A thread whose call hangs ends with the process.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from tfos_job.storage.retry import bounded
 
 _BLOCK_BYTES = 1 << 19
-_MAX_BLOCKS = 4  # on their way, for each file
+_MAX_BLOCKS = 4  # queued for each file
 
 Blocks = queue.Queue[Any]
 
 
 class ReadAhead:
-    """What an iterator yields, taken from it before it is asked for."""
+    """The chunks of an iterator, read before the caller asks for them."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._blocks: Blocks = queue.Queue(_MAX_BLOCKS)
         self._stop = threading.Event()
-        # The thread knows nothing of this object, so that one which nobody holds any more can stop it.
+        # The thread has no reference to this object, so that the object can be collected and stop the thread.
         threading.Thread(target=_read, args=(chunks, self._blocks, self._stop), name="hdfs read", daemon=True).start()
 
     def next(self, timeout_s: float) -> list[bytes]:
-        """The next chunks; none at the end. Raises what the iterator raised, or TimeoutError."""
+        """Returns the next chunks; none at the end. Raises the iterator's exception, or TimeoutError."""
         timeout_s = bounded(timeout_s)
         try:
             block = self._blocks.get(timeout=timeout_s)
@@ -42,7 +42,7 @@ class ReadAhead:
 
     def stop(self) -> None:
         self._stop.set()
-        _empty(self._blocks)  # a thread that waits for room goes on and sees that it is to stop
+        _empty(self._blocks)  # wakes a thread that waits for room in the queue
 
 
 def _read(chunks: Iterator[bytes], blocks: Blocks, stop: threading.Event) -> None:
@@ -59,12 +59,12 @@ def _read(chunks: Iterator[bytes], blocks: Blocks, stop: threading.Event) -> Non
         if block:
             blocks.put(block)
         blocks.put([])
-    except BaseException as error:  # noqa: BLE001  # raised in the thread that asks
+    except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
         blocks.put(error)
 
 
 class WriteBehind:
-    """A file that is written, and closed, by a thread. After what failed, all that follows fails with it."""
+    """A file that a thread writes and closes. After an error all further calls raise it."""
 
     def __init__(self, file: Any) -> None:
         self._blocks: Blocks = queue.Queue(_MAX_BLOCKS)
@@ -72,7 +72,7 @@ class WriteBehind:
         threading.Thread(target=_write, args=(file, self._blocks, self._end), name="hdfs write", daemon=True).start()
 
     def put(self, data: bytes, timeout_s: float) -> None:
-        """Raises what an earlier write raised, or TimeoutError where there is no room in time."""
+        """Queues bytes. Raises the error of an earlier write, or TimeoutError if the queue stays full."""
         if self._end.error is not None:
             raise self._end.error
         timeout_s = bounded(timeout_s)
@@ -82,7 +82,7 @@ class WriteBehind:
             raise self._give_up(timeout_s) from None
 
     def finish(self, timeout_s: float) -> None:
-        """Waits until all is written and the file is closed."""
+        """Waits until all bytes are written and the file is closed."""
         if self._end.reached.is_set():
             if self._end.error is not None:
                 raise self._end.error
@@ -102,7 +102,7 @@ class WriteBehind:
 
 
 class _End:
-    """How a writing thread ended."""
+    """The end of a writing thread, and its error."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -115,10 +115,10 @@ def _write(file: Any, blocks: Blocks, end: _End) -> None:
             file.write(data)
         if end.error is None:
             file.close()
-    except BaseException as error:  # noqa: BLE001  # raised in the thread that writes next
+    except BaseException as error:  # noqa: BLE001  # raised at the caller's next write
         end.error = end.error or error
     if end.error is not None:
-        _empty(blocks)  # somebody may wait for room
+        _empty(blocks)  # the caller may wait for room in the queue
     end.reached.set()
 
 

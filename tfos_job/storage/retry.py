@@ -1,4 +1,4 @@
-"""Bounded waits for a remote file system, and bounded tries of what passes."""
+"""Time limits for calls to a remote file system, and retries after errors that pass."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tfos_job.host.limits import within as within_limit
 from tfos_job.storage.backend import T
 from tfos_job.storage.error_mapping import is_passing, reason
 
-HDFS_TIMEOUT_S = 120.0  # a NameNode restarts within a minute; hdfs-native alone would wait for ever for a hung one
+HDFS_TIMEOUT_S = 120.0  # a NameNode restarts within a minute; hdfs-native waits for ever for a hung one
 CLEANUP_TIMEOUT_S = 1.0
-_RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one again and again
+_RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # the last one repeats
 
 _log = logging.getLogger(__name__)
-_here = threading.local()  # `limit`: the `_Limit` that this thread is within
+_here = threading.local()  # `limit`: the `_Limit` of this thread
 
 
 @dataclass
 class _Limit:
-    """What the tries of one `persist`, and all calls within them, share.
+    """The time limit that the tries of one `persist`, and all calls within them, share.
 
     Attributes:
-      deadline_s: of calls; it moves on while bytes do.
-      retry_until_s: after this nothing is tried again; it moves on when a try gets further than those before.
-      furthest_bytes: how far that is.
-      is_fixed: nothing moves.
-      failure: what ended the try before.
+      deadline_s: of calls; extended while bytes arrive.
+      retry_until_s: of retries; extended when a try reaches a later byte than those before it.
+      furthest_bytes: the last byte reached.
+      is_fixed: True if progress extends nothing.
+      failure: the error of the previous try.
     """
 
     deadline_s: float
@@ -43,7 +43,7 @@ class _Limit:
 
 
 def persist(attempt: Callable[[], T]) -> T:
-    """Makes an attempt, and others while it fails with what passes. Those within it share the outermost one's time."""
+    """Calls `attempt`, and again while it fails with an error that passes. Nested calls share the outermost limit."""
     if can_be_repeated():
         return _persist(attempt, _here.limit)
     until_s = time.monotonic() + HDFS_TIMEOUT_S
@@ -53,8 +53,8 @@ def persist(attempt: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def within(limit_s: float) -> Iterator[None]:
-    """All that this thread asks of HDFS in the `with` shares `limit_s`, instead of `HDFS_TIMEOUT_S` a call."""
-    assert not can_be_repeated(), "patience within patience"
+    """Limits all HDFS calls of this thread in the `with` block to `limit_s` together, not `HDFS_TIMEOUT_S` each."""
+    assert not can_be_repeated(), "a time limit within a time limit"
     until_s = time.monotonic() + limit_s
     with _limited(_Limit(until_s, until_s, is_fixed=True)):
         yield
@@ -70,17 +70,17 @@ def _limited(limit: _Limit) -> Iterator[_Limit]:
 
 
 def can_be_repeated() -> bool:
-    """Whether this thread is within an attempt of `persist`."""
+    """True if this thread is within an attempt of `persist`."""
     return hasattr(_here, "limit")
 
 
 def last_failure() -> BaseException | None:
-    """What ended the try before this one; None in the first one."""
+    """Returns the error of the previous try; None in the first one."""
     return _here.limit.failure if can_be_repeated() else None
 
 
 def progressed(position_bytes: int) -> None:
-    """Bytes have moved up to here: a file may take longer than the patience, which is for what does not move."""
+    """Extends the limit when a file has progressed to a byte: only a stream without progress runs into the limit."""
     if not can_be_repeated() or _here.limit.is_fixed:
         return
     limit, now_s = _here.limit, time.monotonic()
@@ -99,7 +99,7 @@ def _persist(attempt: Callable[[], T], limit: _Limit) -> T:
         except (OSError, RuntimeError, JobError) as error:
             pause_s = _RETRY_PAUSES_S[min(tries, len(_RETRY_PAUSES_S) - 1)]
             if time.monotonic() - began_s > pause_s:
-                pause_s = _RETRY_PAUSES_S[0]  # it has waited already
+                pause_s = _RETRY_PAUSES_S[0]  # the attempt itself has waited
             if not is_passing(error) or time.monotonic() + pause_s > limit.retry_until_s:
                 raise
             limit.failure = error
@@ -110,23 +110,23 @@ def _persist(attempt: Callable[[], T], limit: _Limit) -> T:
 
 
 def call_timeout_s() -> float:
-    """How long a call on an open file may take.
+    """Returns the time limit of one call on an open file.
 
-    Where the whole can be tried again, a call that hangs (a close does, with a DataNode that died unnoticed) must leave
-    time for it.
+    If the whole attempt can be retried, a call that hangs must leave time for that: a close hangs after a DataNode died
+    unnoticed.
     """
     return HDFS_TIMEOUT_S / (4 if can_be_repeated() else 1)
 
 
 def bounded(timeout_s: float) -> float:
-    """As much of a time as is left within the patience of `persist`."""
+    """Returns a time, cut to the time left within `persist`."""
     deadline_s = _here.limit.deadline_s if can_be_repeated() else math.inf
     return max(0.0, min(deadline_s - time.monotonic(), timeout_s))
 
 
 def answer(call: Callable[[], T], timeout_s: float = math.inf) -> T:
-    """The result of a call that may never return, waited for in this thread, where Ctrl-C is heard.
+    """Returns the result of a call that may never return; this thread waits and reacts to Ctrl-C.
 
-    A call that has not returned in time goes on in a thread that ends with the process.
+    A call that exceeds the limit continues in a thread, which ends with the process.
     """
     return within_limit(bounded(min(HDFS_TIMEOUT_S, timeout_s)), call, "hdfs")

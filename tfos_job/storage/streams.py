@@ -1,4 +1,4 @@
-"""The raw stream between a backend's file and the buffer that callers read and write through."""
+"""The raw stream between a backend's file and the caller's buffer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfos_job.storage.error_mapping import job_errors
 
 
 class Guarded(io.RawIOBase):
-    """A raw stream whose reads and writes raise this package's errors. The buffer above it keeps the calls few."""
+    """A raw stream whose reads and writes raise JobErrors. The buffer above it keeps the number of calls low."""
 
     def __init__(self, raw: io.RawIOBase, path: str) -> None:
         self._raw = raw
@@ -26,7 +26,7 @@ class Guarded(io.RawIOBase):
     def seekable(self) -> bool:
         return self._raw.seekable()
 
-    def readall(self) -> bytes:  # RawIOBase's own asks for 8 KiB at a time
+    def readall(self) -> bytes:  # RawIOBase's own reads 8 KiB at a time
         return b"".join(iter(lambda: self.read(BUFFER_BYTES) or b"", b""))
 
     def readinto(self, buffer: Any) -> int:

@@ -1,7 +1,7 @@
-"""What a path or URL names: a file of the operating system, one on HDFS, or one of another scheme.
+"""Schemes of paths and URLs: a file of the operating system, of HDFS, or of another file system.
 
-`hdfs:/x` is `hdfs:///x`, and `file:/x` is `file:///x`, as with Hadoop. What Hadoop refuses, and what would be a local
-file of an odd name where somebody meant another file system, is refused.
+As in Hadoop, `hdfs:/x` is `hdfs:///x`, and `file:/x` is `file:///x`. A URL fails if Hadoop rejects it, or if it would
+name a local file while the user probably means another file system.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):(?P<rest>.*)", re.DOTALL
 
 
 def scheme_of(path: str) -> str | None:
-    """The scheme of a URL; None for a plain path, in which a colon may stand.
+    """Returns the scheme of a URL; None for a plain path, which may contain a colon.
 
     Raises:
-      SettingsError: it is neither.
+      SettingsError: it is neither a URL nor a plain path.
     """
     match = _URL.match(path)
     if match is None:
@@ -43,7 +43,7 @@ def scheme_of(path: str) -> str | None:
 
 
 def canonical(path: str) -> str:
-    """A URL with `//` after its scheme; a plain path as it is."""
+    """Writes a URL with `//` after its scheme; a plain path is returned as it is."""
     scheme = scheme_of(path)
     if scheme is None:
         return path
@@ -52,7 +52,7 @@ def canonical(path: str) -> str:
 
 
 def _is_known(scheme: str) -> bool:
-    from fsspec.registry import known_implementations  # only odd names pay for it
+    from fsspec.registry import known_implementations  # slow to import, and needed for unusual names alone
 
     return scheme in known_implementations
 

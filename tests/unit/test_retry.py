@@ -35,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def test_what_moves_may_take_longer_than_the_patience(clock: SimpleNamespace) -> None:
+def test_a_call_that_makes_progress_may_take_longer_than_the_limit(clock: SimpleNamespace) -> None:
     def copy() -> str:
         for position in range(MIB, 100 * MIB, MIB):
             assert retry.bounded(30.0) == 30.0
@@ -46,7 +46,7 @@ def test_what_moves_may_take_longer_than_the_patience(clock: SimpleNamespace) ->
     assert retry.persist(copy) == "done"
 
 
-def test_tries_that_get_no_further_share_one_patience(clock: SimpleNamespace) -> None:
+def test_tries_without_progress_share_one_limit(clock: SimpleNamespace) -> None:
     reached = iter([4, 8, 8, 6, 8, 8, 8, 8, 8, 8])  # MiB, before each try fails
     tries: list[float] = []
 

@@ -136,7 +136,7 @@ def test_a_writer_that_hangs_is_given_up_and_never_completes_the_file(gate: thre
     assert not file.is_closed
 
 
-def test_within_a_repeated_attempt_a_wait_ends_with_the_patience(
+def test_within_a_repeated_attempt_a_wait_ends_with_its_limit(
     monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
     monkeypatch.setattr(retry, "HDFS_TIMEOUT_S", 0.2)
