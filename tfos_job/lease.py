@@ -1,13 +1,12 @@
-"""One writer at a time: a lock file with an owner, which its holder goes on changing.
+"""A lock file that admits one writer at a time; its holder renews it.
 
-The file holds JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, the `time_s` at which it was written
-and a `token` that is unique to the holder, who writes it anew every third of `ttl_s`. It may be taken over at once when
-its process ran on this host and is gone; else whoever wants it watches it, and takes it when it has not changed for
-`ttl_s`. Times of day decide only whether watching is worth while: no host's clock need be right, and none is believed.
+The file contains JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, `time_s` (of writing) and a `token`
+that is unique to the holder, which rewrites the file every third of `ttl_s`. Another job takes the lock over at once if
+the holder's process ran on this host and has ended. Otherwise it watches the file and takes the lock over when the file
+has not changed for `ttl_s`. The time of day only decides whether to watch at all, so wrong clocks do no harm.
 
-While the file system does not answer nobody can renew, and nobody watches: watching begins anew after it. So a holder
-keeps its lock over an outage of any length, and loses it to nothing but another one's evidence. Before it publishes it
-calls `check`.
+While the file system does not answer, nobody can renew the lock, and watching starts from the beginning afterwards.
+So a holder keeps its lock over an outage of any length. Before it publishes, a holder calls `check`.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
@@ -27,31 +24,32 @@ from typing import Any, Self
 
 from tfos_job import storage
 from tfos_job.errors import BusyError, JobError, MissingInputError, StorageError
+from tfos_job.host import process_identity
 
 TTL_S = 60.0
 _ATTEMPTS = 8
-_CHECKS = 4  # of half of a lock's time each: as patient as all that asks HDFS for something
+_CHECKS = 4  # tries of half of `ttl_s` each: as long as other calls wait for HDFS
 _MAX_POLL_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 def _steady_s() -> float:
-    """Seconds that nobody sets, and that go on while the machine sleeps: others may have taken the lock meanwhile."""
+    """Returns seconds that nobody sets and that count suspended time, in which others may have taken the lock."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
-    """Holds the lock file at `path` for the length of a `with` block.
+    """The lock file at `path`, held during a `with` block.
 
     Args:
-      path: the lock file; its folder is made where it is missing.
-      owner: what the holder is, in words for the one who has to wait, such as `tfos-job convert`.
-      ttl_s: seconds without a change after which others may take over. It is renewed every third of that.
-      wait_s: seconds to wait for a holder that looks alive: for one who knows that it must be dead.
-      clock: seconds that nobody sets.
+      path: of the lock file; its folder is created if it is missing.
+      owner: description of the holder for those who wait, such as `tfos-job convert`.
+      ttl_s: seconds without a change after which others may take over. The holder renews it every third of that.
+      wait_s: seconds to wait for a holder that seems alive; for a caller who knows that it must have ended.
+      clock: returns seconds that nobody sets.
 
     Raises:
-      BusyError: somebody else holds it.
+      BusyError: another process holds the lock.
     """
 
     def __init__(
@@ -90,16 +88,16 @@ class Lease:
         try:
             if _holder(self.path).get("token") == self.token:
                 storage.remove(self.path)
-        except JobError as failure:  # The work is done; the lock will be stale soon.
+        except JobError as failure:  # the work is done, and the lock expires soon
             _log.warning("could not release the lock: %s", failure)
 
     def check(self) -> None:
-        """Proves that the lock is ours, and renews it, so that nobody takes it for the next `ttl_s`.
+        """Verifies that this process holds the lock and renews it, so that nobody takes it over for `ttl_s`.
 
-        Call it before publishing: a holder that was stopped, or cut off, may have lost its lock.
+        Call it before publishing: a holder that was suspended or disconnected may have lost its lock.
 
         Raises:
-          BusyError: the lock is somebody else's by now, or gone.
+          BusyError: another process holds the lock, or the file is gone.
           StorageError: the file system does not answer.
         """
         for tries_left in reversed(range(_CHECKS)):
@@ -111,7 +109,7 @@ class Lease:
                 _log.warning("could not renew the lock, trying again: %s", error)
 
     def _prove(self) -> None:
-        """Proof and renewal, in half of `ttl_s`: nobody can have taken the lock between the two."""
+        """Verifies and renews within half of `ttl_s`, so that nobody can take the lock over in between."""
         with self._renewing, storage.within(self.ttl_s / 2):
             if self._loss is None:
                 try:
@@ -123,10 +121,10 @@ class Lease:
             storage.write_bytes(self.path, self._content())
 
     def check_quickly(self) -> None:
-        """As `check`, by what the renewals have found, without a look at the file.
+        """Checks the result of the last renewal, without reading the file.
 
         Raises:
-          BusyError: the lock is somebody else's, or gone.
+          BusyError: another process holds the lock, or the file is gone.
         """
         if self._loss is not None:
             raise self._loss
@@ -152,7 +150,7 @@ class Lease:
             if watch is None or has_changed or now_s - watch.last_s > self.ttl_s / 3:
                 watch = _Watch(content, since_s=now_s)
             watch.last_s = now_s
-            if _is_gone(holder) or now_s - watch.since_s > self.ttl_s:
+            if process_identity.is_gone(holder) or now_s - watch.since_s > self.ttl_s:
                 _log.warning("taking over the lock %s of %s, which does not renew it", self.path, _name(holder))
                 self._set_aside(content)
                 continue
@@ -164,27 +162,27 @@ class Lease:
             time.sleep(min(_MAX_POLL_S, self.ttl_s / 10))
 
     def _age_s(self, holder: dict[str, Any]) -> float:
-        """How long ago the lock was written, where this host's clock and the writer's agree."""
+        """Returns the lock's age, by this host's clock and the writer's."""
         with contextlib.suppress(MissingInputError):
             return time.time() - (_written_s(holder) or storage.stat(self.path).mtime_s)
         return 0.0
 
     def _set_aside(self, stale: bytes) -> None:
-        """Removes the lock file if it still is the stale one that was read.
+        """Removes the lock file if it still has the stale content that was read.
 
-        Two may find the same stale file. Only one rename of *it* succeeds, but the slower one may move the quicker
-        one's new lock; so look at what was moved, and put it back when it is not what was meant. (Whoever slips in
-        between has the lock and the other one learns it from `check`.)
+        Two processes may find the same stale file. Only one rename of *it* succeeds, but the slower process may rename
+        the quicker one's new lock. So the content of the renamed file is compared, and put back if it is another. (A
+        third process that creates a lock in between holds it, and the other one learns that from `check`.)
         """
-        aside = f"{self.path}.{self.token}.stale"
+        renamed = f"{self.path}.{self.token}.stale"
         try:
-            storage.rename(self.path, aside)
+            storage.rename(self.path, renamed)
         except MissingInputError:
             return
-        moved = storage.read_bytes(aside)
+        moved = storage.read_bytes(renamed)
         if moved != stale:
             storage.create_exclusive(self.path, moved)
-        storage.remove(aside)
+        storage.remove(renamed)
 
     def _keep_fresh(self) -> None:
         pause_s = self.ttl_s / 3
@@ -197,10 +195,10 @@ class Lease:
                 return
             except JobError as error:
                 _log.warning("could not renew the lock: %s", error)
-                pause_s = self.ttl_s / 10  # soon after the file system is back: others begin to watch then
+                pause_s = self.ttl_s / 10  # renew soon after the file system answers: others begin to watch then
 
     def _content(self) -> bytes:
-        value = {"owner": self.owner, "time_s": time.time(), "token": self.token, **_this_process()}
+        value = {"owner": self.owner, "time_s": time.time(), "token": self.token, **process_identity.this_process()}
         return json.dumps(value, indent=1, sort_keys=True).encode()
 
     def _busy(self, holder: dict[str, Any], age_s: float) -> BusyError:
@@ -213,7 +211,7 @@ class Lease:
 
 @dataclass
 class _Watch:
-    """A lock's content, since when and until when it was seen without a gap."""
+    """A lock's content, and the times at which an unbroken watch first and last read it."""
 
     content: bytes
     since_s: float
@@ -221,10 +219,10 @@ class _Watch:
 
 
 def require(path: str, token: str, owner: str) -> None:
-    """For a process that works for the holder of a lock: proves that it still is the holder's.
+    """Verifies that the lock still has this token; for a process that works on behalf of the holder.
 
     Raises:
-      BusyError: it is somebody else's by now, or gone.
+      BusyError: another process holds the lock, or the file is gone.
     """
     holder = _holder(path)
     if holder.get("token") != token:
@@ -233,20 +231,20 @@ def require(path: str, token: str, owner: str) -> None:
 
 
 def is_abandoned(path: str) -> bool:
-    """Whether nobody holds the lock, as far as one look can tell: who wants to write must watch it."""
+    """True if the lock seems to be held by nobody. A writer must not rely on this, but watch the lock."""
     holder = _holder(path)
-    return _is_gone(holder) or abs(time.time() - _written_s(holder)) > TTL_S
+    return process_identity.is_gone(holder) or abs(time.time() - _written_s(holder)) > TTL_S
 
 
 def _holder(path: str) -> dict[str, Any]:
-    """The fields of the lock at `path`; none where there is none."""
+    """Returns the fields of the lock at `path`; empty if there is none."""
     with contextlib.suppress(MissingInputError):
         return _parse(storage.read_bytes(path))
     return {}
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    """The lock's fields; none of them for a file that is not a lock's JSON, which is judged by whether it changes."""
+    """Returns the lock's fields; empty if the content is no lock's JSON. Such a file is watched like any other."""
     try:
         value = json.loads(content)
     except ValueError:
@@ -255,7 +253,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 
 def _written_s(holder: dict[str, Any]) -> float:
-    """When the lock was written, by its writer's clock; 0 where it does not say so."""
+    """Returns the time of writing by the writer's clock; 0 if the field is missing."""
     time_s = holder.get("time_s")
     return float(time_s) if isinstance(time_s, int | float) else 0.0
 
@@ -264,44 +262,3 @@ def _name(holder: dict[str, Any]) -> str:
     if not holder:
         return "an unknown owner"
     return f"{holder.get('owner')} (host {holder.get('host')}, process {holder.get('pid')})"
-
-
-def _this_process() -> dict[str, Any]:
-    pid = os.getpid()
-    return {
-        "host": socket.gethostname(),
-        "pid": pid,
-        "pid_namespace": _pid_namespace(),
-        "process_started": process_started(pid),
-    }
-
-
-def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran where we can see it and runs no more."""
-    here = _this_process()
-    if here["process_started"] is None or not holder.get("process_started"):
-        return False
-    if (holder.get("host"), holder.get("pid_namespace")) != (here["host"], here["pid_namespace"]):
-        return False  # A container may share the host's name and number its processes differently.
-    return bool(process_started(int(holder.get("pid", 0))) != holder["process_started"])
-
-
-def _pid_namespace() -> str | None:
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return None
-
-
-def process_started(pid: int) -> str | None:
-    """Boot and start time of a process, which tell a reused pid from the old one; None where it is not running.
-
-    Field 22 of /proc/PID/stat, counted from behind the command's name, which may hold blanks and parentheses.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot_id:
-            return f"{boot_id.read().strip()}:{fields[19]}" if fields[0] != "Z" else None
-    except OSError:
-        return None

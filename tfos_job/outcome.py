@@ -1,8 +1,8 @@
-"""What became of a submitted command, for the one who submitted it: a small JSON file beside the job.
+"""The outcome of a submitted command: a JSON file that the driver writes and the submitting host reads.
 
-In YARN's cluster mode the driver runs in some container: neither its exit code nor its results come back by themselves.
-`scripts/submit.sh` names a folder in `OUTCOME_DIR_VARIABLE`; each attempt of the application writes `<application
-id>.json` there when it begins and when it ends, and the submitter reads it. Without that variable nothing is written.
+In YARN's cluster mode the driver runs in a container, and neither its exit code nor its results reach the submitting
+host. `scripts/submit.sh` names a folder in `OUTCOME_DIR_VARIABLE`. Each attempt of the application writes `<application
+id>.json` there at its start and its end, and submit reads it. Without the variable nothing is written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def outcome_path(outcome_dir: str, application: str) -> str:
 
 
 class Outcome:
-    """The account of one attempt. Where it cannot be written the job goes on: YARN's diagnostics have the exit code."""
+    """The outcome file of one attempt. A failure to write it is logged only: YARN's diagnostics have the exit code."""
 
     def __init__(self, command: str) -> None:
         folder, application = os.environ.get(OUTCOME_DIR_VARIABLE), container.application_id()
@@ -46,13 +46,13 @@ class Outcome:
         self._write({"exit_code": None})
 
     def add(self, result: Any) -> None:
-        """One of the JSON values that the command prints."""
+        """Adds a JSON value that the command prints."""
         if self._path:
             self._results.append(result)
 
     def end(self, exit_code: int, error: JobError | None) -> None:
-        told = {"fact": error.fact, "place": error.place, "next_step": error.next_step} if error else None
-        self._write({"exit_code": exit_code, "error": told, "results": self._results, "ended_s": time.time()})
+        fields = {"fact": error.fact, "place": error.place, "next_step": error.next_step} if error else None
+        self._write({"exit_code": exit_code, "error": fields, "results": self._results, "ended_s": time.time()})
 
     def _write(self, values: dict[str, Any]) -> None:
         if not self._path:

@@ -20,7 +20,7 @@ from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import READERS, Reader
-from tfos_job.inference.predictor import Glyph, read_glyph, top_guesses
+from tfos_job.inference.predictor import Glyph, read_glyph, top_predictions
 from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.decoding import Form, preprocess, to_float
 from tfos_job.input.normalization import Normalization, of_plan
@@ -236,8 +236,10 @@ def test_training_evaluation_and_prediction_see_the_same_values(kind: str, sourc
     bound = SCALE * bound.reshape(logits.shape)
     assert_within(bound + EPS * np.abs(logits), logits, SCALE * expected.reshape(logits.shape))
     for glyph, row, row_bound in zip(glyphs_of(source), logits, bound, strict=True):
-        guesses = top_guesses(model, glyph, form=source.form, k=len(row))
-        probabilities = [guess.probability for guess in sorted(guesses, key=lambda guess: guess.class_id)]
+        predictions = top_predictions(model, glyph, form=source.form, k=len(row))
+        probabilities = [
+            prediction.probability for prediction in sorted(predictions, key=lambda prediction: prediction.class_id)
+        ]
         # Softmax has a sum of its own, of as many terms.
         np.testing.assert_allclose(probabilities, tf.nn.softmax(row), rtol=2 * row_bound.max() + len(row) * EPS)
 

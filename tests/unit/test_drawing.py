@@ -138,7 +138,7 @@ def draw_calibration() -> bytes:
     generator = np.random.default_rng(1)
     probabilities = generator.uniform(0.2, 1, 500)
     right = generator.uniform(size=500) < probabilities**2
-    found = predictions.Guesses.joined([(np.zeros(500), 1 - right.astype(int), probabilities, np.zeros(500))])
+    found = predictions.Predictions.joined([(np.zeros(500), 1 - right.astype(int), probabilities, np.zeros(500))])
     return curves.reliability(predictions.calibration(found), title="test: calibration", subtitle="500 records")
 
 
@@ -158,7 +158,7 @@ def draw_confusions() -> bytes:
     images = list(ramp(6))
     pairs = [
         montage.ConfusedPair(
-            label=NAMES[i], guess=NAMES[i + 1], num_records=3 - i // 2, rate=0.25, wrong=images[i : i + 2],
+            label=NAMES[i], predicted=NAMES[i + 1], num_records=3 - i // 2, rate=0.25, wrong=images[i : i + 2],
             right=(images[0], None if i else images[1]),
         )
         for i in range(3)
@@ -169,8 +169,8 @@ def draw_confusions() -> bytes:
 def draw_hardest() -> bytes:
     images = [
         montage.HardImage(
-            label=NAMES[i], guess=NAMES[i // 2], label_probability=0.01 * i, guess_probability=0.9, is_right=not i,
-            pixels=image,
+            label=NAMES[i], predicted=NAMES[i // 2], label_probability=0.01 * i, predicted_probability=0.9,
+            is_correct=not i, pixels=image,
         )
         for i, image in enumerate(ramp(7))
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.local_jobs.evaluate import evaluate
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
-from tfos_job.run.predictions import Guesses
+from tfos_job.run.predictions import Predictions
 
 KS = (1, 3, 50)
 CHARSET = Charset(tuple("一丁七万丈三上"))
@@ -96,19 +96,19 @@ def test_each_record_counts_once_whatever_the_batch_size(
     model: keras.Model, batch_size: int, write_shard: Callable[..., str]
 ) -> None:
     shards = [write_shard(f"{i}.tfrecord", part) for i, part in enumerate(parts())]
-    counts, guesses = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, form=FORM, ks=KS)
+    counts, predictions = evaluate_shards(model, shards, num_records=13, batch_size=batch_size, form=FORM, ks=KS)
     assert_counts(counts, reference(model))
-    assert_guesses(guesses, model)
+    assert_predictions(predictions, model)
 
 
-def assert_guesses(found: Guesses, model: keras.Model) -> None:
+def assert_predictions(found: Predictions, model: keras.Model) -> None:
     """Against numpy, record by record."""
     logits, labels = all_logits(model)
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     probabilities = shifted / shifted.sum(axis=1, keepdims=True)
     assert found.shard_sizes == SHARD_SIZES
     np.testing.assert_array_equal(found.labels, labels)
-    np.testing.assert_array_equal(found.guesses, logits.argmax(axis=1))
+    np.testing.assert_array_equal(found.predicted, logits.argmax(axis=1))
     np.testing.assert_allclose(found.probabilities, probabilities.max(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.losses, -np.log(probabilities[np.arange(len(labels)), labels]), rtol=1e-5)
 

@@ -14,7 +14,9 @@ import pytest
 from tfos_job import lease as lease_module
 from tfos_job import storage
 from tfos_job.errors import BusyError, StorageError
-from tfos_job.lease import Lease, is_abandoned, process_started
+from tfos_job.host import process_identity
+from tfos_job.host.process_identity import process_started
+from tfos_job.lease import Lease, is_abandoned
 
 
 class Clock:
@@ -166,7 +168,7 @@ def test_a_look_at_a_lock_tells_whether_somebody_is_at_work(tmp_path: Path) -> N
     for content in ({"time_s": time.time() - 70}, {"time_s": time.time() + 70}, {"time_s": "now"}):
         write_lock(path, **content)
         assert is_abandoned(str(path))
-    write_lock(path, **lease_module._this_process() | {"process_started": "an earlier boot:1"})
+    write_lock(path, **process_identity.this_process() | {"process_started": "an earlier boot:1"})
     assert is_abandoned(str(path))
 
 
@@ -180,7 +182,7 @@ def test_the_lock_of_a_process_that_is_gone_is_free_at_once(tmp_path: Path) -> N
 
 
 def test_a_reused_pid_is_another_process(tmp_path: Path, clock: Clock) -> None:
-    here = lease_module._this_process()
+    here = process_identity.this_process()
     path = tmp_path / "_lock"
     write_lock(path, **here)
     with pytest.raises(BusyError):
@@ -193,7 +195,7 @@ def test_a_reused_pid_is_another_process(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_process_in_another_namespace_is_not_taken_for_gone(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "_lock"
-    write_lock(path, **lease_module._this_process() | {"process_started": "gone:1", "pid_namespace": "pid:[1]"})
+    write_lock(path, **process_identity.this_process() | {"process_started": "gone:1", "pid_namespace": "pid:[1]"})
     with pytest.raises(BusyError):
         Lease(str(path), "next", clock=clock).__enter__()
 

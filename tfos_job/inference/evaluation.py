@@ -2,7 +2,7 @@
 
 Counts are sums, so they add up over batches, shards and workers in any order; only the end divides. What is counted on
 a device travels as one float64 vector [num_examples, loss_sum, correct@k for each k], exact for any number of records.
-The command `evaluate` asks, in the same pass, for the guess about each record as well (`run/predictions.py`).
+The command `evaluate` also keeps the prediction for each record in the same pass (`run/predictions.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import Form
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.layout import RunLayout
-from tfos_job.run.predictions import Guesses
+from tfos_job.run.predictions import Predictions
 
 ModelCall = Callable[[tf.Tensor], tf.Tensor]
 
@@ -79,7 +79,7 @@ def batch_counts(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tf.
 
 
 def _judge_batch(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """`batch_counts`, and of each example label, guess, the guess's probability and the loss, [B] each."""
+    """`batch_counts`, and of each example label, predicted class, its probability and the loss, [B] each."""
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     highest = tf.math.top_k(logits, k=min(max(ks), logits.shape[-1])).indices
     hits = tf.cast(tf.cast(highest, tf.int64) == labels[:, tf.newaxis], tf.float64)
@@ -130,7 +130,7 @@ def judge_shard(
     """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
 
     Returns:
-      The counts, and labels int32 [n], guesses int32 [n], their probabilities float32 [n], losses float32 [n].
+      The counts; labels int32 [n], predicted classes int32 [n], their probabilities float32 [n], losses float32 [n].
     """
     batches = _batches(shard, batch_size=batch_size, form=form, staged=False)
     types = (tf.int32, tf.int32, tf.float32, tf.float32)
@@ -172,8 +172,8 @@ def evaluate_shards(
     batch_size: int,
     form: Form,
     ks: Sequence[int],
-) -> tuple[Counts, Guesses]:
-    """Counts shards in this process, with progress on a terminal, and keeps the guess about each record.
+) -> tuple[Counts, Predictions]:
+    """Counts shards in this process, with progress on a terminal, and keeps the prediction for each record.
 
     Args:
       model: takes images float32 [b, S, S, C] and returns logits float32 [b, C].
@@ -202,7 +202,7 @@ def evaluate_shards(
             of_each.append(tuple(column.numpy() for column in columns))
             progress.update(shard_counts.num_examples)
             counts += shard_counts
-    return counts, Guesses.joined(of_each)
+    return counts, Predictions.joined(of_each)
 
 
 def write_evaluation(run: RunLayout, step: int, split_name: str, metrics: Mapping[str, int | float]) -> str:

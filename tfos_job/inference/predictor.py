@@ -30,7 +30,7 @@ class Glyph:
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """One of the most probable classes, with its softmax probability."""
 
     class_id: int
@@ -78,10 +78,10 @@ def is_inverted(grey: np.ndarray) -> bool:
     return bool(share > 0.5)
 
 
-def top_guesses(model: keras.Model, glyph: Glyph, *, form: Form, k: int) -> list[Guess]:
+def top_predictions(model: keras.Model, glyph: Glyph, *, form: Form, k: int) -> list[Prediction]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
     images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)
-    return [Guess(int(class_id), float(probability)) for class_id, probability in pairs]
+    return [Prediction(int(class_id), float(probability)) for class_id, probability in pairs]

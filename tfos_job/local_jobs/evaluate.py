@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             place=split.root,
             next_step="Evaluate on a split that was converted with the same --num_channels",
         )
-    counts, guesses = evaluate_shards(
+    counts, predictions = evaluate_shards(
         restore_model(info, arrays),
         _staged(split, contents),
         num_records=contents.num_records,
@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     results = Results(
         step=info.step,
         split_name=config.dataset_split_name,
-        guesses=guesses,
+        predictions=predictions,
         names=tuple(info.characters),
         shard_paths=manifest.shard_paths(split, contents),
         form=form,

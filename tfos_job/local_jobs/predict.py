@@ -10,7 +10,7 @@ from typing import Any
 from tfos_job import storage
 from tfos_job.config import PredictConfig
 from tfos_job.formats import readers
-from tfos_job.inference.predictor import read_glyph, top_guesses
+from tfos_job.inference.predictor import read_glyph, top_predictions
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints
@@ -36,14 +36,14 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
         glyph = read_glyph(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
         if glyph.inverted:
             _log.info("%s: white on black, turned over", image)
-        guesses = top_guesses(model, glyph, form=form, k=config.top_k)
+        predictions = top_predictions(model, glyph, form=form, k=config.top_k)
         yield {
             "image": image,
             "inverted": glyph.inverted,
             "step": info.step,
             "top": [
-                {"character": info.characters[g.class_id], "class_id": g.class_id, "probability": g.probability}
-                for g in guesses
+                {"character": info.characters[p.class_id], "class_id": p.class_id, "probability": p.probability}
+                for p in predictions
             ],
         }
 

@@ -22,8 +22,8 @@ from tfos_job.formats.excerpt import Excerpt, read_positions
 from tfos_job.input.decoding import Form, decode
 from tfos_job.layout import RunLayout, join
 from tfos_job.reports import classes, curves, montage
-from tfos_job.run import predictions as judged
-from tfos_job.run.predictions import Calibration, Confusion, Guesses, PerClass
+from tfos_job.run import predictions as analysis
+from tfos_job.run.predictions import Calibration, Confusion, PerClass, Predictions
 
 _NUM_PAIRS = 12
 _NUM_WRONG = 6  # confused images of a pair
@@ -45,31 +45,31 @@ class Results:
 
     step: int
     split_name: str
-    guesses: Guesses
+    predictions: Predictions
     names: Sequence[str]
     shard_paths: Sequence[str]
     form: Form
 
     @functools.cached_property
     def confusions(self) -> list[Confusion]:
-        return judged.confusions(self.guesses)
+        return analysis.confusions(self.predictions)
 
     @functools.cached_property
     def per_class(self) -> PerClass:
-        return judged.per_class(self.guesses, self.confusions, len(self.names))
+        return analysis.per_class(self.predictions, self.confusions, len(self.names))
 
     @functools.cached_property
     def calibration(self) -> Calibration:
-        return judged.calibration(self.guesses)
+        return analysis.calibration(self.predictions)
 
     def title(self, what: str) -> str:
         return f"{self.split_name}, step {self.step:,}: {what}"
 
     @property
     def wrong(self) -> str:
-        """How many guesses are wrong, in words."""
-        num_wrong = int((~self.guesses.right).sum())
-        return f"{num_wrong:,} of {self.guesses.num_records:,} records are taken for another class"
+        """The number of wrong predictions, in words."""
+        num_wrong = int((~self.predictions.is_correct).sum())
+        return f"{num_wrong:,} of {self.predictions.num_records:,} records are taken for another class"
 
 
 def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
@@ -110,14 +110,14 @@ def _tables(results: Results) -> dict[str, bytes]:
     return {
         "confusions.csv": _csv(
             ("class_id", "text", "guess_id", "guess", "count", "rate"),
-            ((p.label, names[p.label], p.guess, names[p.guess], p.num_records, f"{p.rate:.6f}") for p in pairs),
+            ((p.label, names[p.label], p.predicted, names[p.predicted], p.num_records, f"{p.rate:.6f}") for p in pairs),
         ),
         "per_class.csv": _csv(
             ("class_id", "text", "records", "correct", "top_1", "most_frequent_wrong_guess"),
             (
                 (i, name, records, correct, f"{accuracy:.6f}" if records else "", names[wrong] if wrong >= 0 else "")
                 for i, (name, records, correct, accuracy, wrong) in enumerate(
-                    zip(names, found.num_records, found.num_correct, accuracies, found.wrong_guesses, strict=True)
+                    zip(names, found.num_records, found.num_correct, accuracies, found.most_frequent_wrong, strict=True)
                 )
             ),
         ),
@@ -134,17 +134,17 @@ def _tables(results: Results) -> dict[str, bytes]:
 
 
 def _hardest_table(results: Results, hardest: Sequence[int], excerpts: dict[int, Excerpt]) -> bytes:
-    guesses, names = results.guesses, results.names
+    predictions, names = results.predictions, results.names
     rows = []
     for rank, record in enumerate(hardest, start=1):
-        shard, _ = guesses.place(record)
-        label, guess = int(guesses.labels[record]), int(guesses.guesses[record])
-        probabilities = (guesses.label_probability(record), float(guesses.probabilities[record]))
+        shard, _ = predictions.place(record)
+        label, predicted = int(predictions.labels[record]), int(predictions.predicted[record])
+        probabilities = (predictions.label_probability(record), float(predictions.probabilities[record]))
         source, offset = excerpts[record].source()
         rows.append(
             (
-                *(rank, label, names[label], guess, names[guess]),
-                *(f"{value:.6f}" for value in (guesses.losses[record], *probabilities)),
+                *(rank, label, names[label], predicted, names[predicted]),
+                *(f"{value:.6f}" for value in (predictions.losses[record], *probabilities)),
                 *(source, "" if offset is None else offset, results.shard_paths[shard], excerpts[record].offset),
             )
         )
@@ -194,14 +194,14 @@ class _SecondLook:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        guesses = results.guesses
-        self.listed = judged.hardest(guesses, _MOST_LISTED)
+        predictions = results.predictions
+        self.listed = analysis.hardest(predictions, _MOST_LISTED)
         self._shown = self.listed[:_NUM_HARDEST]
         self._pairs = [
             (
                 pair,
-                judged.surest(guesses, pair.label, pair.guess, _NUM_WRONG),
-                [judged.surest(guesses, label, label, 1) for label in (pair.label, pair.guess)],
+                analysis.surest(predictions, pair.label, pair.predicted, _NUM_WRONG),
+                [analysis.surest(predictions, label, label, 1) for label in (pair.label, pair.predicted)],
             )
             for pair in results.confusions[:_NUM_PAIRS]
         ]
@@ -216,7 +216,7 @@ class _SecondLook:
     def _read(self, records: Iterable[int]) -> dict[int, Excerpt]:
         by_shard: dict[int, dict[int, int]] = {}
         for record in records:
-            shard, position = self._results.guesses.place(record)
+            shard, position = self._results.predictions.place(record)
             by_shard.setdefault(shard, {})[position] = record
         found = {}
         for shard, places in sorted(by_shard.items()):
@@ -229,7 +229,7 @@ class _SecondLook:
         rows = [
             montage.ConfusedPair(
                 label=names[pair.label],
-                guess=names[pair.guess],
+                predicted=names[pair.predicted],
                 num_records=pair.num_records,
                 rate=pair.rate,
                 wrong=[self._pixels[record] for record in wrong],
@@ -246,14 +246,14 @@ class _SecondLook:
         )
 
     def hardest(self) -> bytes:
-        guesses, names = self._results.guesses, self._results.names
+        predictions, names = self._results.predictions, self._results.names
         images = [
             montage.HardImage(
-                label=names[guesses.labels[record]],
-                guess=names[guesses.guesses[record]],
-                label_probability=guesses.label_probability(record),
-                guess_probability=float(guesses.probabilities[record]),
-                is_right=bool(guesses.right[record]),
+                label=names[predictions.labels[record]],
+                predicted=names[predictions.predicted[record]],
+                label_probability=predictions.label_probability(record),
+                predicted_probability=float(predictions.probabilities[record]),
+                is_correct=bool(predictions.is_correct[record]),
                 pixels=self._pixels[record],
             )
             for record in self._shown

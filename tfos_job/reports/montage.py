@@ -126,7 +126,7 @@ class ConfusedPair:
     """A row of `confusions`. `right` are a rightly recognised image of the true class and of the guessed one."""
 
     label: str
-    guess: str
+    predicted: str
     num_records: int
     rate: float
     wrong: Sequence[np.ndarray]
@@ -166,12 +166,12 @@ def confusions(pairs: Sequence[ConfusedPair], image_size: int, most_wrong: int, 
 
 def _name_pair(sheet: _Sheet, pair: ConfusedPair, baseline: float, width: int) -> None:
     """The names large where they fit, else small and below one another."""
-    text, large = f"{pair.label} → {pair.guess}", 24
+    text, large = f"{pair.label} → {pair.predicted}", 24
     if width_of(fitted(text, large, 10_000), large) <= width:
         sheet.text(MARGIN, baseline, text, width, size=large)
     else:
         sheet.text(MARGIN, baseline - 16, pair.label, width)
-        sheet.text(MARGIN, baseline + 4, f"→ {pair.guess}", width)
+        sheet.text(MARGIN, baseline + 4, f"→ {pair.predicted}", width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +179,10 @@ class HardImage:
     """An image of `hardest` with its true class and the guess."""
 
     label: str
-    guess: str
+    predicted: str
     label_probability: float
-    guess_probability: float
-    is_right: bool
+    predicted_probability: float
+    is_correct: bool
     pixels: np.ndarray
 
 
@@ -199,11 +199,11 @@ def hardest(images: Sequence[HardImage], image_size: int, *, title: str, subtitl
         row, column = divmod(number, columns)
         x, y = MARGIN + column * pitch, HEAD + row * row_height
         width = pitch - 2 * GAP
-        sheet.tile(x + (width - side) // 2, y, image.pixels, side, GREEN if image.is_right else RED)
+        sheet.tile(x + (width - side) // 2, y, image.pixels, side, GREEN if image.is_correct else RED)
         for line, (name, probability, fill) in enumerate(
-            ((image.label, image.label_probability, GREEN), (image.guess, image.guess_probability, RED))
+            ((image.label, image.label_probability, GREEN), (image.predicted, image.predicted_probability, RED))
         ):
-            if line and image.is_right:
+            if line and image.is_correct:
                 continue
             share = f"{probability:.1%}"
             room = width - width_of(share, _SMALL) - 6

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from tfos_job.run import predictions
-from tfos_job.run.predictions import Confusion, Guesses
+from tfos_job.run.predictions import Confusion, Predictions
 
 
-def judged(*records: tuple[int, int, float, float], shard_sizes: tuple[int, ...] = ()) -> Guesses:
-    """Each record as label, guess, probability of the guess, loss."""
+def judged(*records: tuple[int, int, float, float], shard_sizes: tuple[int, ...] = ()) -> Predictions:
+    """Each record as label, predicted class, its probability, loss."""
     columns = [np.array(column) for column in zip(*records, strict=True)]
     sizes = shard_sizes or (len(records),)
     ends = np.cumsum(sizes)
-    return Guesses.joined([tuple(c[end - n : end] for c in columns) for n, end in zip(sizes, ends, strict=True)])
+    return Predictions.joined([tuple(c[end - n : end] for c in columns) for n, end in zip(sizes, ends, strict=True)])
 
 
 TEN = judged(
@@ -43,13 +43,13 @@ def test_classes_counted_by_hand() -> None:
     found = predictions.per_class(TEN, predictions.confusions(TEN), num_classes=5)
     assert found.num_records.tolist() == [4, 4, 0, 2, 0]
     assert found.num_correct.tolist() == [1, 1, 0, 1, 0]
-    assert found.wrong_guesses.tolist() == [1, 0, -1, 2, -1]
+    assert found.most_frequent_wrong.tolist() == [1, 0, -1, 2, -1]
 
 
 def test_nothing_confused() -> None:
     right = judged((2, 2, 1.0, 0.0))
     assert predictions.confusions(right) == []
-    assert predictions.per_class(right, [], 3).wrong_guesses.tolist() == [-1, -1, -1]
+    assert predictions.per_class(right, [], 3).most_frequent_wrong.tolist() == [-1, -1, -1]
 
 
 def test_calibration_computed_by_hand() -> None:
@@ -92,5 +92,5 @@ def test_the_probability_of_the_true_class_comes_from_the_loss() -> None:
 
 
 def test_a_record_takes_sixteen_bytes() -> None:
-    arrays = (TEN.labels, TEN.guesses, TEN.probabilities, TEN.losses)
+    arrays = (TEN.labels, TEN.predicted, TEN.probabilities, TEN.losses)
     assert sum(array.nbytes for array in arrays) == 16 * TEN.num_records
