@@ -29,11 +29,11 @@ pytestmark = pytest.mark.hadoop
 def test_every_process_writes_renames_and_reads_back(spark: SparkSession, hdfs_dir: str) -> None:
     diagnosis = preflight.examine(spark, Expected(num_executors=1, folder=f"{hdfs_dir}/run/not/there"))
     diagnosis.raise_for_failures()
-    for sight in (diagnosis.driver, *diagnosis.executors):
-        assert sight.trial is not None
-        assert (sight.trial.place, sight.trial.error) == (hdfs_dir, "")
-        assert sight.trial.clock_offset_s is not None
-        assert abs(sight.trial.clock_offset_s) < 60  # one clock; but seconds they are
+    for result in (diagnosis.driver, *diagnosis.executors):
+        assert result.trial is not None
+        assert (result.trial.place, result.trial.error) == (hdfs_dir, "")
+        assert result.trial.clock_offset_s is not None
+        assert abs(result.trial.clock_offset_s) < 60  # one clock; but seconds they are
     assert storage.list_dir(hdfs_dir) == []
 
 

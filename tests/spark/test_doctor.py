@@ -68,7 +68,7 @@ def test_hosts_of_another_python_are_a_finding(spark: SparkSession, monkeypatch:
 
 
 def test_a_package_that_was_not_shipped_is_a_finding(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_probe, "look_here", _Unreadable())
+    monkeypatch.setattr(executor_probe, "probe_here", _Unreadable())
     check = task_problem(spark)
     assert check.fact == "a task cannot be run: ModuleNotFoundError: No module named 'not_shipped'"
     assert check.exit_code == 78
@@ -76,7 +76,7 @@ def test_a_package_that_was_not_shipped_is_a_finding(spark: SparkSession, monkey
 
 def test_executors_that_hang_are_given_up(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor_probe, "_JOB_S", 0.5)
-    monkeypatch.setattr(executor_probe, "look_here", _hang)
+    monkeypatch.setattr(executor_probe, "probe_here", _hang)
     diagnosis = preflight.examine(spark, Expected(num_executors=1, storage_timeout_s=0.0))
     (check,) = [check for check in diagnosis.checks if check.state == FAILED]
     assert (check.fact, check.exit_code) == ("1 came, 0 answered", 69)
@@ -84,7 +84,7 @@ def test_executors_that_hang_are_given_up(spark: SparkSession, monkeypatch: pyte
 
 
 def test_who_waits_can_be_interrupted(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor_probe, "look_here", _hang)
+    monkeypatch.setattr(executor_probe, "probe_here", _hang)
 
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`doctor`'s checks as a function: what each sight leads to."""
+"""`doctor`'s checks as a function: the checks that follow from probe results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLUSTER = Cluster(
 EXPECTED = Expected(num_executors=2, folder="hdfs://h/run")
 
 
-def sight(role: str, number: int, **changes: Any) -> ProbeResult:
+def result_of(role: str, number: int, **changes: Any) -> ProbeResult:
     values: dict[str, Any] = {
         "role": role,
         "host": f"h{number}",
@@ -55,8 +55,8 @@ def look(
     expected: Expected = EXPECTED, cluster: Cluster = CLUSTER, *, driver: dict[str, Any] | None = None, **changes: Any
 ) -> tuple[Check, ...]:
     """Checks of a driver on h0 and executors on h1 and h2, of which `changes` are executor 2's."""
-    executors = [sight("executor", 1), sight("executor", 2, **changes)]
-    return diagnose(expected, cluster, sight("driver", 0, **(driver or {})), executors)
+    executors = [result_of("executor", 1), result_of("executor", 2, **changes)]
+    return diagnose(expected, cluster, result_of("driver", 0, **(driver or {})), executors)
 
 
 def not_ok(checks: tuple[Check, ...]) -> list[Check]:
@@ -80,7 +80,7 @@ def test_a_healthy_cluster_has_nothing_but_ok() -> None:
 def test_without_a_folder_storage_is_not_tried() -> None:
     checks = look(driver={"trial": None}, trial=None)
     assert [check.state for check in checks if check.name == "storage"] == [OK]  # executor 1 has tried
-    nobody = diagnose(EXPECTED, CLUSTER, sight("driver", 0, trial=None), [sight("executor", 1, trial=None)] * 2)
+    nobody = diagnose(EXPECTED, CLUSTER, result_of("driver", 0, trial=None), [result_of("executor", 1, trial=None)] * 2)
     assert [check.name for check in nobody if check.state == NOT_TRIED] == ["storage"]
 
 
@@ -139,7 +139,7 @@ def test_all_failures_are_named_and_the_permanent_one_gives_the_code() -> None:
         versions={**VERSIONS, "numpy": "1", "tensorflow": "2"},
         trial=Trial(place="p", seconds=1.0, error="p: gone", exit_code=74),
     )
-    diagnosis = Diagnosis(checks=checks, driver=sight("driver", 0), executors=(), seconds=1.0)
+    diagnosis = Diagnosis(checks=checks, driver=result_of("driver", 0), executors=(), seconds=1.0)
     with pytest.raises(SettingsError) as caught:
         diagnosis.raise_for_failures()
     assert caught.value.fact.startswith("5 of 14 checks failed: ")
@@ -162,7 +162,7 @@ def test_all_failures_are_named_and_the_permanent_one_gives_the_code() -> None:
 )
 def test_what_no_retry_helps_comes_first(kinds: tuple[Any, ...], code: int) -> None:
     checks = tuple(failed("x", kind, "fact") for kind in kinds)
-    assert Diagnosis(checks=checks, driver=sight("driver", 0), executors=(), seconds=0).exit_code == code
+    assert Diagnosis(checks=checks, driver=result_of("driver", 0), executors=(), seconds=0).exit_code == code
 
 
 # --- executors -------------------------------------------------------------------------------------------------------
@@ -175,13 +175,15 @@ def test_fewer_executors_than_asked_for() -> None:
 
 
 def test_executors_that_came_and_did_not_answer() -> None:
-    checks = diagnose(EXPECTED, CLUSTER, sight("driver", 0), [sight("executor", 2)])
+    checks = diagnose(EXPECTED, CLUSTER, result_of("driver", 0), [result_of("executor", 2)])
     assert only(checks).fact == "2 came, 1 answered: executor 2 on host h2"
 
 
 def test_slots_of_local_spark() -> None:
     cluster = Cluster(master="local[2]", spark_version="4.3.0", num_slots=2, in_driver=True, num_registered=1)
-    checks = diagnose(Expected(num_executors=3), cluster, sight("driver", 0), [sight("executor", 0, executor_id="")])
+    checks = diagnose(
+        Expected(num_executors=3), cluster, result_of("driver", 0), [result_of("executor", 0, executor_id="")]
+    )
     assert (only(checks).exit_code, only(checks).fact) == (78, "2 slots for 3 nodes")
 
 
@@ -192,13 +194,13 @@ GPU = ("GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)",)  # one on each host
 
 def gpu_checks(expected: Expected, *seen: tuple[tuple[str, ...] | None, tuple[str, ...]]) -> tuple[Check, ...]:
     executors = [
-        sight(
+        result_of(
             "executor", i, gpus_assigned=given, gpus_listed=listed, gpus_error="" if listed else "nvidia-smi lists none"
         )
         for i, (given, listed) in enumerate(seen)
     ]
     cluster = dataclasses.replace(CLUSTER, num_registered=len(seen))
-    return diagnose(expected, cluster, sight("driver", 9), executors)
+    return diagnose(expected, cluster, result_of("driver", 9), executors)
 
 
 def test_gpus_assigned_and_seen() -> None:
@@ -217,16 +219,16 @@ def test_gpus_assigned_and_seen() -> None:
 
 def test_one_gpu_for_two_executors() -> None:
     lines = tuple(f"GPU {i}: NVIDIA H100 80GB HBM3 (UUID: GPU-{i})" for i in range(2))
-    executors = [sight("executor", i, host="h", gpus_assigned=("0",), gpus_listed=lines) for i in (1, 2)]
+    executors = [result_of("executor", i, host="h", gpus_assigned=("0",), gpus_listed=lines) for i in (1, 2)]
     expected = Expected(num_executors=2, num_gpus=1)
-    check = only(diagnose(expected, CLUSTER, sight("driver", 0), executors))
+    check = only(diagnose(expected, CLUSTER, result_of("driver", 0), executors))
     assert str(check) == "executor 1 on host h, executor 2 on host h: all of them were assigned GPU-0"
     # Where YARN isolates them, each container sees its own one, as number 0.
     isolated = [
         dataclasses.replace(executor, gpus_listed=(line.replace("GPU 1:", "GPU 0:"),))
         for executor, line in zip(executors, lines, strict=True)
     ]
-    assert not not_ok(diagnose(expected, CLUSTER, sight("driver", 0), isolated))
+    assert not not_ok(diagnose(expected, CLUSTER, result_of("driver", 0), isolated))
 
 
 def test_parameter_servers_need_no_gpu() -> None:
@@ -237,7 +239,7 @@ def test_parameter_servers_need_no_gpu() -> None:
 def test_gpus_of_local_spark_are_those_that_are_there() -> None:
     cluster = Cluster(master="local[2]", spark_version="4.3.0", num_slots=2, in_driver=True, num_registered=1)
     expected = Expected(num_executors=2, num_gpus=1, num_gpu_nodes=2)
-    checks = diagnose(expected, cluster, sight("driver", 0), [sight("executor", 0, gpus_listed=GPU)])
+    checks = diagnose(expected, cluster, result_of("driver", 0), [result_of("executor", 0, gpus_listed=GPU)])
     assert only(checks).fact == "1 visible, 2 needed"
 
 
@@ -254,8 +256,8 @@ def test_tensorflow_that_sees_no_gpu() -> None:
 
 def test_executors_of_one_host_share_its_disk_and_its_ports() -> None:
     expected = Expected(num_executors=2, port_range=(40000, 40004), num_driver_nodes=1)
-    executors = [sight("executor", i, host="h", num_free_ports=4, disk=Disk("/tmp", 1, GIB + 1)) for i in (1, 2)]
-    driver = sight("driver", 0, host="h", num_free_ports=5)
+    executors = [result_of("executor", i, host="h", num_free_ports=4, disk=Disk("/tmp", 1, GIB + 1)) for i in (1, 2)]
+    driver = result_of("driver", 0, host="h", num_free_ports=5)
     cluster = dataclasses.replace(CLUSTER, num_held_ports=1)
     disk, ports = not_ok(diagnose(expected, cluster, driver, executors))
     assert disk.fact == "1.00 GiB free in /tmp, 2.00 GiB needed for 2 node(s)"
@@ -263,8 +265,8 @@ def test_executors_of_one_host_share_its_disk_and_its_ports() -> None:
 
 
 def test_disks_of_one_host_are_told_apart() -> None:
-    executors = [sight("executor", i, host="h", disk=Disk(f"/d{i}", i, GIB + 1)) for i in (1, 2)]
-    assert not not_ok(diagnose(EXPECTED, CLUSTER, sight("driver", 0), executors))
+    executors = [result_of("executor", i, host="h", disk=Disk(f"/d{i}", i, GIB + 1)) for i in (1, 2)]
+    assert not not_ok(diagnose(EXPECTED, CLUSTER, result_of("driver", 0), executors))
 
 
 # --- YARN's limits ---------------------------------------------------------------------------------------------------
@@ -306,8 +308,8 @@ def test_a_token_that_nobody_renews() -> None:
 # --- travelling ------------------------------------------------------------------------------------------------------
 
 
-def test_a_sight_survives_json_and_another_version() -> None:
-    original = sight("executor", 1, tokens=(token(1),), gpus_assigned=("0",), tensorflow_gpus=())
+def test_a_probe_result_survives_json_and_another_version() -> None:
+    original = result_of("executor", 1, tokens=(token(1),), gpus_assigned=("0",), tensorflow_gpus=())
     values = json.loads(json.dumps(original.to_dict()))
     assert from_dict(values) == original
     values["of_a_later_version"] = 1

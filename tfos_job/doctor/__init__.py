@@ -1,1 +1,1 @@
-"""Whether a cluster can hold a job: what each process sees there, and what follows from it."""
+"""Checks that a cluster meets a job's requirements: probes of each process, and their diagnosis."""

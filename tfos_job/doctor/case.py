@@ -1,4 +1,4 @@
-"""What a job needs and what the driver knows of the cluster; with the sights, all that a check looks at."""
+"""The input of all checks: a job's requirements, the driver's view of the cluster, and the probe results."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tfos_job.doctor.probe import ProbeResult
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a job needs.
+    """The requirements of a job.
 
     Attributes:
-      num_executors: nodes that fill a Spark executor each (a slot each in local Spark).
-      num_gpus: GPUs of each node that is to have any.
-      num_gpu_nodes: how many those are; None for all.
-      num_driver_nodes: parameter servers beside the driver.
-      allow_cpu: whether a GPU that is assigned and not there is a warning.
-      expected_hours: that the job will run.
-      min_free_bytes: of the local disk, for each node.
-      folder: where the job will write, to try it there; None for no trial.
-      storage_timeout_s: for that trial.
+      num_executors: nodes that occupy a Spark executor each (a slot each in local Spark).
+      num_gpus: GPUs of each GPU node.
+      num_gpu_nodes: number of GPU nodes; None: all nodes.
+      num_driver_nodes: parameter servers on the driver's host.
+      allow_cpu: True if a missing GPU is a warning, not a failure.
+      expected_hours: expected duration of the job.
+      min_free_bytes: required free space on the local disk of each node.
+      folder: folder for the job's output, for the storage trial; None: no trial.
+      storage_timeout_s: time limit of the storage trial.
       start_timeout: seconds to wait for executors.
-      deep: whether to import TensorFlow on each of them.
+      deep: True to import TensorFlow on each executor.
     """
 
     num_executors: int
@@ -45,17 +45,17 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What the driver knows of the cluster.
+    """The driver's view of the cluster.
 
     Attributes:
-      spark_version: of the driver's JVM; empty where Spark has not started.
-      num_slots: nodes that a local master can hold; None where only the cluster manager knows.
-      in_driver: whether the driver's JVM is the only executor, as in `local[N]`.
-      num_registered: executors that have come.
-      num_held_ports: of the port range, that the examination itself holds on the driver's host.
-      executor, driver: the containers that Spark asks for; None where there are none, or the settings say nonsense.
-      yarn_limit_mb: the largest container; None where nobody says.
-      problems: what went wrong on the way, as checks.
+      spark_version: of the driver's JVM; empty if Spark has not started.
+      num_slots: nodes that a local master can run; None if only the cluster manager knows.
+      in_driver: True if the driver's JVM is the only executor, as in `local[N]`.
+      num_registered: executors that have registered.
+      num_held_ports: ports of the range that the examination itself holds on the driver's host.
+      executor, driver: the containers that Spark requests; None without containers, or if the settings are invalid.
+      yarn_limit_mb: the largest container of YARN; None if it is unknown.
+      problems: failures of the examination itself, as checks.
     """
 
     master: str
@@ -72,7 +72,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Case:
-    """All that a check looks at."""
+    """The input of a check."""
 
     expected: Expected
     cluster: Cluster
@@ -83,18 +83,18 @@ class Case:
     def all(self) -> tuple[ProbeResult, ...]:
         return (self.driver, *self.executors)
 
-    def num_nodes(self, sights: Iterable[ProbeResult]) -> int:
-        """Nodes that run at the executors among `sights`."""
-        count = sum(sight in self.executors for sight in sights)
+    def num_nodes(self, results: Iterable[ProbeResult]) -> int:
+        """Returns the number of nodes on the executors among `results`."""
+        count = sum(result in self.executors for result in results)
         return self.expected.num_executors if count and self.cluster.in_driver else count
 
 
 def by_fact(
-    sights: Iterable[ProbeResult], fact_of: Callable[[ProbeResult], str], make: Callable[[str, tuple[str, ...]], Check]
+    results: Iterable[ProbeResult], fact_of: Callable[[ProbeResult], str], make: Callable[[str, tuple[str, ...]], Check]
 ) -> list[Check]:
-    """A check for each fact that is not empty, at all the places where it holds."""
+    """Makes a check for each fact that is not empty, with all the places where it holds."""
     places: dict[str, list[str]] = defaultdict(list)
-    for sight in sights:
-        if fact := fact_of(sight):
-            places[fact].append(sight.name)
+    for result in results:
+        if fact := fact_of(result):
+            places[fact].append(result.name)
     return [make(fact, tuple(where)) for fact, where in places.items()]

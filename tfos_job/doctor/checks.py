@@ -1,4 +1,4 @@
-"""What follows from what the processes of a job see: a pure function from sights to checks."""
+"""The diagnosis: a pure function from probe results to checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfos_job.doctor.case import Case, Cluster, Expected
 from tfos_job.doctor.diagnosis import Check
 from tfos_job.doctor.probe import ProbeResult
 
-# In an order in which one explains the next.
+# In this order an earlier failure explains later ones.
 _CHECKS = (
     reach.check_executors,
     versions.check_python,
@@ -31,6 +31,6 @@ _CHECKS = (
 def diagnose(
     expected: Expected, cluster: Cluster, driver: ProbeResult, executors: Sequence[ProbeResult]
 ) -> tuple[Check, ...]:
-    """Every check, with each failure named."""
+    """Runs all checks."""
     case = Case(expected, cluster, driver, tuple(executors))
-    return tuple(check for look in _CHECKS for check in look(case)) + cluster.problems
+    return tuple(check for checks_of in _CHECKS for check in checks_of(case)) + cluster.problems

@@ -1,7 +1,7 @@
-"""The driver's clock, told to whoever connects: how far another's is off, and whether the driver can be reached.
+"""A time server on the driver: executors measure their clock's offset and prove that they reach the driver.
 
-A connection gets the driver's Unix time as one big-endian double and is closed. That is no secret, so nobody needs to
-prove who he is; nothing is read from him, and nobody can keep another one waiting.
+The server sends the driver's Unix time as one big-endian double and closes the connection. The time is no secret, so it
+needs no authentication. The server reads nothing from a client, so no client can block another one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TIMEOUT_S = 3.0
 
 @contextmanager
 def serve(host: str, port_range: tuple[int, int] | None) -> Iterator[Address]:
-    """Tells the time at the address it yields, until the `with` ends. On the driver.
+    """Serves the time at the address that it yields, during a `with` block. Runs on the driver.
 
     Raises:
-      ResourceError: no port to listen on.
+      ResourceError: there is no free port.
     """
     server = ports.listen(host, port_range)
 
@@ -40,7 +40,7 @@ def serve(host: str, port_range: tuple[int, int] | None) -> Iterator[Address]:
                 try:
                     connection.sendall(_TIME.pack(time.time()))  # eight bytes fit into any buffer
                 except OSError:
-                    pass  # gone already
+                    pass  # the client has closed the connection
 
     thread = threading.Thread(target=answer, name="doctor-clock", daemon=True)
     thread.start()
@@ -53,7 +53,7 @@ def serve(host: str, port_range: tuple[int, int] | None) -> Iterator[Address]:
 
 
 def offset_s(driver: Address) -> float:
-    """How far this host's clock is ahead of the driver's, to half of the shortest of three round trips.
+    """Returns the lead of this host's clock over the driver's, accurate to half of the shortest of three round trips.
 
     Raises:
       OSError: the driver cannot be reached.

@@ -1,4 +1,4 @@
-"""Checks, and what they come to together: a table, JSON, one error that names every failure."""
+"""The result of all checks: as a table, as JSON, and as one error that names every failure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tfos_job.errors import (
 )
 
 OK, WARNING, FAILED, NOT_TRIED = "ok", "warning", "failed", "not tried"
-# Where checks fail with several codes: first what no retry helps, so that a scheduler does not try in vain.
+# Of several exit codes the first of these is reported: those that no retry helps, so that a scheduler does not retry.
 _PRECEDENCE = (SettingsError, AccessError, MissingInputError, JobError, StorageError, ResourceError)
-_NUM_NAMED = 5  # of many places; the JSON has them all
+_NUM_NAMED = 5  # places named in a message; the JSON has all of them
 _WIDTH = 120
 
 
@@ -31,9 +31,9 @@ class Check:
     """One finding.
 
     Attributes:
-      name: what was looked at, in one word.
+      name: subject of the check, in one word.
       state: `OK`, `WARNING`, `FAILED` or `NOT_TRIED`.
-      where: the processes or hosts it was found at; empty where it is about all of them.
+      where: processes or hosts of the finding; empty if it concerns all of them.
       exit_code: of a failure; 0 otherwise.
     """
 
@@ -53,14 +53,14 @@ def failed(name: str, kind: type[JobError], fact: str, *, where: Sequence[str] =
 
 
 def name_some(names: Sequence[str]) -> str:
-    """`a, b`, and from the sixth on only how many more."""
+    """Returns `a, b`; of more than five names the rest is counted."""
     more = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What an examination has found; `seconds` is how long it took."""
+    """The findings of an examination; `seconds` is its duration."""
 
     checks: tuple[Check, ...]
     driver: ProbeResult
@@ -73,22 +73,22 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the failures; where they have several, one that no retry helps comes first."""
+        """0, or the exit code of the failures; of several codes, one that no retry helps."""
         codes = {check.exit_code for check in self.failures}
         return next((kind.exit_code for kind in _PRECEDENCE if kind.exit_code in codes), min(codes, default=0))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Returns JSON values."""
         return {
             "exit_code": self.exit_code,
             "checks": [dataclasses.asdict(check) for check in self.checks],
             "driver": self.driver.to_dict(),
-            "executors": [sight.to_dict() for sight in self.executors],
+            "executors": [result.to_dict() for result in self.executors],
             "seconds": round(self.seconds, 3),
         }
 
     def table(self) -> str:
-        """For people: a row a check, with the next step below those that need one."""
+        """Returns a table with a row for each check, and the next step below those that need one."""
         name_width = max(len(check.name) for check in self.checks)
         indent = " " * (len(NOT_TRIED) + name_width + 4)
         lines: list[str] = []
@@ -104,7 +104,7 @@ class Diagnosis:
         return "\n".join(lines)
 
     def raise_for_failures(self) -> None:
-        """Raises one JobError of the class of `exit_code` that names every failure, where there is one."""
+        """Raises one JobError of the class of `exit_code` that names every failure, if there are failures."""
         if not self.failures:
             return
         texts = [f"{c.name}: {c}" + (f" ({c.next_step})" if c.next_step else "") for c in self.failures]

@@ -1,4 +1,4 @@
-"""How large the containers are that Spark asks YARN for, and how large YARN lets one be."""
+"""Sizes of the containers that Spark requests from YARN, and YARN's limit for a container."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_ALLOCATION = "yarn.scheduler.maximum-allocation-mb"
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """The memory of one container: `memory_mb` for the JVM's heap, `overhead_mb` for all else, Python included."""
+    """The memory of one container: `memory_mb` for the JVM's heap, `overhead_mb` for the rest, including Python."""
 
     memory_mb: int
     overhead_mb: int
@@ -33,10 +33,10 @@ class Container:
 
 
 def executor_container(settings: Mapping[str, str]) -> Container:
-    """What Spark asks for an executor.
+    """Returns the container that Spark requests for an executor.
 
     Args:
-      settings: Spark's, by their full names; what is not there has Spark's own default.
+      settings: Spark's settings by full name (default: Spark's own defaults).
     """
     container = _container(settings, "spark.executor")
     off_heap_mb = 0
@@ -47,7 +47,7 @@ def executor_container(settings: Mapping[str, str]) -> Container:
 
 
 def driver_container(settings: Mapping[str, str]) -> Container:
-    """What Spark asks for the driver in cluster mode, or in client mode for the master that stands for it on YARN."""
+    """Returns the container of the driver in cluster mode, or of YARN's application master in client mode."""
     if settings.get("spark.submit.deployMode", "client") == "cluster":
         return _container(settings, "spark.driver")
     memory_mb = _mb(settings, "spark.yarn.am.memory", "512m")
@@ -68,7 +68,7 @@ def _container(settings: Mapping[str, str], prefix: str) -> Container:
 
 
 def _mb(settings: Mapping[str, str], key: str, default: str, unit_bytes: int = MIB) -> int:
-    """A size as Spark writes it: `2g`, `512m`, or a number of `unit_bytes`."""
+    """Parses a size as Spark writes it: `2g`, `512m`, or a number of `unit_bytes`."""
     text = settings.get(key, default)
     match = _SIZE.fullmatch(text.strip())
     if not match:
@@ -80,16 +80,16 @@ def _mb(settings: Mapping[str, str], key: str, default: str, unit_bytes: int = M
 
 
 def yarn_limit_mb(conf_dir: str | None) -> int | None:
-    """The largest container that the YARN of a configuration folder gives; None where the folder does not say.
+    """Returns the largest container that YARN grants by a configuration folder; None if it is not configured there.
 
     Raises:
-      SettingsError: its yarn-site.xml cannot be understood.
+      SettingsError: its yarn-site.xml cannot be parsed.
     """
     if conf_dir is None:
         return None
     path = Path(conf_dir, "yarn-site.xml")
     value = hadoop_conf.read_settings(Path(conf_dir, "core-site.xml"), path).get(_MAX_ALLOCATION)
-    if value is None or "${" in value:  # a variable that is known to YARN alone
+    if value is None or "${" in value:  # a variable that only YARN resolves
         return None
     try:
         return int(value)
@@ -98,7 +98,7 @@ def yarn_limit_mb(conf_dir: str | None) -> int | None:
 
 
 def conf_dir() -> str | None:
-    """Hadoop's configuration: this process's own, or the copy that Spark puts into a YARN container."""
+    """Returns the folder of Hadoop's configuration: the one set here, or Spark's copy in a YARN container."""
     localised = os.path.abspath("__spark_conf__/__hadoop_conf__")
     named = os.environ.get("YARN_CONF_DIR") or os.environ.get("HADOOP_CONF_DIR")
     return named or (localised if os.path.isdir(localised) else None)

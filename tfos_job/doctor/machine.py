@@ -1,4 +1,4 @@
-"""What the machine under this process has: software, Spark's JVM, GPUs, memory, disk, ports. Linux's own files."""
+"""Facts about the host of this process: software, Spark's JVM, GPUs, memory, disk, ports. Reads Linux's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tfos_job.host import calls, gpus
 from tfos_job.host.child import end
 
 _PACKAGES = ("keras", "tensorflowonspark", "numpy", "fsspec", "hdfs-native", "pillow")
-# The same TensorFlow under several names.
+# Names under which TensorFlow is installed.
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu")
 _COMMAND_TIMEOUT_S = 15
 _TENSORFLOW_TIMEOUT_S = 180
@@ -31,7 +31,10 @@ _MAX_ANCESTORS = 6
 
 
 def versions() -> dict[str, str | None]:
-    """Version by package, without importing any; None where there is none. `tfos_job` may be a zip without metadata."""
+    """Returns versions by package, without importing them; None if a package is not installed.
+
+    `tfos_job` may be a zip without metadata.
+    """
     found = {name: _installed(name) for name in _PACKAGES}
     tensorflow = next(filter(None, map(_installed, _TENSORFLOWS)), None)
     return {"python": platform.python_version(), "tfos_job": tfos_job.__version__, "tensorflow": tensorflow, **found}
@@ -46,7 +49,7 @@ def _installed(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Jvm:
-    """The Java process that this one was started by."""
+    """The Java process that started this one."""
 
     pid: int
     executor_id: str
@@ -54,7 +57,7 @@ class Jvm:
 
 
 def parent_jvm() -> Jvm | None:
-    """Spark's JVM above this process; None where a user started it, as with `tfos-job`."""
+    """Returns Spark's JVM among the ancestors of this process; None if a user started it, as with `tfos-job`."""
     pid = os.getppid()
     for _ in range(_MAX_ANCESTORS):
         process = Path("/proc", str(pid))
@@ -63,7 +66,7 @@ def parent_jvm() -> Jvm | None:
             command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             stat = (process / "stat").read_text()
         except OSError:
-            return None  # another user's, or gone
+            return None  # of another user, or ended
         if executable.name == "java":
             at = command.index("--executor-id") + 1 if "--executor-id" in command else len(command)
             return Jvm(pid, "".join(command[at : at + 1]), java_version(executable))
@@ -72,7 +75,7 @@ def parent_jvm() -> Jvm | None:
 
 
 def java_version(executable: Path) -> str | None:
-    """`17.0.15`, from the file `release` of its home, which spares starting it; else from itself."""
+    """Returns a version such as `17.0.15`: from the file `release` of Java's home, else by starting Java."""
     try:
         release = (executable.parent.parent / "release").read_text(errors="replace")
     except OSError:
@@ -91,7 +94,7 @@ def java_version(executable: Path) -> str | None:
 
 
 def list_gpus() -> tuple[tuple[str, ...], str]:
-    """A line of `nvidia-smi -L` for each GPU that this process may use; and why there is none, in words."""
+    """Returns a line of `nvidia-smi -L` for each GPU that this process may use, and the reason if there is none."""
     if not shutil.which("nvidia-smi"):
         return (), "there is no nvidia-smi on PATH"
     try:
@@ -110,12 +113,12 @@ def list_gpus() -> tuple[tuple[str, ...], str]:
 
 
 def _is_about(line: str, gpu: str) -> bool:
-    """Whether a line of `nvidia-smi -L` is about a GPU, by number or the beginning of a UUID; of MIG, any may be."""
+    """True if a line of `nvidia-smi -L` describes this GPU, by number or prefix of a UUID; of MIG, any may be."""
     return line.startswith(f"GPU {gpu}:") or f"UUID: {gpu}" in line or gpu.startswith("MIG-")
 
 
 def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The GPUs that TensorFlow sees, in a process of its own; and what went wrong, in words.
+    """Returns the GPUs that TensorFlow sees, by a process of its own, and the error if that failed.
 
     Args:
       visible: addresses for CUDA_VISIBLE_DEVICES.
@@ -137,13 +140,13 @@ def tensorflow_gpus(visible: Sequence[str]) -> tuple[tuple[str, ...], str]:
 
 
 def _output(command: Sequence[str]) -> str:
-    """Both streams: `java -version` speaks on stderr."""
+    """Returns both output streams: `java -version` writes to stderr."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             code = process.wait(_COMMAND_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            end(process, command[0])  # which a driver that hangs may not let happen: subprocess.run would wait for it
+            end(process, command[0])  # has a time limit: a hanging GPU driver may block the end of the process
             raise
         output.seek(0)
         said = output.read().decode(errors="replace")
@@ -160,7 +163,7 @@ def host_memory_bytes() -> int:
 
 
 def memory_limit_bytes(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int | None:
-    """The lowest limit of the control groups around this process; None where they set none below the host's memory."""
+    """Returns the lowest limit of this process's control groups; None if none is below the host's memory."""
     limits: list[int] = []
     try:
         lines = Path(own).read_text().splitlines()
@@ -178,7 +181,10 @@ def memory_limit_bytes(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgro
 
 
 def _limits_above(mount: Path, group: str, name: str) -> list[int]:
-    """In a container's own namespace the group's path leads nowhere, and the mount's top is the container's group."""
+    """Returns the limits of a control group and its parents.
+
+    In a container's own namespace the group's path does not exist, and the mount's root is the container's group.
+    """
     limits = []
     folder = mount / group.lstrip("/")
     for candidate in (folder, *folder.parents):
@@ -195,7 +201,7 @@ def _limits_above(mount: Path, group: str, name: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Disk:
-    """Where files of any size may lie for the length of a job. `device` tells disks of one host apart."""
+    """The disk for a job's local files. `device` distinguishes the disks of a host."""
 
     path: str
     device: int
@@ -203,15 +209,15 @@ class Disk:
 
 
 def scratch_disk() -> Disk:
-    """A YARN container's own folder, which YARN removes with it; elsewhere the folder for temporary files."""
+    """Returns the disk of the YARN container's folder, which YARN removes; elsewhere that of temporary files."""
     path = os.getcwd() if os.environ.get("CONTAINER_ID") else tempfile.gettempdir()
     return Disk(path, os.stat(path).st_dev, shutil.disk_usage(path).free)
 
 
 def count_free_ports(port_range: tuple[int, int] | None) -> int:
-    """How many ports of a range can be bound; without a range 1 where the system gives any.
+    """Counts the ports of a range that can be bound; without a range, returns 1 if the system assigns any port.
 
-    StepProfile, but not listened on: so two processes that count at the same time do not take the other's look for use.
+    The ports are bound without listening, so that two processes can count at the same time.
     """
     low, high = port_range or (0, 0)
     free = 0

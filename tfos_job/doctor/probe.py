@@ -1,7 +1,7 @@
-"""What one process of a job sees: the driver, or the Python beside an executor. Facts alone; `diagnosis` judges them.
+"""A probe of one process of a job: the driver, or a Python worker of an executor. It collects facts; `checks` judges.
 
-A sight travels as JSON values, never pickled: the two ends may be of different versions, which is one of the things
-that an examination is to find out.
+A result is sent as JSON values, not pickled: the package's versions may differ between the two processes, and that is
+one of the findings.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ DRIVER, EXECUTOR = "driver", "executor"
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
-    """What a process is asked to look at.
+    """The order for one probe.
 
     Attributes:
-      token: names the files of this examination.
-      place: an existing folder to try the file system in; None for no trial.
-      storage_timeout_s: for that trial.
-      port_range: first and last port to count the free ones of; None for any port.
-      driver: where the driver tells its time; None for the driver itself, or where it cannot.
-      list_gpus: whether to ask nvidia-smi, which may take seconds.
-      deep: whether to import TensorFlow, in a process of its own.
+      token: part of the file names of this examination.
+      place: existing folder for the storage trial; None: no trial.
+      storage_timeout_s: time limit of the trial.
+      port_range: first and last port of the range to count; None: any port.
+      driver: address of the driver's time server; None on the driver itself, or if there is no server.
+      list_gpus: True to call nvidia-smi, which may take seconds.
+      deep: True to import TensorFlow, in a process of its own.
     """
 
     token: str
@@ -49,21 +49,21 @@ class ProbeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What one process sees.
+    """The facts about one process.
 
     Attributes:
       role: `driver` or `executor`.
-      executor_id: Spark's; empty for the driver.
-      container_id: YARN's; empty elsewhere.
-      versions: by package; None for one that is not there.
-      java: version of the JVM this process belongs to; None where it is not known.
-      clock_offset_s: how far the clock is ahead of the driver's; None where the driver was not asked or not reached.
-      driver_error: why it was not reached.
-      gpus_assigned: addresses that Spark has given this process; None where Spark gives no GPUs at all.
-      gpus_listed: a line of `nvidia-smi -L` each.
-      tensorflow_gpus: what TensorFlow sees; None where it was not asked.
-      memory_limit_bytes: of the control group; None where there is none below the host's memory.
-      seconds: that the look took.
+      executor_id: of Spark; empty for the driver.
+      container_id: of YARN; empty elsewhere.
+      versions: by package; None for a package that is not installed.
+      java: version of this process's JVM; None if it is unknown.
+      clock_offset_s: lead of the clock over the driver's; None if the driver was not asked or not reached.
+      driver_error: reason why the driver was not reached.
+      gpus_assigned: addresses that Spark assigned to this process; None if Spark assigns no GPUs.
+      gpus_listed: lines of `nvidia-smi -L`.
+      tensorflow_gpus: GPUs that TensorFlow sees; None if TensorFlow was not imported.
+      memory_limit_bytes: of the control group; None if it is not below the host's memory.
+      seconds: duration of the probe.
     """
 
     role: str
@@ -92,14 +92,14 @@ class ProbeResult:
 
     @property
     def name(self) -> str:
-        """`executor 2 on host a`, for messages."""
-        who = f"{self.role} {self.executor_id}".rstrip()  # local Spark's one executor has no number
+        """The process in messages: `executor 2 on host a`."""
+        who = f"{self.role} {self.executor_id}".rstrip()  # the executor of local Spark has no number
         container = f" ({self.container_id})" if self.container_id else ""
         return f"{who} on host {self.host}{container}"
 
     @property
     def key(self) -> str:
-        """The same for each process of one executor."""
+        """A key that all processes of one executor share."""
         return f"{self.host}/{self.executor_id or self.pid}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class ProbeResult:
 
 
 def from_dict(values: Mapping[str, Any]) -> ProbeResult:
-    """The inverse of `ProbeResult.to_dict`, from any version of this package; unknown fields are left out."""
+    """Reads the values of `ProbeResult.to_dict` of any version of this package; unknown fields are ignored."""
     known = {field.name for field in dataclasses.fields(ProbeResult)}
     fields: dict[str, Any] = {}
     for key, value in values.items():
@@ -125,50 +125,32 @@ def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**{key: value for key, value in values.items() if key in known})
 
 
-def look(
-    question: ProbeRequest,
+def run(
+    request: ProbeRequest,
     role: str,
     *,
     pyspark_version: str,
     java: str | None = None,
     gpus_assigned: Sequence[str] | None = None,
 ) -> ProbeResult:
-    """Looks around. What cannot be seen is in the sight as such, with the reason.
+    """Collects the facts. A fact that cannot be determined is in the result as such, with the reason.
 
     Args:
-      question: what to look at.
+      request: the facts to collect.
       role: `DRIVER` or `EXECUTOR`.
       pyspark_version: of this process.
-      java: version of its JVM, where the caller knows better than /proc.
-      gpus_assigned: addresses from Spark's resource API; None where it assigns none.
+      java: version of its JVM (default: read from /proc).
+      gpus_assigned: addresses from Spark's resource API; None if it assigns none.
     """
     began_s = time.monotonic()
     host = socket.gethostname()
     jvm = machine.parent_jvm()
     executor_id = jvm.executor_id if jvm and role == EXECUTOR else ""
-    facts: dict[str, Any] = {}
-    if question.driver is not None:
-        try:
-            facts["clock_offset_s"] = clock.offset_s(question.driver)
-        except OSError as e:
-            facts["driver_error"] = f"{question.driver[0]}:{question.driver[1]}: {e.strerror or e}"
-    if question.place is not None:
+    facts = _clock_facts(request)
+    if request.place is not None:
         name = f"{role}-{host}-{executor_id or os.getpid()}"
-        facts["trial"] = trial.attempt(question.place, question.token, name, question.storage_timeout_s)
-    if question.list_gpus:
-        facts["gpus_listed"], facts["gpus_error"] = machine.list_gpus()
-    if question.deep:
-        visible = gpus_assigned
-        if visible is None:  # what there is, but for the driver, which computes on no GPU
-            numbers = [str(number) for number in range(len(facts.get("gpus_listed", ())))]
-            visible = gpus.within(numbers, os.environ)
-        facts["tensorflow_gpus"], facts["tensorflow_error"] = machine.tensorflow_gpus(visible)
-    token_file = os.environ.get("HADOOP_TOKEN_FILE_LOCATION")
-    if token_file:
-        try:
-            facts["tokens"] = tokens.read_file(token_file)
-        except SettingsError as e:
-            facts["tokens_error"] = str(e)
+        facts["trial"] = trial.attempt(request.place, request.token, name, request.storage_timeout_s)
+    facts |= _gpu_facts(request, gpus_assigned) | _token_facts()
     return ProbeResult(
         role=role,
         host=host,
@@ -178,7 +160,7 @@ def look(
         versions={**machine.versions(), "pyspark": pyspark_version},
         java=java or (jvm.version if jvm else None),
         disk=machine.scratch_disk(),
-        num_free_ports=machine.count_free_ports(question.port_range),
+        num_free_ports=machine.count_free_ports(request.port_range),
         gpus_assigned=None if gpus_assigned is None else tuple(gpus_assigned),
         memory_limit_bytes=machine.memory_limit_bytes(),
         host_memory_bytes=machine.host_memory_bytes(),
@@ -188,8 +170,40 @@ def look(
     )
 
 
+def _clock_facts(request: ProbeRequest) -> dict[str, Any]:
+    if request.driver is None:
+        return {}
+    try:
+        return {"clock_offset_s": clock.offset_s(request.driver)}
+    except OSError as e:
+        return {"driver_error": f"{request.driver[0]}:{request.driver[1]}: {e.strerror or e}"}
+
+
+def _gpu_facts(request: ProbeRequest, assigned: Sequence[str] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if request.list_gpus:
+        facts["gpus_listed"], facts["gpus_error"] = machine.list_gpus()
+    if request.deep:
+        visible = assigned
+        if visible is None:  # all GPUs that were listed: none on the driver, which computes on no GPU
+            numbers = [str(number) for number in range(len(facts.get("gpus_listed", ())))]
+            visible = gpus.within(numbers, os.environ)
+        facts["tensorflow_gpus"], facts["tensorflow_error"] = machine.tensorflow_gpus(visible)
+    return facts
+
+
+def _token_facts() -> dict[str, Any]:
+    token_file = os.environ.get("HADOOP_TOKEN_FILE_LOCATION")
+    if not token_file:
+        return {}
+    try:
+        return {"tokens": tokens.read_file(token_file)}
+    except SettingsError as e:
+        return {"tokens_error": str(e)}
+
+
 def own_executor() -> str:
-    """`ProbeResult.key` of the executor that this process belongs to."""
+    """Returns `ProbeResult.key` of the executor of this process."""
     jvm = machine.parent_jvm()
     who = (jvm.executor_id or str(jvm.pid)) if jvm else str(os.getpid())
     return f"{socket.gethostname()}/{who}"

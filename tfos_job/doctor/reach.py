@@ -1,4 +1,4 @@
-"""Checks of what the processes reach: each other, the file system with its clock and its tokens."""
+"""Checks of connections: between the processes, and to the file system with its clock and its tokens."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tfos_job.doctor.diagnosis import NOT_TRIED, OK, WARNING, Check, failed, nam
 from tfos_job.doctor.tokens import Token
 from tfos_job.errors import ResourceError, SettingsError, exit_code_class
 
-CLOCK_WARNING_S, CLOCK_FAILURE_S = 2.0, 60.0  # Kerberos refuses beyond 300
+CLOCK_WARNING_S, CLOCK_FAILURE_S = 2.0, 60.0  # Kerberos rejects an offset above 300 s
 SLOW_STORAGE_S = 10.0
-RENEWAL_HOURS = 24.0  # HDFS's own default: so long a token lives unless it is renewed
+RENEWAL_HOURS = 24.0  # lifetime of a token without renewal, by HDFS's default
 
 
 def check_executors(case: Case) -> list[Check]:
     wanted, cluster = case.expected.num_executors, case.cluster
-    here = name_some([sight.name for sight in case.executors])
+    here = name_some([result.name for result in case.executors])
     if not cluster.spark_version:
-        return []  # Spark has not started, and `problems` says why
+        return []  # Spark has not started; `problems` has the reason
     if cluster.num_slots is not None and cluster.num_slots < wanted:
         return [
             failed(
@@ -56,7 +56,7 @@ def check_executors(case: Case) -> list[Check]:
 def check_network(case: Case) -> list[Check]:
     checks = by_fact(
         case.executors,
-        lambda sight: sight.driver_error and f"cannot reach the driver at {sight.driver_error}",
+        lambda result: result.driver_error and f"cannot reach the driver at {result.driver_error}",
         lambda fact, where: failed(
             "network",
             ResourceError,
@@ -65,7 +65,7 @@ def check_network(case: Case) -> list[Check]:
             next_step="Let the firewall pass the ports of --port_range to the driver's host, or set spark.driver.host",
         ),
     )
-    asked = [sight for sight in case.executors if sight.clock_offset_s is not None]
+    asked = [result for result in case.executors if result.clock_offset_s is not None]
     if checks or not asked:
         return checks
     return [Check(name="network", state=OK, fact=f"the driver can be reached from {len(asked)} of {len(asked)}")]
@@ -73,9 +73,9 @@ def check_network(case: Case) -> list[Check]:
 
 def check_clock(case: Case) -> list[Check]:
     offsets = [(s.name, "the driver's", s.clock_offset_s) for s in case.executors if s.clock_offset_s is not None]
-    for sight in case.all:
-        if sight.trial and sight.trial.clock_offset_s is not None:
-            offsets.append((sight.name, "the file system's", -sight.trial.clock_offset_s))
+    for result in case.all:
+        if result.trial and result.trial.clock_offset_s is not None:
+            offsets.append((result.name, "the file system's", -result.trial.clock_offset_s))
     if not offsets:
         return [Check(name="clock", state=NOT_TRIED, fact="there was no other clock to compare with")]
     checks = []
@@ -93,15 +93,15 @@ def check_clock(case: Case) -> list[Check]:
 
 
 def check_storage(case: Case) -> list[Check]:
-    trials = [(sight, sight.trial) for sight in case.all if sight.trial]
+    trials = [(result, result.trial) for result in case.all if result.trial]
     if not trials:
         if any(check.name == "storage" for check in case.cluster.problems):
             return []
         return [Check(name="storage", state=NOT_TRIED, fact="neither --train_dir nor --dataset_dir is given")]
     causes = {trial.error: trial for _, trial in trials}
     checks = by_fact(
-        [sight for sight, _ in trials],
-        lambda sight: sight.trial.error if sight.trial else "",
+        [result for result, _ in trials],
+        lambda result: result.trial.error if result.trial else "",
         lambda fact, where: failed(
             "storage",
             exit_code_class(causes[fact].exit_code),
@@ -121,24 +121,24 @@ def check_storage(case: Case) -> list[Check]:
 def check_tokens(case: Case) -> list[Check]:
     checks = by_fact(
         case.all,
-        lambda sight: sight.tokens_error,
+        lambda result: result.tokens_error,
         lambda fact, where: failed("tokens", SettingsError, fact, where=where),
     )
     lives: list[float] = []
     too_short: dict[str, list[str]] = defaultdict(list)
     unrenewed: dict[str, list[str]] = defaultdict(list)
     hours = case.expected.expected_hours
-    for sight in case.all:
-        for token in sight.tokens:
+    for result in case.all:
+        for token in result.tokens:
             if token.max_date_s is None:
                 continue
-            life_h = (token.max_date_s - sight.time_s) / 3600
+            life_h = (token.max_date_s - result.time_s) / 3600
             lives.append(life_h)
             if life_h < hours:
-                too_short[_describe(token, life_h)].append(sight.name)
+                too_short[_describe(token, life_h)].append(result.name)
             elif not token.renewer and hours > RENEWAL_HOURS:
-                unrenewed[_describe(token, life_h)].append(sight.name)
-    step = "Submit with --principal and --keytab, so that Spark gets new ones, or fetch it anew"
+                unrenewed[_describe(token, life_h)].append(result.name)
+    step = "Submit with --principal and --keytab, so that Spark gets new ones, or fetch a new one"
     for what, where in too_short.items():
         fact = f"{what}, and the job is to run for {hours:g}"
         checks.append(failed("tokens", SettingsError, fact, where=where, next_step=step))

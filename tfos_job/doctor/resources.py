@@ -1,4 +1,4 @@
-"""Checks of what the hosts have: disk, GPUs, ports, memory."""
+"""Checks of the hosts' resources: disk, GPUs, ports, memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tfos_job.doctor.host_memory import MIB, Container
 from tfos_job.doctor.probe import ProbeResult
 from tfos_job.errors import ResourceError, SettingsError
 
-# What train listens on beside the driver (the control line, TFoS's rendezvous, the coordinator) and on each node.
+# Ports that train opens on the driver's host (control server, TFoS's rendezvous, coordinator) and on each node.
 DRIVER_PORTS, NODE_PORTS = 3, 1
 _GPU = re.compile(r"GPU (?P<index>\d+): .*\(UUID: (?P<uuid>[^)]+)\)")  # a line of `nvidia-smi -L`
 
 
 def check_disk(case: Case) -> list[Check]:
     shared: dict[tuple[str, int], list[ProbeResult]] = defaultdict(list)
-    for sight in case.all:
-        if sight.disk:
-            shared[sight.host, sight.disk.device].append(sight)
+    for result in case.all:
+        if result.disk:
+            shared[result.host, result.disk.device].append(result)
     checks, least_bytes = [], None
-    for sights in shared.values():
-        num_nodes = case.num_nodes(sights)
+    for results in shared.values():
+        num_nodes = case.num_nodes(results)
         if not num_nodes:
-            continue  # the driver alone keeps no shards
-        disk = next(sight.disk for sight in sights if sight.disk and sight in case.executors)
+            continue  # the driver keeps no shards
+        disk = next(result.disk for result in results if result.disk and result in case.executors)
         needed_bytes = num_nodes * case.expected.min_free_bytes
         least_bytes = min(disk.free_bytes, disk.free_bytes if least_bytes is None else least_bytes)
         if disk.free_bytes < needed_bytes:
@@ -36,7 +36,7 @@ def check_disk(case: Case) -> list[Check]:
                     "disk",
                     ResourceError,
                     f"{_gb(disk.free_bytes)} free in {disk.path}, {_gb(needed_bytes)} needed for {num_nodes} node(s)",
-                    where=[sight.name for sight in sights if sight in case.executors],
+                    where=[result.name for result in results if result in case.executors],
                     next_step="Free some, point TMPDIR to a larger disk, or ask for less (train: --cache_gb)",
                 )
             )
@@ -51,21 +51,21 @@ def _gb(num_bytes: int) -> str:
 
 def check_gpu(case: Case) -> list[Check]:
     expected = case.expected
-    listed = sum(len(sight.gpus_listed) for sight in case.executors)
+    listed = sum(len(result.gpus_listed) for result in case.executors)
     if not expected.num_gpus:
         fact = "none asked for" + (f"; {listed} there" if listed else "")
         return [Check(name="gpu", state=OK, fact=fact)]
     if not case.executors:
-        return []  # another check says that nobody answered
+        return []  # check_executors reports that none answered
     num_nodes = expected.num_executors if expected.num_gpu_nodes is None else expected.num_gpu_nodes
     if case.cluster.in_driver:
         return _local_gpus(case.executors[0], num_nodes * expected.num_gpus)
-    without = [sight for sight in case.executors if len(sight.gpus_assigned or ()) < expected.num_gpus]
+    without = [result for result in case.executors if len(result.gpus_assigned or ()) < expected.num_gpus]
     checks: list[Check] = []
     if len(case.executors) - len(without) < min(num_nodes, len(case.executors)):
         checks += by_fact(
             without,
-            lambda sight: f"Spark assigned {len(sight.gpus_assigned or ())} GPUs, {expected.num_gpus} wanted",
+            lambda result: f"Spark assigned {len(result.gpus_assigned or ())} GPUs, {expected.num_gpus} wanted",
             lambda fact, where: failed(
                 "gpu",
                 ResourceError,
@@ -76,8 +76,8 @@ def check_gpu(case: Case) -> list[Check]:
             ),
         )
     checks += by_fact(
-        [sight for sight in case.executors if sight not in without],
-        lambda sight: _unseen_gpu(sight, expected.num_gpus),
+        [result for result in case.executors if result not in without],
+        lambda result: _unseen_gpu(result, expected.num_gpus),
         lambda fact, where: (
             Check(name="gpu", state=WARNING, fact=fact, where=where)
             if expected.allow_cpu
@@ -90,21 +90,21 @@ def check_gpu(case: Case) -> list[Check]:
     return checks or [Check(name="gpu", state=OK, fact=f"{expected.num_gpus} assigned and visible on each executor")]
 
 
-def _unseen_gpu(sight: ProbeResult, num_gpus: int) -> str:
-    if len(sight.gpus_listed) >= num_gpus:
+def _unseen_gpu(result: ProbeResult, num_gpus: int) -> str:
+    if len(result.gpus_listed) >= num_gpus:
         return ""
-    reason = sight.gpus_error or f"nvidia-smi lists {len(sight.gpus_listed)}"
-    return f"Spark assigned GPU {','.join(sight.gpus_assigned or ())}, but {reason}"
+    reason = result.gpus_error or f"nvidia-smi lists {len(result.gpus_listed)}"
+    return f"Spark assigned GPU {','.join(result.gpus_assigned or ())}, but {reason}"
 
 
 def _shared_gpus(executors: Sequence[ProbeResult]) -> list[Check]:
-    """One GPU for two executors: what comes of a discovery script that names all, where YARN isolates none."""
+    """Finds GPUs that two executors share: the discovery script lists all GPUs, and YARN does not isolate them."""
     owners: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for sight in executors:
-        for gpu in sight.gpus_listed:
+    for result in executors:
+        for gpu in result.gpus_listed:
             match = _GPU.match(gpu)
-            if match and {match["index"], match["uuid"]} & set(sight.gpus_assigned or ()):
-                owners[sight.host, match["uuid"]].append(sight.name)
+            if match and {match["index"], match["uuid"]} & set(result.gpus_assigned or ()):
+                owners[result.host, match["uuid"]].append(result.name)
     step = "Let YARN isolate GPUs (yarn.nodemanager.resource-plugins), or run one executor a host"
     return [
         failed("gpu", SettingsError, f"all of them were assigned {uuid}", where=names, next_step=step)
@@ -113,25 +113,25 @@ def _shared_gpus(executors: Sequence[ProbeResult]) -> list[Check]:
     ]
 
 
-def _local_gpus(sight: ProbeResult, needed: int) -> list[Check]:
-    if len(sight.gpus_listed) >= needed:
-        return [Check(name="gpu", state=OK, fact=f"{len(sight.gpus_listed)} visible, {needed} needed")]
-    reason = f" ({sight.gpus_error})" if sight.gpus_error else ""
-    fact = f"{len(sight.gpus_listed)} visible, {needed} needed{reason}"
-    return [failed("gpu", ResourceError, fact, where=[sight.name], next_step="Give --num_gpus 0, or fewer nodes")]
+def _local_gpus(result: ProbeResult, needed: int) -> list[Check]:
+    if len(result.gpus_listed) >= needed:
+        return [Check(name="gpu", state=OK, fact=f"{len(result.gpus_listed)} visible, {needed} needed")]
+    reason = f" ({result.gpus_error})" if result.gpus_error else ""
+    fact = f"{len(result.gpus_listed)} visible, {needed} needed{reason}"
+    return [failed("gpu", ResourceError, fact, where=[result.name], next_step="Give --num_gpus 0, or fewer nodes")]
 
 
 def check_tensorflow(case: Case) -> list[Check]:
-    asked = [sight for sight in case.all if sight.tensorflow_gpus is not None]
+    asked = [result for result in case.all if result.tensorflow_gpus is not None]
     if not asked:
         return []
     wanted = case.expected.num_gpus
 
-    def fact_of(sight: ProbeResult) -> str:
-        if sight.tensorflow_error:
-            return sight.tensorflow_error
-        visible = len(sight.tensorflow_gpus or ())
-        due = wanted if sight in case.executors and (sight.gpus_assigned or case.cluster.in_driver) else 0
+    def fact_of(result: ProbeResult) -> str:
+        if result.tensorflow_error:
+            return result.tensorflow_error
+        visible = len(result.tensorflow_gpus or ())
+        due = wanted if result in case.executors and (result.gpus_assigned or case.cluster.in_driver) else 0
         return f"TensorFlow sees {visible} GPUs, {due} wanted" if visible < due and not case.expected.allow_cpu else ""
 
     step = "Check CUDA and the driver against what this TensorFlow was built for"
@@ -140,14 +140,14 @@ def check_tensorflow(case: Case) -> list[Check]:
         fact_of,
         lambda fact, where: failed(
             "tensorflow",
-            # One that cannot be imported, or has instructions that this processor lacks.
+            # TensorFlow cannot be imported, or uses instructions that this processor lacks.
             SettingsError if "ends with" in fact or "SIGILL" in fact else ResourceError,
             fact,
             where=where,
             next_step=step,
         ),
     )
-    gpus = sorted({gpu for sight in asked for gpu in sight.tensorflow_gpus or ()})
+    gpus = sorted({gpu for result in asked for gpu in result.tensorflow_gpus or ()})
     fact = f"can be imported by {len(asked)} processes; GPUs: {', '.join(gpus) or 'none'}"
     return checks or [Check(name="tensorflow", state=OK, fact=fact)]
 
@@ -155,16 +155,16 @@ def check_tensorflow(case: Case) -> list[Check]:
 def check_ports(case: Case) -> list[Check]:
     expected = case.expected
     by_host: dict[str, list[ProbeResult]] = defaultdict(list)
-    for sight in case.all:
-        by_host[sight.host].append(sight)
+    for result in case.all:
+        by_host[result.host].append(result)
     checks = []
-    for host, sights in by_host.items():
-        free = min(sight.num_free_ports for sight in sights)
+    for host, results in by_host.items():
+        free = min(result.num_free_ports for result in results)
         if expected.port_range is None:
-            needed = 1  # of the system's own range, which is thousands
+            needed = 1  # of the system's own range, which has thousands
         else:
-            needed = NODE_PORTS * case.num_nodes(sights)
-            if case.driver in sights:
+            needed = NODE_PORTS * case.num_nodes(results)
+            if case.driver in results:
                 needed += DRIVER_PORTS + NODE_PORTS * expected.num_driver_nodes
                 free += case.cluster.num_held_ports
         if free < needed:
@@ -205,7 +205,7 @@ def check_memory(case: Case) -> list[Check]:
         checks += _memory_of_hosts(case, cluster.executor)
     if checks:
         return checks
-    host_mb = min((sight.host_memory_bytes for sight in case.executors), default=0) // MIB
+    host_mb = min((result.host_memory_bytes for result in case.executors), default=0) // MIB
     fact = f"executors of {_describe(cluster.executor)}; " if cluster.executor and not cluster.in_driver else ""
     if on_yarn:
         limit = cluster.yarn_limit_mb
@@ -218,8 +218,8 @@ def _describe(container: Container) -> str:
 
 
 def _memory_of_hosts(case: Case, container: Container) -> list[Check]:
-    def limited(sight: ProbeResult) -> str:
-        limit_bytes = sight.memory_limit_bytes
+    def limited(result: ProbeResult) -> str:
+        limit_bytes = result.memory_limit_bytes
         if limit_bytes is None or limit_bytes >= container.total_mb * MIB:
             return ""
         return f"its control group ends at {limit_bytes // MIB} MiB, and Spark asks for {_describe(container)}"
@@ -232,11 +232,11 @@ def _memory_of_hosts(case: Case, container: Container) -> list[Check]:
         ),
     )
     by_host: dict[str, list[ProbeResult]] = defaultdict(list)
-    for sight in case.executors:
-        by_host[sight.host].append(sight)
-    for host, sights in by_host.items():
-        asked_mb, there_mb = len(sights) * container.total_mb, sights[0].host_memory_bytes // MIB
+    for result in case.executors:
+        by_host[result.host].append(result)
+    for host, results in by_host.items():
+        asked_mb, there_mb = len(results) * container.total_mb, results[0].host_memory_bytes // MIB
         if asked_mb > there_mb:
-            fact = f"{len(sights)} executors of {_describe(container)} on a host of {there_mb} MiB"
+            fact = f"{len(results)} executors of {_describe(container)} on a host of {there_mb} MiB"
             checks.append(Check(name="memory", state=WARNING, fact=fact, where=(f"host {host}",)))
     return checks

@@ -1,7 +1,7 @@
-"""Hadoop's file of delegation tokens (HADOOP_TOKEN_FILE_LOCATION): whose they are and how long they live.
+"""Owners and lifetimes of the tokens in Hadoop's file of delegation tokens (HADOOP_TOKEN_FILE_LOCATION).
 
-Passwords and secret keys are skipped over; nothing here returns, logs or keeps them. The format is that of
-`org.apache.hadoop.security.Credentials`, whose two forms both begin with `HDTS` and a version::
+Passwords and secret keys are skipped; this module neither returns, logs nor keeps them. The format is that of
+`org.apache.hadoop.security.Credentials`; both of its forms begin with `HDTS` and a version::
 
     0   Writable: n, n × (alias, identifier, password, kind, service), secrets; numbers are `WritableUtils` vints
     1   protobuf: a length, then CredentialsProto of `Security.proto`
@@ -17,17 +17,17 @@ from tfos_job.errors import SettingsError
 MAGIC = b"HDTS"
 _MAX_FILE_BYTES = 16 << 20  # a token takes some hundred bytes
 _WRITABLE, _PROTOBUF = 0, 1
-# Kinds whose identifier is Hadoop's AbstractDelegationTokenIdentifier. Others (YARN's own) say nothing to us.
+# Kinds whose identifier is Hadoop's AbstractDelegationTokenIdentifier. Other kinds (YARN's) are not parsed.
 _DATED_KINDS = ("HDFS_DELEGATION_TOKEN", "WEBHDFS delegation", "SWEBHDFS delegation", "kms-dt", "HIVE_DELEGATION_TOKEN")
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """One token. Owner, renewer and Unix times only where its kind carries them.
+    """One token. Owner, renewer and Unix times are present only if its kind has them.
 
     Attributes:
-      max_date_s: the end that no renewal can move.
+      max_date_s: end of its lifetime, which no renewal extends.
     """
 
     kind: str
@@ -39,10 +39,10 @@ class Token:
 
 
 def read_file(path: str) -> tuple[Token, ...]:
-    """The tokens in a local file.
+    """Reads the tokens of a local file.
 
     Raises:
-      SettingsError: it cannot be read, or is no such file.
+      SettingsError: it cannot be read, or is no file of tokens.
     """
     try:
         with open(path, "rb") as stream:
@@ -57,10 +57,10 @@ def read_file(path: str) -> tuple[Token, ...]:
 
 
 def parse(data: bytes, place: str = "") -> tuple[Token, ...]:
-    """The tokens in the bytes of such a file, in their order.
+    """Parses the tokens in the bytes of such a file, in their order.
 
     Raises:
-      SettingsError: these are not such bytes, or they end too early.
+      SettingsError: the bytes are no file of tokens, or are truncated.
     """
     try:
         return tuple(_parse(data))
@@ -75,50 +75,50 @@ def parse(data: bytes, place: str = "") -> tuple[Token, ...]:
 def _parse(data: bytes) -> Iterator[Token]:
     if len(data) > _MAX_FILE_BYTES:
         raise ValueError(f"larger than {_MAX_FILE_BYTES >> 20} MiB")
-    reader = _Reader(data)
-    magic = reader.take(len(MAGIC))
+    cursor = _ByteCursor(data)
+    magic = cursor.take(len(MAGIC))
     if magic != MAGIC:
         raise ValueError(f"it begins with {magic!r} instead of {MAGIC!r}")
-    version = reader.byte()
+    version = cursor.byte()
     if version == _WRITABLE:
-        return _parse_writable(reader)
+        return _parse_writable(cursor)
     if version == _PROTOBUF:
-        return _parse_protobuf(reader)
+        return _parse_protobuf(cursor)
     raise ValueError(f"version {version}, where 0 and 1 are known")
 
 
-def _parse_writable(reader: _Reader) -> Iterator[Token]:
-    for _ in range(reader.count()):
-        reader.block()  # the alias
-        identifier = reader.block()
-        reader.block()  # the password
-        yield _token(reader.text(), reader.text(), identifier)
-    for _ in range(reader.count()):
-        reader.block()
-        reader.block()
-    reader.expect_end()
+def _parse_writable(cursor: _ByteCursor) -> Iterator[Token]:
+    for _ in range(cursor.count()):
+        cursor.block()  # the alias
+        identifier = cursor.block()
+        cursor.block()  # the password
+        yield _token(cursor.text(), cursor.text(), identifier)
+    for _ in range(cursor.count()):
+        cursor.block()
+        cursor.block()
+    cursor.expect_end()
 
 
-def _parse_protobuf(reader: _Reader) -> Iterator[Token]:
-    credentials = _Reader(reader.take(reader.varint()))
-    reader.expect_end()
+def _parse_protobuf(cursor: _ByteCursor) -> Iterator[Token]:
+    credentials = _ByteCursor(cursor.take(cursor.varint()))
+    cursor.expect_end()
     for number, entry in credentials.fields():
         if number != 1:  # the secrets
             continue
-        entry_fields = dict(_Reader(entry).fields())
-        fields = dict(_Reader(entry_fields.get(2, b"")).fields())
+        entry_fields = dict(_ByteCursor(entry).fields())
+        fields = dict(_ByteCursor(entry_fields.get(2, b"")).fields())
         yield _token(fields.get(3, b"").decode(), fields.get(4, b"").decode(), fields.get(1, b""))
 
 
 def _token(kind: str, service: str, identifier: bytes) -> Token:
     if kind not in _DATED_KINDS:
         return Token(kind=kind, service=service)
-    reader = _Reader(identifier)
-    version = reader.byte()
+    cursor = _ByteCursor(identifier)
+    version = cursor.byte()
     if version != 0:
         raise ValueError(f"identifier of a {kind} has version {version}, where 0 is known")
-    owner, renewer, _real_user = reader.text(), reader.text(), reader.text()
-    issued_ms, max_date_ms = reader.vint(), reader.vint()
+    owner, renewer, _real_user = cursor.text(), cursor.text(), cursor.text()
+    issued_ms, max_date_ms = cursor.vint(), cursor.vint()
     return Token(
         kind=kind,
         service=service,
@@ -129,8 +129,8 @@ def _token(kind: str, service: str, identifier: bytes) -> Token:
     )
 
 
-class _Reader:
-    """Bytes from front to back; what is not there raises ValueError."""
+class _ByteCursor:
+    """A position in bytes, from front to back. A read beyond the end raises ValueError."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -153,7 +153,7 @@ class _Reader:
     # --- WritableUtils -----------------------------------------------------------------------------------------------
 
     def vint(self) -> int:
-        """`WritableUtils.readVLong`: one byte from -112 on; else its value says sign and number of those to come."""
+        """`WritableUtils.readVLong`: one byte from -112 on; a lower one has sign and number of further bytes."""
         first = self.byte()
         first = first - 256 if first > 127 else first
         if first >= -112:
@@ -186,7 +186,7 @@ class _Reader:
         raise ValueError(f"no number ends before byte {self._at}")
 
     def fields(self) -> Iterator[tuple[int, bytes]]:
-        """Number and content of each field made of bytes; others are skipped."""
+        """Yields number and content of each field of bytes; skips other fields."""
         while self._at < len(self._data):
             number, wire_type = divmod(self.varint(), 8)
             if wire_type == _BYTES:

@@ -1,4 +1,4 @@
-"""A trial of the file system that a run is to live on: write, rename, read back, and clean up."""
+"""A trial of the file system for a run: write, rename, read back, and clean up."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _CLEANUP_LIMIT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What came of it.
+    """The result of a trial.
 
     Attributes:
-      place: the folder it was tried in.
+      place: folder of the trial.
       seconds: from the first call to the last byte read back.
-      clock_offset_s: how far, at least, the file system's clock (the NameNode's) is ahead of this host's.
-      error: empty where all went well; `next_step` and `exit_code` are the error's.
+      clock_offset_s: minimum lead of the file system's clock (the NameNode's) over this host's.
+      error: empty after success; `next_step` and `exit_code` belong to the error.
     """
 
     place: str
@@ -37,11 +37,11 @@ class Trial:
 
 
 def existing_folder(path: str) -> str:
-    """`path`, or the nearest folder above it that exists: who may write there may make the rest.
+    """Returns `path`, or the nearest parent that exists: a user who may write there can make the rest.
 
     Raises:
-      MissingInputError: a file lies where a folder should.
-      JobError: it cannot be looked at.
+      MissingInputError: a file is in place of a folder.
+      JobError: the file system fails.
     """
     while True:
         try:
@@ -66,9 +66,9 @@ def attempt(place: str, token: str, name: str, timeout_s: float) -> Trial:
 
     Args:
       place: a folder that exists.
-      token: of this examination; all its processes share the folder, which the driver removes (`sweep`).
-      name: of this process, so that no two have the same file.
-      timeout_s: how long it may take before that is the error.
+      token: of this examination; all its processes share the folder, and the driver removes it (`sweep`).
+      name: of this process; unique, so that each process has a file of its own.
+      timeout_s: time limit; exceeding it is an error.
     """
     began_s = time.monotonic()
 
@@ -77,7 +77,7 @@ def attempt(place: str, token: str, name: str, timeout_s: float) -> Trial:
             return _write_and_read(_folder(place, token), name)
 
     try:
-        # Storage's own limit is not enough: a local path may be a network disk that hangs.
+        # The time limit of storage does not cover a local path, which may be a network disk that hangs.
         offset_s = within(timeout_s + _CLEANUP_LIMIT_S, work, "doctor-trial")
         return Trial(place=place, seconds=time.monotonic() - began_s, clock_offset_s=offset_s)
     except JobError as e:
@@ -99,28 +99,28 @@ def _write_and_read(folder: str, name: str) -> float:
         if storage.read_bytes(path) != content:
             raise StorageError("read back, the file is not what was written", place=path)
         written_s = storage.stat(path).mtime_s
-        # That was between the two times: where the file system's clock says so as well, nothing speaks against it.
+        # The file was written between the two times; a file system time between them means an offset of 0.
         return written_s - min(max(written_s, before_s), after_s)
     finally:
         _remove_quietly(path, f"{path}.new")
 
 
 def sweep(place: str, token: str) -> None:
-    """Removes what an examination left in `place`, tasks that were cancelled included. Never raises."""
+    """Removes the files of an examination in `place`, including those of cancelled tasks. Never raises."""
 
     def work() -> None:
         with storage.within(_CLEANUP_LIMIT_S):
             try:
                 storage.discard_dir(_folder(place, token))
             except JobError:
-                pass  # the trial itself has said what is wrong
+                pass  # the trial has reported the error
 
     with contextlib.suppress(TimeoutError):
         within(2 * _CLEANUP_LIMIT_S, work, "doctor-sweep")
 
 
 def _remove_quietly(*paths: str) -> None:
-    """The first error is the one to tell, and the folder is swept in the end."""
+    """Removes files without raising: the first error is reported, and `sweep` removes the folder in the end."""
     for path in paths:
         try:
             storage.remove(path)
@@ -129,7 +129,7 @@ def _remove_quietly(*paths: str) -> None:
 
 
 def _failed(place: str, seconds: float, error: JobError) -> Trial:
-    # Without the file's own name: the same failure of many processes shall read the same.
+    # The text omits the file's name, so that the same failure of many processes has one text.
     return Trial(
         place=place,
         seconds=seconds,

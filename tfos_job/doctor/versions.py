@@ -1,4 +1,4 @@
-"""Checks of software: what must be equal in all processes of a job."""
+"""Checks of software versions, which must be equal in all processes of a job."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MIN_JAVA = 17  # of Spark 4
 
 
 def _values(case: Case, package: str) -> dict[str, list[str]]:
-    """Who has which version."""
+    """Returns the names of the processes by their version of a package."""
     found: dict[str, list[str]] = defaultdict(list)
-    for sight in case.all:
-        found[sight.versions.get(package) or "none"].append(sight.name)
+    for result in case.all:
+        found[result.versions.get(package) or "none"].append(result.name)
     return found
 
 
@@ -39,7 +39,7 @@ def check_python(case: Case) -> list[Check]:
 
 
 def check_packages(case: Case) -> list[Check]:
-    packages = sorted({package for sight in case.all for package in sight.versions} - {"python", "pyspark"})
+    packages = sorted({package for result in case.all for package in result.versions} - {"python", "pyspark"})
     checks = []
     for package in packages:
         values = _values(case, package)
@@ -73,8 +73,8 @@ def check_spark(case: Case) -> list[Check]:
 
 def check_java(case: Case) -> list[Check]:
     values: dict[str, list[str]] = defaultdict(list)
-    for sight in case.all:
-        values[sight.java or "unknown"].append(sight.name)
+    for result in case.all:
+        values[result.java or "unknown"].append(result.name)
     old = {value: names for value, names in values.items() if 0 < _major(value) < MIN_JAVA}
     if old:
         step = "Set JAVA_HOME to a JDK 17 or 21 (spark.executorEnv.JAVA_HOME, spark.yarn.appMasterEnv.JAVA_HOME)"
@@ -85,6 +85,6 @@ def check_java(case: Case) -> list[Check]:
 
 
 def _major(version: str) -> int:
-    """17 of `17.0.15`, 8 of `1.8.0_402`, 0 where there is none."""
+    """Returns 17 for `17.0.15`, 8 for `1.8.0_402`, 0 for any other text."""
     match = re.match(r"(?:1\.)?(\d+)", version)
     return int(match.group(1)) if match else 0

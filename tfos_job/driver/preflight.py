@@ -1,6 +1,6 @@
-"""The examination of a Spark application: what its driver and each executor see, in a few seconds.
+"""The examination of a Spark application: probes of its driver and of each executor, within a few seconds.
 
-Nothing is raised for what is found: a `Diagnosis` has it.
+Findings raise no exception: the `Diagnosis` has them.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _LOG_EVERY_S = 10.0
 
 
 def examine(spark: SparkSession, expected: Expected, on_wait: Callable[[], None] = lambda: None) -> Diagnosis:
-    """Examine the driver and every executor of a running SparkContext, each once; a few seconds, and bounded.
+    """Examines the driver and every executor of a running SparkContext, each once, with a time limit.
 
     Args:
-      spark: of the application; its context serves on afterwards.
-      expected: what the job needs. `expected.start_timeout` is how long it waits for the executors to come.
-      on_wait: called several times a second while it waits; what it raises ends the examination.
+      spark: session of the application; it can be used afterwards.
+      expected: the job's requirements; `start_timeout` is the time limit for the executors to register.
+      on_wait: called several times a second during waits; its exception ends the examination.
     """
     sc = spark.sparkContext
     return Examination(sc, expected, cluster_of(sc.master, dict(sc.getConf().getAll()), sc.version), on_wait).run()
 
 
 def settings_without_spark() -> dict[str, str]:
-    """Those of spark-submit and of spark-defaults.conf, as far as a JVM is there to tell them."""
+    """Returns the settings of spark-submit and spark-defaults.conf; empty if no JVM can be started."""
     try:
         return dict(SparkConf().getAll())
     except (Py4JError, OSError):
@@ -56,7 +56,7 @@ def settings_without_spark() -> dict[str, str]:
 
 
 def cluster_of(master: str, settings: dict[str, str], spark_version: str = "") -> Cluster:
-    """What settings alone say; a size that cannot be read is a problem."""
+    """Derives the driver's view of the cluster from Spark's settings; a size that cannot be parsed is a problem."""
     slots = slots_of(master)
     in_driver = slots is not None and not master.startswith("local-cluster")
     problems = []
@@ -82,7 +82,7 @@ def cluster_of(master: str, settings: dict[str, str], spark_version: str = "") -
 
 
 class Examination:
-    """One look at everything; without a SparkContext, at the driver alone."""
+    """One examination of all processes; without a SparkContext, of the driver alone."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Examination:
         place = self._place()
         try:
             with self._clock() as address:
-                driver, executors = self._look(place, address, num_registered)
+                driver, executors = self._probe(place, address, num_registered)
         finally:
             if place is not None:
                 trial.sweep(place, self._token)
@@ -117,10 +117,10 @@ class Examination:
         checks = diagnose(self._expected, cluster, driver, executors)
         return Diagnosis(checks=checks, driver=driver, executors=executors, seconds=time.monotonic() - began_s)
 
-    def _look(
+    def _probe(
         self, place: str | None, address: clock.Address | None, num_registered: int
     ) -> tuple[ProbeResult, tuple[ProbeResult, ...]]:
-        """At the executors and, meanwhile, at the driver."""
+        """Probes the executors and, at the same time, the driver."""
         expected = self._expected
         request = ProbeRequest(
             token=self._token,
@@ -130,13 +130,13 @@ class Examination:
             deep=expected.deep,
         )
         if self._sc is None or not num_registered:
-            return self._look_at_driver(request), ()
+            return self._probe_driver(request), ()
         list_gpus = expected.num_gpus > 0 or expected.deep
         executor_probe = ExecutorProbe(
             self._sc, dataclasses.replace(request, driver=address, list_gpus=list_gpus), num_registered
         )
         try:
-            driver = self._look_at_driver(request)
+            driver = self._probe_driver(request)
             executors = executor_probe.collect(self._on_wait)
         finally:
             executor_probe.close()
@@ -144,7 +144,7 @@ class Examination:
         return driver, executors
 
     def _wait_for_executors(self) -> int:
-        """How many have come, once enough have, or no more can, or the time is over."""
+        """Waits for enough executors, or for all that can register, or for the time limit; returns their number."""
         if self._sc is None:
             return 0
         if self._cluster.in_driver:
@@ -182,7 +182,7 @@ class Examination:
     @contextlib.contextmanager
     def _clock(self) -> Iterator[clock.Address | None]:
         if self._sc is None:
-            yield None  # nobody will ask
+            yield None  # there are no executors to ask for the time
             return
         host = self._sc.getConf().get("spark.driver.host") or socket.gethostname()
         with contextlib.ExitStack() as stack:
@@ -193,9 +193,9 @@ class Examination:
                 address = None
             yield address
 
-    def _look_at_driver(self, request: ProbeRequest) -> ProbeResult:
+    def _probe_driver(self, request: ProbeRequest) -> ProbeResult:
         java = None
         if SparkContext._jvm is not None:
             with contextlib.suppress(Py4JError, OSError):
                 java = str(SparkContext._jvm.java.lang.System.getProperty("java.version"))
-        return probe.look(request, DRIVER, pyspark_version=pyspark.__version__, java=java)
+        return probe.run(request, DRIVER, pyspark_version=pyspark.__version__, java=java)
