@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import enum
 import re
 import sys
 import types
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 
 from tfos_job import cli, errors
 from tfos_job.cli import COMMANDS
+from tfos_job.config import Bond
+from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
 from tfos_job.submit.main import make_parser as make_submit_parser
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
@@ -95,16 +96,14 @@ def _exit_codes() -> list[str]:
 def _flags(config: type) -> list[str]:
     """A configuration's flags: its own, and behind them those that it shares with other commands."""
     hints = typing.get_type_hints(config)
-    fields = sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__)
-    rows = [_row_of_field(field, hints[field.name]) for field in fields]
-    if not all("bond" in field.metadata for field in fields):
+    rows = [_row_of_field(field, hints[field.name]) for field in own_first(config)]
+    if not has_bonds(config):
         return _table(row._replace(bond="") for row in rows)
-    kind = type(fields[0].metadata["bond"])
     return [
         "*On resumption*, a flag is one of these to a run that is there already "
         "([training.md](training.md#going-on-with-a-run)):",
         "",
-        *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in kind),
+        *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in Bond),
         "",
         *_table(rows),
     ]
@@ -113,43 +112,44 @@ def _flags(config: type) -> list[str]:
 def _row_of_field(field: dataclasses.Field[Any], hint: Any) -> Row:
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     bond = field.metadata.get("bond")
-    is_inherited = bond is not None and bond.name in ("RECIPE", "EXTENT")
+    inherited = is_inherited(field)
     text, default = _split_default(field.metadata["help"])
     is_positional = "nargs" in field.metadata
     return Row(
         flag=_codes([field.metadata["metavar"] if is_positional else f"--{field.name}"]),
-        value="one or more" if is_positional else _value(field.metadata, kinds, is_inherited=is_inherited),
-        default=_markdown(default) or _default(field.default, is_inherited=is_inherited),
+        value="one or more" if is_positional else _value(field.metadata, kinds, inherited=inherited),
+        default=_markdown(default) or _default(field.default, inherited=inherited),
         help=_markdown(text),
         bond=_bond(bond) if bond is not None else "",
     )
 
 
-def _value(metadata: Mapping[str, Any], kinds: tuple[Any, ...], *, is_inherited: bool) -> str:
+def _value(metadata: Mapping[str, Any], kinds: tuple[Any, ...], *, inherited: bool) -> str:
     if "choices" in metadata:
         value = _codes(metadata["choices"])
     elif kinds[0] is bool:
-        value = _codes(("true", "false")) if is_inherited else NOTHING
+        value = _codes(("true", "false")) if inherited else NOTHING
     elif "metavar" in metadata:
         value = _codes(metadata["metavar"].split("|"))
     else:
         value = "path" if "path" in metadata else KINDS[kinds[0]]
-        value += f", 0 to {metadata['limit']}" if "limit" in metadata else ""
-    takes_none = is_inherited and types.NoneType in kinds
+        numbers = range_of(metadata)
+        value += f", {numbers}" if numbers is not None else ""
+    takes_none = inherited and types.NoneType in kinds
     return f"{value}, `none`" if takes_none else value
 
 
-def _default(value: Any, *, is_inherited: bool) -> str:
+def _default(value: Any, *, inherited: bool) -> str:
     if value is dataclasses.MISSING:
-        return "required, unless the run has it" if is_inherited else "required"
+        return "required, unless the run has it" if inherited else "required"
     if value is False:
-        return "`false`" if is_inherited else "off"
+        return "`false`" if inherited else "off"
     if value is None or value == "":
         return NOTHING
     return _codes([f"{value:g}" if isinstance(value, float) else str(value)])
 
 
-def _bond(bond: enum.Enum) -> str:
+def _bond(bond: Bond) -> str:
     return f"*{bond.name.lower()}*"
 
 

@@ -22,8 +22,6 @@ from typing import Any
 
 from tfos_job import __version__
 from tfos_job.config import (
-    EXTENT,
-    RECIPE,
     Bond,
     ConvertConfig,
     DoctorConfig,
@@ -36,6 +34,7 @@ from tfos_job.config import (
     TrainConfig,
     VerifyConfig,
 )
+from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
 from tfos_job.errors import JobError
 from tfos_job.host import environment, signals
 from tfos_job.host.imports import without
@@ -256,9 +255,9 @@ def make_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         hints = typing.get_type_hints(command.config)
-        bonds = Bond if command.config is TrainConfig else ()
+        bonds = Bond if has_bonds(command.config) else ()
         groups = {bond: subparser.add_argument_group(bond.name.lower(), bond.value) for bond in bonds}
-        for field in _own_first(command.config):
+        for field in own_first(command.config):
             group = groups[field.metadata["bond"]] if groups else subparser
             _add_flag(group, field, hints[field.name])
         if command.on_spark:
@@ -272,42 +271,50 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _own_first(config: type) -> list[dataclasses.Field[Any]]:
-    """A configuration's fields; those that it shares with others come last in `--help`."""
-    return sorted(dataclasses.fields(config), key=lambda field: field.name not in config.__annotations__)
-
-
 def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
     """A flag that is not given leaves nothing in the result: its default is the configuration's to know."""
-    metadata = {name: value for name, value in field.metadata.items() if name != "path"}
-    help_text = metadata.pop("help")
-    is_inherited = metadata.get("bond") in (RECIPE, EXTENT)
-    required = field.default is dataclasses.MISSING and not is_inherited
+    metadata, help_text = field.metadata, _help(field, hint)
+    inherited = is_inherited(field)
     if "nargs" in metadata:
-        parser.add_argument(field.name, type=_text, help=help_text, **metadata)
+        parser.add_argument(
+            field.name, type=_text, help=help_text, nargs=metadata["nargs"], metavar=metadata["metavar"]
+        )
         return
-    if hint is bool and not is_inherited:
+    if hint is bool and not inherited:
         parser.add_argument(f"--{field.name}", action="store_true", default=argparse.SUPPRESS, help=help_text)
         return
-    if hint is bool:
-        metadata |= {"metavar": "true|false", "const": True}
-    elif field.default not in (None, dataclasses.MISSING):
-        help_text += f" (default: {field.default})"
     kind, is_optional = _value_type(hint)
-    choices = metadata.get("choices")
-    if choices and is_optional and is_inherited:
-        metadata["metavar"], choices = "|".join((*choices, "none")), (*choices, None)
+    metavar, choices = metadata.get("metavar"), metadata.get("choices")
+    if kind is bool:
+        metavar = "true|false"
+    elif choices and is_optional and inherited:
+        metavar, choices = "|".join((*choices, "none")), (*choices, None)
+    elif not choices:
+        metavar = metavar or kind.__name__.upper()
+    const = True if kind is bool else metadata.get("const")
+    optional_value: dict[str, Any] = {} if const is None else {"nargs": "?", "const": const}
     read = _truth if kind is bool else _text if kind is str and field.default != "" else kind
     parser.add_argument(
         f"--{field.name}",
-        type=_or_none(read, kind) if is_optional and is_inherited else read,
-        required=required,
+        type=_or_none(read, kind) if is_optional and inherited else read,
+        required=field.default is dataclasses.MISSING and not inherited,
         default=argparse.SUPPRESS,
-        help=help_text.replace("%", "%%"),
-        metavar=metadata.get("metavar") or (None if "choices" in metadata else kind.__name__.upper()),
+        help=help_text,
+        metavar=metavar,
         choices=choices,
-        **({"nargs": "?", "const": metadata["const"]} if "const" in metadata else {}),
+        **optional_value,
     )
+
+
+def _help(field: dataclasses.Field[Any], hint: Any) -> str:
+    """A flag's help text with its range and default."""
+    text, numbers = field.metadata["help"], range_of(field.metadata)
+    head, default, tail = text.partition(" (default: ")
+    if numbers is not None:
+        head += f", {numbers}" if "," not in head and ";" not in head else f"; {numbers}"
+    if not default and hint is not bool and field.default not in (None, dataclasses.MISSING, ""):
+        default, tail = " (default: ", f"{field.default})"
+    return f"{head}{default}{tail}".replace("%", "%%")
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:

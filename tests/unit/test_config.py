@@ -73,6 +73,59 @@ def test_bad_values_and_combinations_name_their_flag(kind: Any, values: dict[str
     assert caught.value.place == place
 
 
+def kinds() -> list[Any]:
+    return [kind for name, kind in vars(config).items() if name.endswith("Config")]
+
+
+def outside(metadata: Any) -> list[float]:
+    """Numbers that a flag's metadata leaves out."""
+    bounds = [metadata[name] for name in ("above", "below") if name in metadata]
+    bounds += [metadata["minimum"] - 1] if "minimum" in metadata else []
+    bounds += [metadata["maximum"] + 1] if "maximum" in metadata else []
+    return bounds + ([float("nan"), float("inf")] if bounds else [])
+
+
+def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
+    required = {"gnt_dir": "g", "dataset_dir": "d", "train_dir": "t", "images": ("i",)}
+    counts = {"numbers": 0, "choices": 0, "forms": 0}
+    for kind in kinds():
+        fields = dataclasses.fields(kind)
+        needed = {f.name: required[f.name] for f in fields if f.default is dataclasses.MISSING}
+        for item in fields:
+            refused: list[Any] = outside(item.metadata)
+            counts["numbers"] += bool(refused)
+            for key in ("choices", "form"):
+                if key in item.metadata:
+                    refused.append("../x")
+                    counts["choices" if key == "choices" else "forms"] += 1
+            for value in refused:
+                with pytest.raises(SettingsError) as caught:
+                    kind(**needed | {item.name: value})
+                assert caught.value.place == f"--{item.name}"
+    assert min(counts.values()) >= 8, counts
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "--batch_size: 0 is less than 1"),
+        ({"num_gpus": 2}, "--num_gpus: 2 is not in 0 to 1. A worker computes on one GPU: give --num_gpus 1"),
+        ({"num_ps_tasks": 0}, "--num_ps_tasks: 0 is less than 1. Training needs a parameter server"),
+        ({"random_zoom": 1.0}, "--random_zoom: 1.0 is not in 0 to 0.9"),
+        ({"keep_prob": 0.0}, "--keep_prob: 0.0 is not in (0, 1]"),
+        ({"label_smoothing": 1.0}, "--label_smoothing: 1.0 is not in [0, 1)"),
+        ({"learning_rate": 0.0}, "--learning_rate: 0.0 is not a positive, finite number"),
+        ({"ps_place": "x"}, "--ps_place: 'x' is not auto, executor or driver"),
+        ({"model_name": "x"}, "--model_name: there is no network 'x'. Known: chinese_rec, hanzi_net, inception_v3"),
+        ({"dataset_split_name": "a/b"}, "--dataset_split_name: 'a/b' is not a split name: it becomes a folder. Use"),
+        ({"port_range": "9-8"}, "--port_range: '9-8' is not two ports from 1024 to 65535"),
+    ],
+)
+def test_the_message_about_a_value_follows_from_its_flags_metadata(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        TrainConfig(**TRAIN, **values)
+
+
 def test_a_configuration_survives_json_and_unknown_keys_do_not() -> None:
     original = TrainConfig(**TRAIN, epoch=3)
     assert config.from_dict(TrainConfig, config.to_dict(original)) == original
@@ -147,8 +200,7 @@ def test_grey_images_have_no_hue() -> None:
 
 
 def test_every_flag_that_is_a_path_is_declared_as_one() -> None:
-    kinds = [kind for name, kind in vars(config).items() if name.endswith("Config") and kind is not config.Config]
-    fields = {(kind.__name__, item.name): item.metadata for kind in kinds for item in dataclasses.fields(kind)}
+    fields = {(kind.__name__, item.name): item.metadata for kind in kinds() for item in dataclasses.fields(kind)}
     for (kind, name), metadata in fields.items():
         words = set(re.findall(r"\w+", metadata.get("metavar", "")))
         looks_like_one = name.endswith(("_dir", "_path", "_csv")) or words & {"FILE", "DIR", "PATH", "IMAGE"}

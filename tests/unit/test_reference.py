@@ -36,10 +36,11 @@ def test_each_flag_of_a_command_is_one_row_of_its_section(text: str, name: str) 
 def test_a_row_has_value_default_text_and_what_a_run_does_with_it(text: str) -> None:
     rows = section(text, "train").splitlines()
     assert any(
-        row.startswith("| `--batch_size` | whole number | `128` | ") and row.endswith("| *recipe* |") for row in rows
+        row.startswith("| `--batch_size` | whole number, 1 or more | `128` | ") and row.endswith("| *recipe* |")
+        for row in rows
     )
-    assert any(row.startswith("| `--epoch` | whole number, `none` | – | ") for row in rows)
-    assert any(row.startswith("| `--warmup_steps` | whole number | `0` | ") for row in rows)
+    assert any(row.startswith("| `--epoch` | whole number, 1 or more, `none` | – | ") for row in rows)
+    assert any(row.startswith("| `--warmup_steps` | whole number, 0 or more (0: off) | `0` | ") for row in rows)
     assert any(row.startswith("| `--allow_cpu` | `true`, `false` | `false` | ") for row in rows)
     assert any(row.startswith("| `--dataset_dir` | path | required, unless the run has it | ") for row in rows)
 

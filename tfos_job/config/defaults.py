@@ -1,0 +1,23 @@
+"""Names and numbers that configurations share with the rooms above."""
+
+DEFAULT_CHARSET_SIZE = 3755
+DEFAULT_IMAGE_SIZE = 64
+GNT, IMAGES = "gnt", "images"
+DATASET_NAMES = (GNT, IMAGES)
+"""The readers of datasets, described in formats/readers.py."""
+DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
+"""The registered networks, and the side of the images, in pixels, that each one is made for."""
+DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
+PRELOADED, FILES = "preloaded", "files"
+NORMALIZATIONS = NO_NORMALIZATION, PER_IMAGE, DATASET, PCA, ZCA = "none", "per_image", "dataset", "pca", "zca"
+# Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every
+# checkpoint, and a multiplication by it is done for each image.
+MAX_WHITENED_VALUES = 4096
+BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
+# A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
+# training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.
+PRELOAD_LIMIT_BYTES = 2 << 30
+# The bytes that a worker's shuffle buffer may hold, with `--input_mode files`, if records are larger than glyphs.
+BUFFER_LIMIT_BYTES = 512 << 20
+GLYPH_LIMIT_BYTES = 16 << 10

@@ -1,0 +1,209 @@
+"""The flags of `train`; `train.py` has what follows from them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tfos_job.config.augmentation import AugmentationConfig
+from tfos_job.config.defaults import (
+    BUFFER_LIMIT_BYTES,
+    DATASET_NAMES,
+    DECAY_TYPES,
+    DEFAULT_IMAGE_SIZE,
+    DEFAULT_MAX_NUMBER_OF_STEPS,
+    FILES,
+    NETWORKS,
+    NO_NORMALIZATION,
+    NORMALIZATIONS,
+    PRELOAD_LIMIT_BYTES,
+    PRELOADED,
+)
+from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, PORT_RANGE, RECIPE, SPLIT_NAME, Form, flag, path
+
+LENGTHS = ("max_number_of_steps", "epoch")
+"""Two ways to say the same: one that is given replaces the other one of the run."""
+_OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+_NETWORK = Form(
+    lambda name: name in NETWORKS or _OWN_NETWORK.fullmatch(name),
+    "there is no network {!r}",
+    f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainFlags(AugmentationConfig):
+    """The flags of `train`; their names are TF-Slim's and the seed job's."""
+
+    dataset_dir: str = path("folder of the dataset", bond=EXTENT)
+    train_dir: str = path("folder of the run: checkpoints, summaries, report", bond=COMMAND)
+    dataset_name: str | None = flag(
+        "fail unless the dataset was converted with this reader (default: the reader that `convert` has recorded)",
+        None,
+        choices=DATASET_NAMES,
+        bond=EXTENT,
+    )
+    dataset_split_name: str = flag("split to train on", "train", form=SPLIT_NAME, bond=RECIPE)
+    validation_split_name: str | None = flag(
+        "split to evaluate on every --eval_steps and at the end (default: no evaluation)",
+        None,
+        form=SPLIT_NAME,
+        bond=RECIPE,
+    )
+    model_name: str = flag(
+        f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
+        "chinese_rec",
+        metavar="NAME|MODULE:FUNCTION",
+        form=_NETWORK,
+        bond=RECIPE,
+    )
+    max_number_of_steps: int | None = flag(
+        f"global steps, over all workers (default: {DEFAULT_MAX_NUMBER_OF_STEPS} without --epoch)",
+        None,
+        minimum=1,
+        bond=EXTENT,
+    )
+    epoch: int | None = flag("passes over the split, instead of --max_number_of_steps", None, minimum=1, bond=EXTENT)
+    batch_size: int = flag("images per step and worker", 128, minimum=1, bond=RECIPE)
+    num_executors: int = flag("nodes: parameter servers and workers together", 2, bond=EXTENT)
+    num_ps_tasks: int = flag(
+        "parameter servers",
+        1,
+        minimum=1,
+        next_step="Training needs a parameter server: give --num_ps_tasks 1",
+        bond=EXTENT,
+    )
+    ps_place: str = flag(
+        "where parameter servers run: in executors, or as processes on the driver's host, where they hold no GPU; "
+        "`auto` is `driver` on a cluster whose workers have GPUs, else `executor`",
+        "auto",
+        choices=("auto", "executor", "driver"),
+        bond=EXTENT,
+    )
+    num_gpus: int = flag(
+        "GPUs per worker",
+        0,
+        minimum=0,
+        maximum=1,
+        next_step="A worker computes on one GPU: give --num_gpus 1 and more --num_executors",
+        bond=EXTENT,
+    )
+    allow_cpu: bool = flag(
+        "let a worker train on the CPU if it was given a GPU that its TensorFlow does not see", False, bond=EXTENT
+    )
+    port_range: str | None = flag(
+        "first and last port to listen on, for firewalls (default: any free port)",
+        None,
+        metavar="LOW-HIGH",
+        form=PORT_RANGE,
+        bond=EXTENT,
+    )
+    image_size: int | None = flag(
+        "side in pixels that images are resized to (default: "
+        + ", ".join(f"{size} for {name}" for name, size in NETWORKS.items())
+        + f", {DEFAULT_IMAGE_SIZE} for your own)",
+        None,
+        minimum=1,
+        bond=RECIPE,
+    )
+    checkpoint_path: str | None = path(
+        "begin at step 0 with the weights of another training: a checkpoint, a run's folder, or a Keras file "
+        "(.weights.h5, .h5); ignored when the run has checkpoints of its own",
+        None,
+        bond=ORIGIN,
+    )
+    checkpoint_exclude_scopes: str = flag(
+        "comma-separated prefixes of the names of layers that keep fresh weights with --checkpoint_path, such as `fc2`",
+        "",
+        bond=ORIGIN,
+    )
+    trainable_scopes: str = flag(
+        "comma-separated prefixes of the names of layers to train (default: all layers)", "", bond=RECIPE
+    )
+    learning_rate: float = flag(
+        "Adam's learning rate at the start; with --warmup_steps, its maximum", 2e-4, above=0, bond=RECIPE
+    )
+    learning_rate_decay_type: str = flag(
+        "`exponential` by --learning_rate_decay_factor, `cosine` to 0 at the last step, or `fixed`",
+        "exponential",
+        choices=DECAY_TYPES,
+        bond=RECIPE,
+    )
+    learning_rate_decay_factor: float = flag(
+        "with `exponential`: factor of the learning rate, applied every --decay_steps",
+        0.97,
+        above=0,
+        maximum=1,
+        bond=RECIPE,
+    )
+    decay_steps: int = flag("with `exponential`: steps between decays (staircase)", 2000, minimum=1, bond=RECIPE)
+    warmup_steps: int = flag("steps over which the learning rate first rises from 0", 0, minimum=0, off=0, bond=RECIPE)
+    label_smoothing: float = flag(
+        "share of a label that is spread over all classes", 0.0, minimum=0, below=1, off=0, bond=RECIPE
+    )
+    keep_prob: float = flag("probability that dropout keeps a unit", 0.8, above=0, maximum=1, off=1, bond=RECIPE)
+    save_steps: int | None = flag(
+        "steps between checkpoints; the last step is always saved", 1000, minimum=1, bond=EXTENT
+    )
+    save_seconds: int | None = flag(
+        "seconds between checkpoints, in addition to --save_steps", 600, minimum=1, bond=EXTENT
+    )
+    eval_steps: int = flag(
+        "steps between evaluations on the validation split; 0 evaluates at the end only", 1000, minimum=0, bond=EXTENT
+    )
+    restore: str = path(
+        "`auto` resumes the run in --train_dir; `none` fails if it has checkpoints; PATH starts from that checkpoint",
+        "auto",
+        metavar="auto|none|PATH",
+        words=("auto", "none"),
+        bond=ORIGIN,
+    )
+    overwrite: bool = flag(
+        "start over: --train_dir is cleared after all checks of the command have passed", False, bond=COMMAND
+    )
+    change_settings: bool = flag(
+        "resume the run with a changed recipe; the changes are logged and recorded with the attempt",
+        False,
+        bond=COMMAND,
+    )
+    seed: int = flag("random seed of initial weights, order and augmentation", 0, bond=RECIPE)
+    normalization: str = flag(
+        "`per_image` gives each image mean 0 and standard deviation 1, `dataset` each channel those of the training "
+        "split; `pca` and `zca` whiten whole images",
+        NO_NORMALIZATION,
+        choices=NORMALIZATIONS,
+        bond=RECIPE,
+    )
+    whitening_epsilon: float = flag("added to the variances that `pca` and `zca` divide by", 0.01, above=0, bond=RECIPE)
+    input_mode: str = flag(
+        "`preloaded` decodes a worker's records once and keeps them in its memory, `files` reads them in each epoch; "
+        f"`auto` preloads unless a worker needs more than {PRELOAD_LIMIT_BYTES >> 30} GiB for it",
+        "auto",
+        choices=("auto", PRELOADED, FILES),
+        bond=EXTENT,
+    )
+    cache_gb: float | None = flag(
+        "GiB of each worker's disk cache for training shards on HDFS; the least recently read shard is evicted, which "
+        "with `--input_mode files` may change the order of records (default: unlimited)",
+        None,
+        above=0,
+        bond=EXTENT,
+    )
+    shuffle_buffer: int = flag(
+        "records in a worker's shuffle buffer, with `--input_mode files`; for photographs "
+        f"{BUFFER_LIMIT_BYTES >> 20} MiB at most",
+        10_000,
+        minimum=1,
+        bond=EXTENT,
+    )
+    start_timeout: int = flag(
+        "seconds that the cluster may take to start before the job fails", 600, minimum=1, bond=EXTENT
+    )
+    stall_timeout: int = flag("seconds that one step may take before the job fails", 600, minimum=1, bond=EXTENT)
+    stop_timeout: int = flag(
+        "seconds for the running steps and a last checkpoint after Ctrl-C or SIGTERM; a second signal ends the job at "
+        "once",
+        60,
+        minimum=1,
+        bond=EXTENT,
+    )
