@@ -42,8 +42,11 @@ from tfos_job.errors import JobError, ResourceError
 from tfos_job.formats.charset import level1
 from tfos_job.formats.example_writer import GlyphEncoder
 from tfos_job.nodes.node import NodeArgs
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
+from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, to_error
+from tfos_job.protocol.frames import new_key
+from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
 from tfos_job.staging.cache_plan import MAX_WINDOW
 
@@ -235,8 +238,8 @@ class Side:
 def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
     """A TFCluster whose servers answer, for the length of a `with`; yields all addresses, the coordinator's too."""
     host = sc.getConf().get("spark.driver.host") or ""
-    key = control.new_key()
-    switchboard = control.Switchboard(host, key)
+    key = new_key()
+    switchboard = Switchboard(host, key)
     # Held until the servers answer: they must know the coordinator's address before it is there.
     with socket.create_server((host, 0)) as chief_port:
         chief = "{}:{}".format(*chief_port.getsockname()[:2])
@@ -263,7 +266,7 @@ def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
         _take_down(job, switchboard)
 
 
-def _wait_for_servers(switchboard: control.Switchboard) -> dict[Task, str]:
+def _wait_for_servers(switchboard: Switchboard) -> dict[Task, str]:
     addresses: dict[Task, str] = {}
     ready: set[Task] = set()
     deadline = time.monotonic() + _START_TIMEOUT_S
@@ -274,18 +277,18 @@ def _wait_for_servers(switchboard: control.Switchboard) -> dict[Task, str]:
             raise ResourceError(f"the cluster was not up within {_START_TIMEOUT_S} s") from None
         if isinstance(event, Failure):
             raise to_error([event])
-        if isinstance(event, control.Joined):
+        if isinstance(event, Joined):
             addresses[event.task] = f"{event.hello.host}:{event.hello.port}"
-        elif isinstance(event, control.Said) and isinstance(event.message, control.Ready):
+        elif isinstance(event, Said) and isinstance(event.message, messages.Ready):
             ready.add(event.task)
-        elif isinstance(event, (control.Said, control.Lost)):
+        elif isinstance(event, (Said, Lost)):
             raise JobError(f"while the cluster was starting: {event}")
     return addresses
 
 
-def _take_down(job: NodeJob, switchboard: control.Switchboard) -> None:
+def _take_down(job: NodeJob, switchboard: Switchboard) -> None:
     for task in _TOPOLOGY.nodes:
-        switchboard.send(task, control.Stop())
+        switchboard.send(task, messages.Stop())
     if not job.wait(_STOP_S):
         job.cancel()
         job.wait(_STOP_S)

@@ -78,7 +78,7 @@ def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> Child:
     node = Child("tfos_job.training.server_process", name=role, env=child_environment(""), cwd=str(folder))
     spec = ServerSpec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
     node.tell(dataclasses.asdict(spec))
-    assert "ready" in node.hear()
+    assert node.hear()["type"] == "Ready"
     return node
 
 

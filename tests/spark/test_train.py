@@ -17,7 +17,7 @@ from tfos_job.errors import BusyError, JobError, MissingInputError, NodeDiedErro
 from tfos_job.jobs import train
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
 from tfos_job.run import checkpoints
 
 Jobs = list[train._Job]
@@ -36,10 +36,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
         meta = train._assignment(job, {**train._normalization(job.config), "digest": None, "statistics": None})["meta"]
         meta |= {"input_position": {"records_read": read, "order": meta["order"]}, "metrics": {}}
         path = checkpoints.publish(job.run, steps, {"model/x": np.full(1, steps)}, meta)
-        report.on_message(control.CheckpointPublished(steps, path))
-        report.on_message(
-            control.Finished(step=steps, interrupted=False, seconds=1.0, images=1, records_read=read, bound={})
-        )
+        report.on_message(messages.CheckpointPublished(steps, path))
+        report.on_message(messages.Finished(step=steps, interrupted=False, seconds=1.0, images=1, records_read=read))
 
     monkeypatch.setattr(train, "_run_attempt", attempt)
     return found

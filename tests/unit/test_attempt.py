@@ -13,13 +13,17 @@ from tfos_job.driver.attempt import Attempt, AttemptSpec
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BusyError, InterruptedJobError, NodeDiedError
 from tfos_job.host.child import Child, child_environment
-from tfos_job.protocol import control, failures
-from tfos_job.protocol.control import CheckpointBegun, CheckpointPublished, Progress, Said
-from tfos_job.protocol.failures import Failure
+from tfos_job.protocol import messages
+from tfos_job.protocol.events import Said
+from tfos_job.protocol.failures import Failure, Kind, Process
+from tfos_job.protocol.messages import Bottleneck, CheckpointBegun, CheckpointPublished, Progress
 from tfos_job.protocol.topology import CHIEF, WORKER, Task, Topology
 
 PATH = "checkpoints/step-00000005"
-KILLED = Failure(failures.KILLED, Task(WORKER, 0), "h", "its TensorFlow process was killed", NodeDiedError.exit_code)
+KILLED = Failure(
+    Kind.KILLED, "its TensorFlow process was killed", NodeDiedError.exit_code, process=Process(Task(WORKER, 0), "h")
+)
+BOUND = Bottleneck(None, None, 10, 0.5, 0.005, None, 0.1, None)
 
 
 class Told:
@@ -101,10 +105,10 @@ def test_the_first_signal_tells_what_it_waits_for_and_the_second_one_does_not_wa
 ) -> None:
     told.hear(CheckpointBegun(1), CheckpointPublished(1, PATH, 12.0), CheckpointBegun(2))
 
-    def then_stop(message: control.Message) -> None:
+    def then_stop(message: messages.ToDriver) -> None:
         if isinstance(message, CheckpointPublished):
             told.stop.signum = signal.SIGTERM
-            told.hear(Progress(2, 1.0, 0.5, 1e-4, 100.0, 0.0))
+            told.hear(Progress(2, 1.0, 0.5, 1e-4, 100.0, 0.0, BOUND))
         elif isinstance(message, Progress):
             told.stop.hurry = True
 

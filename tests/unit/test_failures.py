@@ -6,13 +6,18 @@ import pytest
 
 from tfos_job.errors import BadDataError, NodeDiedError
 from tfos_job.protocol import failures
-from tfos_job.protocol.failures import Failure, first_cause, to_error
+from tfos_job.protocol.failures import Failure, Kind, Process, first_cause, to_error
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task
 
-KILLED = Failure(failures.KILLED, Task(PS, 0), "host-a", "its TensorFlow process 7 was killed by SIGKILL")
-LOST = Failure(failures.LOST, Task(CHIEF, 0), "driver", "the line to it is gone")
-SPARK = Failure(failures.SPARK, None, "", "Job aborted")
-CONSEQUENCE = Failure(failures.CONSEQUENCE, Task(CHIEF, 0), "driver", "UnavailableError")
+
+def failure(kind: Kind, task: Task, host: str, cause: str, exit_code: int = 71, container: str = "") -> Failure:
+    return Failure(kind, cause, exit_code, process=Process(task, host, container))
+
+
+KILLED = failure(Kind.KILLED, Task(PS, 0), "host-a", "its TensorFlow process 7 was killed by SIGKILL")
+LOST = failure(Kind.LOST, Task(CHIEF, 0), "driver", "the line to it is gone")
+SPARK = Failure(Kind.SPARK, "Job aborted")
+CONSEQUENCE = failure(Kind.CONSEQUENCE, Task(CHIEF, 0), "driver", "UnavailableError")
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([KILLED, LOST, SPARK, CONSEQUENCE])))
@@ -25,12 +30,12 @@ def test_the_killed_process_explains_the_others_in_whichever_order_they_report(o
 
 
 def test_of_equals_the_first_to_arrive() -> None:
-    other = Failure(failures.KILLED, Task(PS, 1), "host-b", "killed")
+    other = failure(Kind.KILLED, Task(PS, 1), "host-b", "killed")
     assert first_cause([other, KILLED]) is other
 
 
 def test_an_error_keeps_its_exit_code() -> None:
-    bad = Failure(failures.RAISED, Task(CHIEF, 0), "driver", "part-3: record 5 cannot be read", BadDataError.exit_code)
+    bad = failure(Kind.RAISED, Task(CHIEF, 0), "driver", "part-3: record 5 cannot be read", BadDataError.exit_code)
     error = to_error([SPARK, bad])
     assert isinstance(error, BadDataError)
     assert "followed by" not in error.fact
@@ -42,7 +47,7 @@ def test_log_tail_leaves_out_what_every_process_says() -> None:
 
 
 CONTAINER = "container_1_0001_01_3"
-CONTAINER_LOST = Failure(failures.LOST, Task(WORKER, 1), "node-7", "the line to it is gone", container=CONTAINER)
+CONTAINER_LOST = failure(Kind.LOST, Task(WORKER, 1), "node-7", "the line to it is gone", container=CONTAINER)
 # Spark 4.3's own words: YarnAllocator.processCompletedContainers.
 BOOST = "Consider boosting spark.executor.memoryOverhead."
 

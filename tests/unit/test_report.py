@@ -10,15 +10,17 @@ from PIL import Image
 from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import NodeDiedError
 from tfos_job.layout import RunLayout
-from tfos_job.protocol.control import CheckpointPublished, Evaluated, Finished, Progress
+from tfos_job.protocol.messages import Bottleneck, CheckpointPublished, Evaluated, Finished, Progress
 from tfos_job.reports.curves import draw_loss
 
 NOTHING_LOST = {"seen_twice": 0, "skipped": 0}
-BOUND = {"by": "network", "shares": {"input": 0.01, "network": 0.6, "compute": 0.39}, "step_s": 0.5}
+SHARES = {"input": 0.01, "network": 0.6, "compute": 0.39}
+BOUND = Bottleneck("network", SHARES, 10, 0.5, 0.005, 0.3, 0.1, 0.195)
+UNKNOWN = Bottleneck(None, None, 10, 0.5, 0.005, None, 0.1, None)
 
 
 def progress(step: int) -> Progress:
-    return Progress(step, 1.0 / step, 0.5, 1e-4, 100.0, 0.01, {"by": None})
+    return Progress(step, 1.0 / step, 0.5, 1e-4, 100.0, 0.01, UNKNOWN)
 
 
 def read(run: RunLayout) -> dict[str, object]:
@@ -44,13 +46,13 @@ def test_the_account_of_a_run_over_two_attempts(tmp_path: Path) -> None:
     second.begin(2, "checkpoints/step-00000002", {"seen_twice": 4, "skipped": 0})
     second.on_message(progress(4))
     second.on_message(Evaluated(4, "test", {"num_examples": 5, "loss": 0.1, "top_1": 0.9}))
-    assert second.values["bound"] == {"by": None}
+    assert second.values["bound"] == UNKNOWN.to_json()
     second.on_message(Finished(4, False, 2.0, 64, [64], BOUND))
     second.end(None)
     account = read(run)
     assert (account["state"], account["exit_code"], account["first_cause"]) == ("finished", 0, None)
     assert account["images_per_second"] == 32
-    assert account["bound"] == BOUND
+    assert account["bound"] == BOUND.to_json()
     assert [a["records"] for a in account["attempts"]] == [NOTHING_LOST, {"seen_twice": 4, "skipped": 0}]  # type: ignore[attr-defined]
     assert account["metrics"] == {
         "train_step": 4, "train_loss": 0.25, "train_top_1": 0.5,

@@ -6,7 +6,6 @@ Every wait has a deadline, and every way out goes through `close`, which leaves 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import queue
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from msgspec.structs import replace
+
 from tfos_job.driver.launch import NodeJob
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
@@ -26,8 +27,11 @@ from tfos_job.host.child import Child, child_environment, end_in_words
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes.driver_host import ParameterServer
 from tfos_job.nodes.node import NodeArgs
-from tfos_job.protocol import control, failures
-from tfos_job.protocol.failures import Failure
+from tfos_job.protocol import failures, messages
+from tfos_job.protocol.events import Joined, Lost, Said
+from tfos_job.protocol.failures import Failure, Kind, Process
+from tfos_job.protocol.frames import new_key
+from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput, describe_missing
 
 log = logging.getLogger(__name__)
@@ -77,7 +81,7 @@ class AttemptSpec:
 
 @dataclass
 class _State:
-    hellos: dict[Task, control.Hello] = field(default_factory=dict)
+    hellos: dict[Task, messages.Hello] = field(default_factory=dict)
     ready: set[Task] = field(default_factory=set)
     left: set[Task] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
@@ -86,7 +90,7 @@ class _State:
     publishing_s: float = 0.0  # that the last checkpoint took
     block_s: float = 0.0  # between the last two accounts of steps
     progress_at_s: float | None = None
-    finished: control.Finished | None = None
+    finished: messages.Finished | None = None
 
 
 class Attempt:
@@ -97,7 +101,7 @@ class Attempt:
         sc: Any,
         spec: AttemptSpec,
         *,
-        on_message: Callable[[control.Message], None],
+        on_message: Callable[[messages.ToDriver], None],
         on_phase: Callable[[str], None],
         stop: StopSignal,
         guard: Callable[[], None],
@@ -118,7 +122,7 @@ class Attempt:
         self._stop = stop
         self._guard = guard
         self._state = _State()
-        self._key = control.new_key()
+        self._key = new_key()
         # Held until each is needed: the nodes must know the addresses of those beside the driver before these serve.
         self._chief_port = ports.listen(spec.driver_host, spec.port_range)
         self._ps_ports = [
@@ -127,7 +131,7 @@ class Attempt:
         self._beside = {CHIEF: [_address(self._chief_port)]}
         if self._ps_ports:
             self._beside[PS] = [_address(held) for held in self._ps_ports]
-        self._switchboard = control.Switchboard(spec.driver_host, self._key, spec.port_range)
+        self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range)
         args = NodeArgs(
             driver=self._switchboard.address,
             key=self._key,
@@ -150,7 +154,7 @@ class Attempt:
 
     # The phases, in order.
 
-    def run(self) -> control.Finished:
+    def run(self) -> messages.Finished:
         """Runs to the end of training or to the stop signal.
 
         Raises:
@@ -176,7 +180,7 @@ class Attempt:
         finally:
             self.close()
 
-    def _run(self) -> control.Finished:
+    def _run(self) -> messages.Finished:
         nodes = set(self._spec.topology.nodes)
         deadline = time.monotonic() + self._spec.start_timeout
         self._on_phase("nodes")
@@ -212,14 +216,14 @@ class Attempt:
                     what_is_missing(), next_step="See whether the queue has room, or raise --start_timeout"
                 )
 
-    def _train(self) -> control.Finished:
+    def _train(self) -> messages.Finished:
         last_news = time.monotonic()
         while self._state.finished is None:
             if self._take_event():
                 last_news = time.monotonic()
             if self._stop.signum is not None:
                 if self._stop_deadline is None:
-                    self._switchboard.send(_CHIEF, control.Stop())
+                    self._switchboard.send(_CHIEF, messages.Stop())
                     self._stop_deadline = time.monotonic() + self._spec.stop_timeout
                     log.warning("%s", self._what_is_waited_for())
                 # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
@@ -266,39 +270,39 @@ class Attempt:
             return False
         if isinstance(event, Failure):
             self._state.failures.append(event)
-        elif isinstance(event, control.Joined):
+        elif isinstance(event, Joined):
             self._state.hellos[event.task] = event.hello
-        elif isinstance(event, control.Said):
+        elif isinstance(event, Said):
             self._hear(event.task, event.message)
             # A notice is a stager's, whose shards the first step may be waiting for.
-            return event.task == _CHIEF or isinstance(event.message, control.Notice)
-        elif isinstance(event, control.Lost) and event.task not in self._state.left:
-            self._fail(event.task, failures.LOST, f"the line to it is gone: {event.reason}")
+            return event.task == _CHIEF or isinstance(event.message, messages.Notice)
+        elif isinstance(event, Lost) and event.task not in self._state.left:
+            self._fail(event.task, Kind.LOST, f"the line to it is gone: {event.reason}")
         return False
 
-    def _hear(self, task: Task, message: control.Message) -> None:
-        if isinstance(message, control.Ready):
+    def _hear(self, task: Task, message: messages.ToDriver) -> None:
+        if isinstance(message, messages.Ready):
             self._state.ready.add(task)
-        elif isinstance(message, control.Left):
+        elif isinstance(message, messages.Left):
             self._state.left.add(task)
-        elif isinstance(message, control.Failed):
+        elif isinstance(message, Failure):
             self._state.left.add(task)
-            self._state.failures.append(self._failure_of(task, message))
-        elif isinstance(message, control.Notice):
+            self._state.failures.append(self._of_process(task, message))
+        elif isinstance(message, messages.Notice):
             level = logging.WARNING if message.is_warning else logging.INFO
             log.log(level, "%s on host %s: %s", task, self._state.hellos[task].host, message.text)
         else:
-            if isinstance(message, control.CheckpointBegun):
+            if isinstance(message, messages.CheckpointBegun):
                 self._state.publishing_step = message.step
-            if isinstance(message, control.CheckpointPublished):
+            if isinstance(message, messages.CheckpointPublished):
                 self._state.published_step = message.step
                 self._state.publishing_step = None
                 self._state.publishing_s = message.seconds
-            if isinstance(message, control.Progress):
+            if isinstance(message, messages.Progress):
                 now = time.monotonic()
                 self._state.block_s = now - (self._state.progress_at_s or now)
                 self._state.progress_at_s = now
-            if isinstance(message, control.Finished):
+            if isinstance(message, messages.Finished):
                 self._state.left.add(task)
                 self._state.finished = message
             self._on_message(message)
@@ -314,24 +318,24 @@ class Attempt:
                 continue
             self._ends_noticed.add(task)
             if code < 0:
-                self._fail(task, failures.KILLED, f"{name} {end_in_words(code)}")
+                self._fail(task, Kind.KILLED, f"{name} {end_in_words(code)}")
             elif task not in self._state.hellos:
-                self._fail(task, failures.RAISED, f"{name} {end_in_words(code)}", JobError.exit_code)
+                self._fail(task, Kind.RAISED, f"{name} {end_in_words(code)}", JobError.exit_code)
 
-    def _fail(self, task: Task, kind: str, cause: str, exit_code: int = NodeDiedError.exit_code) -> None:
+    def _fail(self, task: Task, kind: Kind, cause: str, exit_code: int = NodeDiedError.exit_code) -> None:
         detail = self._coordinator_log_tail() if task == _CHIEF else ""
-        self._state.failures.append(self._failure_of(task, control.Failed(kind, cause, exit_code, detail=detail)))
+        self._state.failures.append(self._of_process(task, Failure(kind, cause, exit_code, detail=detail)))
 
-    def _failure_of(self, task: Task, failed: control.Failed) -> Failure:
+    def _of_process(self, task: Task, failure: Failure) -> Failure:
         hello = self._state.hellos.get(task)
-        return Failure(
+        process = Process(
             task=task,
             host=hello.host if hello else self._spec.driver_host,
             container=hello.container if hello else "",
             log_url=hello.log_url if hello else "",
-            beside_driver=task.role in self._beside,
-            **dataclasses.asdict(failed),
+            on_driver_host=task.role in self._beside,
         )
+        return replace(failure, process=process)
 
     def _failure(self) -> JobError:
         """Collects what else fails now, and says which was first."""
@@ -342,18 +346,18 @@ class Attempt:
         for failure in self._state.failures:
             log.log(logging.WARNING if failure is first else logging.DEBUG, "%s", failure)
         if first.detail:
-            log.warning("The last words of %s:\n%s", first.process, first.detail.rstrip())
-        if first.log_url:
-            log.warning("The whole log of %s: %s", first.task, first.log_url)
+            log.warning("The last words of %s:\n%s", first.process or "Spark", first.detail.rstrip())
+        if first.process and first.process.log_url:
+            log.warning("The whole log of %s: %s", first.process.task, first.process.log_url)
         return failures.to_error(self._state.failures)
 
     def _explained(self, first: Failure) -> Failure:
         """Where a line broke on a cluster, Spark learns within seconds what became of the executor."""
-        if self._spec.local or first.kind not in (failures.LOST, failures.SPARK):
+        if self._spec.local or first.kind not in (Kind.LOST, Kind.SPARK):
             return first
         deadline = time.monotonic() + _EXPLAIN_S
         while time.monotonic() < deadline and not self._stop.hurry:
-            if reason := self._job.loss_reason(first.container):
+            if reason := self._job.loss_reason(first.process.container if first.process else ""):
                 explained = failures.explain(first, reason)
                 self._state.failures = [explained if f is first else f for f in self._state.failures]
                 return explained
@@ -413,7 +417,7 @@ class Attempt:
         if self._coordinator is not None:
             self._coordinator.end(_NODES_STOP_S if self._state.finished else 0)
         for task in self._spec.topology.nodes:
-            self._switchboard.send(task, control.Stop())
+            self._switchboard.send(task, messages.Stop())
         deadline = time.monotonic() + _NODES_STOP_S
         # A job that has failed is over sooner than its nodes, which still clean up; Spark's end would cut that off.
         while self._switchboard.connected() and time.monotonic() < deadline:

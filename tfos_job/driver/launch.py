@@ -32,8 +32,9 @@ from tfos_job.host import container, ports
 from tfos_job.host.limits import within
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import node
-from tfos_job.protocol import control, failures
-from tfos_job.protocol.failures import Failure
+from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.frames import seal, unseal
+from tfos_job.protocol.line import own_address
 from tfos_job.protocol.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -87,11 +88,11 @@ def _secure_reservations(
     """
 
     def send(_: Any, sock: socket.socket, message: Any) -> None:
-        sock.sendall(control.seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
+        sock.sendall(seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
 
     def receive(end: Any, sock: socket.socket) -> Any:
         limit_s = _REQUEST_LIMIT_S if isinstance(end, tfos.reservation.Server) else _ANSWER_LIMIT_S
-        return pickle.loads(control.unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
+        return pickle.loads(unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
 
     def listen(_: Any) -> socket.socket:
         return ports.listen(host, port_range)
@@ -112,7 +113,7 @@ def _on_executor(
     def run(partition: Iterable[int]) -> None:
         tfos = _import_tfos()
         _secure_reservations(tfos, key, driver[0])
-        address = control.own_address(driver)
+        address = own_address(driver)
         _tame(tfos, address)
         scratch = container.make_scratch()
         # multiprocessing's sockets go here, where somebody removes them even if this process is killed.
@@ -247,7 +248,7 @@ class NodeJob:
 
     def _fail(self, cause: str, exit_code: int, detail: str = "") -> None:
         if not self._cancelled:
-            self._events.put(Failure(failures.SPARK, None, "", cause, exit_code, detail=detail))
+            self._events.put(Failure(Kind.SPARK, cause, exit_code, detail=detail))
 
     def close_registration(self) -> None:
         """Nobody else is expected; before this, nodes still ask the reservation server for each other's addresses."""

@@ -1,4 +1,4 @@
-"""What a training shows of itself on stderr."""
+"""The progress of a training on stderr."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
 
 log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 10.0
 
 
-class Progress:
+class ProgressLine:
     """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, start_step: int, total_steps: int, batch_size: int) -> None:
@@ -27,27 +27,27 @@ class Progress:
         )
         self._last_line = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._bar.close()
 
-    def on_message(self, message: control.Message) -> None:
-        if isinstance(message, control.Progress):
+    def on_message(self, message: messages.ToDriver) -> None:
+        if isinstance(message, messages.Progress):
             self._on_progress(message)
-        elif isinstance(message, control.CheckpointPublished):
+        elif isinstance(message, messages.CheckpointPublished):
             self._say(f"step {message.step}: checkpoint {message.path}")
-        elif isinstance(message, control.Evaluated):
+        elif isinstance(message, messages.Evaluated):
             metrics = dict(message.metrics)
             num_examples = metrics.pop("num_examples")
             text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
             self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
-        elif isinstance(message, control.Finished) and message.bound.get("shares"):
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in message.bound["shares"].items())
-            self._say(f"bound by {message.bound['by']}: of {message.bound['step_s']:.3f} s a step {shares}")
+        elif isinstance(message, messages.Finished) and message.bound and message.bound.shares:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in message.bound.shares.items())
+            self._say(f"bound by {message.bound.by}: of {message.bound.step_s:.3f} s a step {shares}")
 
-    def _on_progress(self, message: control.Progress) -> None:
+    def _on_progress(self, message: messages.Progress) -> None:
         rate = f"{message.images_per_second:.0f} images/s"
         if not self._bar.disable:
             self._bar.set_postfix_str(f"loss {message.loss:.3f}, top-1 {message.top_1:.3f}, {rate}", refresh=False)

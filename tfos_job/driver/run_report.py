@@ -18,7 +18,7 @@ from tfos_job import __version__, storage
 from tfos_job.errors import InterruptedJobError, JobError, MissingInputError
 from tfos_job.host import container
 from tfos_job.layout import RunLayout
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
 from tfos_job.run.resume import Change
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ class RunReport:
         if name == "training":
             self._training_began = now
 
-    def on_message(self, message: control.Message) -> None:
-        if isinstance(message, control.Progress):
+    def on_message(self, message: messages.ToDriver) -> None:
+        if isinstance(message, messages.Progress):
             if self._training_began is not None:
                 # With tracing of the graph and the first batch: what a user waits for after `coordinator`.
                 self.values["first_step_s"] = round(time.monotonic() - self._training_began, 3)
@@ -117,7 +117,7 @@ class RunReport:
             self.values["step"] = message.step
             self.values["images_per_second"] = round(message.images_per_second, 2)
             self.values["input_wait_fraction"] = message.input_wait_fraction
-            self.values["bound"] = message.bound
+            self.values["bound"] = message.bound.to_json()
             self._add_to_curve(
                 {
                     "step": message.step,
@@ -129,13 +129,13 @@ class RunReport:
             )
             self.values["metrics"] = self._last_metrics()
             self._write_aside()
-        elif isinstance(message, control.CheckpointPublished):
+        elif isinstance(message, messages.CheckpointPublished):
             self.values["checkpoint"] = message.path
             self.write()
-        elif isinstance(message, control.Evaluated):
+        elif isinstance(message, messages.Evaluated):
             self.values["validation"].append({"step": message.step, **message.metrics})
             self.values["metrics"] = self._last_metrics()
-        elif isinstance(message, control.Finished):
+        elif isinstance(message, messages.Finished):
             self.values["step"] = message.step
             self.values["records_read"] = message.records_read
             # With one worker these are its epochs; with several each one's own part was read so many times.
@@ -144,7 +144,7 @@ class RunReport:
                 round(read / part, 4) for read, part in zip(message.records_read, parts, strict=False)
             ]
             if message.bound:
-                self.values["bound"] = message.bound
+                self.values["bound"] = message.bound.to_json()
             if message.seconds:
                 self.values["images_per_second"] = round(message.images / message.seconds, 2)
 

@@ -35,7 +35,7 @@ from tfos_job.doctor.diagnosis import FAILED as CHECK_FAILED
 from tfos_job.doctor.diagnosis import WARNING as CHECK_WARNING
 from tfos_job.driver import preflight, session
 from tfos_job.driver.attempt import Attempt, AttemptSpec
-from tfos_job.driver.progress import Progress
+from tfos_job.driver.progress import ProgressLine
 from tfos_job.driver.run_report import FAILED, FINISHED, RunReport
 from tfos_job.driver.statistics_job import statistics_of
 from tfos_job.driver.stop_signal import StopSignal
@@ -56,7 +56,7 @@ from tfos_job.formats.readers import READERS, Reader
 from tfos_job.host import calls, container, signals
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import TTL_S, Lease
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
 from tfos_job.protocol.topology import Topology, WorkerInput, assign_shards, largest_part, topology_of
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoints import CheckpointInfo
@@ -669,9 +669,9 @@ def _run_attempt(job: _Job, master: str | None, report: RunReport, lease: Lease)
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
         )
-        with Progress(job.start.step, job.total_steps, config.batch_size) as progress:
+        with ProgressLine(job.start.step, job.total_steps, config.batch_size) as progress:
 
-            def on_message(message: control.Message) -> None:
+            def on_message(message: messages.ToDriver) -> None:
                 report.on_message(message)
                 progress.on_message(message)
 

@@ -18,7 +18,9 @@ from tfos_job.host.child import Child, child_environment
 from tfos_job.host.parent import Parent
 from tfos_job.nodes import supervisor
 from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
-from tfos_job.protocol import control
+from tfos_job.protocol import messages
+from tfos_job.protocol.frames import LineClosed
+from tfos_job.protocol.line import call_driver
 from tfos_job.protocol.server import ServerSpec
 from tfos_job.protocol.topology import PS, Task
 
@@ -95,12 +97,12 @@ def main() -> None:
     task = Task(PS, order.index)
     held = socket.socket(fileno=order.held_fd)
     try:
-        line = control.call_driver(
+        line = call_driver(
             (str(host), int(str(port))), bytes.fromhex(order.key), supervisor.hello(task, own_host, int(own_port))
         )
         Supervisor(line, _supervisor_spec(task, order, held)).run()
-        supervisor.tell(line, control.Left())
-    except (NodeFailed, control.LineClosed, OSError) as e:
+        supervisor.tell(line, messages.Left())
+    except (NodeFailed, LineClosed, OSError) as e:
         sys.exit(f"{task}: {e}" if not isinstance(e, NodeFailed) else 1)
     finally:
         shutil.rmtree(order.folder, ignore_errors=True)

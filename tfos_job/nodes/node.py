@@ -19,7 +19,8 @@ from tfos_job.host.child import child_environment
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import supervisor
 from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
-from tfos_job.protocol import control, failures
+from tfos_job.protocol import failures, messages
+from tfos_job.protocol.line import call_driver, own_address
 from tfos_job.protocol.server import ServerSpec
 from tfos_job.protocol.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
 
@@ -83,7 +84,7 @@ def main(args: NodeArgs, ctx: Any) -> None:
     assert context is not None
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
-    line = control.call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
+    line = call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
     parent = os.getppid()
     work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=context.folders[0])
     try:
@@ -95,7 +96,7 @@ def main(args: NodeArgs, ctx: Any) -> None:
             shutil.rmtree(work_dir, ignore_errors=True)
             if task.role == PS:
                 _end_foreground(ctx, parent)
-        supervisor.tell(line, control.Left())
+        supervisor.tell(line, messages.Left())
     finally:
         line.close()  # Not before all is clean: the driver waits for that, and then ends Spark and its processes.
 
@@ -170,7 +171,7 @@ def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
         where = f", container {container.container_id()}" if container.container_id() else ""
         raise ResourceError(
             f"Spark has assigned {len(assigned)} GPUs to this worker, and --num_gpus is {args.num_gpus}",
-            place=f"{task} on host {control.own_address(args.driver)}{where}",
+            place=f"{task} on host {own_address(args.driver)}{where}",
             next_step=f"Give Spark spark.executor.resource.gpu.amount={args.num_gpus}, "
             f"spark.task.resource.gpu.amount={args.num_gpus} and spark.executor.resource.gpu.discoveryScript",
         )

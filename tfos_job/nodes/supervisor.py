@@ -1,10 +1,10 @@
-"""The supervisor of one TensorFlow process, on an executor or beside the driver. Loads no TensorFlow itself.
+"""The supervisor of one TensorFlow process, on an executor or on the driver's host. Loads no TensorFlow itself.
 
-It keeps the line to the driver, starts the process, brings what the process is to read, and ends when the first of
-these happens:
+It keeps the line to the driver, starts the process, copies the remote shards that the process reads, and ends when the
+first of these happens:
 
 * the driver says `Stop`: the process ends, and whoever has made the supervisor cleans up and says `Left`;
-* the process ends, falls silent or cannot start, or a copy fails: the node says `Failed` with the cause;
+* the process ends, falls silent or cannot start, or a copy fails: the node tells the driver its `Failure`;
 * the line to the driver breaks or falls silent, or the parent process goes: the process is killed.
 """
 
@@ -20,12 +20,18 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
+
+from msgspec.structs import replace
 
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host import container
 from tfos_job.host.child import Child, end_in_words
-from tfos_job.protocol import control, failures
+from tfos_job.protocol import failures, messages
+from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.frames import LineClosed
+from tfos_job.protocol.line import SILENCE_S, NodeLine
+from tfos_job.protocol.messages import Beat, Hello, Notice, Ready, Stop, ToDriver, ToSupervisor
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import Task
 from tfos_job.staging.cache_plan import CachePlan
@@ -38,7 +44,39 @@ _CACHE_DIR = "tfos_job-shards"
 
 
 class NodeFailed(Exception):
-    """Ends this process or its Spark task; the driver already knows why through the control line."""
+    """Ends this process or its Spark task; the driver has the `Failure` already."""
+
+
+# The events of a supervisor, beside the words of its process:
+
+
+@dataclass(frozen=True)
+class _DriverStopped:
+    """The driver has said `Stop`."""
+
+
+@dataclass(frozen=True)
+class _DriverLost:
+    """The line to the driver has ended."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _ProcessEnded:
+    """The TensorFlow process has ended; the code of one that a signal has ended is negative."""
+
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class _StagingFailed:
+    """A shard could not be copied."""
+
+    failure: Failure
+
+
+_Event = _DriverStopped | _DriverLost | _ProcessEnded | _StagingFailed | Staged | ToSupervisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +85,12 @@ class SupervisorSpec:
 
     Attributes:
       server: the orders of its process.
-      work_dir: the process's working directory, where it finds what is on `cache_plan`.
+      work_dir: the process's working directory, where it finds the shards of `cache_plan`.
       env: the process's environment.
-      cache_plan: what the process reads and has to be brought to it; None where there is no such thing.
+      cache_plan: the remote shards that the process reads; None if there are none.
       start_timeout: seconds for the TensorFlow server to answer.
-      parent: in words, whoever started this process.
-      held: listens on the port that the process is to serve on, until that takes it.
+      parent: the process that has started this one, in words.
+      held: listens on the port that the process will serve on, until the process takes it.
     """
 
     server: ServerSpec
@@ -70,41 +108,41 @@ class SupervisorSpec:
         )
 
 
-def hello(task: Task, host: str, port: int) -> control.Hello:
-    """How the supervisor of `task` introduces itself."""
+def hello(task: Task, host: str, port: int) -> Hello:
+    """The first message of the supervisor of `task`."""
     url = container.log_url(log_name(task.role, task.index))
-    return control.Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url)
+    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url)
 
 
 def log_name(role: str, index: int) -> str:
-    """What the log of a TensorFlow process is called where YARN keeps it."""
+    """The name of a TensorFlow process's log in YARN's folder."""
     return f"{role}-{index}.log"
 
 
-def tell(line: control.Line, message: control.Message) -> None:
-    """Tells the driver, if it is still there: whoever listens to it notices its end anyway."""
+def tell(line: NodeLine, message: ToDriver) -> None:
+    """Tells the driver, if it is still there: its end is noticed by whoever listens to it."""
     try:
         line.send(message)
-    except control.LineClosed:
+    except LineClosed:
         pass
 
 
-def report(line: control.Line, failure: control.Failed) -> NodeFailed:
-    """Tells the driver; returns what to raise."""
+def report(line: NodeLine, failure: Failure) -> NodeFailed:
+    """Tells the driver; returns the exception to raise."""
     tell(line, failure)
     return NodeFailed(failure.cause)
 
 
 class Supervisor:
-    """Waits for the first end of: the driver's patience, the process, the parent."""
+    """Waits for the first end of the driver's line, the process and the parent."""
 
-    def __init__(self, line: control.Line, spec: SupervisorSpec) -> None:
-        """Starts the process, which imports TensorFlow for some seconds, and the stager beside it."""
+    def __init__(self, line: NodeLine, spec: SupervisorSpec) -> None:
+        """Starts the process, which imports TensorFlow for some seconds, and the stager."""
         self._line = line
         self._spec = spec
         self._parent = os.getppid()
         self._process = _spawn(spec)
-        self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self._events: queue.Queue[_Event] = queue.Queue()
         self._serving = False
         self._is_orphaned = False
         self._ended = threading.Event()
@@ -117,96 +155,92 @@ class Supervisor:
 
     def _hear_driver(self) -> None:
         try:
-            while not isinstance(self._line.receive(), control.Stop):
+            while not isinstance(self._line.receive(), Stop):
                 pass
-            self._events.put(("stop", None))
-        except control.LineClosed as e:
-            self._events.put(("driver lost", str(e)))
+            self._events.put(_DriverStopped())
+        except LineClosed as e:
+            self._events.put(_DriverLost(str(e)))
 
     def _hear_process(self) -> None:
-        while (message := self._process.hear()) is not None:
-            for kind, value in message.items():
-                self._events.put((kind, value))
-        self._events.put(("exit", self._process.wait()))
+        while (words := self._process.hear()) is not None:
+            self._events.put(messages.from_json(words, ToSupervisor))
+        self._events.put(_ProcessEnded(self._process.wait()))
 
     def _stage(self) -> None:
-        def tell_staged(staged: Staged) -> None:
-            self._events.put(("staged", staged))
-
         assert self._spec.cache_plan is not None
         try:
             cache_dir = container.shared_dir(self._spec.work_dir) or self._spec.work_dir
             stager = Stager(
-                self._spec.cache_plan, self._spec.work_dir, os.path.join(cache_dir, _CACHE_DIR), tell_staged
+                self._spec.cache_plan, self._spec.work_dir, os.path.join(cache_dir, _CACHE_DIR), self._events.put
             )
             stager.run(self._ended.is_set)
         except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
             error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
-            self._events.put(("not staged", error))
+            self._events.put(_StagingFailed(failures.of_error(error)))
 
     def run(self) -> None:
         """Raises NodeFailed for every end but the one that the driver has asked for."""
         try:
             while True:
                 try:
-                    kind, value = self._events.get(timeout=_POLL_S)
+                    event = self._events.get(timeout=_POLL_S)
                 except queue.Empty:
-                    kind, value = "nothing", None
-                if kind == "stop":
-                    return
-                self._handle(kind, value)
+                    pass
+                else:
+                    if isinstance(event, _DriverStopped):
+                        return
+                    self._handle(event)
                 self._check_clock()
         finally:
             self._ended.set()
             self._end_process()
-            if self._stager.ident:  # the folder that it works in will go
+            if self._stager.ident:  # it works in the folder that will be removed
                 self._stager.join(_STOP_S)
 
-    def _handle(self, kind: str, value: Any) -> None:
-        if kind == "ready":
-            self._serving = True
-            tell(self._line, control.Ready(self._process.pid))
-        elif kind == "staged":
-            tell(self._line, control.Notice(f"copied {value}"))
-        elif kind == "warning":
-            tell(self._line, control.Notice(value, is_warning=True))
-        elif kind == "not staged":
-            raise report(self._line, failures.of_error(value))
-        elif kind == "failed":
-            raise report(self._line, control.Failed(**value, kind=failures.RAISED, detail=self._log_tail()))
-        elif kind == "exit":
-            cause = f"its TensorFlow process {self._process.pid} {end_in_words(value)}"
-            self._fail(failures.KILLED if value < 0 else failures.RAISED, cause, NodeDiedError.exit_code)
-        elif kind == "driver lost":
-            self._is_orphaned = True
-            raise NodeFailed(f"the line to the driver is gone: {value}")
-        if kind in ("ready", "beat"):
-            self._deadline = time.monotonic() + control.SILENCE_S
+    def _handle(self, event: _Event) -> None:
+        match event:
+            case Ready():
+                self._serving = True
+                tell(self._line, event)
+            case Staged():
+                tell(self._line, Notice(f"copied {event}"))
+            case Notice():
+                tell(self._line, event)
+            case _StagingFailed(failure):
+                raise report(self._line, failure)
+            case Failure():
+                raise report(self._line, replace(event, detail=self._log_tail()))
+            case _ProcessEnded(exit_code):
+                kind = Kind.KILLED if exit_code < 0 else Kind.RAISED
+                self._fail(kind, f"its TensorFlow process {self._process.pid} {end_in_words(exit_code)}")
+            case _DriverLost(reason):
+                self._is_orphaned = True
+                raise NodeFailed(f"the line to the driver is gone: {reason}")
+        if isinstance(event, Ready | Beat):
+            self._deadline = time.monotonic() + SILENCE_S
 
     def _check_clock(self) -> None:
         if os.getppid() != self._parent:
             for pid in self._spec.server.orphaned_pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._fail(failures.LOST, f"{self._spec.parent} is gone", NodeDiedError.exit_code)
+            self._fail(Kind.LOST, f"{self._spec.parent} is gone")
         if time.monotonic() > self._deadline:
             if self._serving:
                 self._fail(
-                    failures.LOST,
-                    f"its TensorFlow process {self._process.pid} has been silent for {control.SILENCE_S:.0f} s",
-                    NodeDiedError.exit_code,
+                    Kind.LOST, f"its TensorFlow process {self._process.pid} has been silent for {SILENCE_S:.0f} s"
                 )
-            self._fail(failures.RAISED, "its TensorFlow server did not start in time", ResourceError.exit_code)
+            self._fail(Kind.RAISED, "its TensorFlow server did not start in time", ResourceError.exit_code)
 
-    def _fail(self, kind: str, cause: str, exit_code: int) -> None:
-        raise report(self._line, control.Failed(kind, cause, exit_code, detail=self._log_tail()))
+    def _fail(self, kind: Kind, cause: str, exit_code: int = NodeDiedError.exit_code) -> NoReturn:
+        raise report(self._line, Failure(kind, cause, exit_code, detail=self._log_tail()))
 
     def _log_tail(self) -> str:
         with open(self._spec.log_path, errors="replace") as log_file:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
-        """Ends the process; without a driver it takes the node's folders along, since its line ends without a word.
+        """Ends the process; without a driver it removes the node's folders, since its line ends without a word.
 
         Spark may kill this one at any moment then, and not that one, which is in a session of its own.
         """

@@ -1,4 +1,4 @@
-"""Which of several failures came first. Pure.
+"""The failures of a cluster's processes, and the one of them that came first. Pure.
 
 When one process of a cluster dies, the others fail within milliseconds, each with an error of its own ("connection
 reset", "worker unavailable", "job aborted"), and theirs may reach the driver before the report on the dead one. So
@@ -7,25 +7,20 @@ failures are ranked by what they can have been caused by, not by the clock alone
 
 from __future__ import annotations
 
-import dataclasses
+import enum
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tfos_job.errors import BusyError, JobError, NodeDiedError, exit_code_class
-from tfos_job.protocol.control import Failed
 from tfos_job.protocol.topology import Task
 
-KILLED = "killed"  # The process was ended by a signal: nothing else in the cluster can do that to it.
-RAISED = "raised"  # An exception with a cause of its own.
-LOST = "lost"  # A line went quiet or a host vanished; the process may have been killed together with its supervisor.
-SPARK = "spark"  # Spark aborted the job: often the consequence of a task that has already said why.
-CONSEQUENCE = "consequence"  # A TensorFlow connection error: some other process went away first.
 _LOG_TAIL_LINES = 15
 _TENSORFLOW_GREETINGS = ("I0000 ", "WARNING: All log messages before absl::InitializeLog()")
 
-# By whether the process runs beside the driver.
+# By whether the process runs on the driver's host.
 _OVERHEAD_SETTINGS = {True: "spark.driver.memoryOverhead", False: "spark.executor.memoryOverhead"}
 
 # What Spark's YarnAllocator says of a container (org.apache.spark.deploy.yarn, 4.3), and YARN's ContainerExitStatus.
@@ -38,57 +33,79 @@ _PREEMPTED = -102
 _PMEM_EXCEEDED = -104
 _MAX_REASON = 300
 
-KINDS = (KILLED, RAISED, LOST, SPARK, CONSEQUENCE)
+
+class Kind(enum.StrEnum):
+    """Kinds of failures; the first of them explains those behind it."""
+
+    KILLED = "killed"
+    """The process was ended by a signal: nothing else in the cluster can do that to it."""
+    RAISED = "raised"
+    """An exception with a cause of its own."""
+    LOST = "lost"
+    """A line went quiet or a host vanished; the process may have been killed together with its supervisor."""
+    SPARK = "spark"
+    """Spark aborted the job: often the consequence of a task that has already said why."""
+    CONSEQUENCE = "consequence"
+    """A TensorFlow connection error: some other process went away first."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One process's bad end, as the driver saw it. `task` is None for Spark's own."""
+_RANK = list(Kind)
 
-    kind: str
-    task: Task | None
+
+class Process(msgspec.Struct, frozen=True):
+    """A process of the cluster and its place, as the driver knows them from its `Hello`."""
+
+    task: Task
     host: str
+    container: str = ""
+    log_url: str = ""
+    on_driver_host: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.task} on host {self.host}" + (f", container {self.container}" if self.container else "")
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """The bad end of one process, in the words of errors.py.
+
+    It is a message, too: a process that can still speak tells it to its supervisor or to the driver. The driver adds
+    the `process`, which stays None for Spark's own failures.
+    """
+
+    kind: Kind
     cause: str
     exit_code: int = NodeDiedError.exit_code
     place: str = ""
     next_step: str = ""
     detail: str = ""
-    container: str = ""
-    log_url: str = ""
-    beside_driver: bool = False
-
-    @property
-    def process(self) -> str:
-        """Which process it was, and where: role, host and, on YARN, container."""
-        if self.task is None:
-            return "Spark"
-        return f"{self.task} on host {self.host}" + (f", container {self.container}" if self.container else "")
+    process: Process | None = None
 
     def __str__(self) -> str:
-        return f"{self.process}: {self.cause}"
+        return f"{self.process or 'Spark'}: {self.cause}"
 
 
-def of_error(error: JobError, detail: str = "") -> Failed:
-    """What a process tells the driver of an error of this package, in its own words."""
-    return Failed(RAISED, error.fact, error.exit_code, error.place, error.next_step, detail)
+def of_error(error: JobError, detail: str = "") -> Failure:
+    """The failure of a process that ends with an error of this package."""
+    return Failure(Kind.RAISED, error.fact, error.exit_code, error.place, error.next_step, detail)
 
 
 def first_cause(failures: Sequence[Failure]) -> Failure:
     """The failure that explains the others: by rank of its kind, then by order of arrival."""
-    return min(failures, key=lambda failure: KINDS.index(failure.kind))
+    return min(failures, key=lambda failure: _RANK.index(failure.kind))
 
 
 def to_error(failures: Sequence[Failure]) -> JobError:
     """One error for the whole cluster's failure, with the followers named as such."""
     first = first_cause(failures)
-    followers = [str(f.task) for f in failures if f.task not in (None, first.task)]
+    tasks = [failure.process.task for failure in failures if failure.process is not None]
+    followers = [str(task) for task in tasks if first.process is None or task != first.process.task]
     fact = first.cause + (f" (followed by {', '.join(dict.fromkeys(followers))})" if followers else "")
-    place = first.place or first.process
+    place = first.place or str(first.process or "Spark")
     return exit_code_class(first.exit_code)(fact, place=place, next_step=first.next_step or _next_step(first))
 
 
 def explain(failure: Failure, reason: str) -> Failure:
-    """The same failure in the light of what Spark has learned from the cluster manager about the executor's end.
+    """The same failure with what Spark has learned from the cluster manager about the executor's end.
 
     Args:
       failure: of a node whose line broke, or of Spark's job.
@@ -121,23 +138,24 @@ def explain(failure: Failure, reason: str) -> Failure:
             "spark.executor.memoryOverhead=…; then run train again to resume",
         )
     words = " ".join(reason.split())
-    return dataclasses.replace(failure, cause=f"{failure.cause}; Spark says: {words[:_MAX_REASON]}")
+    return msgspec.structs.replace(failure, cause=f"{failure.cause}; Spark says: {words[:_MAX_REASON]}")
 
 
 def _killed(failure: Failure, cause: str, next_step: str, exit_code: int = NodeDiedError.exit_code) -> Failure:
-    return dataclasses.replace(failure, kind=KILLED, cause=cause, next_step=next_step, exit_code=exit_code)
+    return msgspec.structs.replace(failure, kind=Kind.KILLED, cause=cause, next_step=next_step, exit_code=exit_code)
 
 
 def log_tail(lines: Iterable[str]) -> str:
-    """The last lines of a TensorFlow process's log, without those that every such process begins with."""
+    """The last lines of a TensorFlow process's log, without those that every such process writes first."""
     telling = [line for line in lines if not line.startswith(_TENSORFLOW_GREETINGS)]
     return "".join(telling[-_LOG_TAIL_LINES:])
 
 
 def _next_step(failure: Failure) -> str:
-    if failure.kind == KILLED and "SIGKILL" in failure.cause:
-        whose = "the driver" if failure.beside_driver else "executors"
-        setting = _OVERHEAD_SETTINGS[failure.beside_driver]
+    if failure.kind is Kind.KILLED and "SIGKILL" in failure.cause:
+        on_driver_host = failure.process is not None and failure.process.on_driver_host
+        whose = "the driver" if on_driver_host else "executors"
+        setting = _OVERHEAD_SETTINGS[on_driver_host]
         return (
             f"If nobody killed it, it ran out of memory: give {whose} more memory overhead ({setting}). "
             "Run train again to resume"

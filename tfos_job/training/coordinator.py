@@ -17,10 +17,11 @@ import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import asdict
 
 from tfos_job.host.imports import without
 
@@ -34,7 +35,10 @@ from tfos_job.host.parent import Parent
 from tfos_job.inference.evaluation import Counts, write_evaluation
 from tfos_job.input.damage import data_errors
 from tfos_job.layout import RunLayout
-from tfos_job.protocol import control, failures
+from tfos_job.protocol import failures, messages
+from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.frames import LineClosed
+from tfos_job.protocol.line import NodeLine, call_driver, own_address
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
 from tfos_job.training.bottleneck import StepProfile
@@ -86,7 +90,7 @@ class Assignment:
 class _Reporter:
     """The loop's listener: files under the run's folder, messages to the driver."""
 
-    def __init__(self, assignment: Assignment, line: control.Line, stop: threading.Event) -> None:
+    def __init__(self, assignment: Assignment, line: NodeLine, stop: threading.Event) -> None:
         self._line = line
         self._stop = stop
         self._run = RunLayout(assignment.train_dir)
@@ -104,18 +108,17 @@ class _Reporter:
         self._block_ended_s = time.monotonic()
         if self._publishing is not None and self._publishing.done():
             self._publishing.result()  # Training on without being able to save would be for nothing.
-        progress = control.Progress(
+        progress = messages.Progress(
             step=step,
             loss=block.loss,
             top_1=block.top_1,
             learning_rate=learning_rate,
             images_per_second=block.images / block.seconds,
             input_wait_fraction=block.input_wait_s / block.step_s,
-            bound=bound.to_json(),
+            bound=messages.Bottleneck(**bound.to_json()),
         )
         self._metrics = {"loss": block.loss, "top_1": block.top_1}
-        scalars = asdict(progress)
-        del scalars["step"], scalars["bound"]
+        scalars = {name: value for name, value in asdict(progress).items() if name not in ("step", "bound")}
         self._summaries["train"].write(step, scalars)
         self._line.send(progress)
 
@@ -123,7 +126,7 @@ class _Reporter:
         self._wait_for_publisher()
         position = {"records_read": list(positions), "order": self._meta["order"]}
         meta = {**self._meta, "input_position": position, "metrics": self._metrics}
-        self._line.send(control.CheckpointBegun(step))
+        self._line.send(messages.CheckpointBegun(step))
         self._publishing = self._publisher.submit(self._publish, step, variables, meta, self._block_ended_s)
 
     def _publish(
@@ -132,21 +135,21 @@ class _Reporter:
         # A driver that was cut off from the file system may learn of a loss after this process can write again.
         guard = functools.partial(lease.require, self._run.lock, self._lock_token, "tfos-job train")
         path = checkpoints.publish(self._run, step, variables, meta, guard)
-        self._line.send(control.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
+        self._line.send(messages.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
         if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
             checkpoints.retain(self._run)
         for summaries in self._summaries.values():
             summaries.flush()
 
     def on_evaluating(self, step: int, num_examples: int) -> None:
-        self._line.send(control.Evaluating(step, num_examples))
+        self._line.send(messages.Evaluating(step, num_examples))
 
     def on_evaluation(self, step: int, counts: Counts) -> None:
         self._wait_for_publisher()
         metrics = counts.metrics()
         write_evaluation(self._run, step, self._split_name, metrics)
         self._summaries["validation"].write(step, {k: float(v) for k, v in metrics.items() if k != "num_examples"})
-        self._line.send(control.Evaluated(step, self._split_name, dict(metrics)))
+        self._line.send(messages.Evaluated(step, self._split_name, dict(metrics)))
 
     def _wait_for_publisher(self) -> None:
         if self._publishing is not None:
@@ -164,44 +167,44 @@ class _Reporter:
             summaries.close()
 
 
-def run(assignment: Assignment, line: control.Line, stop: threading.Event) -> control.Finished:
+def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messages.Finished:
     """Connects, trains, and returns how far it came; raises what stopped it."""
     plan = TrainPlan(**assignment.plan)
     engine = ParameterServerEngine(assignment.cluster)
     variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
 
     def on_search(shard: str) -> None:
-        line.send(control.Searching(shard))
+        line.send(messages.Searching(shard))
 
     with data_errors(assignment.shards, beside_network=True, on_search=on_search):
         engine.start(plan, variables)
-        line.send(control.Ready(os.getpid()))
+        line.send(messages.Ready(os.getpid()))
         reporter = _Reporter(assignment, line, stop)
         try:
             outcome = Loop(engine, plan, reporter, stop.is_set).run()
         finally:
             reporter.finish_publishing()
     reporter.close()
-    return control.Finished(
+    return messages.Finished(
         step=outcome.step,
         interrupted=outcome.interrupted,
         seconds=outcome.seconds,
         images=outcome.images,
         records_read=list(outcome.positions),
-        bound=outcome.bound.to_json() if outcome.bound else {},
+        bound=messages.Bottleneck(**outcome.bound.to_json()) if outcome.bound else None,
     )
 
 
-def to_failure(error: Exception) -> control.Failed:
-    """What the driver is to know of an exception here."""
+def to_failure(error: Exception) -> Failure:
+    """The failure that the driver hears of for an exception here."""
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
         return failures.of_error(error)
     first_line = (str(error).strip() or "no message").splitlines()[0]
     cause = f"{type(error).__name__}: {first_line}"
     if isinstance(error, _CONNECTION_ERRORS):
-        return control.Failed(failures.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail)
-    return control.Failed(failures.RAISED, cause, JobError.exit_code, detail=detail)
+        return Failure(Kind.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail)
+    return Failure(Kind.RAISED, cause, JobError.exit_code, detail=detail)
 
 
 def main() -> None:
@@ -211,22 +214,22 @@ def main() -> None:
     assignment = Assignment(**orders)
     host, port = assignment.driver
     stop = threading.Event()
-    hello = control.Hello(CHIEF, 0, control.own_address((host, port)), os.getpid(), container=container.container_id())
-    line = control.call_driver((host, port), bytes.fromhex(assignment.key), hello)
+    hello = messages.Hello(CHIEF, 0, own_address((host, port)), os.getpid(), container=container.container_id())
+    line = call_driver((host, port), bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:
         try:
-            while not isinstance(line.receive(), control.Stop):
+            while not isinstance(line.receive(), messages.Stop):
                 pass
             stop.set()
             line.receive()
-        except control.LineClosed:
+        except LineClosed:
             # Without a driver nobody holds the run's lock any more: nothing may be written.
             shutil.rmtree(assignment.scratch, ignore_errors=True)
             os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    last_word: control.Message
+    last_word: messages.ToDriver
     try:
         last_word = run(assignment, line, stop)
     except Exception as e:  # noqa: BLE001 - whatever it was, the driver must hear of it
@@ -235,7 +238,7 @@ def main() -> None:
     line.send(last_word)
     # TensorFlow's own end would wait for servers that are being stopped.
     sys.stderr.flush()
-    os._exit(0 if isinstance(last_word, control.Finished) else 1)
+    os._exit(0 if isinstance(last_word, messages.Finished) else 1)
 
 
 if __name__ == "__main__":

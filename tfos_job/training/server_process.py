@@ -5,7 +5,7 @@ sockets of a dead worker open, and Spark would wait for ever. And it is spawned,
 survive a fork, and because Spark may use its Python worker again.
 
 It is a `host.child.Child`: it is told its `ServerSpec`, then `stop`; if the supervisor is gone, its line ends. It says
-`ready`, `warning`, `failed` and, every second, `beat`.
+`Ready`, `Notice` or `Failure` and, every second, `Beat` (`protocol/messages.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from tfos_job.errors import JobError, ResourceError
 from tfos_job.host import ports
 from tfos_job.host.imports import without
 from tfos_job.host.parent import BEAT_S, Parent
+from tfos_job.protocol import failures, messages
+from tfos_job.protocol.messages import Beat, Notice, Ready, ToSupervisor
 from tfos_job.protocol.server import STOP, ServerSpec
 
 _CLEANUP_S = 60.0
@@ -34,7 +36,7 @@ def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
 
     Args:
       spec: of the task.
-      warn: given what the user should know.
+      warn: called with a text for the user.
 
     Raises:
       ResourceError: the port is taken, or TensorFlow sees fewer GPUs than the node was given.
@@ -73,20 +75,20 @@ def main() -> None:
     spec = ServerSpec(**orders)
     threading.Thread(target=_end_with, args=(supervisor, spec), daemon=True).start()
     try:
-        server = start_server(spec, lambda text: _say(supervisor, warning=text))
+        server = start_server(spec, lambda text: _say(supervisor, Notice(text, is_warning=True)))
     except Exception as e:  # noqa: BLE001 - whatever it was, the supervisor must hear of it
         traceback.print_exc()
         error = e if isinstance(e, JobError) else JobError(f"{type(e).__name__}: {e}")
-        _say(supervisor, failed={"cause": error.fact, "exit_code": error.exit_code, "next_step": error.next_step})
+        _say(supervisor, failures.of_error(error))
         os._exit(error.exit_code)
-    _say(supervisor, ready=os.getpid())
+    _say(supervisor, Ready(os.getpid()))
     while server:
         time.sleep(BEAT_S)
-        _say(supervisor, beat=True)
+        _say(supervisor, Beat())
 
 
-def _say(supervisor: Parent, **message: object) -> None:
-    if not supervisor.say(**message):
+def _say(supervisor: Parent, message: ToSupervisor) -> None:
+    if not supervisor.say(**messages.to_json(message)):
         # The supervisor is gone, and `_end_with` is cleaning up, which takes its time with many shards.
         time.sleep(_CLEANUP_S)
         os._exit(1)

@@ -1,0 +1,111 @@
+"""The driver's end of all lines: it accepts calls, and puts what happens into one queue of events."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from typing import Any
+
+from tfos_job.host import ports
+from tfos_job.host.ports import PortRange
+from tfos_job.protocol.events import Joined, Lost, Said
+from tfos_job.protocol.failures import Failure
+from tfos_job.protocol.frames import LineClosed
+from tfos_job.protocol.line import BEAT_S, DRIVER, Line
+from tfos_job.protocol.messages import Hello, ToDriver, ToNode
+from tfos_job.protocol.topology import Task
+
+log = logging.getLogger(__name__)
+
+
+class Switchboard:
+    """The lines of one attempt, and its queue of events, to which others may add."""
+
+    def __init__(self, host: str, key: bytes, port_range: PortRange | None = None) -> None:
+        """Listens on `host` alone (not on every interface), on a free port.
+
+        Raises:
+          ResourceError: there is none.
+        """
+        self.events: queue.Queue[Joined | Said | Lost | Failure] = queue.Queue()
+        self._key = key
+        self._lines: dict[Task, Line[ToDriver, ToNode]] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+        self._server = ports.listen(host, port_range)
+        self.address: tuple[str, int] = self._server.getsockname()[:2]
+        threading.Thread(target=self._accept, name="switchboard", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, peer = self._server.accept()
+            except OSError as e:
+                if self._closing:
+                    return
+                log.warning("Cannot accept a connection: %s", e)  # Too many open files: that may pass.
+                time.sleep(BEAT_S)
+                continue
+            threading.Thread(target=self._serve, args=(sock, peer), name=f"line-{peer}", daemon=True).start()
+
+    def _serve(self, sock: socket.socket, peer: Any) -> None:
+        try:
+            line = Line(sock, self._key, DRIVER)
+            hello = line.receive_first()
+            if not isinstance(hello, Hello):
+                raise LineClosed("a first message that is no hello")
+            task = Task(hello.role, hello.index)
+            with self._lock:
+                if task in self._lines:
+                    raise LineClosed(f"a second {task}")
+                self._lines[task] = line
+        except (LineClosed, OSError) as e:
+            log.warning("Turned away a connection from %s: %s", peer, e)
+            sock.close()
+            return
+        line.start_beating()
+        self.events.put(Joined(task, hello))
+        try:
+            while True:
+                self.events.put(Said(task, line.receive()))
+        except LineClosed as e:
+            reason = str(e)
+        finally:
+            line.close()
+            with self._lock:
+                self._lines.pop(task, None)
+        self.events.put(Lost(task, reason))  # not before: whoever hears of it finds no line any more
+
+    def connected(self) -> set[Task]:
+        """The tasks that are on the line."""
+        with self._lock:
+            return set(self._lines)
+
+    def send(self, task: Task, message: ToNode) -> bool:
+        """False if that task has no line any more; its `Lost` is in the queue or on its way."""
+        with self._lock:
+            line = self._lines.get(task)
+        if line is None:
+            return False
+        try:
+            line.send(message)
+        except LineClosed:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Hangs up on everybody: a node that is still there takes that as the driver's end, and ends itself."""
+        self._closing = True
+        # accept() is woken by shutdown(), not by close().
+        try:
+            self._server.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._server.close()
+        with self._lock:
+            lines = list(self._lines.values())
+        for line in lines:
+            line.close()
