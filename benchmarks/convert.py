@@ -278,10 +278,10 @@ def time_dfutil(source: Path, folder: Path) -> tuple[int, float]:
 
 
 def _read(path: Path) -> Any:
-    from tfos_job.formats import records
+    from tfos_job.formats import tfrecord
 
     with path.open("rb") as stream:
-        yield from records.read_records(stream, str(path))
+        yield from tfrecord.read_records(stream, str(path))
 
 
 # --- children --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """`verify` on one core: MB/s (10⁶ bytes of shards), over what reading and checksums alone take.
 
     limit      read and CRC-32C of the same bytes, 4 MiB at a time
-    by_record  `records.read_records`: the same, a record at a time
+    by_record  `tfrecord.read_records`: the same, a record at a time
 
 Ours are the tasks of `verify` one after the other (`raw`; `png`, whose bytes are packed, so that more pixels come with
 each), and the whole command on Spark (`spark_1`, one slot; `spark_2`, two slots on two cores), raw and without source
@@ -32,7 +32,7 @@ from convert import open_spark, write_gnt  # benchmarks/convert.py
 
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.formats import manifest as manifests
-from tfos_job.formats import records
+from tfos_job.formats import tfrecord
 from tfos_job.layout import DatasetLayout
 from tfos_job.verification import shard_proof as work
 
@@ -70,7 +70,7 @@ def run_limit(dataset_dir: Path) -> None:
 def run_by_record(dataset_dir: Path) -> None:
     for path in shard_files(dataset_dir):
         with path.open("rb", buffering=work.BLOCK_BYTES) as stream:
-            for _ in records.read_records(stream, str(path)):
+            for _ in tfrecord.read_records(stream, str(path)):
                 pass
 
 

@@ -32,7 +32,7 @@ from tfos_job.errors import (
     SettingsError,
     StorageError,
 )
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs.convert import convert
@@ -623,8 +623,8 @@ def test_after_a_sigkill_in_the_middle_the_next_run_makes_it_right(
     found = Counter()
     for path in manifests.shard_paths(DatasetLayout(result.dataset_dir).split("train"), manifest):
         with storage.open_read(path) as stream:
-            for _, data in records.read_records(stream, path):
-                example = records.decode_example(data)
+            for _, data in tfrecord.read_records(stream, path):
+                example = tf_example.decode_example(data)
                 found[example["source/file"], example["source/offset"]] += 1
     assert len(found) == found.total() == num_shards * num_each
     assert sorted(entry.name for entry in split_dir.iterdir()) == ["gen-00000", "manifest.json"]

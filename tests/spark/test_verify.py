@@ -24,7 +24,7 @@ from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.driver import session
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs import verify as job
@@ -93,13 +93,13 @@ def shard_path(root: Path, index: int = 0, split: str = "train") -> Path:
 
 def payloads(path: Path) -> list[bytes]:
     with path.open("rb") as stream:
-        return [data for _, data in records.read_records(stream, str(path))]
+        return [data for _, data in tfrecord.read_records(stream, str(path))]
 
 
 def write_payloads(path: Path, contents: list[bytes]) -> None:
     stream = io.BytesIO()
     for data in contents:
-        records.write_record(stream, data)
+        tfrecord.write_record(stream, data)
     path.write_bytes(stream.getvalue())
 
 
@@ -133,7 +133,7 @@ def forge(root: Path, change: Callable[[list[bytes]], list[bytes]], index: int =
 def changed(key: str, value: bytes | int) -> Callable[[list[bytes]], list[bytes]]:
     """The first record with another value."""
     return lambda before: [
-        records.encode_example(records.decode_example(before[0]) | {key: value}),
+        tf_example.encode_example(tf_example.decode_example(before[0]) | {key: value}),
         *before[1:],
     ]
 

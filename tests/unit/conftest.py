@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfos_job.formats import records
+from tfos_job.formats import tf_example, tfrecord
 
 WriteShard = Callable[..., str]
 
@@ -29,7 +29,7 @@ def write_shard(tmp_path: Path) -> WriteShard:
         path = tmp_path / name
         with path.open("wb") as stream:
             for pixels, label in glyphs:
-                example = records.encode_example(
+                example = tf_example.encode_example(
                     {
                         "image/encoded": pixels.tobytes() if image_format == "raw" else png_bytes(pixels),
                         "image/format": image_format.encode(),
@@ -38,7 +38,7 @@ def write_shard(tmp_path: Path) -> WriteShard:
                         "image/class/label": label,
                     }
                 )
-                records.write_record(stream, example)
+                tfrecord.write_record(stream, example)
         return str(path)
 
     return write

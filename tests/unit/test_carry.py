@@ -9,20 +9,20 @@ import pytest
 from tfos_job.conversion import rewrite
 from tfos_job.conversion.rewrite import Dealt, DealTask, GatherTask, RewriteTask, Stretch
 from tfos_job.errors import BadDataError
-from tfos_job.formats import records
+from tfos_job.formats import tf_example, tfrecord
 
 
 def write_shard(path: Path, glyphs: list[tuple[str, int]]) -> str:
     with path.open("wb") as stream:
         for offset, (name, class_id) in enumerate(glyphs):
             example = {"image/class/label": class_id, "source/file": name.encode(), "source/offset": offset}
-            records.write_record(stream, records.encode_example(example))
+            tfrecord.write_record(stream, tf_example.encode_example(example))
     return str(path)
 
 
 def origins(path: str) -> list[tuple[str, int]]:
     with open(path, "rb") as stream:
-        found = [records.decode_example(data) for _, data in records.read_records(stream, path)]
+        found = [tf_example.decode_example(data) for _, data in tfrecord.read_records(stream, path)]
     return [(example["source/file"].decode(), example["source/offset"]) for example in found]  # type: ignore[union-attr]
 
 

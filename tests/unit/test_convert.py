@@ -20,7 +20,7 @@ from tfos_job.conversion import gnt_shard
 from tfos_job.conversion.gnt_shard import CutTask, Failure, GroupTask
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.errors import BadDataError, StorageError
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 from tfos_job.formats.manifest import Shard, Source, SourceRange
 
 CHARACTERS = ("啊", "阿", "埃")
@@ -52,7 +52,7 @@ def task(folder: Path, *pieces: Piece, **changes: object) -> GroupTask:
 
 def examples(path: str) -> list[dict[str, bytes | int]]:
     with storage.open_read(path) as stream:
-        return [records.decode_example(data) for _, data in records.read_records(stream, path)]
+        return [tf_example.decode_example(data) for _, data in tfrecord.read_records(stream, path)]
 
 
 def sha256(path: str | Path) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.formats import records
+from tfos_job.formats import tf_example, tfrecord
 from tfos_job.input.damage import data_errors
 
 SIZES = (5, 6, 2)
@@ -43,7 +43,7 @@ def read(shards: list[str], reader: str) -> None:
 
 def offsets(path: Path) -> Iterator[int]:
     with path.open("rb") as stream:
-        yield from (offset for offset, _ in records.read_records(stream, ""))
+        yield from (offset for offset, _ in tfrecord.read_records(stream, ""))
 
 
 @pytest.mark.parametrize(
@@ -105,11 +105,11 @@ def test_what_cannot_be_decoded_is_refused_with_its_offset(shards: list[str], da
     """The checksums are right, what they protect is not."""
     number, damaged, fact = DAMAGES[damage]
     path = Path(shards[number])
-    content = [data for _, data in records.read_records(io.BytesIO(path.read_bytes()), "")]
-    content[1:] = [records.encode_example(damaged(records.decode_example(data))) for data in content[1:]]
+    content = [data for _, data in tfrecord.read_records(io.BytesIO(path.read_bytes()), "")]
+    content[1:] = [tf_example.encode_example(damaged(tf_example.decode_example(data))) for data in content[1:]]
     with path.open("wb") as stream:
         for data in content:
-            records.write_record(stream, data)
+            tfrecord.write_record(stream, data)
     second = list(offsets(path))[1]
     place = rf"{number}\.tfrecord, byte {second}: the record cannot be decoded: "
     with pytest.raises(BadDataError, match=rf"{place}.*({fact})"), data_errors(shards, beside_network=True):

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.unit import streams
 from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.formats import image_files, readers, records
+from tfos_job.formats import image_files, readers, tf_example, tfrecord
 from tfos_job.inference.predictor import read_glyph
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import GROUP_SIZE, Form, decode, decode_file, preprocess, to_float
@@ -62,7 +62,7 @@ def write(path: Path, *stored: tuple[bytes, str, int, int]) -> str:
                 "image/height": height,
                 "image/width": width,
             }
-            records.write_record(stream, records.encode_example(features))
+            tfrecord.write_record(stream, tf_example.encode_example(features))
     return str(path)
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
 from tfos_job.errors import BadDataError, SettingsError
-from tfos_job.formats import records
+from tfos_job.formats import tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest, Shard
 from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
@@ -211,7 +211,7 @@ def test_a_damaged_shard_is_named(config: EvaluateConfig) -> None:
     shard = Path(config.dataset_dir, "test/gen-00000/2.tfrecord")
     data = shard.read_bytes()
     with shard.open("rb") as stream:
-        *_, (last, _) = records.read_records(stream, "")
+        *_, (last, _) = tfrecord.read_records(stream, "")
     shard.write_bytes(data[:-1])
     with pytest.raises(BadDataError, match=rf"gen-00000/2\.tfrecord, byte {last}: truncated"):
         evaluate(config)

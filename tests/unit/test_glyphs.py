@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 from tfos_job.formats.example_writer import GlyphEncoder
 
 CHARACTERS = ("阿", "啊", "!")
@@ -40,5 +40,5 @@ def test_the_prepared_parts_give_the_same_bytes(offset: int) -> None:
                 "source/file": "雨/001.gnt".encode(),
                 "source/offset": record.offset,
             }
-            records.write_record(expected, records.encode_example(features))
+            tfrecord.write_record(expected, tf_example.encode_example(features))
         assert encoder.encode(block, class_ids, "雨/001.gnt") == expected.getvalue()

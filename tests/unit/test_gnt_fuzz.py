@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfos_job.errors import BadDataError
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 
 MAX_SIDE = 4096
 HEADER_BYTES = 10
@@ -316,7 +316,7 @@ def tfrecord_file(payloads: list[bytes]) -> tuple[bytes, list[int]]:
     offsets = []
     for payload in payloads:
         offsets.append(stream.tell())
-        records.write_record(stream, payload)
+        tfrecord.write_record(stream, payload)
     return stream.getvalue(), offsets
 
 
@@ -326,14 +326,16 @@ def test_any_flipped_bit_of_a_tfrecord_file_is_refused_with_its_place(
     payloads: list[bytes], position: int, pattern: tuple[int, ...]
 ) -> None:
     whole, offsets = tfrecord_file(payloads)
-    assert list(records.read_records(Pieces(whole, pattern), "a.tfrecord")) == list(zip(offsets, payloads, strict=True))
+    assert list(tfrecord.read_records(Pieces(whole, pattern), "a.tfrecord")) == list(
+        zip(offsets, payloads, strict=True)
+    )
     position %= len(whole) * 8
     data = bytearray(whole)
     data[position // 8] ^= 1 << position % 8
     hit = max(index for index, offset in enumerate(offsets) if offset <= position // 8)
     found: list[tuple[int, bytes]] = []
     with pytest.raises(BadDataError) as raised:
-        found.extend(records.read_records(Pieces(bytes(data), pattern), "a.tfrecord"))
+        found.extend(tfrecord.read_records(Pieces(bytes(data), pattern), "a.tfrecord"))
     assert found == list(zip(offsets, payloads, strict=True))[:hit]
     assert raised.value.place == f"a.tfrecord, byte {offsets[hit]}"
 
@@ -347,7 +349,7 @@ def test_a_damaged_tfrecord_file_gives_whole_records_or_an_error(
     found: list[tuple[int, bytes]] = []
     error = None
     try:
-        found.extend(records.read_records(Pieces(data, pattern), "a.tfrecord"))
+        found.extend(tfrecord.read_records(Pieces(data, pattern), "a.tfrecord"))
     except BadDataError as raised:
         error = raised
     beginning, offsets = tfrecord_file([payload for _, payload in found])
@@ -363,9 +365,9 @@ def test_a_damaged_tfrecord_file_gives_whole_records_or_an_error(
 @given(st.data())
 def test_a_damaged_example_is_decoded_or_refused(case: st.DataObject) -> None:
     features = {"image/height": 8, "image/encoded": b"\xff" * 9, "source/file": "甲.gnt".encode(), "source/offset": -1}
-    data = case.draw(damaged(records.encode_example(features)))
+    data = case.draw(damaged(tf_example.encode_example(features)))
     try:
-        found = records.decode_example(data)
+        found = tf_example.decode_example(data)
     except ValueError:
         return
     assert all(isinstance(value, bytes | int) for value in found.values())

@@ -24,7 +24,7 @@ from tfos_job import cli, storage
 from tfos_job.config import EvaluateConfig, TrainConfig, to_dict
 from tfos_job.errors import BadDataError
 from tfos_job.formats import manifest as manifests
-from tfos_job.formats import records
+from tfos_job.formats import tf_example, tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.manifest import Manifest, Shard
@@ -70,7 +70,7 @@ def example(number: int, draw: np.random.Generator) -> tuple[bytes, int]:
         "source/file": b"1001-c.gnt",
         "source/offset": 100 * number,
     }
-    return records.encode_example(features), label
+    return tf_example.encode_example(features), label
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def template(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
         with path.open("wb") as stream:
             for _ in range(size):
                 data, label = example(len(labels), draw)
-                records.write_record(stream, data)
+                tfrecord.write_record(stream, data)
                 labels.append(label)
         shards.append(
             Shard(
@@ -351,14 +351,14 @@ def test_the_hardest_are_the_maxima_and_lead_back_to_their_source(evaluated: Eva
         assert float(row["class_probability"]) == pytest.approx(np.exp(-losses[record]), abs=1e-4)
         assert float(row["guess_probability"]) == pytest.approx(probabilities[record].max(), abs=1e-4)
         with open(row["shard"], "rb") as stream:
-            found = dict(records.read_records(stream, ""))[int(row["shard_offset"])]
-        assert records.decode_example(found)["source/offset"] == 100 * record
+            found = dict(tfrecord.read_records(stream, ""))[int(row["shard_offset"])]
+        assert tf_example.decode_example(found)["source/offset"] == 100 * record
 
 
 def test_the_hardest_image_is_drawn_first(evaluated: Evaluated) -> None:
     with open((hardest := rows(evaluated.folder / "hardest.csv")[0])["shard"], "rb") as stream:
-        (data,) = [d for offset, d in records.read_records(stream, "") if offset == int(hardest["shard_offset"])]
-    encoded = records.decode_example(data)["image/encoded"]
+        (data,) = [d for offset, d in tfrecord.read_records(stream, "") if offset == int(hardest["shard_offset"])]
+    encoded = tf_example.decode_example(data)["image/encoded"]
     pixels = np.frombuffer(encoded, np.uint8).reshape(SIDE, SIDE)  # type: ignore[arg-type]
     side = montage.side_of(SIDE)
     picture = np.asarray(Image.open(evaluated.folder / "hardest.png").convert("L"))

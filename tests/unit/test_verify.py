@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tfos_job.formats import charset as charsets
-from tfos_job.formats import example_reader, records
+from tfos_job.formats import example_reader, tf_example, tfrecord
 from tfos_job.formats.example_reader import ExampleReader, read_any
 from tfos_job.formats.manifest import Manifest, Shard, Source, SourceRange
 from tfos_job.formats.png import decode
@@ -42,7 +42,7 @@ FEATURES: dict[str, bytes | int] = {
 
 
 def example(**changes: bytes | int) -> bytes:
-    return records.encode_example(FEATURES | {key.replace("__", "/"): value for key, value in changes.items()})
+    return tf_example.encode_example(FEATURES | {key.replace("__", "/"): value for key, value in changes.items()})
 
 
 def glyph(index: int = 0, **changes: bytes | int) -> bytes:
@@ -98,7 +98,7 @@ def test_what_others_write_is_read_too() -> None:
 )
 def test_examples_that_are_no_glyphs(features: dict[str, bytes | int], fact: str) -> None:
     with pytest.raises(ValueError, match=fact):
-        ExampleReader().read(records.encode_example(features))
+        ExampleReader().read(tf_example.encode_example(features))
 
 
 READER = ExampleReader()  # one for all cases, so that what it remembers of one is there for the next
@@ -138,7 +138,7 @@ def test_the_quick_way_never_differs_from_the_long_one(size: int, changes: list[
 def tfrecords(payloads: list[bytes]) -> bytes:
     stream = io.BytesIO()
     for payload in payloads:
-        records.write_record(stream, payload)
+        tfrecord.write_record(stream, payload)
     return stream.getvalue()
 
 
@@ -150,7 +150,7 @@ def scanned(data: bytes) -> tuple[list[tuple[int, bytes | None]], list[tuple[str
 def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = [b"x" * size for size in (0, 1, 30, 64, 200, 5)]
     whole = tfrecords(payloads)
-    offsets = [offset for offset, _ in records.read_records(io.BytesIO(whole), "a")]
+    offsets = [offset for offset, _ in tfrecord.read_records(io.BytesIO(whole), "a")]
     for block_bytes in (1, 7, 64, 1 << 20):
         monkeypatch.setattr(shard_proof, "BLOCK_BYTES", block_bytes)
         assert scanned(whole) == (list(zip(offsets, payloads, strict=True)), [])
@@ -172,7 +172,7 @@ def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pyt
 
 def test_a_length_that_is_too_large_is_not_believed() -> None:
     length = struct.pack("<Q", 1 << 40)
-    found, faults = scanned(length + struct.pack("<I", records.masked_crc(length)) + bytes(100))
+    found, faults = scanned(length + struct.pack("<I", tfrecord.masked_crc(length)) + bytes(100))
     assert (found, faults) == ([], [("record_size", 0)])
 
 
@@ -262,8 +262,8 @@ def test_a_shard_with_faults_is_read_to_its_end(tmp_path: Path) -> None:
     assert dict(report.findings.counts) == {"image": 2, "source": 2, "example": 1}
     assert (report.num_records, report.whole, sum(report.class_counts.values())) == (6, False, 5)
     unnamed = {key: value for key, value in FEATURES.items() if not key.startswith("source/")}
-    assert dict(prove(tmp_path, [records.encode_example(unnamed)]).report.findings.counts) == {"source": 1}
-    assert prove(tmp_path, [records.encode_example(unnamed)], sources=None).report.findings.told == []
+    assert dict(prove(tmp_path, [tf_example.encode_example(unnamed)]).report.findings.counts) == {"source": 1}
+    assert prove(tmp_path, [tf_example.encode_example(unnamed)], sources=None).report.findings.told == []
     free = prove(tmp_path, [glyph(0), glyph(1), glyph(0), glyph(0, source__file=b"b")], sources=None)
     first, second = repeats([free.places])
     assert free.report.findings.told == []

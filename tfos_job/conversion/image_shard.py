@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tfos_job import storage
 from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
 from tfos_job.errors import BadDataError, MissingInputError, NodeDiedError, StorageError
-from tfos_job.formats import image_files, records
+from tfos_job.formats import image_files, tf_example, tfrecord
 from tfos_job.formats.gnt import BadRange
 from tfos_job.layout import join
 
@@ -82,7 +82,7 @@ def convert_images(task: ImagesTask) -> ImagesResult:
                 bad_files.append(BadRange(file.name, 0, file.size_bytes, str(error)))
                 continue
             counts[file.class_id] += 1
-            records.write_record(writer, _example(picture, file, task.characters[file.class_id]))
+            tfrecord.write_record(writer, _example(picture, file, task.characters[file.class_id]))
     shard = writer.to_shard(task.shard_file, counts.total(), ())
     return ImagesResult(ShardResult(written_file=path, shard=shard, class_counts=dict(counts)), tuple(bad_files))
 
@@ -110,7 +110,7 @@ def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
 
 
 def _example(picture: image_files.Picture, file: LabelledFile, label: str) -> bytes:
-    return records.encode_example(
+    return tf_example.encode_example(
         {
             "image/class/label": file.class_id,
             "image/class/text": label.encode("utf-8"),

@@ -15,7 +15,7 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
 from tfos_job.errors import BadDataError
-from tfos_job.formats import records
+from tfos_job.formats import tf_example, tfrecord
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def rewrite(task: RewriteTask) -> ShardResult:
                     continue
                 sources[name] = None
                 kept[class_id] += 1
-                records.write_record(writer, data)
+                tfrecord.write_record(writer, data)
     return ShardResult(
         written_file=path,
         shard=writer.to_shard(task.shard_file, kept.total(), list(sources)),
@@ -70,7 +70,7 @@ def rewrite(task: RewriteTask) -> ShardResult:
 def _records(stretch: Stretch) -> Iterator[bytes]:
     index = 0
     with storage.open_read(stretch.path) as stream:
-        for _, data in records.read_records(stream, stretch.path):
+        for _, data in tfrecord.read_records(stream, stretch.path):
             if index == stretch.last:
                 return
             if index >= stretch.first:
@@ -83,7 +83,7 @@ def _records(stretch: Stretch) -> Iterator[bytes]:
 def _origin(path: str, data: bytes) -> tuple[str, int]:
     """The source file and the class id of an Example."""
     try:
-        example = records.decode_example(data)
+        example = tf_example.decode_example(data)
         name, class_id = example.get("source/file", b""), example["image/class/label"]
         if not isinstance(name, bytes):
             raise ValueError("source/file is a number")
@@ -178,8 +178,8 @@ def gather(task: GatherTask) -> ShardResult:
 def _frames(data: bytes, place: str) -> Iterator[memoryview]:
     """The records of a TFRecord file with their frames, checked."""
     view = memoryview(data)
-    for offset, record in records.read_records(io.BytesIO(data), place):
-        yield view[offset : offset + records.FRAME_BYTES + len(record)]
+    for offset, record in tfrecord.read_records(io.BytesIO(data), place):
+        yield view[offset : offset + tfrecord.FRAME_BYTES + len(record)]
 
 
 def _write_frames(stream: storage.Writable, frames: Iterable[memoryview]) -> int:

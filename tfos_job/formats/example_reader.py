@@ -1,16 +1,16 @@
-"""Glyphs out of `tf.train.Example`s, quickly: the way back of what conversion writes.
+"""A fast reader of the `tf.train.Example`s that conversion writes.
 
-Conversion writes the keys in order and every number in its shortest form, so that what an Example is made of repeats.
-Each part is taken apart once by `records.decode_example`, put together again to see that it is in that form, and looked
-up from then on. An Example that is written another way is no worse: `records.decode_example` reads it as a whole.
+Conversion writes the keys in order and every number in its shortest form, so the parts of Examples repeat. Each part is
+decoded once by `tf_example.decode_example`, encoded again to prove that it has that form, and looked up from then on. An
+Example of another form is valid, too: `tf_example.decode_example` reads it as a whole.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from tfos_job.formats import records
-from tfos_job.formats.records import Cache
+from tfos_job.formats import tf_example
+from tfos_job.formats.tf_example import Cache
 
 _GLYPH = {
     "image/class/label": int,
@@ -21,7 +21,7 @@ _GLYPH = {
     "image/width": int,
 }
 _SOURCE = {"source/file": bytes, "source/offset": int}
-_OFFSET_HEAD_BYTES = len(records.OFFSET_HEADS[1])
+_OFFSET_HEAD_BYTES = len(tf_example.OFFSET_HEADS[1])
 
 
 class Glyph(NamedTuple):
@@ -115,25 +115,25 @@ class _Entries(Cache[bytes, "int | bytes | None"]):
         super().__init__(self._value_of)
         self._key = key
         self._kind = kind
-        self._head_bytes = len(records.entry(key, b"")) if kind is bytes else len(records.entry(key, 0)) - 1
+        self._head_bytes = len(tf_example.entry(key, b"")) if kind is bytes else len(tf_example.entry(key, 0)) - 1
 
     def _value_of(self, part: bytes) -> int | bytes | None:
         payload = part[self._head_bytes :]
         value = payload if self._kind is bytes else _value_of(payload)
-        fits = value is not None and records.entry(self._key, value) == part
+        fits = value is not None and tf_example.entry(self._key, value) == part
         return value if fits else None
 
 
 def _opening(size: int) -> bytes | None:
     """What an Example of so many bytes begins with; there are sizes that none has in the shortest form."""
-    heads = (b"\n" + records.varint(size - overhead) for overhead in range(2, 7) if size >= overhead)
+    heads = (b"\n" + tf_example.varint(size - overhead) for overhead in range(2, 7) if size >= overhead)
     return next((head for head in heads if _read_length(head, 1) + len(head) == size), None)
 
 
 def _image_of(length: int) -> tuple[int, bytes] | None:
     """For the length of the entry `image/encoded`: the image's number of bytes, and what precedes them in the entry."""
-    least = length - len(records.IMAGE_KEY) - 18  # three fields, each with a length of one to five bytes
-    heads = ((size, records.image_head(size)) for size in range(max(least, 0), max(least + 13, 0)))
+    least = length - len(tf_example.IMAGE_KEY) - 18  # three fields, each with a length of one to five bytes
+    heads = ((size, tf_example.image_head(size)) for size in range(max(least, 0), max(least + 13, 0)))
     return next((found for found in heads if _read_length(found[1], 1) == length), None)
 
 
@@ -143,7 +143,7 @@ def read_any(data: bytes) -> Glyph:
     Raises:
       ValueError: as `ExampleReader.read`.
     """
-    features = records.decode_example(data)
+    features = tf_example.decode_example(data)
     unknown = sorted(set(features) - set(_GLYPH) - set(_SOURCE))
     if unknown:
         raise ValueError(f"unknown feature {unknown[0]!r}")
@@ -180,13 +180,15 @@ def _value_of(digits: bytes) -> int | None:
     for digit in digits:
         value |= (digit & 0x7F) << shift
         shift += 7
-    return value if 0 < shift <= 7 * records.MAX_OFFSET_BYTES else None
+    return value if 0 < shift <= 7 * tf_example.MAX_OFFSET_BYTES else None
 
 
 def _read_offset(data: bytes, at: int) -> int | None:
     """The value of `source/offset`, whose entry is the rest of the data; None where it is not in its shortest form."""
     num_digits = len(data) - at - _OFFSET_HEAD_BYTES
-    if not 0 < num_digits <= records.MAX_OFFSET_BYTES or not data.startswith(records.OFFSET_HEADS[num_digits], at):
+    if not 0 < num_digits <= tf_example.MAX_OFFSET_BYTES or not data.startswith(
+        tf_example.OFFSET_HEADS[num_digits], at
+    ):
         return None
     value = shift = 0
     for digit in data[-num_digits:-1]:

@@ -1,7 +1,7 @@
 """Glyphs as `tf.train.Example`s in TFRecord frames, a block of records at a time: the conversion's inner loop.
 
 What an Example is made of repeats: the label's part for each class, the head of the pixels for each number of bytes,
-the rest for each size of glyph. Each is built once (`records.py` says how) and looked up from then on; a record costs a
+the rest for each size of glyph. Each is built once (by `tf_example.py`) and looked up from then on; a record costs a
 few dictionary lookups, a checksum and a copy of its pixels.
 """
 
@@ -13,17 +13,8 @@ import numpy as np
 
 from tfos_job.formats import png
 from tfos_job.formats.gnt import HEADER, Block
-from tfos_job.formats.records import (
-    CRC,
-    MAX_OFFSET_BYTES,
-    OFFSET_HEADS,
-    Cache,
-    entry,
-    field,
-    frame_header,
-    image_head,
-    masked_crc,
-)
+from tfos_job.formats.tf_example import MAX_OFFSET_BYTES, OFFSET_HEADS, Cache, entry, field, image_head
+from tfos_job.formats.tfrecord import CRC, frame_header, masked_crc
 
 
 class GlyphEncoder:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
-from tfos_job.formats.records import decode_example, read_records
+from tfos_job.formats.tf_example import decode_example
+from tfos_job.formats.tfrecord import read_records
 
 
 class Excerpt(NamedTuple):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
-from tfos_job.formats.records import read_records
+from tfos_job.formats.tfrecord import read_records
 from tfos_job.host import calls
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import GROUP_SIZE, Form, decode

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from tfos_job import storage
 from tfos_job.errors import BadDataError, ResourceError
 from tfos_job.formats.manifest import Manifest, shard_paths
-from tfos_job.formats.records import read_records
+from tfos_job.formats.tfrecord import read_records
 from tfos_job.layout import SplitLayout, join
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, turn_name
 

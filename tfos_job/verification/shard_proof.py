@@ -16,7 +16,7 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.conversion.gnt_shard import Failure, attempt
 from tfos_job.errors import MissingInputError
-from tfos_job.formats import image_files, png, records
+from tfos_job.formats import image_files, png, tfrecord
 from tfos_job.formats.archives import DamagedMemberError, Member, open_source
 from tfos_job.formats.example_reader import ExampleReader, Glyph
 from tfos_job.formats.gnt import HEADER, MAX_SIDE
@@ -267,7 +267,7 @@ class _Hashing:
 
 
 def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[tuple[int, bytes | None]]:
-    """Reads a TFRecord file in large blocks, and goes on where `records.read_records` would stop.
+    """Reads a TFRecord file in large blocks, and goes on where `tfrecord.read_records` would stop.
 
     Args:
       stream: from its beginning; short reads are fine.
@@ -276,8 +276,8 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
     Yields:
       The byte offset of each record, and its data; None where the data's checksum does not fit.
     """
-    unpack, unpack_crc = records.FRAME_HEADER.unpack_from, records.CRC.unpack_from
-    header_bytes, frame_bytes = records.FRAME_HEADER.size, records.FRAME_BYTES
+    unpack, unpack_crc = tfrecord.FRAME_HEADER.unpack_from, tfrecord.CRC.unpack_from
+    header_bytes, frame_bytes = tfrecord.FRAME_HEADER.size, tfrecord.FRAME_BYTES
     good_headers: set[bytes] = set()  # glyphs of one size have the same
     block, at, offset = b"", 0, 0
     while True:
@@ -288,11 +288,11 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
         length, length_crc = unpack(block, at)
         header = block[at : at + header_bytes]
         if header not in good_headers:
-            if records.masked_crc(header[:8]) != length_crc:
+            if tfrecord.masked_crc(header[:8]) != length_crc:
                 fault("checksum", offset, "of the record's length: what follows in the file cannot be read")
                 return
-            if length > records.MAX_RECORD_BYTES:
-                fault("record_size", offset, f"expected at most {records.MAX_RECORD_BYTES} bytes, found {length}")
+            if length > tfrecord.MAX_RECORD_BYTES:
+                fault("record_size", offset, f"expected at most {tfrecord.MAX_RECORD_BYTES} bytes, found {length}")
                 return
             good_headers.add(header)
         size = length + frame_bytes
@@ -303,7 +303,7 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
         start = at + header_bytes
         end = start + length
         data = block[start:end]
-        if records.masked_crc(data) == unpack_crc(block, end)[0]:
+        if tfrecord.masked_crc(data) == unpack_crc(block, end)[0]:
             yield offset, data
         else:
             fault("checksum", offset, f"of the record's {length} bytes of data")

@@ -11,7 +11,7 @@ from tfos_job import storage
 from tfos_job.conversion.gnt_shard import GroupTask, convert_group
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.errors import BadDataError
-from tfos_job.formats import gnt, records
+from tfos_job.formats import gnt, tf_example, tfrecord
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 GOLDEN_CHARACTERS = ("啊", "阿", "!", "镕")
@@ -28,47 +28,47 @@ FEATURES = {
 
 
 def test_tensorflow_reads_what_we_write_and_we_read_what_it_writes(tmp_path: Path) -> None:
-    example = tf.train.Example.FromString(records.encode_example(FEATURES))
+    example = tf.train.Example.FromString(tf_example.encode_example(FEATURES))
     found = {
         key: (list(value.bytes_list.value) or list(value.int64_list.value))
         for key, value in example.features.feature.items()
     }
     assert found == {key: [value] for key, value in FEATURES.items()}
-    assert records.decode_example(example.SerializeToString(deterministic=True)) == FEATURES
+    assert tf_example.decode_example(example.SerializeToString(deterministic=True)) == FEATURES
     with tf.io.TFRecordWriter(str(tmp_path / "tf")) as writer:
         writer.write(b"first")
         writer.write(b"")
     stream = io.BytesIO()
-    records.write_record(stream, b"first")
-    records.write_record(stream, b"")
+    tfrecord.write_record(stream, b"first")
+    tfrecord.write_record(stream, b"")
     assert stream.getvalue() == (tmp_path / "tf").read_bytes()
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 2**31, 2**63 - 1, -1, -(2**63)])
 def test_integers_come_back(value: int) -> None:
-    data = records.encode_example({"a": value})
-    assert records.decode_example(data) == {"a": value}
+    data = tf_example.encode_example({"a": value})
+    assert tf_example.decode_example(data) == {"a": value}
     assert tf.train.Example.FromString(data).features.feature["a"].int64_list.value[0] == value
 
 
 def test_every_flipped_bit_and_every_cut_is_noticed() -> None:
     stream = io.BytesIO()
     for data in (b"one", b"two"):
-        records.write_record(stream, data)
+        tfrecord.write_record(stream, data)
     whole = stream.getvalue()
-    assert list(records.read_records(io.BytesIO(whole), "a")) == [(0, b"one"), (19, b"two")]
+    assert list(tfrecord.read_records(io.BytesIO(whole), "a")) == [(0, b"one"), (19, b"two")]
     for position in range(len(whole)):
         spoilt = bytearray(whole)
         spoilt[position] ^= 1 << (position % 8)
         with pytest.raises(BadDataError, match=f"a, byte {0 if position < 19 else 19}: "):
-            list(records.read_records(io.BytesIO(bytes(spoilt)), "a"))
+            list(tfrecord.read_records(io.BytesIO(bytes(spoilt)), "a"))
         if position % 19:
             with pytest.raises(BadDataError, match="truncated: expected"):
-                list(records.read_records(io.BytesIO(whole[:position]), "a"))
+                list(tfrecord.read_records(io.BytesIO(whole[:position]), "a"))
 
 
 def test_what_is_not_an_example_is_refused() -> None:
-    whole = records.encode_example(FEATURES)
+    whole = tf_example.encode_example(FEATURES)
     for data in (
         whole[:-1],
         b"\xff" * 20,
@@ -78,7 +78,7 @@ def test_what_is_not_an_example_is_refused() -> None:
         ).SerializeToString(),
     ):
         with pytest.raises(ValueError):  # noqa: PT011 - which fact it is does not matter here
-            records.decode_example(data)
+            tf_example.decode_example(data)
 
 
 def golden_pixels() -> list[tuple[str, np.ndarray]]:
