@@ -33,7 +33,7 @@ from tfos_job.formats import gnt
 from tfos_job.formats.charset import Charset, from_characters
 
 if TYPE_CHECKING:
-    from tfos_job.input.decoding import Form
+    from tfos_job.formats.form import Form
 
 Flags = dict[str, Any]
 

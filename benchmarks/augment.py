@@ -31,10 +31,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.config import DATASET, DEFAULT_IMAGE_SIZE, MAX_WHITENED_VALUES, PER_IMAGE, PRELOADED, ZCA, TrainConfig
+from tfos_job.formats.form import Form
 from tfos_job.formats.tf_example import encode_example
 from tfos_job.formats.tfrecord import write_record
 from tfos_job.input.augmentation import Augmentation, augment
-from tfos_job.input.decoding import Form, to_float
+from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.input.pipeline import training_dataset
 

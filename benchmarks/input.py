@@ -35,10 +35,10 @@ from PIL import Image
 
 from tfos_job.config import DEFAULT_IMAGE_SIZE, FILES, PRELOADED, TrainConfig
 from tfos_job.formats.charset import level1
+from tfos_job.formats.form import Form
 from tfos_job.formats.tf_example import encode_example
 from tfos_job.formats.tfrecord import write_record
 from tfos_job.input.augmentation import Augmentation
-from tfos_job.input.decoding import Form
 from tfos_job.input.pipeline import training_dataset
 
 _SEED = 0

@@ -18,11 +18,12 @@ from tfos_job.config import DATASET, FILES, NO_NORMALIZATION, NORMALIZATIONS, PC
 from tfos_job.driver import statistics_job as job
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import READERS, Reader
 from tfos_job.inference.predictor import Glyph, read_glyph, top_predictions
 from tfos_job.input.augmentation import Augmentation
-from tfos_job.input.decoding import Form, preprocess, to_float
+from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
 from tfos_job.input.statistics_process import sum_shards

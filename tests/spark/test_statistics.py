@@ -18,9 +18,9 @@ from tfos_job.driver import statistics_job as job
 from tfos_job.errors import BadDataError, InterruptedJobError
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.input import statistics_process
-from tfos_job.input.decoding import Form
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.formats.form import Form
 from tfos_job.input.augmentation import Augmentation
-from tfos_job.input.decoding import Form
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -15,9 +15,10 @@ from tests.unit import streams
 from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import image_files, readers, tf_example, tfrecord
+from tfos_job.formats.form import GROUP_SIZE, Form
 from tfos_job.inference.predictor import read_glyph
 from tfos_job.input.damage import data_errors
-from tfos_job.input.decoding import GROUP_SIZE, Form, decode, decode_file, preprocess, to_float
+from tfos_job.input.decoding import decode, decode_file, preprocess, to_float
 
 SIZE = 16
 

@@ -18,9 +18,9 @@ from tfos_job.config import EvaluateConfig
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import tfrecord
 from tfos_job.formats.charset import Charset
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest, Shard
 from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
-from tfos_job.input.decoding import Form
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.local_jobs.evaluate import evaluate
 from tfos_job.networks import registry, variables

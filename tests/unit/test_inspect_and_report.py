@@ -27,9 +27,10 @@ from tfos_job.formats import manifest as manifests
 from tfos_job.formats import tf_example, tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.excerpt import read_positions
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest, Shard
 from tfos_job.input.augmentation import Augmentation, augment
-from tfos_job.input.decoding import Form, to_float
+from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.lease import Lease

@@ -12,8 +12,9 @@ from PIL import Image
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats.form import Form
 from tfos_job.inference.predictor import is_inverted, read_glyph
-from tfos_job.input.decoding import Form, preprocess, to_float
+from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.predict import predict
 from tfos_job.networks import registry, variables

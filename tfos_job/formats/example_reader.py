@@ -1,8 +1,8 @@
 """A fast reader of the `tf.train.Example`s that conversion writes.
 
-Conversion writes the keys in order and every number in its shortest form, so the parts of Examples repeat. Each part is
-decoded once by `tf_example.decode_example`, encoded again to prove that it has that form, and looked up from then on. An
-Example of another form is valid, too: `tf_example.decode_example` reads it as a whole.
+Conversion writes the keys in order and every number in its shortest form, so the parts of Examples repeat. Each is
+decoded once by `tf_example.decode_example`, encoded again to prove that it has that form, and looked up from then on.
+An Example of another form is valid, too: `tf_example.decode_example` reads it as a whole.
 """
 
 from __future__ import annotations

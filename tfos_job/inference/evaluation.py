@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
+from tfos_job.formats.form import Form
 from tfos_job.input.damage import data_errors
-from tfos_job.input.decoding import Form
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.layout import RunLayout
 from tfos_job.run.predictions import Predictions

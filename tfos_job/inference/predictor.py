@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tfos_job.errors import BadDataError
 from tfos_job.formats import image_files
-from tfos_job.input.decoding import Form, decode_file, preprocess, to_float
+from tfos_job.formats.form import Form
+from tfos_job.input.decoding import decode_file, preprocess, to_float
 
 # Ink covers a smaller share of nearly every picture.
 _CLEAR_MINORITY = 0.4

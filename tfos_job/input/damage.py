@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats.form import GROUP_SIZE, Form
 from tfos_job.formats.tfrecord import read_records
-from tfos_job.input.decoding import GROUP_SIZE, Form, decode
+from tfos_job.input.decoding import decode
 from tfos_job.staging.stager import local_copy
 
 _WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words

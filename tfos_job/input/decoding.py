@@ -12,13 +12,9 @@ every format; colour is grey three times. JPEGs are decoded by the exact integer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import tensorflow as tf
 
-# More does not pay (benchmarks/input.py); less costs tf.data's own work for each group.
-GROUP_SIZE = 128
-_PHOTOGRAPHS = 8
+from tfos_job.formats.form import Form
 
 _LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
 _HALF = 1 << 15
@@ -32,31 +28,6 @@ _FEATURES = {
     "image/width": tf.io.FixedLenFeature([], tf.int64),
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """What records are decoded to: images [S, S, C] of whole levels.
-
-    Attributes:
-      image_size: S, in pixels.
-      num_channels: C, 1 for grey or 3 for RGB.
-      antialias: `readers.Reader.antialias`: where S is smaller, each pixel is a mean of all that it stands for.
-    """
-
-    image_size: int
-    num_channels: int = 1
-    antialias: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(S, S, C)."""
-        return self.image_size, self.image_size, self.num_channels
-
-    @property
-    def group_size(self) -> int:
-        """Records that are decoded at a time. Of photographs a few: there are many such groups in memory."""
-        return _PHOTOGRAPHS if self.antialias else GROUP_SIZE
 
 
 def preprocess(images: tf.Tensor, form: Form) -> tf.Tensor:

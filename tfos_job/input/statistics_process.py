@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
+from tfos_job.formats.form import GROUP_SIZE, Form
 from tfos_job.formats.tfrecord import read_records
 from tfos_job.host import calls
 from tfos_job.input.damage import data_errors
-from tfos_job.input.decoding import GROUP_SIZE, Form, decode
+from tfos_job.input.decoding import decode
 from tfos_job.staging.stager import local_copy
 from tfos_job.statistics.pixel_statistics import add_images, is_sampled, to_bytes, zero_sums
 from tfos_job.statistics.task import SumShard, SumTask

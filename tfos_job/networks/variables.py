@@ -14,7 +14,7 @@ import numpy as np
 from tfos_job.config import NO_NORMALIZATION
 from tfos_job.errors import SettingsError
 from tfos_job.formats import readers
-from tfos_job.input.decoding import Form
+from tfos_job.formats.form import Form
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.networks import registry
 from tfos_job.run import checkpoints

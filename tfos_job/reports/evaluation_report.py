@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from tfos_job import storage
 from tfos_job.formats.excerpt import Excerpt, read_positions
-from tfos_job.input.decoding import Form, decode
+from tfos_job.formats.form import Form
+from tfos_job.input.decoding import decode
 from tfos_job.layout import RunLayout, join
 from tfos_job.reports import classes, curves, montage
 from tfos_job.run import predictions as analysis

@@ -20,10 +20,11 @@ from tfos_job.config import NO_NORMALIZATION, TrainConfig, from_dict
 from tfos_job.errors import BadDataError
 from tfos_job.formats import readers
 from tfos_job.formats.excerpt import read_positions
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest, shard_paths
 from tfos_job.input.augmentation import Augmentation, augment
 from tfos_job.input.damage import data_errors
-from tfos_job.input.decoding import Form, decode, to_float
+from tfos_job.input.decoding import decode, to_float
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.layout import RunLayout, SplitLayout
 from tfos_job.reports import classes, montage

@@ -47,7 +47,7 @@ class Subject:
       dataset_digest: of that split (`Manifest.digest`).
       image_size: S, in pixels.
       num_channels: C.
-      antialias: see `decoding.Form`.
+      antialias: see `form.Form`.
     """
 
     kind: str

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfos_job.config import EXPONENTIAL
+from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import Counts
-from tfos_job.input.decoding import Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class TrainPlan:
       start_step: the global step of the variables training starts from.
       positions: records of its stream that each worker had consumed by then.
       input_mode, staged, window: of `input_pipeline.training_dataset`.
-      antialias: of `decoding.Form`.
+      antialias: of `form.Form`.
       augmentation: fields of `augment.Augmentation`.
       initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`
         but the network; empty for fresh weights.

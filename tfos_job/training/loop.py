@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.errors import DivergedError, JobError
+from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import Counts
-from tfos_job.input.decoding import Form
 from tfos_job.training.bottleneck import StepProfile, StepProfiler
 from tfos_job.training.engine import Block, Engine, TrainPlan
 
