@@ -126,7 +126,8 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     from tfos_job.input.pipeline import training_dataset
     from tfos_job.networks import registry
     from tfos_job.training.engine import TrainPlan
-    from tfos_job.training.loop import build_optimizer, train_step
+    from tfos_job.training.optimizer import build_optimizer
+    from tfos_job.training.step import train_step
 
     flags = dict(flags)
     decay, warmup = flags.pop("moving_average", 0.0), flags.pop("warmup_fraction", 0.0)

@@ -26,7 +26,7 @@ from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.run import checkpoints
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.engine import StepBlock, TrainPlan
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 
@@ -54,7 +54,7 @@ class Recorder:
     def __init__(self, run: RunLayout) -> None:
         self.run = run
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None:
+    def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
         pass
 
     def on_evaluating(self, step: int, num_examples: int) -> None:

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from tests.unit.test_train_loop import PLAN
-from tfos_job.training.loop import FusedAdam, Schedule, mean_loss
+from tfos_job.training.optimizer import FusedAdam, Schedule
+from tfos_job.training.step import mean_loss
 
 
 def test_fused_adam_is_keras_adam() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.inference.evaluation import Counts
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.engine import StepBlock, TrainPlan
 from tfos_job.training.loop import Loop
 
 PLAN = TrainPlan(
@@ -55,14 +55,14 @@ class CountingEngine:
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         raise NotImplementedError
 
-    def run(self, num_steps: int) -> Block:
+    def run(self, num_steps: int) -> StepBlock:
         self.global_step += num_steps
         self.now_s += num_steps * self.step_s
         self.blocks.append(num_steps)
         loss = float("nan") if self.nan_from is not None and self.global_step >= self.nan_from else 1.0
         images = num_steps * 10
         times = (num_steps * self.step_s * share for share in (1.0, 0.01, 0.02, 0.9))
-        return Block(num_steps, images, loss, 0.5, *times, {0: self.global_step * 10})
+        return StepBlock(num_steps, images, loss, 0.5, *times, {0: self.global_step * 10})
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         self.evaluated_shards += len(shards)
@@ -83,9 +83,9 @@ class Diary:
         self.evaluating: list[int] = []
         self.measured_before: int | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None:
-        assert bound.steps <= step
-        if bound.compute_s is not None and self.measured_before is None:
+    def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
+        assert profile.steps <= step
+        if profile.compute_s is not None and self.measured_before is None:
             self.measured_before = step
 
     def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
@@ -129,17 +129,17 @@ def loop(engine: CountingEngine, diary: Diary, stop_at: int | None = None, **cha
 )
 def test_what_happens_when(changes: dict[str, Any], entries: list[tuple[str, int]]) -> None:
     diary = Diary()
-    outcome = loop(CountingEngine(PLAN), diary, **changes).run()
+    end = loop(CountingEngine(PLAN), diary, **changes).run()
     assert diary.entries == entries
-    assert (outcome.step, outcome.interrupted) == (20, False)
+    assert (end.step, end.interrupted) == (20, False)
 
 
 @pytest.mark.parametrize("step_s", [0.0001, 0.1, 1.0, 10.0])
 def test_exactly_the_steps_that_were_asked_for(step_s: float) -> None:
     engine = CountingEngine(PLAN, step_s)
-    outcome = loop(engine, Diary(), total_steps=1234, num_workers=3, positions=(0, 0, 0)).run()
-    assert engine.global_step == outcome.step == sum(engine.blocks) == 1234
-    assert outcome.images == 12340
+    end = loop(engine, Diary(), total_steps=1234, num_workers=3, positions=(0, 0, 0)).run()
+    assert engine.global_step == end.step == sum(engine.blocks) == 1234
+    assert end.images == 12340
     # Blocks are short in time, so that a stop is answered soon.
     assert max(engine.blocks) * step_s <= max(6.0, 3 * step_s)
 
@@ -153,8 +153,8 @@ def test_an_evaluation_tells_that_it_is_alive() -> None:
 
 def test_a_stop_saves_where_it_is_and_does_not_evaluate() -> None:
     diary = Diary()
-    outcome = loop(CountingEngine(PLAN), diary, stop_at=7, validation_shards=("v",)).run()
-    assert (outcome.step, outcome.interrupted) == (7, True)
+    end = loop(CountingEngine(PLAN), diary, stop_at=7, validation_shards=("v",)).run()
+    assert (end.step, end.interrupted) == (7, True)
     assert diary.entries == [("save", 7)]
     assert diary.positions == {7: (70,)}
 
@@ -164,9 +164,9 @@ def test_a_stop_interrupts_an_evaluation_within_training_and_at_its_end() -> Non
         engine, diary = CountingEngine(PLAN), Diary()
         plan = dataclasses.replace(PLAN, eval_steps=eval_steps, validation_shards=tuple("abcde"))
         # Once the second shard has been begun.
-        outcome = Loop(engine, plan, diary, lambda engine=engine: engine.evaluated_shards >= 2).run()  # type: ignore[misc]
+        end = Loop(engine, plan, diary, lambda engine=engine: engine.evaluated_shards >= 2).run()  # type: ignore[misc]
         step = eval_steps or 20
-        assert (outcome.step, outcome.interrupted, engine.evaluated_shards) == (step, True, 2)
+        assert (end.step, end.interrupted, engine.evaluated_shards) == (step, True, 2)
         assert diary.entries == [("save", step)]
         assert engine.measurements == 0
 
@@ -180,32 +180,32 @@ def test_a_loss_that_is_no_number_ends_it_without_a_checkpoint_of_it() -> None:
 
 def test_compute_is_measured_once_when_it_costs_a_hundredth_or_at_the_end() -> None:
     engine, diary = CountingEngine(PLAN), Diary()
-    outcome = loop(engine, diary, total_steps=1000).run()
+    end = loop(engine, diary, total_steps=1000).run()
     # Tracing and two steps, 3 s by this engine's clock.
     assert diary.measured_before is not None
     assert 300 <= diary.measured_before <= 310
     assert engine.measurements == 1
-    assert outcome.bound is not None
-    assert outcome.bound.by == "compute"
+    assert end.profile is not None
+    assert end.profile.by == "compute"
     short = CountingEngine(PLAN)
-    outcome = loop(short, Diary()).run()
-    assert outcome.bound is not None
-    assert (outcome.bound.by, outcome.bound.steps) == ("compute", 19)
+    end = loop(short, Diary()).run()
+    assert end.profile is not None
+    assert (end.profile.by, end.profile.steps) == ("compute", 19)
     assert short.measurements == 1
 
 
 def test_nobody_waits_for_a_measurement_after_a_stop() -> None:
     engine = CountingEngine(PLAN)
-    outcome = loop(engine, Diary(), stop_at=7).run()
+    end = loop(engine, Diary(), stop_at=7).run()
     assert engine.measurements == 0
-    assert outcome.bound is not None
-    assert outcome.bound.compute_s is None
-    assert loop(CountingEngine(PLAN), Diary(), start_step=20).run().bound is None
+    assert end.profile is not None
+    assert end.profile.compute_s is None
+    assert loop(CountingEngine(PLAN), Diary(), start_step=20).run().profile is None
 
 
 def test_an_engine_that_loses_a_step_is_found_out() -> None:
     class Forgetful(CountingEngine):
-        def run(self, num_steps: int) -> Block:
+        def run(self, num_steps: int) -> StepBlock:
             block = super().run(num_steps)
             self.global_step -= 1
             return block

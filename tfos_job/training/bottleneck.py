@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.training.engine import Block
+from tfos_job.training.engine import StepBlock
 
 INPUT, NETWORK, COMPUTE = "input", "network", "compute"
 
@@ -72,7 +72,7 @@ class StepProfiler:
         self._seconds = self._input_wait_s = self._update_s = 0.0
         self.compute_s: float | None = None
 
-    def add(self, block: Block) -> None:
+    def add(self, block: StepBlock) -> None:
         if self._blocks == 1:
             self._steps = 0
             self._seconds = self._input_wait_s = self._update_s = 0.0
@@ -83,7 +83,7 @@ class StepProfiler:
         self._update_s += block.update_s
 
     @property
-    def bound(self) -> StepProfile | None:
+    def profile(self) -> StepProfile | None:
         """None before the first block."""
         if not self._steps:
             return None

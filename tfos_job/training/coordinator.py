@@ -42,7 +42,7 @@ from tfos_job.protocol.line import NodeLine, call_driver, own_address
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.engine import StepBlock, TrainPlan
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.summaries import Summaries
@@ -104,7 +104,7 @@ class _Reporter:
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
-    def on_block(self, step: int, block: Block, learning_rate: float, bound: StepProfile) -> None:
+    def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
         self._block_ended_s = time.monotonic()
         if self._publishing is not None and self._publishing.done():
             self._publishing.result()  # Training on without being able to save would be for nothing.
@@ -115,7 +115,7 @@ class _Reporter:
             learning_rate=learning_rate,
             images_per_second=block.images / block.seconds,
             input_wait_fraction=block.input_wait_s / block.step_s,
-            bound=messages.Bottleneck(**bound.to_json()),
+            bound=messages.Bottleneck(**profile.to_json()),
         )
         self._metrics = {"loss": block.loss, "top_1": block.top_1}
         scalars = {name: value for name, value in asdict(progress).items() if name not in ("step", "bound")}
@@ -181,17 +181,17 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
         line.send(messages.Ready(os.getpid()))
         reporter = _Reporter(assignment, line, stop)
         try:
-            outcome = Loop(engine, plan, reporter, stop.is_set).run()
+            end = Loop(engine, plan, reporter, stop.is_set).run()
         finally:
             reporter.finish_publishing()
     reporter.close()
     return messages.Finished(
-        step=outcome.step,
-        interrupted=outcome.interrupted,
-        seconds=outcome.seconds,
-        images=outcome.images,
-        records_read=list(outcome.positions),
-        bound=messages.Bottleneck(**outcome.bound.to_json()) if outcome.bound else None,
+        step=end.step,
+        interrupted=end.interrupted,
+        seconds=end.seconds,
+        images=end.images,
+        records_read=list(end.positions),
+        bound=messages.Bottleneck(**end.profile.to_json()) if end.profile else None,
     )
 
 

@@ -75,7 +75,7 @@ class TrainPlan:
 
 
 @dataclass(frozen=True)
-class Block:
+class StepBlock:
     """What a run of steps came to.
 
     Attributes:
@@ -107,7 +107,7 @@ class Engine(Protocol):
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         """Builds `plan`'s network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
 
-    def run(self, num_steps: int) -> Block:
+    def run(self, num_steps: int) -> StepBlock:
         """Runs exactly that many global steps, over all workers together."""
 
     def measure_compute(self) -> float:

@@ -23,9 +23,10 @@ from tfos_job.input.pipeline import training_dataset
 from tfos_job.networks import registry
 from tfos_job.networks.variables import all_arrays, assign_all
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE
-from tfos_job.training.engine import Block, TrainPlan
+from tfos_job.training.engine import StepBlock, TrainPlan
 from tfos_job.training.finetuning import load_weights, train_only
-from tfos_job.training.loop import FusedAdam, build_optimizer, compute_seconds, train_step
+from tfos_job.training.optimizer import FusedAdam, build_optimizer
+from tfos_job.training.step import compute_seconds, train_step
 
 _EVALUATION_BATCH_SIZE = 128
 _POLL_S = 0.02
@@ -143,13 +144,13 @@ class ParameterServerEngine:
             raise
         return True
 
-    def run(self, num_steps: int) -> Block:
+    def run(self, num_steps: int) -> StepBlock:
         began = time.monotonic()
         results = [self._coordinator.schedule(self._step, args=(self._batches,)) for _ in range(num_steps)]
         self._join()
         table = np.stack([result.fetch() for result in results])
         loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
-        return Block(
+        return StepBlock(
             steps=num_steps,
             images=int(images.sum()),
             loss=float((loss * images).sum() / images.sum()),
