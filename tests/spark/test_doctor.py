@@ -17,7 +17,7 @@ from tests.command import StartCommand, run
 from tests.ports import free_port_range
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, OK, Check
-from tfos_job.driver import executor_probe, preflight, session
+from tfos_job.driver import executor_probe, preflight, start_limit
 from tfos_job.errors import ResourceError, SettingsError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -124,10 +124,10 @@ class _Unreadable:
 
 
 def test_the_alarm_ends_what_waits_for_spark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_end_jvm", lambda: None)  # that of the other tests
+    monkeypatch.setattr(start_limit, "end_jvm", lambda: None)  # that of the other tests
 
     def wait_for_spark() -> None:
-        with session._time_limit(1):
+        with start_limit.time_limit(1):
             try:
                 time.sleep(FOR_EVER_S)
             except TimeoutError as e:
@@ -135,7 +135,7 @@ def test_the_alarm_ends_what_waits_for_spark(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(ResourceError, match="Spark has not started within 1 s"):
         wait_for_spark()
-    with pytest.raises(ResourceError, match="no such queue"), session._time_limit(1):
+    with pytest.raises(ResourceError, match="no such queue"), start_limit.time_limit(1):
         raise ResourceError("no such queue")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # nothing rings after it
 

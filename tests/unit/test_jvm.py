@@ -13,7 +13,9 @@ from pyspark import SparkContext
 
 from tests.unit.waits import wait_until
 from tfos_job.driver import jvm
-from tfos_job.driver.jvm import Host, blamed, check, explain, kept_defaults, read_defaults
+from tfos_job.driver.jvm import check
+from tfos_job.driver.spark_defaults import blamed, kept_defaults, read_defaults
+from tfos_job.driver.start_errors import Host, explain_jvm
 from tfos_job.errors import SettingsError
 
 BAD_OPTION = """\
@@ -81,27 +83,27 @@ a more recent version of the Java Runtime (class file version 61.0), this versio
     ],
 )
 def test_its_own_words_and_the_setting_to_change(said: str, environ: dict[str, str], words: str) -> None:
-    error = explain(said, Host(open_files=65536, user=None, environ=environ))
+    error = explain_jvm(said, Host(open_files=65536, user=None, environ=environ))
     assert error.exit_code == 78
     assert words in str(error)
     assert "\n" not in str(error)
 
 
 def test_what_the_host_does_not_give() -> None:
-    few = explain(FEW_FILES, Host(open_files=256, user=None, environ={}))
+    few = explain_jvm(FEW_FILES, Host(open_files=256, user=None, environ={}))
     assert few.exit_code == 78
     assert str(few).startswith(
         "ulimit -n: Spark's JVM does not start: Error loading java.security file; only 256 files"
     )
-    nameless = explain(NO_NAME, Host(open_files=65536, user=12345, environ={}))
+    nameless = explain_jvm(NO_NAME, Host(open_files=65536, user=12345, environ={}))
     assert nameless.exit_code == 78
     assert "the user with the number 12345 has no name" in str(nameless)
 
 
 def test_what_nobody_has_seen_before_and_what_does_not_happen_again_can_be_tried_again() -> None:
     host = Host(open_files=65536, user=None, environ={})
-    assert explain("something new\n", host).exit_code == explain("", host).exit_code == 69
-    assert "something new" in str(explain("something new\n", host))
+    assert explain_jvm("something new\n", host).exit_code == explain_jvm("", host).exit_code == 69
+    assert "something new" in str(explain_jvm("something new\n", host))
 
 
 def test_another_spark_and_options_that_are_none_are_refused_before_a_jvm_is_started(tmp_path: Path) -> None:
