@@ -27,7 +27,7 @@ from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Statistics, Subject
-from tfos_job.statistics.task import SumTask
+from tfos_job.statistics.task import StatisticsTask
 
 S = 8
 CHARACTERS = "啊阿埃挨哎"
@@ -56,7 +56,7 @@ def without_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     test_finetuning.py.
     """
 
-    def work(task: SumTask) -> str:
+    def work(task: StatisticsTask) -> str:
         statistics_process._sum(json.loads(json.dumps(dataclasses.asdict(task))))
         return task.output
 

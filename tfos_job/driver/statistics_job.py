@@ -1,4 +1,4 @@
-"""Statistics of a split's pixels, made on Spark where the dataset has none yet that fit. Runs on the driver."""
+"""Statistics of a split's pixels, computed on Spark unless the dataset has them. Runs on the driver."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.protocol.topology import assign_shards
 from tfos_job.statistics import pixel_statistics, task
 from tfos_job.statistics.pixel_statistics import MAX_WHITENING_RECORDS, WHITENING, Arrays, Statistics, Subject
-from tfos_job.statistics.task import SumShard, SumTask
+from tfos_job.statistics.task import StatisticsTask, TaskShard
 
 log = logging.getLogger(__name__)
 
 _GUARD_S = 0.5
-_CANCEL_S = 5.0  # for tasks to end before their folder goes; they may be in the middle of something
+_CANCEL_S = 5.0  # for running tasks to end before their folder is removed
 
 
 def statistics_of(
@@ -35,35 +35,35 @@ def statistics_of(
     run: RunLayout,
     guard: Callable[[], None],
 ) -> tuple[Statistics, str]:
-    """The dataset's own where they fit `subject`; else they are made, and kept beside its charset.
+    """Returns the dataset's statistics of `subject`; computes and keeps them in the dataset if it has none.
 
-    A dataset may be there for reading alone: then the run keeps them.
+    If the dataset is read-only, they are kept in the run's folder.
 
     Args:
-      context: the driver's.
-      dataset: of which `subject` is.
+      context: of the driver.
+      dataset: dataset of `subject`.
       manifest: of the subject's split.
-      subject: what to look at.
-      run: whose scratch folder driver and executors see, and nobody else uses; it is removed at the end.
-      guard: raises where the job is to end.
+      subject: of the statistics.
+      run: its scratch folder, which driver and executors share, is used and removed at the end.
+      guard: raises if the job must end.
 
     Returns:
-      The statistics, and the path that they lie at.
+      The statistics, and their path.
 
     Raises:
-      BadDataError: a damaged record.
-      JobError: what storage or `guard` raises.
+      BadDataError: a record is damaged.
+      JobError: storage fails, or `guard` raises it.
     """
     paths = (dataset.statistics(subject.split_name, subject.image_size, subject.kind, subject.key), run.statistics)
-    if there := _there(paths, subject):
-        return there
+    if existing := _existing(paths, subject):
+        return existing
     began_s = time.monotonic()
     limit = MAX_WHITENING_RECORDS if subject.kind == WHITENING else manifest.num_records
     storage.make_dirs(run.scratch_dir)
     todo = _tasks(dataset, manifest, subject, limit, run.scratch_dir, context.defaultParallelism)
 
     def make() -> Statistics:
-        outputs = tasks.results(tasks.run(context, "statistics", task.sum_pixels, todo))
+        outputs = tasks.results(tasks.run(context, "statistics", task.run, todo))
         return pixel_statistics.statistics_of(subject, _sum(outputs))
 
     try:
@@ -76,13 +76,13 @@ def statistics_of(
             place=dataset.split(subject.split_name).root,
             next_step="Run `verify` on the split",
         )
-    # Another run may have made them meanwhile, and be about to read its own.
-    kept = _there(paths, subject) or _keep(found, *paths)
+    # Another run may have computed and written them meanwhile, and may read them soon: its file stays.
+    kept = _existing(paths, subject) or _keep(found, *paths)
     log.info("%s of %d records: %s (%.1f s)", subject.kind, found.num_records, kept[1], time.monotonic() - began_s)
     return kept
 
 
-def _there(paths: tuple[str, ...], subject: Subject) -> tuple[Statistics, str] | None:
+def _existing(paths: tuple[str, ...], subject: Subject) -> tuple[Statistics, str] | None:
     for path in paths:
         found = pixel_statistics.read_fitting(path, subject)
         if found is not None:
@@ -91,7 +91,7 @@ def _there(paths: tuple[str, ...], subject: Subject) -> tuple[Statistics, str] |
 
 
 def _keep(found: Statistics, path: str, spare: str) -> tuple[Statistics, str]:
-    """Writes to the first of the two places that takes them."""
+    """Writes to `path`, or to `spare` if that fails."""
     try:
         pixel_statistics.write(path, found)
     except JobError as error:
@@ -103,12 +103,12 @@ def _keep(found: Statistics, path: str, spare: str) -> tuple[Statistics, str]:
 
 def _tasks(
     dataset: DatasetLayout, manifest: Manifest, subject: Subject, limit: int, scratch_dir: str, num_slots: int
-) -> list[SumTask]:
-    """One for each slot: each starts a TensorFlow and has a sum of its own."""
+) -> list[StatisticsTask]:
+    """Returns one task for each slot: each task starts TensorFlow once and holds one sum."""
     shards, first = [], 0
     for path, shard in zip(shard_paths(dataset.split(subject.split_name), manifest), manifest.shards, strict=True):
         shards.append(
-            SumShard(
+            TaskShard(
                 path=path,
                 size_bytes=shard.size_bytes,
                 sha256=shard.sha256,
@@ -120,7 +120,7 @@ def _tasks(
     by_path = {shard.path: shard for shard in shards if shard.num_records}
     parts = assign_shards([(shard.path, shard.num_records) for shard in shards], min(num_slots, len(by_path)))
     return [
-        SumTask(
+        StatisticsTask(
             subject=subject,
             shards=tuple(by_path[path] for path, _ in part),
             num_records=manifest.num_records,
@@ -132,13 +132,13 @@ def _tasks(
 
 
 def _guarded(make: Callable[[], Statistics], guard: Callable[[], None], cancel: Callable[[], None]) -> Statistics:
-    """On a thread, so that a signal is answered while Spark is at work, or numpy: eigenvectors can take minutes."""
+    """Calls `make` on a thread, so that this one reacts to signals: eigenvectors can take minutes."""
     made: Future[Statistics] = Future()
 
     def run() -> None:
         try:
             made.set_result(make())
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
             made.set_exception(error)
 
     threading.Thread(target=run, name="statistics", daemon=True).start()
@@ -153,7 +153,7 @@ def _guarded(make: Callable[[], Statistics], guard: Callable[[], None], cancel: 
 
 
 def _sum(outputs: list[str]) -> Arrays:
-    """One after the other: sums of whole images are 128 MiB each."""
+    """Adds the outputs one after the other: sums of whole images take 128 MiB each."""
     total = pixel_statistics.from_bytes(storage.read_bytes(outputs[0]))
     for path in outputs[1:]:
         for name, array in pixel_statistics.from_bytes(storage.read_bytes(path)).items():

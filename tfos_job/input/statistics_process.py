@@ -1,6 +1,6 @@
-"""Sums over the decoded pixels of some shards; runs on an executor, as a process of its own (`host/calls.py`).
+"""The process of a statistics task: sums over the decoded pixels of some shards (`host/calls.py` starts it).
 
-Decoding is TensorFlow's, so that the pixels are the very ones that training sees.
+TensorFlow decodes, so that the pixels are exactly those of training.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode
 from tfos_job.staging.stager import local_copy
 from tfos_job.statistics.pixel_statistics import add_images, is_sampled, to_bytes, zero_sums
-from tfos_job.statistics.task import SumShard, SumTask
+from tfos_job.statistics.task import StatisticsTask, TaskShard
 
 
-def sum_shards(task: SumTask) -> dict[str, np.ndarray]:
-    """`statistics.zero_sums` and all of the task's records that are asked for.
+def sum_shards(task: StatisticsTask) -> dict[str, np.ndarray]:
+    """Sums the task's records that are in the sample (`pixel_statistics.zero_sums` has the form).
 
     Raises:
-      BadDataError: a damaged record, or not as many as there should be.
-      JobError: what storage raises.
+      BadDataError: a record is damaged, or their number is not the manifest's.
+      JobError: storage fails.
     """
     subject = task.subject
     form = Form(image_size=subject.image_size, num_channels=subject.num_channels, antialias=subject.antialias)
@@ -51,7 +51,7 @@ def sum_shards(task: SumTask) -> dict[str, np.ndarray]:
     return sums
 
 
-def _records(local: str, shard: SumShard) -> Iterator[bytes]:
+def _records(local: str, shard: TaskShard) -> Iterator[bytes]:
     found = 0
     with open(local, "rb") as stream:
         for _, data in read_records(stream, shard.path):
@@ -66,7 +66,7 @@ def _records(local: str, shard: SumShard) -> Iterator[bytes]:
 
 
 def _sum(request: dict[str, Any]) -> None:
-    task = SumTask.from_json(request)
+    task = StatisticsTask.from_json(request)
     storage.write_bytes(task.output, to_bytes(sum_shards(task)))
 
 

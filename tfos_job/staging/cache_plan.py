@@ -1,6 +1,6 @@
-"""What a worker reads from its own disk and has to be brought there, and in which order. Pure, without TensorFlow.
+"""The plan of a worker's shard cache: the files to copy to its disk, and their order. Pure, without TensorFlow.
 
-`input_pipeline` reads in the same order, from the same names.
+`input/pipeline.py` reads in the same order, from the same names.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy.typing as npt
 GIVEN_DIR = "given"
 DONE_DIR = "done"
 MAX_WINDOW = 16
-"""Shards that are read at a time where the disk holds as many. The order of records follows from it."""
+"""Number of shards that are read at the same time, if the disk has room for them. It affects the order of records."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A file that a worker copies to its own disk before it reads it, and how to tell that it is the right one.
+    """A file that a worker copies to its disk before it reads it, with the size and digest that verify the copy.
 
-    `target` is relative to the worker process's own working directory: one name for all workers.
+    `target` is relative to the working directory of the worker's process, so that it is the same for all workers.
     """
 
     source: str
@@ -33,20 +33,20 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class CachePlan:
-    """What a worker's stager is to bring, and how much of it may be on the disk at a time.
+    """The files that a worker's stager copies, and the limit of its disk cache.
 
-    A shard is on the disk under its digest, which is its place in the cache, and for each time that it is read it has
-    a name of its own in `GIVEN_DIR`: that appears when the reader may begin. When the reader is through it leaves the
-    same name in `DONE_DIR`. The cache may be one that an earlier attempt on this host has filled.
+    In the cache a shard's file is named by its digest. For each reading of a shard a link appears in `GIVEN_DIR` when
+    the reader may begin, and the reader leaves the same name in `DONE_DIR` when it has finished. The cache may contain
+    files of an earlier attempt on this host.
 
     Attributes:
       shards: the worker's training shards.
-      pinned: what is to be there under its own target for good: the validation split.
+      pinned: files that stay under their own targets: the validation split.
       seed: of the order (`shard_order`).
-      first_epoch: the one that reading begins with.
-      once: each shard is read a single time, in the order of `shards`: what is read is kept in memory.
-      window: shards that are read at a time.
-      cache_bytes: for the training shards; None for as much as they take.
+      first_epoch: epoch in which reading begins.
+      once: True if each shard is read once, in the order of `shards`, since the records stay in memory.
+      window: number of shards that are read at the same time.
+      cache_bytes: limit for the training shards; None: unlimited.
     """
 
     shards: tuple[Copy, ...]
@@ -63,12 +63,12 @@ class CachePlan:
 
     @property
     def least_bytes(self) -> int:
-        """What must fit on the disk at a time."""
+        """Bytes that must fit on the disk at the same time."""
         sizes = sorted((copy.size_bytes for copy in self.shards), reverse=True)
         return self.pinned_bytes + sum(sizes[: self.window])
 
     def positions(self) -> Iterator[tuple[int, int]]:
-        """(epoch, index of the shard), in the order of reading."""
+        """Yields (epoch, index of the shard) in the order of reading."""
         if self.once:
             yield from ((self.first_epoch, index) for index in range(len(self.shards)))
             return
@@ -77,7 +77,7 @@ class CachePlan:
 
 
 def turn_name(epoch: int, index: int) -> str:
-    """One reading of a shard: a name in `GIVEN_DIR` and in `DONE_DIR`."""
+    """Returns the name of one reading of a shard, in `GIVEN_DIR` and `DONE_DIR`."""
     return f"{epoch}-{index}"
 
 
@@ -89,13 +89,13 @@ MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def shard_order(num_shards: int, seed: int, epoch: int) -> list[int]:
-    """The permutation of 0 to `num_shards` - 1 in which the shards are read in `epoch`."""
+    """Returns the permutation of 0 to `num_shards` - 1 in which the shards are read in `epoch`."""
     order: list[int] = np.argsort(random_bits(seed, epoch, num_shards), kind="stable").tolist()
     return order
 
 
 def random_bits(seed: int, stream: int, count: int) -> npt.NDArray[np.uint64]:
-    """`draws.random_bits` for the indices 0 to `count` - 1, without TensorFlow."""
+    """Returns `stateless_random.random_bits` for the indices 0 to `count` - 1, without TensorFlow."""
     with np.errstate(over="ignore"):
         key = _mix(_mix(np.array([seed], np.uint64)) + np.uint64(stream))
         return _mix(key + np.arange(count, dtype=np.uint64) * np.uint64(GAMMA))

@@ -1,6 +1,7 @@
-"""Remote shards become local files, since TensorFlow reads no HDFS: all on a worker, one at a time elsewhere.
+"""Copies of remote shards on the local disk, since TensorFlow does not read HDFS.
 
-Each copy is whole, and of the size and SHA-256 that the manifest says, before it bears its name.
+A worker has a cache of them (`Stager`); other processes copy one shard at a time (`local_copy`). A copy gets its name
+after its size and SHA-256 have been compared with the manifest.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from tfos_job.layout import SplitLayout, join
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, turn_name
 
 _POLL_S = 0.1
-_NEWS_S = 30.0
+_PROGRESS_S = 30.0
 RESERVE_BYTES = 256 << 20
-"""Of a worker's disk, left free for logs, TensorFlow's and Python's temporary files."""
+"""Space on a worker's disk that stays free for logs and temporary files of TensorFlow and Python."""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What the copying has cost so far; `num_left` are shards that have not had their first turn."""
+    """The cost of copying so far; `num_left` counts the shards that have not been given for the first time."""
 
     num_files: int
     size_bytes: int
@@ -44,7 +45,7 @@ class Staged:
 
 
 def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy, ...]:
-    """For each shard the copy that a node needs, below its own `folder`; none for a split that it reads where it is."""
+    """Returns the copies of a split's shards that a node needs, below `folder`; empty for a local split."""
     if storage.local_path(split.root) is not None:
         return ()
     return tuple(
@@ -54,32 +55,32 @@ def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy
 
 
 class Stager:
-    """Brings shards to a worker's disk ahead of its reader, and takes away what has not been read for longest.
+    """A worker's shard cache: copies shards ahead of their reader and evicts the least recently read.
 
     Args:
-      plan: what to bring.
-      folder: the worker's own directory, where its reader looks.
-      cache_dir: on the same disk.
-      on_news: told now and then until everything has been there, and then.
+      plan: shards, their order, and the cache's limit.
+      folder: working directory of the worker, where its reader finds the shards.
+      cache_dir: folder of the cache, on the same disk.
+      on_progress: called now and then, and when all shards have been copied once.
     """
 
-    def __init__(self, plan: CachePlan, folder: str, cache_dir: str, on_news: Callable[[Staged], None]) -> None:
+    def __init__(self, plan: CachePlan, folder: str, cache_dir: str, on_progress: Callable[[Staged], None]) -> None:
         self._plan = plan
         self._folder = folder
         self._cache_dir = cache_dir
-        self._on_news = on_news
-        self._cached: OrderedDict[int, int] = OrderedDict()  # bytes by shard, the longest unread one first
-        self._readers: Counter[int] = Counter()  # times that a shard was given and is not done
+        self._on_progress = on_progress
+        self._cached: OrderedDict[int, int] = OrderedDict()  # bytes by shard, the least recently read first
+        self._readers: Counter[int] = Counter()  # unfinished readings of each shard
         self._num_files = self._size_bytes = 0
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Works until `should_stop`, or until there is nothing more to bring.
+        """Copies until `should_stop` is true, or until no file is left to copy.
 
         Raises:
-          ResourceError: the disk has too little room.
-          BadDataError: a file is not what its manifest says.
-          JobError: what storage raises where a file cannot be read or written.
+          ResourceError: the disk is too small.
+          BadDataError: a file differs from its manifest.
+          JobError: storage cannot read or write a file.
         """
         limit = self._limit()
         for name in (GIVEN_DIR, DONE_DIR, *sorted({os.path.dirname(copy.target) for copy in self._plan.pinned})):
@@ -89,13 +90,13 @@ class Stager:
         positions = enumerate(self._plan.positions())
         upcoming = next(positions, None)
         num_left = len(self._plan.shards)
-        is_told = False
+        is_reported = False
         while not should_stop():
-            if upcoming is not None and self._make_room(upcoming[1][1], limit):
+            if upcoming is not None and self._evict_for(upcoming[1][1], limit):
                 self._give(*upcoming[1])
                 num_left = max(0, len(self._plan.shards) - upcoming[0] - 1)
                 upcoming = next(positions, None)
-            elif pinned:  # what training begins with has come first
+            elif pinned:  # after the shards that training begins with
                 copy = pinned.pop()
                 self._bring(copy, copy.target)
             elif upcoming is None:
@@ -103,21 +104,21 @@ class Stager:
             else:
                 time.sleep(_POLL_S)
             all_there = not num_left and not pinned
-            if not is_told and (all_there or time.monotonic() - self._told > _NEWS_S):
-                self._tell(num_left)
-                is_told = all_there
+            if not is_reported and (all_there or time.monotonic() - self._reported > _PROGRESS_S):
+                self._report(num_left)
+                is_reported = all_there
 
     def _limit(self) -> int:
-        """Bytes that training shards may take here.
+        """Returns the bytes that training shards may take on this disk.
 
         Raises:
-          ResourceError: too few for what is read at a time.
+          ResourceError: they are too few for the shards that are read at the same time.
         """
         plan = self._plan
         size_bytes = sum(copy.size_bytes for copy in plan.shards)
         wanted = size_bytes if plan.cache_bytes is None else min(size_bytes, plan.cache_bytes)
-        # What an earlier attempt has brought is there to be used, or to make room.
-        free = shutil.disk_usage(self._folder).free + self._bytes_there() - RESERVE_BYTES
+        # Files of an earlier attempt are used or evicted, so their space counts as free.
+        free = shutil.disk_usage(self._folder).free + self._cached_bytes() - RESERVE_BYTES
         if free < plan.least_bytes:
             raise ResourceError(
                 f"{_mib(plan.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
@@ -126,18 +127,18 @@ class Stager:
             )
         return min(wanted, free - plan.pinned_bytes)
 
-    def _bytes_there(self) -> int:
+    def _cached_bytes(self) -> int:
         found = 0
         for copy in {*self._plan.shards, *self._plan.pinned}:
             with contextlib.suppress(FileNotFoundError):
                 found += os.path.getsize(self._cache_path(copy))
         return found
 
-    def _make_room(self, index: int, limit: int) -> bool:
-        """Whether a shard can be given now."""
+    def _evict_for(self, index: int, limit: int) -> bool:
+        """Evicts shards for the next one; true if it can be given now."""
         self._note_done()
         if self._readers.total() >= max(len(self._plan.shards), self._plan.window):
-            return False  # an epoch ahead is enough
+            return False  # stay at most one epoch ahead
         if index in self._cached:
             return True
         missing = sum(self._cached.values()) + self._plan.shards[index].size_bytes - limit
@@ -145,7 +146,7 @@ class Stager:
         while missing > 0 and idle:
             victim = idle.pop(0)
             missing -= self._cached.pop(victim)
-            with contextlib.suppress(FileNotFoundError):  # another worker on this host may have been quicker
+            with contextlib.suppress(FileNotFoundError):  # another worker on this host may have removed it
                 os.unlink(self._cache_path(self._plan.shards[victim]))
         return missing <= 0
 
@@ -159,22 +160,22 @@ class Stager:
 
     def _give(self, epoch: int, index: int) -> None:
         copy = self._plan.shards[index]
-        self._bring(copy, os.path.join(GIVEN_DIR, turn_name(epoch, index)), proved=index in self._cached)
+        self._bring(copy, os.path.join(GIVEN_DIR, turn_name(epoch, index)), is_verified=index in self._cached)
         self._cached[index] = copy.size_bytes
         self._readers[index] += 1
 
-    def _bring(self, copy: Copy, name: str, *, proved: bool = False) -> None:
-        """Gives a file of the cache a name in the worker's directory, where it is whole and proved."""
+    def _bring(self, copy: Copy, name: str, *, is_verified: bool = False) -> None:
+        """Links a verified file of the cache to a name in the worker's directory; copies it first if necessary."""
         path, target = self._cache_path(copy), os.path.join(self._folder, name)
         while True:
-            if not proved and not _is_whole(path, copy):
+            if not is_verified and not _is_intact(path, copy):
                 self._fetch(copy, path)
             try:
                 os.link(path, target)
             except FileNotFoundError:
                 if os.path.exists(path):
-                    raise  # the worker's own directory is gone
-                proved = False  # another worker on this host has made room for itself
+                    raise  # the worker's own directory was removed
+                is_verified = False  # another worker on this host has evicted the file
             else:
                 return
 
@@ -183,15 +184,15 @@ class Stager:
         self._num_files += 1
         self._size_bytes += copy.size_bytes
 
-    def _tell(self, num_left: int) -> None:
-        self._told = time.monotonic()
-        self._on_news(Staged(self._num_files, self._size_bytes, self._told - self._began, num_left))
+    def _report(self, num_left: int) -> None:
+        self._reported = time.monotonic()
+        self._on_progress(Staged(self._num_files, self._size_bytes, self._reported - self._began, num_left))
 
     def _cache_path(self, copy: Copy) -> str:
         return os.path.join(self._cache_dir, copy.sha256)
 
 
-def _is_whole(path: str, copy: Copy) -> bool:
+def _is_intact(path: str, copy: Copy) -> bool:
     try:
         if os.path.getsize(path) != copy.size_bytes:
             return False
@@ -202,32 +203,32 @@ def _is_whole(path: str, copy: Copy) -> bool:
 
 
 def fetch(source: str, target: str, size_bytes: int, sha256: str) -> None:
-    """Copies one file and proves it.
+    """Copies one file and verifies the copy.
 
     Raises:
-      BadDataError: it is not of that size and digest.
-      JobError: what storage raises.
+      BadDataError: its size or digest differs.
+      JobError: storage fails.
     """
-    unproved = f"{target}.{uuid.uuid4().hex}"
+    unverified = f"{target}.{uuid.uuid4().hex}"
     try:
-        found = storage.download(source, unproved)
-        found_bytes = os.path.getsize(unproved)
+        found = storage.download(source, unverified)
+        found_bytes = os.path.getsize(unverified)
         if (found_bytes, found) != (size_bytes, sha256):
             fact = (
                 f"has {found_bytes} bytes, its manifest says {size_bytes}"
                 if found_bytes != size_bytes
                 else f"has SHA-256 {found[:12]}, its manifest says {sha256[:12]}"
             )
-            place, what = _first_damage(unproved, source)
+            place, what = _first_damage(unverified, source)
             raise BadDataError(fact + what, place=place, next_step="Convert the split again, or restore the file")
-        os.replace(unproved, target)
+        os.replace(unverified, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(unproved)
+            os.unlink(unverified)
 
 
 def _first_damage(path: str, source: str) -> tuple[str, str]:
-    """Where a copy of a shard that is not what it should be has its first bad record, and what that is."""
+    """Returns place and description of the first bad record in a damaged copy of a shard."""
     try:
         with open(path, "rb") as file:
             for _ in read_records(file, source):
@@ -239,14 +240,14 @@ def _first_damage(path: str, source: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def local_copy(path: str, size_bytes: int | None = None, sha256: str | None = None) -> Iterator[str]:
-    """A local file with what is at `path`, for the length of a `with`: the file itself where it is local.
+    """Yields a local path to a file during a `with` block: of the file itself if it is local, else of a copy.
 
-    A copy is proved where its size and digest are given.
+    The copy is verified if size and digest are given.
 
     Raises:
-      ResourceError: no room for a copy.
-      BadDataError: the copy is not of that size and digest.
-      JobError: what storage raises.
+      ResourceError: the disk is too small for a copy.
+      BadDataError: the copy's size or digest differs.
+      JobError: storage fails.
     """
     local = storage.local_path(path)
     if local is not None:

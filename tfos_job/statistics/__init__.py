@@ -1,1 +1,1 @@
-"""Statistics of a split's pixels, and the task that sums them. No TensorFlow, no Spark."""
+"""Statistics of a split's pixels, and the Spark task that computes their sums. No TensorFlow, no Spark."""

@@ -1,16 +1,16 @@
-"""What the pixels of a split are like as a whole: sums over its records, and what normalization needs of them.
+"""Statistics of a split's pixels for normalization, computed from sums over its records.
 
-All is of the pixels as training sees them, decoded and resized, and counted in whole levels 0 to 255. So every sum is a
-whole number, below 2⁵³, and the same in whatever order and by however many tasks it was made.
+The pixels are those of training, decoded and resized, in integer levels 0 to 255. So every sum is an integer below 2⁵³
+and does not depend on the order of the records or the number of tasks.
 
 ::
 
     DATASET_DIR/statistics-train-64-pixels-KEY.npz      mean and standard deviation of each channel, over all records
     DATASET_DIR/statistics-train-64-whitening-KEY.npz   mean, eigenvalues and eigenvectors of images, over a sample
 
-KEY is of all that they are of (`Subject.key`): those of another one, or of an older split, are another file.
+KEY identifies the subject (`Subject.key`): another subject, or an older version of the split, has another file.
 
-No TensorFlow here: decoding is `pixel_sums`'s, a process of its own on an executor.
+This module has no TensorFlow: `input/statistics_process.py` decodes, in a process of its own on an executor.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What statistics are of.
+    """The subject of statistics.
 
     Attributes:
       kind: `pixels` or `whitening`.
-      split_name: of the dataset.
-      dataset_digest: of that split (`Manifest.digest`).
+      split_name: name of the split.
+      dataset_digest: `Manifest.digest` of the split.
       image_size: S, in pixels.
       num_channels: C.
       antialias: see `form.Form`.
@@ -59,18 +59,18 @@ class Subject:
 
     @property
     def num_values(self) -> int:
-        """D: of one image."""
+        """The number of values of one image, D."""
         return self.image_size**2 * self.num_channels
 
     @property
     def key(self) -> str:
-        """Twelve hex digits, others for every other subject."""
+        """Twelve hex digits that differ for every other subject."""
         return hashlib.sha256(json.dumps(vars(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of `subject`, by `num_records` of its records. Values are of pixels from 0 to 1, arrays float64.
+    """The statistics of `subject`, computed from `num_records` records. Pixels are 0 to 1, arrays float64.
 
     Attributes:
       arrays: `mean` [C] and `stddev` [C] of `pixels`; `mean` [D], `eigenvalues` [D] of the covariance, the largest
@@ -88,7 +88,7 @@ class Statistics:
 
 
 def digest_of(arrays: Arrays) -> str:
-    """SHA-256 (hex) of names, types, shapes and bytes."""
+    """Returns the SHA-256 (hex) of names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -100,13 +100,13 @@ def digest_of(arrays: Arrays) -> str:
 
 
 def is_sampled(index: int, num_records: int, limit: int) -> bool:
-    """Whether a split's record `index` is one of at most `limit`, evenly spread over all `num_records`."""
+    """True if record `index` is in the sample of at most `limit`, evenly spread over all `num_records`."""
     chosen = min(limit, num_records)
     return (index + 1) * chosen // num_records > index * chosen // num_records
 
 
 def zero_sums(subject: Subject) -> dict[str, np.ndarray]:
-    """`count` [] of records, and a histogram of each channel, or the sums and the products of an image's values."""
+    """Returns zeros: `count` [] of records, and a histogram of each channel, or sums and products of values."""
     count = np.zeros([], np.int64)
     if subject.kind == PIXELS:
         return {"count": count, "histograms": np.zeros([subject.num_channels, _LEVELS + 1], np.int64)}
@@ -115,7 +115,7 @@ def zero_sums(subject: Subject) -> dict[str, np.ndarray]:
 
 
 def add_images(sums: dict[str, np.ndarray], images: np.ndarray) -> None:
-    """Adds images, uint8 [n, S, S, C], to `zero_sums`; not more than 256 of them where whole images are summed."""
+    """Adds images, uint8 [n, S, S, C], to `zero_sums`; at most 256 images per call for whitening."""
     sums["count"] += len(images)
     if "histograms" in sums:
         for channel, histogram in enumerate(sums["histograms"]):
@@ -128,11 +128,11 @@ def add_images(sums: dict[str, np.ndarray], images: np.ndarray) -> None:
 
 
 MAX_EXACT_IMAGES = 256
-"""256 · 255² is less than 2²⁴: float32 holds what is summed over so many rows, and each step on the way."""
+"""256 · 255² is less than 2²⁴, so float32 represents a sum over this number of images, and each step of it, exactly."""
 
 
 def statistics_of(subject: Subject, sums: Arrays) -> Statistics:
-    """From the sums over the records."""
+    """Computes statistics from the sums over the records."""
     count = int(sums["count"])
     if subject.kind == PIXELS:
         histograms = sums["histograms"]
@@ -146,7 +146,7 @@ def statistics_of(subject: Subject, sums: Arrays) -> Statistics:
         covariance = sums["products"] / count
         covariance -= np.outer(mean, mean)
         eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-        # The largest first; a vector's sign is of no account, and fixed so that it is the same everywhere.
+        # The largest first. A vector's sign does not matter; it is fixed so that all runs have the same.
         eigenvalues, eigenvectors = np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1]
         largest = np.take_along_axis(eigenvectors, np.abs(eigenvectors).argmax(axis=0)[np.newaxis], axis=0)
         arrays = {
@@ -161,7 +161,7 @@ def statistics_of(subject: Subject, sums: Arrays) -> Statistics:
 
 
 def write(path: str, statistics: Statistics) -> None:
-    """Publishes a file of statistics, whole, replacing an older one."""
+    """Writes a file of statistics, which replaces an older one."""
     header = {
         "format_version": FORMAT_VERSION,
         "subject": vars(statistics.subject),
@@ -172,10 +172,10 @@ def write(path: str, statistics: Statistics) -> None:
 
 
 def read(path: str) -> Statistics:
-    """The inverse of `write`.
+    """Reads a file of `write`.
 
     Raises:
-      MissingInputError: it is not there.
+      MissingInputError: it does not exist.
       BadDataError: it is damaged.
     """
     try:
@@ -188,13 +188,13 @@ def read(path: str) -> Statistics:
             raise ValueError(f"its arrays have the SHA-256 {found.digest[:12]}, expected {header['digest'][:12]}")
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise BadDataError(
-            f"not statistics of a split: {error}", place=path, next_step="Remove it: `train` makes it anew"
+            f"not statistics of a split: {error}", place=path, next_step="Remove it: `train` makes it again"
         ) from error
     return found
 
 
 def read_fitting(path: str, subject: Subject) -> Statistics | None:
-    """What is at `path`, where it is sound and of `subject`."""
+    """Returns the statistics at `path`; None if they are missing, damaged or of another subject."""
     try:
         found = read(path)
     except (MissingInputError, BadDataError):
@@ -203,13 +203,13 @@ def read_fitting(path: str, subject: Subject) -> Statistics | None:
 
 
 def to_bytes(arrays: Arrays) -> bytes:
-    """An .npz."""
+    """Returns the bytes of an .npz file."""
     stream = io.BytesIO()
     np.savez(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
 
 
 def from_bytes(data: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `to_bytes`; raises ValueError or what zipfile raises for other bytes."""
+    """Reads the bytes of `to_bytes`; raises ValueError or zipfile's errors for other bytes."""
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -1,4 +1,4 @@
-"""A Spark task that sums pixels: what it is to do, and how it has a process do it (`pixel_sums`). On an executor."""
+"""The Spark task that sums the pixels of some shards; a process of its own does the work (`statistics_process`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tfos_job.statistics.pixel_statistics import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumShard:
-    """A shard, and which of the split's records its first one is."""
+class TaskShard:
+    """A shard, and the index of its first record within the split."""
 
     path: str
     size_bytes: int
@@ -22,34 +22,34 @@ class SumShard:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumTask:
-    """Some shards of a split.
+class StatisticsTask:
+    """The shards of one task.
 
     Attributes:
       num_records: of the whole split.
-      limit: records of the whole split that count (`statistics.is_sampled`).
-      output: the .npz to write.
+      limit: size of the sample of the whole split (`pixel_statistics.is_sampled`).
+      output: path of the .npz file to write.
     """
 
     subject: Subject
-    shards: tuple[SumShard, ...]
+    shards: tuple[TaskShard, ...]
     num_records: int
     limit: int
     output: str
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> SumTask:
-        """The inverse of `dataclasses.asdict`."""
-        shards = tuple(SumShard(**shard) for shard in value["shards"])
-        return SumTask(**value | {"subject": Subject(**value["subject"]), "shards": shards})
+    def from_json(value: dict[str, Any]) -> StatisticsTask:
+        """Reads the values of `dataclasses.asdict`."""
+        shards = tuple(TaskShard(**shard) for shard in value["shards"])
+        return StatisticsTask(**value | {"subject": Subject(**value["subject"]), "shards": shards})
 
 
-def sum_pixels(task: SumTask) -> str:
-    """Does a task; returns its output's path.
+def run(task: StatisticsTask) -> str:
+    """Runs a task on an executor; returns the path of its output.
 
     Raises:
-      JobError: what the process met.
-      NodeDiedError: it was killed.
+      JobError: the error of the process.
+      NodeDiedError: the process was killed.
     """
     calls.call(
         "tfos_job.input.statistics_process",
