@@ -36,7 +36,7 @@ from tfos_job.config import (
 )
 from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
 from tfos_job.errors import JobError
-from tfos_job.host import environment, signals
+from tfos_job.host import process_environment, signals
 from tfos_job.host.imports import without
 from tfos_job.host.results import ReaderGone, Results
 from tfos_job.outcome import Outcome
@@ -422,7 +422,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    changes = environment.settle_process()
+    changes = process_environment.settle_process()
     outcome = Outcome(argv[0] if argv else "")
     try:
         _begin_in_cluster(argv)

@@ -212,7 +212,7 @@ def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rehearsal.rehearse(request(checkpoint))
-    # Whatever the user's shell and Keras's own file say (`host/environment.py`).
+    # Whatever the user's shell and Keras's own file say (`host/process_environment.py`).
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text('{"image_data_format": "channels_first", "epsilon": 1}')
     shell = {"HOME": str(tmp_path), "KERAS_BACKEND": "torch", "KERAS_NNX_ENABLED": "1", "PYTHONWARNINGS": "error"}

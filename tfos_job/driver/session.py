@@ -18,7 +18,7 @@ from tfos_job.driver import jvm, spark_defaults
 from tfos_job.driver.start_errors import explain_context
 from tfos_job.driver.start_limit import end_jvm, time_limit
 from tfos_job.driver.withdrawal import withdrawn
-from tfos_job.host import environment
+from tfos_job.host import process_environment
 from tfos_job.host.child import module_path
 from tfos_job.host.limits import within
 from tfos_job.protocol.topology import Topology, check_slots, slots_of
@@ -151,8 +151,8 @@ def open_session(
     local = master is not None and is_local(master)
     of_this_host = spark_defaults.kept_defaults(os.environ) if local else {}
     if local or (master is None and _submitted() and is_local(_submitted_conf().get("spark.master") or "")):
-        changes = environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
-        environment.apply(os.environ, changes)
+        changes = process_environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
+        process_environment.apply(os.environ, changes)
         for change in changes:
             if change.before is not None:
                 log.debug("%s", change)

@@ -1,9 +1,9 @@
-"""Work with TensorFlow in a Python process of its own, asked for by one that must not import it, and ended with it.
+"""Function calls in a Python process of its own, for callers that must not import TensorFlow.
 
-The driver stays small and quick to start, and Spark's Python worker, which a TFCluster's node is to run in later,
-carries no TensorFlow. CUDA is hidden unless the work is about it: who asks holds no GPU.
+The driver stays small and starts quickly, and Spark's Python worker, in which a TFCluster's node runs later, has no
+TensorFlow. CUDA is hidden unless the call needs it. The process ends with its caller.
 
-The process is a `host.child.Child`. It is told the request, says `beat` every second, and `answer` at the end.
+The process is a `host.child.Child`. It receives the request, sends `beat` every second and `answer` at the end.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tfos_job.errors import JobError, NodeDiedError, exit_code_class
 from tfos_job.host.child import KILL_WAIT_S, Child, child_environment, end_in_words
 from tfos_job.host.parent import Parent
 
-_LAST_BYTES = 2000  # of what a process has said that has died
-# No beat comes while a library is read from a disk that is slow, or a machine that swaps does something else.
+_LAST_BYTES = 2000  # of a dead process's output, for the error
+# No beat arrives while a slow disk loads a library, or while the host swaps.
 SILENCE_S = 300.0
 _INSTANT_S = 1e-3
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """How it went: what the work has returned, or the parts of a `JobError`."""
+    """The end of a call: the returned value, or the parts of a `JobError`."""
 
     result: Any = None
     exit_code: int = 0
@@ -48,25 +48,25 @@ def call(
     silence_s: float = SILENCE_S,
     limit_s: float | None = None,
 ) -> Any:
-    """Has `python -m module` do something.
+    """Calls the function of a module, in a process `python -m module`.
 
     Args:
-      module: its `main` is `answer`.
+      module: its main program is `answer`.
       request: JSON values.
       name: of the process, for errors.
-      if_killed: what to do where it was killed.
+      if_killed: next step for the error if the process was killed.
       visible_gpus: addresses, for CUDA_VISIBLE_DEVICES.
-      silence_s: how long it may go without a sign of life.
-      limit_s: how long it may take; None for as long as it lives.
+      silence_s: time limit between two beats.
+      limit_s: time limit of the call; None: unlimited.
 
     Returns:
-      What the work returned, as JSON has it.
+      The result, as JSON values.
 
     Raises:
-      JobError: what the work raised.
-      NodeDiedError: the process was killed, or is ended here for its silence or its length.
+      JobError: the function raised it.
+      NodeDiedError: the process was killed, or exceeded one of the time limits.
     """
-    # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
+    # TensorFlow writes the source of every traced function to the folder for temporary files.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, tempfile.TemporaryFile() as output:
         env = child_environment(visible_gpus) | {"TF_CPP_MIN_LOG_LEVEL": "2", "TMPDIR": scratch}
         child = Child(module, name=name, env=env, output=output)
@@ -75,7 +75,7 @@ def call(
             answer = _listen(child, silence_s, limit_s)
             code = None if answer else child.end(grace_s=KILL_WAIT_S)
         finally:
-            child.end()  # it has said all that it has to say, or nobody listens any more
+            child.end()
         if answer is None:
             raise _died(name, code, os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0), if_killed)
     if answer.exit_code:
@@ -84,7 +84,7 @@ def call(
 
 
 def _listen(child: Child, silence_s: float, limit_s: float | None) -> _Answer | None:
-    """Waits for the answer; None where the process ends without one."""
+    """Waits for the answer; None if the process ends without one."""
     began_s = time.monotonic()
     while True:
         left_s = silence_s if limit_s is None else min(silence_s, limit_s - (time.monotonic() - began_s))
@@ -113,7 +113,7 @@ def _died(name: str, code: int | None, said: bytes, if_killed: str) -> JobError:
 
 
 def answer(work: Callable[[Any], Any]) -> NoReturn:
-    """The other side: does the work with the request, says what it returns, and ends the process."""
+    """Main program of the process: calls `work` with the request, sends its result and ends the process."""
     parent = Parent()
     request = parent.hear()
     if request is None:
@@ -124,11 +124,11 @@ def answer(work: Callable[[Any], Any]) -> NoReturn:
         said = _Answer(work(request))
     except JobError as error:
         said = _Answer(None, error.exit_code, error.fact, error.place, error.next_step)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug, and whoever asked must hear of it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug, which the caller reports
         fact = "".join(traceback.format_exception(error))[-_LAST_BYTES:].strip()
         said = _Answer(None, JobError.exit_code, fact, next_step="This is a bug")
     parent.say(answer=vars(said))
-    os._exit(0)  # TensorFlow's own end takes a while
+    os._exit(0)  # a regular end takes TensorFlow a while
 
 
 def _end_with(parent: Parent) -> None:

@@ -1,11 +1,11 @@
-"""A Python process of ours, seen by the one that has started it: its orders, its words, its end.
+"""A Python child process as its parent sees it: messages to and from it, and its end.
 
-The two talk through a socket, which the child finds in the place of its standard input (`parent.py` has its side):
-lines of JSON, either way. Its standard output and its standard error are one stream, its log. So whatever a library, a
-user's network or the interpreter itself prints, it is never taken for an answer.
+Both exchange lines of JSON through a socket, which the child has as its standard input (`parent.py` is its side). The
+child's standard output and standard error are one stream, its log, so output of a library, a user's network or the
+interpreter is never mistaken for a message.
 
-No call here waits without an end: orders are sent by a thread, and a process that does not end though it was killed
-(one that waits for a disk or a driver of the kernel) is left behind, and said.
+No call waits without a limit: a thread sends the messages, and a process that does not end after SIGKILL (it waits for
+a disk or a kernel driver) is abandoned with a warning.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-from tfos_job.host import environment
+from tfos_job.host import process_environment
 
 log = logging.getLogger(__name__)
 
 _STDERR = 2
 KILL_WAIT_S = 10.0
-"""How long the end of a killed process is waited for: it takes milliseconds, unless the kernel holds it."""
+"""Time limit for the end of a killed process: it takes milliseconds, unless the kernel holds the process."""
 
 
 def child_environment(visible_gpus: str) -> dict[str, str]:
-    """This process's environment, settled, for a child that sees these GPUs alone.
+    """Returns this process's environment, adjusted, for a child that sees only these GPUs.
 
-    The child imports what this process would, and from nowhere else: `python -m` alone would look into the working
-    directory first, where a user's `queue.py` may lie.
+    The child has this process's import path: `python -m` would search the working directory first, which may contain a
+    user's `queue.py`.
     """
-    found = environment.settled()
+    found = process_environment.settled()
     found["PYTHONPATH"] = module_path()
     found["PYTHONSAFEPATH"] = "1"
     found["CUDA_VISIBLE_DEVICES"] = visible_gpus
@@ -46,17 +46,17 @@ def child_environment(visible_gpus: str) -> dict[str, str]:
 
 
 def module_path() -> str:
-    """Where this process finds modules, for the PYTHONPATH of another one."""
+    """Returns this process's import path, for the PYTHONPATH of another one."""
     return os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
 
 
 def end_in_words(code: int) -> str:
-    """How a process ended: `was killed by SIGKILL`, `ended with exit code 3`."""
+    """Describes the end of a process: `was killed by SIGKILL`, `ended with exit code 3`."""
     return f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
 
 
 def signal_name(signum: int) -> str:
-    """`SIGKILL` for 9; `signal 70` for one without a name."""
+    """Returns `SIGKILL` for 9, and `signal 70` for a signal without a name."""
     try:
         return signal.Signals(signum).name
     except ValueError:
@@ -64,15 +64,15 @@ def signal_name(signum: int) -> str:
 
 
 def end(process: subprocess.Popen[Any], name: str, grace_s: float = 0.0) -> int | None:
-    """Ends a process: waits for it, kills it, and gives up where the kernel does not let it go.
+    """Ends a process: waits for it, kills it, and abandons it if the kernel does not end it.
 
     Args:
-      process: it may have ended already.
+      process: running or ended.
       name: for the log.
-      grace_s: how long it may take to end by itself.
+      grace_s: time for the process to end by itself.
 
     Returns:
-      Its exit code; None where it is left behind.
+      Its exit code; None if it is abandoned.
     """
     try:
         return process.wait(grace_s)
@@ -86,7 +86,7 @@ def end(process: subprocess.Popen[Any], name: str, grace_s: float = 0.0) -> int 
 
 
 class Child:
-    """`python -m MODULE` in a session of its own: a Ctrl-C at the terminal is its parent's to handle."""
+    """A process `python -m MODULE` in a session of its own, so that only its parent receives a terminal's Ctrl-C."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class Child:
         cwd: str | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Starts it.
+        """Starts the process.
 
         Args:
-          module: takes its orders through `parent.Parent`.
-          name: in words, for the log.
+          module: receives its messages through `parent.Parent`.
+          name: description for the log.
           env: from `child_environment`.
-          output: where all that it prints goes; None for this process's standard error.
-          cwd: its working directory; None for this process's.
+          output: file for its output (default: this process's standard error).
+          cwd: its working directory (default: this process's).
           pass_fds: descriptors that it inherits.
         """
         self.name = name
@@ -130,15 +130,15 @@ class Child:
         return self.process.pid
 
     def poll(self) -> int | None:
-        """Its exit code; None while it runs."""
+        """Returns the exit code; None while the process runs."""
         return self.process.poll()
 
     def wait(self) -> int:
-        """Its exit code, at its end; for a thread that has nothing else to do."""
+        """Waits for the end and returns the exit code; without a time limit, for a thread of its own."""
         return self.process.wait()
 
     def tell(self, message: Any) -> None:
-        """Gives it a message of JSON values. Returns at once: whether it reads, and lives, is seen by other signs."""
+        """Sends a message of JSON values. Returns at once, whether or not the process reads it."""
         self._orders.put(json.dumps(message).encode() + b"\n")
         if self._sender is None:
             self._sender = threading.Thread(target=self._send, name=f"orders of {self.name}", daemon=True)
@@ -149,35 +149,35 @@ class Child:
             while order := self._orders.get():
                 self._socket.sendall(order)
         except OSError:
-            pass  # It has ended, or is being ended.
+            pass  # the process has ended, or is being ended
 
     def hear(self, limit_s: float | None = None) -> Any:
-        """Its next message; None where there will be no more.
+        """Returns the next message; None if there are no more.
 
         Args:
-          limit_s: how long to wait; None for ever.
+          limit_s: time limit; None: unlimited.
 
         Raises:
-          TimeoutError: there was none by then. Nothing more can be heard after that.
+          TimeoutError: no message arrived in time. No further message can be read after that.
         """
         self._socket.settimeout(limit_s)
         try:
             line = self._lines.readline()
         except TimeoutError:
             raise
-        except (OSError, ValueError):  # it has ended with words of ours unread; or the line was ended here
+        except (OSError, ValueError):  # the process ended with unread messages; or the socket was closed here
             return None
         return json.loads(line) if line.endswith(b"\n") else None
 
     def hang_up(self) -> None:
-        """Lets it know that its parent is gone."""
+        """Ends the connection: the process then ends as if its parent had ended."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 
     def end(self, grace_s: float = 0.0) -> int | None:
-        """Ends it, as the function `end` does, and the line to it."""
+        """Ends the process, as the function `end` does, and closes the socket."""
         code = end(self.process, self.name, grace_s)
         self._orders.put(b"")
         self.hang_up()

@@ -1,6 +1,6 @@
-"""The YARN container that a process runs in: its name, where its files and logs belong. Elsewhere all of it is empty.
+"""The YARN container of this process: its id, and the folders for files and logs. Outside a container all is empty.
 
-YARN removes a container's folder with the container, and keeps what is in its log folder for `yarn logs`.
+YARN removes a container's folder with the container, and keeps its log folder for `yarn logs`.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ def container_id() -> str:
 
 
 def application_id() -> str:
-    """The YARN application that this process belongs to."""
+    """Returns the id of this process's YARN application."""
     match = _CONTAINER.fullmatch(container_id())
     return f"application_{match['cluster']}_{match['application']}" if match else ""
 
 
 def attempt_number() -> int:
-    """Which attempt of its application this is, from 1 on; 0 outside a container."""
+    """Returns the number of the application's attempt, from 1 on; 0 outside a container."""
     match = _CONTAINER.fullmatch(container_id())
     return int(match["attempt"]) if match else 0
 
 
 def log_file(name: str) -> str | None:
-    """The path of a log that YARN keeps; None outside a container."""
+    """Returns the path of a log that YARN keeps; None outside a container."""
     folders = os.environ.get("LOG_DIRS", "").split(",") if container_id() else []
     return next((os.path.join(folder, name) for folder in folders if os.path.isdir(folder)), None)
 
 
 def log_url(name: str = "") -> str:
-    """Where a browser finds the log `name` of this container while the application runs; empty where nobody knows.
+    """Returns the URL of this container's log `name` while the application runs; empty if it is unknown.
 
-    Without a name it is the page of all logs.
+    Without a name, returns the URL of the page of all logs.
     """
     url = os.environ.get("SPARK_LOG_URL_STDERR", "")
     if container_id():
-        # Spark tells its executors alone; the driver in its own container has only YARN's own variables.
+        # Spark sets the URL for executors only; a driver in a container has only YARN's variables.
         host, port, user = (os.environ.get(key, "") for key in ("NM_HOST", "NM_HTTP_PORT", "SPARK_USER"))
         if not url and host and port and user:
             url = f"http://{host}:{port}/node/containerlogs/{container_id()}/{user}/stderr?start=-4096"
@@ -56,7 +56,7 @@ def log_url(name: str = "") -> str:
 
 
 def shared_dir(own: str) -> str | None:
-    """The application's folder on this host and on the disk of `own`, which attempts share and the cluster removes."""
+    """Returns the application's folder on the disk of `own`, which attempts share and the cluster removes."""
     yarn, spark = os.environ.get("LOCAL_DIRS", ""), os.environ.get("SPARK_EXECUTOR_DIRS", "")
     folders = yarn.split(",") if container_id() else spark.split(os.pathsep)
     device = os.stat(own).st_dev
@@ -65,20 +65,20 @@ def shared_dir(own: str) -> str | None:
 
 
 def make_scratch() -> str:
-    """A new folder for files of any size, on the container's own disk where there is a container."""
+    """Makes a folder for files of any size, on the container's disk if there is a container."""
     return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=_own_temporary_dir())
 
 
 def socket_dir(scratch: str) -> str:
-    """A folder for Unix sockets: `scratch` itself, or a new one where its path is too long for them."""
+    """Returns a folder for Unix sockets: `scratch`, or a new one if the path of `scratch` is too long."""
     if len(os.fsencode(scratch)) <= _MAX_SOCKET_DIR_BYTES:
         return scratch
     return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir="/tmp")
 
 
 def _own_temporary_dir() -> str | None:
-    """The container's `tmp`; None for this process's usual folder of temporary files."""
-    # What a process is started in is the container's folder, but not what its children are started in.
+    """Returns the container's `tmp`; None to use the default folder of temporary files."""
+    # YARN starts a process in the container's folder; its children may start in another one.
     for folder in (os.environ.get("PWD", ""), os.getcwd()):
         if container_id() and os.path.basename(folder) == container_id():
             own = os.path.join(folder, "tmp")

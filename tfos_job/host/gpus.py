@@ -1,4 +1,4 @@
-"""Which GPUs a process may use, where whoever started it has said so by CUDA_VISIBLE_DEVICES. Pure."""
+"""The GPUs that CUDA_VISIBLE_DEVICES allows to a process. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def allowed(environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The GPUs that the variable lists, by number or UUID; None where it is not set.
+    """Returns the GPUs of the variable, by number or UUID; None if it is not set.
 
-    As CUDA does, this ends at the first entry that is none, such as -1.
+    The list ends at the first invalid entry, such as -1, as in CUDA.
     """
     if VARIABLE not in environ:
         return None
@@ -20,9 +20,9 @@ def allowed(environ: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def within(assigned: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    """GPUs that somebody assigned who knew nothing of the variable: counted among those that it allows.
+    """Converts assigned addresses into entries of the variable: address n is its entry number n.
 
-    Addresses that the variable has stay what they are: who assigned them knew of it.
+    Addresses stay as they are if the variable contains all of them: they were assigned with regard to it.
     """
     own = allowed(environ)
     if own is None or set(assigned) <= set(own):

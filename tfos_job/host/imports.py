@@ -1,4 +1,4 @@
-"""What a heavy library need not bring along: seconds at the start of every process that imports it."""
+"""Exclusion of optional imports of heavy libraries, which cost seconds at the start of every process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without(*names: str) -> Iterator[None]:
-    """For the length of a `with`, importing these modules fails as where they are not installed.
+    """Lets the import of these modules fail during a `with` block, as if they were not installed.
 
-    For libraries that import others where they are there, and do without them where they are not. What was imported
-    before stays; afterwards all can be imported as ever.
+    This is for libraries that import others only if they are installed. Modules imported before stay; after the block
+    all modules can be imported again.
     """
     absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: Python's own sign for "not there"
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: Python's mark for "not importable"
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Calls that may never return: into a JVM, to a network disk, into a driver of the kernel."""
+"""Time limits for calls that may never return: to a JVM, a network disk, or a kernel driver."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ Value = TypeVar("Value")
 
 
 def within(limit_s: float, call: Callable[[], Value], name: str) -> Value:
-    """What a call returns, or raises.
+    """Makes a call and returns its result, or raises its exception.
 
     Args:
-      limit_s: how long it may take.
-      call: runs in a thread of its own, and goes on behind the scenes where it takes longer.
+      limit_s: time limit.
+      call: runs in a thread of its own, and continues there after the time limit.
       name: of the thread.
 
     Raises:
-      TimeoutError: it took longer.
+      TimeoutError: the call exceeded the limit.
     """
     future: Future[Value] = Future()
 
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             future.set_exception(error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)

@@ -1,4 +1,4 @@
-"""The one that has started this Python process, seen by it: `child.py` has the other side."""
+"""The parent process as its child sees it; `child.py` is the other side."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BEAT_S = 1.0
 
 
 class Parent:
-    """The line to the parent. To be made once, before anything else: it takes the place of standard input.
+    """The connection to the parent. Create it once, at the start: it takes the socket from standard input.
 
-    From then on standard input is empty, for whoever reads it.
+    Standard input is empty from then on.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Parent:
         self._lock = threading.Lock()
 
     def hear(self) -> Any:
-        """The next message; None where the parent is gone."""
+        """Returns the next message; None if the parent has ended."""
         try:
             line = self._lines.readline()
         except OSError:
@@ -35,7 +35,7 @@ class Parent:
         return json.loads(line) if line.endswith(b"\n") else None
 
     def say(self, **message: Any) -> bool:
-        """Sends JSON values; False where the parent is gone."""
+        """Sends JSON values; False if the parent has ended."""
         data = json.dumps(message).encode() + b"\n"
         try:
             with self._lock:
@@ -45,7 +45,7 @@ class Parent:
         return True
 
     def beat(self) -> None:
-        """From now on says `beat` every second: a sign of life during work that takes as long as it takes."""
+        """Starts a thread that sends `beat` every second, as a sign of life during long work."""
 
         def beat() -> None:
             while self.say(beat=True):

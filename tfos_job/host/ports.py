@@ -1,7 +1,7 @@
-"""The ports that this package listens on: any free one, or one of a range that a firewall lets through.
+"""Ports that this package listens on: any free port, or one of a range that a firewall admits.
 
-A port is *held* by listening on it: nobody else can then have it, neither by name nor by chance. `release` gives it to
-the one it was held for, at the last moment before that one binds it.
+A process *holds* a port by listening on it, so that no other process gets it. `release` frees the port for its user,
+immediately before that user binds it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _NEXT_PORT_ERRNOS = (errno.EADDRINUSE, errno.EACCES)
 
 
 def listen(host: str, port_range: PortRange | None = None) -> socket.socket:
-    """A socket that listens on `host` alone.
+    """Returns a socket that listens on `host` alone.
 
     Args:
       host: address of one interface.
-      port_range: first and last port to choose from; None for any. The search begins somewhere within, so that jobs
-        that start together on one host seldom meet.
+      port_range: first and last port to choose from; None: any port. The search begins at a random port of the range,
+        so that jobs that start together on a host seldom try the same one.
 
     Raises:
       ResourceError: no port of the range is free, or the host has no such address.
@@ -47,12 +47,12 @@ def listen(host: str, port_range: PortRange | None = None) -> socket.socket:
 
 
 def release(held: socket.socket) -> None:
-    """Lets another process bind the port, whoever else has inherited this socket.
+    """Frees the port for another process, even if child processes have inherited the socket.
 
-    A child that has a copy keeps a port in use after `close` here; `shutdown` ends the listening for all copies.
+    An inherited copy keeps the port in use after `close`; `shutdown` ends the listening of all copies.
     """
     try:
         held.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # Released before.
+        pass  # released before
     held.close()

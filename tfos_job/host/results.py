@@ -1,4 +1,4 @@
-"""A command's results: JSON values, one a line, and nothing else, on standard output."""
+"""A command's results on standard output: JSON values, one a line, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _STDOUT, _STDERR = 1, 2
 
 
 class ReaderGone(Exception):
-    """Whoever read the results has gone, as `| head` does."""
+    """The reader of the results has closed the pipe, as `| head` does."""
 
 
 def to_json(value: Any, encoding: str | None) -> str:
-    """A value as one line that can be written in `encoding`, and that every reader of JSON takes.
+    """Returns a value as one line of valid JSON that can be written in `encoding`.
 
-    Characters stay what they are where the encoding is UTF-8, but for those halves of characters that stand for bytes
-    of file names which are no UTF-8.
+    In UTF-8 characters are not escaped, except lone surrogates, which represent bytes of file names that are not UTF-8.
     """
     is_utf_8 = (encoding or "").lower().replace("_", "-") in ("utf-8", "utf8")
     text = json.dumps(value, ensure_ascii=not is_utf_8, sort_keys=True)
@@ -30,10 +29,10 @@ def to_json(value: Any, encoding: str | None) -> str:
 
 
 class Results:
-    """Standard output, for the length of a `with`.
+    """Standard output during a `with` block, for results alone.
 
-    Whatever else this process prints meanwhile (a library, a user's module, a process that it starts) goes to standard
-    error: not by Python's `sys.stdout` alone, but by the descriptor.
+    All other output of this process (of a library, a user's module, a child process) goes to standard error: the
+    descriptor itself is redirected, not only Python's `sys.stdout`.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,7 @@ class Results:
         try:
             self._stdout = os.dup(_STDOUT)
         except OSError:
-            return self  # It is closed: nobody wants to see results.
+            return self  # standard output is closed: there is no reader
         try:
             os.dup2(_STDERR, _STDOUT)
         except OSError:
@@ -66,15 +65,15 @@ class Results:
         self._stdout = None
 
     def add(self, value: Any) -> None:
-        """Writes a value of JSON; raises as `write` does."""
+        """Writes a JSON value; raises as `write` does."""
         self.write(to_json(value, self._encoding))
 
     def write(self, line: str) -> None:
         """Writes a line.
 
         Raises:
-          ReaderGone: nobody reads it.
-          StorageError: the file that standard output is cannot be written to.
+          ReaderGone: the reader has closed the pipe.
+          StorageError: the file behind standard output cannot be written.
         """
         if self._stdout is None:
             return
@@ -91,7 +90,7 @@ class Results:
 
 
 def _flush() -> None:
-    """What was printed goes where standard output is now, or nowhere."""
+    """Flushes buffered output to the current standard output; errors are ignored."""
     if sys.stdout is not None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -1,9 +1,9 @@
-"""SIGINT and SIGTERM end a command at once, whatever it is waiting for, and nothing on the way takes that for an error.
+"""Handling of SIGINT and SIGTERM: they end a command at once, and libraries do not turn them into errors.
 
-A library that catches `Exception`, as py4j does around each call of Spark's JVM, would make an error of its own of the
-signal. So `Stopped` is a KeyboardInterrupt, for which py4j also closes the connection that still waits for an answer. A
-signal to the whole process group ends the JVM as well, and which of both this process notices first is chance: so
-whoever judges an error asks here first whether a signal has come.
+A library that catches `Exception`, as py4j does around each call of Spark's JVM, would turn a signal into an error of
+its own. So `Stopped` is a KeyboardInterrupt, on which py4j also closes the connection that waits for an answer. A
+signal to the whole process group also ends the JVM, and this process may notice that first. So `interruption` checks
+for a signal before an error is reported.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# `timeout` sends its signal to the process and then to the group that it is in: both are one.
+# `timeout` sends its signal to the process and then to its group: both count as one.
 _SAME_S = 1.0
-# Whoever signals all processes of a job does it one by one.
+# A signal to all processes of a job reaches them one by one.
 _LATE_S = 0.5
 _POLL_S = 0.01
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGINT or SIGTERM has come; not an `Exception`."""
+    """The arrival of SIGINT or SIGTERM; not an `Exception`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -34,14 +34,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Received:
-    """The last signal that came, and when, in seconds of `time.monotonic`."""
+    """The last signal received, and its time in seconds of `time.monotonic`."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
         self._at_s = 0.0
 
     def is_news(self, signum: int) -> bool:
-        """Takes note of a signal; False where it is the last one once more."""
+        """Records a signal; False if it repeats the last one."""
         now_s = time.monotonic()
         if self.signum == signum and now_s - self._at_s < _SAME_S:
             return False
@@ -54,14 +54,14 @@ _received = Received()  # while they are raised
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Has the main thread raise `Stopped` at a signal, for the length of a `with`.
+    """Lets signals raise `Stopped` in the main thread during a `with` block.
 
-    SIGINT stays ignored where whoever started this process had it so, as a shell does for what runs in the background.
+    SIGINT stays ignored if it was at the start of this process: a shell does that for background jobs.
     """
     _received.signum = None
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
-        # Under spark-submit that is how SIGINT is kept from its JVM (docs/training.md).
+        # spark-submit's JVM is protected from SIGINT in this way (docs/training.md).
         if handler is not signal.SIG_IGN or "PYSPARK_GATEWAY_PORT" in os.environ:
             signal.signal(signum, _handle)
     try:
@@ -77,14 +77,14 @@ def _handle(signum: int, _: Any) -> None:
 
 
 def interruption(error: BaseException, next_step: str) -> InterruptedJobError | None:
-    """What ended a command as the signal that is behind it; None where none is.
+    """Returns the error for the signal that ended a command; None if no signal did.
 
     Args:
-      error: what the command raised, within `raised`.
-      next_step: what is left, and what the next run does.
+      error: exception of the command, within `raised`.
+      next_step: the state that the command leaves, and the effect of the next run.
     """
     if isinstance(error, InterruptedJobError):
-        return error  # in words of its own
+        return error  # it has its own message
     signum = error.signum if isinstance(error, Stopped) else _signal_behind(error)
     if signum is None:
         return None

@@ -22,7 +22,7 @@ from tfos_job import cli, hadoop_conf, storage
 from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig, paths
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import manifest as manifests
-from tfos_job.host import environment as host
+from tfos_job.host import process_environment as host
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import DatasetLayout, RunLayout, join

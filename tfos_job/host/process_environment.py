@@ -1,11 +1,10 @@
-"""What the processes of a job get of the environment that they are started from. Pure, but for `settled`.
+"""The environment of a job's processes, derived from the user's. `settle…` are pure.
 
-A login shell on an edge node sets things for everything that may be started from it, and some of them break a job of
-ours: those are taken out or overruled, here and nowhere else, and each time there is a sentence that says so (`-v`
-shows it). All else stays as it is: who sets TF_FORCE_GPU_ALLOW_GROWTH, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES,
-XLA_FLAGS or LD_LIBRARY_PATH means it.
+A login shell on an edge node sets variables for all programs, and some of them break a job. Those are removed or
+replaced, in this module alone, and each change has a reason in words (`-v` shows it). All other variables stay: a user
+who sets TF_FORCE_GPU_ALLOW_GROWTH, OMP_NUM_THREADS, CUDA_VISIBLE_DEVICES, XLA_FLAGS or LD_LIBRARY_PATH intends it.
 
-Measured with TensorFlow 2.21, Keras 3.15 and Spark 4.3.
+Determined with TensorFlow 2.21, Keras 3.15 and Spark 4.3.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _KERAS_DEFAULTS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
-_ASCII = ("ascii", "us-ascii", "ansi_x3.4-1968", "646")  # names that systems have for it
+_ASCII = ("ascii", "us-ascii", "ansi_x3.4-1968", "646")  # its names on various systems
 _UTF_8_LOCALE = "C.UTF-8"
 
 _TAKEN_OUT = {
@@ -36,7 +35,7 @@ _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the fi
 
 @dataclass(frozen=True)
 class Change:
-    """A variable that does not reach a job as it was found. `after` is None where it is taken out."""
+    """A variable that a job does not get as the user has set it. `after` is None if it is removed."""
 
     name: str
     before: str | None
@@ -51,12 +50,12 @@ class Change:
 def settle(
     environ: Mapping[str, str], *, encoding: str = "utf-8", keras: Mapping[str, Any] | None = None
 ) -> list[Change]:
-    """What has to change before any process of a job is started from `environ`; after that, nothing has.
+    """Returns the changes to `environ` for all processes of a job; empty if they have been made.
 
     Args:
-      environ: as it was found.
+      environ: the user's environment.
       encoding: of the locale.
-      keras: what Keras's configuration file says; None where there is none.
+      keras: content of Keras's configuration file; None if there is none.
     """
     changes = [Change(name, environ[name], None, reason) for name, reason in _TAKEN_OUT.items() if name in environ]
     changes += _settle_keras(environ, keras or {})
@@ -75,7 +74,7 @@ def _settle_keras(environ: Mapping[str, str], keras: Mapping[str, Any]) -> Itera
         yield Change("KERAS_BACKEND", environ.get("KERAS_BACKEND"), "tensorflow", "networks are trained by TensorFlow")
     wrong = [f"{name} {keras[name]!r}" for name, value in _KERAS_DEFAULTS.items() if keras.get(name, value) != value]
     if wrong:
-        # A place where no file can be: Keras then has its defaults, and writes none.
+        # A path that can have no file in it: Keras uses its defaults and writes no file.
         reason = f"Keras's keras.json has {', '.join(wrong)}"
         yield Change("KERAS_HOME", environ.get("KERAS_HOME"), os.devnull, reason)
 
@@ -98,18 +97,18 @@ def _settle_python(environ: Mapping[str, str]) -> Iterator[Change]:
 
 
 def is_error(entry: str) -> bool:
-    """Whether an entry of PYTHONWARNINGS makes an error of a warning: `error::DeprecationWarning`, or shorter."""
+    """True if an entry of PYTHONWARNINGS turns a warning into an error: `error::DeprecationWarning`, or shorter."""
     action = entry.strip().partition(":")[0]
     return bool(action) and "error".startswith(action)
 
 
 def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) -> list[Change]:
-    """What has to change, beside `settle`'s, before Spark is started with all of its processes on this host.
+    """Returns the changes, in addition to those of `settle`, for a Spark whose processes all run on this host.
 
     Args:
-      environ: as it was found.
-      python: this interpreter.
-      path: where modules are found, as PYTHONPATH has it.
+      environ: the user's environment.
+      python: path of this interpreter.
+      path: import path of this process, for PYTHONPATH.
     """
     wanted: dict[str, tuple[str | None, str]] = {
         "SPARK_HOME": (None, "Spark on this host is the one that pyspark brings along"),
@@ -127,7 +126,7 @@ def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) ->
 
 
 def settle_submission(environ: Mapping[str, str]) -> list[Change]:
-    """What has to change, beside `settle`'s, before spark-submit is started: it brings along what it is to have."""
+    """Returns the changes, in addition to those of `settle`, for spark-submit: the job brings its Spark and Python."""
     return [
         Change(name, value, None, "a submitted job brings its own Spark and Python along")
         for name, value in environ.items()
@@ -136,7 +135,7 @@ def settle_submission(environ: Mapping[str, str]) -> list[Change]:
 
 
 def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> None:
-    """Changes an environment."""
+    """Makes the changes in an environment."""
     for change in changes:
         if change.after is None:
             environ.pop(change.name, None)
@@ -145,12 +144,12 @@ def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> 
 
 
 def needed() -> list[Change]:
-    """What has to change in this process's environment."""
+    """Returns the changes to this process's environment."""
     return settle(os.environ, encoding=locale.getencoding(), keras=_keras_configuration())
 
 
 def settle_process() -> list[Change]:
-    """Settles this process's own environment, before anything heavy is imported; returns what has changed."""
+    """Changes this process's environment, before a heavy import; returns the changes."""
     changes = needed()
     apply(os.environ, changes)
     if any(change.name == "PYTHONWARNINGS" for change in changes):
@@ -159,14 +158,14 @@ def settle_process() -> list[Change]:
 
 
 def settled() -> dict[str, str]:
-    """This process's environment as a process of a job may have it."""
+    """Returns this process's environment with the changes made."""
     found = dict(os.environ)
     apply(found, needed())
     return found
 
 
 def _keras_configuration() -> Mapping[str, Any]:
-    """What Keras would read of its own at its import; what it cannot read counts as other than its defaults."""
+    """Returns the configuration that Keras reads at its import; an unreadable file counts as not the defaults."""
     home = os.environ.get("KERAS_HOME")
     if home is None:
         user = os.path.expanduser("~")
@@ -174,7 +173,7 @@ def _keras_configuration() -> Mapping[str, Any]:
     try:
         with open(os.path.expanduser(os.path.join(home, "keras.json")), encoding="utf-8", errors="replace") as file:
             found = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # a file that is no JSON is none to Keras
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # Keras ignores a file that is not JSON
         return {}
     except OSError as error:
         return {"floatx": str(error)}

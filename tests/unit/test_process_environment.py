@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job.host import environment
-from tfos_job.host.environment import Change, apply, settle, settle_local_spark, settle_submission
+from tfos_job.host import process_environment
+from tfos_job.host.process_environment import Change, apply, settle, settle_local_spark, settle_submission
 
 
 def settled(**found: str) -> dict[str, str]:
@@ -114,20 +114,20 @@ def test_this_process_as_its_user_has_set_it_up(tmp_path: Path, monkeypatch: pyt
     (tmp_path / ".keras").mkdir()
     file = tmp_path / ".keras" / "keras.json"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert environment.needed() == []
+    assert process_environment.needed() == []
     file.write_text("no JSON, which Keras passes over")
-    assert environment.needed() == []
+    assert process_environment.needed() == []
     file.write_text(json.dumps({"image_data_format": "channels_first"}))
-    (change,) = environment.needed()
+    (change,) = process_environment.needed()
     assert (
         str(change)
         == "KERAS_HOME is '/dev/null' for the job: Keras's keras.json has image_data_format 'channels_first'"
     )
-    assert environment.settled()["KERAS_HOME"] == os.devnull
+    assert process_environment.settled()["KERAS_HOME"] == os.devnull
     assert "KERAS_HOME" not in os.environ
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     with warnings.catch_warnings(record=True):
-        assert [change.name for change in environment.settle_process()] == ["KERAS_HOME", "PYTHONWARNINGS"]
+        assert [change.name for change in process_environment.settle_process()] == ["KERAS_HOME", "PYTHONWARNINGS"]
         warnings.warn("no error", stacklevel=1)
     assert os.environ["KERAS_HOME"] == os.devnull
-    assert environment.needed() == []
+    assert process_environment.needed() == []
