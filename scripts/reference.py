@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfos_job import cli, errors
-from tfos_job.cli import COMMANDS
+from tfos_job.commands.registry import COMMANDS
 from tfos_job.config import Bond
 from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
 from tfos_job.submit.main import make_parser as make_submit_parser

@@ -75,7 +75,7 @@ def test_who_reads_no_more_is_told_from_other_broken_pipes(monkeypatch: pytest.M
     monkeypatch.setitem(cli.COMMANDS, "report", dataclasses.replace(cli.COMMANDS["report"], run=fail))
     args = cli.make_parser().parse_args(["report", "--train_dir", "d"])
     with signals.raised():
-        code, error = cli._run("report", args, lambda value: None)  # type: ignore[arg-type]
+        code, error = cli._run(args, context=None)  # type: ignore[arg-type]
     assert (code, str(error).partition(":")[0]) == (70, "BrokenPipeError")
 
 

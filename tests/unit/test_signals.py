@@ -12,40 +12,40 @@ import pytest
 
 # A command of its own, within the real `cli.main`: what it does is what py4j and the jobs do with errors.
 PROGRAM = """
-import os, signal, sys, time
+import dataclasses, os, signal, sys, time
 from tfos_job import cli
 from tfos_job.errors import NodeDiedError, ResourceError
 from tfos_job.host import signals
 
 signals._LATE_S = {late_s}
 
-def work(config, args, emit):
+def work(config, context):
 {work}
 
-cli.COMMANDS["verify"] = cli.dataclasses.replace(cli.COMMANDS["verify"], run=work)
+cli.COMMANDS["verify"] = dataclasses.replace(cli.COMMANDS["verify"], run=work)
 sys.exit(cli.main(["verify", "--dataset_dir", "d"]))
 """
 WAIT = """
-emit.results.write("ready")
+context.write("ready")
 time.sleep(600)
 """
 # As py4j around each call of the JVM.
 MADE_AN_ERROR_OF_ITS_OWN = """
 try:
-    emit.results.write("ready")
+    context.write("ready")
     time.sleep(600)
 except Exception as e:
     raise RuntimeError("Answer from Java side is empty") from e
 """
 # The JVM, in the same process group, was quicker.
 LOST_FIRST = """
-emit.results.write("ready")
+context.write("ready")
 sys.stdin.readline()
 raise NodeDiedError("Spark's JVM beside this process is gone")
 """
 FAILS_WHILE_STOPPING = """
 try:
-    emit.results.write("ready")
+    context.write("ready")
     time.sleep(600)
 finally:
     raise ResourceError("Spark does not start")
@@ -54,7 +54,7 @@ finally:
 
 CLEANS_UP = """
 try:
-    emit.results.write("ready")
+    context.write("ready")
     time.sleep(600)
 finally:
     time.sleep(0.1)
@@ -110,6 +110,6 @@ def test_a_signal_that_is_sent_twice_is_one() -> None:
 
 
 def test_what_is_no_signal_keeps_its_code() -> None:
-    work = 'emit.results.write("ready")\nsys.stdin.readline()\nraise ResourceError("no room")\n'
+    work = 'context.write("ready")\nsys.stdin.readline()\nraise ResourceError("no room")\n'
     code, stderr = run(work, signal.SIGCONT, before="\n", late_s=0)
     assert (code, stderr) == (69, ["tfos-job verify: error: no room"])

@@ -10,11 +10,15 @@ import pytest
 
 from tests.unit.test_manifest import example, of_images
 from tfos_job import storage
+from tfos_job.commands import container_memory
+from tfos_job.commands.command import Work
+from tfos_job.commands.container_memory import Network
+from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
-from tfos_job.submit import container_memory, spark_submit
+from tfos_job.submit import spark_arguments, spark_submit
 from tfos_job.submit.main import main
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped, spark_submit_line
 
@@ -48,13 +52,13 @@ def profiles(command: str) -> list[dict[str, str]]:
     folder = ROOT / "spark" / "conf"
     return [
         spark_submit.parse_profile((folder / f"{name}.conf").read_text(), name)
-        for name in spark_submit.PROFILES[command]
+        for name in SUBMISSIONS[command].profiles
     ]
 
 
 def settings_of(line: list[str]) -> dict[str, str]:
     """All settings of a line, by Spark's names."""
-    names = spark_submit._NAMED
+    names = spark_arguments.NAMED
     end = next(i for i, word in enumerate(line) if word.endswith("_job.py"))
     pairs = zip(line[1:end:2], line[2:end:2], strict=True)
     return dict(value.split("=", 1) if flag == "--conf" else (names.get(flag, flag), value) for flag, value in pairs)
@@ -153,7 +157,7 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
         assert batch["spark.yarn.maxAppAttempts"] == "1"
         assert "spark.executor.instances" not in batch
     images = ConvertConfig(image_dir="hdfs://photos/in", dataset_dir="hdfs://nn/data")
-    of_images = submit(images, command="convert", of_pictures=True)
+    of_images = submit(images, command="convert", work=Work(of_pictures=True))
     assert of_images["spark.kerberos.access.hadoopFileSystems"] == "hdfs://nn,hdfs://photos"
     assert memory_of(of_images) > memory_of(submit(convert, command="convert")) + container_memory.TENSORFLOW
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
@@ -218,11 +222,21 @@ def test_tokens_of_every_file_system_that_the_job_uses() -> None:
 
 def test_a_training_on_colour_photographs_gets_their_memory() -> None:
     train = TrainConfig(**DIRS, input_mode="files")
-    assert memory_of(submit(train, record_bytes=50_000)) > memory_of(submit(train))
+    assert memory_of(submit(train, work=Work(record_bytes=50_000))) > memory_of(submit(train))
     preloaded = TrainConfig(**DIRS, input_mode="preloaded")
-    grey = memory_of(submit(preloaded, worker_records=100_000))
-    colour = container_memory.Network(num_channels=3)
-    assert memory_of(submit(preloaded, worker_records=100_000, network=colour)) > grey
+    grey = memory_of(submit(preloaded, work=Work(worker_records=100_000)))
+    colour = Work(worker_records=100_000, network=Network(num_channels=3))
+    assert memory_of(submit(preloaded, work=colour)) > grey
+
+
+def test_each_submitted_command_has_its_profiles_and_its_program() -> None:
+    programs = {path.stem.removesuffix("_job"): path.read_text() for path in (ROOT / "spark").glob("*_job.py")}
+    assert set(SUBMISSIONS) <= set(programs) <= set(COMMANDS)
+    for name, text in programs.items():
+        assert f'main(["{name}", *sys.argv[1:]])' in text
+        assert "def " not in text  # which an executor would look for in a module that it does not have
+    for name in SUBMISSIONS:
+        assert profiles(name)
 
 
 def test_kubernetes_without_a_folder_for_events_has_none(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from tfos_job.commands.registry import SUBMISSIONS
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError
+from tfos_job.submit import application
 from tfos_job.submit import main as submit_main
 from tfos_job.submit.spark_submit import Request
 from tfos_job.submit.verdict import End, judge, judge_pod
@@ -148,7 +151,7 @@ def test_a_report_that_cannot_be_read_hides_no_end(tmp_path: Path) -> None:
     details = {"final status": "FAILED", "diagnostics": "User application exited with status 65"}
     watched = Watched(application=APPLICATION, state="FINISHED", details=details)
     with pytest.raises(BadDataError, match="damaged"):
-        submit_main._conclude(watched, request, str(tmp_path), began=0.0, uploaded=0.0)
+        application._conclude(watched, request, str(tmp_path), began=0.0, uploaded=0.0)
 
 
 def test_what_is_no_error_of_ours_ends_with_one_line_and_70(
@@ -157,7 +160,7 @@ def test_what_is_no_error_of_ours_ends_with_one_line_and_70(
     def fail(config: object) -> bool:
         raise RuntimeError("of a library\nin two lines")
 
-    monkeypatch.setattr(submit_main, "_refuse_early", fail)
+    monkeypatch.setitem(SUBMISSIONS, "doctor", dataclasses.replace(SUBMISSIONS["doctor"], check=fail))
     words = ["doctor", "--hdfs_dir", "hdfs://nn/me"]
     assert submit_main.main(words) == 70
     assert capsys.readouterr().err.splitlines() == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfos_job import hadoop_conf
+from tfos_job.commands.registry import SUBMISSIONS
 from tfos_job.errors import InterruptedJobError, NodeDiedError, SettingsError
 from tfos_job.submit import main as submit_main
 from tfos_job.submit import watch
@@ -201,7 +203,8 @@ def test_an_application_that_yarn_has_forgotten_is_said_to_be(run: Run) -> None:
 
 
 def test_a_signal_before_spark_submit_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(submit_main, "_refuse_early", lambda config: signal.raise_signal(signal.SIGTERM))
+    stopped = dataclasses.replace(SUBMISSIONS["doctor"], check=lambda config: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setitem(SUBMISSIONS, "doctor", stopped)
     assert submit_main.main(["doctor", "--hdfs_dir", "hdfs://nn/me"]) == 143
     assert "error: stopped by SIGTERM. Nothing was submitted" in capsys.readouterr().err
 

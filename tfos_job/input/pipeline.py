@@ -30,7 +30,7 @@ from tfos_job.staging.cache_plan import MAX_WINDOW
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.
 _INTERLEAVE_BLOCK = 8
-# Not AUTOTUNE either, which would let it grow to a good part of the memory (submit/container_memory.py counts on 16).
+# Not AUTOTUNE either, which would let it grow to a good part of the memory (commands/container_memory.py counts on 16).
 _PREFETCHED_BATCHES = 16
 _LOADING_CALLS = 16  # groups at once; no more of them run than there are cores
 _ANY_NONZERO_SEED = 87_654_321

@@ -7,8 +7,6 @@ results on stdout, and ends with the job's own exit code.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import logging
 import os
 import shlex
@@ -16,26 +14,21 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
-from tfos_job.config import ConvertConfig, EvaluateConfig, TrainConfig, VerifyConfig, paths
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
-from tfos_job.formats import manifest as manifests
+from tfos_job.commands.registry import SUBMISSIONS
+from tfos_job.config import paths
+from tfos_job.errors import SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
-from tfos_job.layout import DatasetLayout, RunLayout, join
-from tfos_job.protocol.topology import largest_part
-from tfos_job.submit import environment, follow, spark_submit, verdict, watch
-from tfos_job.submit.container_memory import Network
+from tfos_job.submit import application, environment, spark_arguments, spark_submit
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
 
 _SEEDS_FOLDER = "Python"
 _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is used again: run it again"
-_DEFAULT_QUEUES = {"train": "gpu"}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,14 +36,15 @@ def make_parser() -> argparse.ArgumentParser:
         prog="scripts/submit.sh",
         usage="scripts/submit.sh COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
         description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
-        epilog=f"COMMAND is one of {', '.join(spark_submit.PROFILES)}; its flags: `tfos-job COMMAND --help`. "
+        epilog=f"COMMAND is one of {', '.join(SUBMISSIONS)}; its flags: `tfos-job COMMAND --help`. "
         "docs/operations.md has the settings that are set, and why.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    parser.add_argument("command", metavar="COMMAND", choices=spark_submit.PROFILES, help="what to submit: see below")
+    parser.add_argument("command", metavar="COMMAND", choices=SUBMISSIONS, help="what to submit: see below")
     add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
-    add("--queue", help="YARN's queue (default: gpu for train, default for all else)")
+    queues = "".join(f"{it.queue} for {name}, " for name, it in SUBMISSIONS.items() if it.queue != "default")
+    add("--queue", help=f"YARN's queue (default: {queues}default for all else)")
     add("--dry-run", "--dry_run", action="store_true", help="print the exact spark-submit line, and change nothing")
     add("--detach", action="store_true", help="do not wait: print the application's id and end")
     add(
@@ -117,26 +111,32 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         )
     hdfs_dir = options.hdfs_dir or (_default_hdfs_dir() if on_yarn else "")
     _require_urls({**paths(config), "hdfs_dir": hdfs_dir})
-    if _refuse_early(config):
+    submission = SUBMISSIONS[options.command]
+    finished = submission.check(config)
+    if finished is not None:
+        print(to_json(finished, sys.stdout.encoding), flush=True)
         return 0
+    other_dirs = submission.other_dirs(config)
+    for name, folder in other_dirs:
+        _require_urls({name: folder})
     request = Request(
         command=options.command,
         app_args=app_args,
         config=config,
-        **_size_of_work(config),
+        work=submission.size_of_work(config),
         master=options.master,
-        queue=options.queue or _DEFAULT_QUEUES.get(options.command, "default"),
+        queue=options.queue or submission.queue,
         spark_args=spark_args,
         home=str(home()),
         hdfs_dir=hdfs_dir,
-        other_dirs=_other_dirs(config),
+        other_dirs=[folder for _, folder in other_dirs],
         wait=not options.detach,
         shipped=_shipped(options, spark_args, hdfs_dir) if on_yarn else Shipped(),
         kubernetes=Kubernetes(
             **{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__},
         ),
     )
-    profiles = [_profile(name) for name in spark_submit.PROFILES[options.command]]
+    profiles = [_profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # the very bytes, whatever stdout's encoding
@@ -145,10 +145,18 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
     for folder in spark_submit.folders(request):
         storage.make_dirs(folder)
+    spark_submit_environment = _spark_submit_environment(on_yarn=on_yarn)
     if not on_yarn:
-        return _run_on_kubernetes(request, line)
-    uploaded = time.time()
-    return _run(options, request, line, began=began, uploaded=uploaded)
+        return application.run_on_kubernetes(request, line, spark_submit_environment)
+    return application.run_on_yarn(
+        request,
+        line,
+        spark_submit_environment,
+        submit_timeout_s=options.submit_timeout,
+        accept_timeout_s=options.accept_timeout,
+        began=began,
+        uploaded=time.time(),
+    )
 
 
 def home() -> Path:
@@ -186,87 +194,6 @@ def _require_urls(given: Mapping[str, str]) -> None:
             )
 
 
-def _refuse_early(config: Any) -> bool:
-    """Looks at what the command needs; True where there is nothing left to do.
-
-    Raises:
-      JobError: what the job itself would raise, minutes later.
-    """
-    if isinstance(config, TrainConfig):
-        from tfos_job.jobs.train import check  # Spark's Python side takes a second to import
-
-        report = check(config)
-        if report is not None:
-            log.info("%s is finished. Nothing to do", config.train_dir)
-            print(to_json(cli.summary_of_run(report), sys.stdout.encoding), flush=True)
-            return True
-    elif isinstance(config, ConvertConfig):
-        from tfos_job.conversion.dataset import require_folders
-
-        require_folders(config)
-        if config.labels_csv is not None and not storage.exists(config.labels_csv):
-            raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
-    elif isinstance(config, EvaluateConfig):
-        manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-        if not storage.is_dir(config.train_dir):
-            raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
-    return False
-
-
-def _other_dirs(config: Any) -> list[str]:
-    """Folders that the command uses beside those of its flags: those of the GNT files that splits were made from.
-
-    Raises:
-      SettingsError: one is on the disk of some host.
-    """
-    if not isinstance(config, VerifyConfig) or config.gnt_dir != "auto":
-        return []
-    dataset, name = DatasetLayout(config.dataset_dir), config.dataset_split_name
-    entries = storage.list_dir(dataset.root) if name == "all" else []
-    folders = set()
-    for split in map(dataset.split, [entry.name for entry in entries if entry.is_dir] or [name]):
-        with contextlib.suppress(BadDataError, MissingInputError):  # `verify` tells of it
-            folders.add(manifests.load(split).settings.get("gnt_dir") or "")
-    for folder in folders:
-        _require_urls({"gnt_dir": folder})
-    return sorted(folders)
-
-
-def _size_of_work(config: Any) -> dict[str, Any]:
-    """What a `Request` says of network and split, as far as it is known; its own defaults are the seed's."""
-    if isinstance(config, TrainConfig):
-        train = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-        shards = [(shard.file, shard.num_records) for shard in train.shards]
-        return {
-            "network": Network(
-                model_name=config.model_name,
-                image_size=config.side,
-                num_channels=train.num_channels,
-                num_classes=train.num_classes,
-            ),
-            "worker_records": largest_part(shards, config.num_workers),
-            "record_bytes": train.record_bytes,
-        }
-    if isinstance(config, EvaluateConfig) and storage.exists(RunLayout(config.train_dir).report):
-        model = storage.read_json(RunLayout(config.train_dir).report).get("model", {})
-        names = [field.name for field in dataclasses.fields(Network)]
-        return {"network": Network(**{name: model[name] for name in names if name in model})}
-    if isinstance(config, ConvertConfig):
-        return {"of_pictures": config.image_dir is not None}
-    if isinstance(config, VerifyConfig):
-        return {"of_pictures": _holds_pictures(DatasetLayout(config.dataset_dir))}
-    return {}
-
-
-def _holds_pictures(dataset: DatasetLayout) -> bool:
-    """Whether a split was made from image files; what else is wrong with one is for the job to say."""
-    for entry in storage.list_dir(dataset.root) if storage.is_dir(dataset.root) else ():
-        with contextlib.suppress(BadDataError, MissingInputError):
-            if entry.is_dir and manifests.load(dataset.split(entry.name)).images is not None:
-                return True
-    return False
-
-
 # --- what travels along ----------------------------------------------------------------------------------------------
 
 
@@ -291,111 +218,21 @@ def _packs_python(options: argparse.Namespace, spark_args: Sequence[str]) -> boo
 
 def _brings_python(spark_args: Sequence[str]) -> bool:
     """Whether the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
-    archives = spark_submit.parse_spark_args(spark_args)[0].get("spark.archives", "")
+    archives = spark_arguments.parse(spark_args)[0].get("spark.archives", "")
     return any(archive.endswith(f"#{_SEEDS_FOLDER}") for archive in archives.split(","))
 
 
-# --- the application -------------------------------------------------------------------------------------------------
+# --- spark-submit's own process --------------------------------------------------------------------------------------
 
 
-def _run_on_kubernetes(request: Request, line: Sequence[str]) -> int:
-    environment = {k: v for k, v in _spark_submit_environment().items() if k != "SPARK_SUBMIT_OPTS"}
-    try:
-        code, said = watch.pass_through(line, environment)
-    except KeyboardInterrupt as e:
-        end = f"The driver's pod goes on where it was made: spark-submit --master {request.master} --kill …:…-driver"
-        raise signals.interruption(e, end) or e from e
-    error = verdict.judge_pod(code, said, request.master)
-    if error is not None:
-        raise error
-    return 0
-
-
-def _run(options: argparse.Namespace, request: Request, line: Sequence[str], *, began: float, uploaded: float) -> int:
-    outcome_dir = join(request.hdfs_dir, "outcomes")
-    train_dir = request.config.train_dir if isinstance(request.config, TrainConfig) else None
-    followers: list[follow.Follower] = []
-
-    def on_change(watched: watch.Watched) -> None:
-        _say_state(watched, request)
-        if watched.application and not followers and not options.detach:
-            followers.append(follow.Follower(outcome_dir, watched.application, train_dir).__enter__())
-
-    try:
-        watched = watch.run(
-            line,
-            _spark_submit_environment(),
-            on_change=on_change,
-            submit_timeout_s=options.submit_timeout,
-            accept_timeout_s=options.accept_timeout,
-            detach=options.detach,
-            when_stopped=cli.COMMANDS[options.command].when_stopped,
-        )
-    finally:
-        for follower in followers:
-            follower.__exit__()
-    if options.detach and watched.application:
-        print(watched.application, flush=True)
-        return 0
-    return _conclude(watched, request, outcome_dir, began=began, uploaded=uploaded)
-
-
-def _say_state(watched: watch.Watched, request: Request) -> None:
-    if watched.state in ("", "ACCEPTED") and "said" not in watched.times and watched.application:
-        watched.times["said"] = time.time()
-        log.info(
-            "%s is in queue %s; its log: yarn logs -applicationId %s",
-            watched.application,
-            request.queue,
-            watched.application,
-        )
-    if watched.state:
-        url = watched.details.get("tracking URL", "")
-        log.info("%s %s%s", watched.application, watched.state, f" {url}" if watched.state == "RUNNING" else "")
-
-
-def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
-    outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
-    error = verdict.judge(watched.end(request.command), outcome)
-    for result in (outcome or {}).get("results", []):
-        print(to_json(result, sys.stdout.encoding), flush=True)
-    if watched.application:
-        log.info("%s", _phases(watched, outcome, request, began, uploaded))
-    if error is not None:
-        raise error
-    return 0
-
-
-def _phases(
-    watched: watch.Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
-) -> str:
-    """Seconds of each phase, from the command to the first step."""
-    now = time.time()
-    submitted = watched.times.get("submitted", now)
-    phases = {"prepare and upload": uploaded - began, "submit": submitted - uploaded}
-    if outcome is not None:
-        phases["driver's container"] = outcome["started_s"] - submitted
-    if isinstance(request.config, TrainConfig):
-        report = follow.read_report(request.config.train_dir)
-        if report.get("application") == watched.application:
-            names = {
-                "spark": "settings",
-                "preflight": "executors and preflight",
-                "nodes": "registration",
-                "coordinator": "model build",
-            }
-            phases |= {name: report.get("phases", {}).get(phase, 0.0) for phase, name in names.items()}
-            phases["first step"] = report.get("first_step_s", 0.0)
-    text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
-    return f"{now - began:.1f} s in all: {text}"
-
-
-def _spark_submit_environment() -> dict[str, str]:
-    """Without what other Sparks and Pythons have left in this one; with our log settings."""
+def _spark_submit_environment(*, on_yarn: bool) -> dict[str, str]:
+    """Without what other Sparks and Pythons have left in this one; on YARN with our log settings."""
     environment = dict(os.environ)
     host.apply(environment, host.settle_submission(environment))
-    log4j2 = f"-Dlog4j2.configurationFile=file:{home()}/spark/conf/log4j2-submit.properties"
-    environment["SPARK_SUBMIT_OPTS"] = f"{environment.get('SPARK_SUBMIT_OPTS', '')} {log4j2}".strip()
+    options = environment.pop("SPARK_SUBMIT_OPTS", "")
+    if on_yarn:
+        log4j2 = f"-Dlog4j2.configurationFile=file:{home()}/spark/conf/log4j2-submit.properties"
+        environment["SPARK_SUBMIT_OPTS"] = f"{options} {log4j2}".strip()
     return environment
 
 

@@ -9,46 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from tfos_job.config import PCA, PRELOADED, ZCA, DoctorConfig, EvaluateConfig, TrainConfig, paths
+from tfos_job.commands.command import Submission, Work
+from tfos_job.commands.registry import SUBMISSIONS
+from tfos_job.config import paths
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
-from tfos_job.protocol.topology import topology_of
-from tfos_job.submit import container_memory
-from tfos_job.submit.container_memory import ContainerMemory, Network
+from tfos_job.submit import spark_arguments
 
-# The profiles of spark/conf/ that each command starts from, and the queue it goes to where none is given.
-PROFILES = {
-    "train": ("common", "train"),
-    "convert": ("common", "batch"),
-    "verify": ("common", "batch"),
-    "doctor": ("common", "train"),
-    "evaluate": ("common", "driver"),
-}
 FOLDERS = OUTCOMES, EVENTS = "outcomes", "spark-events"
 _EXECUTOR_CORES = 4
-
-# spark-submit's own names for settings, with which an engineer reads and overrides them.
-_NAMED = {
-    "--name": "spark.app.name",
-    "--queue": "spark.yarn.queue",
-    "--num-executors": "spark.executor.instances",
-    "--executor-cores": "spark.executor.cores",
-    "--executor-memory": "spark.executor.memory",
-    "--driver-memory": "spark.driver.memory",
-    "--driver-cores": "spark.driver.cores",
-    "--archives": "spark.archives",
-    "--files": "spark.files",
-    "--py-files": "spark.submit.pyFiles",
-}
-_FILE_SYSTEMS = "spark.kerberos.access.hadoopFileSystems"
-_LISTS = ("spark.archives", "spark.files", "spark.submit.pyFiles", _FILE_SYSTEMS)
-_SWITCHES = ("--verbose", "-v", "--supervise")
-_NOT_YOURS = {
-    "--master": "Give --master before `--`",
-    "--deploy-mode": "The driver runs in the cluster; for one here call `tfos-job COMMAND --master yarn`",
-    "--class": "The program is this package's own",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +59,7 @@ class Request:
       command: `train`, `convert`, …
       app_args: the command's own flags, as given.
       config: the same, parsed.
-      network: that is trained or evaluated, for the memory.
-      worker_records: of the dataset, that the worker with the most has.
-      record_bytes: of one of them, in the mean; 0 where it is not known.
-      of_pictures: whether image files are converted, or what was made of them is verified.
+      work: the size of the command's work, for the memory.
       master: `yarn` or `k8s://…`.
       queue: YARN's.
       spark_args: what the user wrote after `--`.
@@ -103,11 +71,8 @@ class Request:
 
     command: str
     app_args: Sequence[str]
-    config: object
-    network: Network = field(default_factory=Network)
-    worker_records: int = 0
-    record_bytes: int = 0
-    of_pictures: bool = False
+    config: Any
+    work: Work = field(default_factory=Work)
     master: str
     queue: str
     spark_args: Sequence[str] = ()
@@ -121,6 +86,10 @@ class Request:
     @property
     def on_kubernetes(self) -> bool:
         return self.master.startswith("k8s://")
+
+    @property
+    def submission(self) -> Submission:
+        return SUBMISSIONS[self.command]
 
 
 def folders(request: Request) -> list[str]:
@@ -157,15 +126,15 @@ def spark_submit_line(request: Request, profiles: Sequence[Mapping[str, str]]) -
     own: dict[str, str] = {}
     for profile in profiles:
         own |= {k: v for k, v in profile.items() if not (request.on_kubernetes and k.startswith("spark.yarn."))}
-    own |= _identity(request) | _containers(request)
+    own |= _identity(request) | request.submission.containers(request.config, request.work, request.master)
     own |= _on_kubernetes(request) if request.on_kubernetes else _on_yarn(request)
-    theirs, passed_on = parse_spark_args(request.spark_args)
-    settings = _merge(own, theirs)
+    theirs, passed_on = spark_arguments.parse(request.spark_args)
+    settings = spark_arguments.merge(own, theirs)
     _fill_executor(settings, request)
     program = f"spark/{request.command}_job.py"
     program = f"local:///opt/tfos_job/{program}" if request.on_kubernetes else f"{request.home}/{program}"
     line = ["spark-submit", "--master", request.master, "--deploy-mode", "cluster"]
-    by_setting = {setting: flag for flag, setting in _NAMED.items()}
+    by_setting = {setting: flag for flag, setting in spark_arguments.NAMED.items()}
     for setting in [*by_setting, *sorted(set(settings) - set(by_setting))]:
         if setting in settings:
             flag = by_setting.get(setting)
@@ -181,60 +150,6 @@ def _identity(request: Request) -> dict[str, str]:
     return settings
 
 
-def _containers(request: Request) -> dict[str, str]:
-    """Executors, their resources and memory, from the command's configuration."""
-    config = request.config
-    if isinstance(config, TrainConfig):
-        return _training_containers(config, request)
-    if isinstance(config, DoctorConfig):
-        with_tensorflow = container_memory.parameter_server(parameters=0, num_ps_tasks=1, num_workers=0)
-        instances = {"spark.executor.instances": str(config.num_executors)}
-        return _driver(container_memory.batch_driver()) | _executor(with_tensorflow) | instances
-    if isinstance(config, EvaluateConfig):
-        return _driver(container_memory.evaluating_driver(network=request.network, batch_size=config.batch_size))
-    return _driver(container_memory.batch_driver()) | _executor(
-        container_memory.batch_executor(of_pictures=request.of_pictures)
-    )
-
-
-def _training_containers(config: TrainConfig, request: Request) -> dict[str, str]:
-    parameters = request.network.num_parameters
-    topology = topology_of(config, request.master)
-    beside = topology.num_driver_ps_tasks > 0
-    shape = {"parameters": parameters, "num_ps_tasks": config.num_ps_tasks, "num_workers": config.num_workers}
-    records, num_channels = request.worker_records, request.network.num_channels
-    is_preloaded = config.resolved_input_mode(records, num_channels) == PRELOADED
-    preloaded_bytes = config.preloaded_bytes(records, num_channels)
-    whitened = config.side**2 * num_channels if config.normalization in (PCA, ZCA) else 0
-    buffered = config.buffered_records(request.record_bytes)
-    largest = container_memory.worker(
-        network=request.network,
-        batch_size=config.batch_size,
-        shuffle_buffer=0 if is_preloaded else buffered,
-        record_bytes=request.record_bytes,
-        whitened_values=whitened,
-        preloaded_bytes=preloaded_bytes if is_preloaded else 0,
-        on_gpu=config.num_gpus > 0,
-    )
-    if not beside:  # Static executors are all alike.
-        ps = container_memory.parameter_server(**shape)
-        largest = ContainerMemory(max(largest.heap, ps.heap), max(largest.overhead, ps.overhead))
-    driver = container_memory.training_driver(**shape, ps_beside_driver=beside, whitened_values=whitened)
-    settings = _driver(driver) | _executor(largest)
-    settings["spark.executor.instances"] = str(topology.num_spark_executors)
-    settings["spark.executor.cores"] = str(_EXECUTOR_CORES)
-    settings["spark.scheduler.maxRegisteredResourcesWaitingTime"] = f"{config.start_timeout}s"
-    return settings
-
-
-def _driver(size: ContainerMemory) -> dict[str, str]:
-    return {"spark.driver.memory": f"{size.heap}m", "spark.driver.memoryOverhead": f"{size.overhead}m"}
-
-
-def _executor(size: ContainerMemory) -> dict[str, str]:
-    return {"spark.executor.memory": f"{size.heap}m", "spark.executor.memoryOverhead": f"{size.overhead}m"}
-
-
 def _on_yarn(request: Request) -> dict[str, str]:
     shipped, conf = request.shipped, f"{request.home}/spark/conf"
     settings = {
@@ -246,10 +161,10 @@ def _on_yarn(request: Request) -> dict[str, str]:
         "spark.yarn.appMasterEnv." + OUTCOME_DIR_VARIABLE: f"{request.hdfs_dir}/{OUTCOMES}",
         "spark.yarn.submit.waitAppCompletion": "true" if request.wait else "false",
     }
-    if request.command != "train":
+    if not request.submission.trains:
         settings["spark.yarn.maxAppAttempts"] = "1"  # also for what starts from the profile of `train`
     # With Kerberos, Spark takes along tokens of the default file system alone, unless it is told of others.
-    settings[_FILE_SYSTEMS] = ",".join(_file_systems(request))
+    settings[spark_arguments.FILE_SYSTEMS] = ",".join(_file_systems(request))
     if shipped.python:
         for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
             settings[variable + "PYSPARK_PYTHON"] = shipped.python
@@ -284,61 +199,13 @@ def _on_kubernetes(request: Request) -> dict[str, str]:
     return {key: value for key, value in settings.items() if value}
 
 
-def parse_spark_args(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The settings in the user's spark-submit flags, and the flags that are no settings.
-
-    Raises:
-      SettingsError: flags that are not for the user to give, or that are none of spark-submit's.
-    """
-    settings: dict[str, str] = {}
-    passed_on: list[str] = []
-    rest = list(args)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        if flag in _NOT_YOURS:
-            raise SettingsError(f"{flag} cannot be given after `--`", place=flag, next_step=_NOT_YOURS[flag])
-        if not flag.startswith("-"):
-            raise SettingsError(
-                f"{flag!r} is no flag of spark-submit", place="after `--`", next_step="The command's own go before `--`"
-            )
-        if flag in _SWITCHES:
-            passed_on.append(flag)
-            continue
-        if not equals:
-            if not rest:
-                raise SettingsError("needs a value", place=flag)
-            value = rest.pop(0)
-        if flag in ("--conf", "-c"):
-            key, equals, value = value.partition("=")
-            if not equals:
-                raise SettingsError(f"{key!r} is not KEY=VALUE", place="--conf")
-            settings[key] = value
-        elif flag in _NAMED:
-            settings[_NAMED[flag]] = value
-        else:
-            passed_on += [flag, value]
-    return settings, passed_on
-
-
-def _merge(own: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
-    settings = {**own, **theirs}
-    for key in _LISTS:
-        if key in own and key in theirs:
-            settings[key] = f"{own[key]},{theirs[key]}"
-    for key in ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions"):
-        if key in own and key in theirs:
-            settings[key] = f"{own[key]} {theirs[key]}"
-    return settings
-
-
 def _fill_executor(settings: dict[str, str], request: Request) -> None:
     """What has to follow the user's own choice: one task fills an executor, and has its GPUs."""
-    config = request.config
-    if request.command not in ("train", "doctor"):
+    if not request.submission.fills_executors:
         return
     settings.setdefault("spark.executor.cores", str(_EXECUTOR_CORES))
     settings["spark.task.cpus"] = settings["spark.executor.cores"]
-    num_gpus = getattr(config, "num_gpus", 0)
+    num_gpus = getattr(request.config, "num_gpus", 0)
     if num_gpus:
         settings["spark.executor.resource.gpu.amount"] = str(num_gpus)
         settings["spark.task.resource.gpu.amount"] = str(num_gpus)

@@ -44,10 +44,18 @@ class ContainerMemory:
     def total(self) -> int:
         return self.heap + self.overhead
 
+    def of_driver(self) -> dict[str, str]:
+        """Spark's settings for a driver of this size."""
+        return {"spark.driver.memory": f"{self.heap}m", "spark.driver.memoryOverhead": f"{self.overhead}m"}
+
+    def of_executor(self) -> dict[str, str]:
+        """Spark's settings for executors of this size."""
+        return {"spark.executor.memory": f"{self.heap}m", "spark.executor.memoryOverhead": f"{self.overhead}m"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network as `zoo.build` is asked for it. One of the user's own is taken to be as large as inception_v3."""
+    """The arguments of `networks.registry.build`. A user's own is taken to be as large as inception_v3."""
 
     model_name: str = "chinese_rec"
     image_size: int = 64

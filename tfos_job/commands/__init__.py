@@ -1,0 +1,1 @@
+"""The declarations of the commands, a module each; `registry` has all of them."""

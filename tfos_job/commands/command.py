@@ -1,0 +1,115 @@
+"""The form of a command's declaration: all that the package knows of a command by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfos_job.commands import container_memory
+from tfos_job.commands.container_memory import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """The process that a command runs in.
+
+    Attributes:
+      master: `--master`; None unless it is given.
+      is_debug: `--debug`.
+      emit: takes a result, a JSON value, to standard output and to the host that has submitted the command.
+      write: writes a line to standard output.
+      say: writes a line to standard error.
+    """
+
+    master: str | None
+    is_debug: bool
+    emit: Callable[[Any], None]
+    write: Callable[[str], None]
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The size of a command's work, as far as the submitting host knows it; the defaults are the seed job's.
+
+    Attributes:
+      network: the network that is trained or evaluated.
+      worker_records: records of the worker with the most.
+      record_bytes: mean bytes of a record; 0 if unknown.
+      of_pictures: whether image files are converted, or a dataset of image files is verified.
+    """
+
+    network: Network = field(default_factory=Network)
+    worker_records: int = 0
+    record_bytes: int = 0
+    of_pictures: bool = False
+
+
+def _unknown(config: Any) -> Work:
+    return Work()
+
+
+def _unchecked(config: Any) -> Any | None:
+    return None
+
+
+def _none(config: Any) -> Sequence[tuple[str, str]]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The submission of a command to a cluster.
+
+    Attributes:
+      profiles: files of spark/conf/ with the settings to start from.
+      containers: Spark's settings of driver and executors, from configuration, size of work and Spark's master. Pure.
+      queue: YARN's queue unless `--queue` is given.
+      size_of_work: reads dataset and run.
+      check: raises on the submitting host what the job would raise minutes later; returns the result of a job that has
+        nothing left to do, else None.
+      other_dirs: folders that the command uses beside those of its flags, each with the flag that stands for it.
+      fills_executors: one task fills an executor and has its GPUs.
+      trains: the job writes a run's report, which is followed, and a second attempt of the application resumes it.
+    """
+
+    profiles: tuple[str, ...]
+    containers: Callable[[Any, Work, str], dict[str, str]]
+    queue: str = "default"
+    size_of_work: Callable[[Any], Work] = _unknown
+    check: Callable[[Any], Any | None] = _unchecked
+    other_dirs: Callable[[Any], Sequence[tuple[str, str]]] = _none
+    fills_executors: bool = False
+    trains: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A subcommand of `tfos-job`.
+
+    Attributes:
+      name: its name; `spark/NAME_job.py` is its program for spark-submit.
+      config: its configuration, whose fields are its flags.
+      run: runs it. Heavy libraries are imported within, so that `--help` and a wrong flag answer at once.
+      help: one line.
+      when_stopped: what a signal leaves and what the next run does; true whenever the signal comes.
+      on_spark: whether it takes `--master`.
+      submission: how it is submitted to a cluster; None for a command that runs on this host only.
+      configure: makes the configuration from the flags that are given; by default they are its arguments.
+    """
+
+    name: str
+    config: type
+    run: Callable[[Any, Context], None]
+    help: str
+    when_stopped: str
+    on_spark: bool = False
+    submission: Submission | None = None
+    configure: Callable[[Mapping[str, Any]], Any] | None = None
+
+
+def batch_containers(config: Any, work: Work, master: str) -> dict[str, str]:
+    """A driver, and executors that stream through files."""
+    executor = container_memory.batch_executor(of_pictures=work.of_pictures)
+    return container_memory.batch_driver().of_driver() | executor.of_executor()

@@ -1,0 +1,60 @@
+"""`convert`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tfos_job.commands.command import Command, Context, Submission, Work, batch_containers
+from tfos_job.config import ConvertConfig
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from tfos_job.jobs.convert import ConvertResult
+    from tfos_job.jobs.convert_images import ConvertedImages
+
+
+def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult | ConvertedImages:
+    """Makes one split of a dataset from GNT files or images, or brings it up to date."""
+    from tfos_job.jobs.convert import convert
+    from tfos_job.jobs.convert_images import convert_images
+
+    return convert(spark, config) if config.image_dir is None else convert_images(spark, config)
+
+
+def run(config: ConvertConfig, context: Context) -> None:
+    from tfos_job.conversion.dataset import require_folders
+    from tfos_job.driver import session
+
+    require_folders(config)
+    master = session.resolve_master(context.master, num_nodes=1)
+    with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
+        result = convert(spark, config)
+    context.emit(result.to_dict())
+
+
+def check(config: ConvertConfig) -> None:
+    """Raises MissingInputError for input that is not there."""
+    from tfos_job import storage
+    from tfos_job.conversion.dataset import require_folders
+    from tfos_job.errors import MissingInputError
+
+    require_folders(config)
+    if config.labels_csv is not None and not storage.exists(config.labels_csv):
+        raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
+
+
+CONVERT = Command(
+    name="convert",
+    config=ConvertConfig,
+    run=run,
+    help="make one split of a dataset from GNT shards or images",
+    when_stopped="A split is published whole or not at all; run the same command again",
+    on_spark=True,
+    submission=Submission(
+        profiles=("common", "batch"),
+        containers=batch_containers,
+        size_of_work=lambda config: Work(of_pictures=config.image_dir is not None),
+        check=check,
+    ),
+)

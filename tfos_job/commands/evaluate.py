@@ -1,0 +1,64 @@
+"""`evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfos_job.commands import container_memory
+from tfos_job.commands.command import Command, Context, Submission, Work
+from tfos_job.commands.container_memory import Network
+from tfos_job.commands.tensorflow_start import load_tensorflow
+from tfos_job.config import EvaluateConfig
+
+
+def run(config: EvaluateConfig, context: Context) -> None:
+    load_tensorflow(loud=context.is_debug)
+    from tfos_job.local_jobs.evaluate import evaluate
+
+    result = evaluate(config)
+    for key, value in result.items():
+        context.say(f"{key:<14}{value:.4f}" if isinstance(value, float) else f"{key:<14}{value}")
+    context.emit(result)
+
+
+def check(config: EvaluateConfig) -> None:
+    """Raises MissingInputError or BadDataError for a split or a run that is not there."""
+    from tfos_job import storage
+    from tfos_job.errors import MissingInputError
+    from tfos_job.formats import manifest as manifests
+    from tfos_job.layout import DatasetLayout
+
+    manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+    if not storage.is_dir(config.train_dir):
+        raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
+
+
+def size_of_work(config: EvaluateConfig) -> Work:
+    """The run's network, as far as its report has it."""
+    from tfos_job import storage
+    from tfos_job.layout import RunLayout
+
+    report = RunLayout(config.train_dir).report
+    model = storage.read_json(report).get("model", {}) if storage.exists(report) else {}
+    names = [field.name for field in dataclasses.fields(Network)]
+    return Work(network=Network(**{name: model[name] for name in names if name in model}))
+
+
+def containers(config: EvaluateConfig, work: Work, master: str) -> dict[str, str]:
+    """A driver that evaluates in its own process, and no executor."""
+    return container_memory.evaluating_driver(network=work.network, batch_size=config.batch_size).of_driver()
+
+
+EVALUATE = Command(
+    name="evaluate",
+    config=EvaluateConfig,
+    run=run,
+    help="count top-k and loss of a checkpoint exactly; draw them",
+    when_stopped="Numbers are written before pictures; run it again to have all of them",
+    submission=Submission(
+        profiles=("common", "driver"),
+        containers=containers,
+        size_of_work=size_of_work,
+        check=check,
+    ),
+)

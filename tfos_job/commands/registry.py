@@ -1,0 +1,17 @@
+"""All commands, in the order of `tfos-job --help`."""
+
+from tfos_job.commands.convert import CONVERT
+from tfos_job.commands.doctor import DOCTOR
+from tfos_job.commands.evaluate import EVALUATE
+from tfos_job.commands.inspect import INSPECT
+from tfos_job.commands.results import PREDICT, REPORT, TENSORBOARD
+from tfos_job.commands.synth import SYNTH
+from tfos_job.commands.train import TRAIN
+from tfos_job.commands.verify import VERIFY
+
+COMMANDS = {
+    command.name: command
+    for command in (SYNTH, CONVERT, VERIFY, INSPECT, TRAIN, EVALUATE, PREDICT, REPORT, TENSORBOARD, DOCTOR)
+}
+SUBMISSIONS = {name: command.submission for name, command in COMMANDS.items() if command.submission is not None}
+"""The commands that `scripts/submit.sh` submits to a cluster."""

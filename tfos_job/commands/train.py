@@ -1,0 +1,135 @@
+"""`train`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from tfos_job.commands import container_memory
+from tfos_job.commands.command import Command, Context, Submission, Work
+from tfos_job.commands.container_memory import ContainerMemory, Network
+from tfos_job.config import PCA, PRELOADED, ZCA, TrainConfig
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, master: str | None = None) -> dict[str, Any]:
+    """Trains until the run is finished, and returns its report.
+
+    Args:
+      config: the run.
+      master: Spark's master, such as local[4] (default: that of spark-submit, else local Spark).
+    """
+    from tfos_job.driver import session
+    from tfos_job.jobs.train import train
+
+    return train(config, session.resolve_master(master, config.num_executors))
+
+
+def run(config: TrainConfig, context: Context) -> None:
+    context.emit(_summary(train(config, context.master)))
+
+
+def _summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's report that is a result of `train`."""
+    keys = ("state", "step", "total_steps", "images_per_second", "metrics", "checkpoint")
+    return {key: report[key] for key in keys if key in report}
+
+
+def configure(given: Mapping[str, Any]) -> TrainConfig:
+    """The flags that are given, on those of the run that is resumed."""
+    from tfos_job.run import resume  # with storage, which `--help` need not import
+
+    return resume.settings(given)
+
+
+def check(config: TrainConfig) -> dict[str, Any] | None:
+    """The result of a run that is finished; raises what `train` would raise about dataset and run."""
+    from tfos_job.jobs.train import check
+
+    report = check(config)
+    if report is None:
+        return None
+    log.info("%s is finished. Nothing to do", config.train_dir)
+    return _summary(report)
+
+
+def size_of_work(config: TrainConfig) -> Work:
+    from tfos_job.formats import manifest as manifests
+    from tfos_job.layout import DatasetLayout
+    from tfos_job.protocol.topology import largest_part
+
+    split = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+    shards = [(shard.file, shard.num_records) for shard in split.shards]
+    return Work(
+        network=Network(
+            model_name=config.model_name,
+            image_size=config.side,
+            num_channels=split.num_channels,
+            num_classes=split.num_classes,
+        ),
+        worker_records=largest_part(shards, config.num_workers),
+        record_bytes=split.record_bytes,
+    )
+
+
+def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
+    """An executor for each node that is not on the driver's host. Static executors are all alike."""
+    from tfos_job.protocol.topology import topology_of
+
+    topology = topology_of(config, master)
+    ps_beside_driver = topology.num_driver_ps_tasks > 0
+    whitened_values = config.side**2 * work.network.num_channels if config.normalization in (PCA, ZCA) else 0
+    nodes = {
+        "parameters": work.network.num_parameters,
+        "num_ps_tasks": config.num_ps_tasks,
+        "num_workers": config.num_workers,
+    }
+    executor = _worker(config, work, whitened_values)
+    if not ps_beside_driver:
+        ps = container_memory.parameter_server(**nodes)
+        executor = ContainerMemory(max(executor.heap, ps.heap), max(executor.overhead, ps.overhead))
+    driver = container_memory.training_driver(
+        **nodes, ps_beside_driver=ps_beside_driver, whitened_values=whitened_values
+    )
+    return {
+        **driver.of_driver(),
+        **executor.of_executor(),
+        "spark.executor.instances": str(topology.num_spark_executors),
+        "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{config.start_timeout}s",
+    }
+
+
+def _worker(config: TrainConfig, work: Work, whitened_values: int) -> ContainerMemory:
+    num_channels = work.network.num_channels
+    is_preloaded = config.resolved_input_mode(work.worker_records, num_channels) == PRELOADED
+    return container_memory.worker(
+        network=work.network,
+        batch_size=config.batch_size,
+        shuffle_buffer=0 if is_preloaded else config.buffered_records(work.record_bytes),
+        record_bytes=work.record_bytes,
+        whitened_values=whitened_values,
+        preloaded_bytes=config.preloaded_bytes(work.worker_records, num_channels) if is_preloaded else 0,
+        on_gpu=config.num_gpus > 0,
+    )
+
+
+TRAIN = Command(
+    name="train",
+    config=TrainConfig,
+    run=run,
+    help="train on a TFCluster with parameter servers",
+    when_stopped="Run train again to go on from the last checkpoint",
+    on_spark=True,
+    submission=Submission(
+        profiles=("common", "train"),
+        queue="gpu",
+        containers=containers,
+        size_of_work=size_of_work,
+        check=check,
+        fills_executors=True,
+        trains=True,
+    ),
+    configure=configure,
+)

@@ -1,0 +1,130 @@
+"""The application, from the spark-submit line to its end: its state, its progress, its results, its exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfos_job.commands.registry import COMMANDS
+from tfos_job.host import signals
+from tfos_job.host.results import to_json
+from tfos_job.layout import join
+from tfos_job.submit import follow, verdict, watch
+from tfos_job.submit.spark_submit import OUTCOMES, Request
+
+log = logging.getLogger(__name__)
+
+
+def run_on_kubernetes(request: Request, line: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs spark-submit to its end, and returns the driver's exit code."""
+    try:
+        code, said = watch.pass_through(line, environment)
+    except KeyboardInterrupt as e:
+        end = f"The driver's pod goes on where it was made: spark-submit --master {request.master} --kill …:…-driver"
+        raise signals.interruption(e, end) or e from e
+    error = verdict.judge_pod(code, said, request.master)
+    if error is not None:
+        raise error
+    return 0
+
+
+def run_on_yarn(
+    request: Request,
+    line: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    submit_timeout_s: float,
+    accept_timeout_s: float,
+    began: float,
+    uploaded: float,
+) -> int:
+    """Runs spark-submit, follows the application to its end unless nobody waits for it, and prints its results.
+
+    Args:
+      request: what is submitted.
+      line: the spark-submit line.
+      environment: of spark-submit.
+      submit_timeout_s: seconds to reach YARN.
+      accept_timeout_s: seconds that the application may wait for its driver's container.
+      began: time at which the command began.
+      uploaded: time at which everything that travels with the job was uploaded.
+    """
+    outcome_dir = join(request.hdfs_dir, OUTCOMES)
+    train_dir = request.config.train_dir if request.submission.trains else None
+    followers: list[follow.Follower] = []
+
+    def on_change(watched: watch.Watched) -> None:
+        _say_state(watched, request)
+        if watched.application and not followers and request.wait:
+            followers.append(follow.Follower(outcome_dir, watched.application, train_dir).__enter__())
+
+    try:
+        watched = watch.run(
+            line,
+            environment,
+            on_change=on_change,
+            submit_timeout_s=submit_timeout_s,
+            accept_timeout_s=accept_timeout_s,
+            detach=not request.wait,
+            when_stopped=COMMANDS[request.command].when_stopped,
+        )
+    finally:
+        for follower in followers:
+            follower.__exit__()
+    if not request.wait and watched.application:
+        print(watched.application, flush=True)
+        return 0
+    return _conclude(watched, request, outcome_dir, began=began, uploaded=uploaded)
+
+
+def _say_state(watched: watch.Watched, request: Request) -> None:
+    if watched.state in ("", "ACCEPTED") and "said" not in watched.times and watched.application:
+        watched.times["said"] = time.time()
+        log.info(
+            "%s is in queue %s; its log: yarn logs -applicationId %s",
+            watched.application,
+            request.queue,
+            watched.application,
+        )
+    if watched.state:
+        url = watched.details.get("tracking URL", "")
+        log.info("%s %s%s", watched.application, watched.state, f" {url}" if watched.state == "RUNNING" else "")
+
+
+def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
+    outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
+    error = verdict.judge(watched.end(request.command), outcome)
+    for result in (outcome or {}).get("results", []):
+        print(to_json(result, sys.stdout.encoding), flush=True)
+    if watched.application:
+        log.info("%s", _phases(watched, outcome, request, began, uploaded))
+    if error is not None:
+        raise error
+    return 0
+
+
+def _phases(
+    watched: watch.Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
+) -> str:
+    """Seconds of each phase, from the command to the first step."""
+    now = time.time()
+    submitted = watched.times.get("submitted", now)
+    phases = {"prepare and upload": uploaded - began, "submit": submitted - uploaded}
+    if outcome is not None:
+        phases["driver's container"] = outcome["started_s"] - submitted
+    if request.submission.trains:
+        report = follow.read_report(request.config.train_dir)
+        if report.get("application") == watched.application:
+            names = {
+                "spark": "settings",
+                "preflight": "executors and preflight",
+                "nodes": "registration",
+                "coordinator": "model build",
+            }
+            phases |= {name: report.get("phases", {}).get(phase, 0.0) for phase, name in names.items()}
+            phases["first step"] = report.get("first_step_s", 0.0)
+    text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
+    return f"{now - began:.1f} s in all: {text}"
