@@ -83,14 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     changes = process_environment.settle_process()
-    outcome = Outcome(argv[0] if argv else "")
+    name = argv[0] if argv else ""
+    outcome = Outcome(name)
     try:
-        _begin_in_cluster(argv)
+        _begin_in_cluster(name)
         outcome.begin()  # Not before: a NameNode that is slow to answer must not keep YARN waiting for the context.
         args = make_parser().parse_args(argv)
     except (JobError, KeyboardInterrupt) as e:
-        ended = as_job_error(e, _when_stopped(argv[0] if argv else ""))
-        return _conclude(outcome, argv[0] if argv else "", ended.exit_code, ended)
+        ended = as_job_error(e, _when_stopped(name))
+        return _conclude(outcome, name, ended.exit_code, ended)
     except SystemExit as e:
         outcome.end(int(e.code or 0), None)
         raise
@@ -120,12 +121,13 @@ def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | 
     return exit_code
 
 
-def _begin_in_cluster(argv: Sequence[str]) -> None:
+def _begin_in_cluster(name: str) -> None:
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's variable: others need not import pyspark for this
         from tfos_job.driver import session
 
         if session.in_cluster_mode():
-            session.begin_in_cluster(argv[0] if argv else "")
+            submission = COMMANDS[name].submission if name in COMMANDS else None
+            session.begin_in_cluster(trains=submission is not None and submission.trains)
 
 
 def _run(args: argparse.Namespace, context: Context) -> tuple[int, JobError | None]:

@@ -65,17 +65,20 @@ def in_cluster_mode() -> bool:
     return _submitted() and (_submitted_conf().get("spark.submit.deployMode") or "client") == "cluster"
 
 
-def begin_in_cluster(command: str) -> None:
+def begin_in_cluster(*, trains: bool) -> None:
     """Creates the SparkContext before anything else that can fail.
 
     Without a SparkContext YARN's ApplicationMaster waits 100 s for it, reports no reason and replaces every exit code
     by 13. Later sessions of this process use this context.
 
+    Args:
+      trains: whether the command starts a TFCluster.
+
     Raises:
       SettingsError: Spark rejects a setting.
       ResourceError: Spark does not start for another reason.
     """
-    settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if command == "train" else {})}
+    settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if trains else {})}
     conf = _submitted_conf()
     for key, value in settings.items():
         conf.setIfMissing(key, value)
