@@ -46,8 +46,6 @@ setup(
         "cvttf-notosanscjk-regular==1.0",  # of pictures, and of synth: another font, other bytes
     ],
     extras_require={
-        "synth": [],  # what it named is a requirement of all by now; the name stays valid
-        "serve": ["starlette>=1.0,<2", "uvicorn>=0.30", "python-multipart>=0.0.20"],
         "dev": [
             "pytest>=9,<10",
             "pytest-timeout>=2.4",
