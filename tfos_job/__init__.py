@@ -1,3 +1,70 @@
-"""A TensorFlowOnSpark batch job: GNT shards to TFRecords to a trained classifier, on a Hadoop cluster."""
+"""A TensorFlowOnSpark batch job: GNT shards to TFRecords to a trained classifier, on a Hadoop cluster.
+
+The functions of the commands and their configurations are here for Python programs (docs/training.md, "From Python").
+Each is imported when it is first used, so that this package itself imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfos_job.commands.convert import convert
+    from tfos_job.commands.train import train
+    from tfos_job.config import (
+        ConvertConfig,
+        EvaluateConfig,
+        InspectConfig,
+        PredictConfig,
+        SynthConfig,
+        TrainConfig,
+        VerifyConfig,
+    )
+    from tfos_job.jobs.dataframe import convert_dataframe
+    from tfos_job.jobs.verify import verify
+    from tfos_job.local_jobs.evaluate import evaluate
+    from tfos_job.local_jobs.inspect import inspect
+    from tfos_job.local_jobs.predict import predict
+    from tfos_job.local_jobs.synth import synthesize
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ConvertConfig",
+    "EvaluateConfig",
+    "InspectConfig",
+    "PredictConfig",
+    "SynthConfig",
+    "TrainConfig",
+    "VerifyConfig",
+    "convert",
+    "convert_dataframe",
+    "evaluate",
+    "inspect",
+    "predict",
+    "synthesize",
+    "train",
+    "verify",
+]
+_FUNCTIONS = {
+    "convert": "commands.convert",
+    "convert_dataframe": "jobs.dataframe",
+    "evaluate": "local_jobs.evaluate",
+    "inspect": "local_jobs.inspect",
+    "predict": "local_jobs.predict",
+    "synthesize": "local_jobs.synth",
+    "train": "commands.train",
+    "verify": "jobs.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_FUNCTIONS.get(name, 'config')}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

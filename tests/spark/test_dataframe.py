@@ -13,11 +13,9 @@ import tensorflow as tf
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from tfos_job.config import ConvertConfig
+from tfos_job import ConvertConfig, convert, convert_dataframe
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import manifest as manifests
-from tfos_job.jobs.convert import convert
-from tfos_job.jobs.dataframe import convert_dataframe
 from tfos_job.layout import DatasetLayout
 
 SPEC = {

@@ -1,6 +1,6 @@
 """A split from a Spark DataFrame, for images that are in no GNT file. Runs on the driver; the Python API alone has it.
 
-from tfos_job.jobs.dataframe import convert_dataframe
+from tfos_job import convert_dataframe
 
 frame = spark.read.format("binaryFile").load("hdfs:///images/*/*.png").selectExpr(
     "content AS image", "element_at(split(path, '/'), -2) AS character"
