@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from tfos_job.config import TrainConfig
 from tfos_job.conversion.gnt_shard import GroupTask, convert_group
 from tfos_job.conversion.shard_plan import Piece, SourceFile
-from tfos_job.formats import gnt
+from tfos_job.formats import gnt, gnt_reader
 from tfos_job.formats.charset import Charset, from_characters
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def load(train: Sequence[Path], test: Sequence[Path], folder: Path) -> Data:
 
 def _characters(path: Path) -> set[str]:
     with open(path, "rb") as stream:
-        return {str(gnt.decode_tag(record.tag)) for record in gnt.read_records(stream, path.name)}
+        return {str(gnt.decode_tag(record.tag)) for record in gnt_reader.read_records(stream, path.name)}
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats import tfrecord
 from tfos_job.layout import DatasetLayout
-from tfos_job.verification import shard_proof as work
+from tfos_job.verification.record_scan import BLOCK_BYTES
+from tfos_job.verification.shard_proof import verify_shard
+from tfos_job.verification.task_plan import shard_tasks
 
 WAYS = ("limit", "by_record", "raw", "png", "spark_1", "spark_2", "spark_2_c2")
 
@@ -63,24 +65,22 @@ def run_limit(dataset_dir: Path) -> None:
 
     for path in shard_files(dataset_dir):
         with path.open("rb", buffering=0) as stream:
-            while block := stream.read(work.BLOCK_BYTES):
+            while block := stream.read(BLOCK_BYTES):
                 google_crc32c.value(block)
 
 
 def run_by_record(dataset_dir: Path) -> None:
     for path in shard_files(dataset_dir):
-        with path.open("rb", buffering=work.BLOCK_BYTES) as stream:
+        with path.open("rb", buffering=BLOCK_BYTES) as stream:
             for _ in tfrecord.read_records(stream, str(path)):
                 pass
 
 
 def run_tasks(dataset_dir: Path) -> None:
-    from tfos_job.jobs.verify import shard_tasks
-
     dataset = DatasetLayout(str(dataset_dir))
     chosen = {"train": manifests.load(dataset.split("train"))}
     for task in shard_tasks(dataset, chosen, manifests.load_charset(dataset)):
-        if work.verify_shard(task).report.findings.counts:
+        if verify_shard(task).report.findings.counts:
             raise SystemExit("the dataset is damaged")
 
 

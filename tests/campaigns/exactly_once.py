@@ -52,6 +52,7 @@ import psutil
 from pyspark.sql import SparkSession
 
 from tfos_job import cli, storage
+from tfos_job.conversion import generation
 from tfos_job.errors import JobError, MissingInputError
 from tfos_job.formats import charset as charsets
 from tfos_job.formats import gnt
@@ -288,7 +289,7 @@ class Reader(Watcher):
             ended = self._ended.wait(POLL_S)
             try:
                 manifest = manifests.load(self._split)
-                damage = manifests.damage(self._split, manifest)
+                damage = generation.damage(self._split, manifest)
                 # What was replaced meanwhile may be gone by now; only what the manifest still names must be there.
                 if damage and manifests.load(self._split) == manifest:
                     self.complaints += damage

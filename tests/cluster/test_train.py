@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from tests.command import SMALL, StartCommand, run
 from tests.ports import free_port_range
 from tfos_job.config import ConvertConfig, SynthConfig
-from tfos_job.formats import gnt
+from tfos_job.formats import gnt, gnt_reader
 from tfos_job.jobs.convert import convert
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.synth import synthesize
@@ -90,7 +90,7 @@ def glyphs(folder: Path, target: Path) -> tuple[list[Path], list[str]]:
     images, characters = [], []
     path = min(folder.glob("*.gnt"))
     with path.open("rb") as source:
-        for number, record in zip(range(10), gnt.read_records(source, str(path)), strict=False):
+        for number, record in zip(range(10), gnt_reader.read_records(source, str(path)), strict=False):
             images.append(target / f"{number}.png")
             Image.frombytes("L", (record.width, record.height), record.pixels).save(images[-1])
             characters.append(str(gnt.decode_tag(record.tag)))

@@ -22,6 +22,7 @@ from tests.command import StartCommand
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
 from tfos_job.conversion import gnt_shard as work
+from tfos_job.conversion.shard_file import ShardResult
 from tfos_job.driver import task_attempts, tasks
 from tfos_job.errors import (
     BadDataError,
@@ -32,7 +33,7 @@ from tfos_job.errors import (
     SettingsError,
     StorageError,
 )
-from tfos_job.formats import gnt, tf_example, tfrecord
+from tfos_job.formats import gnt, gnt_reader, tf_example, tfrecord
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs.convert import convert
@@ -88,7 +89,7 @@ def expected_glyphs(gnt_dir: Path, characters: str = CHARACTERS) -> Counter[tupl
     found: Counter[tuple[Any, ...]] = Counter()
     for path in gnt_dir.rglob("*.gnt"):
         with path.open("rb") as stream:
-            for record in gnt.read_records(stream, str(path), lambda bad: None):
+            for record in gnt_reader.read_records(stream, str(path), lambda bad: None):
                 character = str(gnt.decode_tag(record.tag))
                 if character in characters:
                     name = str(path.relative_to(gnt_dir))
@@ -393,7 +394,7 @@ def test_bad_bytes_in_a_large_file_are_named_by_their_own_offset(
     path = large_gnt_dir / name
     data = bytearray(path.read_bytes())
     with path.open("rb") as stream:
-        found = [record.offset for record in gnt.read_records(stream, name)]
+        found = [record.offset for record in gnt_reader.read_records(stream, name)]
     bad = next(offset for offset in found if offset > len(data) * 0.7)
     data[bad + 6 : bad + 8] = b"\0\0"
     path.write_bytes(data)
@@ -453,7 +454,7 @@ def test_the_first_bad_file_fails_the_job_and_nothing_is_published(spark: SparkS
 def test_quarantine_sets_aside_what_is_bad_and_keeps_the_rest(spark: SparkSession, gnt_dir: Path) -> None:
     whole = (gnt_dir / "002.gnt").read_bytes()
     with (gnt_dir / "002.gnt").open("rb") as stream:
-        third = list(gnt.read_records(stream, "002.gnt"))[2]
+        third = list(gnt_reader.read_records(stream, "002.gnt"))[2]
     size = 10 + len(third.pixels)
     (gnt_dir / "002.gnt").write_bytes(whole[: third.offset] + b"\xff" * size + whole[third.offset + size :])
     (gnt_dir / "more" / "empty.gnt").write_bytes(b"")
@@ -497,7 +498,7 @@ def test_tasks_that_ran_twice_are_there_once(
     """As Spark runs them whose first executor it believes to be lost, or slow."""
     num_made = spark.sparkContext.accumulator(0)
 
-    def twice(task: work.GroupTask) -> work.ShardResult:  # of no module, so that executors need not import this one
+    def twice(task: work.GroupTask) -> ShardResult:  # of no module, so that executors need not import this one
         first, second = work.convert_group(task), work.convert_group(task)
         num_made.add(len({first.written_file, second.written_file}))
         return second
@@ -519,7 +520,7 @@ def test_an_io_error_is_for_spark_to_try_again_and_bad_data_is_not(
     assert task_attempts.max_attempts(spark.sparkContext) == 2
     log = gnt_dir.parent / "attempts"
 
-    def failing_once(task: work.GroupTask) -> work.ShardResult:
+    def failing_once(task: work.GroupTask) -> ShardResult:
         first = not Path(f"{log}-{task.shard_file}").exists()
         Path(f"{log}-{task.shard_file}").touch()
         if first:
@@ -537,7 +538,7 @@ def test_an_io_error_is_for_spark_to_try_again_and_bad_data_is_not(
             stream.write(kind)
         if kind == "s":
             storage.write_bytes(str(log.with_name("n" * 300)), b"")
-        list(gnt.read_records(io.BytesIO(b"no GNT file"), kind))
+        list(gnt_reader.read_records(io.BytesIO(b"no GNT file"), kind))
 
     outcomes = tasks.run(spark.sparkContext, "fail", failing, ["s", "b"])
     assert sorted(log.read_text()) == ["b", "s", "s"]

@@ -13,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import ConvertConfig, VerifyConfig
-from tfos_job.conversion.gnt_shard import attempt
+from tfos_job.conversion.sweep import sweep_dataset
 from tfos_job.driver import statistics_job as job
+from tfos_job.driver.task_attempts import attempt
 from tfos_job.errors import BadDataError, InterruptedJobError
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
@@ -134,7 +135,7 @@ def test_a_sample_of_whole_images(dataset: DatasetLayout) -> None:
 def test_verify_and_the_next_conversion_leave_them_alone(spark: SparkSession, dataset: DatasetLayout) -> None:
     made(spark, dataset, PIXELS)
     assert not verify(spark, VerifyConfig(dataset_dir=dataset.root)).findings.told
-    manifests.sweep_dataset(dataset)
+    sweep_dataset(dataset)
     assert storage.exists(path_of(dataset, PIXELS))
 
 

@@ -24,7 +24,7 @@ from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.driver import session
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
-from tfos_job.formats import gnt, tf_example, tfrecord
+from tfos_job.formats import gnt, gnt_reader, tf_example, tfrecord
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
 from tfos_job.jobs import verify as job
@@ -462,7 +462,7 @@ def test_a_writer_in_two_splits(spark: SparkSession, root: Path) -> None:
 
 def test_the_same_pixels_in_two_splits_and_in_one(spark: SparkSession, root: Path) -> None:
     with (root / "train" / "003.gnt").open("rb") as stream:
-        glyph = next(gnt.read_records(stream, "003.gnt"))
+        glyph = next(gnt_reader.read_records(stream, "003.gnt"))
     pixels = np.frombuffer(glyph.pixels, np.uint8).reshape(glyph.height, glyph.width)
     white = np.full((20, 20), 255, np.uint8)
     (root / "more").mkdir()

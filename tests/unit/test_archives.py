@@ -17,14 +17,14 @@ import pytest
 
 from tests.unit.test_convert import examples, task
 from tfos_job import storage
-from tfos_job.conversion import gnt_shard, sources
-from tfos_job.conversion.gnt_shard import Comparison
+from tfos_job.conversion import digests, gnt_shard, sources
 from tfos_job.conversion.shard_plan import Piece, SourceFile
+from tfos_job.conversion.source_changes import Comparison
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import archives, gnt
 from tfos_job.formats.archives import DamagedMemberError, Member
-from tfos_job.formats.manifest import Source, SourceRange
-from tfos_job.verification.shard_proof import RangeTask, verify_ranges
+from tfos_job.formats.manifest_parts import Source, SourceRange
+from tfos_job.verification.source_proof import RangeTask, verify_ranges
 
 NOISE = np.random.default_rng(0).bytes(300_000)  # which deflate cannot make smaller
 PLAIN = bytes(5_000_000)  # a thousandth when deflated
@@ -226,7 +226,7 @@ def test_a_damaged_member_is_told_and_set_aside_as_a_whole(tmp_path: Path, metho
         generation=0,
         ranges=(first.range,),
     )
-    assert not gnt_shard.has_same_bytes(Comparison(bad, converted))
+    assert not digests.has_same_bytes(Comparison(bad, converted))
 
 
 def test_bad_bytes_of_a_sound_member_are_named_with_archive_and_member(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tfos_job.conversion.gnt_shard import Failure
 from tfos_job.driver import task_attempts
 from tfos_job.errors import StorageError
 
@@ -26,5 +25,5 @@ def test_attempts_are_as_many_as_spark_makes(master: str, settings: dict[str, st
 
 
 def test_outside_of_spark_there_is_no_other_attempt() -> None:
-    failure = Failure(StorageError("gone"))
+    failure = task_attempts.TaskFailure(StorageError("gone"))
     assert task_attempts.settled(failure, 4) is failure

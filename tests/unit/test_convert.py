@@ -16,12 +16,14 @@ import tensorflow as tf
 from PIL import Image
 
 from tfos_job import storage
-from tfos_job.conversion import gnt_shard
-from tfos_job.conversion.gnt_shard import CutTask, Failure, GroupTask
+from tfos_job.conversion import digests, gnt_shard, source_changes
+from tfos_job.conversion.gnt_shard import CutTask, GroupTask
 from tfos_job.conversion.shard_plan import Piece, SourceFile
+from tfos_job.driver import task_attempts
+from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import BadDataError, StorageError
 from tfos_job.formats import gnt, tf_example, tfrecord
-from tfos_job.formats.manifest import Shard, Source, SourceRange
+from tfos_job.formats.manifest_parts import Shard, Source, SourceRange
 
 CHARACTERS = ("啊", "阿", "埃")
 
@@ -162,10 +164,10 @@ def test_no_piece_of_an_archive_is_searched_for_records(tmp_path: Path) -> None:
     ]
 
 
-def test_bad_bytes_fail_or_are_accounted_for(tmp_path: Path) -> None:
+def test_bad_bytes_fail_or_are_set_aside(tmp_path: Path) -> None:
     bad = write_gnt(tmp_path / "1.gnt", "啊阿", garbage=b"\0" * 13)
-    failure = gnt_shard.attempt(gnt_shard.convert_group, task(tmp_path, whole(bad)))
-    assert isinstance(failure, Failure)
+    failure = task_attempts.attempt(gnt_shard.convert_group, task(tmp_path, whole(bad)))
+    assert isinstance(failure, TaskFailure)
     copy = pickle.loads(pickle.dumps(failure)).error
     assert (type(copy), str(copy)) == (BadDataError, str(failure.error))
     assert f"{bad.path}, byte 47: impossible size" in str(copy)
@@ -200,11 +202,11 @@ def test_changes_of_the_input_are_named(tmp_path: Path) -> None:
         for name, file in files.items()
     ]
 
-    def changes(*found: SourceFile) -> gnt_shard.Changes:
-        compared = [each for each in gnt_shard.comparisons(found, converted) if gnt_shard.has_same_bytes(each)]
-        return gnt_shard.source_changes(found, converted, compared)
+    def changes(*found: SourceFile) -> source_changes.Changes:
+        compared = [each for each in source_changes.comparisons(found, converted) if digests.has_same_bytes(each)]
+        return source_changes.source_changes(found, converted, compared)
 
-    assert gnt_shard.comparisons(list(files.values()), converted) == []  # nothing need be read
+    assert source_changes.comparisons(list(files.values()), converted) == []  # nothing need be read
     assert str(changes(*files.values())) == ""
     copied = SourceFile("1", files["1"].path, files["1"].size_bytes, 1.0)  # another time, the same bytes
     found = changes(copied, *list(files.values())[1:])

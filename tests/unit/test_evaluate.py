@@ -19,7 +19,8 @@ from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.form import Form
-from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest_parts import Shard
 from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.local_jobs.evaluate import evaluate

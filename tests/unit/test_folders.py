@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tfos_job.conversion import folders
-from tfos_job.conversion.folders import FoundFile, ImageFile, Listing
+from tfos_job.conversion.folders import FoundFile, ImageFile, ImageListing
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import charset
 
@@ -14,7 +14,7 @@ def found(*names: str) -> list[FoundFile]:
     return [FoundFile(name, 10 + number, 1.5) for number, name in enumerate(names)]
 
 
-def listed(names: list[str], labels: dict[str, str] | None = None) -> Listing:
+def listed(names: list[str], labels: dict[str, str] | None = None) -> ImageListing:
     return folders.listed(found(*names), labels, "in", "labels.csv")
 
 
@@ -45,7 +45,7 @@ def test_what_notebooks_and_disks_keep_beside_images_is_no_class() -> None:
     assert sorted(listing.files_per_class) == ["@dog", "_cat", "cat"]
     assert sorted(listing.hidden) == sorted([*litter[:-1], r".ipynb_checkpoints/\xff.png"])
     assert listing.num_other_files == 6
-    assert listing.account == [
+    assert listing.left_out_texts == [
         "6 left out by name, which is hidden, or of a hidden folder: .ipynb_checkpoints × 2, .* × 1, "
         ".thumbnails × 1, @eaDir × 1, __MACOSX × 1; such as .ipynb_checkpoints/\\xff.png"
     ]
@@ -56,16 +56,16 @@ def test_what_notebooks_and_disks_keep_beside_images_is_no_class() -> None:
 
 def test_what_is_left_out_by_its_ending_is_told() -> None:
     listing = listed(["cat/1.png", "cat/2.WEBP", "cat/3.webp", "notes.txt", "cat/Makefile", ".DS_Store", "\udcff.x"])
-    assert listing.account == [
+    assert listing.left_out_texts == [
         "6 left out by name, which does not end with .png, .jpg, .jpeg, .gif: .webp × 2, without an ending × 2, "
         ".txt × 1, .x × 1; such as .DS_Store"
     ]
     assert (
         listed([f"{number}.{number}" for number in range(10)] + ["a/1.png"])
-        .account[0]
+        .left_out_texts[0]
         .endswith(".6 × 1, .7 × 1 and 2 more kinds; such as 0.0")
     )
-    assert listed(["cat/1.png"]).account == []
+    assert listed(["cat/1.png"]).left_out_texts == []
 
 
 def test_a_class_is_one_however_its_name_is_encoded() -> None:
@@ -120,14 +120,14 @@ def test_bad_labels_are_refused_with_their_line(text: str, fact: str) -> None:
 
 def test_a_listing_is_another_one_when_anything_is() -> None:
     file = ImageFile("cat/1.png", 10, 1.5, "cat")
-    before = Listing((file,))
+    before = ImageListing((file,))
     others = [file._replace(name="cat/2.png"), file._replace(size_bytes=9), file._replace(mtime_s=2.0)]
-    digests = {before.sha256, *(Listing((other,)).sha256 for other in (*others, file._replace(label="dog")))}
+    digests = {before.sha256, *(ImageListing((other,)).sha256 for other in (*others, file._replace(label="dog")))}
     assert len(digests) == 5
-    assert Listing((file,), num_unlisted=3).sha256 == before.sha256
+    assert ImageListing((file,), num_unlisted=3).sha256 == before.sha256
 
     def words(*files: ImageFile) -> list[str]:
-        return folders.changes(Listing(files), 1, before.size_bytes, before.files_per_class)
+        return folders.changes(ImageListing(files), 1, before.size_bytes, before.files_per_class)
 
     assert words(file._replace(mtime_s=2.0)) == ["names, classes or times of its 1 images are others"]
     assert words(file._replace(size_bytes=9)) == ["its images have 9 bytes, had 10"]

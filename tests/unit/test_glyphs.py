@@ -5,17 +5,17 @@ import io
 import numpy as np
 import pytest
 
-from tfos_job.formats import gnt, tf_example, tfrecord
+from tfos_job.formats import gnt, gnt_reader, tf_example, tfrecord
 from tfos_job.formats.example_writer import GlyphEncoder
 
 CHARACTERS = ("阿", "啊", "!")
 
 
-def block_of(offset: int, *shapes: tuple[int, int]) -> gnt.Block:
+def block_of(offset: int, *shapes: tuple[int, int]) -> gnt_reader.RecordBlock:
     stream = io.BytesIO()
     for index, shape in enumerate(shapes):
         gnt.write(stream, gnt.encode_tag("啊"), np.full(shape, index, np.uint8))
-    (block,) = gnt.RangeReader(io.BytesIO(stream.getvalue()), "a.gnt", start=offset)
+    (block,) = gnt_reader.RangeReader(io.BytesIO(stream.getvalue()), "a.gnt", start=offset)
     return block
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tfos_job.errors import BadDataError
-from tfos_job.formats import gnt
+from tfos_job.formats import gnt, gnt_reader, gnt_recovery, gnt_window
+from tfos_job.formats.quarantine import BadRange
+from tfos_job.storage import Readable
 
 TAGS = [gnt.encode_tag(character) for character in "啊阿埃挨哎唉哀皑癌蔼"]
 
@@ -37,18 +39,18 @@ def header(size: int, tag: bytes, width: int, height: int) -> bytes:
     return struct.pack("<I2sHH", size, tag, width, height)
 
 
-def read_all(data: bytes) -> tuple[list[gnt.Record], list[gnt.BadRange]]:
-    bad: list[gnt.BadRange] = []
-    return list(gnt.read_records(io.BytesIO(data), "a.gnt", bad.append)), bad
+def read_all(data: bytes) -> tuple[list[gnt.Record], list[BadRange]]:
+    bad: list[BadRange] = []
+    return list(gnt_reader.read_records(io.BytesIO(data), "a.gnt", bad.append)), bad
 
 
 @pytest.mark.parametrize("stream", [io.BytesIO, Trickle])
-def test_records_come_back_with_their_offsets(stream: Callable[[bytes], gnt.Readable]) -> None:
+def test_records_come_back_with_their_offsets(stream: Callable[[bytes], Readable]) -> None:
     # 300 and 256: headers read as bytes and shifted (`header[1] << 8` on uint8) turn these into 44 and 0.
     shapes = [(1, 1), (300, 256), (7, 3), (256, 513)]
     parts = [record(index, width, height) for index, (width, height) in enumerate(shapes)]
     offset = 0
-    for index, found in enumerate(gnt.read_records(stream(b"".join(parts)), "a.gnt")):
+    for index, found in enumerate(gnt_reader.read_records(stream(b"".join(parts)), "a.gnt")):
         assert (found.offset, found.tag, found.width, found.height) == (offset, TAGS[index], *shapes[index])
         assert found.pixels == parts[index][10:]
         offset += len(parts[index])
@@ -85,7 +87,7 @@ BAD_CASES = {
 @pytest.mark.parametrize(("data", "offset", "fact"), BAD_CASES.values(), ids=BAD_CASES.keys())
 def test_bad_input_names_file_offset_expected_and_found(data: bytes, offset: int, fact: str) -> None:
     with pytest.raises(BadDataError) as raised:
-        list(gnt.read_records(io.BytesIO(data), "dir/a.gnt"))
+        list(gnt_reader.read_records(io.BytesIO(data), "dir/a.gnt"))
     assert raised.value.place == f"dir/a.gnt, byte {offset}"
     assert fact in raised.value.fact
     assert "--on_bad_record quarantine" in raised.value.next_step
@@ -167,8 +169,8 @@ def test_what_is_no_gnt_file_is_named_and_not_searched_for_records(
     data: bytes, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BadDataError, match=f"not a GNT file: expected a record, found {kind}"):
-        list(gnt.read_records(io.BytesIO(data), "a.gnt"))
-    monkeypatch.setattr(gnt, "_first_chain", None)
+        list(gnt_reader.read_records(io.BytesIO(data), "a.gnt"))
+    monkeypatch.setattr(gnt_recovery, "_first_chain", None)
     records, (bad,) = read_all(data + b"".join(map(record, range(6))))
     assert records == []
     assert (bad.start, bad.end) == (0, len(data) + 6 * 109)
@@ -188,10 +190,10 @@ def test_a_large_garbage_region_is_passed_in_bounded_memory_and_time() -> None:
             return self.left.pop(0) if self.left else b""
 
     stream, bad = Endless(), []
-    records = list(gnt.read_records(stream, "a.gnt", bad.append))
+    records = list(gnt_reader.read_records(stream, "a.gnt", bad.append))
     assert [found.tag for found in records] == TAGS[:3]
     assert [(found.start, found.end) for found in bad] == [(109, 109 + (60 << 20))]
-    assert stream.largest <= gnt.BUFFER_BYTES
+    assert stream.largest <= gnt_window.BUFFER_BYTES
 
 
 def test_the_writer_refuses_what_the_reader_would() -> None:
@@ -205,7 +207,7 @@ def test_real_handwriting_is_read_to_the_last_byte(real_data: Path) -> None:
     num_records = 0
     for path in sorted((real_data / "casia-small").rglob("*.gnt")):
         with path.open("rb") as stream:
-            records = list(gnt.read_records(stream, str(path)))
+            records = list(gnt_reader.read_records(stream, str(path)))
         num_records += len(records)
         assert sum(10 + found.width * found.height for found in records) == path.stat().st_size
     assert num_records == 3180 + 795
@@ -213,7 +215,7 @@ def test_real_handwriting_is_read_to_the_last_byte(real_data: Path) -> None:
 
 def test_a_bad_tag_costs_its_own_record_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no search: a file whose tags are all of another encoding would seem to hang."""
-    monkeypatch.setattr(gnt, "_first_chain", None)
+    monkeypatch.setattr(gnt_recovery, "_first_chain", None)
     bad = header(10 + 6, b"\xff\xff", 2, 3) + bytes(6)
     data = bad * 500 + record(1) + bad + record(2) + record(3) + record(4) + record(5)
     found, ranges = read_all(data)

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tfos_job.errors import BadDataError
-from tfos_job.formats import gnt, tf_example, tfrecord
+from tfos_job.formats import gnt, gnt_reader, gnt_recovery, gnt_window, tf_example, tfrecord
+from tfos_job.formats.quarantine import BadRange
 
 MAX_SIDE = 4096
 HEADER_BYTES = 10
@@ -157,15 +158,15 @@ def sound_beginning(data: bytes) -> tuple[list[gnt.Record], int]:
 def read_failing(data: bytes, pattern: tuple[int, ...]) -> tuple[list[gnt.Record], BadDataError | None]:
     found: list[gnt.Record] = []
     try:
-        found.extend(gnt.read_records(Pieces(data, pattern), "a.gnt"))  # keeps what came before an error
+        found.extend(gnt_reader.read_records(Pieces(data, pattern), "a.gnt"))  # keeps what came before an error
     except BadDataError as error:
         return found, error
     return found, None
 
 
-def read_with_quarantine(data: bytes, pattern: tuple[int, ...]) -> tuple[list[gnt.Record], list[gnt.BadRange]]:
-    bad: list[gnt.BadRange] = []
-    return list(gnt.read_records(Pieces(data, pattern), "a.gnt", bad.append)), bad
+def read_with_quarantine(data: bytes, pattern: tuple[int, ...]) -> tuple[list[gnt.Record], list[BadRange]]:
+    bad: list[BadRange] = []
+    return list(gnt_reader.read_records(Pieces(data, pattern), "a.gnt", bad.append)), bad
 
 
 def assert_failing_is_right(data: bytes, pattern: tuple[int, ...]) -> None:
@@ -261,8 +262,8 @@ def assert_tail_is_found(size: int, pattern: tuple[int, ...]) -> None:
 def test_a_header_may_lie_across_any_border_of_a_block(
     pattern: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gnt, "_FIRST_SEARCH_BYTES", 32)
-    monkeypatch.setattr(gnt, "BUFFER_BYTES", 128)
+    monkeypatch.setattr(gnt_recovery, "_FIRST_SEARCH_BYTES", 32)
+    monkeypatch.setattr(gnt_window, "BUFFER_BYTES", 128)
     for size in range(1, 700):  # several blocks of each kind
         assert_tail_is_found(size, pattern)
 
@@ -282,9 +283,9 @@ def test_a_header_may_lie_across_a_power_of_two(exponent: int) -> None:
 
 def read_range(
     data: bytes, pattern: tuple[int, ...], **limits: Any
-) -> tuple[gnt.RangeReader, list[gnt.Record], list[gnt.BadRange]]:
-    bad: list[gnt.BadRange] = []
-    reader = gnt.RangeReader(Pieces(data[limits.get("start", 0) :], pattern), "a.gnt", bad.append, **limits)
+) -> tuple[gnt_reader.RangeReader, list[gnt.Record], list[BadRange]]:
+    bad: list[BadRange] = []
+    reader = gnt_reader.RangeReader(Pieces(data[limits.get("start", 0) :], pattern), "a.gnt", bad.append, **limits)
     return reader, [record for block in reader for record in block], bad
 
 

@@ -18,7 +18,7 @@ import setuptools
 
 import tfos_job
 from tfos_job import cli
-from tfos_job.formats import manifest
+from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
 from tfos_job.run import checkpoints, resume
 from tfos_job.statistics import pixel_statistics
@@ -136,7 +136,13 @@ def test_formats_has_every_version_and_field() -> None:
     }
     for file, version in versions.items():
         assert f"| `{file}` | `format_version` {version} |" in text
-    parts = (manifest.Source, manifest.SourceRange, manifest.Shard, manifest.ImageFolder, manifest.Revision)
+    parts = (
+        manifest_parts.Source,
+        manifest_parts.SourceRange,
+        manifest_parts.Shard,
+        manifest_parts.ImageFolder,
+        manifest_parts.Revision,
+    )
     fields = {field.name for part in parts for field in dataclasses.fields(part)} | set(checkpoints.META_KEYS)
     assert not {field for field in fields if f"`{field}`" not in text}
 

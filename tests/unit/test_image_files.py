@@ -226,11 +226,11 @@ def decoder(num_channels: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     return tf.function(lambda data, image_format: decode_file(data, image_format, num_channels), [string, string])
 
 
-def seen_by_training(picture: image_files.Picture, num_channels: int) -> np.ndarray:
+def seen_by_training(picture: image_files.StoredPicture, num_channels: int) -> np.ndarray:
     return decoder(num_channels)(tf.constant(picture.data), tf.constant(picture.image_format)).numpy()
 
 
-def assert_that_all_see_the_same(picture: image_files.Picture) -> None:
+def assert_that_all_see_the_same(picture: image_files.StoredPicture) -> None:
     with image_files.opened(picture.data) as image:
         assert (picture.height, picture.width) == (image.height, image.width)
         colours, grey = np.asarray(image.convert("RGB")), np.asarray(image_files.flat(image).convert("L"))

@@ -28,7 +28,8 @@ from tfos_job.formats import tf_example, tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.form import Form
-from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest_parts import Shard
 from tfos_job.input.augmentation import Augmentation, augment
 from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization

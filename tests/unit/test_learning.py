@@ -14,7 +14,7 @@ import pytest
 from benchmarks import accuracy
 from tests.command import tally
 from tfos_job.config import SynthConfig
-from tfos_job.formats import gnt
+from tfos_job.formats import gnt, gnt_reader
 from tfos_job.local_jobs.synth import synthesize
 
 NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS = 10, 20, 9
@@ -50,7 +50,7 @@ def with_other_labels(train: Path, target: Path) -> Path:
     generator = random.Random(0)
     for path in sorted(train.glob("*.gnt")):
         with path.open("rb") as source:
-            records = list(gnt.read_records(source, str(path)))
+            records = list(gnt_reader.read_records(source, str(path)))
         tags = [record.tag for record in records]
         generator.shuffle(tags)
         (target / path.name).write_bytes(b"".join(relabelled(records, tags)))

@@ -8,7 +8,8 @@ import pytest
 
 from tfos_job.config import TrainConfig
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest_parts import Shard
 from tfos_job.jobs import train
 from tfos_job.run.checkpoints import CheckpointInfo
 

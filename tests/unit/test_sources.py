@@ -29,8 +29,8 @@ def test_what_is_left_out_by_its_name_is_counted_and_named(tmp_path: Path) -> No
         ("b/2.gnt", f"{tmp_path}/b/2.gnt", 5),
     ]
     assert found.left_out == ("_hidden.gnt", "b/3.GNT", ".DS_Store", ".git", "readme.txt")
-    assert found.account.startswith("5 files or folders were left out by name")
-    assert found.account.endswith("such as _hidden.gnt")
+    assert found.left_out_text.startswith("5 files or folders were left out by name")
+    assert found.left_out_text.endswith("such as _hidden.gnt")
 
 
 @pytest.mark.parametrize(

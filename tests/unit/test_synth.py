@@ -10,7 +10,7 @@ from tfos_job import fonts
 from tfos_job.config import SynthConfig
 from tfos_job.errors import MissingInputError, SettingsError
 from tfos_job.formats import charset as charsets
-from tfos_job.formats import gnt
+from tfos_job.formats import gnt, gnt_reader
 from tfos_job.local_jobs import synth
 
 
@@ -20,7 +20,7 @@ def config(folder: Path, **changes: int) -> SynthConfig:
 
 def read(path: str) -> list[gnt.Record]:
     with open(path, "rb") as stream:
-        return list(gnt.read_records(stream, path))
+        return list(gnt_reader.read_records(stream, path))
 
 
 def test_each_writer_writes_each_character_once_in_a_hand_of_their_own(tmp_path: Path) -> None:

@@ -21,13 +21,15 @@ from PIL import Image
 from tfos_job.formats import charset as charsets
 from tfos_job.formats import example_reader, tf_example, tfrecord
 from tfos_job.formats.example_reader import ExampleReader, read_any
-from tfos_job.formats.manifest import Manifest, Shard, Source, SourceRange
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest_parts import Shard, Source, SourceRange
 from tfos_job.formats.png import decode
-from tfos_job.verification import shard_proof
+from tfos_job.verification import record_scan, shard_proof
 from tfos_job.verification.consistency import check_names, check_shards, check_splits
-from tfos_job.verification.duplicates import Table, check_repeats, repeats, sum_repeats
+from tfos_job.verification.duplicates import KeyTable, check_repeats, repeats, sum_repeats
 from tfos_job.verification.findings import MAX_TOLD, Findings
-from tfos_job.verification.shard_proof import RangeTask, ShardReport, ShardTask, verify_ranges, verify_shard
+from tfos_job.verification.shard_proof import ShardReport, ShardTask, verify_shard
+from tfos_job.verification.source_proof import RangeTask, verify_ranges
 
 FEATURES: dict[str, bytes | int] = {
     "image/class/label": 1,
@@ -144,7 +146,7 @@ def tfrecords(payloads: list[bytes]) -> bytes:
 
 def scanned(data: bytes) -> tuple[list[tuple[int, bytes | None]], list[tuple[str, int]]]:
     faults: list[tuple[str, int]] = []
-    return list(shard_proof.scan(io.BytesIO(data), lambda kind, offset, _: faults.append((kind, offset)))), faults
+    return list(record_scan.scan(io.BytesIO(data), lambda kind, offset, _: faults.append((kind, offset)))), faults
 
 
 def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +154,7 @@ def test_scanning_goes_on_behind_damaged_data_and_across_blocks(monkeypatch: pyt
     whole = tfrecords(payloads)
     offsets = [offset for offset, _ in tfrecord.read_records(io.BytesIO(whole), "a")]
     for block_bytes in (1, 7, 64, 1 << 20):
-        monkeypatch.setattr(shard_proof, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(record_scan, "BLOCK_BYTES", block_bytes)
         assert scanned(whole) == (list(zip(offsets, payloads, strict=True)), [])
         spoilt = bytearray(whole)
         spoilt[offsets[2] + 20] ^= 1
@@ -193,7 +195,7 @@ def prove(tmp_path: Path, payloads: list[bytes], **changes: Any) -> shard_proof.
     return verify_shard(ShardTask(**values | changes))
 
 
-def test_the_accounts_of_a_shard(tmp_path: Path) -> None:
+def test_the_counts_of_a_shard(tmp_path: Path) -> None:
     other = {"image__class__label": 0, "image__class__text": "啊".encode()}
     proof = prove(tmp_path, [glyph(0), glyph(1), glyph(0, source__offset=100, **other)])
     report = proof.report
@@ -285,10 +287,10 @@ def test_source_files_are_compared_range_by_range(tmp_path: Path) -> None:
 # --- what is twice ---------------------------------------------------------------------------------------------------
 
 
-def table(rows: list[tuple[int, int, int]]) -> Table:
+def table(rows: list[tuple[int, int, int]]) -> KeyTable:
     """Rows of a key, a shard and an offset."""
     keys = np.array([[key, key * 7] for key, _, _ in rows], np.uint64).reshape(-1, 2)
-    return Table(keys, np.array([r[1] for r in rows], np.uint32), np.array([r[2] for r in rows], np.uint64))
+    return KeyTable(keys, np.array([r[1] for r in rows], np.uint32), np.array([r[2] for r in rows], np.uint64))
 
 
 def test_buckets_find_what_is_twice_wherever_it_is() -> None:
@@ -296,7 +298,7 @@ def test_buckets_find_what_is_twice_wherever_it_is() -> None:
     rows = [(int(draw.integers(300)), shard, 10 * index) for shard in range(5) for index in range(100)]
     expected = sum(count - 1 for count in Counter(key for key, _, _ in rows).values())
     for num_buckets in (1, 2, 7):
-        buckets: dict[int, list[Table]] = {}
+        buckets: dict[int, list[KeyTable]] = {}
         for shard in range(5):
             for bucket, part in table([row for row in rows if row[1] == shard]).deal(num_buckets):
                 assert 0 <= bucket < num_buckets
@@ -324,7 +326,7 @@ def test_twice_in_two_splits_is_an_error_and_within_one_a_warning() -> None:
     assert (found.num_errors, found.num_warnings) == (2, 2)
 
 
-# --- accounts --------------------------------------------------------------------------------------------------------
+# --- consistency -----------------------------------------------------------------------------------------------------
 
 
 def source(name: str = "001.gnt", **changes: Any) -> Source:

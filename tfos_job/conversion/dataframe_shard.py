@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfos_job import storage
-from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
+from tfos_job.conversion.shard_file import ShardResult, own_name, shard_entry
 from tfos_job.errors import BadDataError
 from tfos_job.formats import image_files
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.example_writer import GlyphEncoder
 from tfos_job.formats.gnt import MAX_SIDE
+from tfos_job.formats.hashing import HashingWriter
 
 
-class Glyph(NamedTuple):
-    """A row: a character, and its image as the bytes of a file, or as height × width grey bytes."""
+class Row(NamedTuple):
+    """A row of the DataFrame: a character, and its image as the bytes of a file, or as height × width grey bytes."""
 
     character: str
     image: bytes
@@ -27,7 +28,7 @@ class Glyph(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RowsTask:
-    """What each task of a DataFrame's partitions is told; see `convert.GroupTask`."""
+    """The order to the tasks of all partitions of a DataFrame; fields as of `gnt_shard.GroupTask`."""
 
     building_dir: str
     characters: tuple[str, ...]
@@ -42,7 +43,7 @@ class RowsResult:
     filtered: Mapping[str, int]
 
 
-def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsResult:
+def write_rows(partition: int, rows: Iterable[Row], task: RowsTask) -> RowsResult:
     """Writes the rows of a partition as one shard; a record's source is the partition, its offset the row.
 
     Raises:
@@ -68,12 +69,12 @@ def write_rows(partition: int, rows: Iterable[Glyph], task: RowsTask) -> RowsRes
             pixels, width, height = _pixels(row, place)
             counts[class_id] += 1
             writer.write(encoder.encode_one(class_id, pixels, width, height, source, number))
-    shard = writer.to_shard(source, counts.total(), ())
+    shard = shard_entry(source, writer, counts.total(), ())
     result = ShardResult(written_file=path, shard=shard, class_counts=dict(counts))
     return RowsResult(result, dict(filtered))
 
 
-def _pixels(row: Glyph, place: str) -> tuple[bytes, int, int]:
+def _pixels(row: Row, place: str) -> tuple[bytes, int, int]:
     """Grey bytes, width, height."""
     if row.image is None:
         raise _bad(place, "has no image")

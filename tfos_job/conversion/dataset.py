@@ -1,25 +1,18 @@
-"""What every way to make a split has in common on the driver: the dataset's charset, a place to build, the account."""
+"""The checks that all conversions share, before the work: folders, charset, and whether what is live still fits."""
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import logging
 import re
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import charset as charsets
-from tfos_job.formats import manifest as manifests
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.gnt import BadRange
 from tfos_job.formats.manifest import Manifest
-from tfos_job.layout import DatasetLayout, SplitLayout, join
-from tfos_job.lease import Lease
+from tfos_job.layout import DatasetLayout, SplitLayout
 
 _PATTERN = re.compile(r"[^/]*[*?\[]")  # the first part of a path that a shell would expand
 _NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
@@ -64,47 +57,6 @@ def _is_folder(path: str) -> bool:
     return True
 
 
-def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charset | None:
-    """The charset of the splits that are there; None where there are none.
-
-    Raises:
-      SettingsError: another one is requested.
-    """
-    if not storage.exists(dataset.charset):
-        return None
-    splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
-    if not any(storage.exists(split.manifest) for split in splits):
-        storage.remove(dataset.charset)  # of a run that was killed before it published a split: nothing is bound to it
-        return None
-    charset = manifests.load_charset(dataset)
-    if requested is not None and requested.digest != charset.digest:
-        raise SettingsError(
-            f"the dataset has {len(charset)} classes (digest {charset.digest[:12]}), the request is for "
-            f"{len(requested)} (digest {requested.digest[:12]})",
-            place=dataset.charset,
-            next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
-        )
-    return charset
-
-
-def require_same_channels(dataset: DatasetLayout, split_name: str, num_channels: int) -> None:
-    """Raises SettingsError where another split is for a network that sees another number of channels."""
-    for entry in storage.list_dir(dataset.root):
-        split = dataset.split(entry.name)
-        if not entry.is_dir or entry.name == split_name or not storage.exists(split.manifest):
-            continue
-        try:
-            other = manifests.load(split)
-        except BadDataError:  # that is for whoever reads it
-            continue
-        if other.num_channels != num_channels:
-            raise SettingsError(
-                f"split {entry.name} has images of {other.num_channels} channel(s), this one is to have {num_channels}",
-                place=dataset.root,
-                next_step="Give --num_channels as for the other split, or another --dataset_dir",
-            )
-
-
 def requested_charset(config: ConvertConfig) -> Charset | None:
     """The charset that the flags spell out; None for `auto` and where they say nothing.
 
@@ -137,19 +89,6 @@ def require_charset(dataset: DatasetLayout, charset: Charset | None, live: Manif
             place=dataset.charset,
             next_step="Restore it, or convert into a new folder",
         )
-
-
-def live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:
-    """What the split has; None where it has nothing, or what is there is damaged and to be overwritten."""
-    if not storage.exists(split.manifest):
-        return None
-    try:
-        return manifests.load(split)
-    except BadDataError as error:
-        if not overwrite:
-            raise
-        _log.warning("%s", error)
-        return None
 
 
 def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
@@ -185,62 +124,23 @@ def must_be_rebuilt(split: SplitLayout, reasons: Sequence[str], *, overwrite: bo
     return bool(reasons)
 
 
-def swept_manifest(dataset: DatasetLayout, split: SplitLayout, *, overwrite: bool) -> Manifest | None:
-    """`live_manifest`; what killed runs have left is swept away. Under the dataset's lock."""
-    live = live_manifest(split, overwrite=overwrite)
-    manifests.sweep_dataset(dataset)
-    # Where a manifest cannot be read its shards stay until there are others: they may be all that there is.
-    manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
-    return live
+def require_few_bad(config: ConvertConfig, what: str, num_bad: int, num_all: int, first: str) -> None:
+    """Raises BadDataError if more than `--max_bad_fraction` of the input is unreadable.
 
-
-@dataclass(frozen=True)
-class Building:
-    """A generation on its way: tasks write to `work_dir`, and what is to be published lies in `shards_dir`."""
-
-    generation: int
-    work_dir: str
-    shards_dir: str
-
-
-@contextlib.contextmanager
-def build_aside(split: SplitLayout, live: Manifest | None) -> Iterator[Building]:
-    """Folders to build a generation in. What is left of them at the end goes: all of it on failure."""
-    path = split.building(uuid.uuid4().hex)
-    made = Building(manifests.next_generation(split, live), join(path, "work"), join(path, "shards"))
-    storage.make_dirs(made.work_dir)
-    storage.make_dirs(made.shards_dir)
-    try:
-        yield made
-    finally:
-        storage.discard_dir(path)
-        if not storage.list_dir(split.root):
-            storage.remove(split.root)  # a first conversion that failed leaves no trace of a split
-
-
-def publish(
-    dataset: DatasetLayout,
-    split: SplitLayout,
-    manifest: Manifest,
-    charset: Charset,
-    building: Building,
-    bad_ranges: Sequence[BadRange],
-    lease: Lease,
-) -> None:
-    """Makes a generation live: the charset first, where the dataset has none yet, and the manifest last.
-
-    Raises:
-      BusyError: the dataset's lock is somebody else's by now.
+    Args:
+      config: the command's.
+      what: is counted: bytes, images.
+      num_bad: of them that are unreadable.
+      num_all: of them.
+      first: the first unreadable one and the reason.
     """
-    lease.check()
-    if not storage.exists(dataset.charset):
-        storage.write_json(dataset.charset, charset.to_json())
-    manifests.publish(split, manifest, building.shards_dir, bad_ranges)
-
-
-def now() -> str:
-    """The time, as manifests have it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    if num_bad > config.max_bad_fraction * num_all:
+        raise BadDataError(
+            f"{num_bad} of {num_all} {what} are unreadable ({num_bad / num_all:.2%}), more than "
+            f"--max_bad_fraction {config.max_bad_fraction:g}; the first: {first}",
+            place=config.input_dir,
+            next_step="Repair the files, or allow for more",
+        )
 
 
 def some(items: Sequence[str]) -> str:

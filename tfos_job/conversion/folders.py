@@ -1,4 +1,4 @@
-"""Folders of images: which file is of which class, whether anything has changed, and which shard each goes to. Pure."""
+"""Folders of images: the class of each file, the changes since it was converted, and the shard it goes to. Pure."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class ImageFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What is in a folder.
+class ImageListing:
+    """The image files below a folder.
 
     Attributes:
       files: images that have a class, sorted by name.
@@ -68,8 +68,8 @@ class Listing:
         return len(self.others) + len(self.hidden)
 
     @property
-    def account(self) -> list[str]:
-        """In words, what was left out by name: how many, of which kind, an example."""
+    def left_out_texts(self) -> list[str]:
+        """The files that were left out by name: how many, of which kind, an example."""
         return [
             f"{len(names)} left out by name, {what}: {_counts(map(kind, names))}; such as {names[0]}"
             for names, what, kind in (
@@ -96,7 +96,9 @@ class Listing:
         return digest.hexdigest()
 
 
-def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_dir: str, labels_csv: str) -> Listing:
+def listed(
+    found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_dir: str, labels_csv: str
+) -> ImageListing:
     """The images of a folder with their classes.
 
     Args:
@@ -115,9 +117,9 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
     hidden = {file.name for file in images if _hidden_part(file.name)}
     if labels is None:
         shown = [file for file in images if file.name not in hidden]
-        _requireprintable(shown, image_dir)
+        _require_printable(shown, image_dir)
         return _by_folder(shown, others, tuple(sorted(map(printable, hidden))), image_dir)
-    _requireprintable(images, image_dir)
+    _require_printable(images, image_dir)
     num_labels = len(labels)
     labels, missing = _by_file(labels, [file.name for file in images], labels_csv)
     if missing:
@@ -128,14 +130,14 @@ def listed(found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_d
         )
     files = tuple(_labelled(file, labels[file.name]) for file in images if file.name in labels)
     hidden -= labels.keys()
-    return Listing(files, len(images) - len(files) - len(hidden), others, tuple(sorted(hidden)))
+    return ImageListing(files, len(images) - len(files) - len(hidden), others, tuple(sorted(hidden)))
 
 
 def _labelled(file: FoundFile, label: str) -> ImageFile:
     return ImageFile(file.name, file.size_bytes, file.mtime_s, label, file.special)
 
 
-def _requireprintable(images: Sequence[FoundFile], image_dir: str) -> None:
+def _require_printable(images: Sequence[FoundFile], image_dir: str) -> None:
     for file in images:
         if printable(file.name) != file.name:
             raise BadDataError(
@@ -167,7 +169,7 @@ def _counts(kinds: Iterable[str]) -> str:
 
 def _by_folder(
     images: Sequence[FoundFile], others: tuple[str, ...], hidden: tuple[str, ...], image_dir: str
-) -> Listing:
+) -> ImageListing:
     """Each image is of the class that its folder is named for."""
     spellings = {file.name: file.name.split("/")[-2] if "/" in file.name else "" for file in images}
     nowhere = [name for name, label in spellings.items() if not class_name(label)]
@@ -180,7 +182,7 @@ def _by_folder(
     num_spellings = Counter(class_name(label) for label in set(spellings.values()))
     merged = tuple(sorted(label for label, count in num_spellings.items() if count > 1))
     files = tuple(_labelled(file, class_name(spellings[file.name])) for file in images)
-    return Listing(files, 0, others, hidden, merged)
+    return ImageListing(files, 0, others, hidden, merged)
 
 
 def _by_file(labels: Mapping[str, str], names: Sequence[str], labels_csv: str) -> tuple[dict[str, str], list[str]]:
@@ -246,8 +248,8 @@ def _bad_labels(fact: str, place: str, line: int) -> SettingsError:
     return SettingsError(fact, place=f"{place}, line {line}", next_step="Write a path and a class into each line, once")
 
 
-def changes(listing: Listing, num_files: int, size_bytes: int, files_per_class: Mapping[str, int]) -> list[str]:
-    """In words, in what a listing of another digest is not the one of these numbers; the first words say the most."""
+def changes(listing: ImageListing, num_files: int, size_bytes: int, files_per_class: Mapping[str, int]) -> list[str]:
+    """The changes of a listing since its numbers were these, in words; its digest is another one."""
     now = listing.files_per_class
     words = [
         f"{label} has {now.get(label, 0)} images, had {files_per_class.get(label, 0)}"

@@ -1,8 +1,6 @@
-"""The executors' side of `convert --image_dir`: image files become one TFRecord shard. No TensorFlow, no pyspark.
+"""Image files as one TFRecord shard: the executors' side of `convert --image_dir`. No TensorFlow, no pyspark.
 
-TensorFlow says what training sees in a file, from a process of its own (`decoder.py`).
-
-As in `gnt_shard.py`, a task writes under a name of its own, so that it may run twice or be killed.
+TensorFlow, in a process of its own (`decoder.py`), says what training sees in a file.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tfos_job import storage
-from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
+from tfos_job.conversion.shard_file import ShardResult, own_name, shard_entry
 from tfos_job.errors import BadDataError, MissingInputError, NodeDiedError, StorageError
 from tfos_job.formats import image_files, tf_example, tfrecord
-from tfos_job.formats.gnt import BadRange
+from tfos_job.formats.hashing import HashingWriter
+from tfos_job.formats.quarantine import BadRange
 from tfos_job.layout import join
 
 
@@ -30,14 +29,14 @@ class LabelledFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesTask:
-    """What one Spark task is told: the files that one shard holds, in order.
+    """The order to one Spark task: the files that one shard holds, in order.
 
     Attributes:
-      shard_file: name that the shard is to have in the end.
+      shard_file: the shard's final name.
       building_dir: folder to write it to.
       characters: the charset, by class id.
-      keep: whether files stay as they are where training reads them; else all become PNGs.
-      quarantine: whether unreadable files are set aside; else they are an error.
+      keep: leave files as they are if training can read them; else all become PNGs.
+      quarantine: set unreadable files aside; else they are an error.
     """
 
     shard_file: str
@@ -83,11 +82,11 @@ def convert_images(task: ImagesTask) -> ImagesResult:
                 continue
             counts[file.class_id] += 1
             tfrecord.write_record(writer, _example(picture, file, task.characters[file.class_id]))
-    shard = writer.to_shard(task.shard_file, counts.total(), ())
+    shard = shard_entry(task.shard_file, writer, counts.total(), ())
     return ImagesResult(ShardResult(written_file=path, shard=shard, class_counts=dict(counts)), tuple(bad_files))
 
 
-def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
+def _read(file: LabelledFile, task: ImagesTask) -> image_files.StoredPicture:
     """Raises ValueError for what is no image, or not there."""
     if file.special:  # it might be read for ever
         raise ValueError(f"{file.special}, not a file")
@@ -109,7 +108,7 @@ def _read(file: LabelledFile, task: ImagesTask) -> image_files.Picture:
         raise NodeDiedError(error.fact, place=path, next_step=error.next_step) from error
 
 
-def _example(picture: image_files.Picture, file: LabelledFile, label: str) -> bytes:
+def _example(picture: image_files.StoredPicture, file: LabelledFile, label: str) -> bytes:
     return tf_example.encode_example(
         {
             "image/class/label": file.class_id,

@@ -1,6 +1,6 @@
-"""Records of live shards into new shards: without some sources' records, in other sizes, or mixed. Runs on executors.
+"""New shards of the records of live ones: without some sources' records, in other sizes, or mixed. Runs on executors.
 
-As in `gnt_shard.py` each task writes under a name of its own. Records are copied as they are, their checksums checked.
+Records are copied as they are; their checksums are checked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.conversion.gnt_shard import HashingWriter, ShardResult, own_name
+from tfos_job.conversion.shard_file import ShardResult, own_name, shard_entry
 from tfos_job.errors import BadDataError
 from tfos_job.formats import tf_example, tfrecord
+from tfos_job.formats.hashing import HashingWriter
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def rewrite(task: RewriteTask) -> ShardResult:
                 tfrecord.write_record(writer, data)
     return ShardResult(
         written_file=path,
-        shard=writer.to_shard(task.shard_file, kept.total(), list(sources)),
+        shard=shard_entry(task.shard_file, writer, kept.total(), list(sources)),
         class_counts=dict(kept),
         dropped_counts=dict(dropped),
     )
@@ -171,7 +172,7 @@ def gather(task: GatherTask) -> ShardResult:
     with storage.open_write(target) as stream:
         writer = HashingWriter(stream)
         _write_frames(writer, (frames[i] for i in order))
-    shard = writer.to_shard(task.shard_file, len(frames), ())  # any source may be in it
+    shard = shard_entry(task.shard_file, writer, len(frames), ())  # any source may be in it
     return ShardResult(written_file=target, shard=shard, class_counts={})
 
 

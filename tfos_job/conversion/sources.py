@@ -1,4 +1,4 @@
-"""Which files below `--gnt_dir` are converted, and which are not: nothing is left out without a word."""
+"""The files below `--gnt_dir` that are converted, and those that are left out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _COMPARED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What is in a folder.
+class SourceListing:
+    """The GNT files below a folder.
 
     Attributes:
       sources: what is to be converted, sorted by name.
@@ -29,8 +29,8 @@ class Listing:
     left_out: tuple[str, ...]
 
     @property
-    def account(self) -> str:
-        """In words, how many were left out, and an example."""
+    def left_out_text(self) -> str:
+        """The number of names that were left out, and an example."""
         others = "file or folder was" if len(self.left_out) == 1 else "files or folders were"
         return (
             f"{len(self.left_out)} {others} left out by name (not *{SUFFIX}, or hidden by a leading _ or .), such as "
@@ -38,7 +38,7 @@ class Listing:
         )
 
 
-def find(gnt_dir: str) -> Listing:
+def find(gnt_dir: str) -> SourceListing:
     """Looks through a folder, those below it and the ZIP archives there; a leading `_` or `.` hides a name.
 
     Raises:
@@ -65,14 +65,14 @@ def find(gnt_dir: str) -> Listing:
         sources += members
         left_out += others
     _require_once(sources, gnt_dir)
-    listing = Listing(
+    listing = SourceListing(
         tuple(sorted(sources, key=lambda source: source.name)),
         tuple(sorted(left_out, key=lambda name: (SUFFIX not in name.lower(), name))),
     )
     if not sources:
         fact = f"no *{SUFFIX} files in it, nor in *{archives.SUFFIX} archives"
         raise MissingInputError(
-            f"{fact}; {listing.account}" if left_out else fact, place=gnt_dir, next_step="Check --gnt_dir"
+            f"{fact}; {listing.left_out_text}" if left_out else fact, place=gnt_dir, next_step="Check --gnt_dir"
         )
     return listing
 

@@ -1,7 +1,8 @@
-"""Shards in the making: the driver's side of the work on Spark, from source files or live shards to a folder of shards.
+"""Spark jobs that turn source files, or live shards, into a folder of shards. Runs on the driver.
 
-Tasks write to `work_dir` under names of their own; what one of each made is moved to `shards_dir`, so that whatever
-else was tried (a task that Spark ran twice, or that was lost half-way) stays behind and is removed with `work_dir`.
+Tasks write to `work_dir` under names of their own. What one run of each task has made is moved to `shards_dir`, so that
+what others have made (a task that Spark ran twice, or that was lost half-way) stays behind and is removed with
+`work_dir`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from typing import TypeVar
 from pyspark import SparkContext
 
 from tfos_job import storage
-from tfos_job.conversion import gnt_shard as work
-from tfos_job.conversion import rewrite
-from tfos_job.conversion.gnt_shard import Comparison, CutTask, Failure, GroupTask, PieceResult, ShardResult
+from tfos_job.conversion import digests, generation, gnt_shard, rewrite
+from tfos_job.conversion.gnt_shard import CutTask, GroupTask
 from tfos_job.conversion.rewrite import DealTask, GatherTask, RewriteTask, Stretch
+from tfos_job.conversion.shard_file import PieceResult, ShardResult
 from tfos_job.conversion.shard_plan import Piece, SourceFile
+from tfos_job.conversion.source_changes import Comparison
 from tfos_job.driver import tasks
+from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import BadDataError
-from tfos_job.formats.gnt import BadRange
-from tfos_job.formats.manifest import Manifest, Shard, Source, shard_paths
+from tfos_job.formats.manifest import Manifest, shard_paths
+from tfos_job.formats.manifest_parts import Shard, Source
+from tfos_job.formats.quarantine import BadRange
 from tfos_job.layout import SplitLayout, join, shard_name
 
 Key = TypeVar("Key", int, str)
@@ -33,8 +37,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """What tasks have made: shards that lie in `work_dir`, and what they read and counted.
+class WrittenShards:
+    """The results of tasks: shards that lie in `work_dir`, and what was read and counted.
 
     Attributes:
       results: one a shard.
@@ -88,11 +92,11 @@ def group_tasks(
 
 def scan(context: SparkContext, group_tasks: Sequence[GroupTask]) -> set[str]:
     """The characters that the pieces of all tasks hold."""
-    found = tasks.results(tasks.run(context, "scan", work.scan_tags, group_tasks))
+    found = tasks.results(tasks.run(context, "scan", gnt_shard.scan_tags, group_tasks))
     return set(itertools.chain.from_iterable(found))
 
 
-def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> Made:
+def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> WrittenShards:
     """Makes shards of source files.
 
     Where a file was cut, the reader of the second part has to guess where a record begins. It has guessed right if the
@@ -102,13 +106,13 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> Made:
     Raises:
       JobError: of the first task that failed, in file order.
     """
-    outcomes = tasks.run(context, "convert", work.convert_group, group_tasks)
+    outcomes = tasks.run(context, "convert", gnt_shard.convert_group, group_tasks)
     while doubtful := _doubtful(group_tasks, outcomes):
         _log.info("%d files were not cut where a record begins: reading them once more", len(doubtful))
         exact = _cut_anew(context, group_tasks, doubtful)
         again = [i for i, task in enumerate(exact) if task != group_tasks[i]]
         for index, outcome in zip(
-            again, tasks.run(context, "convert", work.convert_group, [exact[i] for i in again]), strict=True
+            again, tasks.run(context, "convert", gnt_shard.convert_group, [exact[i] for i in again]), strict=True
         ):
             outcomes[index] = outcome
         group_tasks = exact
@@ -116,7 +120,7 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> Made:
     files = {piece.source.name: piece.source for task in group_tasks for piece in task.pieces}
     pieces = _by_source(result.pieces for result in results)
     sources = tuple(_source(files[name], pieces[name]) for name in sorted(files))
-    return Made(
+    return WrittenShards(
         results=tuple(results),
         sources=sources,
         bad_ranges=tuple(bad for name in sorted(files) for piece in pieces[name] for bad in piece.bad_ranges),
@@ -144,11 +148,11 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
     )
 
 
-def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult | Failure]) -> set[str]:
+def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult | TaskFailure]) -> set[str]:
     """Names of the files of which the parts do not meet, or one failed where it had to guess its beginning."""
     doubtful, incomplete = set(), set()
     for task, outcome in zip(group_tasks, outcomes, strict=True):
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, TaskFailure):
             incomplete |= {piece.source.name for piece in task.pieces}
             if isinstance(outcome.error, BadDataError):
                 doubtful |= {piece.source.name for piece in task.pieces if piece.within}
@@ -171,7 +175,7 @@ def _cut_anew(context: SparkContext, group_tasks: Sequence[GroupTask], names: se
                 files[piece.source.name] = piece.source
                 stops[piece.source.name].append(piece.stop)
     cut_tasks = [CutTask(files[name], tuple(stops[name]), group_tasks[0].quarantine) for name in stops]
-    found = tasks.results(tasks.run(context, "cut", work.find_cuts, cut_tasks))
+    found = tasks.results(tasks.run(context, "cut", gnt_shard.find_cuts, cut_tasks))
     bounds = {name: iter(itertools.pairwise((0, *cuts))) for name, cuts in zip(stops, found, strict=True)}
 
     def exact(piece: Piece) -> Piece:
@@ -184,15 +188,23 @@ def _cut_anew(context: SparkContext, group_tasks: Sequence[GroupTask], names: se
 
 
 def same_bytes(context: SparkContext, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Those of which the file has the bytes of the source."""
-    found = tasks.results(tasks.run(context, "compare", work.has_same_bytes, comparisons))
+    """The comparisons whose file has the bytes of the source."""
+    found = tasks.results(tasks.run(context, "compare", digests.has_same_bytes, comparisons))
     return [comparison for comparison, same in zip(comparisons, found, strict=True) if same]
 
 
-def damaged(context: SparkContext, split: SplitLayout, live: Manifest) -> list[str]:
-    """Live shards that have not the digests in the manifest, in words."""
+def damage(context: SparkContext, split: SplitLayout, live: Manifest, *, compare_bytes: bool) -> list[str]:
+    """Live shards that are missing or have another size than in the manifest, in words.
+
+    If there are none and `compare_bytes` is on, those that have another digest.
+    """
+    found = generation.damage(split, live)
+    return found or (_changed_shards(context, split, live) if compare_bytes else [])
+
+
+def _changed_shards(context: SparkContext, split: SplitLayout, live: Manifest) -> list[str]:
     to_hash = [(path, shard.size_bytes) for path, shard in zip(shard_paths(split, live), live.shards, strict=True)]
-    found = tasks.results(tasks.run(context, "hash", work.file_sha256, to_hash))
+    found = tasks.results(tasks.run(context, "hash", digests.file_sha256, to_hash))
     return [
         f"{shard.file} has other bytes than were written"
         for shard, sha256 in zip(live.shards, found, strict=True)
@@ -206,19 +218,19 @@ def rewrite_shards(
     *,
     work_dir: str,
     drop: frozenset[str] = frozenset(),
-    name: str = "carry",
-) -> Made:
+    name: str = "rewrite",
+) -> WrittenShards:
     """Makes a new shard of each group of stretches of live ones, without the records of sources in `drop`."""
-    carry_tasks = [
+    rewrite_tasks = [
         RewriteTask(shard_file=shard_name(index, len(groups)), stretches=tuple(group), building_dir=work_dir, drop=drop)
         for index, group in enumerate(groups)
     ]
-    return Made(results=tuple(tasks.results(tasks.run(context, name, rewrite.rewrite, carry_tasks))))
+    return WrittenShards(results=tuple(tasks.results(tasks.run(context, name, rewrite.rewrite, rewrite_tasks))))
 
 
-def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
+def mix(context: SparkContext, written: WrittenShards, *, work_dir: str, seed: int) -> WrittenShards:
     """As many shards of the same records, in an order that follows from the seed alone, mixed over all of them."""
-    results = made.results
+    results = written.results
     # Dealing goes on where the shard before has ended, so that all hands get as many records in the end, or one more.
     dealt_before = itertools.accumulate((result.shard.num_records for result in results), initial=0)
     deal_tasks = [
@@ -249,11 +261,11 @@ def mix(context: SparkContext, made: Made, *, work_dir: str, seed: int) -> Made:
         dataclasses.replace(result, class_counts=before.class_counts, pieces=before.pieces)
         for result, before in zip(mixed, results, strict=True)
     ]
-    return dataclasses.replace(made, results=tuple(counted))
+    return dataclasses.replace(written, results=tuple(counted))
 
 
 def collect(results: Sequence[ShardResult], shards_dir: str, folder: str) -> tuple[Shard, ...]:
-    """Moves shards, numbered anew, to `shards_dir`; those without records stay behind.
+    """Moves shards to `shards_dir`, with new numbers; those without records stay behind.
 
     Returns:
       The shards as a manifest names them, in `folder`.

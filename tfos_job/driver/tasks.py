@@ -17,8 +17,8 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
 from tqdm import tqdm
 
-from tfos_job.conversion.gnt_shard import Failure
 from tfos_job.driver import spark_errors, task_attempts
+from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host.limits import within
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 def run(
     context: SparkContext, name: str, function: Callable[[Task], Result], tasks: Sequence[Task]
-) -> list[Result | Failure]:
+) -> list[Result | TaskFailure]:
     """Runs `function` over `tasks` on the executors, one Spark task each.
 
     Args:
@@ -84,7 +84,7 @@ def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
         raise
 
 
-def results(outcomes: Sequence[Result | Failure]) -> list[Result]:
+def results(outcomes: Sequence[Result | TaskFailure]) -> list[Result]:
     """What tasks came to that all succeeded.
 
     Raises:
@@ -92,7 +92,7 @@ def results(outcomes: Sequence[Result | Failure]) -> list[Result]:
     """
     found = []
     for outcome in outcomes:
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, TaskFailure):
             raise outcome.error
         found.append(outcome)
     return found

@@ -1,6 +1,6 @@
 """A fast reader of the `tf.train.Example`s that conversion writes.
 
-Conversion writes the keys in order and every number in its shortest form, so the parts of Examples repeat. Each is
+Conversion writes the keys in order and every number in its shortest form, so the parts of Examples repeat. Each part is
 decoded once by `tf_example.decode_example`, encoded again to prove that it has that form, and looked up from then on.
 An Example of another form is valid, too: `tf_example.decode_example` reads it as a whole.
 """
@@ -24,8 +24,8 @@ _SOURCE = {"source/file": bytes, "source/offset": int}
 _OFFSET_HEAD_BYTES = len(tf_example.OFFSET_HEADS[1])
 
 
-class Glyph(NamedTuple):
-    """An Example's features. `source_file` is None, and `source_offset` -1, where it does not name its source."""
+class Example(NamedTuple):
+    """The features of an Example. `source_file` is None, and `source_offset` -1, if it does not name its source."""
 
     label: int
     text: bytes
@@ -38,7 +38,7 @@ class Glyph(NamedTuple):
 
 
 class ExampleReader:
-    """Reads Examples. It remembers parts of those that it has read; one reader may serve many files."""
+    """Reads Examples. It caches parts of those that it has read; one reader may serve many files."""
 
     def __init__(self) -> None:
         self._openings = Cache(_opening)
@@ -47,8 +47,8 @@ class ExampleReader:
         self._form = _Parts("image/format", "image/height", "image/width")
         self._source = _Parts("source/file")
 
-    def read(self, data: bytes) -> Glyph:
-        """The glyph of an Example.
+    def read(self, data: bytes) -> Example:
+        """The features of an Example of a glyph or picture.
 
         Raises:
           ValueError: not an Example, or not one of a glyph: a feature is missing, unknown or of another type.
@@ -58,8 +58,8 @@ class ExampleReader:
         except IndexError:  # it ends too early to be one of ours
             return read_any(data)
 
-    def _read_ours(self, data: bytes) -> Glyph | None:
-        """The glyph, or None for an Example that is not, byte for byte, what conversion would have written.
+    def _read_ours(self, data: bytes) -> Example | None:
+        """The features, or None for an Example that is not, byte for byte, what conversion would have written.
 
         Raises:
           IndexError: perhaps, for an Example that is not.
@@ -85,7 +85,7 @@ class ExampleReader:
         offset = _read_offset(data, last)
         if of_class is None or form is None or source is None or offset is None:
             return None
-        return Glyph(*of_class, data[start:stop], *form, *source, offset)  # type: ignore[arg-type, call-arg]
+        return Example(*of_class, data[start:stop], *form, *source, offset)  # type: ignore[arg-type, call-arg]
 
 
 class _Parts(Cache[bytes, "tuple[int | bytes, ...] | None"]):
@@ -137,8 +137,8 @@ def _image_of(length: int) -> tuple[int, bytes] | None:
     return next((found for found in heads if _read_length(found[1], 1) == length), None)
 
 
-def read_any(data: bytes) -> Glyph:
-    """The glyph of an Example, however it is written.
+def read_any(data: bytes) -> Example:
+    """The features of an Example, however it is written.
 
     Raises:
       ValueError: as `ExampleReader.read`.
@@ -149,8 +149,8 @@ def read_any(data: bytes) -> Glyph:
         raise ValueError(f"unknown feature {unknown[0]!r}")
     values = [_typed(features, key) for key in _GLYPH]
     if set(_SOURCE).isdisjoint(features):
-        return Glyph(*values, None, -1)  # type: ignore[arg-type, call-arg]
-    return Glyph(*values, *(_typed(features, key) for key in _SOURCE))  # type: ignore[arg-type]
+        return Example(*values, None, -1)  # type: ignore[arg-type, call-arg]
+    return Example(*values, *(_typed(features, key) for key in _SOURCE))  # type: ignore[arg-type]
 
 
 def _typed(features: dict[str, bytes | int], key: str) -> bytes | int:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfos_job.formats import png
-from tfos_job.formats.gnt import HEADER, Block
+from tfos_job.formats.gnt import HEADER
+from tfos_job.formats.gnt_reader import RecordBlock
 from tfos_job.formats.tf_example import MAX_OFFSET_BYTES, OFFSET_HEADS, Cache, entry, field, image_head
 from tfos_job.formats.tfrecord import CRC, frame_header, masked_crc
 
@@ -41,7 +42,7 @@ class GlyphEncoder:
         text = self._characters[class_id].encode("utf-8")
         return entry("image/class/label", class_id) + entry("image/class/text", text)
 
-    def encode(self, block: Block, class_ids: Sequence[int | None], source: str) -> bytes:
+    def encode(self, block: RecordBlock, class_ids: Sequence[int | None], source: str) -> bytes:
         """TFRecords of those records of a block that have a class id; None leaves one out.
 
         Args:
@@ -85,7 +86,7 @@ class GlyphEncoder:
         return header, example, CRC.pack(masked_crc(example))
 
 
-def _offset_entries(block: Block) -> list[bytes]:
+def _offset_entries(block: RecordBlock) -> list[bytes]:
     """The entry `source/offset` of each record: seven bits a byte, a bit more in all but the last one (a varint)."""
     offsets = np.asarray(block.starts, np.uint64) + np.uint64(block.offset)
     shifts = np.arange(MAX_OFFSET_BYTES, dtype=np.uint64) * np.uint64(7)

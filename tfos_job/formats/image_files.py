@@ -46,7 +46,7 @@ Seen = Callable[[bytes, str], bytes]
 """The `decoder.digest` of what training sees in a file of a format; raises ValueError where it sees nothing."""
 
 
-class Picture(NamedTuple):
+class StoredPicture(NamedTuple):
     """A picture as it is stored: the bytes of a file, in one of `STORED_FORMATS`."""
 
     data: bytes
@@ -70,7 +70,7 @@ class _Opened(NamedTuple):
     prove: Callable[[], None] = lambda: None
 
 
-def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> Picture:
+def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> StoredPicture:
     """A picture file as it is to be stored.
 
     Args:
@@ -85,7 +85,7 @@ def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> Picture
     with _opened(data, FORMATS) as opened_:
         image = opened_.image
         if keep and _misread(opened_, data, seen) is None:
-            return Picture(data, _format_of(image), image.height, image.width)
+            return StoredPicture(data, _format_of(image), image.height, image.width)
         opened_.prove()
         return _as_png(flat(image))
 
@@ -233,11 +233,11 @@ def flat(image: Image.Image) -> Image.Image:
     return image.convert(mode)
 
 
-def _as_png(image: Image.Image) -> Picture:
+def _as_png(image: Image.Image) -> StoredPicture:
     stream = io.BytesIO()
     bare = Image.frombytes(image.mode, image.size, image.tobytes())  # without a colour profile and the like
     bare.save(stream, "PNG")
-    return Picture(stream.getvalue(), "png", image.height, image.width)
+    return StoredPicture(stream.getvalue(), "png", image.height, image.width)
 
 
 def _format_of(image: Image.Image) -> str:

@@ -18,27 +18,20 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from tfos_job import __version__, storage
 from tfos_job.config import ConvertConfig
-from tfos_job.conversion.dataframe_shard import Glyph, RowsResult, RowsTask, write_rows
-from tfos_job.conversion.dataset import (
-    build_aside,
-    dataset_charset,
-    live_manifest,
-    now,
-    publish,
-    require_same_channels,
-    some,
-)
-from tfos_job.conversion.gnt_shard import Failure
+from tfos_job.conversion.dataframe_shard import Row, RowsResult, RowsTask, write_rows
+from tfos_job.conversion.dataset import some
+from tfos_job.conversion.generation import build_aside, publish
+from tfos_job.conversion.locked_split import locked_split
+from tfos_job.conversion.split_manifest import first_manifest
+from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import shards, task_attempts, tasks
+from tfos_job.driver.shards import WrittenShards
+from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import charset as charsets
-from tfos_job.formats import manifest as manifests
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.manifest import Manifest, Revision
-from tfos_job.layout import DatasetLayout, generation_name
-from tfos_job.lease import Lease
+from tfos_job.formats.manifest import Manifest
 
 _log = logging.getLogger(__name__)
 
@@ -80,67 +73,51 @@ def convert_dataframe(
     # The same checks as the command's, and the same words.
     ConvertConfig(gnt_dir="", dataset_dir=dataset_dir, dataset_split_name=dataset_split_name, image_format=image_format)
     rows = _rows(frame, num_shards)
-    dataset = DatasetLayout(storage.absolute(dataset_dir))
-    split = dataset.split(dataset_split_name)
-    with Lease(dataset.lock, f"tfos_job convert_dataframe of split {dataset_split_name}") as lease:
-        requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
-        used = dataset_charset(dataset, requested) or requested
-        require_same_channels(dataset, dataset_split_name, 1)
-        live = live_manifest(split, overwrite=overwrite)
-        if live is not None and not overwrite:
+    requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
+    with locked_split(
+        dataset_dir,
+        dataset_split_name,
+        owner=f"tfos_job convert_dataframe of split {dataset_split_name}",
+        requested=requested,
+        overwrite=overwrite,
+    ) as target:
+        split = target.layout
+        if target.live is not None and not overwrite:
             raise SettingsError("it is there", place=split.root, next_step="Give overwrite=True, or another name")
-        manifests.sweep_dataset(dataset)
-        manifests.sweep(split, live, keep_generations=live is None and storage.exists(split.manifest))
-        with build_aside(split, live) as building:
+        with build_aside(split, target.live) as building:
+            used = target.charset or requested
             if used is None:
                 used = _found_charset(rows) if charset == "auto" else charsets.level1()
             task = RowsTask(building_dir=building.work_dir, characters=used.characters, image_format=image_format)
             results = _run(rows, task)
-            counts: Counter[int] = Counter()
-            for result in results:
-                counts.update(result.shard.class_counts)
-            folder = generation_name(building.generation)
-            made = shards.collect([result.shard for result in results], building.shards_dir, folder)
-            created = now()
-            manifest = Manifest(
-                split_name=dataset_split_name,
-                generation=building.generation,
-                image_format=image_format,
-                charset_digest=used.digest,
-                shards=made,
-                sources=(),
-                class_counts=tuple(counts[class_id] for class_id in range(len(used))),
-                settings={"dataframe": dict(frame.dtypes)},
-                history=(
-                    Revision(
-                        generation=building.generation,
-                        created=created,
-                        num_records=counts.total(),
-                    ),
-                ),
-                created=created,
-                package_version=__version__,
-            )
-            filtered: Counter[str] = Counter()
-            for result in results:
-                filtered.update(result.filtered)
+            written = WrittenShards(results=tuple(result.shard for result in results))
+            filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
             words = some([f"{character} × {count}" for character, count in filtered.most_common()])
-            if not counts:
+            if not written.class_counts:
                 raise BadDataError(
                     f"no row is of the {len(used)} classes; the rows hold {words or 'nothing'}",
                     place=split.root,
                     next_step="Check the DataFrame and the charset",
                 )
-            publish(dataset, split, manifest, used, building, (), lease)
-        manifests.sweep(split, manifest)
-    _log.info("%s: %d records in %d shards", split.root, manifest.num_records, len(made))
+            manifest = first_manifest(
+                split_name=dataset_split_name,
+                generation=building.generation,
+                image_format=image_format,
+                charset=used,
+                shards=shards.collect(written.results, building.shards_dir, building.folder),
+                class_counts=written.class_counts,
+                settings={"dataframe": dict(frame.dtypes)},
+            )
+            publish(target, manifest, used, building, ())
+        sweep_split(split, manifest)
+    _log.info("%s: %d records in %d shards", split.root, manifest.num_records, len(manifest.shards))
     if filtered:
         _log.warning("%d rows are not in the charset and were left out: %s", filtered.total(), words)
     return manifest
 
 
 def _rows(frame: DataFrame, num_shards: int | None) -> Any:
-    """The DataFrame as an RDD of `Glyph`s."""
+    """The DataFrame as an RDD of `Row`s."""
     missing = {"character", "image"} - set(frame.columns)
     if missing or ("height" in frame.columns) != ("width" in frame.columns):
         raise SettingsError(
@@ -152,17 +129,17 @@ def _rows(frame: DataFrame, num_shards: int | None) -> Any:
     selected = frame.select(*columns)
     if num_shards is not None:
         selected = selected.repartition(num_shards)
-    return selected.rdd.mapPartitions(_glyphs)
+    return selected.rdd.mapPartitions(_typed_rows)
 
 
-def _glyphs(rows: Iterable[Any]) -> Iterator[Glyph]:
+def _typed_rows(rows: Iterable[Any]) -> Iterator[Row]:
     for character, image, *sides in rows:
         height, width = sides or (None, None)
-        yield Glyph(character, image, height, width)
+        yield Row(character, image, height, width)
 
 
 def _found_charset(rows: Any) -> Charset:
-    found = rows.map(lambda glyph: glyph.character).distinct().collect()
+    found = rows.map(lambda row: row.character).distinct().collect()
     if not found:
         raise BadDataError("has no rows", place="DataFrame", next_step="Check what it was made of")
     if not all(isinstance(character, str) for character in found):
@@ -177,6 +154,6 @@ def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
 
 
 def _attempt(
-    task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Glyph]
-) -> Iterator[RowsResult | Failure]:
+    task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Row]
+) -> Iterator[RowsResult | TaskFailure]:
     yield task_attempts.run(lambda task: write_rows(partition, rows, task), num_attempts, task)

@@ -32,6 +32,7 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
+from tfos_job.formats.hashing import HashingWriter
 from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
 
 FORMAT_VERSION = 1
@@ -214,32 +215,15 @@ def _write_variables(path: str, variables: Mapping[str, np.ndarray]) -> dict[str
     """Writes an .npz front to back, as HDFS needs it (`numpy.savez` wants to seek), hashing on the way."""
 
     def write(stream: BinaryIO) -> dict[str, Any]:
-        writer = _HashingWriter(stream)
+        writer = HashingWriter(stream)
         with zipfile.ZipFile(writer, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
             for name, array in variables.items():
                 # A ZipInfo without a time: the same variables give the same bytes.
                 with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        return {"size_bytes": writer.size_bytes, "sha256": writer.digest.hexdigest()}
+        return {"size_bytes": writer.size_bytes, "sha256": writer.sha256}
 
     return storage.write_file(path, write)
-
-
-class _HashingWriter:
-    """Passes bytes on, with their number and SHA-256. No `seek` and no `tell`: zipfile then never goes back."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size_bytes += len(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
 
 
 def _document_digest(document: Mapping[str, Any]) -> str:

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.manifest import Manifest, quarantine_file
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.quarantine import quarantine_file
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, join
 from tfos_job.verification.findings import Findings
 from tfos_job.verification.shard_proof import ShardReport

@@ -1,4 +1,4 @@
-"""Which records are there twice: 128-bit keys in numpy arrays, dealt into buckets so that no process has to hold all.
+"""Records that are there twice: 128-bit keys in numpy arrays, dealt into buckets so that no process has to hold all.
 
 A key decides its bucket, so equal keys meet there whichever shards they come from.
 """
@@ -17,8 +17,8 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ divided by the golden ratio: nei
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of records.
+class KeyTable:
+    """Keys of records, and the places of the records.
 
     Attributes:
       keys: [n, 2] uint64.
@@ -31,16 +31,16 @@ class Table:
     offsets: npt.NDArray[np.uint64]
 
     @staticmethod
-    def of_shard(number: int, keys: npt.NDArray[np.uint64], offsets: Sequence[int]) -> Table:
-        return Table(keys, np.full(len(offsets), number, np.uint32), np.array(offsets, np.uint64))
+    def of_shard(number: int, keys: npt.NDArray[np.uint64], offsets: Sequence[int]) -> KeyTable:
+        return KeyTable(keys, np.full(len(offsets), number, np.uint32), np.array(offsets, np.uint64))
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def take(self, rows: npt.NDArray) -> Table:
-        return Table(self.keys[rows], self.shards[rows], self.offsets[rows])
+    def take(self, rows: npt.NDArray) -> KeyTable:
+        return KeyTable(self.keys[rows], self.shards[rows], self.offsets[rows])
 
-    def deal(self, num_buckets: int) -> Iterator[tuple[int, Table]]:
+    def deal(self, num_buckets: int) -> Iterator[tuple[int, KeyTable]]:
         """The rows of each bucket that gets any."""
         if not len(self):
             return
@@ -52,16 +52,16 @@ class Table:
             yield bucket, self.take(rows)
 
 
-def repeats(tables: Iterable[Table]) -> tuple[Table, Table]:
+def repeats(tables: Iterable[KeyTable]) -> tuple[KeyTable, KeyTable]:
     """Pairs of records with equal keys: row i of the first table and row i of the second.
 
     Of n records with one key there are n - 1 pairs, of those that follow one another in the order of shards and bytes.
     """
     parts = list(tables)
     if not parts:
-        empty = Table(np.empty((0, 2), np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint64))
+        empty = KeyTable(np.empty((0, 2), np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint64))
         return empty, empty
-    whole = Table(
+    whole = KeyTable(
         np.concatenate([part.keys for part in parts]),
         np.concatenate([part.shards for part in parts]),
         np.concatenate([part.offsets for part in parts]),
@@ -86,7 +86,7 @@ class Repeats:
 
 
 def check_repeats(
-    pixels: Sequence[Table], places: Sequence[Table], files: Sequence[str], splits: Sequence[str]
+    pixels: Sequence[KeyTable], places: Sequence[KeyTable], files: Sequence[str], splits: Sequence[str]
 ) -> Repeats:
     """Which records of one bucket are there twice.
 
@@ -98,7 +98,7 @@ def check_repeats(
     """
     findings = Findings()
 
-    def place(table: Table, row: int) -> str:
+    def place(table: KeyTable, row: int) -> str:
         return f"{files[int(table.shards[row])]}, byte {table.offsets[row]}"
 
     first, second = repeats(places)

@@ -1,0 +1,140 @@
+"""The split that a conversion writes to, under its dataset's lock: what is there, and whether the request fits it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tfos_job import storage
+from tfos_job.conversion.sweep import sweep_dataset, sweep_split
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats import manifest as manifests
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest
+from tfos_job.layout import DatasetLayout, SplitLayout
+from tfos_job.lease import Lease
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedSplit:
+    """A split, and the lock of its dataset.
+
+    Attributes:
+      charset: of the dataset; None if no split of it is published.
+      live: the split's manifest; None if nothing of it is live, or what is there is damaged and to be overwritten.
+    """
+
+    dataset: DatasetLayout
+    layout: SplitLayout
+    lease: Lease
+    charset: Charset | None
+    live: Manifest | None
+
+
+@contextlib.contextmanager
+def locked_split(
+    dataset_dir: str,
+    split_name: str,
+    *,
+    owner: str,
+    requested: Charset | None,
+    num_channels: int = 1,
+    of_gnt: bool = False,
+    overwrite: bool,
+) -> Iterator[LockedSplit]:
+    """Takes the dataset's lock, removes what killed runs have left, and reads what is live.
+
+    Args:
+      dataset_dir: folder of the dataset.
+      split_name: the split to write to.
+      owner: the lock's holder, for those who wait for it.
+      requested: the charset that the flags spell out.
+      num_channels: of the images.
+      of_gnt: the records are those of GNT files, which hold no other classes than characters of GBK.
+      overwrite: pass over a damaged manifest.
+
+    Raises:
+      BusyError: another job is writing to the dataset.
+      SettingsError: the dataset has another charset, or images of another number of channels.
+      BadDataError: the split's manifest is damaged, and `overwrite` is off.
+    """
+    dataset = DatasetLayout(storage.absolute(dataset_dir))
+    split = dataset.split(split_name)
+    with Lease(dataset.lock, owner) as lease:
+        charset = dataset_charset(dataset, requested)
+        if of_gnt:
+            _require_tags(dataset, charset)
+        _require_same_channels(dataset, split_name, num_channels)
+        live = _live_manifest(split, overwrite=overwrite)
+        sweep_dataset(dataset)
+        # Shards whose manifest cannot be read stay until there are others: they may be all that there is.
+        sweep_split(split, live, keep_generations=live is None and storage.exists(split.manifest))
+        yield LockedSplit(dataset=dataset, layout=split, lease=lease, charset=charset, live=live)
+
+
+def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charset | None:
+    """The charset of the dataset's splits; None if it has none.
+
+    Raises:
+      SettingsError: another one is requested.
+    """
+    if not storage.exists(dataset.charset):
+        return None
+    splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
+    if not any(storage.exists(split.manifest) for split in splits):
+        storage.remove(dataset.charset)  # of a run that was killed before it published a split: nothing is bound to it
+        return None
+    charset = manifests.load_charset(dataset)
+    if requested is not None and requested.digest != charset.digest:
+        raise SettingsError(
+            f"the dataset has {len(charset)} classes (digest {charset.digest[:12]}), the request is for "
+            f"{len(requested)} (digest {requested.digest[:12]})",
+            place=dataset.charset,
+            next_step="Leave out --charset and --charset_size to use the dataset's, or convert into a new folder",
+        )
+    return charset
+
+
+def _require_tags(dataset: DatasetLayout, charset: Charset | None) -> None:
+    """Raises SettingsError if the dataset has classes of images that no GNT file can hold."""
+    try:
+        _ = charset.tags if charset else ()
+    except SettingsError as error:
+        raise SettingsError(
+            error.fact, place=dataset.charset, next_step="These are classes of images: give another --dataset_dir"
+        ) from error
+
+
+def _require_same_channels(dataset: DatasetLayout, split_name: str, num_channels: int) -> None:
+    """Raises SettingsError if another split is for a network that sees another number of channels."""
+    for entry in storage.list_dir(dataset.root):
+        split = dataset.split(entry.name)
+        if not entry.is_dir or entry.name == split_name or not storage.exists(split.manifest):
+            continue
+        try:
+            other = manifests.load(split)
+        except BadDataError:  # that is for whoever reads it
+            continue
+        if other.num_channels != num_channels:
+            raise SettingsError(
+                f"split {entry.name} has images of {other.num_channels} channel(s), this one is to have {num_channels}",
+                place=dataset.root,
+                next_step="Give --num_channels as for the other split, or another --dataset_dir",
+            )
+
+
+def _live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:
+    """The split's manifest; None if it has none, or it is damaged and to be overwritten."""
+    if not storage.exists(split.manifest):
+        return None
+    try:
+        return manifests.load(split)
+    except BadDataError as error:
+        if not overwrite:
+            raise
+        _log.warning("%s", error)
+        return None
