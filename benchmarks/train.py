@@ -246,7 +246,7 @@ def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
         args = NodeArgs(
             driver=switchboard.address,
             key=key,
-            beside={CHIEF: [chief]},
+            driver_host_tasks={CHIEF: [chief]},
             inputs=(worker_input,),
             num_gpus=0,
             local=True,

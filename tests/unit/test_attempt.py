@@ -1,39 +1,37 @@
-"""What an attempt waits for at its end: a child of this process stands for the coordinator, words come from threads."""
+"""The shell of an attempt: real children and lines, no Spark. Its decisions are in test_attempt_state.py."""
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tfos_job.driver import attempt
+from tests.unit.waits import PATIENCE_S
+from tfos_job.driver import attempt, launch
 from tfos_job.driver.attempt import Attempt, AttemptSpec
 from tfos_job.driver.stop_signal import StopSignal
-from tfos_job.errors import BusyError, InterruptedJobError, NodeDiedError
-from tfos_job.host.child import Child, child_environment
-from tfos_job.protocol import messages
-from tfos_job.protocol.events import Said
-from tfos_job.protocol.failures import Failure, Kind, Process
-from tfos_job.protocol.messages import Bottleneck, CheckpointBegun, CheckpointPublished, Progress
-from tfos_job.protocol.topology import CHIEF, WORKER, Task, Topology
+from tfos_job.errors import BusyError, InterruptedJobError, JobError, NodeDiedError
+from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.line import call_driver
+from tfos_job.protocol.messages import CheckpointBegun, CheckpointPublished, Finished, Hello, Ready, Stop
+from tfos_job.protocol.topology import CHIEF, PS, WORKER, Topology
 
-PATH = "checkpoints/step-00000005"
-KILLED = Failure(
-    Kind.KILLED, "its TensorFlow process was killed", NodeDiedError.exit_code, process=Process(Task(WORKER, 0), "h")
-)
-BOUND = Bottleneck(None, None, 10, 0.5, 0.005, None, 0.1, None)
+FINISHED = Finished(1, True, 1.0, 32, [32])
 
 
-class Told:
-    """An attempt that hears `words`, in this order, and what it told in its turn."""
+class Run:
+    """An attempt at its start: its coordinator imports TensorFlow, and its Spark job is told to do nothing."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_timeout: float = 60) -> None:
-        for name in ("_NODES_STOP_S", "_CANCEL_S", "_COLLECT_S"):
-            monkeypatch.setattr(attempt, name, 0.0)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attempt, "_NODES_STOP_S", 0.0)
+        monkeypatch.setattr(attempt, "_CANCEL_S", 0.0)
+        monkeypatch.setattr(launch.NodeJob, "start", lambda _: None)  # there is no Spark
         self.stop = StopSignal()
         self.messages: list[Any] = []
+        self.phases: list[str] = []
         self.guard: Callable[[], None] = lambda: None
         spec = AttemptSpec(
             topology=Topology(num_ps_tasks=1, num_workers=1),
@@ -42,81 +40,89 @@ class Told:
             num_gpus=0,
             driver_host="127.0.0.1",
             local=True,
-            start_timeout=60,
+            start_timeout=int(PATIENCE_S),
             stall_timeout=600,
-            stop_timeout=stop_timeout,
+            stop_timeout=60,
         )
         self.attempt = Attempt(
             None,
             spec,
             on_message=self.messages.append,
-            on_phase=lambda _: None,
+            on_phase=self.phases.append,
             stop=self.stop,
             guard=lambda: self.guard(),
         )
-        # It waits for its assignment, which does not come.
-        self.child = Child("tfos_job.nodes.driver_host", name="the coordinator", env=child_environment(""))
-        self.attempt._coordinator = self.child
-        monkeypatch.setattr(self.attempt, "_run", self.attempt._train)
 
-    def hear(self, *words: Any) -> None:
-        for word in words:
-            is_event = isinstance(word, Failure)
-            self.attempt._switchboard.events.put(word if is_event else Said(Task(CHIEF, 0), word))
+    @property
+    def coordinator_pid(self) -> int:
+        assert self.attempt._processes.coordinator is not None
+        return self.attempt._processes.coordinator.pid
+
+    def call(self, role: str) -> Any:
+        address = self.attempt._switchboard.address
+        return call_driver(address, self.attempt._key, Hello(role, 0, "127.0.0.1", os.getpid(), 4242))
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
-    found = Told(monkeypatch)
-    yield found
-    found.child.end()
+def started(monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(monkeypatch)
 
 
-def test_a_checkpoint_on_its_way_is_published_though_a_worker_dies(told: Told) -> None:
-    told.hear(CheckpointBegun(5), KILLED, CheckpointPublished(5, PATH, 1.0))
-    with pytest.raises(NodeDiedError, match="was killed"):
-        told.attempt.run()
-    assert CheckpointPublished(5, PATH, 1.0) in told.messages
+@pytest.mark.parametrize("ends", ["killed", "signal", "lock"])
+def test_an_attempt_that_ends_leaves_no_process(started: Run, ends: str) -> None:
+    kinds: dict[str, type[JobError]] = {"killed": NodeDiedError, "signal": InterruptedJobError, "lock": BusyError}
 
-
-@pytest.mark.parametrize("ends", ["it died", "hurry", "time", "lock"])
-def test_nobody_waits_for_a_checkpoint_that_cannot_come(monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    told = Told(monkeypatch, stop_timeout=0.1 if ends == "time" else 1e9)
-    told.hear(CheckpointBegun(5), KILLED)
-    expected: type[Exception] = NodeDiedError
-    if ends == "it died":
-        told.child.process.kill()
-        told.child.wait()
-    elif ends == "hurry":
-        told.stop.hurry = True
-    elif ends == "lock":
-        expected = BusyError
-
-        def guard() -> None:
+    def end() -> None:
+        started.guard = lambda: None
+        if ends == "killed":
+            os.kill(started.coordinator_pid, signal.SIGKILL)
+        elif ends == "signal":
+            started.stop.signum = signal.SIGTERM
+        else:
             raise BusyError("lost its lock")
 
-        told.guard = guard
-    with pytest.raises(expected):
-        told.attempt.run()
+    started.guard = end
+    with pytest.raises(kinds[ends]) as caught:
+        started.attempt.run()
+    assert started.phases == ["nodes", "stopping"]
+    if ends == "killed":
+        assert caught.value.fact == "the coordinator was killed by SIGKILL"
+    with pytest.raises(ProcessLookupError):
+        os.kill(started.coordinator_pid, 0)
 
 
-def test_the_first_signal_tells_what_it_waits_for_and_the_second_one_does_not_wait(
-    told: Told, caplog: pytest.LogCaptureFixture
-) -> None:
-    told.hear(CheckpointBegun(1), CheckpointPublished(1, PATH, 12.0), CheckpointBegun(2))
+def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_carried_out(started: Run) -> None:
+    lines: dict[str, Any] = {}
 
-    def then_stop(message: messages.ToDriver) -> None:
-        if isinstance(message, CheckpointPublished):
-            told.stop.signum = signal.SIGTERM
-            told.hear(Progress(2, 1.0, 0.5, 1e-4, 100.0, 0.0, BOUND))
-        elif isinstance(message, Progress):
-            told.stop.hurry = True
+    def call() -> None:
+        for role in (PS, WORKER, CHIEF):
+            lines[role] = started.call(role)
+            lines[role].send(Ready(1))
+        started.guard = when_training
 
-    told.attempt._on_message = then_stop
-    with caplog.at_level("WARNING"), pytest.raises(InterruptedJobError) as caught:
-        told.attempt.run()
-    assert caught.value.exit_code == 143
-    assert "the last checkpoint of this attempt is of step 1" in str(caught.value)
-    assert (
-        "Waiting for the running steps and a last checkpoint, some 12 s, at most 60 s (--stop_timeout)" in caplog.text
-    )
+    def when_training() -> None:
+        if started.phases[-1] == "training":
+            lines[CHIEF].send(CheckpointBegun(1))
+            lines[CHIEF].send(CheckpointPublished(1, "step-1", 1.0))
+            started.stop.signum = signal.SIGINT
+            started.guard = when_stopped
+
+    def when_stopped() -> None:
+        if started.messages:
+            assert lines[CHIEF].receive() == Stop()
+            lines[CHIEF].send(FINISHED)
+            started.guard = lambda: None
+
+    started.guard = call
+    assert started.attempt.run() == FINISHED
+    assert started.messages == [CheckpointBegun(1), CheckpointPublished(1, "step-1", 1.0), FINISHED]
+    assert started.phases == ["nodes", "coordinator", "training", "stopping"]
+    assert lines[WORKER].receive() == Stop()
+    for line in lines.values():
+        line.close()
+
+
+def test_sparks_failure_is_an_event_like_others(started: Run) -> None:
+    started.attempt._switchboard.events.put(Failure(Kind.SPARK, "Job aborted"))
+    with pytest.raises(NodeDiedError, match="Spark: Job aborted"):
+        started.attempt.run()

@@ -82,6 +82,6 @@ def test_a_parameter_server_beside_the_driver_fills_no_executor(
 
 
 def test_beside_the_driver_only_the_workers_need_slots() -> None:
-    check_slots(Topology(1, 2, ps_beside_driver=True), "local-cluster[2,1,1024]")
+    check_slots(Topology(1, 2, ps_on_driver_host=True), "local-cluster[2,1,1024]")
     with pytest.raises(SettingsError, match=r"1 slot for 2 nodes \(0 parameter servers and 2 workers\)"):
-        check_slots(Topology(1, 2, ps_beside_driver=True), "local[1]")
+        check_slots(Topology(1, 2, ps_on_driver_host=True), "local[1]")

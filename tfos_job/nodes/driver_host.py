@@ -1,7 +1,7 @@
-"""Parameter servers beside the driver: for each a supervisor, a child of the driver, and its TensorFlow process.
+"""Parameter servers on the driver's host: each is a supervisor, a child of the driver, and its TensorFlow process.
 
 To the driver such a node is like one on an executor: it calls, is ready, leaves or fails, all through the control line.
-The upper half of this file runs in the driver, `main` in the child, which is spawned (exec, never fork).
+`ParameterServer` is used in the driver; `main` and below run in the child, which is spawned (exec, never fork).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from tfos_job.protocol.topology import PS, Task
 
 @dataclass(frozen=True, kw_only=True)
 class _Order:
-    """What the driver tells the child.
+    """The driver's orders for the child.
 
     Attributes:
       driver: address of the driver's switchboard.
       key: of the control line, hex.
-      beside: `host:port` of all tasks beside the driver, by role.
+      driver_host_tasks: `host:port` of all tasks on the driver's host, by role.
       index: the parameter server's own.
       start_timeout: seconds for the TensorFlow server to answer.
-      folder: the node's own, to remove at its end.
-      held_fd: listens on its port.
+      folder: the node's own, removed at its end.
+      held_fd: descriptor of the socket that listens on its port.
     """
 
     driver: Sequence[object]
     key: str
-    beside: Mapping[str, Sequence[str]]
+    driver_host_tasks: Mapping[str, Sequence[str]]
     index: int
     start_timeout: int
     folder: str
@@ -49,7 +49,7 @@ class _Order:
 
 
 class ParameterServer:
-    """The driver's handle of one parameter server beside it."""
+    """The driver's handle of one parameter server."""
 
     def __init__(
         self,
@@ -58,16 +58,16 @@ class ParameterServer:
         *,
         driver: tuple[str, int],
         key: bytes,
-        beside: Mapping[str, Sequence[str]],
+        driver_host_tasks: Mapping[str, Sequence[str]],
         start_timeout: int,
     ) -> None:
-        """Spawns it; `held` listens on its port, which is the one that `beside` names."""
+        """Spawns it; `held` listens on its port, which is the one that `driver_host_tasks` names."""
         self.task = Task(PS, index)
         self._folder = container.make_scratch()
         order = _Order(
             driver=driver,
             key=key.hex(),
-            beside=beside,
+            driver_host_tasks=driver_host_tasks,
             index=index,
             start_timeout=start_timeout,
             folder=self._folder,
@@ -82,7 +82,7 @@ class ParameterServer:
         self.process.tell(asdict(order))
 
     def close(self, timeout_s: float) -> None:
-        """Waits for it to end as told to through the line, then ends it; its TensorFlow process ends with it."""
+        """Waits until it has ended as told through the line, then kills it; its TensorFlow process ends with it."""
         self.process.end(timeout_s)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -90,10 +90,10 @@ class ParameterServer:
 def main() -> None:
     orders = Parent().hear()
     if orders is None:
-        sys.exit(1)  # The driver has gone before there was anything to do.
+        sys.exit(1)  # The driver has gone before its orders came.
     order = _Order(**orders)
     host, port = order.driver
-    own_host, own_port = order.beside[PS][order.index].rsplit(":", 1)
+    own_host, own_port = order.driver_host_tasks[PS][order.index].rsplit(":", 1)
     task = Task(PS, order.index)
     held = socket.socket(fileno=order.held_fd)
     try:
@@ -111,8 +111,8 @@ def main() -> None:
 def _supervisor_spec(task: Task, order: _Order, held: socket.socket) -> SupervisorSpec:
     return SupervisorSpec(
         server=ServerSpec(
-            # Of the workers nothing is known yet; the coordinator tells this server of them when it connects.
-            cluster={role: list(addresses) for role, addresses in order.beside.items()},
+            # The workers are not known yet; the coordinator tells this server of them when it connects.
+            cluster={role: list(addresses) for role, addresses in order.driver_host_tasks.items()},
             role=task.role,
             index=task.index,
             num_gpus=0,

@@ -1,4 +1,4 @@
-"""What TFCluster runs on an executor: one node, which is a supervisor (`supervisor.py`) and its TensorFlow process."""
+"""A node on an executor, as TFCluster runs it: a supervisor (`supervisor.py`) and its TensorFlow process."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class NodeArgs:
-    """What the driver gives every node through Spark.
+    """The driver's arguments for every node, through Spark.
 
     Attributes:
       driver: address of the driver's switchboard.
       key: of the control line.
-      beside: `host:port` of the tasks that TFoS knows nothing of, by role: those beside the driver.
-      inputs: what each worker reads, by worker index.
+      driver_host_tasks: `host:port` of the tasks on the driver's host, by role; TFoS knows nothing of them.
+      inputs: the shards of each worker, by worker index.
       num_gpus: GPUs a worker must see.
       allow_cpu: a worker whose TensorFlow sees none goes on without.
       local: all nodes share this host.
@@ -46,7 +46,7 @@ class NodeArgs:
 
     driver: tuple[str, int]
     key: bytes
-    beside: Mapping[str, Sequence[str]]
+    driver_host_tasks: Mapping[str, Sequence[str]]
     inputs: tuple[WorkerInput, ...]
     num_gpus: int
     allow_cpu: bool = False
@@ -64,11 +64,11 @@ class NodeArgs:
 
 @dataclass(frozen=True)
 class NodeContext:
-    """What launch.py has made in this Python worker for its node; TFoS hands on nothing of the kind.
+    """The port and folders that launch.py has made in this Python worker for its node; TFoS would not hand them on.
 
     Attributes:
       held: listens on the port that TFoS has announced.
-      folders: this node's own, to remove at its end: the first for files, the last for Unix sockets.
+      folders: this node's own, removed at its end: the first for files, the last for Unix sockets.
     """
 
     held: socket.socket
@@ -98,13 +98,13 @@ def main(args: NodeArgs, ctx: Any) -> None:
                 _end_foreground(ctx, parent)
         supervisor.tell(line, messages.Left())
     finally:
-        line.close()  # Not before all is clean: the driver waits for that, and then ends Spark and its processes.
+        line.close()  # Only when all is clean: the driver waits for that, and then ends Spark and its processes.
 
 
 def _end_foreground(ctx: Any, parent: int) -> None:
-    """A parameter server's foreground process waits for a word that TFoS's driver would say; ours leaves it to us.
+    """Ends a parameter server's foreground process, which waits for a word that TFoS's driver would say.
 
-    It cleans up then, unless Spark kills it before it has (some other node has failed): then that is ours to do, too.
+    It cleans up then, unless Spark kills it first because another node has failed: then this function does it.
     """
     assert context is not None
     if os.getppid() == parent:
@@ -127,7 +127,9 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
             input_file.write(args.inputs[task.index].to_text())
     return SupervisorSpec(
         server=ServerSpec(
-            cluster={role: list(addresses) for role, addresses in {**ctx.cluster_spec, **args.beside}.items()},
+            cluster={
+                role: list(addresses) for role, addresses in {**ctx.cluster_spec, **args.driver_host_tasks}.items()
+            },
             role=task.role,
             index=task.index,
             num_gpus=num_gpus,
@@ -146,9 +148,9 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
 
 
 def _gpu_addresses(task: Task, args: NodeArgs) -> Sequence[str]:
-    """The worker's own GPUs: what Spark has assigned to this task, never what TFoS or we make of nvidia-smi.
+    """The worker's own GPUs: those that Spark has assigned to this task, never a guess from nvidia-smi.
 
-    On one host where Spark assigns none, worker i takes its own by number. Either are among those that the user allows.
+    On one host, if Spark assigns none, worker i takes its own by number. Either way the user must allow them.
 
     Raises:
       ResourceError: there are too few.

@@ -1,12 +1,14 @@
 """The events of an attempt, as the driver learns them. Pure.
 
-A `failures.Failure` is an event, too: of Spark's job, or of TFoS's rendezvous.
+A `failures.Failure` is an event, too: of Spark's job or TFoS's rendezvous.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.messages import Hello, ToDriver
 from tfos_job.protocol.topology import Task
 
@@ -29,7 +31,46 @@ class Said:
 
 @dataclass(frozen=True)
 class Lost:
-    """A line has ended; expected after `Left` or `Finished`, a failure otherwise."""
+    """A line has ended; expected after `Left` or `Finished`, a failure otherwise.
+
+    `log_tail` has the last lines of the process's log if the driver has it.
+    """
 
     task: Task
     reason: str
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class ChildEnded:
+    """A process on the driver's host has ended, by a signal where the code is negative.
+
+    `name` is that of the child in words, `log_tail` as in `Lost`.
+    """
+
+    task: Task
+    name: str
+    exit_code: int
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class StopRequested:
+    """The first signal has come."""
+
+    signum: int
+
+
+@dataclass(frozen=True)
+class StopHurried:
+    """A second signal has come."""
+
+
+@dataclass(frozen=True)
+class LossExplained:
+    """Spark has learned why an executor was lost."""
+
+    reason: str
+
+
+Event: TypeAlias = Joined | Said | Lost | ChildEnded | Failure | StopRequested | StopHurried | LossExplained

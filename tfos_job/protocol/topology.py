@@ -27,20 +27,23 @@ class Task:
         return f"{self.role}:{self.index}"
 
 
+COORDINATOR = Task(CHIEF, 0)
+
+
 @dataclass(frozen=True)
 class Topology:
-    """The nodes of a training. The coordinator (`chief`) runs beside the driver and is none of them.
+    """The nodes of a training. The coordinator runs on the driver's host and is none of them.
 
     Attributes:
       num_ps_tasks: parameter servers.
       num_workers: workers.
-      ps_beside_driver: the parameter servers are processes on the driver's host, not in executors of their own: all
+      ps_on_driver_host: the parameter servers are processes on the driver's host, not in executors of their own: all
         executors of an application are alike, so in one of them a parameter server would hold a worker's GPU.
     """
 
     num_ps_tasks: int
     num_workers: int
-    ps_beside_driver: bool = False
+    ps_on_driver_host: bool = False
 
     @property
     def nodes(self) -> tuple[Task, ...]:
@@ -51,7 +54,7 @@ class Topology:
 
     @property
     def num_executor_ps_tasks(self) -> int:
-        return 0 if self.ps_beside_driver else self.num_ps_tasks
+        return 0 if self.ps_on_driver_host else self.num_ps_tasks
 
     @property
     def num_driver_ps_tasks(self) -> int:
@@ -74,7 +77,7 @@ def topology_of(config: TrainConfig, master: str | None) -> Topology:
     place = config.ps_place
     if place == "auto":
         place = "driver" if config.num_gpus and not is_local else "executor"
-    return Topology(config.num_ps_tasks, config.num_workers, ps_beside_driver=place == "driver")
+    return Topology(config.num_ps_tasks, config.num_workers, ps_on_driver_host=place == "driver")
 
 
 @dataclass(frozen=True)

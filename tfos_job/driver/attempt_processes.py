@@ -1,0 +1,119 @@
+"""An attempt's processes on the driver's host: the coordinator, and the parameter servers with --ps_place driver."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from tfos_job.host import container, ports
+from tfos_job.host.child import Child, child_environment
+from tfos_job.host.ports import PortRange
+from tfos_job.nodes.driver_host import ParameterServer
+from tfos_job.protocol import failures
+from tfos_job.protocol.events import ChildEnded
+from tfos_job.protocol.topology import CHIEF, COORDINATOR, PS, Task, Topology
+
+_SERVER_STOP_S = 1.0
+
+
+class AttemptProcesses:
+    """The children of the driver for one attempt, and the ports that are held for them.
+
+    Attributes:
+      addresses: `host:port` of each, by role.
+      coordinator: None before the start.
+    """
+
+    def __init__(self, topology: Topology, driver_host: str, port_range: PortRange | None) -> None:
+        """Takes the ports; starts nothing yet.
+
+        Each port is held until its process takes it: the nodes must know the addresses before these processes serve.
+
+        Raises:
+          ResourceError: there is no free port.
+        """
+        self._chief_port = ports.listen(driver_host, port_range)
+        self._ps_ports = [ports.listen(driver_host, port_range) for _ in range(topology.num_driver_ps_tasks)]
+        self.addresses = {CHIEF: [_address(self._chief_port)]}
+        if self._ps_ports:
+            self.addresses[PS] = [_address(held) for held in self._ps_ports]
+        self._servers: list[ParameterServer] = []
+        self.coordinator: Child | None = None
+        self._coordinator_log = _open_log()
+        # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
+        self._scratch = container.make_scratch()
+        self._noticed: set[Task] = set()
+
+    def start(self, driver: tuple[str, int], key: bytes, start_timeout: int) -> None:
+        """Spawns them. They import TensorFlow, some seconds, while Spark starts the nodes and these do the same.
+
+        Args:
+          driver: address of the driver's switchboard.
+          key: of the lines to it.
+          start_timeout: seconds for a server to answer.
+        """
+        for index, held in enumerate(self._ps_ports):
+            server = ParameterServer(
+                index, held, driver=driver, key=key, driver_host_tasks=self.addresses, start_timeout=start_timeout
+            )
+            self._servers.append(server)
+        self.coordinator = Child(
+            "tfos_job.training.coordinator",
+            name="the coordinator",
+            # A GPU that the coordinator opened would be missing to a worker.
+            env={**child_environment(""), "TMPDIR": self._scratch},
+            output=self._coordinator_log,
+        )
+
+    def assign_coordinator(self, assignment: Mapping[str, Any]) -> None:
+        """Gives the coordinator its task, and its port."""
+        assert self.coordinator is not None
+        ports.release(self._chief_port)
+        self.coordinator.tell({**assignment, "scratch": self._scratch})
+
+    def newly_ended(self) -> Iterator[ChildEnded]:
+        """Those that have ended since the last call."""
+        children = [(server.task, server.process, "its supervisor") for server in self._servers]
+        if self.coordinator is not None:
+            children.append((COORDINATOR, self.coordinator, "the coordinator"))
+        for task, process, name in children:
+            code = process.poll()
+            if code is not None and task not in self._noticed:
+                self._noticed.add(task)
+                yield ChildEnded(task, name, code, self.log_tail(task))
+
+    def log_tail(self, task: Task) -> str:
+        """The last lines of the coordinator's log; empty for others, which write into the driver's."""
+        if task != COORDINATOR:
+            return ""
+        # The child writes at the offset that the two share: read without moving it.
+        num_bytes = os.fstat(self._coordinator_log.fileno()).st_size
+        text = os.pread(self._coordinator_log.fileno(), num_bytes, 0).decode(errors="replace")
+        return failures.log_tail(text.splitlines(keepends=True))
+
+    def end_coordinator(self, grace_s: float) -> None:
+        if self.coordinator is not None:
+            self.coordinator.end(grace_s)
+
+    def close(self) -> None:
+        """Ends the parameter servers, which have been told to stop, and frees what was held."""
+        for server in self._servers:
+            server.close(_SERVER_STOP_S)
+        for held in (self._chief_port, *self._ps_ports):
+            held.close()
+        self._coordinator_log.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _address(held: socket.socket) -> str:
+    return "{}:{}".format(*held.getsockname()[:2])
+
+
+def _open_log() -> BinaryIO:
+    """The coordinator's log: where YARN keeps it, else a file without a name that ends with the attempt."""
+    path = container.log_file("coordinator.log")
+    return open(path, "ab+") if path else tempfile.TemporaryFile()

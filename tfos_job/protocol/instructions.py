@@ -1,0 +1,79 @@
+"""The instructions of an attempt's state to the driver that carries them out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tfos_job.errors import JobError
+from tfos_job.protocol.messages import Finished, ToDriver
+from tfos_job.protocol.topology import Task
+
+
+@dataclass(frozen=True)
+class BeginPhase:
+    """Note that this phase begins."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class StartProcesses:
+    """Start the nodes on executors, and the processes on the driver's host."""
+
+
+@dataclass(frozen=True)
+class CloseRegistration:
+    """Stop TFoS's rendezvous: all nodes are there."""
+
+
+@dataclass(frozen=True)
+class AssignCoordinator:
+    """Give the coordinator its task, with `host:port` of every node by role."""
+
+    cluster: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class SendStop:
+    """Tell this process to stop."""
+
+    task: Task
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Hand the coordinator's message to the report and the display of progress."""
+
+    message: ToDriver
+
+
+@dataclass(frozen=True)
+class AskSpark:
+    """Ask Spark for the reason of the loss of an executor, and answer with `LossExplained` if it has one.
+
+    `container` is empty for whichever executor was lost.
+    """
+
+    container: str
+
+
+@dataclass(frozen=True)
+class Log:
+    """Log a text on a level of `logging`."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class EndWith:
+    """End the attempt with its result, or raise its error."""
+
+    outcome: Finished | JobError
+
+
+Instruction: TypeAlias = (
+    BeginPhase | StartProcesses | CloseRegistration | AssignCoordinator | SendStop | Forward | AskSpark | Log | EndWith
+)
