@@ -1,4 +1,4 @@
-"""The Spark job of a TFCluster, on the driver, and what its tasks wear on the executors. The only importer of TFoS.
+"""The Spark job of a TFCluster: its driver's side, and the wrapping of its tasks. The only importer of TFoS.
 
 TensorFlowOnSpark 2.2.5 is used for what it does well (a rendezvous of Spark tasks, roles, ports) and kept from what it
 does badly: it stops the SparkContext and the process on any error, unpickles what anybody sends to its port, looks for
@@ -26,7 +26,6 @@ from typing import Any
 from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
-from tfos_job import errors
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host import container, ports
 from tfos_job.host.limits import within
@@ -40,7 +39,6 @@ from tfos_job.protocol.topology import Topology
 log = logging.getLogger(__name__)
 
 JOB_GROUP = "tfcluster"
-_OWN_ERROR = re.compile(r"tfos_job\.errors\.(\w+Error): (.*)")  # as the last line of a Python traceback has it
 _RESERVATION_CONTEXT = b"reservation"
 _REQUEST_LIMIT_S = 1.0
 _ANSWER_LIMIT_S = 60.0
@@ -82,7 +80,7 @@ def _import_tfos() -> types.SimpleNamespace:
 def _secure_reservations(
     tfos: types.SimpleNamespace, key: bytes, host: str, port_range: PortRange | None = None
 ) -> None:
-    """Lets TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC has proved right.
+    """Makes TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC was verified.
 
     TFoS serves all its connections in one thread, so nobody may take longer over a message than a moment.
     """
@@ -105,9 +103,9 @@ def _secure_reservations(
 def _on_executor(
     pickled_task: bytes, driver: tuple[str, int], key: bytes, port_range: PortRange | None
 ) -> Callable[[Iterable[int]], None]:
-    """TFoS's Spark task, with its surroundings put right. What this returns runs on an executor.
+    """TFoS's Spark task in an environment that suits it. The returned function runs on an executor.
 
-    The task comes as bytes, since unpickling it imports TFoS, and that must be done in our way.
+    The task is in bytes, since unpickling it imports TFoS, which only `_import_tfos` does rightly.
     """
 
     def run(partition: Iterable[int]) -> None:
@@ -115,12 +113,16 @@ def _on_executor(
         _secure_reservations(tfos, key, driver[0])
         address = own_address(driver)
         _tame(tfos, address)
+        try:
+            # The port that TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
+            held = ports.listen(address, port_range)
+        except JobError as e:
+            raise node.report_without_role(driver, key, e) from e
         scratch = container.make_scratch()
-        # multiprocessing's sockets go here, where somebody removes them even if this process is killed.
+        # multiprocessing's sockets go here, where they are removed even if this process is killed.
         sockets = container.socket_dir(scratch)
         multiprocessing.current_process()._config["tempdir"] = sockets  # type: ignore[attr-defined]
-        with ports.listen(address, port_range) as held:
-            # What TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
+        with held:
             os.environ[_TFOS_NODE_PORT] = str(held.getsockname()[1])
             node.context = node.NodeContext(held, (scratch, sockets))
             try:
@@ -136,13 +138,13 @@ def _on_executor(
 
 
 def _tame(tfos: types.SimpleNamespace, address: str) -> None:
-    """Keeps TFoS, on an executor, from what it should not do."""
+    """Switches off, on an executor, what TFoS should not do."""
     tfos.util.get_ip_address = lambda: address
     # Nobody here reads that file, and in local mode it would land in the user's own folder.
     tfos.util.write_executor_id = lambda _: None
     # Without this TFoS takes a GPU by its own count where Spark has assigned none.
     tfos.gpu_info.is_gpu_available = lambda: False
-    # Spark uses a Python worker again: what an earlier cluster left in it is not ours.
+    # Spark uses a Python worker again: an earlier cluster may have left its manager in it.
     tfos.TFSparkNode.TFSparkNode.mgr = None
     # A parameter server's manager would listen on a port of every interface, for a driver that asks nothing of it.
     start = tfos.TFManager.start
@@ -184,7 +186,7 @@ class _Context:
 
 
 class NodeJob:
-    """One TFCluster as one Spark job. Events: a `Failure` where Spark or the rendezvous fails."""
+    """One TFCluster as one Spark job. Its event: a `Failure` if Spark or the rendezvous fails."""
 
     def __init__(
         self,
@@ -251,14 +253,14 @@ class NodeJob:
             self._events.put(Failure(Kind.SPARK, cause, exit_code, detail=detail))
 
     def close_registration(self) -> None:
-        """Nobody else is expected; before this, nodes still ask the reservation server for each other's addresses."""
+        """Stops the reservation server, which nodes ask for each other's addresses before all are ready."""
         if self._reservations is not None:
             self._reservations.stop()
 
     def loss_reason(self, container_id: str) -> str:
-        """Spark's words for the end of the executor in that container; of whichever has ended, without a container.
+        """Spark's words for the end of the executor in that container, or of any executor if `container_id` is empty.
 
-        Empty where Spark knows of none, or not yet: it asks YARN, which tells it with its next heartbeat.
+        Empty if Spark knows of none, or not yet: YARN tells it with its next heartbeat.
         """
 
         def ask() -> list[tuple[str, str]]:
@@ -281,7 +283,7 @@ class NodeJob:
         return self._ended.wait(timeout_s)
 
     def cancel(self) -> None:
-        """Never raises: what is being cleaned up after must not be hidden by Spark's own end."""
+        """Never raises: the error that ends the attempt must not be hidden by Spark's own."""
         self._cancelled = True
         try:
             within(_JVM_S, lambda: self._sc.cancelJobGroup(JOB_GROUP), "cancel")
@@ -315,15 +317,14 @@ def _or_empty(option: Any) -> str:
 
 
 def _spark_cause(error: Exception) -> tuple[str, int]:
-    """What happened, in one line of the many of Spark's exception, and the exit code it stands for."""
+    """The telling line of Spark's exception, and the exit code that it stands for.
+
+    An error of this package is not looked for: the node has told it to the driver as a `Failure`, which comes first.
+    """
     if isinstance(error, Py4JNetworkError | ConnectionError):
         return "Spark's JVM has ended", NodeDiedError.exit_code
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lost = next((line for line in lines if "ExecutorLostFailure" in line or "SparkException" in line), None)
-    ours = next((match for line in reversed(lines) if (match := _OWN_ERROR.match(line))), None)
-    if ours is not None:
-        kind = getattr(errors, ours[1], JobError)
-        return ours[2], kind.exit_code
     # A Python traceback ends with the exception; Scala's frames begin with "at".
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failed|Closed)\b", line)]
     if lost is None and raised:

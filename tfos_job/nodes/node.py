@@ -18,11 +18,11 @@ from tfos_job.host import container, gpus
 from tfos_job.host.child import child_environment
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import supervisor
-from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
+from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.line import call_driver, own_address
 from tfos_job.protocol.server import ServerSpec
-from tfos_job.protocol.topology import INPUT_FILE, PS, WORKER, Task, WorkerInput
+from tfos_job.protocol.topology import EXECUTOR, INPUT_FILE, PS, WORKER, Task, WorkerInput
 
 _FOREGROUND_S = 3.0  # TFoS looks for a word once a second
 _POLL_S = 0.05
@@ -99,6 +99,17 @@ def main(args: NodeArgs, ctx: Any) -> None:
         supervisor.tell(line, messages.Left())
     finally:
         line.close()  # Only when all is clean: the driver waits for that, and then ends Spark and its processes.
+
+
+def report_without_role(driver: tuple[str, int], key: bytes, error: JobError) -> NodeFailed:
+    """Tells the driver of an error in a Spark task that TFoS has given no role yet; returns the exception to raise."""
+    from pyspark import TaskContext
+
+    task_context = TaskContext.get()
+    index = task_context.partitionId() if task_context is not None else 0
+    hello = messages.Hello(EXECUTOR, index, own_address(driver), os.getpid(), container=container.container_id())
+    with contextlib.closing(call_driver(driver, key, hello)) as line:
+        return supervisor.report(line, failures.of_error(error))
 
 
 def _end_foreground(ctx: Any, parent: int) -> None:

@@ -14,6 +14,8 @@ from tfos_job.staging.cache_plan import CachePlan
 PS = "ps"
 WORKER = "worker"
 CHIEF = "chief"
+EXECUTOR = "executor"
+"""The role of a Spark task until TFoS gives it another one; its index is the partition."""
 
 
 @dataclass(frozen=True, order=True)
