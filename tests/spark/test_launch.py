@@ -9,6 +9,7 @@ from tests.unit.waits import PATIENCE_S
 from tfos_job.driver import launch
 from tfos_job.errors import ResourceError
 from tfos_job.host import ports
+from tfos_job.nodes import tfos_task
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import new_key
@@ -21,7 +22,7 @@ def test_a_task_without_a_port_tells_the_driver_why(spark: SparkSession) -> None
     switchboard = Switchboard(host, key)
     with ports.listen(host) as taken:
         port = taken.getsockname()[1]
-        run = launch._on_executor(b"", switchboard.address, key, (port, port))
+        run = tfos_task.wrapped(b"", switchboard.address, key, (port, port))
         with pytest.raises(Exception, match="NodeFailed: no port of") as caught:
             spark.sparkContext.parallelize([0], 1).foreachPartition(run)
     joined, said, lost = (switchboard.events.get(timeout=PATIENCE_S) for _ in range(3))

@@ -1,4 +1,4 @@
-"""TFoS's rendezvous as `launch` leaves it: its real server, honest nodes and strangers on the same port."""
+"""TFoS's rendezvous as `nodes/tfos.py` leaves it: its real server, honest nodes and strangers on the same port."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tfos_job.protocol.topology import Topology
 # TFoS is patched for good in the process that launches a cluster, so this happens in one of its own.
 PROGRAM = """
 import sys, threading
-from tfos_job.driver import launch
-tfos = launch._import_tfos()
+from tfos_job.nodes.tfos import import_tfos, secure_reservations
+tfos = import_tfos()
 assert "tensorflow" not in sys.modules
 key = b"k" * 32
-launch._secure_reservations(tfos, key, "127.0.0.1")
+secure_reservations(tfos, key, "127.0.0.1")
 tfos.util.get_ip_address = lambda: "127.0.0.1"
 server = tfos.reservation.Server(1)
 host, port = server.start()
@@ -79,7 +79,7 @@ def test_a_launch_that_fails_before_tfos_runs_is_told_and_not_waited_for(monkeyp
     def fail() -> Any:
         raise ModuleNotFoundError("no pkg_resources")
 
-    monkeypatch.setattr(launch, "_import_tfos", fail)
+    monkeypatch.setattr(launch, "import_tfos", fail)
     events: queue.Queue[Any] = queue.Queue()
     job = launch.NodeJob(None, Topology(1, 1), None, events, 600)  # type: ignore[arg-type]
     job.start()

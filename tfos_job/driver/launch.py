@@ -1,159 +1,31 @@
-"""The Spark job of a TFCluster: its driver's side, and the wrapping of its tasks. The only importer of TFoS.
-
-TensorFlowOnSpark 2.2.5 is used for what it does well (a rendezvous of Spark tasks, roles, ports) and kept from what it
-does badly: it stops the SparkContext and the process on any error, unpickles what anybody sends to its port, looks for
-its own address at 8.8.8.8, counts GPUs by a wrong column of nvidia-smi, logs its keys, and leaves processes behind.
-"""
+"""The driver's side of a TFCluster: its Spark job, and how that ended."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
-import pickle
 import queue
 import re
-import shutil
-import socket
-import sys
 import threading
 import types
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
-from tfos_job.host import container, ports
 from tfos_job.host.limits import within
-from tfos_job.host.ports import PortRange
-from tfos_job.nodes import node
+from tfos_job.nodes import node, tfos_task
+from tfos_job.nodes.tfos import import_tfos, secure_reservations
 from tfos_job.protocol.failures import Failure, Kind
-from tfos_job.protocol.frames import seal, unseal
-from tfos_job.protocol.line import own_address
 from tfos_job.protocol.topology import Topology
 
 log = logging.getLogger(__name__)
 
 JOB_GROUP = "tfcluster"
-_RESERVATION_CONTEXT = b"reservation"
-_REQUEST_LIMIT_S = 1.0
-_ANSWER_LIMIT_S = 60.0
 _JVM_S = 10.0  # an answer takes milliseconds; a JVM that is stopped or collects garbage takes its time
-_TFOS_NODE_PORT = "TENSORFLOW_PORT"  # TFoS announces this port instead of looking for one
-
-
-def _import_tfos() -> types.SimpleNamespace:
-    """TFoS's modules, without the TensorFlow that its `compat` imports for functions nobody calls here.
-
-    TensorFlow takes seconds and hundreds of megabytes, in the driver and in every supervisor; where it is loaded
-    already it stays as it is.
-    """
-    absent = "tensorflow" not in sys.modules
-    if absent:
-        sys.modules["tensorflow"] = types.ModuleType("tensorflow")
-    root_handlers, root_level = logging.root.handlers[:], logging.root.level
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pkg_resources announces its end at every import.
-            from tensorflowonspark import TFCluster, TFManager, TFSparkNode, gpu_info, reservation, util
-    finally:
-        if absent:
-            del sys.modules["tensorflow"]
-        # TFoS calls logging.basicConfig(level=INFO) for the whole process.
-        logging.root.handlers[:], logging.root.level = root_handlers, root_level
-    # At INFO it logs every node's authkey; what it logs as an error arrives here as a Failure.
-    logging.getLogger("tensorflowonspark").setLevel(logging.CRITICAL)
-    return types.SimpleNamespace(
-        TFCluster=TFCluster,
-        TFManager=TFManager,
-        TFSparkNode=TFSparkNode,
-        gpu_info=gpu_info,
-        reservation=reservation,
-        util=util,
-    )
-
-
-def _secure_reservations(
-    tfos: types.SimpleNamespace, key: bytes, host: str, port_range: PortRange | None = None
-) -> None:
-    """Makes TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC was verified.
-
-    TFoS serves all its connections in one thread, so nobody may take longer over a message than a moment.
-    """
-
-    def send(_: Any, sock: socket.socket, message: Any) -> None:
-        sock.sendall(seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
-
-    def receive(end: Any, sock: socket.socket) -> Any:
-        limit_s = _REQUEST_LIMIT_S if isinstance(end, tfos.reservation.Server) else _ANSWER_LIMIT_S
-        return pickle.loads(unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
-
-    def listen(_: Any) -> socket.socket:
-        return ports.listen(host, port_range)
-
-    tfos.reservation.Server.start_listening_socket = listen
-    tfos.reservation.MessageSocket.send = send
-    tfos.reservation.MessageSocket.receive = receive
-
-
-def _on_executor(
-    pickled_task: bytes, driver: tuple[str, int], key: bytes, port_range: PortRange | None
-) -> Callable[[Iterable[int]], None]:
-    """TFoS's Spark task in an environment that suits it. The returned function runs on an executor.
-
-    The task is in bytes, since unpickling it imports TFoS, which only `_import_tfos` does rightly.
-    """
-
-    def run(partition: Iterable[int]) -> None:
-        tfos = _import_tfos()
-        _secure_reservations(tfos, key, driver[0])
-        address = own_address(driver)
-        _tame(tfos, address)
-        try:
-            # The port that TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
-            held = ports.listen(address, port_range)
-        except JobError as e:
-            raise node.report_without_role(driver, key, e) from e
-        scratch = container.make_scratch()
-        # multiprocessing's sockets go here, where they are removed even if this process is killed.
-        sockets = container.socket_dir(scratch)
-        multiprocessing.current_process()._config["tempdir"] = sockets  # type: ignore[attr-defined]
-        with held:
-            os.environ[_TFOS_NODE_PORT] = str(held.getsockname()[1])
-            node.context = node.NodeContext(held, (scratch, sockets))
-            try:
-                cloudpickle.loads(pickled_task)(partition)
-            finally:
-                manager = tfos.TFSparkNode.TFSparkNode.mgr
-                if manager is not None:
-                    manager.shutdown()  # Spark ends its workers by os._exit, which would leave this process behind.
-                for folder in (scratch, sockets):
-                    shutil.rmtree(folder, ignore_errors=True)
-
-    return run
-
-
-def _tame(tfos: types.SimpleNamespace, address: str) -> None:
-    """Switches off, on an executor, what TFoS should not do."""
-    tfos.util.get_ip_address = lambda: address
-    # Nobody here reads that file, and in local mode it would land in the user's own folder.
-    tfos.util.write_executor_id = lambda _: None
-    # Without this TFoS takes a GPU by its own count where Spark has assigned none.
-    tfos.gpu_info.is_gpu_available = lambda: False
-    # Spark uses a Python worker again: an earlier cluster may have left its manager in it.
-    tfos.TFSparkNode.TFSparkNode.mgr = None
-    # A parameter server's manager would listen on a port of every interface, for a driver that asks nothing of it.
-    start = tfos.TFManager.start
-    if start.__module__ != __name__:
-
-        def start_locally(authkey: bytes, queues: Sequence[str], mode: str = "local") -> Any:
-            return start(authkey, queues)
-
-        tfos.TFManager.start = start_locally
 
 
 class _NodeRDD:
@@ -218,8 +90,8 @@ class NodeJob:
                 self._fail(f"TFCluster did not start: {type(e).__name__}: {e}", ResourceError.exit_code)
 
     def _run_cluster(self) -> None:
-        tfos = _import_tfos()
-        _secure_reservations(tfos, self._args.key, self._args.driver[0], self._args.port_range)
+        tfos = import_tfos()
+        secure_reservations(tfos, self._args.key, self._args.driver[0], self._args.port_range)
         tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
         with _environment(tfos, self._args.driver):
             cluster = tfos.TFCluster.run(
@@ -241,7 +113,7 @@ class NodeJob:
             name = f"TFCluster of {self._topology.num_spark_executors} nodes"
             self._sc.setJobGroup(JOB_GROUP, name, interruptOnCancel=True)
             args = self._args
-            rdd.foreachPartition(_on_executor(cloudpickle.dumps(function), args.driver, args.key, args.port_range))
+            rdd.foreachPartition(tfos_task.wrapped(cloudpickle.dumps(function), args.driver, args.key, args.port_range))
         except Exception as e:
             self._fail(*_spark_cause(e), detail=str(e))
             raise

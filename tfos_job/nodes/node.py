@@ -64,7 +64,7 @@ class NodeArgs:
 
 @dataclass(frozen=True)
 class NodeContext:
-    """The port and folders that launch.py has made in this Python worker for its node; TFoS would not hand them on.
+    """The port and folders that `tfos_task.py` has made for the node of this Python worker; TFoS cannot pass them on.
 
     Attributes:
       held: listens on the port that TFoS has announced.
@@ -75,7 +75,7 @@ class NodeContext:
     folders: tuple[str, ...]
 
 
-# Set by launch.py before TFoS calls `main`, in this process or, for a parameter server, in a fork of it.
+# Set by tfos_task.py before TFoS calls `main`, in this process or, for a parameter server, in a fork of it.
 context: NodeContext | None = None
 
 
