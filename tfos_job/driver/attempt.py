@@ -1,7 +1,7 @@
 """One attempt at a training, on the driver: the shell around `protocol/attempt_state.py`, which decides.
 
-It turns what sockets, processes, Spark and signals do into events, and carries out the instructions. Every way out goes
-through `close`, which leaves no process behind. A restart is a new `Attempt` in the same SparkContext.
+It turns the news of lines, processes, Spark and signals into events, and carries out the instructions. Every way out
+goes through `close`, which leaves no process behind. A restart is a new `Attempt` in the same SparkContext.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Attempt:
         return outcome
 
     def _events(self) -> Iterator[Event | None]:
-        """What has happened by now; None at the end if nothing has come over the lines for a moment."""
+        """The next events; None stands for a moment in which no line brought one."""
         self._guard()
         yield from self._processes.newly_ended()
         yield self._next_of_lines()

@@ -151,7 +151,7 @@ class NodeJob:
         return next((reason for of, reason in reasons if reason and container_id in ("", of)), "")
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the Spark job has ended within that time."""
+        """Waits for the end of the Spark job; False if it has not come within that time."""
         return self._ended.wait(timeout_s)
 
     def cancel(self) -> None:

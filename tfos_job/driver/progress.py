@@ -34,18 +34,19 @@ class ProgressLine:
         self._bar.close()
 
     def on_message(self, message: messages.ToDriver) -> None:
-        if isinstance(message, messages.Progress):
-            self._on_progress(message)
-        elif isinstance(message, messages.CheckpointPublished):
-            self._say(f"step {message.step}: checkpoint {message.path}")
-        elif isinstance(message, messages.Evaluated):
-            metrics = dict(message.metrics)
-            num_examples = metrics.pop("num_examples")
-            text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-            self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
-        elif isinstance(message, messages.Finished) and message.bound and message.bound.shares:
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in message.bound.shares.items())
-            self._say(f"bound by {message.bound.by}: of {message.bound.step_s:.3f} s a step {shares}")
+        match message:
+            case messages.Progress():
+                self._on_progress(message)
+            case messages.CheckpointPublished():
+                self._say(f"step {message.step}: checkpoint {message.path}")
+            case messages.Evaluated():
+                metrics = dict(message.metrics)
+                num_examples = metrics.pop("num_examples")
+                text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+                self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
+            case messages.Finished(bound=bound) if bound and bound.shares:
+                shares = ", ".join(f"{name} {share:.1%}" for name, share in bound.shares.items())
+                self._say(f"bound by {bound.by}: of {bound.step_s:.3f} s a step {shares}")
 
     def _on_progress(self, message: messages.Progress) -> None:
         rate = f"{message.images_per_second:.0f} images/s"

@@ -1,4 +1,4 @@
-"""`report.json`: a run's one machine-readable account, and the picture of its loss.
+"""`report.json`, a run's machine-readable report, and the chart of its loss.
 
 Written at the start, with every checkpoint and at the end, and every few seconds between, whole each time: a scheduler
 that finds `"state": "running"` and no holder of the lock knows that the driver was killed. Whatever ends a run, its end
@@ -34,11 +34,13 @@ class RunReport:
     def __init__(
         self, run: RunLayout, previous: dict[str, Any] | None, facts: dict[str, Any], *, held: bool = False
     ) -> None:
-        """Args:
-        run: where it lies.
-        previous: the report of the run so far, whose curves and attempts go on; None for a new run.
-        facts: what is known before the start.
-        held: nothing is written before `commit`: the report that lies there is of a run that still is as it was.
+        """Writes nothing yet.
+
+        Args:
+          run: the folder of the run.
+          previous: the report of the run so far, whose curves and attempts go on; None for a new run.
+          facts: values that are known before the start.
+          held: write nothing before `commit`: the report in the folder is of a run that has not changed yet.
         """
         self._run = run
         self._held = held
@@ -64,15 +66,15 @@ class RunReport:
         """Opens an attempt.
 
         Args:
-          start_step: where it begins.
-          checkpoint: what it starts from.
-          records: of the split, how many the epoch under way will see twice and how many not at all, since the order
-            is another one than before; None where the records are others, too.
+          start_step: its first step.
+          checkpoint: the checkpoint that it starts from.
+          records: of the split, how many the current epoch will see twice and how many not at all, since their order
+            has changed; None if the records have changed, too.
         """
         self.values.update(
             state=RUNNING, exit_code=None, step=start_step, checkpoint=checkpoint, first_cause=None, phases={}
         )
-        # What was drawn of steps after the checkpoint that training goes on from will be drawn again.
+        # Steps after the checkpoint that training goes on from will come again.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
         self.values["metrics"] = self._last_metrics()
@@ -87,18 +89,18 @@ class RunReport:
         self.write()
 
     def commit(self, settings: str, changes: Sequence[Change]) -> None:
-        """The run is this one from now on.
+        """Makes this report the run's: from now on it is written.
 
         Args:
-          settings: the file with those of this attempt.
-          changes: what is otherwise among them than it was before.
+          settings: the file with the settings of this attempt.
+          changes: between these and the settings before.
         """
         self.values["attempts"][-1].update(settings=settings, changes=[str(change) for change in changes])
         self._held = False
         self.write()
 
     def on_phase(self, name: str) -> None:
-        """Ends the phase before and begins this one; seconds go to `phases`."""
+        """Ends the phase before, whose seconds go to `phases`, and begins this one."""
         now = time.monotonic()
         if self._phase is not None:
             phase, began = self._phase
@@ -109,47 +111,54 @@ class RunReport:
             self._training_began = now
 
     def on_message(self, message: messages.ToDriver) -> None:
-        if isinstance(message, messages.Progress):
-            if self._training_began is not None:
-                # With tracing of the graph and the first batch: what a user waits for after `coordinator`.
-                self.values["first_step_s"] = round(time.monotonic() - self._training_began, 3)
-                self._training_began = None
-            self.values["step"] = message.step
-            self.values["images_per_second"] = round(message.images_per_second, 2)
-            self.values["input_wait_fraction"] = message.input_wait_fraction
-            self.values["bound"] = message.bound.to_json()
-            self._add_to_curve(
-                {
-                    "step": message.step,
-                    "loss": message.loss,
-                    "top_1": message.top_1,
-                    "learning_rate": message.learning_rate,
-                    "images_per_second": round(message.images_per_second, 2),
-                }
-            )
-            self.values["metrics"] = self._last_metrics()
-            self._write_aside()
-        elif isinstance(message, messages.CheckpointPublished):
-            self.values["checkpoint"] = message.path
-            self.write()
-        elif isinstance(message, messages.Evaluated):
-            self.values["validation"].append({"step": message.step, **message.metrics})
-            self.values["metrics"] = self._last_metrics()
-        elif isinstance(message, messages.Finished):
-            self.values["step"] = message.step
-            self.values["records_read"] = message.records_read
-            # With one worker these are its epochs; with several each one's own part was read so many times.
-            parts = self.values.get("records_per_worker", [])
-            self.values["passes"] = [
-                round(read / part, 4) for read, part in zip(message.records_read, parts, strict=False)
-            ]
-            if message.bound:
-                self.values["bound"] = message.bound.to_json()
-            if message.seconds:
-                self.values["images_per_second"] = round(message.images / message.seconds, 2)
+        match message:
+            case messages.Progress():
+                self._on_progress(message)
+            case messages.CheckpointPublished():
+                self.values["checkpoint"] = message.path
+                self.write()
+            case messages.Evaluated():
+                self.values["validation"].append({"step": message.step, **message.metrics})
+                self.values["metrics"] = self._last_metrics()
+            case messages.Finished():
+                self._on_finished(message)
+
+    def _on_progress(self, progress: messages.Progress) -> None:
+        if self._training_began is not None:
+            # With tracing of the graph and the first batch: a user waits for it after `coordinator`.
+            self.values["first_step_s"] = round(time.monotonic() - self._training_began, 3)
+            self._training_began = None
+        self.values["step"] = progress.step
+        self.values["images_per_second"] = round(progress.images_per_second, 2)
+        self.values["input_wait_fraction"] = progress.input_wait_fraction
+        self.values["bound"] = progress.bound.to_json()
+        self._add_to_curve(
+            {
+                "step": progress.step,
+                "loss": progress.loss,
+                "top_1": progress.top_1,
+                "learning_rate": progress.learning_rate,
+                "images_per_second": round(progress.images_per_second, 2),
+            }
+        )
+        self.values["metrics"] = self._last_metrics()
+        self._write_in_background()
+
+    def _on_finished(self, finished: messages.Finished) -> None:
+        self.values["step"] = finished.step
+        self.values["records_read"] = finished.records_read
+        # With one worker these are its epochs; with several each one's own part was read so many times.
+        parts = self.values.get("records_per_worker", [])
+        self.values["passes"] = [
+            round(read / part, 4) for read, part in zip(finished.records_read, parts, strict=False)
+        ]
+        if finished.bound:
+            self.values["bound"] = finished.bound.to_json()
+        if finished.seconds:
+            self.values["images_per_second"] = round(finished.images / finished.seconds, 2)
 
     def _last_metrics(self) -> dict[str, Any]:
-        """The last ones of training and of validation, each with the step that they are of."""
+        """The last metrics of training and of validation, each with its step."""
         metrics: dict[str, Any] = {}
         for point in self.values["curve"][-1:]:
             metrics |= {f"train_{name}": point[name] for name in ("step", "loss", "top_1")}
@@ -179,11 +188,11 @@ class RunReport:
 
         try:
             storage.write_bytes(self._run.loss_png, draw_loss(self.values["curve"], self.values["validation"]))
-        except Exception as e:  # noqa: BLE001 - a picture that fails must not turn a good end into a bad one
+        except Exception as e:  # noqa: BLE001 - a chart that fails must not turn a good end into a bad one
             log.warning("No %s: %s", self._run.loss_png, e)
 
     def is_undisturbed(self) -> bool:
-        """Whether what lies there is still this report: another job that begins adds an attempt, or clears."""
+        """True if the report in the folder is still this one: another job that begins adds an attempt, or clears it."""
         if self._writing is not None:
             self._writing.exception()
         try:
@@ -193,7 +202,7 @@ class RunReport:
         return bool(isinstance(found, dict) and found.get("attempts") == self.values["attempts"])
 
     def write(self) -> None:
-        """Raises what the file system does; after it nothing older will be written."""
+        """Writes now; raises what the file system does. Nothing older is written afterwards."""
         if self._held:
             return
         if self._writing is not None:
@@ -201,8 +210,8 @@ class RunReport:
         self._written = time.monotonic()
         storage.write_json(self._run.report, self._snapshot())
 
-    def _write_aside(self) -> None:
-        """For those who watch: training does not wait for it, and one that fails is followed by another."""
+    def _write_in_background(self) -> None:
+        """Writes for those who watch: training does not wait for it, and a failed write is followed by another."""
         is_early = time.monotonic() - self._written < _PROGRESS_S
         if self._held or is_early or (self._writing and not self._writing.done()):
             return

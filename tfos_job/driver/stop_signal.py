@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM on the driver, as a flag that the job looks at."""
+"""SIGINT and SIGTERM on the driver, as flags that the job looks at."""
 
 from __future__ import annotations
 

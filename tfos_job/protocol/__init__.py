@@ -1,1 +1,1 @@
-"""What the driver and its processes say to each other, and who is who. No TensorFlow, no Spark."""
+"""The protocol between the driver and the processes of a training, and its roles. No TensorFlow, no Spark."""

@@ -17,7 +17,7 @@ from tfos_job.protocol.topology import CHIEF, COORDINATOR, PS, Task, Topology
 
 
 class AttemptFacts:
-    """What the driver has learned.
+    """The driver's knowledge of its processes, its signals and the training.
 
     Attributes:
       hellos: of the processes that have called.

@@ -157,7 +157,7 @@ ToDriver: TypeAlias = (
 )
 ToNode: TypeAlias = Stop
 ToSupervisor: TypeAlias = Ready | Notice | Failure | Beat
-"""What a TensorFlow server's process says to its supervisor."""
+"""The messages of a TensorFlow server's process to its supervisor."""
 
 
 def to_json(message: Any) -> dict[str, Any]:

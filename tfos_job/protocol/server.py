@@ -17,10 +17,10 @@ class ServerSpec:
       role: of this process.
       index: in its role.
       num_gpus: that it was given.
-      orphaned_pids: processes to end where the supervisor is gone.
-      folders: to remove then.
-      held_fd: inherited; listens on this task's port until the server takes it. None where nobody holds it.
-      allow_cpu: go on where TensorFlow sees too few GPUs.
+      orphaned_pids: processes that it ends if the supervisor is gone.
+      folders: removed then.
+      held_fd: inherited; listens on this task's port until the server takes it. None if nobody holds it.
+      allow_cpu: go on if TensorFlow sees too few GPUs.
     """
 
     cluster: dict[str, list[str]]

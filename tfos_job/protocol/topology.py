@@ -1,4 +1,4 @@
-"""Who runs where, as validated data: roles, slots, and which worker reads which shards. Pure."""
+"""The processes of a training as validated data: roles, slots, and each worker's shards. Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def topology_of(config: TrainConfig, master: str | None) -> Topology:
 
     Args:
       config: of the run.
-      master: Spark's master; None where spark-submit has set it.
+      master: Spark's master; None if spark-submit has set it.
     """
     is_local = master is not None and slots_of(master) is not None
     place = config.ps_place
@@ -84,7 +84,7 @@ def topology_of(config: TrainConfig, master: str | None) -> Topology:
 
 @dataclass(frozen=True)
 class Slots:
-    """What a master offers: `executors` processes with `cores` task slots each."""
+    """A master's offer: `executors` processes with `cores` task slots each."""
 
     executors: int
     cores: int
@@ -95,7 +95,7 @@ _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*
 
 
 def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
-    """Slots of a local master; None where only the cluster manager knows (YARN, Kubernetes, standalone)."""
+    """Slots of a local master; None if only the cluster manager knows them (YARN, Kubernetes, standalone)."""
     local = _LOCAL.fullmatch(master)
     if local:
         cores = local.group(1) or "1"
@@ -105,7 +105,7 @@ def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
 
 
 def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -> None:
-    """Refuses a topology that the master can never hold; TFoS would wait for the missing slots for ever.
+    """Fails if the master can never hold the topology; TFoS would wait for the missing slots for ever.
 
     Raises:
       SettingsError: with the number of slots needed and offered.
@@ -128,7 +128,7 @@ def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -
 
 
 def assign_shards(shards: Sequence[tuple[str, int]], num_workers: int) -> tuple[tuple[tuple[str, int], ...], ...]:
-    """Divides shard files among workers, so that each gets about the same number of records.
+    """Divides shard files among workers, so that each has about the same number of records.
 
     Args:
       shards: (path, number of records) of each shard file.

@@ -58,7 +58,7 @@ _CONNECTION_ERRORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What the driver tells its coordinator.
+    """The driver's orders for its coordinator.
 
     Attributes:
       driver: address of the driver's switchboard.
@@ -70,8 +70,8 @@ class Assignment:
       checkpoint: folder of the checkpoint to start from; None for fresh variables.
       shards: all training and validation shards where they lie, to name the file of a damaged record.
       validation_split_name: of `plan`'s validation shards.
-      meta: what every checkpoint of this run says beside its variables.
-      scratch: this process's own folder for temporary files, to take along if the driver is gone.
+      meta: of every checkpoint of this run, with its variables.
+      scratch: this process's own folder for temporary files, removed by it if the driver is gone.
     """
 
     driver: list[Any]
@@ -210,7 +210,7 @@ def to_failure(error: Exception) -> Failure:
 def main() -> None:
     orders = Parent().hear()
     if orders is None:
-        sys.exit(1)  # The driver has gone before there was anything to do.
+        sys.exit(1)  # The driver has gone before its orders came.
     assignment = Assignment(**orders)
     host, port = assignment.driver
     stop = threading.Event()

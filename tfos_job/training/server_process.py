@@ -41,7 +41,7 @@ def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
     Raises:
       ResourceError: the port is taken, or TensorFlow sees fewer GPUs than the node was given.
     """
-    with without("keras"):  # TensorFlow imports it where it is there; graphs come from the coordinator, ready-made
+    with without("keras"):  # TensorFlow imports it if it is installed; graphs come from the coordinator, ready-made
         import tensorflow as tf
 
     num_seen = len(tf.config.list_physical_devices("GPU"))
@@ -89,7 +89,7 @@ def main() -> None:
 
 def _say(supervisor: Parent, message: ToSupervisor) -> None:
     if not supervisor.say(**messages.to_json(message)):
-        # The supervisor is gone, and `_end_with` is cleaning up, which takes its time with many shards.
+        # The supervisor is gone, and `_end_with` cleans up, which takes its time with many shards.
         time.sleep(_CLEANUP_S)
         os._exit(1)
 
