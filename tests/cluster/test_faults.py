@@ -141,18 +141,6 @@ def test_a_step_that_never_ends_ends_the_job(
     assert report(tmp_path / "run")["state"] == "failed"
 
 
-@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this machine has the GPU that the worker is to miss")
-def test_a_worker_without_its_gpu(start: StartCommand, small_dataset: Path, tmp_path: Path) -> None:
-    job = start(
-        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, *LOCAL, "--num_gpus", 1,
-        "--max_number_of_steps", 2,
-    )  # fmt: skip
-    assert job.wait() == 69, job.stderr
-    # The tests hide all of them.
-    fact = "worker:0 on host 127.0.0.1: CUDA_VISIBLE_DEVICES= leaves this worker 0 of 1 GPUs"
-    assert fact in job.stderr.splitlines()[-1]
-
-
 def test_a_flipped_bit_ends_training_with_its_file_and_byte(
     start: StartCommand, small_dataset: Path, tmp_path: Path
 ) -> None:

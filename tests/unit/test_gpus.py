@@ -44,7 +44,14 @@ def test_what_is_assigned_is_among_what_is_allowed(assigned: list[str], found: s
 
 
 def test_a_local_worker_leaves_other_peoples_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"driver": ("h", 1), "key": b"", "beside": {}, "inputs": (), "num_gpus": 1, "start_timeout": 1}
+    settings = {
+        "driver": ("h", 1),
+        "key": b"",
+        "driver_host_tasks": {},
+        "inputs": (),
+        "num_gpus": 1,
+        "start_timeout": 1,
+    }
     args = NodeArgs(local=True, **settings)
     assert node._gpu_addresses(Task(WORKER, 1), args) == ("1",)
     monkeypatch.setenv(gpus.VARIABLE, "3")

@@ -112,7 +112,12 @@ class Attempt:
         self._key = new_key()
         self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range)
         self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range)
-        args = NodeArgs(
+        self._job = NodeJob(sc, spec.topology, self._node_args(), self._switchboard.events, spec.start_timeout)
+        self._is_stop_told = self._is_hurry_told = False
+
+    def _node_args(self) -> NodeArgs:
+        spec = self._spec
+        return NodeArgs(
             driver=self._switchboard.address,
             key=self._key,
             driver_host_tasks=self._processes.addresses,
@@ -123,8 +128,6 @@ class Attempt:
             start_timeout=spec.start_timeout,
             port_range=spec.port_range,
         )
-        self._job = NodeJob(sc, spec.topology, args, self._switchboard.events, spec.start_timeout)
-        self._is_stop_told = self._is_hurry_told = False
 
     def run(self) -> Finished:
         """Runs to the end of training or to the stop signal.

@@ -1,0 +1,59 @@
+"""A node before its TensorFlow process: what it tells the driver, over a real line."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+
+from tests.unit.waits import PATIENCE_S
+from tfos_job.errors import ResourceError
+from tfos_job.host import gpus, ports
+from tfos_job.nodes import node
+from tfos_job.nodes.node import NodeArgs, NodeContext
+from tfos_job.nodes.supervisor import NodeFailed
+from tfos_job.protocol.events import Joined, Lost, Said
+from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.frames import new_key
+from tfos_job.protocol.switchboard import Switchboard
+from tfos_job.protocol.topology import WORKER, Task, WorkerInput
+
+HOST = "127.0.0.1"
+
+
+def test_a_worker_without_its_gpu_tells_the_driver_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(gpus.VARIABLE, "")  # the user lets it see none
+    key, task = new_key(), Task(WORKER, 0)
+    switchboard = Switchboard(HOST, key)
+    worker_input = WorkerInput(worker=0, seed=0, start_record=0, num_records=1, shards=("a",))
+    args = NodeArgs(
+        driver=switchboard.address,
+        key=key,
+        driver_host_tasks={},
+        inputs=(worker_input,),
+        num_gpus=1,
+        local=True,
+        start_timeout=60,
+    )
+    with ports.listen(HOST) as held:
+        port = held.getsockname()[1]
+        monkeypatch.setattr(node, "context", NodeContext(held, (str(tmp_path),)))
+        manager = types.SimpleNamespace(_process=types.SimpleNamespace(pid=0))
+        ctx = types.SimpleNamespace(
+            job_name=WORKER, task_index=0, cluster_spec={WORKER: [f"{HOST}:{port}"]}, mgr=manager
+        )
+        with pytest.raises(NodeFailed, match="leaves this worker 0 of 1 GPUs"):
+            node.main(args, ctx)
+    joined, said, lost = (switchboard.events.get(timeout=PATIENCE_S) for _ in range(3))
+    switchboard.close()
+    assert isinstance(joined, Joined)
+    assert (joined.task, joined.hello.port) == (task, port)
+    assert isinstance(said, Said)
+    assert isinstance(said.message, Failure)
+    assert (said.message.kind, said.message.exit_code) == (Kind.RAISED, ResourceError.exit_code)
+    assert said.message.cause == f"{gpus.VARIABLE}= leaves this worker 0 of 1 GPUs"
+    assert isinstance(lost, Lost)
+    assert list(tmp_path.iterdir()) == []
