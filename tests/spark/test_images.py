@@ -22,11 +22,11 @@ from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsE
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest
-from tfos_job.jobs import train
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.convert_images import ConvertedImages, convert_images
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout
+from tfos_job.run import preparation
 
 CLASSES = ("cat", "dog", "甲虫")
 SPEC = {
@@ -356,13 +356,13 @@ def test_training_refuses_another_reader_and_splits_that_differ_in_channels(
     run()
     run(dataset_split_name="test")
     data = {"dataset_dir": str(tmp_path / "data"), "train_dir": str(tmp_path / "run")}
-    assert train.check(TrainConfig(**data, dataset_name="images", validation_split_name="test")) is None
+    assert preparation.check(TrainConfig(**data, dataset_name="images", validation_split_name="test")) is None
     with pytest.raises(SettingsError, match=r"--dataset_name gnt: .*train was converted for the reader images"):
-        train.check(TrainConfig(**data, dataset_name="gnt"))
+        preparation.check(TrainConfig(**data, dataset_name="gnt"))
     path = tmp_path / "data" / "test" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"num_channels": 3}), "utf-8")
     with pytest.raises(SettingsError, match=r"images of 3 channel\(s\), those of .*train have 1"):
-        train.check(TrainConfig(**data, validation_split_name="test"))
+        preparation.check(TrainConfig(**data, validation_split_name="test"))
 
 
 @pytest.mark.parametrize(

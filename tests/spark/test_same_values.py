@@ -32,6 +32,7 @@ from tfos_job.jobs.convert_images import convert_images
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints
+from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
@@ -181,10 +182,10 @@ def statistics_of(source: Source, kind: str) -> tuple[str, str]:
 
 def normalization_of(source: Source, kind: str) -> Normalization:
     """As `train` makes it."""
-    plan = {"kind": kind, "epsilon": EPSILON, "digest": None, "statistics": None}
+    path, digest = None, None
     if kind in (DATASET, PCA, ZCA):
-        plan["statistics"], plan["digest"] = statistics_of(source, PIXELS if kind == DATASET else WHITENING)
-    return of_plan(plan, None)
+        path, digest = statistics_of(source, PIXELS if kind == DATASET else WHITENING)
+    return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, digest=digest), path, None)
 
 
 def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> checkpoints.CheckpointInfo:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,24 @@ from tfos_job.host import calls
 from tfos_job.layout import RunLayout
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
+from tfos_job.run.json_values import to_json
+from tfos_job.run.specs import InitialWeights, ModelSpec, RehearsalSpec
 from tfos_job.training import finetuning, rehearsal
 from tfos_job.training.finetuning import load_weights, train_only
+
+DIGEST = "c" * 64  # of the classes
 
 
 def network(num_classes: int = 4, seed: int = 0) -> keras.Model:
     return registry.build("hanzi_net", num_classes=num_classes, image_size=16, keep_prob=0.8, seed=seed)
+
+
+def weights(
+    path: object, exclude_scopes: tuple[str, ...] = (), normalization: str = "none", charset_digest: str = DIGEST
+) -> InitialWeights:
+    return InitialWeights(
+        path=str(path), exclude_scopes=exclude_scopes, normalization=normalization, charset_digest=charset_digest
+    )
 
 
 def values(model: keras.Model) -> dict[str, np.ndarray]:
@@ -35,7 +48,7 @@ def drawn(num_classes: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
+    meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS) | {"charset_digest": DIGEST}
     run = RunLayout(str(tmp_path_factory.mktemp("run")))
     return checkpoints.publish(run, 7, variables.model_arrays(network(seed=1)), meta)
 
@@ -64,9 +77,9 @@ def test_weights_of_another_training_but_for_the_classes(checkpoint: str) -> Non
     model, theirs = network(num_classes=9), drawn(seed=1)
     fresh = values(model)
     with pytest.raises(SettingsError, match=r"logits/bias has shape \(4,\), the network's has \(9,\).*exclude_scopes"):
-        load_weights(model, checkpoint)
+        load_weights(model, weights(checkpoint))
     assert same(values(model), fresh) == set(fresh), "refused, and changed all the same"
-    load_weights(model, checkpoint, ("logits",))
+    load_weights(model, weights(checkpoint, ("logits",)))
     kept = {path for path in fresh if path.startswith("logits/")} | RANDOM_STATES
     assert same(values(model), fresh) >= kept
     assert same(values(model), theirs) >= set(fresh) - kept
@@ -74,7 +87,7 @@ def test_weights_of_another_training_but_for_the_classes(checkpoint: str) -> Non
 
 def test_a_runs_folder_stands_for_its_last_checkpoint(checkpoint: str) -> None:
     model = network()
-    load_weights(model, checkpoint.rpartition("/checkpoints/")[0])
+    load_weights(model, weights(checkpoint.rpartition("/checkpoints/")[0]))
     assert same(values(model), drawn(seed=1)) >= set(values(model)) - RANDOM_STATES
 
 
@@ -83,13 +96,13 @@ def test_files_of_keras(tmp_path: Path) -> None:
     path = tmp_path / "mine.weights.h5"
     network(seed=1).save_weights(path)
     model = network(num_classes=9)
-    load_weights(model, str(path), ("logits",))
+    load_weights(model, weights(path, ("logits",)))
     assert {p.partition("_")[0] for p in same(values(model), drawn(seed=1))} >= {"stem/kernel", "block3"}
     assert same(values(model), drawn(num_classes=9)) >= {"logits/kernel", "logits/bias"}
     with pytest.raises(SettingsError, match="it has no weights for logits"):
-        load_weights(network(num_classes=9), str(path))
+        load_weights(network(num_classes=9), weights(path))
     model = network()
-    load_weights(model, str(path), ("stem",))
+    load_weights(model, weights(path, ("stem",)))
     fresh = drawn()
     assert same(values(model), fresh) >= {path for path in fresh if path.startswith("stem")}
     assert same(values(model), drawn(seed=1)) >= {path for path in fresh if path.startswith(("block", "logits"))}
@@ -108,7 +121,7 @@ def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path
             group.attrs["weight_names"] = [name.encode() for name in names]
             for name, weight in zip(names, layer.weights, strict=True):
                 group[name] = weight.numpy()
-    load_weights(inception, str(path))
+    load_weights(inception, weights(path))
     images = np.random.default_rng(0).random((2, 75, 75, 1), np.float32)
     expected = made(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
     found = inception.get_layer("backbone")(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
@@ -120,12 +133,12 @@ def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
     for name in ("bad.h5", "bad.keras", "bad.weights.h5"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(BadDataError, match=rf"{name}.*not weights of hanzi_net"):
-            load_weights(model, str(tmp_path / name))
+            load_weights(model, weights(tmp_path / name))
     with pytest.raises(MissingInputError):
-        load_weights(model, str(tmp_path / "not_there"))
+        load_weights(model, weights(tmp_path / "not_there"))
     other = registry.build("chinese_rec", num_classes=4, image_size=16, keep_prob=0.8, seed=0)
     with pytest.raises(SettingsError, match="does not fit chinese_rec: model/conv1/bias is not there"):
-        load_weights(other, checkpoint)
+        load_weights(other, weights(checkpoint))
 
 
 def test_weights_for_other_images_or_other_classes(tmp_path: Path) -> None:
@@ -134,13 +147,13 @@ def test_weights_for_other_images_or_other_classes(tmp_path: Path) -> None:
     path = checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, arrays, meta)
     model = network()
     with pytest.raises(SettingsError, match="was trained with --normalization zca, this training has none"):
-        load_weights(model, path)
+        load_weights(model, weights(path))
     with pytest.raises(SettingsError, match="layer logits is for other classes"):
-        load_weights(model, path, normalization="zca", charset_digest="b" * 64)
+        load_weights(model, weights(path, normalization="zca", charset_digest="b" * 64))
     assert same(values(model), drawn()) == set(drawn()), "refused, and changed all the same"
-    load_weights(model, path, ("logits",), normalization="zca", charset_digest="b" * 64)
+    load_weights(model, weights(path, ("logits",), normalization="zca", charset_digest="b" * 64))
     assert "logits/kernel" in same(values(model), drawn())
-    load_weights(model, path, normalization="zca", charset_digest="a" * 64)
+    load_weights(model, weights(path, normalization="zca", charset_digest="a" * 64))
     assert same(values(model), drawn(seed=1)) >= set(drawn()) - RANDOM_STATES
 
 
@@ -148,7 +161,7 @@ def test_a_scope_that_names_nothing_is_no_scope(checkpoint: str) -> None:
     with pytest.raises(
         SettingsError, match=r"no layer of hanzi_net begins with 'logit5'.*Names begin with stem, block1"
     ):
-        load_weights(network(), checkpoint, ("logit5",))
+        load_weights(network(), weights(checkpoint, ("logit5",)))
 
 
 def test_a_scope_cuts_no_number_in_two(inception: keras.Model) -> None:
@@ -196,16 +209,17 @@ def test_flags_that_contradict_each_other(flags: dict[str, Any], words: str) -> 
 def test_scopes_are_lists() -> None:
     config = TrainConfig(dataset_dir="d", train_dir="t", checkpoint_path="p", trainable_scopes=" a, b ,")
     assert config.scopes_to_train == ("a", "b")
-    assert config.initial_weights == {"path": "p", "exclude_scopes": ()}
+    assert config.scopes_to_exclude == ()
 
 
 def request(checkpoint: str, **changes: Any) -> dict[str, Any]:
     """What a training asks the rehearsal."""
-    return {
-        "model": {"model_name": "hanzi_net", "num_classes": 4, "image_size": 16, "keep_prob": 0.8},
-        "trainable_scopes": ["block3"],
-        "initial_weights": {"path": checkpoint, "exclude_scopes": ["logits"]},
-    } | changes
+    spec = RehearsalSpec(
+        model=ModelSpec(model_name="hanzi_net", num_classes=4, image_size=16, num_channels=1, keep_prob=0.8),
+        trainable_scopes=("block3",),
+        initial_weights=weights(checkpoint, ("logits",)),
+    )
+    return to_json(dataclasses.replace(spec, **changes))
 
 
 def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
@@ -221,7 +235,7 @@ def test_what_an_engine_would_refuse_is_refused_by_a_process_aside(
     with pytest.raises(SettingsError, match=r"--trainable_scopes: no layer of hanzi_net begins with 'zzz'"):
         calls.call(
             "tfos_job.training.rehearsal",
-            request(checkpoint, trainable_scopes=["zzz"]),
+            request(checkpoint, trainable_scopes=("zzz",)),
             name="rehearsal",
             if_killed="?",
         )

@@ -17,6 +17,7 @@ from tfos_job.input.normalization import Normalization, from_statistics, of_plan
 from tfos_job.layout import RunLayout
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
+from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
@@ -167,12 +168,12 @@ def test_a_file_of_statistics_is_read_back_and_fits_one_subject(tmp_path: Path) 
 def test_a_run_takes_the_statistics_that_it_names_and_no_others(tmp_path: Path) -> None:
     path = str(tmp_path / "statistics.npz")
     mine, theirs = (statistics_of(pixels(count), PIXELS) for count in (100, 50))
-    plan = {"kind": "dataset", "epsilon": None, "digest": mine.digest, "statistics": path}
+    spec = NormalizationSpec(kind="dataset", epsilon=None, digest=mine.digest)
     pixel_statistics.write(path, mine)
-    np.testing.assert_allclose(of_plan(plan, None).arrays["mean"], mine.arrays["mean"], rtol=1e-6)
+    np.testing.assert_allclose(of_plan(spec, path, None).arrays["mean"], mine.arrays["mean"], rtol=1e-6)
     pixel_statistics.write(path, theirs)
     with pytest.raises(BadDataError, match=f"{theirs.digest[:12]}.*{mine.digest[:12]}"):
-        of_plan(plan, None)
+        of_plan(spec, path, None)
 
 
 def test_statistics_of_different_things_are_different_files() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.unit.test_train_loop import PLAN
+from tests.plan import PLAN
 from tfos_job.training.optimizer import FusedAdam, Schedule
 from tfos_job.training.step import mean_loss
 
@@ -38,28 +38,27 @@ def test_fused_adam_is_keras_adam() -> None:
 
 
 def rates(**settings: object) -> list[float]:
-    plan = dataclasses.replace(PLAN, learning_rate=0.1, total_steps=20, **settings)  # type: ignore[arg-type]
-    schedule = Schedule(plan)
+    schedule = Schedule(dataclasses.replace(PLAN.learning_rate, learning_rate=0.1, **settings))  # type: ignore[arg-type]
     return [float(schedule(tf.constant(step, tf.int64))) for step in range(20)]
 
 
 def test_the_seeds_schedule_is_kerass_staircase() -> None:
     theirs = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.5, staircase=True)
     expected = [float(theirs(step)) for step in range(20)]
-    assert rates(decay_steps=5, learning_rate_decay_factor=0.5) == pytest.approx(expected)
+    assert rates(decay_steps=5, decay_factor=0.5) == pytest.approx(expected)
 
 
 def test_cosine_with_a_rise_is_kerass() -> None:
     """Keras begins its rise at 0, where a step does nothing; here the first step is one."""
     theirs = keras.optimizers.schedules.CosineDecay(0.0, 16, warmup_target=0.1, warmup_steps=4)
-    found = rates(learning_rate_decay_type="cosine", warmup_steps=4)
+    found = rates(decay_type="cosine", warmup_steps=4)
     assert found[:4] == pytest.approx([0.025, 0.05, 0.075, 0.1])
     assert found[4:] == pytest.approx([float(theirs(step)) for step in range(4, 20)], abs=1e-6)
     assert found[-1] < 0.01 * max(found)
 
 
 def test_a_fixed_rate_is_fixed() -> None:
-    assert rates(learning_rate_decay_type="fixed", learning_rate_decay_factor=0.1) == pytest.approx([0.1] * 20)
+    assert rates(decay_type="fixed", decay_factor=0.1) == pytest.approx([0.1] * 20)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])

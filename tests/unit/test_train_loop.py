@@ -9,33 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.plan import PLAN
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.inference.evaluation import Counts
+from tfos_job.run.plan import TrainPlan
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import StepBlock, TrainPlan
+from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
-
-PLAN = TrainPlan(
-    model={},
-    seed=0,
-    batch_size=10,
-    num_workers=1,
-    input_mode="files",
-    staged=False,
-    window=16,
-    shuffle_buffer=1,
-    augmentation={},
-    learning_rate=1.0,
-    learning_rate_decay_factor=1.0,
-    decay_steps=1,
-    start_step=0,
-    total_steps=20,
-    positions=(0,),
-    save_steps=None,
-    save_seconds=None,
-    eval_steps=0,
-    validation_shards=(),
-)
 
 
 class CountingEngine:

@@ -46,9 +46,9 @@ def configure(given: Mapping[str, Any]) -> TrainConfig:
 
 def check(config: TrainConfig) -> dict[str, Any] | None:
     """The result of a run that is finished; raises what `train` would raise about dataset and run."""
-    from tfos_job.jobs.train import check
+    from tfos_job.run import preparation
 
-    report = check(config)
+    report = preparation.check(config)
     if report is None:
         return None
     log.info("%s is finished. Nothing to do", config.train_dir)

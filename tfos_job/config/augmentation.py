@@ -68,7 +68,7 @@ class AugmentationConfig(Flags):
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """The fields of `input.augmentation.Augmentation`, as JSON values."""
+        """The fields of `run.specs.Augmentation`, as JSON values."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
 
     def require_channels(self, num_channels: int) -> None:

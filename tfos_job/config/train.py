@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tfos_job.config.defaults import (
     BUFFER_LIMIT_BYTES,
@@ -80,41 +79,19 @@ class TrainConfig(TrainFlags):
         )
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The fields of `model.engine.TrainPlan` that the flags alone decide, as JSON values."""
-        as_they_are = (
-            "seed",
-            "batch_size",
-            "shuffle_buffer",
-            "augmentation",
-            "learning_rate",
-            "learning_rate_decay_type",
-            "learning_rate_decay_factor",
-            "decay_steps",
-            "warmup_steps",
-            "label_smoothing",
-            "save_steps",
-            "save_seconds",
-            "eval_steps",
-        )
-        return {name: getattr(self, name) for name in as_they_are} | {"trainable_scopes": self.scopes_to_train}
-
-    @property
     def side(self) -> int:
         """S, the side of the images that the network sees, in pixels."""
         return self.image_size or NETWORKS.get(self.model_name, DEFAULT_IMAGE_SIZE)
 
     @property
-    def initial_weights(self) -> dict[str, Any]:
-        """What the flags say of `model.finetuning.load_weights`'s arguments; empty for fresh weights."""
-        if self.checkpoint_path is None:
-            return {}
-        return {"path": self.checkpoint_path, "exclude_scopes": _names(self.checkpoint_exclude_scopes)}
-
-    @property
     def scopes_to_train(self) -> tuple[str, ...]:
         """`--trainable_scopes`; empty for all."""
         return _names(self.trainable_scopes)
+
+    @property
+    def scopes_to_exclude(self) -> tuple[str, ...]:
+        """`--checkpoint_exclude_scopes`; empty for none."""
+        return _names(self.checkpoint_exclude_scopes)
 
     @property
     def num_workers(self) -> int:

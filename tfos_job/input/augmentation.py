@@ -1,7 +1,7 @@
 """What training may do to a batch of images before the network sees it; runs where the input pipeline runs (workers).
 
 Every random number is a pure function of the seed, the augmentation and the record's place in its stream
-(`stateless_random.py`). A new augmentation is a field of `Augmentation` (and of
+(`stateless_random.py`). A new augmentation is a field of `run.specs.Augmentation` (and of
 `config.AugmentationConfig`), a stream, and a line in `augment`.
 
 The order is that in which a picture comes about: where things are (turns, then `warp`), how broad the pen was, what
@@ -13,31 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import tensorflow as tf
 
 from tfos_job.input.stateless_random import Stream, uniform
-from tfos_job.input.warp import PAPER, Geometry, warp
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation(Geometry):
-    """Which augmentations are on, and how strong; none by default. `config.AugmentationConfig` says what they mean."""
-
-    random_flip_up_down: bool = False
-    random_flip_left_right: bool = False
-    random_transpose: bool = False
-    random_rotation_90: bool = False
-    stroke_width: float = 0.0
-    random_hue: float = 0.0
-    random_saturation: float = 0.0
-    random_channel_shift: float = 0.0
-    random_brightness: float = 0.0
-    random_contrast: float = 0.0
-    random_gamma: float = 0.0
-    random_erasing: float = 0.0
-
+from tfos_job.input.warp import PAPER, warp
+from tfos_job.run.specs import Augmentation
 
 Draw = Callable[[int, float, float], tf.Tensor]
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, ZCA
 from tfos_job.errors import BadDataError
+from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 
 PREFIX = "normalization/"  # of the arrays' names in a checkpoint
@@ -63,7 +64,7 @@ def restore(described: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -
     return Normalization(kind=described["kind"], arrays=arrays)
 
 
-def from_statistics(kind: str, epsilon: float, found: pixel_statistics.Statistics | None) -> Normalization:
+def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.Statistics | None) -> Normalization:
     """A new one.
 
     `dataset` subtracts each channel's mean and divides by its standard deviation. `pca` gives an image's coordinates
@@ -74,7 +75,7 @@ def from_statistics(kind: str, epsilon: float, found: pixel_statistics.Statistic
 
     Args:
       kind: one of `--normalization`.
-      epsilon: `--whitening_epsilon`.
+      epsilon: `--whitening_epsilon`; None for kinds that do not whiten.
       found: of the training split; None for those kinds that need none.
     """
     if found is None:
@@ -83,34 +84,36 @@ def from_statistics(kind: str, epsilon: float, found: pixel_statistics.Statistic
     if kind == DATASET:
         arrays["stddev"] = np.maximum(found.arrays["stddev"], _LEAST_STDDEV)
     else:
+        assert kind in (PCA, ZCA)
+        assert epsilon is not None
         vectors = found.arrays["eigenvectors"]
         scaled = vectors * (1 / np.sqrt(found.arrays["eigenvalues"] + epsilon)).astype(np.float32)
         arrays["matrix"] = scaled @ vectors.T if kind == ZCA else scaled
-        assert kind in (PCA, ZCA)
     return Normalization(kind=kind, arrays={name: array.astype(np.float32) for name, array in arrays.items()})
 
 
-def of_plan(plan: Mapping[str, Any], variables: Mapping[str, np.ndarray] | None) -> Normalization:
+def of_plan(
+    spec: NormalizationSpec, statistics: str | None, variables: Mapping[str, np.ndarray] | None
+) -> Normalization:
     """What a run normalizes with: as its checkpoint has it, where it goes on from one that has; else by its plan.
 
     Args:
-      plan: `kind`, `epsilon`, and `statistics`, a path or None, with their `digest`; empty for none.
+      spec: of the plan.
+      statistics: their path; None for kinds without.
       variables: the arrays of the checkpoint that training starts from; None for a fresh start.
 
     Raises:
       MissingInputError: the statistics are not there.
       BadDataError: they are damaged, or not those that the plan names.
     """
-    if not plan:
-        return Normalization()
     if variables is not None and any(name.startswith(PREFIX) for name in variables):
-        return restore(plan, variables)
-    path = plan["statistics"]
-    found = pixel_statistics.read(path) if path else None
-    if found is not None and found.digest != plan["digest"]:
+        return restore({"kind": spec.kind}, variables)
+    found = pixel_statistics.read(statistics) if statistics else None
+    if found is not None and found.digest != spec.digest:
+        wanted = (spec.digest or "none")[:12]
         raise BadDataError(
-            f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {plan['digest'][:12]}",
-            place=path,
+            f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {wanted}",
+            place=statistics or "",
             next_step="Another run has made them anew: run train again",
         )
-    return from_statistics(plan["kind"], plan["epsilon"], found)
+    return from_statistics(spec.kind, spec.epsilon, found)

@@ -22,10 +22,11 @@ import tensorflow as tf
 
 from tfos_job.config import PRELOADED
 from tfos_job.formats.form import Form
-from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.augmentation import augment
 from tfos_job.input.decoding import decode, to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.input.waiting import records_of, shard_order, turn
+from tfos_job.run.specs import Augmentation
 from tfos_job.staging.cache_plan import MAX_WINDOW
 
 # Fixed, not AUTOTUNE: the order of records follows from it and must be the same on every machine.

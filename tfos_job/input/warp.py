@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.input.stateless_random import Stream, uniform, uniform_pairs
+from tfos_job.run.specs import Geometry
 
 PAPER = 1.0
 _NODE_DISTANCE = 1.25
@@ -29,20 +30,6 @@ _MARGIN = 3.0  # sigmas beyond the border at which there are nodes
 
 Draw = Callable[[Stream, float, float], tf.Tensor]
 _Number = Any  # a float, or float32 [B]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """How far pictures are moved; a strength of 0 is off. `config.AugmentationConfig` says what the numbers mean."""
-
-    random_rotation: float = 0.0
-    random_zoom: float = 0.0
-    random_crop: float = 0.0
-    random_width_shift: float = 0.0
-    random_height_shift: float = 0.0
-    random_shear: float = 0.0
-    elastic_distortion: float = 0.0
-    elastic_sigma: float = 0.08
 
 
 def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Geometry) -> tf.Tensor:

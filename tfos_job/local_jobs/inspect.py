@@ -11,10 +11,10 @@ from tfos_job import storage
 from tfos_job.config import InspectConfig
 from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.formats import manifest
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.reports import sample
 from tfos_job.reports.sample import InputView
+from tfos_job.run.specs import Augmentation
 
 _NAMED = 10
 

@@ -22,13 +22,14 @@ from tfos_job.formats import readers
 from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest, shard_paths
-from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.augmentation import augment
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode, to_float
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.layout import RunLayout, SplitLayout
 from tfos_job.reports import classes, montage
 from tfos_job.run import checkpoints
+from tfos_job.run.specs import Augmentation
 
 NUM_VERSIONS = 3
 _MAX_SHARDS = 8

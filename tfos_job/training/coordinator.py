@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,10 @@ from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import NodeLine, call_driver, own_address
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
+from tfos_job.run.assignment import Assignment
+from tfos_job.run.json_values import from_json, to_json
 from tfos_job.training.bottleneck import StepProfile
-from tfos_job.training.engine import StepBlock, TrainPlan
+from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.summaries import Summaries
@@ -56,37 +57,6 @@ _CONNECTION_ERRORS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """The driver's orders for its coordinator.
-
-    Attributes:
-      driver: address of the driver's switchboard.
-      key: of the control line, hex.
-      cluster: `host:port` of every task of `chief`, `ps` and `worker`.
-      train_dir: the run's folder.
-      lock_token: of the driver's lock on it; without the lock nothing is published.
-      plan: fields of `TrainPlan`.
-      checkpoint: folder of the checkpoint to start from; None for fresh variables.
-      shards: all training and validation shards where they lie, to name the file of a damaged record.
-      validation_split_name: of `plan`'s validation shards.
-      meta: of every checkpoint of this run, with its variables.
-      scratch: this process's own folder for temporary files, removed by it if the driver is gone.
-    """
-
-    driver: list[Any]
-    key: str
-    cluster: dict[str, list[str]]
-    train_dir: str
-    lock_token: str
-    plan: dict[str, Any]
-    checkpoint: str | None
-    shards: list[str]
-    validation_split_name: str | None
-    meta: dict[str, Any]
-    scratch: str
-
-
 class _Reporter:
     """The loop's listener: files under the run's folder, messages to the driver."""
 
@@ -95,7 +65,7 @@ class _Reporter:
         self._stop = stop
         self._run = RunLayout(assignment.train_dir)
         self._lock_token = assignment.lock_token
-        self._meta = assignment.meta
+        self._meta = to_json(assignment.meta)
         self._split_name = assignment.validation_split_name or ""
         self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
         self._metrics: dict[str, float] = {}
@@ -169,7 +139,7 @@ class _Reporter:
 
 def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messages.Finished:
     """Connects, trains, and returns how far it came; raises what stopped it."""
-    plan = TrainPlan(**assignment.plan)
+    plan = assignment.plan
     engine = ParameterServerEngine(assignment.cluster)
     variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
 
@@ -211,11 +181,11 @@ def main() -> None:
     orders = Parent().hear()
     if orders is None:
         sys.exit(1)  # The driver has gone before its orders came.
-    assignment = Assignment(**orders)
-    host, port = assignment.driver
+    assignment = from_json(Assignment, orders)
+    driver = assignment.driver
     stop = threading.Event()
-    hello = messages.Hello(CHIEF, 0, own_address((host, port)), os.getpid(), container=container.container_id())
-    line = call_driver((host, port), bytes.fromhex(assignment.key), hello)
+    hello = messages.Hello(CHIEF, 0, own_address(driver), os.getpid(), container=container.container_id())
+    line = call_driver(driver, bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:
         try:

@@ -8,70 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from tfos_job.config import EXPONENTIAL
-from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import Counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """All that the loop and an engine need to know, as JSON values.
-
-    Attributes:
-      model: arguments of `zoo.build` but the seed.
-      start_step: the global step of the variables training starts from.
-      positions: records of its stream that each worker had consumed by then.
-      input_mode, staged, window: of `input_pipeline.training_dataset`.
-      antialias: of `form.Form`.
-      augmentation: fields of `augment.Augmentation`.
-      initial_weights: of a training that starts with no checkpoint of its own: arguments of `finetuning.load_weights`
-        but the network; empty for fresh weights.
-      trainable_scopes: of `finetuning.train_only`.
-      learning_rate_decay_type, warmup_steps, total_steps: of `train.Schedule`, with the three beside them.
-      label_smoothing: of `train.mean_loss`.
-      validation_shards: of the validation split; empty for none.
-      normalization: of `normalization.of_plan`; empty for none.
-    """
-
-    model: Mapping[str, Any]
-    seed: int
-    batch_size: int
-    num_workers: int
-    input_mode: str
-    staged: bool
-    window: int
-    shuffle_buffer: int
-    augmentation: Mapping[str, Any]
-    learning_rate: float
-    learning_rate_decay_factor: float
-    decay_steps: int
-    learning_rate_decay_type: str = EXPONENTIAL
-    warmup_steps: int = 0
-    label_smoothing: float = 0.0
-    initial_weights: Mapping[str, Any] = field(default_factory=dict)
-    trainable_scopes: tuple[str, ...] = ()
-    start_step: int
-    total_steps: int
-    positions: tuple[int, ...]
-    save_steps: int | None
-    save_seconds: int | None
-    eval_steps: int
-    validation_shards: tuple[str, ...]
-    antialias: bool = False
-    normalization: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def form(self) -> Form:
-        """What records are decoded to; a network that does not say is for grey images."""
-        return Form(
-            image_size=self.model["image_size"],
-            num_channels=self.model.get("num_channels", 1),
-            antialias=self.antialias,
-        )
+from tfos_job.run.plan import TrainPlan
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.config import NO_NORMALIZATION
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.specs import InitialWeights
 
 KERAS_SUFFIXES = (".h5", ".keras")
 BACKBONE = "backbone"
@@ -49,25 +49,15 @@ def train_only(model: keras.Model, scopes: Sequence[str]) -> None:
         layer.trainable = _in_scopes(layer.name, scopes)
 
 
-def load_weights(
-    model: keras.Model,
-    path: str,
-    exclude_scopes: Sequence[str] = (),
-    *,
-    normalization: str = NO_NORMALIZATION,
-    charset_digest: str | None = None,
-) -> None:
+def load_weights(model: keras.Model, weights: InitialWeights) -> None:
     """Gives a network the weights of another training of it, or those of a file that Keras has written.
 
     What the checkpoint has beyond the network is passed over, and so are states of random numbers.
 
     Args:
       model: the network, built.
-      path: a checkpoint's folder, a run's (its last checkpoint), or a file of Keras's (`.weights.h5`, and `.h5` as
-        `keras.applications` hands them out: for a network's `backbone` where it has one).
-      exclude_scopes: of layers that keep their fresh weights.
-      normalization: `--normalization` of this training.
-      charset_digest: of its classes; None where they are of no account.
+      weights: their `path` is that of a checkpoint's folder, a run's (its last checkpoint), or a file of Keras's
+        (`.weights.h5`, and `.h5` as `keras.applications` hands them out: for a network's `backbone` if it has one).
 
     Raises:
       MissingInputError: nothing there.
@@ -75,6 +65,7 @@ def load_weights(
       SettingsError: a variable is missing there or has another shape, the images were normalized in another way or the
         classes were others, and what that is about is not excluded; or a scope names nothing.
     """
+    path, exclude_scopes = weights.path, weights.exclude_scopes
     layers = list(_leaves(model))
     _require_known(exclude_scopes, [x.name for x in layers if x.variables], model, "checkpoint_exclude_scopes")
     if path.endswith(KERAS_SUFFIXES):
@@ -82,10 +73,16 @@ def load_weights(
         return
     run = RunLayout(path)
     info, arrays = checkpoints.read(run, "last" if storage.is_dir(run.checkpoints_dir) else path)
-    _require_same_meaning(model, info, exclude_scopes, normalization, charset_digest)
+    _require_same_meaning(model, info, weights)
+    _assign(model, info, arrays, exclude_scopes)
+
+
+def _assign(
+    model: keras.Model, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], exclude_scopes: Sequence[str]
+) -> None:
     targets = {
         MODEL_PREFIX + variable.path: variable
-        for layer in layers
+        for layer in _leaves(model)
         if not _in_scopes(layer.name, exclude_scopes)
         for variable in layer.variables
         if _RANDOM_STATE not in variable.path
@@ -103,23 +100,17 @@ def load_weights(
     _log.info("%d of %d variables from %s", len(targets), len(model.variables), info.path)
 
 
-def _require_same_meaning(
-    model: keras.Model,
-    info: CheckpointInfo,
-    exclude_scopes: Sequence[str],
-    normalization: str,
-    charset_digest: str | None,
-) -> None:
+def _require_same_meaning(model: keras.Model, info: CheckpointInfo, weights: InitialWeights) -> None:
     """Weights that fit by their shapes may still be for other images, or for other classes."""
     theirs = info.normalization["kind"]
-    if theirs != normalization:
+    if theirs != weights.normalization:
         raise SettingsError(
-            f"was trained with --normalization {theirs}, this training has {normalization}",
+            f"was trained with --normalization {theirs}, this training has {weights.normalization}",
             place=info.path,
             next_step=f"Give --normalization {theirs}",
         )
     last = model.layers[-1].name
-    if charset_digest not in (None, info.charset_digest) and not _in_scopes(last, exclude_scopes):
+    if weights.charset_digest != info.charset_digest and not _in_scopes(last, weights.exclude_scopes):
         raise _unfit(model, info.path, f"layer {last} is for other classes")
 
 

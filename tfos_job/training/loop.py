@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from tfos_job.errors import DivergedError, JobError
 from tfos_job.inference.evaluation import Counts
+from tfos_job.run.plan import TrainPlan
 from tfos_job.training.bottleneck import StepProfile, StepProfiler
-from tfos_job.training.engine import Engine, StepBlock, TrainPlan
+from tfos_job.training.engine import Engine, StepBlock
 
 EVALUATION_KS = (1, 3, 5)
 _log = logging.getLogger(__name__)

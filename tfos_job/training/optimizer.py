@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfos_job.config import COSINE, EXPONENTIAL
-from tfos_job.training.engine import TrainPlan
+from tfos_job.run.plan import LearningRateSpec
 
 
 class FusedAdam(keras.optimizers.Adam):
@@ -57,28 +57,28 @@ class FusedAdam(keras.optimizers.Adam):
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate of each step: a linear rise from 0, then a decay.
 
-    `exponential` is the seed's: times `learning_rate_decay_factor` every `decay_steps`, at once (staircase), from the
-    very first step on. `cosine` falls from where the rise ends to 0 at the last step.
+    `exponential` is the seed's: times `decay_factor` every `decay_steps`, at once (staircase), from the very first step
+    on. `cosine` falls from where the rise ends to 0 at the last step.
     """
 
-    def __init__(self, plan: TrainPlan) -> None:
-        self._plan = plan
+    def __init__(self, spec: LearningRateSpec) -> None:
+        self._spec = spec
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        plan, step = self._plan, tf.cast(step, tf.float32)
-        if plan.learning_rate_decay_type == EXPONENTIAL:
-            factor = tf.pow(plan.learning_rate_decay_factor, tf.floor(step / plan.decay_steps))
-        elif plan.learning_rate_decay_type == COSINE:
-            falling = max(plan.total_steps - plan.warmup_steps, 1)
-            done = tf.clip_by_value((step - plan.warmup_steps) / falling, 0.0, 1.0)
+        spec, step = self._spec, tf.cast(step, tf.float32)
+        if spec.decay_type == EXPONENTIAL:
+            factor = tf.pow(spec.decay_factor, tf.floor(step / spec.decay_steps))
+        elif spec.decay_type == COSINE:
+            falling = max(spec.total_steps - spec.warmup_steps, 1)
+            done = tf.clip_by_value((step - spec.warmup_steps) / falling, 0.0, 1.0)
             factor = 0.5 + 0.5 * tf.cos(math.pi * done)
         else:
             factor = tf.ones_like(step)
-        if plan.warmup_steps:
-            factor *= tf.minimum((step + 1) / plan.warmup_steps, 1.0)
-        return plan.learning_rate * factor
+        if spec.warmup_steps:
+            factor *= tf.minimum((step + 1) / spec.warmup_steps, 1.0)
+        return spec.learning_rate * factor
 
 
-def build_optimizer(plan: TrainPlan) -> FusedAdam:
-    """Adam, the seed's where the plan has the defaults."""
-    return FusedAdam(Schedule(plan), name="adam")
+def build_optimizer(learning_rate: LearningRateSpec) -> FusedAdam:
+    """Adam; with the flags' defaults it is the seed's."""
+    return FusedAdam(Schedule(learning_rate), name="adam")

@@ -17,13 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.inference.evaluation import Counts, count_shard
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import training_dataset
 from tfos_job.networks import registry
 from tfos_job.networks.variables import all_arrays, assign_all
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE
-from tfos_job.training.engine import StepBlock, TrainPlan
+from tfos_job.run.plan import TrainPlan
+from tfos_job.training.engine import StepBlock
 from tfos_job.training.finetuning import load_weights, train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
 from tfos_job.training.step import compute_seconds, train_step
@@ -73,16 +73,16 @@ class ParameterServerEngine:
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         self._plan = plan
-        self._normalization = of_plan(plan.normalization, variables)
+        self._normalization = of_plan(plan.input.normalization, plan.input.statistics, variables)
         with self._strategy.scope():
-            self._model = registry.build(**plan.model, seed=plan.seed)
+            self._model = registry.build(**vars(plan.model), seed=plan.seed)
             train_only(self._model, plan.trainable_scopes)
-            self._optimizer = build_optimizer(plan)
+            self._optimizer = build_optimizer(plan.learning_rate)
             self._optimizer.build(self._model.trainable_variables)
         if variables is not None:
             assign_all(self._model, self._optimizer, variables)
-        elif plan.initial_weights:
-            load_weights(self._model, **plan.initial_weights)
+        elif plan.initial_weights is not None:
+            load_weights(self._model, plan.initial_weights)
         self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
         self._step = tf.function(self._closure)
         self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
@@ -94,15 +94,15 @@ class ParameterServerEngine:
         worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
         dataset = training_dataset(
             lines[4:],
-            mode=plan.input_mode,
-            staged=plan.staged,
-            window=plan.window,
+            mode=plan.input.mode,
+            staged=plan.input.staged,
+            window=plan.input.window,
             num_records=num_records,
-            batch_size=plan.batch_size,
+            batch_size=plan.input.batch_size,
             form=plan.form,
             seed=seed,
-            shuffle_buffer=plan.shuffle_buffer,
-            augmentation=Augmentation(**plan.augmentation),
+            shuffle_buffer=plan.input.shuffle_buffer,
+            augmentation=plan.input.augmentation,
             normalization=self._normalization,
             start_record=start_record,
         )
@@ -167,7 +167,7 @@ class ParameterServerEngine:
         plan = self._plan
 
         def measure() -> tf.Tensor:
-            return compute_seconds(self._model, plan.batch_size, plan.form)
+            return compute_seconds(self._model, plan.input.batch_size, plan.form)
 
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
@@ -193,7 +193,7 @@ class ParameterServerEngine:
                 batch_size=_EVALUATION_BATCH_SIZE,
                 form=self._plan.form,
                 ks=ks,
-                staged=self._plan.staged,
+                staged=self._plan.input.staged,
             )
 
         function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])

@@ -10,6 +10,8 @@ from typing import Any
 
 from tfos_job.host import calls
 from tfos_job.networks import registry
+from tfos_job.run.json_values import from_json
+from tfos_job.run.specs import RehearsalSpec
 from tfos_job.training.finetuning import load_weights, train_only
 
 
@@ -17,15 +19,16 @@ def rehearse(request: dict[str, Any]) -> None:
     """Does what an engine does at its start.
 
     Args:
-      request: `model`, `trainable_scopes` and `initial_weights`, as `engine.TrainPlan` has them.
+      request: a `RehearsalSpec` as JSON values.
 
     Raises:
       JobError: what the engine would raise.
     """
-    model = registry.build(**request["model"], seed=0)
-    train_only(model, request["trainable_scopes"])
-    if request["initial_weights"]:
-        load_weights(model, **request["initial_weights"])
+    spec = from_json(RehearsalSpec, request)
+    model = registry.build(**vars(spec.model), seed=0)
+    train_only(model, spec.trainable_scopes)
+    if spec.initial_weights is not None:
+        load_weights(model, spec.initial_weights)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,229 @@
+"""The part of a training that has a SparkContext: preflight, statistics, and one attempt on a TFCluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from tfos_job.config import DATASET, NO_NORMALIZATION, PER_IMAGE, TrainConfig
+from tfos_job.doctor.case import Expected
+from tfos_job.doctor.diagnosis import FAILED, WARNING
+from tfos_job.driver import preflight, session
+from tfos_job.driver.attempt import Attempt, AttemptSpec
+from tfos_job.driver.progress import ProgressLine
+from tfos_job.driver.run_report import RunReport
+from tfos_job.driver.statistics_job import statistics_of
+from tfos_job.driver.stop_signal import StopSignal
+from tfos_job.errors import InterruptedJobError
+from tfos_job.host import container
+from tfos_job.layout import DatasetLayout
+from tfos_job.lease import Lease
+from tfos_job.protocol import messages
+from tfos_job.protocol.topology import Topology, topology_of
+from tfos_job.run import folder
+from tfos_job.run.assignment import RunAssignment, assignment_of
+from tfos_job.run.json_values import to_json
+from tfos_job.run.plan import plan_of
+from tfos_job.run.preparation import Preparation
+from tfos_job.run.specs import NormalizationSpec, normalization_of
+from tfos_job.run.worker_inputs import worker_inputs
+from tfos_job.staging.stager import RESERVE_BYTES
+from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
+
+log = logging.getLogger(__name__)
+
+_KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Held:
+    """What ends a training early: a signal, or the loss of the run's lock."""
+
+    stop: StopSignal
+    lease: Lease
+
+    def check(self) -> None:
+        """Raises if the job is to end before its first step."""
+        self.lease.check_quickly()
+        if self.stop.signum is not None:
+            raise InterruptedJobError("stopped before the first step", signum=self.stop.signum)
+
+
+def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lease) -> None:
+    """Starts Spark and the nodes, commits the run to its settings, and trains.
+
+    Args:
+      prepared: the training.
+      master: Spark's; None if spark-submit has set it.
+      report: told of all that happens.
+      lease: the run's lock.
+
+    Raises:
+      JobError: what stopped it.
+    """
+    config = prepared.config
+    topology = topology_of(config, master)
+    settings = session.training_settings(topology, master, config.start_timeout)
+    name = f"tfos_job train {prepared.run.root}"
+    report.on_phase("spark")
+    opened = session.open_session(name, master, settings, start_timeout=config.start_timeout)
+    # Before there is a cluster, and after, a signal ends the command at once.
+    with opened as spark, StopSignal() as stop:
+        held = _Held(stop=stop, lease=lease)
+        if not session.is_local(spark.sparkContext.master):
+            report.on_phase("preflight")
+            _examine(spark, prepared, topology, report, held)
+        prepared = commit(prepared, report)
+        normalization, statistics = _normalization(spark.sparkContext, prepared, report, held)
+        assignment = assignment_to(prepared, normalization, statistics, lock_token=lease.token)
+        finished = _train(spark.sparkContext, prepared, topology, assignment, report, held)
+    if finished.interrupted:
+        total_steps = prepared.data.total_steps
+        raise InterruptedJobError(
+            f"stopped at step {finished.step} of {total_steps}"
+            + (", with a checkpoint there" if finished.step else "")
+            + (" and its evaluation to be done" if finished.step == total_steps else ""),
+            next_step="Run train again to go on",
+            signum=stop.signum or signal.SIGINT,
+        )
+
+
+def commit(prepared: Preparation, report: RunReport) -> Preparation:
+    """Commits run and report to the settings: from here on the run is being changed.
+
+    Returns:
+      The same, with the checkpoint that training starts from in the run's own folder.
+    """
+    settings = folder.commit(
+        prepared.folder,
+        prepared.config,
+        changes=prepared.changes,
+        dataset_digest=prepared.data.train.manifest.digest,
+    )
+    report.commit(settings, prepared.changes)
+    checkpoint = folder.adopt(prepared.run, prepared.start.checkpoint)
+    return dataclasses.replace(prepared, start=dataclasses.replace(prepared.start, checkpoint=checkpoint))
+
+
+def assignment_to(
+    prepared: Preparation, normalization: NormalizationSpec, statistics: str | None, *, lock_token: str
+) -> RunAssignment:
+    """What the coordinator is told of the run."""
+    config, data, start = prepared.config, prepared.data, prepared.start
+    plan = plan_of(
+        config,
+        data,
+        start_step=start.step,
+        positions=start.positions,
+        normalization=normalization,
+        statistics=statistics,
+    )
+    checkpoint = start.checkpoint.path if start.checkpoint else None
+    return assignment_of(config, data, plan, checkpoint=checkpoint, lock_token=lock_token)
+
+
+def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, report: RunReport, held: _Held) -> None:
+    """Checks that every executor meets the job's requirements, before a GPU second is spent.
+
+    Raises:
+      JobError: it names everything that is missing.
+    """
+    config = prepared.config
+    inputs = worker_inputs(config, prepared.data, prepared.start.positions)
+    needed = [worker.cache_plan.least_bytes if worker.cache_plan else 0 for worker in inputs]
+    expected = Expected(
+        num_executors=topology.num_spark_executors,
+        num_gpus=config.num_gpus,
+        num_gpu_nodes=config.num_workers,
+        num_driver_nodes=topology.num_driver_ps_tasks,
+        allow_cpu=config.allow_cpu,
+        min_free_bytes=max(needed) + RESERVE_BYTES,
+        port_range=config.ports,
+        folder=config.train_dir,
+        start_timeout=config.start_timeout,
+    )
+    diagnosis = preflight.examine(spark, expected, held.check)
+    noticed = [check for check in diagnosis.checks if check.state in (WARNING, FAILED)]
+    report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
+    for check in noticed:
+        log.warning("%s: %s: %s", check.state, check.name, check)
+    diagnosis.raise_for_failures()
+    log.info("%d executors have what the job needs (%.1f s)", len(diagnosis.executors), diagnosis.seconds)
+
+
+def _normalization(
+    sc: SparkContext, prepared: Preparation, report: RunReport, held: _Held
+) -> tuple[NormalizationSpec, str | None]:
+    """The normalization with the digest of its statistics, and their path, if they are needed.
+
+    A run that begins with a checkpoint goes on with those that lie in it, which the network was trained with.
+    """
+    config, data = prepared.config, prepared.data
+    wanted = normalization_of(config)
+    if prepared.start.checkpoint is not None:
+        digest = prepared.start.checkpoint.normalization.get("digest")
+        return dataclasses.replace(wanted, digest=digest), None
+    if wanted.kind in (NO_NORMALIZATION, PER_IMAGE):
+        return wanted, None
+    manifest = data.train.manifest
+    subject = Subject(
+        kind=PIXELS if wanted.kind == DATASET else WHITENING,
+        split_name=config.dataset_split_name,
+        dataset_digest=manifest.digest,
+        image_size=data.model.image_size,
+        num_channels=data.model.num_channels,
+        antialias=data.reader.antialias,
+    )
+    report.on_phase("statistics")
+    dataset = DatasetLayout(config.dataset_dir)
+    made, path = statistics_of(sc, dataset, manifest, subject, run=prepared.run, guard=held.check)
+    return dataclasses.replace(wanted, digest=made.digest), path
+
+
+def _train(
+    sc: SparkContext,
+    prepared: Preparation,
+    topology: Topology,
+    assignment: RunAssignment,
+    report: RunReport,
+    held: _Held,
+) -> messages.Finished:
+    """One attempt. The place for restarts: a failed one may be followed by another in the same SparkContext."""
+    config, start = prepared.config, prepared.start
+    spec = AttemptSpec(
+        topology=topology,
+        inputs=worker_inputs(config, prepared.data, start.positions),
+        assignment=to_json(assignment),
+        num_gpus=config.num_gpus,
+        driver_host=sc.getConf().get("spark.driver.host") or "",
+        local=session.is_local(sc.master),
+        start_timeout=config.start_timeout,
+        stall_timeout=config.stall_timeout,
+        stop_timeout=_stop_timeout(config, sc),
+        allow_cpu=config.allow_cpu,
+        port_range=config.ports,
+    )
+    with ProgressLine(start.step, assignment.plan.total_steps, assignment.plan.input.batch_size) as progress:
+
+        def on_message(message: messages.ToDriver) -> None:
+            report.on_message(message)
+            progress.on_message(message)
+
+        attempt = Attempt(
+            sc, spec, on_message=on_message, on_phase=report.on_phase, stop=held.stop, guard=held.lease.check_quickly
+        )
+        return attempt.run()
+
+
+def _stop_timeout(config: TrainConfig, sc: SparkContext) -> float:
+    """In YARN's cluster mode no longer than YARN waits between SIGTERM and SIGKILL to the driver's container."""
+    if not (session.in_cluster_mode() and container.application_id()):
+        return config.stop_timeout
+    settings: Any = sc._jsc.hadoopConfiguration()
+    return min(config.stop_timeout, int(settings.get(_KILL_DELAY_MS, "250")) / 1000)

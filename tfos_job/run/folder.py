@@ -1,0 +1,115 @@
+"""What a run's folder holds, read before anything is decided; and what a new commitment makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.config import TrainConfig, to_dict
+from tfos_job.host import container
+from tfos_job.layout import RunLayout
+from tfos_job.run import checkpoints, resume
+from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.resume import Change
+
+FINISHED, FAILED = "finished", "failed"
+"""Two of the states of a report (`driver/run_report.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run's folder as a command finds it. With `clear` it counts as empty: all of the run in it is removed.
+
+    Attributes:
+      run: where it is.
+      clear: `--overwrite`, except in a second attempt of the YARN application that has done so.
+      is_next_attempt: an earlier attempt of the same YARN application has worked on the run.
+      report: the run's; None without one.
+      settings: the run's; None without any.
+      checkpoints: folders that bear a checkpoint's name, newest first, verified or not.
+      committed_digest: of the split that the last attempt was committed to; None where no attempt says so.
+    """
+
+    run: RunLayout
+    clear: bool
+    is_next_attempt: bool
+    report: Mapping[str, Any] | None
+    settings: TrainConfig | None
+    checkpoints: Sequence[str]
+    committed_digest: str | None
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self.checkpoints)
+
+
+def read(run: RunLayout, *, overwrite: bool) -> RunFolder:
+    """Reads the run's folder, except the checkpoints themselves.
+
+    Raises:
+      BadDataError: its settings are damaged.
+      SettingsError: its settings are of another version.
+    """
+    report = storage.read_json(run.report) if storage.exists(run.report) else None
+    application = container.application_id()
+    is_next_attempt = bool(report and application and report.get("application") == application)
+    clear = overwrite and not is_next_attempt
+    return RunFolder(
+        run=run,
+        clear=clear,
+        is_next_attempt=is_next_attempt,
+        report=None if clear else report,
+        settings=None if clear else resume.read(run),
+        checkpoints=() if clear else checkpoints.candidates(run),
+        committed_digest=None if clear else resume.dataset_digest(run),
+    )
+
+
+def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change], dataset_digest: str) -> str:
+    """Writes what the run now is: from here on it is being changed.
+
+    Args:
+      folder: as it was found; with `clear` the run in it is removed first.
+      config: the run's settings from now on.
+      changes: what `config` has otherwise than the run.
+      dataset_digest: of the training split.
+
+    Returns:
+      The file with the attempt's settings.
+    """
+    run = folder.run
+    if folder.clear:
+        _clear(run)
+    checkpoints.sweep(run)
+    storage.remove(run.scratch_dir)
+    kept = resume.with_origin(config, folder.settings) if folder.has_begun else config
+    storage.write_json(run.config, to_dict(kept))
+    return resume.write_attempt(run, config, changes, dataset_digest)
+
+
+def _clear(run: RunLayout) -> None:
+    """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder; its settings last.
+
+    If this is cut off, what is left of the run is still known for what it is.
+    """
+    for path in (
+        run.checkpoints_dir,
+        run.summaries("train"),
+        run.summaries("validation"),
+        run.evaluation_dir,
+        run.loss_png,
+        run.statistics,
+        run.report,
+        run.attempts_dir,
+        run.config,
+    ):
+        storage.remove(path)
+
+
+def adopt(run: RunLayout, info: CheckpointInfo | None) -> CheckpointInfo | None:
+    """Gives the run its own copy of a checkpoint from elsewhere: it has one to go back to from the first moment on."""
+    if info is None or info.path == run.checkpoint(info.step):
+        return info
+    return checkpoints.verify(checkpoints.publish(run, info.step, checkpoints.load(info), info.meta))

@@ -1,0 +1,124 @@
+"""All of a training before anything is started: what is read, what is decided of it, and what is refused.
+
+`prepare` is for the driver, `check` for the submitting host, which needs no Spark for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.config import NETWORKS, TrainConfig
+from tfos_job.errors import MissingInputError
+from tfos_job.host import calls
+from tfos_job.layout import RunLayout
+from tfos_job.run import checkpoints, folder, start, training_data
+from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.folder import FINISHED, RunFolder
+from tfos_job.run.json_values import to_json
+from tfos_job.run.plan import initial_weights_of
+from tfos_job.run.resume import Change
+from tfos_job.run.specs import RehearsalSpec
+from tfos_job.run.start import Decision, Start
+from tfos_job.run.training_data import TrainingData
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """A training that nothing speaks against.
+
+    Attributes:
+      config: its flags.
+      folder: the run's, as it was found.
+      data: its dataset.
+      changes: what `config` has otherwise than the run.
+      start: where it begins.
+    """
+
+    config: TrainConfig
+    folder: RunFolder
+    data: TrainingData
+    changes: list[Change]
+    start: Start
+
+    @property
+    def run(self) -> RunLayout:
+        return self.folder.run
+
+    @property
+    def is_finished(self) -> bool:
+        """All steps are done, and evaluated; the report may still be missing."""
+        split_name = self.config.validation_split_name
+        return self.start.step >= self.data.total_steps and (
+            split_name is None or storage.exists(self.run.evaluation(self.start.step, split_name))
+        )
+
+
+def prepare(config: TrainConfig) -> Preparation:
+    """Reads dataset and run, and decides where training begins; changes nothing.
+
+    Raises:
+      JobError: the training cannot be.
+    """
+    data, found, decision = _decided(config)
+    if decision.may_not_build:
+        _rehearse(config, data)
+    info = _read_checkpoint(found, decision)
+    begin = start.start_of(config, data, found, decision, info)
+    return Preparation(config=config, folder=found, data=data, changes=decision.changes, start=begin)
+
+
+def check(config: TrainConfig) -> dict[str, Any] | None:
+    """Fails for what `prepare` would fail for, as far as that shows without reading a checkpoint; changes nothing.
+
+    Returns:
+      The run's report if it is finished already, else None.
+
+    Raises:
+      JobError: as `prepare` would.
+    """
+    data, found, decision = _decided(config)
+    # One's own network may be on the cluster alone, brought there by --py-files.
+    if decision.may_not_build and config.model_name in NETWORKS:
+        _rehearse(config, data)
+    report = found.report
+    is_finished = report is not None and report["state"] == FINISHED and report["step"] >= data.total_steps
+    return dict(report) if report is not None and is_finished else None
+
+
+def _decided(config: TrainConfig) -> tuple[TrainingData, RunFolder, Decision]:
+    data = training_data.load(config)
+    found = folder.read(RunLayout(config.train_dir), overwrite=config.overwrite)
+    return data, found, start.decide(config, found)
+
+
+def _read_checkpoint(found: RunFolder, decision: Decision) -> CheckpointInfo | None:
+    if decision.restore is not None:
+        return checkpoints.resolve(found.run, decision.restore)
+    return checkpoints.latest(found.run) if found.has_begun else None
+
+
+def _rehearse(config: TrainConfig, data: TrainingData) -> None:
+    """Builds the network once, which takes some seconds.
+
+    Raises:
+      JobError: as the coordinator would, after all nodes have started.
+    """
+    if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
+        raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
+    log.info("Building the network once, to see whether it can be")
+    request = RehearsalSpec(
+        model=data.model,
+        trainable_scopes=config.scopes_to_train,
+        initial_weights=initial_weights_of(config, data),
+    )
+    calls.call(
+        "tfos_job.training.rehearsal",
+        to_json(request),
+        name="the process that builds the network",
+        if_killed="If nobody killed it, it ran out of memory: give the driver more",
+    )

@@ -1,0 +1,101 @@
+"""Parts of a training's plan that other rooms use as well: network, normalization, augmentation, first weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfos_job.config import PCA, ZCA, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Arguments of `networks.registry.build` except the seed; as such in every checkpoint."""
+
+    model_name: str
+    num_classes: int
+    image_size: int
+    num_channels: int
+    keep_prob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizationSpec:
+    """`--normalization` as every checkpoint describes it.
+
+    Attributes:
+      kind: one of `config.NORMALIZATIONS`.
+      epsilon: `--whitening_epsilon`; None for kinds that do not whiten.
+      digest: of the statistics of the training split; None for kinds without, and before they are made.
+    """
+
+    kind: str
+    epsilon: float | None
+    digest: str | None
+
+    def __str__(self) -> str:
+        return self.kind + (f" with epsilon {self.epsilon}" if self.epsilon is not None else "")
+
+
+def normalization_of(config: TrainConfig) -> NormalizationSpec:
+    """The normalization that the flags ask for, before there are statistics."""
+    is_whitening = config.normalization in (PCA, ZCA)
+    epsilon = config.whitening_epsilon if is_whitening else None
+    return NormalizationSpec(kind=config.normalization, epsilon=epsilon, digest=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """Weights of another training, for one that starts without a checkpoint of its own.
+
+    Attributes:
+      path: a checkpoint, a run or a file of Keras's: see `training/finetuning.py`.
+      exclude_scopes: of layers that keep their fresh weights.
+      normalization: the kind that this training has; that of the weights must be the same.
+      charset_digest: of this training's classes.
+    """
+
+    path: str
+    exclude_scopes: tuple[str, ...]
+    normalization: str
+    charset_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalSpec:
+    """What a network is built of; `TrainPlan` has the same."""
+
+    model: ModelSpec
+    trainable_scopes: tuple[str, ...]
+    initial_weights: InitialWeights | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How far images are moved; a strength of 0 is off. `config.AugmentationConfig` says what the numbers mean."""
+
+    random_rotation: float = 0.0
+    random_zoom: float = 0.0
+    random_crop: float = 0.0
+    random_width_shift: float = 0.0
+    random_height_shift: float = 0.0
+    random_shear: float = 0.0
+    elastic_distortion: float = 0.0
+    elastic_sigma: float = 0.08
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(Geometry):
+    """The strength of each augmentation; all are off by default. `config.AugmentationConfig` says what they mean."""
+
+    random_flip_up_down: bool = False
+    random_flip_left_right: bool = False
+    random_transpose: bool = False
+    random_rotation_90: bool = False
+    stroke_width: float = 0.0
+    random_hue: float = 0.0
+    random_saturation: float = 0.0
+    random_channel_shift: float = 0.0
+    random_brightness: float = 0.0
+    random_contrast: float = 0.0
+    random_gamma: float = 0.0
+    random_erasing: float = 0.0

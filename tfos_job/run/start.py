@@ -1,0 +1,252 @@
+"""Where a run begins, and what is refused: of values alone, before anything of the run is touched. Pure.
+
+`decide` needs no checkpoint to be read, so the submitting host asks it as well; `start_of` is given the checkpoint that
+the decision names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
+from tfos_job.errors import BadDataError, SettingsError, exit_code_class
+from tfos_job.run import resume
+from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.folder import FAILED, RunFolder
+from tfos_job.run.resume import Change
+from tfos_job.run.specs import NormalizationSpec, normalization_of
+from tfos_job.run.training_data import TrainingData
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a command does with a run's folder.
+
+    Attributes:
+      changes: what the command has otherwise than the run.
+      restore: the checkpoint from elsewhere to begin with; None for the run's own newest one, or fresh variables
+        without one.
+      may_not_build: the network is built for the first time, and may fail to be.
+    """
+
+    changes: list[Change]
+    restore: str | None
+    may_not_build: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where training begins.
+
+    Attributes:
+      checkpoint: the one it begins with; None for fresh variables.
+      step: the global step.
+      positions: records of its stream that each worker has consumed.
+      records: of the epoch under way, how many are `seen_twice` and `skipped`, since the order is another one than
+        before; None where the records are others.
+    """
+
+    checkpoint: CheckpointInfo | None
+    step: int
+    positions: tuple[int, ...]
+    records: dict[str, int] | None
+
+
+def decide(config: TrainConfig, folder: RunFolder) -> Decision:
+    """Decides what to do with the run that is there, if there is one.
+
+    Raises:
+      JobError: the flags do not fit it, or it has failed for good.
+    """
+    _refuse_repetition(folder)
+    changes = _changes(config, folder)
+    _refuse_to_clear_weights(config, folder)
+    is_plain = config.model_name in NETWORKS and config.checkpoint_path is None and not config.scopes_to_train
+    return Decision(
+        changes=changes,
+        restore=_restore(config, folder),
+        may_not_build=not folder.has_begun and not is_plain,
+    )
+
+
+def start_of(
+    config: TrainConfig, data: TrainingData, folder: RunFolder, decision: Decision, info: CheckpointInfo | None
+) -> Start:
+    """Where training begins.
+
+    Args:
+      config: the flags.
+      data: the dataset.
+      folder: the run's.
+      decision: made of these.
+      info: the checkpoint that it names; None where the run has none that verifies.
+
+    Raises:
+      BadDataError: the run has checkpoints, and none verifies.
+      SettingsError: flags or dataset do not fit the checkpoint.
+    """
+    if info is None:
+        if folder.has_begun:
+            raise BadDataError(
+                f"none of the {len(folder.checkpoints)} checkpoints verifies",
+                place=folder.run.checkpoints_dir,
+                next_step="Restore one from elsewhere, or start again with --overwrite",
+            )
+        return Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
+    if decision.restore is not None and info.step >= data.total_steps:
+        raise SettingsError(
+            f"the checkpoint is of step {info.step}, and the run is to end at step {data.total_steps}",
+            place=f"--restore {decision.restore}",
+            next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
+        )
+    _require_same_identity(config, data, info, folder if decision.restore is None else None)
+    positions, records = _positions(data, info)
+    return Start(checkpoint=info, step=info.step, positions=positions, records=records)
+
+
+# --- refusals without a checkpoint ------------------------------------------------------------------------------------
+
+
+def _refuse_repetition(folder: RunFolder) -> None:
+    """YARN runs an application again whatever it failed of; what would fail again ends here, with the same words.
+
+    Raises:
+      JobError: that of the attempt before.
+    """
+    if folder.report is None or not folder.is_next_attempt or folder.report["state"] != FAILED:
+        return
+    kind = exit_code_class(folder.report["exit_code"])
+    if not kind.retryable:
+        log.warning("The attempt before has failed for good: not run again")
+        raise kind(**folder.report["first_cause"])
+
+
+def _changes(config: TrainConfig, folder: RunFolder) -> list[Change]:
+    """What the command has otherwise than the run, beside the folder that its dataset has moved to.
+
+    Raises:
+      SettingsError: it is the recipe of steps that are done, without --change_settings; or the recipe is unknown.
+    """
+    stored = folder.settings
+    if stored is None:
+        if folder.has_begun and not config.change_settings:
+            raise SettingsError(
+                "the run has checkpoints, and its settings are gone",
+                place=folder.run.config,
+                next_step="Restore the file (attempts/ has the settings of each attempt), or give all settings and "
+                "--change_settings",
+            )
+        return []
+    if folder.has_begun:
+        resume.require_same_recipe(folder.run, stored, config)
+        for change in resume.changes(stored, config, ORIGIN):
+            if change.new != TrainConfig.__dataclass_fields__[change.name].default:
+                log.warning("--%s %s is ignored: the run has begun", change.name, change.new)
+    return resume.changes(stored, config, RECIPE, EXTENT)
+
+
+def _refuse_to_clear_weights(config: TrainConfig, folder: RunFolder) -> None:
+    if folder.clear and f"{config.checkpoint_path}/".startswith(f"{config.train_dir.rstrip('/')}/"):
+        raise SettingsError(
+            f"{config.checkpoint_path} is in the folder that is to be cleared",
+            place="--checkpoint_path",
+            next_step="Give another --train_dir, or leave out --overwrite",
+        )
+
+
+def _restore(config: TrainConfig, folder: RunFolder) -> str | None:
+    """`Decision.restore`.
+
+    Raises:
+      SettingsError: the run has checkpoints already, and --restore is for one that has none.
+    """
+    if config.restore == "auto":
+        return None
+    if not folder.has_begun:
+        return None if config.restore == "none" else config.restore
+    # The same command once more: the run that it began goes on.
+    is_repeated = config.restore != "none" and folder.settings is not None and folder.settings.restore == config.restore
+    if folder.is_next_attempt or is_repeated:
+        return None
+    leave_out = ", or leave out --restore to resume" if config.restore == "none" else ""
+    raise SettingsError(
+        f"{folder.run.root} has checkpoints already",
+        place=f"--restore {config.restore}",
+        next_step=f"Give another --train_dir, or --overwrite{leave_out}",
+    )
+
+
+# --- the checkpoint ---------------------------------------------------------------------------------------------------
+
+
+def _require_same_identity(
+    config: TrainConfig, data: TrainingData, info: CheckpointInfo, folder: RunFolder | None
+) -> None:
+    """Fails for a checkpoint of another charset or network; and, to go on with a run, of another dataset.
+
+    `folder` is None for a checkpoint from elsewhere. A run may have been committed to other data, or another dropout,
+    than its last checkpoint is of.
+    """
+    digest = data.train.manifest.digest
+    kind, epsilon = info.normalization["kind"], info.normalization.get("epsilon")
+    found = NormalizationSpec(kind=kind, epsilon=epsilon, digest=None)
+    pairs = [
+        ("charset", info.charset_digest[:12], data.charset.digest[:12]),
+        ("normalization", str(found), str(normalization_of(config))),
+        ("network", *(_describe(model, with_dropout=folder is None) for model in (info.model, asdict(data.model)))),
+        ("trainable scopes", _listed(info.trainable_scopes), _listed(config.scopes_to_train)),
+    ]
+    if folder is not None and not config.change_settings and folder.committed_digest != digest:
+        pairs.append(("dataset", info.dataset_digest[:12], digest[:12]))
+    for name, old, new in pairs:
+        if old != new:
+            raise SettingsError(
+                f"made with {name} {old}, asked to go on with {name} {new}",
+                place=info.path,
+                next_step="Give another --train_dir, or the settings and the dataset of this run",
+            )
+
+
+def _describe(model: Mapping[str, Any], *, with_dropout: bool) -> str:
+    shape = " × ".join(str(model[name]) for name in ("image_size", "image_size", "num_channels"))
+    text = f"{model['model_name']} of {model['num_classes']} classes, images {shape}"
+    return f"{text}, keep_prob {model['keep_prob']}" if with_dropout else text
+
+
+def _listed(scopes: Sequence[str]) -> str:
+    return ", ".join(scopes) or "all"
+
+
+def _positions(data: TrainingData, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
+    """Where each worker's stream goes on, and the `Start.records` that this costs.
+
+    Another order, or another division of the shards, can only go on at the start of an epoch: the one that the workers
+    together are in.
+    """
+    read = tuple(info.input_position.get("records_read", ()))
+    is_same_data = info.dataset_digest == data.train.manifest.digest
+    if is_same_data and info.input_position.get("order") == data.order:
+        return read, _records(0, 0)
+    epoch = sum(read) // data.train.manifest.num_records
+    records = None
+    if is_same_data and read:
+        # Workers that are not synchronous need not be in the same epoch.
+        ahead = [n - epoch * part for n, part in zip(read, data.train.part_sizes(len(read)), strict=True)]
+        records = _records(sum(n for n in ahead if n > 0), -sum(n for n in ahead if n < 0))
+    log.warning(
+        "Other workers, seed, input mode, buffer, cache or data than at step %d: epoch %d begins again; %s",
+        info.step,
+        epoch,
+        "{seen_twice} records are seen twice, {skipped} skipped".format(**records) if records else "other records",
+    )
+    return tuple(epoch * part for part in data.part_sizes), records
+
+
+def _records(seen_twice: int, skipped: int) -> dict[str, int]:
+    """What a resumption does to the epochs that it touches, in records."""
+    return {"seen_twice": seen_twice, "skipped": skipped}
