@@ -32,6 +32,7 @@ from tfos_job.jobs.convert_images import convert_images
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
@@ -188,7 +189,7 @@ def normalization_of(source: Source, kind: str) -> Normalization:
     return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, digest=digest), path, None)
 
 
-def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> checkpoints.CheckpointInfo:
+def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> CheckpointInfo:
     form = source.form
     model = {"image_size": S, "num_channels": form.num_channels, "num_classes": S * S * form.num_channels}
     meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {

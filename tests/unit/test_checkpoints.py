@@ -14,7 +14,7 @@ from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError, DivergedError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease, require
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoint_files, checkpoints
 
 META = {
     "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},
@@ -57,14 +57,14 @@ def record_evaluation(run: RunLayout, step: int, split_name: str, top_1: float) 
 
 def rewrite_with_nan(folder: Path) -> None:
     """A checkpoint whose digests are all right, around a number that is not one."""
-    path, document_path = folder / checkpoints.VARIABLES_FILE, folder / checkpoints.DOCUMENT_FILE
+    path, document_path = folder / checkpoint_files.VARIABLES_FILE, folder / checkpoint_files.DOCUMENT_FILE
     values = arrays(3)
     values["model/fc1/kernel"][1, 2] = np.nan
     np.savez(path, allow_pickle=False, **values)
     document = json.loads(document_path.read_text("utf-8"))
     data = path.read_bytes()
     document["files"] = {path.name: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-    document["document_sha256"] = checkpoints._document_digest(document)
+    document["document_sha256"] = checkpoint_files.document_digest(document)
     document_path.write_text(json.dumps(document), "utf-8")
 
 
@@ -208,7 +208,7 @@ def goes_on(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def read_and_go_on(path: str) -> Any:
         value = read(path)
-        if path.endswith(checkpoints.DOCUMENT_FILE) and len(documents) < 3:
+        if path.endswith(checkpoint_files.DOCUMENT_FILE) and len(documents) < 3:
             documents.append(path)
             with monkeypatch.context() as patch:
                 patch.setattr(storage, "read_json", read)

@@ -20,7 +20,7 @@ import tfos_job
 from tfos_job import cli
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
-from tfos_job.run import checkpoints, resume
+from tfos_job.run import checkpoint_files, checkpoints, resume
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 
@@ -131,7 +131,7 @@ def test_formats_has_every_version_and_field() -> None:
         "SPLIT/manifest.json": manifest.FORMAT_VERSION,
         "statistics-*.npz": pixel_statistics.FORMAT_VERSION,
         "synth.json": synth.FORMAT_VERSION,
-        "checkpoint.json": checkpoints.FORMAT_VERSION,
+        "checkpoint.json": checkpoint_files.FORMAT_VERSION,
         "attempts/NNN.json": resume.ATTEMPT_FORMAT_VERSION,
     }
     for file, version in versions.items():

@@ -85,7 +85,7 @@ def test_the_command_line_goes_on_with_a_run(tmp_path: Path) -> None:
     )
     assert (taken.random_transpose, taken.validation_split_name) == (False, None)
     assert cli.parse_config("train", ["--train_dir", run.root, "--dataset_name", "none"]).dataset_name is None
-    with pytest.raises(MissingInputError, match="a run that begins anew needs a dataset"):
+    with pytest.raises(MissingInputError, match="a new run needs a dataset"):
         cli.parse_config("train", ["--train_dir", run.root, "--overwrite"])
     anew = cli.parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
     assert (anew.batch_size, anew.learning_rate, anew.random_transpose) == (128, 2e-4, False)

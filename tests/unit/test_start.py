@@ -10,7 +10,7 @@ import pytest
 from tests.unit.dataset import config, data, folder
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError, JobError, NodeDiedError, SettingsError
-from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import RunFolder
 from tfos_job.run.start import Start, decide, start_of
 

@@ -114,6 +114,6 @@ def of_plan(
         raise BadDataError(
             f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {wanted}",
             place=statistics or "",
-            next_step="Another run has made them anew: run train again",
+            next_step="Another run has made new ones: run train again",
         )
     return from_statistics(spec.kind, spec.epsilon, found)

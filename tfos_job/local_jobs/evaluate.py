@@ -17,6 +17,7 @@ from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.reports.evaluation_report import Results, publish
 from tfos_job.run import checkpoints
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.staging.stager import local_copy
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return {**metrics, **place, "pictures": pictures}
 
 
-def _require_same_charset(info: checkpoints.CheckpointInfo, contents: manifest.Manifest, place: str) -> None:
+def _require_same_charset(info: CheckpointInfo, contents: manifest.Manifest, place: str) -> None:
     if contents.charset_digest != info.charset_digest:
         raise SettingsError(
             f"charset {contents.charset_digest[:12]} is not the one of {info.path}, {info.charset_digest[:12]}",

@@ -17,7 +17,7 @@ from tfos_job.formats import readers
 from tfos_job.formats.form import Form
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.networks import registry
-from tfos_job.run import checkpoints
+from tfos_job.run.checkpoint_files import CheckpointInfo
 
 MODEL_PREFIX = "model/"
 OPTIMIZER_PREFIX = "optimizer/"
@@ -58,7 +58,7 @@ def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: st
         variable.assign(arrays[name])
 
 
-def restore_model(info: checkpoints.CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> keras.Model:
+def restore_model(info: CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> keras.Model:
     """Builds the network that a checkpoint was made with and gives it the checkpoint's weights and normalization.
 
     Returns:
@@ -72,7 +72,7 @@ def restore_model(info: checkpoints.CheckpointInfo, arrays: Mapping[str, np.ndar
     return with_normalization(model, restore(info.normalization, arrays))
 
 
-def form_of(info: checkpoints.CheckpointInfo) -> Form:
+def form_of(info: CheckpointInfo) -> Form:
     """What the network of a checkpoint was trained with: images of its size and channels, made as its reader's are.
 
     Raises:

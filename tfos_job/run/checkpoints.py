@@ -1,111 +1,37 @@
-"""Checkpoints: written aside, published whole by one rename, believed only after they have been read back.
+"""Checkpoints of a run: written aside, published whole by one rename, chosen only after they have been read back.
 
 ::
 
-    checkpoints/step-00002000/
-        variables.npz      every array under its name, uncompressed, loadable by numpy.load(..., allow_pickle=False)
-        checkpoint.json    what belongs to them: step, shapes, sizes and SHA-256, network, charset, input position
-    checkpoints/_building-<token>/     one on its way; swept by `retain`
+    checkpoints/step-00002000/         one that is whole: see `checkpoint_files.py`
+    checkpoints/_building-<token>/     one that is being written, or that was left; removed by `sweep`
 
-A *verified* checkpoint has all files, of the right size and digest, that load and hold finite numbers. Nothing but
-a verified one is ever chosen. Only the holder of the run's lock publishes or retains; others read beside it, and choose
-again where what they have listed is gone by then. No TensorFlow here: the driver and the command line choose
-checkpoints without it.
+Only the holder of the run's lock publishes or retains. Others read at the same time, and list again if a training has
+removed what was on their list. No TensorFlow here: the driver and the command line choose checkpoints without it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import itertools
-import json
 import logging
-import time
 import uuid
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
-from tfos_job.formats.hashing import HashingWriter
 from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
+from tfos_job.run import checkpoint_files
+from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 
-FORMAT_VERSION = 1
-VARIABLES_FILE = "variables.npz"
-DOCUMENT_FILE = "checkpoint.json"
-
-# What `publish` must be given beside the variables; more may be added and comes back in `CheckpointInfo.document`.
+# The least that `publish` is given beside the variables; all of it comes back in `CheckpointInfo.document`.
 META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_position", "metrics")
-
-_OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
 
 _MAX_LISTINGS = 10  # a training that removes checkpoints faster than they are read is no training
 
-Arrays = dict[str, np.ndarray]
 _Found = TypeVar("_Found")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """A checkpoint that has been verified: where it lies and what its `checkpoint.json` says."""
-
-    path: str
-    document: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        return self.document["step"]
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """What `zoo.build` takes beside the seed. Checkpoints of before there was colour have no `num_channels`."""
-        return {"num_channels": 1, **self.document["model"]}
-
-    @property
-    def normalization(self) -> dict[str, Any]:
-        """`kind`, `epsilon` and the `digest` of the statistics; its arrays are among the variables.
-
-        Checkpoints of before there was any say nothing of it.
-        """
-        return self.document.get("normalization", {"kind": NO_NORMALIZATION})
-
-    @property
-    def characters(self) -> Sequence[str]:
-        """The characters, or names, of the classes in the order of their ids."""
-        return self.document["characters"]
-
-    @property
-    def dataset_name(self) -> str:
-        """The reader of what it was trained on. Checkpoints of before there were images have none."""
-        return self.document.get("dataset_name", GNT)
-
-    @property
-    def charset_digest(self) -> str:
-        return self.document["charset_digest"]
-
-    @property
-    def dataset_digest(self) -> str:
-        return self.document["dataset_digest"]
-
-    @property
-    def input_position(self) -> dict[str, Any]:
-        return self.document["input_position"]
-
-    @property
-    def trainable_scopes(self) -> tuple[str, ...]:
-        """What was trained; all where none is named. Checkpoints of before one could choose have no such entry."""
-        return tuple(self.document.get("trainable_scopes", ()))
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What `publish` was given beside the variables."""
-        return {key: value for key, value in self.document.items() if key not in _OWN_KEYS}
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -120,14 +46,14 @@ def publish(
 ) -> str:
     """Publishes one checkpoint whole.
 
-    A verified one of the same step is left as it is; a torn one makes way.
+    A whole one of the same step is left as it is; a torn one is replaced.
 
     Args:
       run: the run it belongs to.
       step: the global step.
       variables: arrays by name; names may hold `/`.
       meta: JSON values; at least `META_KEYS`.
-      guard: called last before it is published; raises where the run is somebody else's by now.
+      guard: called last before it is published; raises if the run is somebody else's by now.
 
     Returns:
       The checkpoint's folder.
@@ -139,7 +65,7 @@ def publish(
     missing = [key for key in META_KEYS if key not in meta]
     if missing:
         raise ValueError(f"publish needs meta[{missing[0]!r}]")
-    broken = _not_finite(variables)
+    broken = checkpoint_files.first_not_finite(variables)
     if broken:
         raise DivergedError(
             f"variable {broken} is not finite at step {step}",
@@ -152,17 +78,7 @@ def publish(
     building = join(run.checkpoints_dir, BUILDING_PREFIX + uuid.uuid4().hex)
     try:
         storage.make_dirs(building)
-        files = {VARIABLES_FILE: _write_variables(join(building, VARIABLES_FILE), variables)}
-        document = {
-            "format_version": FORMAT_VERSION,
-            "step": step,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "variables": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in variables.items()},
-            "files": files,
-            **meta,
-        }
-        document["document_sha256"] = _document_digest(document)
-        storage.write_json(join(building, DOCUMENT_FILE), document)
+        checkpoint_files.write(building, step, variables, meta)
         guard()
         storage.publish_dir(building, target)
     except BaseException:
@@ -173,7 +89,7 @@ def publish(
 
 
 def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
-    """Removes all checkpoints but the newest `keep_last` verified ones and the best; sweeps what was left half built.
+    """Removes all checkpoints except the newest `keep_last` whole ones and the best; sweeps what was left half built.
 
     Returns:
       The folders that stay, newest first.
@@ -200,43 +116,15 @@ def sweep(run: RunLayout) -> None:
 
 
 def _stands(path: str) -> bool:
-    """Whether the checkpoint already at `path` is to be kept; a torn one is removed."""
+    """True if the checkpoint at `path` is whole; a torn one is removed."""
     try:
         verify(path)
     except BadDataError as error:
-        _log.warning("a torn checkpoint makes way for a new one: %s", error)
+        _log.warning("a torn checkpoint is replaced by a new one: %s", error)
         storage.remove(path)
         return False
-    _log.info("checkpoint %s is there already and verifies: left as it is", path)
+    _log.info("checkpoint %s is there already and whole: left as it is", path)
     return True
-
-
-def _write_variables(path: str, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Writes an .npz front to back, as HDFS needs it (`numpy.savez` wants to seek), hashing on the way."""
-
-    def write(stream: BinaryIO) -> dict[str, Any]:
-        writer = HashingWriter(stream)
-        with zipfile.ZipFile(writer, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
-            for name, array in variables.items():
-                # A ZipInfo without a time: the same variables give the same bytes.
-                with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-        return {"size_bytes": writer.size_bytes, "sha256": writer.sha256}
-
-    return storage.write_file(path, write)
-
-
-def _document_digest(document: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in document.items() if key != "document_sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _not_finite(variables: Mapping[str, np.ndarray]) -> str | None:
-    """The first variable that holds NaN or Inf."""
-    for name, array in variables.items():
-        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
-            return name
-    return None
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -257,7 +145,7 @@ def verify(path: str) -> CheckpointInfo:
       BadDataError: it is torn or damaged; the error says where.
       MissingInputError: it is gone.
     """
-    return _read(path)[0]
+    return checkpoint_files.read(path)[0]
 
 
 def load(info: CheckpointInfo) -> Arrays:
@@ -267,17 +155,17 @@ def load(info: CheckpointInfo) -> Arrays:
       BadDataError: it has been damaged since.
       MissingInputError: it is gone.
     """
-    return _read_variables(info.path, info.document)
+    return checkpoint_files.read_variables(info.path, info.document)
 
 
 def latest(run: RunLayout) -> CheckpointInfo | None:
     """The newest checkpoint that verifies. Torn ones are passed over and named in the log."""
-    return _listing_anew(lambda: next((info for info, _ in _verified(candidates(run))), None))
+    return _with_new_lists(lambda: next((info for info, _ in _verified(candidates(run))), None))
 
 
 def best(run: RunLayout) -> CheckpointInfo | None:
     """The verified checkpoint with the highest top-1 on the run's validation split; the later one of equals."""
-    return _listing_anew(lambda: next((info for info, _ in _verified(by_merit(run))), None))
+    return _with_new_lists(lambda: next((info for info, _ in _verified(by_merit(run))), None))
 
 
 def by_merit(run: RunLayout) -> list[str]:
@@ -298,7 +186,7 @@ def by_merit(run: RunLayout) -> list[str]:
 
 
 def _top_1(evaluation: str) -> float | None:
-    """Of an evaluation; None where there is none, or it does not tell: nobody may fail to save for its sake."""
+    """Of an evaluation; None without one, or if it has no such number: no training fails to save for its sake."""
     try:
         found = storage.read_json(evaluation)
         return float(found["top_1"])
@@ -310,7 +198,7 @@ def _top_1(evaluation: str) -> float | None:
 
 
 def resolve(run: RunLayout, which: str) -> CheckpointInfo:
-    """What `read` says of it, without its arrays."""
+    """The same as `read`, without the arrays."""
     return read(run, which)[0]
 
 
@@ -327,7 +215,7 @@ def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
     """
     if which in ("last", "best"):
         listed = candidates if which == "last" else by_merit
-        found = _listing_anew(lambda: next(_verified(listed(run)), None))
+        found = _with_new_lists(lambda: next(_verified(listed(run)), None))
         if found is None:
             names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
             needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
@@ -339,7 +227,7 @@ def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
         return found
     if not storage.is_dir(which):
         raise MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
-    return _read(which)
+    return checkpoint_files.read(which)
 
 
 def _verified(paths: Iterable[str]) -> Iterator[tuple[CheckpointInfo, Arrays]]:
@@ -350,74 +238,16 @@ def _verified(paths: Iterable[str]) -> Iterator[tuple[CheckpointInfo, Arrays]]:
     """
     for path in paths:
         try:
-            yield _read(path)
+            yield checkpoint_files.read(path)
         except BadDataError as error:
             _log.warning("passed over: %s", error)
 
 
-def _listing_anew(find: Callable[[], _Found]) -> _Found:
-    """What `find` finds, which begins with a list: once more where a training has removed what was on it."""
+def _with_new_lists(find: Callable[[], _Found]) -> _Found:
+    """The result of `find`, which begins with a list; repeated if a training has removed what was on the list."""
     for _ in range(_MAX_LISTINGS - 1):
         try:
             return find()
         except MissingInputError as error:
             _log.info("looking again: %s", error)
     return find()
-
-
-def _read(path: str) -> tuple[CheckpointInfo, Arrays]:
-    document = _read_document(path)
-    return CheckpointInfo(path, document), _read_variables(path, document)
-
-
-def _absent(path: str, name: str) -> BadDataError | MissingInputError:
-    """What is wrong where a file of a checkpoint is not there: it is published whole, and removed as a whole."""
-    if storage.is_dir(path):
-        return _torn(path, f"{name} is missing")
-    return MissingInputError(
-        "the checkpoint is gone: a training removes all but its last ones and its best",
-        place=path,
-        next_step="Give `last`, `best` or another one",
-    )
-
-
-def _torn(path: str, fact: str) -> BadDataError:
-    return BadDataError(f"not a whole checkpoint: {fact}", place=path, next_step="Use another one, or remove it")
-
-
-def _read_document(path: str) -> dict[str, Any]:
-    try:
-        document = storage.read_json(join(path, DOCUMENT_FILE))
-    except MissingInputError as error:
-        raise _absent(path, DOCUMENT_FILE) from error
-    except ValueError as error:
-        raise _torn(path, f"{DOCUMENT_FILE} is not JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
-        raise _torn(path, f"{DOCUMENT_FILE} is not of format version {FORMAT_VERSION}")
-    if document.get("document_sha256") != _document_digest(document):
-        raise _torn(path, f"{DOCUMENT_FILE} does not have its own digest")
-    return document
-
-
-def _read_variables(path: str, document: Mapping[str, Any]) -> Arrays:
-    expected = document["files"][VARIABLES_FILE]
-    try:
-        data = storage.read_bytes(join(path, VARIABLES_FILE))
-    except MissingInputError as error:
-        raise _absent(path, VARIABLES_FILE) from error
-    if len(data) != expected["size_bytes"]:
-        raise _torn(path, f"{VARIABLES_FILE} has {len(data)} bytes, expected {expected['size_bytes']}")
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise _torn(path, f"{VARIABLES_FILE} does not have the SHA-256 {expected['sha256']}")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise _torn(path, f"{VARIABLES_FILE} does not load ({error})") from error
-    shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
-    if shapes != document["variables"]:
-        raise _torn(path, f"{VARIABLES_FILE} does not hold the variables that {DOCUMENT_FILE} names")
-    broken = _not_finite(arrays)
-    if broken:
-        raise _torn(path, f"variable {broken} is not finite")
-    return arrays

@@ -11,7 +11,7 @@ from tfos_job.config import TrainConfig, to_dict
 from tfos_job.host import container
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints, resume
-from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.resume import Change
 
 FINISHED, FAILED = "finished", "failed"

@@ -15,7 +15,7 @@ from tfos_job.errors import MissingInputError
 from tfos_job.host import calls
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints, folder, start, training_data
-from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FINISHED, RunFolder
 from tfos_job.run.json_values import to_json
 from tfos_job.run.plan import initial_weights_of

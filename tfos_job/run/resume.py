@@ -1,7 +1,7 @@
-"""How a run goes on: with its own settings, and with no others unless they are asked for.
+"""The settings of a run that is resumed: its own, and others only if they are asked for.
 
-Each flag of `train` says what it is to a run that is there (`config.Bond`). What a command does not give is the run's;
-a recipe that it gives otherwise is refused, old and new side by side, or taken with `--change_settings`.
+The `Bond` of each flag of `train` says how an existing run treats it. A flag that the command line leaves out has the
+run's value. Another recipe than the run's fails, with the old and the new value, unless `--change_settings` is given.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that a command has otherwise than its run."""
+    """A setting that differs between a run and the command."""
 
     name: str
     old: Any
@@ -35,7 +35,7 @@ class Change:
 
 
 def settings(given: Mapping[str, Any]) -> TrainConfig:
-    """The settings of a command: what it gives, else what the run in its `train_dir` has, else the defaults.
+    """The settings of a command: the flags that are given, else those of the run in `train_dir`, else the defaults.
 
     Args:
       given: values by flag; `train_dir` is among them.
@@ -49,7 +49,7 @@ def settings(given: Mapping[str, Any]) -> TrainConfig:
     stored = None if given.get("overwrite") else read(run)
     if stored is None and "dataset_dir" not in given:
         raise MissingInputError(
-            "a run that begins anew needs a dataset"
+            "a new run needs a dataset"
             if given.get("overwrite")
             else "no run there to go on with: it has no config.json",
             place=run.root,
@@ -61,14 +61,14 @@ def settings(given: Mapping[str, Any]) -> TrainConfig:
 
 
 def inherited(stored: TrainConfig, given: Mapping[str, Any], *, has_begun: bool) -> dict[str, Any]:
-    """What a command takes from its run: settings by name, none of them `given`."""
+    """The settings that a command takes from its run, by name; none of them is `given`."""
     replaced = {*given, *(LENGTHS if any(name in given for name in LENGTHS) else ())}
     names = _names(RECIPE, EXTENT) if has_begun else _names(RECIPE, EXTENT, ORIGIN)
     return {name: getattr(stored, name) for name in names if name not in replaced}
 
 
 def changes(stored: TrainConfig, config: TrainConfig, *bonds: Bond) -> list[Change]:
-    """What `config` has otherwise among the settings of these bonds."""
+    """The settings of these bonds that differ in `config`."""
     pairs = {name: (getattr(stored, name), getattr(config, name)) for name in _names(*bonds)}
     if "image_size" in pairs:  # given, or following from the network: what counts is what it comes to
         pairs["image_size"] = stored.side, config.side
@@ -76,10 +76,10 @@ def changes(stored: TrainConfig, config: TrainConfig, *bonds: Bond) -> list[Chan
 
 
 def require_same_recipe(run: RunLayout, stored: TrainConfig, config: TrainConfig) -> list[Change]:
-    """What of the recipe is changed, by the user's wish.
+    """The changes of the recipe, which need `--change_settings`.
 
     Raises:
-      SettingsError: something is, and nobody has asked for it.
+      SettingsError: there are some without it.
     """
     found = changes(stored, config, RECIPE)
     if found and not config.change_settings:
@@ -98,7 +98,7 @@ def listed(found: Sequence[Change]) -> str:
 
 
 def with_origin(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
-    """`config` with where its run, which has begun, began: that is of no account to a command, and is kept."""
+    """`config` with the origin of its run, which has begun: a command cannot change that."""
     if stored is None:
         return config
     return dataclasses.replace(config, **{name: getattr(stored, name) for name in _names(ORIGIN)})
@@ -128,7 +128,7 @@ def read(run: RunLayout) -> TrainConfig | None:
 
 
 def write_attempt(run: RunLayout, config: TrainConfig, found: Sequence[Change], dataset_digest: str) -> str:
-    """Writes what the attempt that begins is committed to; returns the file's path."""
+    """Writes the settings of the attempt that begins; returns the file's path."""
     number = _last_attempt(run) + 1
     storage.make_dirs(run.attempts_dir)
     storage.write_json(
@@ -146,7 +146,7 @@ def write_attempt(run: RunLayout, config: TrainConfig, found: Sequence[Change], 
 
 
 def dataset_digest(run: RunLayout) -> str | None:
-    """Of the split that the last attempt was committed to; None where no attempt says so."""
+    """The digest of the last attempt's training split; None if no attempt has one."""
     number = _last_attempt(run)
     try:
         found = storage.read_json(run.attempt(number)) if number else {}

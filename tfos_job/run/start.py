@@ -14,7 +14,7 @@ from typing import Any
 from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
 from tfos_job.errors import BadDataError, SettingsError, exit_code_class
 from tfos_job.run import resume
-from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
 from tfos_job.run.resume import Change
 from tfos_job.run.specs import NormalizationSpec, normalization_of

@@ -21,7 +21,7 @@ from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
-from tfos_job.run.checkpoints import CheckpointInfo
+from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.specs import InitialWeights
 
 KERAS_SUFFIXES = (".h5", ".keras")

@@ -1,0 +1,206 @@
+"""The files of one checkpoint, and what is a whole one.
+
+::
+
+    step-00002000/
+        variables.npz      every array under its name, uncompressed, loadable by numpy.load(..., allow_pickle=False)
+        checkpoint.json    what belongs to them: step, shapes, sizes and SHA-256, network, charset, input position
+
+A whole checkpoint has all files, of the right size and digest, that load and hold finite numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tfos_job import storage
+from tfos_job.config import GNT, NO_NORMALIZATION
+from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats.hashing import HashingWriter
+from tfos_job.layout import join
+
+FORMAT_VERSION = 1
+VARIABLES_FILE = "variables.npz"
+DOCUMENT_FILE = "checkpoint.json"
+_OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A whole checkpoint: its folder, and its `checkpoint.json`. Older documents have fewer entries."""
+
+    path: str
+    document: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.document["step"]
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The arguments of `networks.registry.build` except the seed. Without `num_channels` images are grey."""
+        return {"num_channels": 1, **self.document["model"]}
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """`kind`, `epsilon` and the `digest` of the statistics, whose arrays are among the variables; default: none."""
+        return self.document.get("normalization", {"kind": NO_NORMALIZATION})
+
+    @property
+    def characters(self) -> Sequence[str]:
+        """The characters, or names, of the classes in the order of their ids."""
+        return self.document["characters"]
+
+    @property
+    def dataset_name(self) -> str:
+        """The reader of the training split; default: that of glyphs."""
+        return self.document.get("dataset_name", GNT)
+
+    @property
+    def charset_digest(self) -> str:
+        return self.document["charset_digest"]
+
+    @property
+    def dataset_digest(self) -> str:
+        return self.document["dataset_digest"]
+
+    @property
+    def input_position(self) -> dict[str, Any]:
+        return self.document["input_position"]
+
+    @property
+    def trainable_scopes(self) -> tuple[str, ...]:
+        """The scopes that were trained; empty for all."""
+        return tuple(self.document.get("trainable_scopes", ()))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The values that `write` was given beside the variables."""
+        return {key: value for key, value in self.document.items() if key not in _OWN_KEYS}
+
+
+def write(folder: str, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    """Writes the files of a checkpoint into an empty folder.
+
+    Args:
+      folder: of the checkpoint.
+      step: the global step.
+      variables: arrays by name; names may hold `/`.
+      meta: JSON values, which come back as `CheckpointInfo.meta`.
+    """
+    files = {VARIABLES_FILE: _write_variables(join(folder, VARIABLES_FILE), variables)}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "step": step,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "variables": {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in variables.items()},
+        "files": files,
+        **meta,
+    }
+    document["document_sha256"] = document_digest(document)
+    storage.write_json(join(folder, DOCUMENT_FILE), document)
+
+
+def read(path: str) -> tuple[CheckpointInfo, Arrays]:
+    """A checkpoint and its arrays, if it is whole.
+
+    Raises:
+      BadDataError: it is torn or damaged; the error says where.
+      MissingInputError: it is gone.
+    """
+    document = _read_document(path)
+    return CheckpointInfo(path, document), read_variables(path, document)
+
+
+def first_not_finite(variables: Mapping[str, np.ndarray]) -> str | None:
+    """The first variable that holds NaN or Inf; None without one."""
+    for name, array in variables.items():
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            return name
+    return None
+
+
+def document_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of the document without its own digest."""
+    content = {key: value for key, value in document.items() if key != "document_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_variables(path: str, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Writes an .npz front to back, as HDFS needs it (`numpy.savez` wants to seek), hashing on the way."""
+
+    def write(stream: BinaryIO) -> dict[str, Any]:
+        writer = HashingWriter(stream)
+        with zipfile.ZipFile(writer, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+            for name, array in variables.items():
+                # A ZipInfo without a time: the same variables give the same bytes.
+                with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        return {"size_bytes": writer.size_bytes, "sha256": writer.sha256}
+
+    return storage.write_file(path, write)
+
+
+def _absent(path: str, name: str) -> BadDataError | MissingInputError:
+    """The error for a file of a checkpoint that is not there: it is published whole, and removed as a whole."""
+    if storage.is_dir(path):
+        return _torn(path, f"{name} is missing")
+    return MissingInputError(
+        "the checkpoint is gone: a training removes all but its last ones and its best",
+        place=path,
+        next_step="Give `last`, `best` or another one",
+    )
+
+
+def _torn(path: str, fact: str) -> BadDataError:
+    return BadDataError(f"not a whole checkpoint: {fact}", place=path, next_step="Use another one, or remove it")
+
+
+def _read_document(path: str) -> dict[str, Any]:
+    try:
+        document = storage.read_json(join(path, DOCUMENT_FILE))
+    except MissingInputError as error:
+        raise _absent(path, DOCUMENT_FILE) from error
+    except ValueError as error:
+        raise _torn(path, f"{DOCUMENT_FILE} is not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
+        raise _torn(path, f"{DOCUMENT_FILE} is not of format version {FORMAT_VERSION}")
+    if document.get("document_sha256") != document_digest(document):
+        raise _torn(path, f"{DOCUMENT_FILE} does not have its own digest")
+    return document
+
+
+def read_variables(path: str, document: Mapping[str, Any]) -> Arrays:
+    """The arrays of the checkpoint at `path`, which must be those of its document; raises as `read` does."""
+    expected = document["files"][VARIABLES_FILE]
+    try:
+        data = storage.read_bytes(join(path, VARIABLES_FILE))
+    except MissingInputError as error:
+        raise _absent(path, VARIABLES_FILE) from error
+    if len(data) != expected["size_bytes"]:
+        raise _torn(path, f"{VARIABLES_FILE} has {len(data)} bytes, expected {expected['size_bytes']}")
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise _torn(path, f"{VARIABLES_FILE} does not have the SHA-256 {expected['sha256']}")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise _torn(path, f"{VARIABLES_FILE} does not load ({error})") from error
+    shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
+    if shapes != document["variables"]:
+        raise _torn(path, f"{VARIABLES_FILE} does not hold the variables that {DOCUMENT_FILE} names")
+    broken = first_not_finite(arrays)
+    if broken:
+        raise _torn(path, f"variable {broken} is not finite")
+    return arrays
