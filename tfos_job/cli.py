@@ -29,7 +29,7 @@ log = logging.getLogger("tfos_job")
 
 @dataclass(frozen=True)
 class Emit:
-    """Takes results, as JSON values, to standard output and to whoever has submitted the command."""
+    """Takes results, as JSON values, to standard output and to the host that has submitted the command."""
 
     outcome: Outcome
     results: Results
@@ -48,20 +48,20 @@ def parse_config(name: str, flags: Sequence[str]) -> Any:
 
     Raises:
       SettingsError: values that do not go together.
-      JobError: the settings of the run that is to go on cannot be read.
+      JobError: the settings of the run that is resumed cannot be read.
     """
     args = make_parser().parse_args([name, *flags])
     return parser.configuration(COMMANDS[name], args)
 
 
 def _say(line: str) -> None:
-    """On stderr; who has stopped to read that may still want the results."""
+    """Writes a line to stderr; the results may still be wanted after stderr is closed."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def _prepare_process(*, debug: bool) -> None:
-    """Logs to stderr, and libraries that speak only when something is wrong."""
+    """Sets up logs on stderr, with libraries quiet unless something is wrong."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     if not debug:
@@ -147,7 +147,7 @@ def _when_stopped(name: str) -> str:
 
 
 def as_job_error(error: BaseException, when_stopped: str) -> JobError:
-    """What a command raised, as the error that it ends with: a signal, or a `JobError`; all else is a bug."""
+    """The error that a command ends with, from what it raised: a signal or a `JobError`; anything else is a bug."""
     judged = signals.interruption(error, when_stopped) or error
     if not isinstance(judged, JobError):
         from tfos_job import storage  # which `--help` need not import

@@ -59,7 +59,7 @@ def configuration(command: Command, args: argparse.Namespace) -> Any:
 
 
 def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
-    """A flag that is not given leaves nothing in the result: its default is the configuration's to know."""
+    """Adds a flag. One that is not given leaves nothing in the result: the configuration has its default."""
     metadata, help_text = field.metadata, _help(field, hint)
     inherited = is_inherited(field)
     if "nargs" in metadata:
@@ -105,14 +105,14 @@ def _help(field: dataclasses.Field[Any], hint: Any) -> str:
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:
-    """`int` of `int | None`, and whether it may be None."""
+    """`int` of `int | None`, and True if it may be None."""
     if isinstance(hint, types.UnionType):
         return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType), True
     return typing.cast("type", hint), False
 
 
 def _truth(text: str) -> bool:
-    """What a run has may have to be taken back."""
+    """Reads `true` or `false`, which takes back what a run has."""
     try:
         return {"true": True, "false": False}[text]
     except KeyError:
@@ -120,7 +120,7 @@ def _truth(text: str) -> bool:
 
 
 def _or_none(read: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
-    """As `_truth`: `none` takes back what a run has."""
+    """A reader that also reads `none`, which takes back what a run has."""
 
     def value(text: str) -> Any:
         return None if text == "none" else read(text)
@@ -130,9 +130,9 @@ def _or_none(read: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
 
 
 def _text(value: str) -> str:
-    """A value as it is: a path, a name, a list. Raises ArgumentTypeError, which ends the command with exit code 2.
+    """Reads a path, a name or a list; raises ArgumentTypeError, which ends the command with exit code 2.
 
-    What is not UTF-8 would come as far as the first JSON file, or the JVM, and fail there.
+    A text that is not UTF-8 would fail later, in the first JSON file or the JVM.
     """
     if not value:
         raise argparse.ArgumentTypeError("its value is empty")

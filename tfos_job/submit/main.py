@@ -1,7 +1,7 @@
 """`scripts/submit.sh COMMAND [the command's flags] [-- spark-submit's flags]`.
 
-What can be refused is refused here, before anything is uploaded. Then it waits, shows progress on stderr and the job's
-results on stdout, and ends with the job's own exit code.
+Wrong flags and missing data fail here, before anything is uploaded. Then it waits, shows progress on stderr and the
+job's results on stdout, and ends with the job's own exit code.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
 from tfos_job.commands.registry import SUBMISSIONS
@@ -110,32 +111,13 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
             next_step="On this machine alone call `tfos-job` itself",
         )
     hdfs_dir = options.hdfs_dir or (_default_hdfs_dir() if on_yarn else "")
-    _require_urls({**paths(config), "hdfs_dir": hdfs_dir})
+    _require_urls({**paths(config), "hdfs_dir": hdfs_dir}.items())
     submission = SUBMISSIONS[options.command]
     finished = submission.check(config)
     if finished is not None:
         print(to_json(finished, sys.stdout.encoding), flush=True)
         return 0
-    other_dirs = submission.other_dirs(config)
-    for name, folder in other_dirs:
-        _require_urls({name: folder})
-    request = Request(
-        command=options.command,
-        app_args=app_args,
-        config=config,
-        work=submission.size_of_work(config),
-        master=options.master,
-        queue=options.queue or submission.queue,
-        spark_args=spark_args,
-        home=str(home()),
-        hdfs_dir=hdfs_dir,
-        other_dirs=[folder for _, folder in other_dirs],
-        wait=not options.detach,
-        shipped=_shipped(options, spark_args, hdfs_dir) if on_yarn else Shipped(),
-        kubernetes=Kubernetes(
-            **{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__},
-        ),
-    )
+    request = _request(options, config, app_args, spark_args, hdfs_dir)
     profiles = [_profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
@@ -156,6 +138,29 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         accept_timeout_s=options.accept_timeout,
         began=began,
         uploaded=time.time(),
+    )
+
+
+def _request(
+    options: argparse.Namespace, config: Any, app_args: list[str], spark_args: list[str], hdfs_dir: str
+) -> Request:
+    submission = SUBMISSIONS[options.command]
+    other_dirs = submission.other_dirs(config)
+    _require_urls(other_dirs)
+    return Request(
+        command=options.command,
+        app_args=app_args,
+        config=config,
+        work=submission.size_of_work(config),
+        master=options.master,
+        queue=options.queue or submission.queue,
+        spark_args=spark_args,
+        home=str(home()),
+        hdfs_dir=hdfs_dir,
+        other_dirs=[folder for _, folder in other_dirs],
+        wait=not options.detach,
+        shipped=_shipped(options, spark_args, hdfs_dir) if options.master == "yarn" else Shipped(),
+        kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
     )
 
 
@@ -180,11 +185,12 @@ def _default_hdfs_dir() -> str:
     return f"{hadoop_conf.default_fs(hadoop_conf.conf_dir())}/user/{hadoop_conf.user()}/.tfos_job"
 
 
-# --- refused here rather than there ----------------------------------------------------------------------------------
+# --- checks before anything is uploaded -------------------------------------------------------------------------------
 
 
-def _require_urls(given: Mapping[str, str]) -> None:
-    for name, path in given.items():
+def _require_urls(given: Iterable[tuple[str, str]]) -> None:
+    """Raises SettingsError for a flag whose path is on some host's disk."""
+    for name, path in given:
         if path and "://" not in storage.absolute(path) and not path.startswith("file:"):
             raise SettingsError(
                 f"{path} is a path on the disk of whichever host runs the container",
@@ -198,7 +204,7 @@ def _require_urls(given: Mapping[str, str]) -> None:
 
 
 def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str) -> Shipped:
-    """What the containers are given, by name; nothing is packed or uploaded."""
+    """The names of what travels to the containers; nothing is packed or uploaded."""
     shipment = environment.plan(hdfs_dir, python=_packs_python(options, spark_args))
     archive, python = shipment.python_archive, f"./{environment.FOLDER}/bin/python"
     if _brings_python(spark_args):
@@ -217,7 +223,7 @@ def _packs_python(options: argparse.Namespace, spark_args: Sequence[str]) -> boo
 
 
 def _brings_python(spark_args: Sequence[str]) -> bool:
-    """Whether the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
+    """True if the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
     archives = spark_arguments.parse(spark_args)[0].get("spark.archives", "")
     return any(archive.endswith(f"#{_SEEDS_FOLDER}") for archive in archives.split(","))
 
@@ -226,7 +232,7 @@ def _brings_python(spark_args: Sequence[str]) -> bool:
 
 
 def _spark_submit_environment(*, on_yarn: bool) -> dict[str, str]:
-    """Without what other Sparks and Pythons have left in this one; on YARN with our log settings."""
+    """This process's environment without the variables of other Sparks and Pythons; on YARN with our log settings."""
     environment = dict(os.environ)
     host.apply(environment, host.settle_submission(environment))
     options = environment.pop("SPARK_SUBMIT_OPTS", "")

@@ -24,11 +24,11 @@ _EXECUTOR_CORES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """What travels with the job, as URLs; empty where it does not.
+    """The URLs of what travels with the job; empty for what does not.
 
     Attributes:
       archive: the Python environment, for `--archives`.
-      python: how the containers call its interpreter.
+      python: its interpreter's path in the containers.
       spark_archive: Spark's jars, for `spark.yarn.archive`.
       package: this package, for `--py-files`.
     """
@@ -53,7 +53,7 @@ class Kubernetes:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be submitted.
+    """A command to submit.
 
     Attributes:
       command: `train`, `convert`, …
@@ -61,12 +61,12 @@ class Request:
       config: the same, parsed.
       work: the size of the command's work, for the memory.
       master: `yarn` or `k8s://…`.
-      queue: YARN's.
-      spark_args: what the user wrote after `--`.
+      queue: YARN's queue.
+      spark_args: the user's flags after `--`.
       home: the folder that holds `spark/`.
-      hdfs_dir: where outcomes and event logs lie; empty on Kubernetes where it is not given.
+      hdfs_dir: folder of outcomes and event logs; may be empty on Kubernetes.
       other_dirs: folders that the command uses beside those of its flags.
-      wait: whether somebody waits for the end.
+      wait: wait for the application's end.
     """
 
     command: str
@@ -93,7 +93,7 @@ class Request:
 
 
 def folders(request: Request) -> list[str]:
-    """Those that must be there before the application is."""
+    """The folders that must exist before the application starts."""
     if not request.hdfs_dir:
         return []
     return [f"{request.hdfs_dir}/{name}" for name in ([EVENTS] if request.on_kubernetes else FOLDERS)]
@@ -173,7 +173,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 
 def _file_systems(request: Request) -> list[str]:
-    """Those that the job's folders are on, where their URLs name them."""
+    """The file systems that are named in the URLs of the job's folders."""
     folders = [*paths(request.config).values(), *request.other_dirs, request.hdfs_dir]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", folder) for folder in folders]
     return sorted({match[0] for match in named if match})
@@ -200,7 +200,7 @@ def _on_kubernetes(request: Request) -> dict[str, str]:
 
 
 def _fill_executor(settings: dict[str, str], request: Request) -> None:
-    """What has to follow the user's own choice: one task fills an executor, and has its GPUs."""
+    """Settings that follow from the user's own: one task fills an executor and has its GPUs."""
     if not request.submission.fills_executors:
         return
     settings.setdefault("spark.executor.cores", str(_EXECUTOR_CORES))
