@@ -20,7 +20,7 @@ from tfos_job.run import checkpoints
 pytestmark = pytest.mark.cluster
 
 LOCAL = ("--master", "local[2]")
-BESIDE = ("--ps_place", "driver", "--master", "local-cluster[1,1,1024]")
+SERVER_ON_DRIVER_HOST = ("--ps_place", "driver", "--master", "local-cluster[1,1,1024]")
 
 
 def report(train_dir: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     broken = tmp_path / "broken"
     to_be_ended = ("train", *options, "--train_dir", broken, *ENDLESS)
 
-    stopped = start(*to_be_ended, *BESIDE)
+    stopped = start(*to_be_ended, *SERVER_ON_DRIVER_HOST)
     stopped.wait_for_step()
     processes = stopped.descendants()
     # As a terminal and a scheduler do: Spark's JVM is in the group as well, or would be.
@@ -75,7 +75,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     assert checkpoint is not None
     assert report(broken)["checkpoint"] == checkpoint.path
 
-    orphaned = start(*to_be_ended, *BESIDE)
+    orphaned = start(*to_be_ended, *SERVER_ON_DRIVER_HOST)
     orphaned.wait_for_step()
     processes = orphaned.descendants()
     folders = [Path(orphaned.find(role).cwd()).parent for role in ("ps", "worker")]

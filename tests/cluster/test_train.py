@@ -124,7 +124,7 @@ AUGMENTED = ("--random_rotation", 10, "--elastic_distortion", 0.02, "--stroke_wi
 WHITENED = ("--normalization", "zca", "--whitening_epsilon", 0.05)
 
 
-def test_one_executor_with_its_server_beside_the_driver_and_statistics_of_its_data(
+def test_one_executor_with_its_server_on_the_drivers_host_and_statistics_of_its_data(
     start: StartCommand, small_dataset: Path, tmp_path: Path
 ) -> None:
     first_port, last_port = free_port_range(60)
