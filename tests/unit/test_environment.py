@@ -9,7 +9,6 @@ import marshal
 import multiprocessing
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -26,7 +25,7 @@ import setuptools
 import tfos_job
 from tfos_job.errors import SettingsError
 from tfos_job.fonts import find_font
-from tfos_job.submit import distributions, environment, interpreter, packed_modules, packing
+from tfos_job.submit import distributions, environment, interpreter, packing
 from tfos_job.submit.packing import Member
 
 
@@ -172,104 +171,46 @@ def test_a_packed_interpreter_runs_on_nothing_but_the_c_library(
     else:
         with tarfile.open(tmp_path / "packed.tar.gz") as archive:
             archive.extractall(root, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    packed = {member.name for member in contents}
     report = json.loads(run([str(root / "bin" / "python"), "-c", SELF_REPORT], cwd=tmp_path))
     assert (report["executable"], report["prefix"]) == (str(root / "bin" / "python"), str(root))
     assert all(entry == "" or entry.startswith(f"{root}/") for entry in report["path"])
     foreign = [Path(path).name for path in report["libraries"] if not path.startswith(f"{root}/")]
     assert [name for name in foreign if not interpreter._OF_THE_NODE.fullmatch(name)] == []
-    assert len(contents) < 300
+    assert [path for path in root.rglob("*.pyc") if path.relative_to(root).as_posix() not in packed] == []
 
 
-# --- modules out of one file -----------------------------------------------------------------------------------------
-
-PACKAGE = {
-    "pack/__init__.py": "from pack import part\n",
-    "pack/part.py": "def double(x):\n    return 2 * x\n\n\ndef fail():\n    raise ValueError('in the packed file')\n",
-    "pack/sub/__init__.py": "",
-    "pack/sub/__main__.py": "print('run as', __name__, __file__)\n",
-    "pack/template.py": "{{ this is no Python }}\n",
-    "pack/data.txt": "data",
-    "name/space.py": "here = __path__ if '__path__' in globals() else __file__\n",
-    "pack.pth": "import pack; pack.seen_by_site = True\n",
-}
+# --- bytecode --------------------------------------------------------------------------------------------------------
 
 
-FIND_PART = """
-import importlib.machinery, sys
-folders = [entry + "/pack" for entry in sys.path if entry.endswith("/packages")]
-spec = importlib.machinery.PathFinder.find_spec("pack.part", folders)
-print(type(spec.loader).__name__)
-"""
+def test_each_module_travels_with_bytecode_unless_it_is_no_python(tmp_path: Path) -> None:
+    modules = write_tree(tmp_path, {"pack/part.py": "a = 1\n", "pack/template.py": "{{ this is no Python }}\n"})
+    tag = sys.implementation.cache_tag
+    found = [relative for relative, _ in packing.with_bytecode(modules)]
+    assert found == ["pack/part.py", f"pack/__pycache__/part.{tag}.pyc", "pack/template.py"]
 
 
-@pytest.fixture
-def packed_site(tmp_path: Path) -> Path:
-    """PACKAGE as in an environment: `sitecustomize.py`, `modules` and `packages`, where only its data are files."""
-    modules = write_tree(tmp_path / "source", PACKAGE)
-    root = tmp_path / "site"
-    write_tree(root / "packages", {name: text for name, text in PACKAGE.items() if name not in modules})
-    (root / "modules").write_bytes(packing.packed(modules))
-    (root / "sitecustomize.py").write_bytes(Path(packed_modules.__file__).read_bytes())
-    return root
-
-
-def python(site: Path, *arguments: str, before: str = "") -> str:
-    path = f"{before}:{site}" if before else str(site)
-    return run([sys.executable, *arguments], cwd=site, env={"PYTHONPATH": path})
-
-
-def test_packed_modules_say_where_they_would_lie(packed_site: Path) -> None:
-    program = """
-import inspect, pack, pack.sub, name.space, importlib.resources, pkgutil, sys
-print(pack.__file__, *pack.__path__, pack.part.double(21), pack.part.double.__code__.co_filename)
-print(inspect.getsource(pack.part.double).splitlines()[-1].strip())
-print(importlib.resources.files('pack').joinpath('data.txt').read_text(), pkgutil.get_data('pack', 'data.txt'))
-print([(m.name, m.ispkg) for m in pkgutil.iter_modules(pack.__path__)], name.space.here, pack.seen_by_site)
-"""
-    folder = packed_site / "packages" / "pack"
-    assert python(packed_site, "-c", program).splitlines() == [
-        f"{folder}/__init__.py {folder} 42 {folder}/part.py",
-        "return 2 * x",
-        "data b'data'",
-        f"[('part', False), ('sub', True), ('template', False)] {packed_site}/packages/name/space.py True",
-    ]
-    assert [path.name for path in packed_site.rglob("*.py")] == ["sitecustomize.py"]
-
-
-def test_a_traceback_shows_the_source_of_a_packed_module(packed_site: Path) -> None:
-    shown = python(
-        packed_site,
-        "-c",
-        "import pack, traceback\ntry: pack.part.fail()\nexcept ValueError: print(traceback.format_exc())",
-    )
-    assert f'File "{packed_site}/packages/pack/part.py", line 6, in fail' in shown
-    assert "raise ValueError('in the packed file')" in shown
-
-
-def test_a_packed_package_runs_as_a_program(packed_site: Path) -> None:
-    assert python(packed_site, "-m", "pack.sub") == f"run as __main__ {packed_site}/packages/pack/sub/__main__.py\n"
-
-
-def test_what_python_cannot_compile_is_an_error_of_who_imports_it(packed_site: Path) -> None:
-    program = "try: import pack.template\nexcept SyntaxError as e: print(e.filename)"
-    assert python(packed_site, "-c", program) == f"{packed_site}/packages/pack/template.py\n"
-
-
-def test_a_shared_object_comes_before_a_source_of_its_name(packed_site: Path) -> None:
-    extension = next(iter(interpreter.extension_modules()))  # which ones there are differs between builds of Python
-    shutil.copy(extension, packed_site / "packages" / "pack" / f"part.{extension.name.partition('.')[2]}")
-    assert python(packed_site, "-c", FIND_PART).strip() == "ExtensionFileLoader"
-
-
-def test_pythonpath_comes_before_packed_modules(packed_site: Path, tmp_path: Path) -> None:
-    write_tree(tmp_path / "mine", {"pack/__init__.py": "who = 'mine'\n"})
-    assert python(packed_site, "-c", "import pack; print(pack.who)", before=str(tmp_path / "mine")) == "mine\n"
+def test_bytecode_is_believed_whatever_the_time_of_its_source_and_names_the_place_where_it_lies(tmp_path: Path) -> None:
+    source = "def fail():\n    raise ValueError('in a packed module')\n"
+    modules = write_tree(tmp_path / "build", {"pack/part.py": source})
+    for relative, content in packing.with_bytecode(modules):
+        (tmp_path / "site" / relative).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / relative).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    os.utime(tmp_path / "site" / "pack" / "part.py", (1, 1))
+    compiled = tmp_path / "site" / "pack" / "__pycache__" / f"part.{sys.implementation.cache_tag}.pyc"
+    before = compiled.stat().st_mtime_ns
+    program = "import pack.part, traceback\ntry: pack.part.fail()\nexcept ValueError: print(traceback.format_exc())"
+    shown = run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")})
+    assert f'File "{tmp_path}/site/pack/part.py", line 2, in fail' in shown
+    assert "raise ValueError('in a packed module')" in shown
+    assert compiled.stat().st_mtime_ns == before
+    assert str(tmp_path / "build").encode() not in compiled.read_bytes()
 
 
 def value_of(code: bytes | None) -> object:
     assert code is not None
     names: dict[str, object] = {}
-    exec(marshal.loads(code), names)
+    exec(marshal.loads(code[16:]), names)  # behind the header of a .pyc file
     return names["value"]
 
 

@@ -36,7 +36,7 @@ import tfos_job
 from tfos_job import storage
 from tfos_job.errors import JobError, SettingsError
 from tfos_job.layout import join
-from tfos_job.submit import distributions, interpreter, packed_modules, packing
+from tfos_job.submit import distributions, interpreter, packing
 
 FOLDER = "environment"
 """The name under which a container sees the environment: PYSPARK_PYTHON is `./environment/bin/python`."""
@@ -140,7 +140,7 @@ def _python_digest(packages: dict[str, Distribution]) -> str:
     """Of the interpreter, its libraries, the packages, and the code that packs them."""
     program, extensions = interpreter.program(), interpreter.extension_modules()
     libraries = interpreter.shared_libraries([program, *extensions]).values()
-    code = [Path(module.__file__ or "") for module in (distributions, interpreter, packed_modules, packing)]
+    code = [Path(module.__file__ or "") for module in (distributions, interpreter, packing)]
     texts = [sys.version, platform.machine(), *map(distributions.fingerprint, packages.values())]
     return _digest(
         [*map(str.encode, texts), *(path.read_bytes() for path in (program, *extensions, *libraries, *code))]

@@ -20,6 +20,7 @@ from tfos_job.errors import SettingsError
 
 LDD_TIMEOUT_S = 120
 PATCH_TIMEOUT_S = 60
+PYTHON_TIMEOUT_S = 60
 
 # What has no use without a screen or a compiler, and tests. `nis` would bring Kerberos' libraries along, which must be
 # the node's own.
@@ -58,6 +59,21 @@ def extension_modules() -> list[Path]:
     """The standard library's compiled modules that travel."""
     folder = Path(sysconfig.get_path("stdlib"), "lib-dynload")  # platstdlib is in a virtual environment
     return sorted(path for path in folder.glob("*.so") if not _DROPPED_MODULES.match(path.name))
+
+
+def site_packages(program: Path) -> str:
+    """The folder below its prefix where this interpreter looks for packages; it differs between builds.
+
+    Raises:
+      SettingsError: the interpreter does not run.
+    """
+    question = "import site; print(site.getsitepackages(['/prefix'])[0])"
+    done = subprocess.run(
+        [program, "-I", "-c", question], capture_output=True, text=True, timeout=PYTHON_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        raise SettingsError(f"this Python's interpreter fails: {done.stderr.strip()}", place=str(program))
+    return os.path.relpath(done.stdout.strip(), "/prefix")
 
 
 def shared_libraries(paths: Sequence[Path]) -> dict[str, Path]:

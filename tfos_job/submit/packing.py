@@ -1,4 +1,13 @@
-"""An environment as one archive: what goes in, and writing it as .tar.gz or .zip. Runs on the submitting host."""
+"""An environment as one archive: its contents, and writing it as .tar.gz or .zip. Runs on the submitting host.
+
+::
+
+    bin/python
+    lib/                          shared libraries
+    lib/python3N.zip              the standard library, by Python's own means
+    lib/python3.N/                os.py (Python knows its folder by it) · lib-dynload/
+    lib/python3.N/site-packages/  the packages, each module with its bytecode; `dist-packages` for a Debian Python
+"""
 
 from __future__ import annotations
 
@@ -21,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from types import CodeType
 from typing import BinaryIO
 
-from tfos_job.submit import distributions, interpreter, packed_modules
+from tfos_job.submit import distributions, interpreter
 
 # Level 6 takes twice the time of level 1 and saves a tenth (docs/decisions/0002-shipping-python.md).
 GZIP_LEVEL = 1
@@ -54,23 +63,21 @@ class Member:
 
 
 def members(packages: Mapping[str, Distribution]) -> list[Member]:
-    """All files of an environment with these packages; packed_modules.py shows where they go."""
+    """All files of an environment with these packages."""
     lib = f"{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
     site = {file.relative: file.path for package in packages.values() for file in distributions.files(package)}
-    modules = {relative: path for relative, path in site.items() if relative.endswith(".py")}
     stdlib = dict(interpreter.stdlib_files())
     program, extensions = interpreter.program(), interpreter.extension_modules()
     own_libraries, their_libraries = libraries(program, extensions, site)
     relocated = interpreter.relocated(program, extensions, "$ORIGIN/../lib", sorted(their_libraries))
+    site_packages = interpreter.site_packages(program)
     found = [
         Member("bin/python", relocated.pop(program), is_program=True),
         Member(f"{sys.platlibdir}/python{sys.version_info[0]}{sys.version_info[1]}.zip", stdlib_zip(stdlib)),
         Member(f"{lib}/os.py", stdlib["os.py"]),
-        Member(f"{lib}/sitecustomize.py", Path(packed_modules.__file__)),
-        Member(f"{lib}/modules", packed(modules)),
         *(Member(f"{lib}/lib-dynload/{path.name}", content) for path, content in relocated.items()),
         *(Member(f"lib/{name}", path) for name, path in (their_libraries | own_libraries).items()),
-        *(Member(f"{lib}/packages/{relative}", path) for relative, path in site.items() if relative not in modules),
+        *(Member(f"{site_packages}/{relative}", content) for relative, content in with_bytecode(site)),
     ]
     return sorted(found, key=lambda member: member.name)
 
@@ -93,34 +100,44 @@ def stdlib_zip(files: Mapping[str, Path]) -> bytes:
             source = path.read_bytes()
             archive.writestr(zipfile.ZipInfo(relative, _EPOCH), source)
             if relative.endswith(".py") and (code := bytecode(path, source, f"<stdlib>/{relative}")):
-                archive.writestr(zipfile.ZipInfo(f"{relative}c", _EPOCH), _UNCHECKED_PYC + code)
+                archive.writestr(zipfile.ZipInfo(f"{relative}c", _EPOCH), code)
     return stream.getvalue()
 
 
-def packed(files: Mapping[str, Path]) -> bytes:
-    """Modules in the one file of packed_modules.py."""
-    index: dict[str, tuple[int, int, int, int]] = {}
-    content = bytearray()
-    for relative, path in sorted(files.items()):
-        source = path.read_bytes()
-        code = bytecode(path, source, relative) or b""
-        index[relative] = (len(content), len(code), len(content) + len(code), len(source))
-        content += code
-        content += source
-    folders = frozenset(os.fspath(folder) for relative in files for folder in PurePosixPath(relative).parents)
-    head = marshal.dumps((index, folders))
-    return len(head).to_bytes(packed_modules.INDEX_LENGTH_BYTES, "little") + head + bytes(content)
+def with_bytecode(files: Mapping[str, Path]) -> Iterator[tuple[str, bytes | Path]]:
+    """Files of packages by their place, and the bytecode of each module where Python looks for it.
+
+    Python writes it at the first import, but not where YARN's cache is read-only: there every process would compile all
+    that it imports, which takes three times the import.
+    """
+    for relative, path in files.items():
+        yield relative, path
+        if relative.endswith(".py") and (code := bytecode(path, path.read_bytes(), relative)):
+            module = PurePosixPath(relative)
+            yield str(module.parent / "__pycache__" / f"{module.stem}.{sys.implementation.cache_tag}.pyc"), code
 
 
 def bytecode(path: Path, source: bytes, name: str) -> bytes | None:
-    """A module compiled, marshalled, with `name` as its file; None where it does not compile, as templates do not."""
+    """A module's .pyc file, never compared with its source; None if it does not compile, as templates do not.
+
+    Args:
+      path: of the module.
+      source: its content.
+      name: its file, as the bytecode has it.
+    """
     code = _cached_code(path)
     if code is None:
         try:
             code = compile(source, name, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             return None
-    return marshal.dumps(packed_modules.relocated(code, name))
+    return _UNCHECKED_PYC + marshal.dumps(_renamed(code, name))
+
+
+def _renamed(code: CodeType, name: str) -> CodeType:
+    """The same code with `name` as its file: where it was compiled does not show. Python replaces it at the import."""
+    constants = tuple(_renamed(c, name) if isinstance(c, CodeType) else c for c in code.co_consts)
+    return code.replace(co_filename=name, co_consts=constants)
 
 
 def _cached_code(path: Path) -> CodeType | None:
