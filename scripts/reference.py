@@ -1,7 +1,7 @@
-"""docs/reference.md: every flag of every command, and the exit codes, from the declarations that the commands run by.
+"""docs/reference.md: every flag of every command, and the exit codes, from the declarations of the commands.
 
     python scripts/reference.py --write     writes the file
-    python scripts/reference.py --check     fails, and shows the difference, where the file is stale
+    python scripts/reference.py --check     fails and shows the difference if the file is stale
 
 A flag's row is the metadata of its field; flags that no configuration has (`--master`, those of `scripts/submit.sh`)
 come from their parsers. Exit codes: 0, 1 (the file is stale), 2.
@@ -39,14 +39,14 @@ What the commands are for: [README](../README.md), [data.md](data.md), [training
 """
 EXIT_CODES = {
     0: "done, or already done",
-    2: "a flag was refused, or its value: empty, not UTF-8, not one of the choices",
-    65: "bad data, too many bad records, digests that do not fit",
-    66: "input, dataset or checkpoint not there",
-    69: "a resource was not to be had in time: slots, containers, a port",
+    2: "an unknown flag, or a value that is empty, not UTF-8 or not one of the choices",
+    65: "bad data, too many bad records, digests that do not match",
+    66: "input, dataset or checkpoint missing",
+    69: "a resource was not available in time: slots, containers, a port",
     70: "a bug: an unexpected exception",
     71: "a node died",
-    74: "the file system failed past its own retries",
-    75: "somebody else is at work in the same folder; preempted",
+    74: "the file system failed after all retries",
+    75: "another job holds the same folder; preempted",
     76: "training diverged (NaN, Inf)",
     77: "permission, quota, authentication",
     78: "settings that contradict each other, or what is on disk",
@@ -94,14 +94,13 @@ def _exit_codes() -> list[str]:
 
 
 def _flags(config: type) -> list[str]:
-    """A configuration's flags: its own, and behind them those that it shares with other commands."""
+    """A configuration's flags: its own, then those that it shares with other commands."""
     hints = typing.get_type_hints(config)
     rows = [_row_of_field(field, hints[field.name]) for field in own_first(config)]
     if not has_bonds(config):
         return _table(row._replace(bond="") for row in rows)
     return [
-        "*On resumption*, a flag is one of these to a run that is there already "
-        "([training.md](training.md#going-on-with-a-run)):",
+        "*On resumption* of a run, a flag is one of these ([training.md](training.md#going-on-with-a-run)):",
         "",
         *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in Bond),
         "",
@@ -154,11 +153,11 @@ def _bond(bond: Bond) -> str:
 
 
 # --- flags of parsers ------------------------------------------------------------------------------------------------
-# argparse has no public way to what was added to a parser: its `_actions` and `_action_groups` are read here alone.
+# argparse has no public access to a parser's arguments: its `_actions` and `_action_groups` are read here alone.
 
 
 def _common() -> list[Row]:
-    """The flags that commands have beside those of their configurations."""
+    """The flags of commands that are not in their configurations."""
     parser = cli.make_parser()
     found: dict[str, tuple[argparse.Action, list[str]]] = {}
     (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
@@ -176,7 +175,7 @@ def _common() -> list[Row]:
 
 
 def _submit() -> list[str]:
-    """What `scripts/submit.sh` takes beside a command's own flags."""
+    """The flags of `scripts/submit.sh` itself."""
     parser = make_submit_parser()
     lines = ["## scripts/submit.sh", "", f"`{parser.usage}`", "", str(parser.description)]
     shown = [action for group in parser._action_groups[:2] for action in _shown(group._group_actions)]
@@ -215,13 +214,13 @@ def _row_of_action(action: argparse.Action) -> Row:
 
 
 def _split_default(text: str) -> tuple[str, str]:
-    """A help text, and the default that it ends with in parentheses."""
+    """A help text, split from the default in parentheses at its end."""
     match = re.fullmatch(r"(.*?) \(default: (.*)\)", text, re.DOTALL)
     return (match[1], match[2]) if match else (text, "")
 
 
 def _markdown(text: str) -> str:
-    """A help text as Markdown: flags as code, nothing that Markdown takes for marks of its own."""
+    """A help text as Markdown: flags as code, Markdown's own marks escaped."""
     pieces = text.split("`")
     for at in range(0, len(pieces), 2):
         plain = re.sub(r"([*|<])", r"\\\1", pieces[at])
@@ -244,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The reference of flags and exit codes: docs/reference.md.")
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--write", action="store_true", help="write the file")
-    mode.add_argument("--check", action="store_true", help="fail where the file is stale")
+    mode.add_argument("--check", action="store_true", help="fail if the file is stale")
     args = parser.parse_args()
     made = render()
     if args.write:

@@ -1,6 +1,6 @@
-"""How much memory a container needs, from what runs in it. Pure; docs/operations.md has the table.
+"""The memory of a container, from what runs in it. Pure; docs/operations.md has the table.
 
-A YARN container holds a JVM and, beside it, Python and TensorFlow processes, which Spark knows nothing of: they live in
+A YARN container holds a JVM and, beside it, Python and TensorFlow processes that Spark does not know: they are in
 the *overhead* (`spark.executor.memoryOverhead`, `spark.driver.memoryOverhead`). YARN kills a container that is larger
 than heap and overhead together. All figures are MiB; those in capitals were measured (resident, TensorFlow 2.21).
 """
@@ -15,13 +15,13 @@ JVM_BESIDE_HEAP = 300  # classes, threads, Netty's buffers
 SUPERVISOR = 220  # Spark's Python worker, TFoS's manager, the process that watches TensorFlow
 DRIVER_PYTHON = 250
 TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
-# What the largest picture adds, a progressive JPEG of 64 megapixels and 54 MiB: to Python, and to TensorFlow.
+# Memory for the largest picture, a progressive JPEG of 64 megapixels and 54 MiB: in Python, and in TensorFlow.
 PICTURE = 1280
 DECODED_PICTURE = 800
-CUDA_HOST = 2500  # what CUDA, cuDNN and XLA keep in host memory on a GPU node
+CUDA_HOST = 2500  # host memory of CUDA, cuDNN and XLA on a GPU node
 RESERVE = 1.25
 
-# What all layers of a network put out, in values an input pixel (tests/unit/test_submit_plan.py counts them).
+# The outputs of all layers of a network, in values per input pixel (tests/unit/test_submit_plan.py counts them).
 _VALUES_PER_PIXEL = {"chinese_rec": 150, "hanzi_net": 92, "inception_v3": 370}
 # Three copies in float32: activations, their gradients, the convolutions' workspace.
 _BYTES_PER_VALUE = 12
@@ -64,7 +64,7 @@ class Network:
 
     @property
     def num_parameters(self) -> int:
-        """Of a registered network, but for some of a hundred in states of random numbers and grey input."""
+        """The parameters of a registered network, up to some hundred: states of random numbers, grey input."""
         if self.model_name == "chinese_rec":
             channels, hidden = (self.num_channels, 64, 128, 256), 1024
             convolutions = sum(9 * i * o + o for i, o in itertools.pairwise(channels))
@@ -75,7 +75,7 @@ class Network:
 
     @property
     def activation_bytes(self) -> int:
-        """Of the forward and backward pass of an image."""
+        """The memory of the forward and backward pass of an image."""
         values = _VALUES_PER_PIXEL.get(self.model_name, _VALUES_PER_PIXEL["inception_v3"])
         return self.image_size**2 * values * _BYTES_PER_VALUE
 
@@ -92,15 +92,15 @@ def worker(
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
-    Of the two ways of input one is 0: records in `shuffle_buffer`, and `preloaded_bytes`. Records have `record_bytes`,
-    or where that is less what a glyph takes. Before training it sums squares of `whitened_values` an image.
+    One of the two ways of input is 0: records in `shuffle_buffer`, or `preloaded_bytes`. A record has `record_bytes`,
+    but at least the bytes of a glyph. Before training it sums squares of `whitened_values` per image.
     """
     batch_bytes = batch_size * network.image_size**2 * network.num_channels * 4
     activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
     buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
     inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
     variables = 3 * _copies(network.num_parameters)  # as read, their gradients, and both in gRPC's buffers
-    # Before there is a network it holds three matrices of float64, the sums'; later the float32 one, three times.
+    # Before the network is built it holds three matrices of float64, for the sums; later three copies in float32.
     whitening = 3 * whitened_values**2 * 8 / _MIB
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + max(activations + inputs + variables, whitening)
     process += whitening / 2
@@ -115,13 +115,13 @@ def parameter_server(*, parameters: int, num_ps_tasks: int, num_workers: int) ->
 def training_driver(
     *, parameters: int, num_ps_tasks: int, num_workers: int, ps_beside_driver: bool, whitened_values: int = 0
 ) -> ContainerMemory:
-    """The driver, its coordinator and, where they have their place there, the parameter servers.
+    """The driver, its coordinator and, if `ps_beside_driver`, the parameter servers.
 
-    Of a covariance of `whitened_values` it takes the eigenvectors first.
+    It first computes the eigenvectors of a covariance of `whitened_values`.
     """
     # A snapshot of variables and Adam's two slots, the checkpoint's bytes as read back, and the arrays in them.
     coordinator = TENSORFLOW + 9 * _copies(parameters)
-    # LAPACK's divide and conquer has some eight matrices of float64 at once.
+    # LAPACK's divide and conquer holds about eight matrices of float64 at once.
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
     beside = num_ps_tasks * (_ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR) if ps_beside_driver else 0
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + beside)
@@ -137,8 +137,8 @@ def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
 def batch_executor(*, of_pictures: bool = False) -> ContainerMemory:
     """`convert` and `verify`: one Python worker that streams; its memory does not depend on the files' sizes.
 
-    Of a picture it holds all pixels, several times where it is stored in another form (`image_files.MAX_PIXELS`), and
-    TensorFlow beside it as well (`decoder.py`).
+    It holds all pixels of a picture, several times if the picture is converted (`image_files.MAX_PIXELS`), and a
+    TensorFlow process runs beside it (`decoder.py`).
     """
     pictures = PICTURE + TENSORFLOW + DECODED_PICTURE
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + (pictures if of_pictures else 256))
