@@ -31,7 +31,7 @@ from tfos_job.config.defaults import (
 from tfos_job.config.doctor import DoctorConfig
 from tfos_job.config.evaluate import EvaluateConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
-from tfos_job.config.results import PredictConfig, ReportConfig, TensorboardConfig
+from tfos_job.config.run_results import PredictConfig, ReportConfig, TensorboardConfig
 from tfos_job.config.synth import SynthConfig
 from tfos_job.config.train import TrainConfig
 from tfos_job.config.train_flags import LENGTHS
