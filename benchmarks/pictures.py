@@ -80,11 +80,11 @@ def main() -> None:
     found: dict[str, Any] = {"start_s": round(time.perf_counter() - began_s, 1)}
     for kind, data in kinds().items():
         known = decoder.digest(data, kind.replace("progressive_", "").partition("_")[0])
-        assert image_files.read(data, seen=decoder.digest).data == data
+        assert image_files.read(data, training_view=decoder.digest).data == data
         sides: dict[str, Callable[[], object]] = {
             "pillow": lambda data=data: decode(data),
-            "unasked": lambda data=data, known=known: image_files.read(data, seen=lambda *_: known),
-            "asked": lambda data=data: image_files.read(data, seen=decoder.digest),
+            "unasked": lambda data=data, known=known: image_files.read(data, training_view=lambda *_: known),
+            "asked": lambda data=data: image_files.read(data, training_view=decoder.digest),
             "packed": lambda data=data: image_files.read(data, keep=False),
         }
         rates = [{side: rate(work) for side, work in sides.items()} for _ in range(args.rounds)]

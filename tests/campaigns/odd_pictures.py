@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
 from tfos_job.formats import image_files  # noqa: E402
 from tfos_job.formats.decoder import Decoder  # noqa: E402
-from tfos_job.formats.image_files import Seen  # noqa: E402
+from tfos_job.formats.image_files import TrainingView  # noqa: E402
 from tfos_job.input.decoding import decode_file  # noqa: E402
 
 HEIGHT, WIDTH = 19, 23
@@ -332,10 +332,10 @@ def _in_mode(mode: str) -> Image.Image:
     return photograph().convert(mode)
 
 
-def disagreements(odd: Odd, seen: Seen) -> tuple[str, list[str]]:
+def disagreements(odd: Odd, training_view: TrainingView) -> tuple[str, list[str]]:
     """What became of a file (`kept`, `made a PNG`, or why it was refused), and what is wrong with that."""
     try:
-        picture = image_files.read(odd.data, seen=seen)
+        picture = image_files.read(odd.data, training_view=training_view)
     except ValueError as error:
         return f"refused: {error}", ["a sound picture is refused"] if odd.is_sound else []
     became = "kept" if picture.data == odd.data else "made a PNG"
@@ -352,7 +352,8 @@ def disagreements(odd: Odd, seen: Seen) -> tuple[str, list[str]]:
             if not np.array_equal(theirs, expected):
                 wrong.append(f"training sees other pixels in {num_channels} channels")
     try:
-        if image_files.decode(picture.data, picture.image_format, seen=seen).size != (picture.width, picture.height):
+        again = image_files.decode(picture.data, picture.image_format, training_view=training_view)
+        if again.size != (picture.width, picture.height):
             wrong.append("verify sees another size")
     except ValueError as error:
         wrong.append(f"verify refuses it: {error}")

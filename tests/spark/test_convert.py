@@ -589,7 +589,7 @@ def test_what_killed_runs_left_is_swept(spark: SparkSession, gnt_dir: Path) -> N
     assert sorted(entry.name for entry in (dataset_dir / "train").iterdir()) == ["gen-00000", "manifest.json"]
 
 
-def test_a_damaged_split_is_noticed_and_built_anew(spark: SparkSession, gnt_dir: Path) -> None:
+def test_a_damaged_split_is_noticed_and_rebuilt(spark: SparkSession, gnt_dir: Path) -> None:
     convert(spark, settings(gnt_dir))
     split_dir = gnt_dir.parent / "dataset" / "train"
     (split_dir / "gen-00000" / "part-00003-of-00008.tfrecord").unlink()

@@ -21,7 +21,7 @@ from tfos_job.formats import manifest as manifests
 from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import READERS, Reader
-from tfos_job.inference.predictor import Glyph, read_glyph, top_predictions
+from tfos_job.inference.predictor import DecodedPicture, read_picture, top_predictions
 from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.input.normalization import Normalization, of_plan
@@ -152,10 +152,10 @@ def evaluated(source: Source) -> np.ndarray:
 
 
 @cache
-def glyphs_of(source: Source) -> list[Glyph]:
+def glyphs_of(source: Source) -> list[DecodedPicture]:
     """What prediction makes of the files."""
     channels, on_paper = source.form.num_channels, source.reader.on_paper
-    return [read_glyph(file, "a file", num_channels=channels, may_be_inverted=on_paper) for file in source.files]
+    return [read_picture(file, "a file", num_channels=channels, may_be_inverted=on_paper) for file in source.files]
 
 
 def test_pixels_are_the_same_bit_for_bit(source: Source) -> None:

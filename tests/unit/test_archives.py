@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from tests.unit.test_convert import examples, task
+from tests.unit.test_gnt_shard import examples, task
 from tfos_job import storage
 from tfos_job.conversion import digests, gnt_shard, sources
 from tfos_job.conversion.shard_plan import Piece, SourceFile

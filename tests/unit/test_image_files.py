@@ -18,12 +18,12 @@ from PIL import Image, ImageOps
 from tests.campaigns import odd_pictures
 from tests.campaigns.odd_pictures import Odd
 from tfos_job.formats import image_files
-from tfos_job.input.decoder_process import seen
+from tfos_job.input.decoder_process import training_view
 from tfos_job.input.decoding import decode_file
 
 # As conversion and verify do, but for TensorFlow, which is here already: they ask another process (test_decoder.py).
-read = functools.partial(image_files.read, seen=seen)
-decode = functools.partial(image_files.decode, seen=seen)
+read = functools.partial(image_files.read, training_view=training_view)
+decode = functools.partial(image_files.decode, training_view=training_view)
 
 Image_ = Image.Image
 UPRIGHT, TURNED = 1, 6  # EXIF's words
@@ -347,7 +347,7 @@ def test_odd_pictures_are_stored_as_all_see_them_or_refused(make: Callable[[], I
     """A few of those of tests/campaigns/odd_pictures.py."""
     became: Counter[str] = Counter()
     for odd in itertools.islice(make(), 0, None, 13):
-        kind, wrong = odd_pictures.disagreements(odd, seen)
+        kind, wrong = odd_pictures.disagreements(odd, training_view)
         assert not wrong, odd.name
         became[kind.partition(":")[0]] += 1
     assert {"kept", "refused"} <= set(became)

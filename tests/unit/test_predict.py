@@ -13,7 +13,7 @@ from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats.form import Form
-from tfos_job.inference.predictor import is_inverted, read_glyph
+from tfos_job.inference.predictor import is_inverted, read_picture
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.predict import predict
@@ -39,7 +39,7 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
     form, pixels = streams.InFours(image_size=16), cross(37, 23)
-    glyph = read_glyph(encoded(Image.fromarray(pixels)), "glyph.png")
+    glyph = read_picture(encoded(Image.fromarray(pixels)), "glyph.png")
     predicted = to_float(preprocess(glyph.pixels[np.newaxis], form)).numpy()
     for image_format in ("raw", "png"):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
@@ -74,13 +74,13 @@ def transparent_gif() -> Image.Image:
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_every_kind_of_picture_becomes_the_same_grey(kind: str) -> None:
-    glyph = read_glyph(LOSSLESS[kind](), "x")
+    glyph = read_picture(LOSSLESS[kind](), "x")
     assert not glyph.inverted
     np.testing.assert_array_equal(glyph.pixels[:, :, 0], cross())
 
 
 def test_a_jpeg_is_nearly_the_same() -> None:
-    pixels = read_glyph(encoded(Image.fromarray(cross()), "JPEG"), "x").pixels[:, :, 0]
+    pixels = read_picture(encoded(Image.fromarray(cross()), "JPEG"), "x").pixels[:, :, 0]
     assert np.abs(pixels.astype(int) - cross()).mean() < 8
 
 
@@ -102,7 +102,7 @@ def bar() -> np.ndarray:
 def test_white_on_black_is_turned_over_and_said(glyph: Callable[[], np.ndarray]) -> None:
     assert not is_inverted(glyph())
     assert is_inverted(255 - glyph())
-    read = read_glyph(encoded(Image.fromarray(255 - glyph())), "x")
+    read = read_picture(encoded(Image.fromarray(255 - glyph())), "x")
     assert read.inverted
     np.testing.assert_array_equal(read.pixels[:, :, 0], glyph())
 
@@ -119,7 +119,7 @@ def test_an_empty_picture_is_not_turned_over(value: int) -> None:
 )
 def test_what_cannot_be_read_is_named(data: bytes) -> None:
     with pytest.raises(BadDataError, match=r"^glyph\.png: "):
-        read_glyph(data, "glyph.png")
+        read_picture(data, "glyph.png")
 
 
 @pytest.fixture

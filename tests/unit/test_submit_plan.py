@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from tests.unit.test_manifest import example, of_images
+from tests.unit.manifests import example, of_images
 from tfos_job import storage
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work

@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 def require_folders(config: ConvertConfig) -> None:
-    """Looks at the two folders of a conversion before anything is started.
+    """Checks the two folders of a conversion before anything is started.
 
     Raises:
-      MissingInputError: what is to be read is no folder.
+      MissingInputError: the input is no folder.
       SettingsError: the dataset's folder cannot be one.
     """
     refuse_non_folder(config.input_dir, config.input_flag)
@@ -58,7 +58,7 @@ def _is_folder(path: str) -> bool:
 
 
 def requested_charset(config: ConvertConfig) -> Charset | None:
-    """The charset that the flags spell out; None for `auto` and where they say nothing.
+    """The charset that the flags spell out; None for `auto`, and if they say nothing.
 
     Raises:
       SettingsError: a file that does not hold one.
@@ -82,7 +82,7 @@ def read_text(path: str, next_step: str) -> str:
 
 
 def require_charset(dataset: DatasetLayout, charset: Charset | None, live: Manifest) -> None:
-    """Raises BadDataError where the dataset's charset is not the one that a split was made with."""
+    """Raises BadDataError if the dataset's charset is not the one that a split was made with."""
     if charset is None or charset.digest != live.charset_digest:
         raise BadDataError(
             f"split {live.split_name} was made with the charset {live.charset_digest[:12]}, which is not there",
@@ -92,7 +92,7 @@ def require_charset(dataset: DatasetLayout, charset: Charset | None, live: Manif
 
 
 def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
-    """In what the settings are not those that the split was made with, in words."""
+    """The settings that differ from those the split was made with, in words."""
     changes = []
     if config.stored_format != live.image_format:
         changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
@@ -108,19 +108,19 @@ def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
 
 
 def must_be_rebuilt(split: SplitLayout, reasons: Sequence[str], *, overwrite: bool) -> bool:
-    """Whether there are reasons for it.
+    """Whether the split must be built again as a whole: there are reasons for it.
 
     Raises:
-      SettingsError: so it is, and nobody has asked for it.
+      SettingsError: there are, and `overwrite` is off.
     """
     if reasons and not overwrite:
         raise SettingsError(
             f"it is there, and not the same any more: {some(reasons)}",
             place=split.root,
-            next_step="Give --overwrite to build it anew, or another --dataset_split_name",
+            next_step="Give --overwrite to rebuild it, or another --dataset_split_name",
         )
     if reasons:
-        _log.warning("%s is built anew: %s", split.root, some(reasons))
+        _log.warning("%s is rebuilt: %s", split.root, some(reasons))
     return bool(reasons)
 
 

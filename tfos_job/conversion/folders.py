@@ -26,7 +26,7 @@ _NUM_TOLD = 8
 
 
 class FoundFile(NamedTuple):
-    """A file; `name` is its path below `--image_dir`, `special` says what it is where it is none (`storage.Entry`)."""
+    """A file; `name` is its path below `--image_dir`, `special` says what it is if it is none (`storage.Entry`)."""
 
     name: str
     size_bytes: int
@@ -146,7 +146,7 @@ def _require_printable(images: Sequence[FoundFile], image_dir: str) -> None:
 
 
 def _hidden_part(name: str) -> str:
-    """The first folder of a path, or the file itself, that nobody has put there as an image; "" where there is none.
+    """The first folder of a path, or the file itself, that nobody has put there as an image; "" if there is none.
 
     A file's own name stands as `.*`: there may be a million of them.
     """
@@ -161,7 +161,7 @@ def _ending(name: str) -> str:
 
 
 def _counts(kinds: Iterable[str]) -> str:
-    """How many there are of each kind, the most frequent first."""
+    """The number of each kind, the most frequent first."""
     counts = Counter(kinds)
     told = [f"{kind} × {count}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     return ", ".join(told[:_NUM_TOLD]) + (f" and {len(told) - _NUM_TOLD} more kinds" if told[_NUM_TOLD:] else "")
@@ -270,7 +270,7 @@ def deal(files: Sequence[ImageFile], target_bytes: int) -> list[tuple[ImageFile,
 
     Args:
       files: not empty.
-      target_bytes: of a shard; there are at least `MIN_SHARDS`, or one a file where there are fewer.
+      target_bytes: of a shard; there are at least `MIN_SHARDS`, or one a file if there are fewer.
     """
     total_bytes = sum(file.size_bytes for file in files)
     num_groups = max(-(-total_bytes // target_bytes), min(MIN_SHARDS, len(files)))

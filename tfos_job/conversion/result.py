@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitResult:
-    """What `convert` did. Counts are of the whole split.
+    """The result of `convert`. Counts are of the whole split.
 
     Attributes:
       num_filtered: records, or images, whose class is not in the charset.

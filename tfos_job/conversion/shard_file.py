@@ -18,7 +18,7 @@ from tfos_job.layout import join
 
 @dataclass(frozen=True, kw_only=True)
 class PieceResult:
-    """What was found in a piece of a source: `range` is what was read of the file, `filtered` as of a `Source`."""
+    """The records of a piece of a source: `range` is what was read of the file, `filtered` as of a `Source`."""
 
     name: str
     range: SourceRange
@@ -29,13 +29,13 @@ class PieceResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What one Spark task has written.
+    """The shard that one Spark task has written, and its counts.
 
     Attributes:
-      written_file: the shard's path, where it waits to be moved to the name in `shard`.
+      written_file: the shard's path until it is moved to the name in `shard`.
       pieces: what was read of source files.
       class_counts: records by class id.
-      dropped_counts: records that were there before and are not any more, by class id.
+      dropped_counts: records that were there before and are no longer, by class id.
     """
 
     written_file: str

@@ -1,4 +1,4 @@
-"""Which bytes of which source files become which shard. Pure."""
+"""The plan of shards: the bytes of source files that each is made of. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfos_job.formats.archives import Member
 MIN_SHARDS = 8
 TARGET_SHARD_BYTES = 128 << 20
 SNAP = 0.05
-"""A shard ends with a source file where that makes it larger or smaller by no more than this fraction."""
+"""A shard ends with a source file if that makes it larger or smaller by no more than this fraction."""
 MIN_CUT_BYTES = 1 << 20
 """A file that is smaller than this is in one shard alone; so is a member of an archive, which cannot be sought in."""
 
@@ -23,7 +23,7 @@ class SourceFile:
       name: its path below `--gnt_dir`; of a member, the archive's followed by that in the archive.
       path: of the file, or of the archive that it is a member of.
       mtime_s: of that file.
-      member: where it is one.
+      member: of the archive; None for a file.
     """
 
     name: str
@@ -106,7 +106,7 @@ class _Groups:
         self._put_rest(source, start, sources_left)
 
     def _put_rest(self, source: SourceFile, start: int, sources_left: int) -> None:
-        """Adds what need not be cut, and closes the group where it is nearest to its share."""
+        """Adds what need not be cut, and closes the group when it is nearest to its share."""
         rest = source.size_bytes - start
         average = self._bytes_left / max(self._groups_left, 1)
         if self._group and self._groups_left > 1 and self._group_bytes + rest / 2 > average and sources_left:

@@ -58,7 +58,7 @@ class Changes:
 
     @property
     def words(self) -> list[str]:
-        """One for each file that is not as it was; none where there is nothing to do."""
+        """One for each file that is not as it was; none if there is nothing to do."""
         words = [f"{source.name} is new" for source in self.added]
         words += [f"{source.name} has other bytes" for source in self.changed]
         return words + [f"{name} is gone" for name in self.gone]

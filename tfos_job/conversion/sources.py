@@ -20,7 +20,7 @@ class SourceListing:
     """The GNT files below a folder.
 
     Attributes:
-      sources: what is to be converted, sorted by name.
+      sources: the files to convert, sorted by name.
       left_out: names of files that are none of it by their names, and of hidden folders; what may have been meant comes
         first.
     """
@@ -109,7 +109,7 @@ def _members(entry: storage.Entry, archive: str) -> tuple[list[SourceFile], list
 
 
 def _require_once(sources: Sequence[SourceFile], gnt_dir: str) -> None:
-    """Raises SettingsError where an archive was unpacked beside itself, or is there twice: records would be, too."""
+    """Raises SettingsError if an archive was unpacked beside itself, or is there twice: records would be, too."""
     files: dict[tuple[str, int], list[SourceFile]] = {}
     for source in sorted(sources, key=lambda source: source.member is not None):
         others = files.setdefault((source.name.rpartition("/")[2], source.size_bytes), [])

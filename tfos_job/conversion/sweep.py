@@ -19,7 +19,7 @@ def sweep_split(split: SplitLayout, live: Manifest | None, *, keep_generations: 
 
     Args:
       split: whose folder to sweep.
-      live: its manifest; None where nothing of it is live.
+      live: its manifest; None if nothing of it is live.
       keep_generations: remove only what has a temporary name.
     """
     live_files = {join(split.root, shard.file) for shard in live.shards} if live else set()

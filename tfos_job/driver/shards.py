@@ -100,7 +100,7 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> WrittenS
     """Makes shards of source files.
 
     Where a file was cut, the reader of the second part has to guess where a record begins. It has guessed right if the
-    first part's reader came to an end there; where not, or where a task failed that had to guess, the files concerned
+    first part's reader came to an end there; if not, or if a task failed that had to guess, the files concerned
     are read from their beginnings to see where they must be cut, and those tasks are run again.
 
     Raises:
@@ -109,7 +109,7 @@ def convert(context: SparkContext, group_tasks: Sequence[GroupTask]) -> WrittenS
     outcomes = tasks.run(context, "convert", gnt_shard.convert_group, group_tasks)
     while doubtful := _doubtful(group_tasks, outcomes):
         _log.info("%d files were not cut where a record begins: reading them once more", len(doubtful))
-        exact = _cut_anew(context, group_tasks, doubtful)
+        exact = _cut_again(context, group_tasks, doubtful)
         again = [i for i, task in enumerate(exact) if task != group_tasks[i]]
         for index, outcome in zip(
             again, tasks.run(context, "convert", gnt_shard.convert_group, [exact[i] for i in again]), strict=True
@@ -149,7 +149,7 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
 
 
 def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult | TaskFailure]) -> set[str]:
-    """Names of the files of which the parts do not meet, or one failed where it had to guess its beginning."""
+    """Names of the files of which the parts do not meet, or one failed that had to guess its beginning."""
     doubtful, incomplete = set(), set()
     for task, outcome in zip(group_tasks, outcomes, strict=True):
         if isinstance(outcome, TaskFailure):
@@ -165,7 +165,7 @@ def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult |
     return doubtful
 
 
-def _cut_anew(context: SparkContext, group_tasks: Sequence[GroupTask], names: set[str]) -> list[GroupTask]:
+def _cut_again(context: SparkContext, group_tasks: Sequence[GroupTask], names: set[str]) -> list[GroupTask]:
     """The tasks with the named files cut where records begin. Raises what is wrong with such a file from its start."""
     stops: dict[str, list[int]] = {name: [] for name in sorted(names)}
     files: dict[str, SourceFile] = {}

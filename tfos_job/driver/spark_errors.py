@@ -1,4 +1,4 @@
-"""What ended a job of Spark's, out of its page of Java: in one line, with an exit code. On the driver."""
+"""The cause of a failed Spark job, found in its page of Java: one line, with an exit code. On the driver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JAVA_CLASS = re.compile(r"^([a-z]\w*\.)+[A-Z]\w*: ")
 
 
 def explain(failure: Exception) -> JobError | None:
-    """The error in words; None where what was raised says as much itself."""
+    """The error in words; None if what was raised says as much itself."""
     if isinstance(failure, OSError) and (full := storage.full_disk(failure)):
         return full
     text = _words(failure)
@@ -41,7 +41,7 @@ def explain(failure: Exception) -> JobError | None:
         return NodeDiedError(
             f"a task's process has ended: {cause}",
             place=lost["where"],
-            next_step="Where memory has run out, give executors more (spark.executor.memoryOverhead), or run fewer "
+            next_step="If memory has run out, give executors more (spark.executor.memoryOverhead), or run fewer "
             "tasks at a time (--master local[N]); then run the command again",
         )
     if lost and _DISK_FULL in text:
@@ -56,7 +56,7 @@ def explain(failure: Exception) -> JobError | None:
 
 
 def _words(failure: Exception) -> str:
-    """Java's own message, where there is one: py4j's begins with the call that failed."""
+    """Java's own message, if there is one: py4j's begins with the call that failed."""
     java = getattr(failure, "java_exception", None)
     if java is not None:
         with contextlib.suppress(Py4JError, OSError):  # the JVM may be gone as well

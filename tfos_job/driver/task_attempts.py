@@ -31,7 +31,7 @@ class TaskFailure:
 
 
 def max_attempts(context: SparkContext) -> int:
-    """How often Spark runs a task that raises, before it ends the job. On the driver."""
+    """The number of times that Spark runs a task that raises, before it ends the job. On the driver."""
     local = _LOCAL.fullmatch(context.master)
     if local:
         return int(local["attempts"] or 1)

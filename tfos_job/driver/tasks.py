@@ -46,7 +46,7 @@ def run(
       tasks: in file order.
 
     Returns:
-      What each task came to, in the order of `tasks`.
+      The outcome of each task, in the order of `tasks`.
     """
     if not tasks:
         return []
@@ -57,7 +57,7 @@ def run(
 
 @contextlib.contextmanager
 def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
-    """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them where the block fails.
+    """Shows how many of `total` Spark tasks are done, of jobs that begin within; cancels them if the block fails.
 
     Raises:
       NodeDiedError: Spark's JVM on this host is gone, or a task's process.
@@ -85,7 +85,7 @@ def watched(context: SparkContext, name: str, total: int) -> Iterator[None]:
 
 
 def results(outcomes: Sequence[Result | TaskFailure]) -> list[Result]:
-    """What tasks came to that all succeeded.
+    """The results of tasks, all of which succeeded.
 
     Raises:
       JobError: of the first one, in their order, that failed with one.
@@ -130,7 +130,7 @@ def end_if_silent(
       watcher: asks it for something all the time, and sets `answered` at each answer.
       answered: is taken back here.
       ended: nobody waits any more.
-      silence_s: how long the watcher may wait for an answer. What counts are seconds in which this process has run.
+      silence_s: how long the watcher may wait for an answer. Only seconds in which this process has run are counted.
     """
     silent_s = 0.0
     while watcher.is_alive() and not ended.wait(_GUARD_POLL_S):

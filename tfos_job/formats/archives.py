@@ -39,7 +39,7 @@ class Member:
       packed_bytes: what they take in the archive.
       header_offset: byte of the archive where its own header begins, which is followed by them.
       is_deflated: else they are stored as they are.
-      fault: why it cannot be read, in words; empty where it can.
+      fault: why it cannot be read, in words; empty if it can.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Member:
 
 
 class DamagedMemberError(BadDataError):
-    """A member whose bytes are not those that were packed: nothing that was read of it is to be trusted."""
+    """A member whose bytes are not those that were packed: nothing that was read of it can be trusted."""
 
 
 def read_directory(path: str) -> list[Member]:
@@ -75,7 +75,7 @@ def read_directory(path: str) -> list[Member]:
             raise BadDataError(
                 f"not a whole ZIP archive: {_reason(error, head)}",
                 place=path,
-                next_step="Get it anew (`unzip -t` checks it), or move it away",
+                next_step="Get it again (`unzip -t` checks it), or move it away",
             ) from error
     return [_member(info) for info in infos if not info.filename.endswith("/")]
 
@@ -148,7 +148,7 @@ def open_source(path: str, member: Member | None) -> Iterator[BinaryIO]:
 
 
 class _Contents(io.RawIOBase):
-    """What was packed into a member."""
+    """The bytes that were packed into a member."""
 
     def __init__(self, stream: BinaryIO, path: str, member: Member) -> None:
         self._stream = stream
@@ -213,5 +213,5 @@ class _Contents(io.RawIOBase):
         return DamagedMemberError(
             f"damaged in its archive: {fact}",
             place=self._place,
-            next_step="Get the archive anew (`unzip -t` checks it), or set it aside with --on_bad_record quarantine",
+            next_step="Get the archive again (`unzip -t` checks it), or set it aside with --on_bad_record quarantine",
         )

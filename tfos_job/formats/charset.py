@@ -1,4 +1,4 @@
-"""Which classes a classifier knows: class id ↔ character ↔ GNT tag, in a fixed order, with a digest.
+"""The classes of a classifier: class id ↔ character ↔ GNT tag, in a fixed order, with a digest.
 
 A class of GNT files is one character. One of image folders may have a name of any length, and then has no tag; where it
 is a single character it is the same class as GNT's.

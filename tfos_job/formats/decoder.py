@@ -1,4 +1,4 @@
-"""What training's decoder, TensorFlow, sees in a picture file: asked of a process of its own. On an executor.
+"""A process that decodes picture files as training does, and answers with a digest of the pixels. On an executor.
 
 Conversion carries no TensorFlow (`host/calls.py` says why). The process is started by the first question and stays for
 the next ones, also those of other Spark tasks that the same Python worker runs. It ends when nobody has asked for a
@@ -25,7 +25,7 @@ from tfos_job.host.child import KILL_WAIT_S, Child, child_environment, end_in_wo
 QUESTION = struct.Struct("<4sQ")
 """The format (`image_files.STORED_FORMATS`), and how many bytes follow."""
 ANSWER = struct.Struct("<?Q")
-"""Whether it was decoded, and how many bytes follow."""
+"""True if it was decoded, and the number of bytes that follow."""
 PATIENCE_S = 300.0
 """For TensorFlow's start as for a picture: disks and processors may be busy."""
 IDLE_S = 20.0
@@ -70,7 +70,7 @@ class Decoder:
         return body
 
     def _ask(self, question: bytes, data: bytes) -> tuple[bool, bytes] | None:
-        """The answer; None where the process has ended as it should."""
+        """The answer; None if the process has ended as it should."""
         child = self._child = self._child or self._start()
         try:
             with contextlib.suppress(BrokenPipeError):  # it may have said why before

@@ -125,7 +125,7 @@ class _Entries(Cache[bytes, "int | bytes | None"]):
 
 
 def _opening(size: int) -> bytes | None:
-    """What an Example of so many bytes begins with; there are sizes that none has in the shortest form."""
+    """The first bytes of an Example of this size; None for a size that none has in the shortest form."""
     heads = (b"\n" + tf_example.varint(size - overhead) for overhead in range(2, 7) if size >= overhead)
     return next((head for head in heads if _read_length(head, 1) + len(head) == size), None)
 
@@ -184,7 +184,7 @@ def _value_of(digits: bytes) -> int | None:
 
 
 def _read_offset(data: bytes, at: int) -> int | None:
-    """The value of `source/offset`, whose entry is the rest of the data; None where it is not in its shortest form."""
+    """The value of `source/offset`, whose entry is the rest of the data; None if it is not in its shortest form."""
     num_digits = len(data) - at - _OFFSET_HEAD_BYTES
     if not 0 < num_digits <= tf_example.MAX_OFFSET_BYTES or not data.startswith(
         tf_example.OFFSET_HEADS[num_digits], at

@@ -1,4 +1,4 @@
-"""What a file is that was taken for a GNT file, by its first bytes: archives, downloads that went wrong, other data."""
+"""The kind of a file that was taken for a GNT file, by its first bytes: an archive, a failed download, other data."""
 
 from __future__ import annotations
 

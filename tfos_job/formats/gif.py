@@ -1,4 +1,4 @@
-"""What a GIF holds, from its header to its end mark (https://www.w3.org/Graphics/GIF/spec-gif89a.txt). Pure."""
+"""The parts of a GIF, from its header to its end mark (https://www.w3.org/Graphics/GIF/spec-gif89a.txt). Pure."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 
 def decode_tag(tag: bytes) -> str | None:
-    """The character of a tag, or None where it has none.
+    """The character of a tag, or None if it has none.
 
     GB18030's two-byte codes are GBK and the few that came to it later: a strict `gb2312` fails on real HWDB tags.
     """

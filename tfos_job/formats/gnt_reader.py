@@ -23,7 +23,7 @@ _MAX_BLOCK = 1024  # records; where many are bad, each costs a look at those beh
 
 @dataclass(frozen=True)
 class RecordBlock:
-    """Records that lie one behind the other in a file.
+    """Adjacent records of a file.
 
     Attributes:
       data: the bytes from the first record's header on; more may follow the last record's.
@@ -70,7 +70,7 @@ class RangeReader:
 
     Two readers of adjacent ranges have read what one would have read from the first one's start if the first `end` is
     the second `start`. A range that begins within a record has to find the next one by what looks like records, so
-    whoever cuts a file into ranges must look whether they meet.
+    whoever cuts a file into ranges must check that they meet.
 
     Args:
       stream: at the byte `start` of the file.
@@ -84,7 +84,7 @@ class RangeReader:
       start: offset of the first byte that was read here: of the first record's header, where bytes before it were not
         taken; from the first block on.
       end: offset behind the last byte that was read here.
-      stop: as given; where it is moved on, iterating once more goes on from `end`.
+      stop: as given; after it was moved on, another iteration goes on from `end`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class RangeReader:
         return self._window.digest.hexdigest()
 
     def __iter__(self) -> Iterator[RecordBlock]:
-        """Raises BadDataError for unreadable bytes, where `on_bad` is None."""
+        """Raises BadDataError for unreadable bytes if `on_bad` is None."""
         window = self._window
         if self._within:
             skip_to_record(window, 0)
@@ -135,7 +135,7 @@ class RangeReader:
         return self.stop is None or self._window.offset < self.stop
 
     def _next_record(self) -> RecordBlock | None:
-        """The record at the window's beginning, looked at with care; None for bytes that are none."""
+        """The record at the window's beginning, checked with care; None, and a report, for bytes that are none."""
         window, on_bad = self._window, self._on_bad
         start = window.offset
         fault = fault_of(window)
@@ -151,7 +151,7 @@ class RangeReader:
         elif on_bad is None:
             pass
         elif start == 0 and foreign_kind(window):
-            window.skip_all()  # An archive may hold readable records by accident: none of it is to be trusted.
+            window.skip_all()  # An archive may hold readable records by accident: none of it can be trusted.
         elif (framed := framed_size(window)) is not None:
             window.skip(framed)
         else:
@@ -171,7 +171,7 @@ def _report(bad: BadRange, on_bad: Callable[[BadRange], None] | None) -> None:
 
 
 def _sound_block(window: Window, stop: int | None, *, certain: bool) -> RecordBlock | None:
-    """The records at the window's beginning that are there as a whole and sound; None where the first one is not.
+    """The whole and sound records at the window's beginning; None if the first one is not sound.
 
     Args:
       window: whose records are taken.

@@ -17,7 +17,7 @@ _FIRST_SEARCH_BYTES = 1 << 14
 
 
 def fault_of(window: Window) -> str | None:
-    """What is wrong with the record at the window's beginning: expected and found. None for a sound one."""
+    """The fault of the record at the window's beginning: expected and found. None for a sound one."""
     have = window.available(HEADER.size)
     if have < HEADER.size:
         where = "truncated header" if window.offset == 0 else "trailing bytes"
@@ -47,7 +47,7 @@ def foreign_kind(window: Window) -> str | None:
 
 
 def hidden_record(window: Window, size: int) -> int | None:
-    """Where another record begins within the first `size` bytes, if what follows them is not a record.
+    """The start of another record within the first `size` bytes, if what follows them is not a record.
 
     When bytes of a bitmap are lost, its own header stays sound: only the next record, which begins too early, tells.
     """
@@ -79,7 +79,7 @@ def skip_to_record(window: Window, start: int) -> None:
 
 
 def framed_size(window: Window) -> int | None:
-    """The size of the bad record at the window's beginning, where it can be believed: a chain of others follows it."""
+    """The size of the bad record at the window's beginning; None unless a chain of others follows it."""
     if window.available(HEADER.size) < HEADER.size:
         return None
     size, _, width, height = window.header(0)
@@ -101,7 +101,7 @@ def _first_chain(window: Window, start: int, end: int) -> int | None:
 
 
 def _is_chain(window: Window, at: int) -> bool:
-    """Whether three headers in a row agree with themselves, or fewer that end with the file. Tags are not looked at."""
+    """Whether three headers in a row agree with themselves, or fewer that end with the file; tags are ignored."""
     for index in range(_CHAIN):
         have = window.available(at + HEADER.size)
         if have < at + HEADER.size:

@@ -1,8 +1,8 @@
 """Picture files: read strictly, kept as they are where training reads the same pixels, else made PNGs.
 
 Strictly means that nothing is missing: decoders forgive a lot, each in its way, and fill up what is not there. A file
-is kept where it is upright, without transparency, with one picture in it, in 8 bits, and where TensorFlow, which trains
-on it, and Pillow see the same in it; TensorFlow is asked for each (`decoder.py`). Everything else that can be read
+is kept if it is upright, without transparency, with one picture in it, in 8 bits, and if TensorFlow, which trains on
+it, and Pillow see the same in it; TensorFlow is asked for each (`decoder.py`). Everything else that can be read
 becomes a PNG of Pillow's pixels, with paper for what is transparent, 8 bits for 16, and turned as EXIF says.
 """
 
@@ -31,7 +31,7 @@ MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 28
 _STRIP_ROWS = 512
 _ORIENTATION = 0x0112  # of EXIF, and what makes each of its values upright
-# Not by ImageOps.exif_transpose: it writes EXIF anew, and fails where that is odd.
+# Not by ImageOps.exif_transpose: it rewrites EXIF, and fails if that is odd.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,8 +42,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Seen = Callable[[bytes, str], bytes]
-"""The `decoder.digest` of what training sees in a file of a format; raises ValueError where it sees nothing."""
+TrainingView = Callable[[bytes, str], bytes]
+"""The `decoder.digest` of what training sees in a file of a format; raises ValueError if it cannot read the file."""
 
 
 class StoredPicture(NamedTuple):
@@ -70,42 +70,42 @@ class _Opened(NamedTuple):
     prove: Callable[[], None] = lambda: None
 
 
-def read(data: bytes, *, keep: bool = True, seen: Seen | None = None) -> StoredPicture:
-    """A picture file as it is to be stored.
+def read(data: bytes, *, keep: bool = True, training_view: TrainingView | None = None) -> StoredPicture:
+    """A picture file in the form in which it is stored.
 
     Args:
       data: the file.
       keep: the very bytes where training reads the same pixels; else always a PNG.
-      seen: who says what training sees; `decoder.of_this_process` where it is None.
+      training_view: the digest of what training sees (default: that of `decoder.of_this_process`).
 
     Raises:
       ValueError: not a whole PNG, JPEG or GIF, or a larger one than is taken.
-      JobError: what `seen` raises.
+      JobError: what `training_view` raises.
     """
     with _opened(data, FORMATS) as opened_:
         image = opened_.image
-        if keep and _misread(opened_, data, seen) is None:
+        if keep and _misread(opened_, data, training_view) is None:
             return StoredPicture(data, _format_of(image), image.height, image.width)
         opened_.prove()
         return _as_png(flat(image))
 
 
-def decode(data: bytes, image_format: str, *, seen: Seen | None = None) -> Image.Image:
+def decode(data: bytes, image_format: str, *, training_view: TrainingView | None = None) -> Image.Image:
     """A stored picture, in mode L or RGB.
 
     Args:
       data: the file.
       image_format: one of `STORED_FORMATS`.
-      seen: as in `read`.
+      training_view: as in `read`.
 
     Raises:
       ValueError: not such a file, not a whole one, or one that training reads in another way.
-      JobError: what `seen` raises.
+      JobError: what `training_view` raises.
     """
     with _opened(data, FORMATS) as opened_:
         if _format_of(opened_.image) != image_format:
             raise ValueError(f"its bytes are those of a {_format_of(opened_.image)}")
-        fact = _misread(opened_, data, seen)
+        fact = _misread(opened_, data, training_view)
         if fact is not None:
             opened_.prove()
             raise ValueError(f"a {image_format} {fact}")
@@ -197,7 +197,7 @@ _KINDS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], _Opened]], ...]
 
 
 def _first_change(image: Image.Image, data: bytes) -> int | None:
-    """The first row in which another JPEG's pixels are not those of an image; None where all are."""
+    """The first row in which another JPEG's pixels are not those of an image; None if all are."""
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as other:
         other.load()
         for top in range(0, image.height, _STRIP_ROWS):  # both in arrays would be as much memory again
@@ -246,21 +246,21 @@ def _format_of(image: Image.Image) -> str:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the picture upright; None where it is, and where EXIF says nothing that can be understood."""
+    """The turn that makes the picture upright; None if it is, or if EXIF cannot be understood."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
         return None
 
 
-def _misread(found: _Opened, data: bytes, seen: Seen | None) -> str | None:
-    """In what way training sees something else in a file than `flat` makes of it; None where it sees the same."""
+def _misread(found: _Opened, data: bytes, training_view: TrainingView | None) -> str | None:
+    """The difference between what training sees in a file and what `flat` makes of it; None if there is none."""
     image = found.image
     is_plain = image.mode in ("L", "RGB", "P") and not image.has_transparency_data and _turn(image) is None
     if not (found.is_simple and is_plain):
         return "of a kind that training does not read"
     try:
-        theirs = (seen or decoder.of_this_process().digest)(data, _format_of(image))
+        theirs = (training_view or decoder.of_this_process().digest)(data, _format_of(image))
     except ValueError as error:
         return f"that training cannot read: {error}"
     ours = decoder.digest(np.asarray(flat(image).convert("RGB")))

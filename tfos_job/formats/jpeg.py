@@ -1,4 +1,4 @@
-"""Whether a JPEG is whole: what its markers say, and a proof by decoding. Pure.
+"""The proof that a JPEG is whole, by its markers and by decoding. Pure.
 
 Decoders forgive what is missing: libjpeg fills it up with grey or smooths it over, and says so in a warning that
 neither Pillow nor TensorFlow hands on. So scans and restarts are counted here (ITU-T T.81, annex B). Whether the bits
@@ -32,7 +32,7 @@ _MANY_ZEROS = 16  # bytes at the end of a scan; fewer fill it up to where a mach
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the header says; `components` are (across, down) by their number: blocks in a unit of the whole picture."""
+    """The header; `components` are (across, down) by their number: blocks in a unit of the whole picture."""
 
     code: int
     height: int
@@ -49,7 +49,7 @@ class _Frame:
 
 
 class _Marker(NamedTuple):
-    """A marker: its code, where it begins, and what follows it, without its length."""
+    """A marker: its code, its start, and what follows it, without its length."""
 
     code: int
     start: int

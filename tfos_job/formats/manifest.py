@@ -29,7 +29,7 @@ class Manifest:
 
     Attributes:
       generation: the latest one; shards of earlier ones may be live beside it.
-      sources: the files whose records are live, by name; none where the split was not made from files.
+      sources: the files whose records are live, by name; none if the split was not made from GNT files.
       class_counts: records of each class, by class id; classes without records count too.
       settings: what the split was made with, as far as it decides what is in it.
       num_channels: of the images as the network is to see them: 1 for grey, 3 for RGB.

@@ -51,7 +51,7 @@ class Shard:
 
     Attributes:
       file: its path below the split's folder.
-      sources: names of the sources that it may hold records of; none where any may be in it (`--shuffle_at_write`).
+      sources: names of the sources that it may hold records of; none if any may be in it (`--shuffle_at_write`).
     """
 
     file: str

@@ -35,7 +35,7 @@ _OF_PIXELS = (*_NEEDED, b"tRNS", b"eXIf")
 
 
 class Parts(NamedTuple):
-    """What a PNG holds: the header's fields, and all parts with their kinds, in order."""
+    """The parts of a PNG: the header's fields, and all parts with their kinds, in order."""
 
     width: int
     height: int
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     chunks: list[tuple[bytes, bytes]]
 
     def first(self, kind: bytes) -> bytes | None:
-        """The first part of a kind; None where there is none."""
+        """The first part of a kind; None if there is none."""
         return next((part for found, part in self.chunks if found == kind), None)
 
     def bare(self) -> bytes:
@@ -148,7 +148,7 @@ def check_pixels(parts: Parts) -> None:
 
 
 def _unknown(chunks: Sequence[tuple[bytes, bytes]], known: tuple[bytes, ...]) -> bool:
-    """Whether there are others that have to be understood: their names begin with an upper case letter."""
+    """Whether there are other parts that a reader must understand: their names begin with an upper case letter."""
     return any(kind[0] & 0x20 == 0 and kind not in known for kind, _ in chunks)
 
 

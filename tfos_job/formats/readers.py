@@ -13,7 +13,7 @@ from tfos_job.errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How records of one kind are read.
+    """The way in which records of one kind are read.
 
     Attributes:
       name: of `--dataset_name`.
@@ -43,7 +43,7 @@ def resolve(requested: str | None, found: str, place: str) -> Reader:
     """The reader of a dataset.
 
     Args:
-      requested: `--dataset_name`, where it is given.
+      requested: `--dataset_name`, if it is given.
       found: what the manifest says.
       place: the split's folder.
 

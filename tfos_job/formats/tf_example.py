@@ -49,11 +49,11 @@ IMAGE_KEY = b"\n\rimage/encoded"
 MAX_OFFSET_BYTES = 8
 """Of the varint of `source/offset`, seven bits each: files of 2⁵⁶ bytes."""
 OFFSET_HEADS = [b"", *(entry("source/offset", (1 << 7 * size) - 1)[:-size] for size in range(1, MAX_OFFSET_BYTES + 1))]
-"""What precedes the varint of `source/offset` in its entry, by the varint's number of bytes."""
+"""The bytes before the varint of `source/offset` in its entry, by the varint's number of bytes."""
 
 
 def image_head(num_bytes: int) -> bytes:
-    """What precedes the `num_bytes` of `image/encoded` in its entry: its length, the key, three more lengths.
+    """The bytes before the `num_bytes` of `image/encoded` in its entry: its length, the key, three more lengths.
 
     Not by `entry`: a hostile file may ask for any number of bytes.
     """
@@ -64,7 +64,7 @@ def image_head(num_bytes: int) -> bytes:
 
 
 class Cache(dict[Key, Value]):
-    """What `make` makes of a key, made once; it begins anew where hostile files have made it large."""
+    """The values of `make`, each made once; cleared when hostile files have made it large."""
 
     def __init__(self, make: Callable[[Key], Value]) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ def masked_crc(data: bytes) -> int:
 
 
 def frame_header(num_bytes: int) -> bytes:
-    """What precedes `num_bytes` of data; their own masked CRC follows them."""
+    """The bytes before `num_bytes` of data; their own masked CRC follows them."""
     length = _LENGTH.pack(num_bytes)
     return length + CRC.pack(masked_crc(length))
 

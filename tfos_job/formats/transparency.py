@@ -1,4 +1,4 @@
-"""What of a picture is transparent, and the white paper that shows there."""
+"""The transparent parts of a picture, and the white paper that shows there."""
 
 from __future__ import annotations
 

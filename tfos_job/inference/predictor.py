@@ -23,7 +23,7 @@ _CLEAR_MINORITY = 0.4
 
 
 @dataclass(frozen=True)
-class Glyph:
+class DecodedPicture:
     """A picture as the dataset would hold it: `pixels` uint8 [h, w, C]; `inverted` if it was turned over."""
 
     pixels: np.ndarray
@@ -38,7 +38,7 @@ class Prediction:
     probability: float
 
 
-def read_glyph(data: bytes, place: str, *, num_channels: int = 1, may_be_inverted: bool = True) -> Glyph:
+def read_picture(data: bytes, place: str, *, num_channels: int = 1, may_be_inverted: bool = True) -> DecodedPicture:
     """Decodes a PNG, JPEG or GIF (its first frame).
 
     Transparent parts become white paper, 16 bits 8, and a photograph is turned as its EXIF says.
@@ -58,7 +58,7 @@ def read_glyph(data: bytes, place: str, *, num_channels: int = 1, may_be_inverte
         raise BadDataError(str(error), place=place, next_step="Give a PNG, JPEG or GIF") from error
     pixels = decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()
     inverted = may_be_inverted and is_inverted(pixels[:, :, 0])
-    return Glyph(255 - pixels if inverted else pixels, inverted)
+    return DecodedPicture(255 - pixels if inverted else pixels, inverted)
 
 
 def is_inverted(grey: np.ndarray) -> bool:
@@ -79,9 +79,9 @@ def is_inverted(grey: np.ndarray) -> bool:
     return bool(share > 0.5)
 
 
-def top_predictions(model: keras.Model, glyph: Glyph, *, form: Form, k: int) -> list[Prediction]:
+def top_predictions(model: keras.Model, picture: DecodedPicture, *, form: Form, k: int) -> list[Prediction]:
     """The `k` most probable classes, all of them where there are fewer; the most probable first."""
-    images = to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form))
+    images = to_float(preprocess(tf.constant(picture.pixels[np.newaxis]), form))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
     pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)

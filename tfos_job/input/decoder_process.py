@@ -37,8 +37,8 @@ def pixels(data: bytes, image_format: str) -> np.ndarray:
         raise ValueError(fact) from error
 
 
-def seen(data: bytes, image_format: str) -> bytes:
-    """The `decoder.digest` of it (`image_files.Seen`)."""
+def training_view(data: bytes, image_format: str) -> bytes:
+    """The `decoder.digest` of the pixels (an `image_files.TrainingView`)."""
     return digest(pixels(data, image_format))
 
 
@@ -50,7 +50,7 @@ def serve(asker: socket.socket, idle_s: float) -> None:
             image_format, size = QUESTION.unpack(_receive(asker, QUESTION.size))
             data = _receive(asker, size)
             try:
-                decoded, body = True, seen(data, image_format.rstrip(b"\0").decode("ascii"))
+                decoded, body = True, training_view(data, image_format.rstrip(b"\0").decode("ascii"))
             except ValueError as error:
                 decoded, body = False, str(error).encode("utf-8", "replace")
             asker.sendall(ANSWER.pack(decoded, len(body)) + body)

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertResult(SplitResult):
-    """What `convert --gnt_dir` did.
+    """The result of `convert --gnt_dir`.
 
     Attributes:
       num_added: source files that came with this run.
@@ -132,7 +132,7 @@ def _must_be_rebuilt(
     With `--overwrite` shards are compared byte by byte: whoever gives it may know that one is bad.
 
     Raises:
-      SettingsError: so it is, and `--overwrite` was not given.
+      SettingsError: it must be rebuilt, and `--overwrite` was not given.
       BadDataError: the dataset's charset is not the one that the split was made with.
     """
     split = target.layout
@@ -141,7 +141,7 @@ def _must_be_rebuilt(
         raise SettingsError(
             f"its records would be there twice: {some(changes.renamed)}",
             place=split.root,
-            next_step="Give --prune to drop what is gone, or --overwrite to build the split anew",
+            next_step="Give --prune to drop what is gone, or --overwrite to rebuild the split",
         )
     reasons = [] if live.sources else ["it was made from " + ("images" if live.images else "a DataFrame")]
     reasons += setting_changes(config, live)

@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertedImages(SplitResult):
-    """What `convert --image_dir` did.
+    """The result of `convert --image_dir`.
 
     Attributes:
       num_unlisted: images that `--labels_csv` does not name.
@@ -129,7 +129,7 @@ def _must_be_rebuilt(
     """Whether what is live is not what would be made now, or is damaged. With `--overwrite` shards are read to see.
 
     Raises:
-      SettingsError: so it is, and `--overwrite` was not given.
+      SettingsError: it must be rebuilt, and `--overwrite` was not given.
       BadDataError: the dataset's charset is not the one that the split was made with.
     """
     require_charset(target.dataset, target.charset, live)

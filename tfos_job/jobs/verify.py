@@ -44,7 +44,7 @@ _NUM_NAMED = 20  # findings on stderr; the JSON has more
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyResult:
-    """What was proved, and the findings.
+    """The result of `verify`: what was proved, and the findings.
 
     Attributes:
       splits: of each that was proved: records, shards, bytes and the dataset's digest.

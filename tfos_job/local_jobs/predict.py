@@ -10,7 +10,7 @@ from typing import Any
 from tfos_job import storage
 from tfos_job.config import PredictConfig
 from tfos_job.formats import readers
-from tfos_job.inference.predictor import read_glyph, top_predictions
+from tfos_job.inference.predictor import read_picture, top_predictions
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints
@@ -33,7 +33,7 @@ def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
     model = restore_model(info, arrays)
     form, reader = form_of(info), readers.resolve(None, info.dataset_name, info.path)
     for image in config.images:
-        glyph = read_glyph(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
+        glyph = read_picture(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
         if glyph.inverted:
             _log.info("%s: white on black, turned over", image)
         predictions = top_predictions(model, glyph, form=form, k=config.top_k)

@@ -1,4 +1,4 @@
-"""A dataset's accounts against each other: manifests, what was counted in the shards, folders, one split and the next.
+"""The consistency of a dataset: manifests, counts of shards, folders, and one split with the next.
 
 Pure: what others have read goes in, findings come out.
 """
@@ -19,7 +19,7 @@ _UNFINISHED = ".tmp"
 
 
 def add_unfinished(findings: Findings, file: str, *, at_work: bool) -> None:
-    """Adds what is not finished: of the job that is at work now, which is no fault, or of one that was killed."""
+    """Adds an unfinished file: of the job that is at work now, which is no fault, or of one that was killed."""
     if at_work:
         findings.add("in_progress", file, "of a job that is at work now")
     else:
@@ -27,7 +27,7 @@ def add_unfinished(findings: Findings, file: str, *, at_work: bool) -> None:
 
 
 def check_shards(split: str, manifest: Manifest, reports: Sequence[ShardReport]) -> Findings:
-    """The split's shards as they were found against what its manifest says of them.
+    """Compares the split's shards with its manifest.
 
     Args:
       split: name of its folder.
@@ -75,7 +75,7 @@ def _check_sources(findings: Findings, split: str, manifest: Manifest, reports: 
 
 
 def check_names(split: str, manifest: Manifest, names: Sequence[str], *, at_work: bool = False) -> Findings:
-    """What is in a split's folder and should not be, or the other way round.
+    """Compares the names in a split's folder with those that its manifest needs.
 
     Args:
       split: name of its folder.
@@ -108,11 +108,11 @@ def check_names(split: str, manifest: Manifest, names: Sequence[str], *, at_work
 
 
 def check_splits(manifests: Mapping[str, Manifest], charset: Charset | None, chosen: Collection[str]) -> Findings:
-    """Splits against each other: one charset, and no source file in two of them.
+    """Compares splits with each other: one charset, and no source file in two of them.
 
     Args:
       manifests: by the name of the split's folder.
-      charset: of the dataset, where it could be read.
+      charset: of the dataset; None if it could not be read.
       chosen: splits to be compared, with each other and with the rest.
     """
     findings = Findings()

@@ -88,7 +88,7 @@ class Repeats:
 def check_repeats(
     pixels: Sequence[KeyTable], places: Sequence[KeyTable], files: Sequence[str], splits: Sequence[str]
 ) -> Repeats:
-    """Which records of one bucket are there twice.
+    """The records of one bucket that are there twice.
 
     Args:
       pixels: keys are digests of pixels.

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, one fact at a time: counted without end, told up to a bound."""
+"""The faults of a dataset, one fact at a time: all are counted, and so many of a kind are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
     Attributes:
       kind: in one word, for programs.
       file: below the dataset's folder, or the name of a source file.
-      offset: byte in it, where there is one.
+      offset: byte in it, if there is one.
       fact: what is wrong, with what was expected and what was found.
     """
 

@@ -1,4 +1,4 @@
-"""What is in a dataset's folder: its manifests and charset, names of files, and whether a job is at work on it."""
+"""The contents of a dataset's folder: its manifests and charset, names of files, and whether a job is at work on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of a damaged TFRecord file as far as they can be found: each fault is told, and the reading goes on."""
+"""The records of a TFRecord file that may be damaged: each fault is reported, and the reading goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scan(stream: Readable, fault: Callable[[str, int, str], None]) -> Iterator[t
       fault: takes the kind, the byte and the fact of each fault.
 
     Yields:
-      The byte offset of each record, and its data; None where the data's checksum does not fit.
+      The byte offset of each record, and its data; None if the data's checksum does not fit.
     """
     unpack, unpack_crc = tfrecord.FRAME_HEADER.unpack_from, tfrecord.CRC.unpack_from
     header_bytes, frame_bytes = tfrecord.FRAME_HEADER.size, tfrecord.FRAME_BYTES

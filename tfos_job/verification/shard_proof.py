@@ -1,7 +1,7 @@
 """The proof of a shard: the executors' side of `verify`.
 
-Nothing is taken on trust: both checksums of each record, its Example, the image, the class and where it says that it
-comes from. What is wrong is a finding, and the reading goes on. No TensorFlow, no pyspark.
+Checked are both checksums of each record, its Example, the image, the class, and the place in a source file that it
+names. A fault is a finding, and the reading goes on. No TensorFlow, no pyspark.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _read_example = ExampleReader().read  # one for the process: what it remembers h
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """A shard to be proved.
+    """A shard to prove.
 
     Attributes:
       number: of the shard among all that are proved.
-      path: where it is.
+      path: of the file.
       file: its path below the dataset's folder, for findings.
       shard: what the manifest says of it.
       image_format: of all its records, or `keep` for any of `image_files.STORED_FORMATS`.
       of_pictures: whether it was made from image files, grey or coloured; else of grey glyphs.
-      characters: the charset, by class id; empty where it is not known.
+      characters: the charset, by class id; empty if it is not known.
       sources: the files that it may hold records of: for each name a number and a size in bytes. None where the
         manifest names none, as for a split that was made from a DataFrame.
     """
@@ -60,7 +60,7 @@ class ShardReport:
 
     Attributes:
       num_records: with or without a fault.
-      whole: whether each record could be counted; where not, counts are lower bounds.
+      whole: each record could be counted; else counts are lower bounds.
     """
 
     number: int
@@ -186,7 +186,7 @@ class _Prover:
         return number
 
     def _pixels(self, offset: int, example: Example, num_pixels: int) -> bytes | None:
-        """The grey bytes, or the colours, row by row; None, and a finding, where there are not as many as should be."""
+        """The grey bytes, or the colours, row by row; None, and a finding, if their number is wrong."""
         height, width, encoded = example.height, example.width, example.encoded
         if example.image_format not in self._formats:
             expected = " or ".join(_text(name) for name in self._formats)
@@ -225,7 +225,7 @@ class _Prover:
 
 
 def _picture(encoded: bytes, image_format: str, height: int, width: int) -> bytes:
-    """The pixels of a stored picture. Raises ValueError where it is not one, or of another size."""
+    """The pixels of a stored picture. Raises ValueError if it is not one, or has another size."""
     image = image_files.decode(encoded, image_format)
     if image.size != (width, height):
         raise ValueError(f"expected {width} × {height} pixels, found {image.width} × {image.height}")

@@ -17,7 +17,7 @@ from tfos_job.verification.record_scan import BLOCK_BYTES
 class RangeTask:
     """A part of a source file that was read in one go. `size_bytes` is the whole file's.
 
-    `path` is that of its archive, where it is a `member` of one.
+    `path` is that of its archive if it is a `member` of one.
     """
 
     path: str

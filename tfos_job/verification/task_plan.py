@@ -54,7 +54,7 @@ def range_tasks(
         return []
     if config.gnt_dir != "auto" and len(chosen) > 1:
         raise SettingsError(
-            f"{config.gnt_dir} is one folder, and {len(chosen)} splits are to be proved",
+            f"{config.gnt_dir} is one folder, and {len(chosen)} splits are chosen",
             place="--gnt_dir",
             next_step="Give --dataset_split_name, or --gnt_dir auto for the folder that each was converted from",
         )

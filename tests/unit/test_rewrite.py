@@ -26,7 +26,7 @@ def origins(path: str) -> list[tuple[str, int]]:
     return [(example["source/file"].decode(), example["source/offset"]) for example in found]  # type: ignore[union-attr]
 
 
-def test_records_are_carried_by_number_and_without_those_of_dropped_sources(tmp_path: Path) -> None:
+def test_records_are_copied_by_number_and_without_those_of_dropped_sources(tmp_path: Path) -> None:
     first = write_shard(tmp_path / "1", [("a", 0), ("b", 1), ("a", 1), ("c", 2)])
     second = write_shard(tmp_path / "2", [("d", 0), ("b", 1)])
     task = RewriteTask(
