@@ -28,6 +28,7 @@ class LockedSplit:
       live: the split's manifest; None if nothing of it is live, or what is there is damaged and to be overwritten.
     """
 
+    name: str
     dataset: DatasetLayout
     layout: SplitLayout
     lease: Lease
@@ -73,7 +74,7 @@ def locked_split(
         sweep_dataset(dataset)
         # Shards whose manifest cannot be read stay until there are others: they may be all that there is.
         sweep_split(split, live, keep_generations=live is None and storage.exists(split.manifest))
-        yield LockedSplit(dataset=dataset, layout=split, lease=lease, charset=charset, live=live)
+        yield LockedSplit(name=split_name, dataset=dataset, layout=split, lease=lease, charset=charset, live=live)
 
 
 def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charset | None:

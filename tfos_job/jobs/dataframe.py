@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -22,7 +22,7 @@ from tfos_job.config import ConvertConfig
 from tfos_job.conversion.dataframe_shard import Row, RowsResult, RowsTask, write_rows
 from tfos_job.conversion.dataset import some
 from tfos_job.conversion.generation import build_aside, publish
-from tfos_job.conversion.locked_split import locked_split
+from tfos_job.conversion.locked_split import LockedSplit, locked_split
 from tfos_job.conversion.split_manifest import first_manifest
 from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import shards, task_attempts, tasks
@@ -81,39 +81,51 @@ def convert_dataframe(
         requested=requested,
         overwrite=overwrite,
     ) as target:
-        split = target.layout
         if target.live is not None and not overwrite:
-            raise SettingsError("it is there", place=split.root, next_step="Give overwrite=True, or another name")
-        with build_aside(split, target.live) as building:
-            used = target.charset or requested
-            if used is None:
-                used = _found_charset(rows) if charset == "auto" else charsets.level1()
-            task = RowsTask(building_dir=building.work_dir, characters=used.characters, image_format=image_format)
-            results = _run(rows, task)
-            written = WrittenShards(results=tuple(result.shard for result in results))
-            filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
-            words = some([f"{character} × {count}" for character, count in filtered.most_common()])
-            if not written.class_counts:
-                raise BadDataError(
-                    f"no row is of the {len(used)} classes; the rows hold {words or 'nothing'}",
-                    place=split.root,
-                    next_step="Check the DataFrame and the charset",
-                )
-            manifest = first_manifest(
-                split_name=dataset_split_name,
-                generation=building.generation,
-                image_format=image_format,
-                charset=used,
-                shards=shards.collect(written.results, building.shards_dir, building.folder),
-                class_counts=written.class_counts,
-                settings={"dataframe": dict(frame.dtypes)},
-            )
-            publish(target, manifest, used, building, ())
-        sweep_split(split, manifest)
-    _log.info("%s: %d records in %d shards", split.root, manifest.num_records, len(manifest.shards))
+            place = target.layout.root
+            raise SettingsError("it is there", place=place, next_step="Give overwrite=True, or another name")
+        used = target.charset or requested
+        if used is None:
+            used = _found_charset(rows) if charset == "auto" else charsets.level1()
+        manifest, filtered = _build(target, rows, used, image_format, dict(frame.dtypes))
+        sweep_split(target.layout, manifest)
+    _log.info("%s: %d records in %d shards", target.layout.root, manifest.num_records, len(manifest.shards))
     if filtered:
+        words = _by_frequency(filtered)
         _log.warning("%d rows are not in the charset and were left out: %s", filtered.total(), words)
     return manifest
+
+
+def _build(
+    target: LockedSplit, rows: Any, charset: Charset, image_format: str, columns: Mapping[str, str]
+) -> tuple[Manifest, Counter[str]]:
+    """Publishes the split. Returns its manifest, and the rows that were left out by character."""
+    with build_aside(target.layout, target.live) as building:
+        task = RowsTask(building_dir=building.work_dir, characters=charset.characters, image_format=image_format)
+        results = _run(rows, task)
+        written = WrittenShards(results=tuple(result.shard for result in results))
+        filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
+        if not written.class_counts:
+            raise BadDataError(
+                f"no row is of the {len(charset)} classes; the rows hold {_by_frequency(filtered) or 'nothing'}",
+                place=target.layout.root,
+                next_step="Check the DataFrame and the charset",
+            )
+        manifest = first_manifest(
+            split_name=target.name,
+            generation=building.generation,
+            image_format=image_format,
+            charset=charset,
+            shards=shards.collect(written.results, building.shards_dir, building.folder),
+            class_counts=written.class_counts,
+            settings={"dataframe": dict(columns)},
+        )
+        publish(target, manifest, charset, building, ())
+    return manifest, filtered
+
+
+def _by_frequency(filtered: Counter[str]) -> str:
+    return some([f"{character} × {count}" for character, count in filtered.most_common()])
 
 
 def _rows(frame: DataFrame, num_shards: int | None) -> Any:
