@@ -34,10 +34,11 @@ from tfos_job.config import DATASET, DEFAULT_IMAGE_SIZE, MAX_WHITENED_VALUES, PE
 from tfos_job.formats.form import Form
 from tfos_job.formats.tf_example import encode_example
 from tfos_job.formats.tfrecord import write_record
-from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.augmentation import augment
 from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.input.pipeline import training_dataset
+from tfos_job.run.specs import Augmentation
 
 _SEED = 0
 _AFFINE = {

@@ -38,8 +38,8 @@ from tfos_job.formats.charset import level1
 from tfos_job.formats.form import Form
 from tfos_job.formats.tf_example import encode_example
 from tfos_job.formats.tfrecord import write_record
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.pipeline import training_dataset
+from tfos_job.run.specs import Augmentation
 
 _SEED = 0
 _NUM_SHARDS = 16

@@ -22,7 +22,6 @@ from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import READERS, Reader
 from tfos_job.inference.predictor import DecodedPicture, read_picture, top_predictions
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
@@ -33,7 +32,7 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-from tfos_job.run.specs import NormalizationSpec
+from tfos_job.run.specs import Augmentation, NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 

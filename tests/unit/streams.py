@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job.formats.form import Form
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
+from tfos_job.run.specs import Augmentation
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tfos_job.config import AugmentationConfig
-from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.augmentation import augment
 from tfos_job.input.stateless_random import Stream, uniform
+from tfos_job.run.specs import Augmentation
 
 IMAGE = tf.constant(np.random.default_rng(0).random((8, 8, 1)), tf.float32)
 SEED = tf.constant(7, tf.int64)

@@ -12,9 +12,9 @@ from tests.unit.streams import Batch, InFours
 from tfos_job.config import FILES, PRELOADED
 from tfos_job.errors import BadDataError
 from tfos_job.formats.form import GROUP_SIZE, Form
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode, preprocess, to_float
+from tfos_job.run.specs import Augmentation
 
 ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
 NUM_RECORDS = 7  # coprime to the batch size: every batch border falls elsewhere in its epoch

@@ -30,7 +30,7 @@ from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.manifest_parts import Shard
-from tfos_job.input.augmentation import Augmentation, augment
+from tfos_job.input.augmentation import augment
 from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
@@ -41,6 +41,7 @@ from tfos_job.networks import registry, variables
 from tfos_job.reports import evaluation_report, montage, sample
 from tfos_job.reports.sample import InputView
 from tfos_job.run import checkpoints
+from tfos_job.run.specs import Augmentation
 
 CHARACTERS = "一丁七万丈三上"
 CHARSET = Charset(tuple(CHARACTERS))

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from tfos_job.input.augmentation import Augmentation
 from tfos_job.input.stateless_random import Stream, uniform
 from tfos_job.input.warp import elastic_displacement, warp
+from tfos_job.run.specs import Augmentation
 
 S = 16
 SEED = tf.constant(7, tf.int64)

@@ -43,7 +43,7 @@ _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """What ends a training early: a signal, or the loss of the run's lock."""
+    """The causes that end a training early: a signal, or the loss of the run's lock."""
 
     stop: StopSignal
     lease: Lease
@@ -114,7 +114,7 @@ def commit(prepared: Preparation, report: RunReport) -> Preparation:
 def assignment_to(
     prepared: Preparation, normalization: NormalizationSpec, statistics: str | None, *, lock_token: str
 ) -> RunAssignment:
-    """What the coordinator is told of the run."""
+    """The part of the coordinator's assignment that is about the run."""
     config, data, start = prepared.config, prepared.data, prepared.start
     plan = plan_of(
         config,
@@ -132,7 +132,7 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
     """Checks that every executor meets the job's requirements, before a GPU second is spent.
 
     Raises:
-      JobError: it names everything that is missing.
+      JobError: everything that is missing, in one error.
     """
     config = prepared.config
     inputs = worker_inputs(config, prepared.data, prepared.start.positions)

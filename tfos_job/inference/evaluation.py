@@ -1,7 +1,7 @@
 """Exact counts of a network on a split: how many, how much loss, how often right among the first k.
 
-Counts are sums, so they add up over batches, shards and workers in any order; only the end divides. What is counted on
-a device travels as one float64 vector [num_examples, loss_sum, correct@k for each k], exact for any number of records.
+Counts are sums, so they add up over batches, shards and workers in any order; only the end divides. Counts of a
+device travel as one float64 vector [num_examples, loss_sum, correct@k for each k], exact for any number of records.
 The command `evaluate` also keeps the prediction for each record in the same pass (`run/predictions.py`).
 """
 
@@ -153,7 +153,7 @@ def _batches(shard: tf.Tensor, *, batch_size: int, form: Form, staged: bool) -> 
 
 
 def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], Any]) -> Any:
-    """What `add` makes of `start` and each batch in turn."""
+    """The result of `add`, called with `start` or its last result, and each batch in turn."""
 
     # Spelled out, since a `for` over the dataset becomes Dataset.reduce, whose body tf.data would run on the CPU.
     def add_next(_: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:

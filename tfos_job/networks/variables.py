@@ -1,7 +1,7 @@
 """Between a network's variables and the named arrays of a checkpoint.
 
-A checkpoint holds one flat mapping of names to arrays. A network's are `model/` + the variable's path; what training
-keeps beside them (`optimizer/…`, `global_step`) is not looked at here.
+A checkpoint holds one flat mapping of names to arrays. A network's are `model/` + the variable's path; the arrays that
+training keeps beside them (`optimizer/…`, `global_step`) are ignored here.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def restore_model(info: CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> ker
 
 
 def form_of(info: CheckpointInfo) -> Form:
-    """What the network of a checkpoint was trained with: images of its size and channels, made as its reader's are.
+    """The form of the images that the network of a checkpoint was trained with.
 
     Raises:
       SettingsError: there is no such reader any more.

@@ -1,4 +1,4 @@
-"""The coordinator's task: the plan of a training, what its checkpoints say, and where the cluster is."""
+"""The coordinator's assignment: a training's plan, the entries of its checkpoints, the addresses of its cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfos_job.run.training_data import TrainingData
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMeta:
-    """What every checkpoint of a run says beside its variables, under the names of `checkpoint.json`.
+    """The entries of every checkpoint of a run beside its variables, under the names of `checkpoint.json`.
 
     Attributes:
       model: the network.

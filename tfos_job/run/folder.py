@@ -1,4 +1,4 @@
-"""What a run's folder holds, read before anything is decided; and what a new commitment makes of it."""
+"""A run's folder: its contents, read before anything is decided, and the commitment of a run to its settings."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class InputSpec:
       mode, staged, window, batch_size, shuffle_buffer, augmentation: of `input.pipeline.training_dataset`.
       antialias: of `Form`.
       normalization: of the images, after augmentation.
-      statistics: path of those that `normalization` names; None where it needs none, or a checkpoint has them.
+      statistics: path of those that `normalization` names; None if it needs none, or a checkpoint has them.
     """
 
     mode: str
@@ -94,7 +94,7 @@ class TrainPlan:
 
     @property
     def form(self) -> Form:
-        """What records are decoded to."""
+        """The form of the images that records are decoded to."""
         model = self.model
         return Form(image_size=model.image_size, num_channels=model.num_channels, antialias=self.input.antialias)
 

@@ -1,6 +1,6 @@
-"""All of a training before anything is started: what is read, what is decided of it, and what is refused.
+"""The preparation of a training, before anything is started: dataset and run are read, and the start is decided.
 
-`prepare` is for the driver, `check` for the submitting host, which needs no Spark for it.
+`prepare` is for the driver, `check` for the submitting host; neither needs Spark.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """A training that nothing speaks against.
+    """A training that can start.
 
     Attributes:
       config: its flags.
       folder: the run's, as it was found.
       data: its dataset.
-      changes: what `config` has otherwise than the run.
+      changes: settings that differ from the run's.
       start: where it begins.
     """
 
@@ -73,7 +73,7 @@ def prepare(config: TrainConfig) -> Preparation:
 
 
 def check(config: TrainConfig) -> dict[str, Any] | None:
-    """Fails for what `prepare` would fail for, as far as that shows without reading a checkpoint; changes nothing.
+    """Fails as `prepare` would, except for faults of the checkpoints, which it does not read; changes nothing.
 
     Returns:
       The run's report if it is finished already, else None.

@@ -105,7 +105,7 @@ def with_origin(config: TrainConfig, stored: TrainConfig | None) -> TrainConfig:
 
 
 def read(run: RunLayout) -> TrainConfig | None:
-    """The run's settings; None where it has none.
+    """The run's settings; None without any.
 
     Raises:
       BadDataError: they are damaged.

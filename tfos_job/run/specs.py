@@ -62,7 +62,7 @@ class InitialWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class RehearsalSpec:
-    """What a network is built of; `TrainPlan` has the same."""
+    """The part of a plan that a network is built from."""
 
     model: ModelSpec
     trainable_scopes: tuple[str, ...]

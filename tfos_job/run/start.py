@@ -1,6 +1,6 @@
-"""Where a run begins, and what is refused: of values alone, before anything of the run is touched. Pure.
+"""The start of a run: its step and input position, or the reason why it cannot start. Pure.
 
-`decide` needs no checkpoint to be read, so the submitting host asks it as well; `start_of` is given the checkpoint that
+`decide` needs no checkpoint to be read, so the submitting host calls it as well; `start_of` takes the checkpoint that
 the decision names.
 """
 
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What a command does with a run's folder.
+    """The use that a command makes of a run's folder.
 
     Attributes:
-      changes: what the command has otherwise than the run.
+      changes: settings that differ from the run's.
       restore: the checkpoint from elsewhere to begin with; None for the run's own newest one, or fresh variables
         without one.
       may_not_build: the network is built for the first time, and may fail to be.
@@ -41,7 +41,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where training begins.
+    """The place where training begins.
 
     Attributes:
       checkpoint: the one it begins with; None for fresh variables.
@@ -77,7 +77,7 @@ def decide(config: TrainConfig, folder: RunFolder) -> Decision:
 def start_of(
     config: TrainConfig, data: TrainingData, folder: RunFolder, decision: Decision, info: CheckpointInfo | None
 ) -> Start:
-    """Where training begins.
+    """The place where training begins.
 
     Args:
       config: the flags.
@@ -127,7 +127,7 @@ def _refuse_repetition(folder: RunFolder) -> None:
 
 
 def _changes(config: TrainConfig, folder: RunFolder) -> list[Change]:
-    """What the command has otherwise than the run, beside the folder that its dataset has moved to.
+    """Settings of the command that differ from the run's.
 
     Raises:
       SettingsError: it is the recipe of steps that are done, without --change_settings; or the recipe is unknown.
@@ -223,7 +223,7 @@ def _listed(scopes: Sequence[str]) -> str:
 
 
 def _positions(data: TrainingData, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
-    """Where each worker's stream goes on, and the `Start.records` that this costs.
+    """The position of each worker's stream, and the `Start.records` that a new order costs.
 
     Another order, or another division of the shards, can only go on at the start of an epoch: the one that the workers
     together are in.
@@ -248,5 +248,5 @@ def _positions(data: TrainingData, info: CheckpointInfo) -> tuple[tuple[int, ...
 
 
 def _records(seen_twice: int, skipped: int) -> dict[str, int]:
-    """What a resumption does to the epochs that it touches, in records."""
+    """`Start.records`."""
     return {"seen_twice": seen_twice, "skipped": skipped}

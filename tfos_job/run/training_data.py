@@ -62,7 +62,7 @@ class SplitShards:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a run knows of its dataset.
+    """All that a run needs to know of its dataset.
 
     Attributes:
       charset: the classes.
@@ -101,7 +101,7 @@ class TrainingData:
 
 
 def load(config: TrainConfig) -> TrainingData:
-    """Reads charset and manifests, and logs what is unfavourable about them.
+    """Reads charset and manifests; warns of few shards and of a buffer that is smaller than asked for.
 
     Raises:
       JobError: what `training_data` raises, or there is no such dataset.
@@ -132,7 +132,7 @@ def _load_split(dataset: DatasetLayout, name: str, folder: str) -> SplitShards:
 def training_data(
     config: TrainConfig, charset: Charset, train: SplitShards, validation: SplitShards | None
 ) -> TrainingData:
-    """Divides the shards among the workers, and settles what follows from them. Pure.
+    """Divides the shards among the workers, and derives the rest from that. Pure.
 
     Raises:
       BadDataError: the split has no records.

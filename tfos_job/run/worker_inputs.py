@@ -1,4 +1,4 @@
-"""What each worker of a run reads. Pure."""
+"""The input of each worker of a run. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SEED_STEP = 1_000_003  # between runs of neighbouring seeds there is room for a
 
 
 def worker_inputs(config: TrainConfig, data: TrainingData, positions: Sequence[int]) -> tuple[WorkerInput, ...]:
-    """The shards of each worker, and where it begins in them.
+    """The shards of each worker, and its position in them.
 
     A worker with remote shards is brought its own, and all of the validation split: the coordinator hands a shard of
     that to whichever worker is free.

@@ -1,11 +1,11 @@
-"""Which of input, network and compute a training's steps wait for, with the evidence. Pure.
+"""The bottleneck of a training's steps, which is input, network or compute, with the evidence. Pure.
 
-What is measured, on the workers' own clocks, in every step: `input_wait_s`, from asking for a batch until it is there,
+Measured in every step, on the workers' own clocks: `input_wait_s`, from asking for a batch until it is there,
 and `update_s`, from the last gradient's being computed until the parameter servers have applied all of them. Measured
 once a run: `compute_s`, the step's forward and backward pass with made-up variables in the worker's own memory, nothing
 sent and nothing received. `step_s` is wall time by the coordinator's clock: what one worker has for one of its steps.
 
-What is not measured but left over: `network_s`, the step's time without input and compute. It is what the step would
+Not measured but left over: `network_s`, the step's time without input and compute. It is what the step would
 save if parameter servers cost nothing: variables and gradients on the wire and in gRPC's buffers, the update, the
 coordinator's dispatch and, where servers and workers share a machine's cores, what they take from each other.
 """
@@ -22,7 +22,7 @@ INPUT, NETWORK, COMPUTE = "input", "network", "compute"
 
 @dataclass(frozen=True)
 class StepProfile:
-    """Seconds a step and worker, means over `steps` global steps; `compute_s` None where it was not measured."""
+    """Seconds a step and worker, averages over `steps` global steps; `compute_s` is None if it was not measured."""
 
     steps: int
     step_s: float
@@ -32,7 +32,7 @@ class StepProfile:
 
     @property
     def shares(self) -> dict[str, float] | None:
-        """What each takes of a step's time; together 1. None without `compute_s`."""
+        """The fraction of a step's time that each takes; together 1. None without `compute_s`."""
         if self.compute_s is None:
             return None
         input_wait = min(1.0, self.input_wait_s / self.step_s)
@@ -42,7 +42,7 @@ class StepProfile:
 
     @property
     def by(self) -> str | None:
-        """What takes the most; None where that cannot be told."""
+        """The one that takes the most; None if that is unknown."""
         if self.shares is not None:
             return max(self.shares, key=self.shares.__getitem__)
         halves = {INPUT: self.input_wait_s, NETWORK: self.update_s}

@@ -18,7 +18,7 @@ from tfos_job.run.plan import TrainPlan
 
 @dataclass(frozen=True)
 class StepBlock:
-    """What a run of steps came to.
+    """The result of a block of steps.
 
     Attributes:
       steps: global steps done.
@@ -58,7 +58,7 @@ class Engine(Protocol):
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """Counts each record of `shards` once. No variable changes, the global step least of all.
 
-        None where it was to stop before the end: the engine is good for a `snapshot` then, and nothing else.
+        None if it had to stop before the end: only `snapshot` may be called then.
         """
 
     def snapshot(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Training that begins with somebody else's weights, and of which only a part may be trained: TF-Slim's flags.
+"""Fine-tuning with TF-Slim's flags: weights of another training, and layers that stay as they are.
 
 A scope is the beginning of the names of layers: `fc` is `fc1` and `fc2`, `mixed1` is not `mixed10`, since no number is
 cut in two. Several are separated by commas.
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def train_only(model: keras.Model, scopes: Sequence[str]) -> None:
-    """Leaves all variables as they are but those in `scopes`; none named trains all.
+    """Trains the variables in `scopes` alone; without scopes all of them.
 
     A batch normalisation that is not trained uses its moving statistics, as at prediction, and does not change them.
 
@@ -52,7 +52,7 @@ def train_only(model: keras.Model, scopes: Sequence[str]) -> None:
 def load_weights(model: keras.Model, weights: InitialWeights) -> None:
     """Gives a network the weights of another training of it, or those of a file that Keras has written.
 
-    What the checkpoint has beyond the network is passed over, and so are states of random numbers.
+    Variables that the network does not have are ignored, and so are states of random numbers.
 
     Args:
       model: the network, built.

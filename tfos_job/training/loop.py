@@ -29,7 +29,7 @@ _TRACING_S = 1.0
 
 
 class Listener(Protocol):
-    """What the loop tells, and what it must be given: where its results go is not its business."""
+    """The receiver of the loop's results: where they go is not the loop's business."""
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None: ...
 
@@ -42,9 +42,9 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class TrainingEnd:
-    """Where training stopped. `images` and `seconds` are of the steps alone, without saving and evaluating.
+    """The end of a training. `images` and `seconds` are of the steps alone, without saving and evaluating.
 
-    `profile` is None where no step was done.
+    `profile` is None if no step was done.
     """
 
     step: int
@@ -88,7 +88,7 @@ class Loop:
         self._seconds = 0.0
 
     def run(self) -> TrainingEnd:
-        """Raises DivergedError where the loss is no finite number; what was saved before stays."""
+        """Raises DivergedError if the loss is no finite number; checkpoints of before stay."""
         while self._step < self._plan.total_steps and not self._should_stop():
             self._run_block()
             if self._save_is_due():
@@ -108,7 +108,7 @@ class Loop:
         )
 
     def _measure_compute(self) -> None:
-        """A figure for the report: where it cannot be had, training goes on without."""
+        """Measures a figure for the report; training goes on without it if that fails."""
         try:
             self._profiler.compute_s = self._engine.measure_compute()
         except tf.errors.OpError as e:
@@ -167,7 +167,7 @@ class Loop:
         self._saved_time = self._clock()
 
     def _evaluate(self) -> bool:
-        """False where it was to stop before the end: nothing is told of it then."""
+        """False if it had to stop before the end; the listener hears nothing of it then."""
         if not self._plan.validation_shards or self._step == self._evaluated_step:
             return True
         counts = Counts.zero(EVALUATION_KS)

@@ -88,7 +88,7 @@ class ParameterServerEngine:
         self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
 
     def _worker_dataset(self) -> tf.data.Dataset:
-        """The input of whichever worker runs this graph: what differs lies in the worker's own directory."""
+        """The input of the worker that runs this graph; the differences lie in a file of the worker's own directory."""
         plan = self._plan
         lines = tf.strings.split(tf.io.read_file(INPUT_FILE), "\n")
         worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
@@ -109,7 +109,7 @@ class ParameterServerEngine:
         return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
 
     def _closure(self, batches: tf.data.Iterator) -> tf.Tensor:
-        """One global step on one worker; returns its account as one float64 vector, a single small message."""
+        """One global step on one worker; returns its figures as one float64 vector, a single small message."""
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             (images, labels, end_record), worker = next(batches)
@@ -123,11 +123,10 @@ class ParameterServerEngine:
         return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
 
     def _join(self, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Waits for what was scheduled; False where it was to stop before.
+        """Waits for the closures that were scheduled; False if it had to stop before.
 
-        Raises what a closure raised, and not that it was given something that had failed: loading preloaded input is
-        part of a worker's dataset, which a closure has for an argument. TensorFlow tells of it once, and all other
-        closures are cancelled then.
+        Raises the error of a closure, or of its argument: preloaded input is loaded as part of a worker's dataset,
+        which is an argument. TensorFlow reports it once, and cancels all other closures.
         """
         try:
             if should_stop is None:
@@ -163,7 +162,7 @@ class ParameterServerEngine:
         )
 
     def measure_compute(self) -> float:
-        """The mean over as many measurements as there are workers."""
+        """The average over as many measurements as there are workers."""
         plan = self._plan
 
         def measure() -> tf.Tensor:
