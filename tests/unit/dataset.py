@@ -6,7 +6,8 @@ from typing import Any
 
 from tfos_job.config import TrainConfig
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.manifest import Manifest, Shard
+from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest_parts import Shard
 from tfos_job.layout import RunLayout
 from tfos_job.run.folder import RunFolder
 from tfos_job.run.training_data import SplitShards, TrainingData, training_data
