@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.plan import PLAN
 from tfos_job.config import TrainConfig
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.manifest_parts import Shard
 from tfos_job.layout import RunLayout
+from tfos_job.run.assignment import RunAssignment, assignment_of
 from tfos_job.run.folder import RunFolder
 from tfos_job.run.training_data import SplitShards, TrainingData, training_data
 from tfos_job.staging.cache_plan import Copy
@@ -59,6 +61,10 @@ def split(name: str = "train", charset: str = "一丁", *, is_remote: bool = Fal
 
 def data(settings: TrainConfig | None = None, charset: str = "一丁") -> TrainingData:
     return training_data(settings or config(), Charset(tuple(charset)), split(charset=charset), None)
+
+
+def run_assignment() -> RunAssignment:
+    return assignment_of(config(), data(), PLAN, checkpoint=None, lock_token="t")
 
 
 def folder(**changes: Any) -> RunFolder:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.dataset import run_assignment
 from tests.unit.waits import PATIENCE_S
 from tfos_job.driver import attempt, launch
 from tfos_job.driver.attempt import Attempt, AttemptSpec
@@ -36,7 +37,7 @@ class Run:
         spec = AttemptSpec(
             topology=Topology(num_ps_tasks=1, num_workers=1),
             inputs=(),
-            assignment={},
+            assignment=run_assignment(),
             num_gpus=0,
             driver_host="127.0.0.1",
             local=True,

@@ -11,7 +11,7 @@ import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ from tfos_job.protocol.instructions import (
 from tfos_job.protocol.messages import Finished, Stop, ToDriver
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import Topology, WorkerInput
+from tfos_job.run.assignment import RunAssignment
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class AttemptSpec:
     Attributes:
       topology: the nodes.
       inputs: the records of each worker.
-      assignment: the fields of `coordinator.Assignment` that are not about the cluster.
+      assignment: the coordinator's, as far as it is about the run.
       num_gpus: GPUs a worker.
       allow_cpu: a worker without its GPU goes on without.
       driver_host: address of the driver that every node reaches.
@@ -68,7 +69,7 @@ class AttemptSpec:
 
     topology: Topology
     inputs: tuple[WorkerInput, ...]
-    assignment: Mapping[str, Any]
+    assignment: RunAssignment
     num_gpus: int
     driver_host: str
     local: bool
@@ -198,14 +199,9 @@ class Attempt:
                     return outcome
         return None
 
-    def _assign_coordinator(self, cluster: Mapping[str, Any]) -> None:
+    def _assign_coordinator(self, cluster: Mapping[str, Sequence[str]]) -> None:
         self._processes.assign_coordinator(
-            {
-                **self._spec.assignment,
-                "driver": self._switchboard.address,
-                "key": self._key.hex(),
-                "cluster": {**self._processes.addresses, **cluster},
-            }
+            self._spec.assignment, driver=self._switchboard.address, key=self._key, nodes=cluster
         )
 
     def close(self) -> None:

@@ -6,8 +6,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 from tfos_job.host import container, ports
 from tfos_job.host.child import Child, child_environment
@@ -16,6 +16,8 @@ from tfos_job.nodes.driver_host import ParameterServer
 from tfos_job.protocol import failures
 from tfos_job.protocol.events import ChildEnded
 from tfos_job.protocol.topology import CHIEF, COORDINATOR, PS, Task, Topology
+from tfos_job.run.assignment import Assignment, RunAssignment
+from tfos_job.run.json_values import to_json
 
 _SERVER_STOP_S = 1.0
 
@@ -69,11 +71,22 @@ class AttemptProcesses:
             output=self._coordinator_log,
         )
 
-    def assign_coordinator(self, assignment: Mapping[str, Any]) -> None:
-        """Gives the coordinator its task, and its port."""
+    def assign_coordinator(
+        self, run: RunAssignment, *, driver: tuple[str, int], key: bytes, nodes: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Gives the coordinator its assignment, and its port.
+
+        Args:
+          run: the part that is about the run.
+          driver: address of the driver's switchboard.
+          key: of the lines to it.
+          nodes: `host:port` of each node, by role.
+        """
         assert self.coordinator is not None
         ports.release(self._chief_port)
-        self.coordinator.tell({**assignment, "scratch": self._scratch})
+        cluster = {**self.addresses, **nodes}
+        assignment = Assignment(run=run, driver=driver, key=key.hex(), cluster=cluster, scratch=self._scratch)
+        self.coordinator.tell(to_json(assignment))
 
     def newly_ended(self) -> Iterator[ChildEnded]:
         """Those that have ended since the last call."""

@@ -28,7 +28,6 @@ from tfos_job.protocol import messages
 from tfos_job.protocol.topology import Topology, topology_of
 from tfos_job.run import folder
 from tfos_job.run.assignment import RunAssignment, assignment_of
-from tfos_job.run.json_values import to_json
 from tfos_job.run.plan import plan_of
 from tfos_job.run.preparation import Preparation
 from tfos_job.run.specs import NormalizationSpec, normalization_of
@@ -199,7 +198,7 @@ def _train(
     spec = AttemptSpec(
         topology=topology,
         inputs=worker_inputs(config, prepared.data, start.positions),
-        assignment=to_json(assignment),
+        assignment=assignment,
         num_gpus=config.num_gpus,
         driver_host=sc.getConf().get("spark.driver.host") or "",
         local=session.is_local(sc.master),

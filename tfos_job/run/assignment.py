@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfos_job.config import TrainConfig
@@ -60,19 +60,21 @@ class RunAssignment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment(RunAssignment):
+class Assignment:
     """All of it, with the cluster of one attempt.
 
     Attributes:
+      run: the part that is about the run.
       driver: address of the driver's switchboard.
       key: of the control line, hex.
       cluster: `host:port` of every task of `chief`, `ps` and `worker`.
       scratch: the coordinator's own folder for temporary files, which it removes if the driver is gone.
     """
 
+    run: RunAssignment
     driver: tuple[str, int]
     key: str
-    cluster: dict[str, tuple[str, ...]]
+    cluster: Mapping[str, Sequence[str]]
     scratch: str
 
 

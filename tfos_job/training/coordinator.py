@@ -40,7 +40,7 @@ from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import NodeLine, call_driver, own_address
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
-from tfos_job.run.assignment import Assignment
+from tfos_job.run.assignment import Assignment, RunAssignment
 from tfos_job.run.json_values import from_json, to_json
 from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import StepBlock
@@ -60,7 +60,7 @@ _CONNECTION_ERRORS = (
 class _Reporter:
     """The loop's listener: files under the run's folder, messages to the driver."""
 
-    def __init__(self, assignment: Assignment, line: NodeLine, stop: threading.Event) -> None:
+    def __init__(self, assignment: RunAssignment, line: NodeLine, stop: threading.Event) -> None:
         self._line = line
         self._stop = stop
         self._run = RunLayout(assignment.train_dir)
@@ -139,17 +139,17 @@ class _Reporter:
 
 def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messages.Finished:
     """Connects, trains, and returns how far it came; raises what stopped it."""
-    plan = assignment.plan
+    plan, checkpoint = assignment.run.plan, assignment.run.checkpoint
     engine = ParameterServerEngine(assignment.cluster)
-    variables = checkpoints.load(checkpoints.verify(assignment.checkpoint)) if assignment.checkpoint else None
+    variables = checkpoints.load(checkpoints.verify(checkpoint)) if checkpoint else None
 
     def on_search(shard: str) -> None:
         line.send(messages.Searching(shard))
 
-    with data_errors(assignment.shards, beside_network=True, on_search=on_search):
+    with data_errors(assignment.run.shards, beside_network=True, on_search=on_search):
         engine.start(plan, variables)
         line.send(messages.Ready(os.getpid()))
-        reporter = _Reporter(assignment, line, stop)
+        reporter = _Reporter(assignment.run, line, stop)
         try:
             end = Loop(engine, plan, reporter, stop.is_set).run()
         finally:
