@@ -124,17 +124,7 @@ def plan_of(
         initial_weights=initial_weights_of(config, data),
         seed=config.seed,
         num_workers=config.num_workers,
-        input=InputSpec(
-            mode=data.input_mode,
-            staged=data.is_remote,
-            window=data.window,
-            batch_size=config.batch_size,
-            shuffle_buffer=data.shuffle_buffer,
-            antialias=data.reader.antialias,
-            augmentation=Augmentation(**config.augmentation),
-            normalization=normalization,
-            statistics=statistics,
-        ),
+        input=_input_of(config, data, normalization, statistics),
         learning_rate=learning_rate_of(config, data.total_steps),
         label_smoothing=config.label_smoothing,
         start_step=start_step,
@@ -144,6 +134,22 @@ def plan_of(
         save_seconds=config.save_seconds,
         eval_steps=config.eval_steps,
         validation_shards=data.validation.readable_paths if data.validation else (),
+    )
+
+
+def _input_of(
+    config: TrainConfig, data: TrainingData, normalization: NormalizationSpec, statistics: str | None
+) -> InputSpec:
+    return InputSpec(
+        mode=data.input_mode,
+        staged=data.is_remote,
+        window=data.window,
+        batch_size=config.batch_size,
+        shuffle_buffer=data.shuffle_buffer,
+        antialias=data.reader.antialias,
+        augmentation=Augmentation(**config.augmentation),
+        normalization=normalization,
+        statistics=statistics,
     )
 
 

@@ -150,11 +150,6 @@ def training_data(
     input_mode = config.resolved_input_mode(most_records, manifest.num_channels)
     shuffle_buffer = config.buffered_records(manifest.record_bytes)
     window = _window(config.cache_bytes, train.copies)
-    order: dict[str, int | str] = {
-        "num_workers": config.num_workers, "seed": config.seed, "input_mode": input_mode,
-    }  # fmt: skip
-    if input_mode != PRELOADED:
-        order |= {"shuffle_buffer": shuffle_buffer, "window": window}
     return TrainingData(
         charset=charset,
         reader=reader,
@@ -172,8 +167,14 @@ def training_data(
         input_mode=input_mode,
         shuffle_buffer=shuffle_buffer,
         window=window,
-        order=order,
+        order=_order(config, input_mode, shuffle_buffer, window),
     )
+
+
+def _order(config: TrainConfig, input_mode: str, shuffle_buffer: int, window: int) -> dict[str, int | str]:
+    """`TrainingData.order`."""
+    order: dict[str, int | str] = {"num_workers": config.num_workers, "seed": config.seed, "input_mode": input_mode}
+    return order if input_mode == PRELOADED else order | {"shuffle_buffer": shuffle_buffer, "window": window}
 
 
 def _require_same_channels(train: SplitShards, validation: SplitShards) -> None:
