@@ -20,7 +20,7 @@ import pytest
 from tests.command import Submission, Submit, starting, wait_until_gone
 from tfos_job import storage
 from tfos_job.driver.session import JAVA_OPTIONS
-from tfos_job.submit import watch
+from tfos_job.submit import yarn_client
 from tfos_job.submit.environment import Shipment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,6 +217,6 @@ def client_mode(settings: dict[str, str], shipment: Shipment | None = None) -> d
             "spark.submit.pyFiles": shipment.package,
         }
         # Without SPARK_HOME, pyspark's script would look for Spark with this Python, which is not there yet.
-        environment = {"PYSPARK_PYTHON": "./environment/bin/python", "SPARK_HOME": str(watch.spark_home())}
+        environment = {"PYSPARK_PYTHON": "./environment/bin/python", "SPARK_HOME": str(yarn_client.spark_home())}
     words = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
     return environment | {"PYSPARK_SUBMIT_ARGS": shlex.join([*words, "pyspark-shell"])}

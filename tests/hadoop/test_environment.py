@@ -13,7 +13,7 @@ import pytest
 
 from tests.hadoop.conftest import Hadoop
 from tfos_job import storage
-from tfos_job.submit import distributions, environment, packing, watch
+from tfos_job.submit import distributions, environment, packing, yarn_client
 
 pytestmark = pytest.mark.hadoop
 
@@ -85,7 +85,7 @@ def start_probe(
     }
     for where in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
         settings |= {f"{where}PYSPARK_PYTHON": f"./{folder}/bin/python", f"{where}PYTHONNOUSERSITE": "1"}
-    home = watch.spark_home()
+    home = yarn_client.spark_home()
     command = [str(home / "bin" / "spark-submit"), "--master", "yarn", "--deploy-mode", "cluster"]
     command += [argument for key, value in settings.items() for argument in ("--conf", f"{key}={value}")]
     command += ["--archives", shipment.python_archive, "--py-files", shipment.package, str(program)]

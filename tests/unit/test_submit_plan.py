@@ -331,8 +331,8 @@ def test_memory_grows_with_what_needs_it() -> None:
     assert overhead(network=container_memory.Network(model_name="inception_v3", image_size=299)) > overhead()
     assert overhead(whitened_values=4096) >= overhead() + 256
     driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
-    beside = container_memory.training_driver(**driver, ps_beside_driver=True)
-    assert beside.overhead > container_memory.training_driver(**driver, ps_beside_driver=False).overhead
+    beside = container_memory.training_driver(**driver, ps_on_driver_host=True)
+    assert beside.overhead > container_memory.training_driver(**driver, ps_on_driver_host=False).overhead
 
 
 def test_the_discovery_script_prints_what_spark_reads(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError
 from tfos_job.submit import application
 from tfos_job.submit import main as submit_main
+from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import Request
 from tfos_job.submit.verdict import End, judge, judge_pod
-from tfos_job.submit.watch import Watched
 
 APPLICATION = "application_1_0001"
 

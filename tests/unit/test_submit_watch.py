@@ -14,7 +14,7 @@ from tfos_job.commands.registry import SUBMISSIONS
 from tfos_job.errors import InterruptedJobError, NodeDiedError, SettingsError
 from tfos_job.submit import main as submit_main
 from tfos_job.submit import watch
-from tfos_job.submit.watch import Watched
+from tfos_job.submit.application_state import Watched
 
 FAILED = """\
 WARNING: Using incubator modules: jdk.incubator.vector

@@ -79,7 +79,7 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     from tfos_job.protocol.topology import topology_of
 
     topology = topology_of(config, master)
-    ps_beside_driver = topology.num_driver_ps_tasks > 0
+    ps_on_driver_host = topology.num_driver_ps_tasks > 0
     whitened_values = config.side**2 * work.network.num_channels if config.normalization in (PCA, ZCA) else 0
     nodes = {
         "parameters": work.network.num_parameters,
@@ -87,11 +87,11 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
         "num_workers": config.num_workers,
     }
     executor = _worker(config, work, whitened_values)
-    if not ps_beside_driver:
+    if not ps_on_driver_host:
         ps = container_memory.parameter_server(**nodes)
         executor = ContainerMemory(max(executor.heap, ps.heap), max(executor.overhead, ps.overhead))
     driver = container_memory.training_driver(
-        **nodes, ps_beside_driver=ps_beside_driver, whitened_values=whitened_values
+        **nodes, ps_on_driver_host=ps_on_driver_host, whitened_values=whitened_values
     )
     return {
         **driver.of_driver(),

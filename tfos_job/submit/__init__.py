@@ -1,1 +1,1 @@
-"""From the submitting host to YARN: what is sent there, the spark-submit line, and watching over the application."""
+"""The submitting host: archives for YARN, the spark-submit line, and supervision of the application."""

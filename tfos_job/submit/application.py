@@ -13,6 +13,7 @@ from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import join
 from tfos_job.submit import follow, verdict, watch
+from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import OUTCOMES, Request
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run_on_yarn(
     train_dir = request.config.train_dir if request.submission.trains else None
     followers: list[follow.Follower] = []
 
-    def on_change(watched: watch.Watched) -> None:
+    def on_change(watched: Watched) -> None:
         _say_state(watched, request)
         if watched.application and not followers and request.wait:
             followers.append(follow.Follower(outcome_dir, watched.application, train_dir).__enter__())
@@ -80,7 +81,7 @@ def run_on_yarn(
     return _conclude(watched, request, outcome_dir, began=began, uploaded=uploaded)
 
 
-def _say_state(watched: watch.Watched, request: Request) -> None:
+def _say_state(watched: Watched, request: Request) -> None:
     if watched.state in ("", "ACCEPTED") and "said" not in watched.times and watched.application:
         watched.times["said"] = time.time()
         log.info(
@@ -94,7 +95,7 @@ def _say_state(watched: watch.Watched, request: Request) -> None:
         log.info("%s %s%s", watched.application, watched.state, f" {url}" if watched.state == "RUNNING" else "")
 
 
-def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
+def _conclude(watched: Watched, request: Request, outcome_dir: str, *, began: float, uploaded: float) -> int:
     outcome = follow.read_outcome(outcome_dir, watched.application) if watched.application else None
     error = verdict.judge(watched.end(request.command), outcome)
     for result in (outcome or {}).get("results", []):
@@ -107,7 +108,7 @@ def _conclude(watched: watch.Watched, request: Request, outcome_dir: str, *, beg
 
 
 def _phases(
-    watched: watch.Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
+    watched: Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
 ) -> str:
     """Seconds of each phase, from the command to the first step."""
     now = time.time()

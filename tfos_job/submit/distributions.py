@@ -1,7 +1,7 @@
-"""Which installed packages a job needs on its nodes, and which of their files. Runs on the submitting host.
+"""The installed packages, and their files, that a job needs on its nodes. Runs on the submitting host.
 
-The answer comes from the metadata that pip leaves beside each package: what `tfos_job` requires, what that requires in
-turn, and the file list (RECORD) of each. Development tools that share the environment stay at home.
+They are determined from pip's metadata: the requirements of `tfos_job`, their requirements in turn, and the file list
+(RECORD) of each package. Development tools in the environment are not shipped.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tfos_job.errors import SettingsError
 
 ROOT = "tfos_job"
 
-# Spark brings pyspark and py4j, the job brings tfos_job; libclang, wheel and pip serve those who build; the system's
-# time zones come before tzdata's, and nothing of the job asks for one.
+# Spark ships pyspark and py4j, and the job tfos_job. libclang, wheel and pip are build tools. The job needs no time
+# zones, and those of the system have precedence over tzdata's.
 NOT_SHIPPED = frozenset({"pyspark", "py4j", "tfos-job", "libclang", "wheel", "pip", "tzdata"})
-# Libraries for GPUs, where they are installed: tensorflow finds them beside itself without a requirement that says so.
+# GPU libraries, if installed: tensorflow finds them in its environment, but does not require them.
 ALWAYS_SHIPPED = "nvidia-"
 
-# Each file costs YARN some 5 ms a node where Hadoop's native library is missing, so what no node opens stays at home.
+# Each file costs YARN some 5 ms a node without Hadoop's native library, so files that no node opens are not shipped.
 _DROPPED_FOLDERS = (
     "tensorflow/include/",  # 11,000 headers
     "tensorflow/xla_aot_runtime_src/",
-    "matplotlib/mpl-data/images/",  # of windows' buttons
+    "matplotlib/mpl-data/images/",  # buttons of windows
     "matplotlib/mpl-data/sample_data/",
     "numpy/_core/include/",
 )
@@ -42,24 +42,24 @@ _KEPT_METADATA = frozenset({"METADATA", "entry_points.txt", "top_level.txt"})
 
 
 def installed() -> dict[str, Distribution]:
-    """Every distribution on `sys.path` by its normalised name; the first of a name counts, as for imports."""
+    """Returns every distribution on `sys.path` by normalised name; the first of a name, as for imports."""
     found: dict[str, Distribution] = {}
     for distribution in importlib.metadata.distributions():
-        if distribution.metadata["Name"]:  # else the remains of an installation that broke off
+        if distribution.metadata["Name"]:  # without a name: remains of a failed installation
             found.setdefault(normalised(distribution.metadata["Name"]), distribution)
     return found
 
 
 def normalised(name: str) -> str:
-    """A distribution's name as the package index compares it."""
+    """Normalises a distribution's name as the package index does."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def shipped(available: Mapping[str, Distribution]) -> dict[str, Distribution]:
-    """The distributions that travel, by normalised name: what `tfos_job` needs, and `nvidia-*` where it is installed.
+    """Returns the distributions to ship, by normalised name: requirements of `tfos_job`, and installed `nvidia-*`.
 
     Raises:
-      SettingsError: one that is needed is not installed.
+      SettingsError: a required distribution is not installed.
     """
     requirements = {name: distribution.requires or [] for name, distribution in available.items()}
     names = closure(ROOT, requirements) | {name for name in available if name.startswith(ALWAYS_SHIPPED)}
@@ -67,14 +67,14 @@ def shipped(available: Mapping[str, Distribution]) -> dict[str, Distribution]:
 
 
 def closure(root: str, requirements: Mapping[str, Iterable[str]]) -> set[str]:
-    """`root` and all that it requires, directly or by way of others, extras included.
+    """Returns `root` and all of its requirements, direct and indirect, including extras.
 
     Args:
       root: the name of a distribution.
-      requirements: of each installed distribution, by normalised name, as its metadata has them.
+      requirements: requirements of each installed distribution, by normalised name, as in its metadata.
 
     Raises:
-      SettingsError: one is not installed.
+      SettingsError: a requirement is not installed.
     """
     done: set[tuple[str, str]] = set()
     waiting = [(normalised(root), "", "")]
@@ -96,7 +96,7 @@ def closure(root: str, requirements: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def is_needed(path: str) -> bool:
-    """Whether a node may open a file of a package.
+    """True if a node may open a file of a package.
 
     Args:
       path: as in RECORD: relative to site-packages, with `/`.
@@ -110,7 +110,7 @@ def is_needed(path: str) -> bool:
 
 
 class File(NamedTuple):
-    """A file of a package: its place below site-packages, where it lies now, its hash as pip noted it."""
+    """A file of a package: its path below site-packages, its path on this host, and its hash by pip's metadata."""
 
     relative: str
     path: Path
@@ -118,7 +118,7 @@ class File(NamedTuple):
 
 
 def files(distribution: Distribution) -> Iterator[File]:
-    """The needed files of a distribution.
+    """Yields the needed files of a distribution.
 
     Raises:
       SettingsError: the metadata has no list of files, or one of them is gone.
@@ -145,6 +145,6 @@ def files(distribution: Distribution) -> Iterator[File]:
 
 
 def fingerprint(distribution: Distribution) -> str:
-    """What tells the needed files of a distribution from those of another: names, hashes as pip noted them, sizes."""
+    """Returns a text that identifies the needed files of a distribution: names, hashes by pip's metadata, sizes."""
     lines = [f"{file.relative} {file.sha256} {file.path.stat().st_size}" for file in files(distribution)]
     return "\n".join([f"{distribution.metadata['Name']} {distribution.version}", *sorted(lines)])

@@ -1,12 +1,12 @@
-"""What travels with a job: the Python environment, Spark's jars and this package, each named by what is in it.
+"""Archives shipped with a job: the Python environment, Spark's jars and this package, named by their contents.
 
-An archive is packed once into a cache on this host and lies once in a folder on HDFS; its name holds a digest of all
-that goes in, so that a name that is there already is the right thing. Runs on the submitting host; imports neither
-TensorFlow nor Spark. docs/decisions/0002-shipping-python.md says why it is done in this way.
+An archive is packed once into a cache on this host and uploaded once to a folder on HDFS. Its name has a digest of all
+its contents, so an existing file of that name is the right one. Runs on the submitting host; imports neither TensorFlow
+nor Spark. docs/decisions/0002-shipping-python.md has the reasons.
 
     python -m tfos_job.submit.environment --format zip --output Python.zip
 
-makes the environment as a file, for `--archives Python.zip#Python` or to look at.
+writes the environment to a file, for `--archives Python.zip#Python` or for inspection.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from tfos_job.layout import join
 from tfos_job.submit import distributions, interpreter, packing
 
 FOLDER = "environment"
-"""The name under which a container sees the environment: PYSPARK_PYTHON is `./environment/bin/python`."""
+"""Name of the environment's folder in a container: PYSPARK_PYTHON is `./environment/bin/python`."""
 
 _BLOCK_BYTES = 4 << 20
-_SHOWN_BYTES = 32 << 20  # smaller uploads are done before anybody looks
+_SHOWN_BYTES = 32 << 20  # smaller uploads end too soon for a progress bar
 _DIGEST_LENGTH = 12
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What spark-submit is told, and what it took.
+    """Arguments for spark-submit, and the time that packing and uploading took.
 
     Attributes:
-      python_archive: for `--archives`, with `#environment`; empty where no Python travels.
+      python_archive: for `--archives`, with `#environment`; empty if no Python is shipped.
       spark_archive: for `spark.yarn.archive`.
       package: for `--py-files`.
-      pack_s: seconds spent on packing; about a second where nothing had to be.
-      upload_s: seconds spent on HDFS.
+      pack_s: seconds of packing; about a second if nothing had to be packed.
+      upload_s: seconds on HDFS.
     """
 
     python_archive: str
@@ -68,34 +68,34 @@ class Shipment:
 
 @dataclass(frozen=True)
 class _Archive:
-    """One of the three: the folder of its kind in the cache, its name, and how it is made."""
+    """One of the three archives: its folder in the cache, its name, and the function that writes it."""
 
     kind: str
     name: str
     write: Callable[[Path], None]
 
 
-# --- the whole of it -------------------------------------------------------------------------------------------------
+# --- shipping --------------------------------------------------------------------------------------------------------
 
 
 def plan(hdfs_dir: str, *, python: bool = True) -> Shipment:
-    """What `prepare` would ship, by name; nothing is packed, uploaded or looked for on HDFS.
+    """Returns the shipment of `prepare`, without packing, uploading or a call to HDFS.
 
     Args:
-      hdfs_dir: where the archives lie.
-      python: whether the Python environment travels.
+      hdfs_dir: folder of the archives.
+      python: True to ship the Python environment.
     """
     urls = [join(hdfs_dir, archive.name) for archive in (*([_python()] if python else []), _spark_jars(), _package())]
     return _shipment(urls, python=python)
 
 
 def prepare(hdfs_dir: str, *, python: bool = True, log: Callable[[str], object] = _log.info) -> Shipment:
-    """Sees to it that everything lies on HDFS: packs what has changed, uploads what is not there.
+    """Ensures that all archives are on HDFS: packs those that changed and uploads those that are missing.
 
     Args:
-      hdfs_dir: where the archives lie; made where it is missing.
-      python: whether the Python environment travels.
-      log: is told what takes its time.
+      hdfs_dir: folder of the archives; created if it is missing.
+      python: True to ship the Python environment.
+      log: called with messages about long operations.
     """
     begun_s = time.monotonic()
     paths = [*([python_archive(log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
@@ -110,17 +110,17 @@ def _shipment(urls: list[str], *, python: bool, pack_s: float = 0.0, upload_s: f
 
 
 def python_archive(*, log: Callable[[str], object] = _log.info) -> Path:
-    """This interpreter with the packages that `tfos_job` needs, as a file in the cache."""
+    """Packs this interpreter with the packages that `tfos_job` needs; returns the file in the cache."""
     return _cached(_python(), log)
 
 
 def spark_jars_archive(*, log: Callable[[str], object] = _log.info) -> Path:
-    """The jars of the installed pyspark as a file in the cache, not compressed: jars are already."""
+    """Packs the jars of the installed pyspark, uncompressed since jars are compressed; returns the file."""
     return _cached(_spark_jars(), log)
 
 
 def package_zip(*, log: Callable[[str], object] = _log.info) -> Path:
-    """`tfos_job` itself, from wherever it is imported, as a file in the cache."""
+    """Packs `tfos_job`, from the place that it is imported from; returns the file in the cache."""
     return _cached(_package(), log)
 
 
@@ -137,7 +137,7 @@ def _python() -> _Archive:
 
 
 def _python_digest(packages: dict[str, Distribution]) -> str:
-    """Of the interpreter, its libraries, the packages, and the code that packs them."""
+    """Returns the digest of the interpreter, its libraries, the packages, and the code that packs them."""
     program, extensions = interpreter.program(), interpreter.extension_modules()
     libraries = interpreter.shared_libraries([program, *extensions]).values()
     code = [Path(module.__file__ or "") for module in (distributions, interpreter, packing)]
@@ -179,7 +179,7 @@ def _package() -> _Archive:
 def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(hashlib.sha256(part).digest())  # each hashed, so that no two lists of parts run together
+        digest.update(hashlib.sha256(part).digest())  # each part is hashed, so that the borders between parts matter
     return digest.hexdigest()[:_DIGEST_LENGTH]
 
 
@@ -187,7 +187,7 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 
 def cache_dir() -> Path:
-    """TFOS_JOB_CACHE, else `tfos_job` among the user's caches; that of scripts/hadoop.py as well."""
+    """Returns TFOS_JOB_CACHE, else `tfos_job` in the user's cache folder; scripts/hadoop.py uses it as well."""
     own = os.environ.get("TFOS_JOB_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(own) if own else Path(shared) / "tfos_job"
@@ -200,7 +200,7 @@ def _cached(archive: _Archive, log: Callable[[str], object]) -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
-        if not path.is_file():  # else another process has packed it meanwhile
+        if not path.is_file():  # another process may have packed it meanwhile
             begun_s = time.monotonic()
             log(f"packing {archive.name} into {folder}")
             with tempfile.TemporaryDirectory(dir=folder, prefix="packing.") as aside:
@@ -221,9 +221,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def publish(local_archive: Path, hdfs_dir: str, *, log: Callable[[str], object] = _log.info) -> str:
-    """Uploads an archive of the cache, unless one of its name lies there: the name says what is in it.
+    """Uploads an archive of the cache, unless one of its name exists: the name identifies the contents.
 
-    Running applications read what is there, and YARN fails them where it changes: nothing is ever written over.
+    Existing archives are never overwritten: running applications read them, and YARN fails an application if they
+    change.
 
     Returns:
       Its URL.
@@ -256,11 +257,11 @@ def publish(local_archive: Path, hdfs_dir: str, *, log: Callable[[str], object] 
     return url
 
 
-# --- by hand ---------------------------------------------------------------------------------------------------------
+# --- command line ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Packs the environment into a file that is named."""
+    """Packs the environment into the file of `--output`."""
     parser = argparse.ArgumentParser(prog="python -m tfos_job.submit.environment", description=__doc__)
     parser.add_argument("--format", choices=packing.WRITERS, default="tar.gz")
     parser.add_argument("--output", type=Path, required=True)

