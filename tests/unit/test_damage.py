@@ -112,7 +112,7 @@ def test_what_cannot_be_decoded_is_refused_with_its_offset(shards: list[str], da
             tfrecord.write_record(stream, data)
     second = list(offsets(path))[1]
     place = rf"{number}\.tfrecord, byte {second}: the record cannot be decoded: "
-    with pytest.raises(BadDataError, match=rf"{place}.*({fact})"), data_errors(shards, beside_network=True):
+    with pytest.raises(BadDataError, match=rf"{place}.*({fact})"), data_errors(shards, with_network=True):
         read(shards, reader)
 
 
@@ -141,7 +141,7 @@ def test_a_networks_own_error_is_told_without_reading_the_data_again(shards: lis
 
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="could not correctly convert"),
-        data_errors(shards, beside_network=True, on_search=searched.append),
+        data_errors(shards, with_network=True, on_search=searched.append),
     ):
         step()
     assert searched == []

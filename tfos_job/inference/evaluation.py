@@ -196,7 +196,7 @@ def evaluate_shards(
     of_each = []
     with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
         for shard in shards:
-            with data_errors([shard], beside_network=True):
+            with data_errors([shard], with_network=True):
                 vector, columns = judge(tf.constant(shard))
                 shard_counts = Counts.from_vector(vector.numpy(), ks)
             of_each.append(tuple(column.numpy() for column in columns))

@@ -1,12 +1,12 @@
-"""What training may do to a batch of images before the network sees it; runs where the input pipeline runs (workers).
+"""Random changes to a batch of training images; part of the input pipeline on the workers.
 
-Every random number is a pure function of the seed, the augmentation and the record's place in its stream
-(`stateless_random.py`). A new augmentation is a field of `run.specs.Augmentation` (and of
+Every random number is a pure function of the seed, the augmentation and the record's position in its stream
+(`stateless_random.py`). To add an augmentation, add a field of `run.specs.Augmentation` (and of
 `config.AugmentationConfig`), a stream, and a line in `augment`.
 
-The order is that in which a picture comes about: where things are (turns, then `warp`), how broad the pen was, what
-covers it, and what colour and light made of it all: what is covered with paper is as bright as the paper around it. The
-seed job's three are within it in the seed job's order.
+The order follows the making of a picture: geometry (turns, then `warp`), stroke width, covered parts, then colour and
+brightness, so that a part covered with paper is as bright as the paper around it. The three augmentations of the seed
+job keep their order.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from tfos_job.input.warp import PAPER, warp
 from tfos_job.run.specs import Augmentation
 
 Draw = Callable[[int, float, float], tf.Tensor]
+"""Uniform random numbers of a stream between two limits, float32 [B, 1, 1, 1]."""
 
 
 def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Augmentation) -> tf.Tensor:
-    """Applies what is on.
+    """Applies the augmentations of `options`.
 
     Args:
       images: float32 [B, S, S, C] in [0, 1].
       seed: int64 [].
-      indices: int64 [B], where in its stream each image is; the same seed and index give the same pixels, whatever
+      indices: int64 [B], position of each image in its stream; the same seed and index give the same pixels, whatever
         else is in the batch.
-      options: what is on; with nothing on the very same tensor comes back.
+      options: strengths; if all are off, the same tensor is returned.
 
     Returns:
       float32 [B, S, S, C]. As in the seed job, channel shift, brightness and contrast do not clip: values may leave
@@ -68,14 +69,14 @@ def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Aug
     return images
 
 
-# --- where ------------------------------------------------------------------------------------------------------------
+# --- geometry ---------------------------------------------------------------------------------------------------------
 
 
 def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
-    """Flips, transposes and turns by multiples of 90°, one after the other; together at most three selections.
+    """Flips, transposes and turns by multiples of 90°; all together take at most three selections.
 
-    Any row of them is a transposition or none, then a flip up-down or none, then a flip left-right or none. What comes
-    next is worked into those three, which are known for each image before any pixel moves.
+    Any sequence of them equals an optional transposition, then an optional flip up-down, then an optional flip
+    left-right. Each operation is merged into these three, which are computed for each image before any pixel moves.
     """
     transposed: tf.Tensor | None = None
     up_down: tf.Tensor | None = None
@@ -89,7 +90,7 @@ def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
         transposed = now
         up_down, left_right = _exchange(now, up_down, left_right)
     if options.random_rotation_90:
-        # Counterclockwise, as numpy.rot90 has it: a quarter is a transposition and then a flip up-down.
+        # Counterclockwise, as numpy.rot90: a quarter turn is a transposition, then a flip up-down.
         quarters = tf.floor(draw(Stream.ROTATION_90, 0.0, 4.0))
         is_odd = tf.math.floormod(quarters, 2.0) == 1
         up_down, left_right = _exchange(is_odd, up_down, left_right)
@@ -99,10 +100,10 @@ def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
     if transposed is not None:
         images = _where(transposed, _transpose(images), images)
     if up_down is not None:
-        # Not images[:, ::-1], which takes sixteen times as long.
+        # images[:, ::-1] takes sixteen times as long.
         images = _where(up_down, tf.reverse(images, [1]), images)
     if left_right is not None:
-        # Not tf.reverse along the rows, which takes three times as long.
+        # tf.reverse along the rows takes three times as long.
         images = _where(left_right, _transpose(tf.reverse(_transpose(images), [1])), images)
     return images
 
@@ -110,7 +111,7 @@ def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
 def _exchange(
     now: tf.Tensor, up_down: tf.Tensor | None, left_right: tf.Tensor | None
 ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-    """Flips before a transposition, as flips after it, where there is one `now`."""
+    """Converts flips before a transposition into flips after it, for images that are transposed `now`."""
     if up_down is None and left_right is None:
         return None, None
     up_down = tf.zeros_like(now) if up_down is None else up_down
@@ -119,17 +120,17 @@ def _exchange(
 
 
 def _either(one: tf.Tensor | None, other: tf.Tensor) -> tf.Tensor:
-    """Done twice is not done."""
+    """Combines two conditions by exclusive or: an operation done twice cancels."""
     return other if one is None else one ^ other
 
 
 def _where(condition: tf.Tensor, changed: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """Whole images of one or the other. Images as rows: tf.where takes nine times as long over four axes in colour.
+    """Selects whole images. They are reshaped to rows: tf.where takes nine times as long over four axes in colour.
 
     Args:
       condition: bool [B, 1, 1, 1].
-      changed: where it is true, float32 [B, S, S, C].
-      images: where it is not, the same.
+      changed: images for true, float32 [B, S, S, C].
+      images: images for false, of the same shape.
     """
     rows = (tf.reshape(tensor, [tf.shape(images)[0], -1]) for tensor in (changed, images))
     return tf.reshape(tf.where(condition[:, :, 0, 0], *rows), tf.shape(images))
@@ -143,15 +144,15 @@ def _transpose(images: tf.Tensor) -> tf.Tensor:
 
 
 def _change_strokes(images: tf.Tensor, change: tf.Tensor, limit: float) -> tf.Tensor:
-    """Makes dark strokes broader by `change` pixels where it is positive, and narrower where it is negative.
+    """Makes dark strokes broader by `change` pixels, or narrower if it is negative.
 
-    Two pixels broader is the lowest value of a pixel and its eight neighbours, two narrower the highest; k times that
-    is 2·k pixels, and between two such steps the values are interpolated. Beyond the border is paper.
+    The lowest value of a pixel and its eight neighbours makes strokes two pixels broader, the highest two pixels
+    narrower. k such steps change 2·k pixels, and values between two steps are interpolated. Beyond the border is paper.
 
     Args:
       images: float32 [B, S, S, C].
       change: float32 [B, 1, 1, 1], in pixels.
-      limit: the largest change that there can be.
+      limit: largest possible change.
     """
     sign = tf.where(change > 0, 1.0, -1.0)
     steps = tf.abs(change) / 2
@@ -162,17 +163,17 @@ def _change_strokes(images: tf.Tensor, change: tf.Tensor, limit: float) -> tf.Te
 
 
 def _lowest_of_nine(images: tf.Tensor) -> tf.Tensor:
-    """Of each pixel and its neighbours; 0 beyond the border. tf.nn.max_pool2d does it in thrice the time."""
+    """Returns the lowest of each pixel and its neighbours; 0 beyond the border. tf.nn.max_pool2d is thrice as slow."""
     spread = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]])
     rows = tf.minimum(tf.minimum(spread[:, :-2], spread[:, 1:-1]), spread[:, 2:])
     return tf.minimum(tf.minimum(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
 
 
-# --- what covers it, and colour ---------------------------------------------------------------------------------------
+# --- covered parts, and colour ----------------------------------------------------------------------------------------
 
 
 def _erase(images: tf.Tensor, draw: Draw, fraction: float) -> tf.Tensor:
-    """Covers a rectangle of each image, up to `fraction` of either side long: with paper, or its mean colour."""
+    """Covers a rectangle of each image, up to `fraction` of each side, with paper or the image's mean colour."""
     size = images.shape[1]
     pixels = tf.range(size, dtype=tf.float32) + 0.5
 
@@ -189,7 +190,7 @@ def _erase(images: tf.Tensor, draw: Draw, fraction: float) -> tf.Tensor:
 
 
 def _change_colours(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
-    """Hue and saturation as `tf.image.adjust_hue` and `adjust_saturation` have them, an amount for each image."""
+    """Changes hue and saturation as `tf.image.adjust_hue` and `adjust_saturation` do, by an amount for each image."""
     hue, saturation, value = tf.split(tf.image.rgb_to_hsv(tf.clip_by_value(images, 0.0, 1.0)), 3, axis=3)
     if options.random_hue:
         hue = tf.math.floormod(hue + draw(Stream.HUE, -options.random_hue, options.random_hue), 1.0)

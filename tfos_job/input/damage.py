@@ -1,4 +1,4 @@
-"""Which file and which byte a damaged record is at, since TensorFlow does not say."""
+"""File and byte of a damaged record, which TensorFlow's errors do not name."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _ANY_FORM = Form(image_size=8)  # what is decoded does not depend on it
 
 @contextlib.contextmanager
 def data_errors(
-    shards: Sequence[str] = (), *, beside_network: bool = False, on_search: Callable[[str], None] = lambda _: None
+    shards: Sequence[str] = (), *, with_network: bool = False, on_search: Callable[[str], None] = lambda _: None
 ) -> Iterator[None]:
-    """Turns what TensorFlow raises over bad input into this package's errors.
+    """Converts TensorFlow's errors about bad input into classes of `tfos_job.errors`.
 
     The shards are read again to find the record.
 
     Args:
-      shards: the files being read, where they lie: remote ones are copied here, one at a time.
-      beside_network: what is read passes a network in the same graph, whose own errors are none of the input's.
-      on_search: told of each shard before it is read again.
+      shards: files of the input; remote ones are copied here, one at a time.
+      with_network: True if the same graph contains a network, whose errors do not concern the input.
+      on_search: called with each shard before it is read again.
 
     Raises:
-      BadDataError: a record whose checksum is wrong, that is cut off, or that cannot be decoded, by file and byte; more
-        or fewer records than there should be.
-      MissingInputError: a shard is not there.
+      BadDataError: a record has a wrong checksum, is truncated or cannot be decoded (with file and byte), or the number
+        of records is wrong.
+      MissingInputError: a shard does not exist.
     """
     try:
         yield
     except tf.errors.NotFoundError as error:
         raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
-        if beside_network and not _is_of_input(error):
+        if with_network and not _is_of_input(error):
             raise
         for shard in shards:
             on_search(shard)
@@ -53,12 +53,12 @@ def data_errors(
             except BadDataError as found:
                 raise found from error
         if not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
-            raise  # The records are fine: this is somebody else's mistake.
+            raise  # the records are intact: the error has another cause
         raise BadDataError(_first_line(error), place=", ".join(shards), next_step=_NEXT_STEP) from error
 
 
 def _is_of_input(error: tf.errors.OpError) -> bool:
-    """Whether a `tf.data` pipeline has raised it. The nodes that ask a pipeline for something are in the message."""
+    """True if a `tf.data` pipeline raised the error: its message names the node that reads from the pipeline."""
     return isinstance(error, tf.errors.DataLossError) or _OF_INPUT.search(error.message) is not None
 
 
@@ -84,7 +84,7 @@ def _read_through(shard: str) -> None:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    """What a kernel says; of a graph's error the traceback is before it, and the node's name behind."""
+    """Returns the kernel's message, without a graph's traceback before it and the node's name after it."""
     message = error.message
     if message.startswith("Graph execution error"):
         return message.partition("\n\t [[")[0].strip().rpartition("\n")[2].strip()

@@ -1,4 +1,4 @@
-"""The process that says what training sees in picture files (`decoder.py`); it decodes as training does."""
+"""The process that decodes picture files as training does, for `formats/decoder.py`."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from tfos_job.formats.decoder import ANSWER, QUESTION, digest
 from tfos_job.host.parent import Parent
 from tfos_job.input.decoding import decode_file
 
-_COLOURS = 3  # grey pictures as well: three equal channels
+_COLOURS = 3  # a grey picture has three equal channels
 
 
 @tf.function(
     input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.string)],
-    autograph=False,  # it would leave a file behind: this process does not wait for the end of its libraries
+    autograph=False,  # it would leave a file behind, since this process ends without its libraries' clean-up
 )
 def _pixels(data: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
     return decode_file(data, image_format, _COLOURS)
 
 
 def pixels(data: bytes, image_format: str) -> np.ndarray:
-    """What training sees in a file, uint8 [h, w, 3].
+    """Returns the pixels of a file as training sees them, uint8 [h, w, 3].
 
     Raises:
-      ValueError: it is none that TensorFlow decodes.
+      ValueError: TensorFlow cannot decode the file.
     """
     try:
         return _pixels(tf.constant(data), tf.constant(image_format)).numpy()
     except tf.errors.OpError as error:
-        fact = error.message.partition("\n\t [[")[0].rpartition("\n")[2]  # what is around it says where in the graph
+        fact = error.message.partition("\n\t [[")[0].rpartition("\n")[2]  # without the position in the graph
         raise ValueError(fact) from error
 
 
 def training_view(data: bytes, image_format: str) -> bytes:
-    """The `decoder.digest` of the pixels (an `image_files.TrainingView`)."""
+    """Returns the `decoder.digest` of the file's pixels (an `image_files.TrainingView`)."""
     return digest(pixels(data, image_format))
 
 
 def serve(asker: socket.socket, idle_s: float) -> None:
-    """Answers until nobody asks any more, or for a while."""
+    """Answers requests until the other side closes the socket, or sends none for `idle_s`."""
     asker.settimeout(idle_s)
     with contextlib.suppress(EOFError, TimeoutError, ConnectionError):
         while True:
@@ -72,4 +72,4 @@ if __name__ == "__main__":
     tf.config.threading.set_intra_op_parallelism_threads(1)
     if order is not None:
         serve(socket.socket(fileno=order["descriptor"]), order["idle_s"])
-    os._exit(0)  # TensorFlow's own end takes a while
+    os._exit(0)  # a regular end takes TensorFlow a while

@@ -1,13 +1,13 @@
-"""From stored records to pixels: the one decoding and the one preprocessing of training, evaluation and prediction.
+"""Decoding and preprocessing of stored records, the same in training, evaluation and prediction.
 
-Pixels stay uint8 until they are in a batch: a quarter of the memory and of what is copied, and what `preloaded` input
-keeps is then the very thing that every other reader sees.
+Pixels stay uint8 until they are in a batch. That takes a quarter of the memory and of the copying, and `preloaded`
+input keeps the same pixels that every other reader sees.
 
-A glyph is small, so what an operation costs beside its work decides the speed. Training therefore decodes `GROUP_SIZE`
-raw records at a time in a graph that is written out for so many: no call and no turn of a loop for each.
+A glyph is small, so the overhead of each operation limits the speed. Training therefore decodes `GROUP_SIZE` raw
+records at a time in a graph that is unrolled for this number, without a call or a loop iteration for each record.
 
-Grey is ITU-R 601's luma in whole numbers, which is Pillow's and, unlike that of TensorFlow's decoders, the same for
-every format; colour is grey three times. JPEGs are decoded by the exact integer transform, which Pillow has as well.
+Grey is ITU-R 601's luma in integers, as Pillow computes it; TensorFlow's decoders compute it differently for each
+format. A grey image in colour has three equal channels. JPEGs are decoded by the exact integer transform, as in Pillow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tfos_job.formats.form import Form
 
 _LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
 _HALF = 1 << 15
-_PNG_COLOUR = 25  # the byte that is 0 in a grey PNG
+_PNG_COLOUR = 25  # offset of the colour type, which is 0 in a grey PNG
 _GREY_PNG = 4
 
 _FEATURES = {
@@ -31,11 +31,11 @@ _FEATURES = {
 
 
 def preprocess(images: tf.Tensor, form: Form) -> tf.Tensor:
-    """The one way from stored pixels to what is kept: a bilinear resize that does not keep the aspect, to whole levels.
+    """Resizes images bilinearly to squares, without keeping the aspect ratio, and rounds to integer levels.
 
     Args:
       images: uint8 [b, h, w, c].
-      form: to what; images keep their channels.
+      form: of the result; images keep their channels.
 
     Returns:
       uint8 [b, S, S, c].
@@ -44,24 +44,24 @@ def preprocess(images: tf.Tensor, form: Form) -> tf.Tensor:
     if form.antialias:
         resized = tf.image.resize(images, size, antialias=True)
     else:
-        # tf.image.resize does the same, with ten more operations around it.
+        # tf.image.resize does the same with ten more operations.
         resized = tf.raw_ops.ResizeBilinear(images=images, size=size, half_pixel_centers=True)
     return tf.cast(resized + 0.5, tf.uint8)
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
-    """What a network sees of preprocessed pixels: uint8 [B, S, S, C] to float32 in [0, 1]."""
+    """Converts preprocessed pixels, uint8 [B, S, S, C], to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) * (1 / 255)
 
 
 def decode(serialized: tf.Tensor, form: Form, group_size: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes and preprocesses serialized `tf.train.Example`s; formats may be mixed among them.
+    """Decodes and preprocesses serialized `tf.train.Example`s, also of different formats.
 
     Args:
       serialized: string [n], n ≥ 1.
-      form: to what.
-      group_size: at least n; makes a graph for so many records, which takes longer to start and is twice as fast where
-        all of them are `raw`. Of no account for what is decoded.
+      form: of the result.
+      group_size: at least n; builds a graph for this number of records, which starts more slowly and is twice as fast
+        if all records are `raw`. The result is the same.
 
     Returns:
       The pixels, uint8 [n, S, S, C], and the labels, int64 [n].
@@ -76,27 +76,27 @@ def decode(serialized: tf.Tensor, form: Form, group_size: int | None = None) -> 
     def one_by_one() -> tf.Tensor:
         return _one_by_one(encoded, shapes, image_format, form)
 
-    def written_out() -> tf.Tensor:
+    def unrolled() -> tf.Tensor:
         assert group_size is not None
-        images = _written_out(encoded, shapes, form, group_size)
+        images = _unrolled(encoded, shapes, form, group_size)
         return images if form.num_channels == 1 else tf.repeat(images, form.num_channels, axis=3)
 
-    # What is to be averaged has no raw records, as a rule: a graph for them would only take longer to start.
+    # Datasets with antialias seldom have raw records: a graph for them would only start more slowly.
     if group_size is None or form.antialias:
         images = one_by_one()
     else:
-        images = tf.cond(tf.reduce_all(is_raw), written_out, one_by_one)
+        images = tf.cond(tf.reduce_all(is_raw), unrolled, one_by_one)
     return tf.ensure_shape(images, [None, *form.shape]), features["image/class/label"]
 
 
 def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:
-    """The pixels of a stored PNG, JPEG or GIF (`image_files.Picture`), uint8 [h, w, C]."""
+    """Returns the pixels of a stored PNG, JPEG or GIF (`image_files.Picture`), uint8 [h, w, C]."""
     return _decode_kind(_kinds(data, image_format), data, tf.constant([1, 0, 0, 1], tf.int64), num_channels)
 
 
 def _kinds(encoded: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
-    """Which branch of `_decode_kind` is for each image, int32 of the same shape; all at once, as one alone is dear."""
-    kinds = tf.zeros_like(image_format, tf.int32)  # also what is none of these: it is no PNG, and will be told so
+    """Returns the branch of `_decode_kind` for each image, int32 of the same shape; one at a time is expensive."""
+    kinds = tf.zeros_like(image_format, tf.int32)  # also for unknown formats: decode_png then fails
     for kind, name in enumerate((b"raw", b"jpeg", b"gif"), start=1):
         kinds += kind * tf.cast(tf.equal(image_format, name), tf.int32)
     heads = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_COLOUR + 1), " " * (_PNG_COLOUR + 1)])
@@ -105,8 +105,8 @@ def _kinds(encoded: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_kind(kind: tf.Tensor, data: tf.Tensor, shape: tf.Tensor, num_channels: int) -> tf.Tensor:
-    """The pixels of one image, uint8 [h, w, C]; `shape` is that of a raw one, [1, h, w, 1]."""
-    channels = 3 if num_channels == 3 else 0  # those that the file has
+    """Decodes one image to uint8 [h, w, C]; `shape` is the shape of a raw image, [1, h, w, 1]."""
+    channels = 3 if num_channels == 3 else 0  # 0: the file's own
     decoders = (
         lambda: tf.io.decode_png(data, channels=channels),
         lambda: tf.ensure_shape(tf.reshape(tf.io.decode_raw(data, tf.uint8), shape), [1, None, None, 1])[0],
@@ -119,7 +119,7 @@ def _decode_kind(kind: tf.Tensor, data: tf.Tensor, shape: tf.Tensor, num_channel
 
 
 def _with_channels(image: tf.Tensor, num_channels: int) -> tf.Tensor:
-    """uint8 [h, w, 1 or 3] as [h, w, C]."""
+    """Converts uint8 [h, w, 1 or 3] to [h, w, C]."""
     if image.shape[2] == num_channels:
         return image
     if num_channels == 1:
@@ -128,18 +128,18 @@ def _with_channels(image: tf.Tensor, num_channels: int) -> tf.Tensor:
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:
-    """uint8 [h, w, 3] as [h, w, 1]."""
+    """Converts uint8 [h, w, 3] to [h, w, 1]."""
     weighted = tf.cast(image, tf.int32) * _LUMA
     return tf.cast(tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=2, keepdims=True) + _HALF, 16), tf.uint8)
 
 
-def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, form: Form, group_size: int) -> tf.Tensor:
-    """Up to `group_size` raw images, grey as they are: uint8 [n, S, S, 1]."""
+def _unrolled(encoded: tf.Tensor, shapes: tf.Tensor, form: Form, group_size: int) -> tf.Tensor:
+    """Decodes up to `group_size` raw grey images to uint8 [n, S, S, 1]."""
     num_records = tf.size(encoded)
     if encoded.shape[0] != group_size:
         filled_up = tf.minimum(tf.range(group_size), num_records - 1)
         encoded, shapes = tf.gather(encoded, filled_up), tf.gather(shapes, filled_up)
-    # Each has the length of its own bytes, not height × width: where the two differ, the reshape below fails.
+    # Split by the length of the bytes, not by height × width: if the two differ, the reshape below fails.
     lengths = tf.strings.length(encoded)
     pixels = tf.split(tf.io.decode_raw(tf.strings.reduce_join(encoded), tf.uint8), lengths, num=group_size)
     pairs = zip(pixels, tf.unstack(shapes, num=group_size), strict=True)
@@ -148,7 +148,7 @@ def _written_out(encoded: tf.Tensor, shapes: tf.Tensor, form: Form, group_size: 
 
 
 def _one_by_one(encoded: tf.Tensor, shapes: tf.Tensor, image_format: tf.Tensor, form: Form) -> tf.Tensor:
-    """Any number of images of any format, at some half of the speed."""
+    """Decodes any number of images of any format, at about half of the speed."""
 
     def decode_one(record: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         data, shape, kind = record

@@ -1,7 +1,7 @@
-"""The last thing that is done to images before a network sees them, the same in training, evaluation and prediction.
+"""Normalization of images before the network, the same in training, evaluation and prediction.
 
-Training does it at the end of its input pipeline, after augmentation; elsewhere it is the first layer of the network
-that `model.variables.restore_model` gives back. What it needs to know lies in every checkpoint, beside the weights.
+In training it is the last step of the input pipeline, after augmentation; elsewhere it is the first layer of the
+network that `networks.variables.restore_model` returns. Every checkpoint has its arrays, together with the weights.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tfos_job.errors import BadDataError
 from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 
-PREFIX = "normalization/"  # of the arrays' names in a checkpoint
+PREFIX = "normalization/"  # of its arrays in a checkpoint
 _LEAST_STDDEV = 1 / 255
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """One of `--normalization`; with `none` images pass as they are.
+    """One of the choices of `--normalization`; `none` leaves images unchanged.
 
     Attributes:
       arrays: float32; `mean` [C] and `stddev` [C] of `dataset`; `mean` [D] and `matrix` [D, D] of `pca` and `zca`,
-        where D is the number of an image's values.
+        with D, the number of values of an image.
     """
 
     kind: str = NO_NORMALIZATION
@@ -38,10 +38,10 @@ class Normalization:
         """Normalizes images.
 
         Args:
-          images: float32 [B, S, S, C] in [0, 1], and beyond it after augmentation.
+          images: float32 [B, S, S, C], about 0 to 1: augmentation may exceed that.
 
         Returns:
-          float32 [B, S, S, C]; with `none` the very same tensor.
+          float32 [B, S, S, C]; for `none` the same tensor.
         """
         if self.kind == NO_NORMALIZATION:
             return images
@@ -54,29 +54,28 @@ class Normalization:
         return tf.reshape(tf.matmul(values, self.arrays["matrix"]), [-1, *shape])
 
     def variables(self) -> dict[str, np.ndarray]:
-        """The arrays by the names that they have in a checkpoint."""
+        """Returns the arrays by their names in a checkpoint."""
         return {PREFIX + name: array for name, array in self.arrays.items()}
 
 
 def restore(described: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -> Normalization:
-    """From a checkpoint: what its document says of it, and its arrays by name."""
+    """Restores a normalization from a checkpoint: its description in the document, and its arrays by name."""
     arrays = {name.removeprefix(PREFIX): array for name, array in variables.items() if name.startswith(PREFIX)}
     return Normalization(kind=described["kind"], arrays=arrays)
 
 
 def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.Statistics | None) -> Normalization:
-    """A new one.
+    """Computes a normalization from statistics.
 
-    `dataset` subtracts each channel's mean and divides by its standard deviation. `pca` gives an image's coordinates
-    along the eigenvectors of the covariance, each divided by √(eigenvalue + epsilon): uncorrelated and, but for
-    epsilon, of variance 1; where a value is in the image says nothing any more. `zca` turns these back into the image's
-    own coordinates, so that neighbours stay neighbours (https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf,
-    appendix A).
+    `dataset` subtracts each channel's mean and divides by its standard deviation. `pca` projects an image on the
+    eigenvectors of the covariance and divides by √(eigenvalue + epsilon): the values are uncorrelated, of variance 1
+    (except for epsilon), and have no position in the image. `zca` rotates them back to the image's coordinates, so that
+    neighbours stay neighbours (https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf, appendix A).
 
     Args:
-      kind: one of `--normalization`.
+      kind: a choice of `--normalization`.
       epsilon: `--whitening_epsilon`; None for kinds that do not whiten.
-      found: of the training split; None for those kinds that need none.
+      found: statistics of the training split; None for kinds that need none.
     """
     if found is None:
         return Normalization(kind=kind)
@@ -95,16 +94,16 @@ def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.St
 def of_plan(
     spec: NormalizationSpec, statistics: str | None, variables: Mapping[str, np.ndarray] | None
 ) -> Normalization:
-    """What a run normalizes with: as its checkpoint has it, where it goes on from one that has; else by its plan.
+    """Returns the normalization of a run: that of its checkpoint, if it has one, else that of its plan.
 
     Args:
       spec: of the plan.
-      statistics: their path; None for kinds without.
+      statistics: path of the statistics; None for kinds that need none.
       variables: the arrays of the checkpoint that training starts from; None for a fresh start.
 
     Raises:
-      MissingInputError: the statistics are not there.
-      BadDataError: they are damaged, or not those that the plan names.
+      MissingInputError: the statistics do not exist.
+      BadDataError: they are damaged, or not those of the plan.
     """
     if variables is not None and any(name.startswith(PREFIX) for name in variables):
         return restore({"kind": spec.kind}, variables)

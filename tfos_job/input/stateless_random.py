@@ -1,7 +1,7 @@
-"""Random numbers of an image: pure functions of the seed, what they are for, and the image's place in its stream.
+"""Random numbers of an image: pure functions of the seed, their use, and the image's position in its stream.
 
-Never of how many were drawn before. That is what lets a resumed run see the very pixels that the unbroken one would
-have seen, and an image be the same whatever else is in its batch and however many workers share the records.
+They do not depend on earlier random numbers. So a resumed run sees the same pixels as an uninterrupted one, and an
+image does not depend on the rest of its batch or the number of workers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tfos_job.staging.cache_plan import GAMMA, MIX
 
 
 class Stream(enum.IntEnum):
-    """One for each use: switching one on does not change what another draws. Numbers are for ever; add at the end."""
+    """A stream for each use, so that an augmentation does not change another's numbers. Never renumber; append."""
 
     FLIP_UP_DOWN = 0
     BRIGHTNESS = 1
@@ -40,17 +40,17 @@ class Stream(enum.IntEnum):
     ERASING_HEIGHT = 23
     ERASING_X = 24
     ERASING_Y = 25
-    ELASTIC = 1 << 20  # and as many after it as there are nodes
+    ELASTIC = 1 << 20  # and one for each further node
 
 
 def uniform(seed: tf.Tensor, stream: int, indices: tf.Tensor) -> tf.Tensor:
-    """`random_bits` as float32 [B], uniform in [0, 1), multiples of 2⁻²⁴."""
+    """Returns uniform numbers in [0, 1), multiples of 2⁻²⁴: float32 [B]."""
     bits = random_bits(seed, tf.constant(stream, tf.int64), indices)
     return tf.cast(tf.bitwise.right_shift(bits, _constant(40)), tf.float32) * 2.0**-24
 
 
 def uniform_pairs(seed: tf.Tensor, first_stream: int, count: int, indices: tf.Tensor) -> tf.Tensor:
-    """Two numbers from each of `count` streams, as `uniform` has them: float32 [2, B, count].
+    """Returns two uniform numbers from each of `count` streams: float32 [2, B, count].
 
     The first of a pair is the highest 24 of the stream's bits, the second the 24 below them.
     """
@@ -62,14 +62,14 @@ def uniform_pairs(seed: tf.Tensor, first_stream: int, count: int, indices: tf.Te
 
 
 def random_bits(seed: tf.Tensor, stream: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    """Random numbers by SplitMix64 (https://prng.di.unimi.it/splitmix64.c), any one of them without those before it.
+    """Returns random numbers by SplitMix64 (https://prng.di.unimi.it/splitmix64.c), each independent of the others.
 
-    TensorFlow's own stateless generators take one seed for a whole tensor: here each element has its own.
+    TensorFlow's stateless generators take one seed for a whole tensor; here each element has its own.
     `cache_plan.random_bits` is the same function without TensorFlow.
 
     Args:
       seed: int64 [].
-      stream: of which numbers, int64 [] or any shape that goes with that of `indices`; 0 or more.
+      stream: int64 [] or any shape that broadcasts with `indices`; 0 or more.
       indices: int64 [B].
 
     Returns:
@@ -80,7 +80,7 @@ def random_bits(seed: tf.Tensor, stream: tf.Tensor, indices: tf.Tensor) -> tf.Te
 
 
 def _mix(x: tf.Tensor) -> tf.Tensor:
-    """SplitMix64's output function: every bit of `x`, uint64, moves every bit of the result."""
+    """Applies SplitMix64's output function to uint64: every bit of `x` affects every bit of the result."""
     x += _constant(GAMMA)
     for shift, factor in MIX:
         x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _constant(shift))) * _constant(factor)

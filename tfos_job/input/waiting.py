@@ -1,7 +1,7 @@
-"""Reading what a stager brings (`staging.Stager`), as graphs: a file that is not there yet is waited for.
+"""Graphs that read a stager's shards (`staging.stager`) and wait for files that do not exist yet.
 
-There is no Python on a parameter server's worker, so the two sides meet in the worker's directory. The stager makes a
-file appear whole under its name; the graph looks for the name, and leaves another one when it is through.
+A worker of a parameter server runs no Python, so graph and stager communicate through the worker's directory. The
+stager makes a complete file appear under its name; the graph polls for the name and writes another file after reading.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import tensorflow as tf
 from tfos_job.input.stateless_random import random_bits
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR
 
-_LOOK_US = 50_000
+_POLL_US = 50_000
 
 
 def records_of(path: tf.Tensor) -> tf.data.Dataset:
-    """The serialized records of a TFRecord file, from when it is there."""
-    # The looks are the dataset's own, and between them its thread sleeps: nothing that a step needs is held up.
-    looks = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).concatenate(_slowly(tf.data.Dataset.counter()))
-    there = looks.filter(lambda _: tf.size(tf.raw_ops.MatchingFiles(pattern=path)) > 0).take(1)
-    return there.flat_map(lambda _: tf.data.TFRecordDataset(path))
+    """Returns the serialized records of a TFRecord file; waits until it exists."""
+    # The dataset's own thread polls and sleeps in between, so no thread of a training step is blocked.
+    polls = tf.data.Dataset.from_tensors(tf.constant(0, tf.int64)).concatenate(_slowly(tf.data.Dataset.counter()))
+    exists = polls.filter(lambda _: tf.size(tf.raw_ops.MatchingFiles(pattern=path)) > 0).take(1)
+    return exists.flat_map(lambda _: tf.data.TFRecordDataset(path))
 
 
 def turn(epoch: tf.Tensor, index: tf.Tensor) -> tf.data.Dataset:
-    """The serialized records of the shard `index` in `epoch`, from when it is there; then says that it was read."""
+    """Returns the records of shard `index` in `epoch`; waits for the file, and reports to the stager after reading."""
     name = tf.strings.join([tf.strings.as_string(epoch), tf.strings.as_string(index)], "-")
-    said = tf.data.Dataset.from_tensors(name).filter(_say_done)
-    return records_of(tf.strings.join([GIVEN_DIR, name], "/")).concatenate(said)
+    report = tf.data.Dataset.from_tensors(name).filter(_report_done)
+    return records_of(tf.strings.join([GIVEN_DIR, name], "/")).concatenate(report)
 
 
-def _say_done(name: tf.Tensor) -> tf.Tensor:
-    """Leaves a word for the stager, and is never an element itself."""
+def _report_done(name: tf.Tensor) -> tf.Tensor:
+    """Writes the file for the stager; always false, so that the dataset has no element for it."""
     path = tf.strings.join([DONE_DIR, name], "/")
     with tf.control_dependencies([tf.raw_ops.WriteFile(filename=path, contents="")]):
         return tf.constant(False)
@@ -39,7 +39,7 @@ def _say_done(name: tf.Tensor) -> tf.Tensor:
 def _slowly(dataset: tf.data.Dataset) -> tf.data.Dataset:
     variant = tf.raw_ops.SleepDataset(
         input_dataset=tf.data.experimental.to_variant(dataset),
-        sleep_microseconds=tf.constant(_LOOK_US, tf.int64),
+        sleep_microseconds=tf.constant(_POLL_US, tf.int64),
         output_types=[tf.int64],
         output_shapes=[tf.TensorShape([])],
     )
@@ -47,8 +47,8 @@ def _slowly(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def shard_order(num_shards: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-    """`cache_plan.shard_order` as a graph: int64 [num_shards]. All arguments are int64 []."""
+    """Returns `cache_plan.shard_order` as a graph: int64 [num_shards]. All arguments are int64 []."""
     bits = random_bits(seed, epoch, tf.range(num_shards))
-    # argsort knows no uint64: with the highest bit turned, int64 has the same order.
+    # argsort does not support uint64; int64 with the highest bit flipped has the same order.
     signed = tf.bitcast(tf.bitwise.bitwise_xor(bits, tf.constant(1 << 63, tf.uint64)), tf.int64)
     return tf.argsort(signed, stable=True)

@@ -1,13 +1,13 @@
-"""Geometry of an augmented image: all that bends, turns or moves it is one map of places and one bilinear sampling.
+"""Geometry of augmentation: all distortions and movements are one coordinate map and one bilinear sampling.
 
-An output pixel p looks for its value at A(p + d(p)): d is the elastic displacement, A the affine map, both in pixels
-from the image's middle. Read the other way round, as what happens to the picture: a window is cropped and scaled to the
-whole, then zoomed, slanted, rotated and shifted, and the result is distorted.
+An output pixel p has the value at A(p + d(p)), with the elastic displacement d and the affine map A, both in pixels
+from the image's centre. For the picture that means: a window is cropped and scaled to the full size, then zoomed,
+slanted, rotated and shifted, and the result is distorted.
 
-What lies outside the picture is paper (1.0) where it is grey; in colour there is no paper, and its edge is repeated.
+Outside the picture there is paper (1.0) in grey images; in colour the edge is repeated.
 
-Affine maps alone are TensorFlow's ImageProjectiveTransformV3. A displacement needs a place for each pixel, which are
-gathered: twice as long (benchmarks/README.md).
+Without displacement TensorFlow's ImageProjectiveTransformV3 is used. A displacement has coordinates for each pixel, and
+gathering takes twice as long (benchmarks/README.md).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from tfos_job.run.specs import Geometry
 
 PAPER = 1.0
 _NODE_DISTANCE = 1.25
-"""Of the elastic nodes, in sigmas. The field's variance would differ by 1 % between a node and the middle of two."""
-_MARGIN = 3.0  # sigmas beyond the border at which there are nodes
+"""Distance of the elastic nodes, in sigmas: the field's variance differs by 1 % between a node and the midpoint."""
+_MARGIN = 3.0  # width of the margin with nodes outside the image, in sigmas
 
 Draw = Callable[[Stream, float, float], tf.Tensor]
 _Number = Any  # a float, or float32 [B]
 
 
 def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Geometry) -> tf.Tensor:
-    """Moves each image by its own draws.
+    """Moves each image by its own random numbers.
 
     Args:
       images: float32 [B, S, S, C].
       seed: int64 [].
       indices: int64 [B].
-      options: with nothing on the very same tensor comes back.
+      options: strengths; if all are off, the same tensor is returned.
 
     Returns:
       float32 [B, S, S, C].
@@ -56,7 +56,7 @@ def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Geomet
 
 @dataclass(frozen=True)
 class Affine:
-    """x' = xx·x + xy·y + x0, y' = yx·x + yy·y + y0; to the right and downwards from the image's middle, in pixels."""
+    """x' = xx·x + xy·y + x0, y' = yx·x + yy·y + y0; to the right and downwards from the image's centre, in pixels."""
 
     xx: _Number = 1.0
     xy: _Number = 0.0
@@ -66,7 +66,7 @@ class Affine:
     y0: _Number = 0.0
 
     def of(self, inner: Affine) -> Affine:
-        """The map that applies `inner` first."""
+        """Returns the map that applies `inner` first."""
         return Affine(
             self.xx * inner.xx + self.xy * inner.yx,
             self.xx * inner.xy + self.xy * inner.yy,
@@ -78,7 +78,7 @@ class Affine:
 
 
 def affine(seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry) -> Affine | None:
-    """From places in the output to places in the image; None where nothing affine is on."""
+    """Returns the map from output coordinates to image coordinates; None if no affine movement is on."""
 
     def draw(stream: Stream, low: float, high: float) -> tf.Tensor:
         return low + (high - low) * uniform(seed, stream, indices)
@@ -112,7 +112,7 @@ def affine(seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry) ->
 
 
 def _crop(draw: Draw, size: int, fraction: float) -> Affine:
-    """A window that leaves at least 1 - `fraction` of each side, anywhere within the image."""
+    """Returns the map of a random window within the image, with sides of at least 1 - `fraction`."""
     width, height = draw(Stream.CROP_WIDTH, 1 - fraction, 1), draw(Stream.CROP_HEIGHT, 1 - fraction, 1)
     x0 = draw(Stream.CROP_X, -0.5, 0.5) * (1 - width) * size
     y0 = draw(Stream.CROP_Y, -0.5, 0.5) * (1 - height) * size
@@ -122,14 +122,14 @@ def _crop(draw: Draw, size: int, fraction: float) -> Affine:
 def elastic_displacement(
     seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Smooth random fields after Simard et al. (2003), "Best practices for convolutional neural networks".
+    """Returns smooth random fields after Simard et al. (2003), "Best practices for convolutional neural networks".
 
-    They smooth a random number at each pixel by a Gaussian. Here the numbers are at the nodes of a lattice, about as
-    far from each other as the Gaussian is wide: fields as smooth of far fewer numbers. Each value has mean 0 and
-    standard deviation `elastic_distortion` (of the side), at the border as well.
+    The paper smooths a random number at each pixel by a Gaussian. Here the numbers are at the nodes of a lattice, whose
+    spacing is about the width of the Gaussian: equally smooth fields from far fewer numbers. Each value has mean 0 and
+    standard deviation `elastic_distortion` (of the side), also at the border.
 
     Returns:
-      To the right and downwards, in pixels: two of float32 [B, S, S].
+      Displacements to the right and downwards, in pixels: two of float32 [B, S, S].
     """
     weights = tf.constant(elastic_weights(size, options.elastic_sigma))
     num_nodes = weights.shape[1]
@@ -144,7 +144,7 @@ def elastic_displacement(
 
 
 def elastic_weights(size: int, sigma: float) -> np.ndarray:
-    """How much each node of a row counts for each pixel: float32 [S, nodes], the squares of a pixel's sum up to 1."""
+    """Returns the weights of a row's nodes for each pixel: float32 [S, nodes]; squares of a pixel's add up to 1."""
     num_nodes = math.ceil((1 + 2 * _MARGIN * sigma) / (_NODE_DISTANCE * sigma)) + 1
     nodes = (np.arange(num_nodes) - (num_nodes - 1) / 2) * _NODE_DISTANCE * sigma + 0.5
     pixels = (np.arange(size) + 0.5) / size
@@ -176,7 +176,7 @@ def _sample_affine(images: tf.Tensor, transform: Affine) -> tf.Tensor:
 def _places(
     transform: Affine | None, displacement: tuple[tf.Tensor, tf.Tensor], size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each output pixel looks for its value: column and row in the image, float32 [B, S, S]."""
+    """Returns the image coordinates of each output pixel: column and row, float32 [B, S, S]."""
     middle = (size - 1) / 2
     steps = tf.range(size, dtype=tf.float32) - middle
     x = steps[tf.newaxis, tf.newaxis, :] + displacement[0]
@@ -195,9 +195,9 @@ def _linear(x: tf.Tensor, y: tf.Tensor, numbers: dict[str, _Number], name: str, 
 
 
 def _sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Bilinear values at columns `x` and rows `y`, float32 [B, S, S]; as `_sample_affine` beyond the border."""
+    """Samples at columns `x` and rows `y`, float32 [B, S, S]; beyond the border as `_sample_affine`."""
     size, num_channels = images.shape[1], images.shape[3]
-    # One pixel of paper before the image and two behind it: whatever is farther away looks there.
+    # One pixel of paper before the image and two after it: coordinates farther away are clipped to these.
     before, behind = (1, 2) if num_channels == 1 else (0, 1)
     spread = tf.pad(images, [[0, 0], [before, behind], [before, behind], [0, 0]], constant_values=PAPER)
     width = size + before + behind

@@ -1,8 +1,8 @@
-"""The seed job's network, to the letter, in Keras 3.
+"""The seed job's network, unchanged, in Keras 3.
 
 Source: `chinese_rec.py` of https://github.com/burness/tensorflow-101 (`build_graph`), with TF-Slim's defaults made
-visible: SAME padding, stride 1, ReLU, Glorot-uniform weights, zero biases. Its last layer has no activation; the loss
-that goes with it is the mean sparse softmax cross-entropy.
+explicit: SAME padding, stride 1, ReLU, Glorot-uniform weights, zero biases. Its last layer has no activation; the loss
+is the mean sparse softmax cross-entropy.
 
 ::
 
@@ -21,7 +21,7 @@ NUM_HIDDEN = 1024
 
 
 def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
-    """Builds the network; see `zoo.build` for the arguments.
+    """Builds the network; see `registry.build` for the arguments.
 
     Returns:
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
@@ -38,6 +38,6 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
     x = dropout(x, keep_prob, seed, "dropout1")
     x = keras.layers.Dense(NUM_HIDDEN, activation="tanh", kernel_initializer=glorot(seed, "fc1"), name="fc1")(x)
     x = dropout(x, keep_prob, seed, "dropout2")
-    # float32 whatever the precision of the layers before it: softmax over thousands of classes needs it.
+    # float32 at any precision of the other layers: softmax over thousands of classes needs it.
     logits = keras.layers.Dense(num_classes, kernel_initializer=glorot(seed, "fc2"), dtype="float32", name="fc2")(x)
     return keras.Model(images, logits, name="chinese_rec")

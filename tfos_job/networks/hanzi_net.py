@@ -26,31 +26,31 @@ BLOCK_FILTERS = (64, 128, 256)
 
 
 def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
-    """Builds the network; see `zoo.build` for the arguments.
+    """Builds the network; see `registry.build` for the arguments.
 
     Returns:
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
     """
     images = keras.Input((image_size, image_size, num_channels), name="images", dtype="float32")
-    # Ink is 1 and paper 0: a convolution makes 0 of paper then, and not the sum of its weights, which moves with each
-    # step, far beyond what thin strokes add to it. Moving statistics could not follow.
+    # Ink is 1 and paper 0, so that a convolution maps paper to 0. Otherwise it maps paper to the sum of its weights,
+    # which changes with each step by far more than thin strokes contribute; moving statistics could not follow.
     x = keras.layers.Rescaling(-1.0, offset=1.0, name="ink")(images)
     x = _norm_relu(_conv(x, STEM_FILTERS, 3, 2, seed, "stem"), "stem")
     for number, filters in enumerate(BLOCK_FILTERS, start=1):
         x = _block(x, filters, seed, f"block{number}")
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     x = dropout(x, keep_prob, seed, "dropout")
-    # float32 whatever the precision of the layers before it: softmax over thousands of classes needs it.
+    # float32 at any precision of the other layers: softmax over thousands of classes needs it.
     initializer = glorot(seed, "logits")
     logits = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="hanzi_net")
 
 
 def _block(x: keras.KerasTensor, filters: int, seed: int, name: str) -> keras.KerasTensor:
-    """Half the side, `filters` channels."""
+    """Applies a residual block, which halves the side and has `filters` channels."""
     y = _norm_relu(_conv(x, filters, 3, 2, seed, f"{name}_conv1"), f"{name}_conv1")
     y = BatchNorm(name=f"{name}_conv2_norm")(_conv(y, filters, 3, 1, seed, f"{name}_conv2"))
-    # SAME, as the convolutions: an odd side is rounded up.
+    # SAME, as in the convolutions: an odd side is rounded up.
     shortcut = keras.layers.AveragePooling2D(2, 2, padding="same", name=f"{name}_shortcut_pool")(x)
     shortcut = _conv(shortcut, filters, 1, 1, seed, f"{name}_shortcut")
     shortcut = BatchNorm(name=f"{name}_shortcut_norm")(shortcut)

@@ -1,8 +1,9 @@
-"""Inception-V3 as `keras.applications` has it, with names and weights that a seed decides.
+"""Inception-V3 of `keras.applications`, with stable names and with weights determined by a seed.
 
-Source: Szegedy et al. 2015, arXiv 1512.00567, in the layers of `keras.applications.InceptionV3`. Its layers are named
-there by how many others the process has made before; here a layer has its number among those of its kind, and the block
-it belongs to: `stem_conv2d_0`, `mixed0_conv2d_5` … `mixed10_conv2d_93`. So a block is a scope for `--trainable_scopes`.
+Source: Szegedy et al. 2015, arXiv 1512.00567, in the layers of `keras.applications.InceptionV3`. Keras names them by
+the number of layers that the process has created before. Here a layer's name has its block and its number among the
+layers of its kind: `stem_conv2d_0`, `mixed0_conv2d_5` … `mixed10_conv2d_93`. So a block is a scope for
+`--trainable_scopes`.
 
 ::
 
@@ -23,11 +24,11 @@ CONVOLUTIONS = {
     "mixed8": 6,
     **dict.fromkeys(("mixed9", "mixed10"), 9),
 }
-"""How many convolutions, each with its batch normalisation, a block has, in the order in which they are made."""
+"""Number of convolutions, each with batch normalisation, in each block, in the order of their creation."""
 
 
 def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: float, seed: int) -> keras.Model:
-    """Builds the network; see `zoo.build` for the arguments.
+    """Builds the network; see `registry.build` for the arguments.
 
     Returns:
       A functional model from images float32 [B, S, S, C] in [0, 1] to logits float32 [B, num_classes].
@@ -44,8 +45,8 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
 
 
 def _backbone(image_size: int, seed: int) -> keras.Model:
-    """All but the classes, with pooled features [B, 2048]. Its variables' paths begin with the layers' own names."""
-    # The pattern of the network alone: its 22 million variables are made once, by the copy.
+    """Builds the network up to pooled features [B, 2048]. Paths of its variables begin with the layers' names."""
+    # The pattern has no variables: the 22 million variables are created once, by the copy.
     with keras.StatelessScope(initialize_variables=False):
         pattern = keras.applications.InceptionV3(
             include_top=False, weights=None, input_shape=(image_size, image_size, 3), pooling="avg"
@@ -64,12 +65,12 @@ def _backbone(image_size: int, seed: int) -> keras.Model:
 
 
 def _names(pattern: keras.Model) -> dict[str, str]:
-    """The name here of each of the pattern's layers."""
+    """Returns the name of each of the pattern's layers."""
     blocks = [block for block, count in CONVOLUTIONS.items() for _ in range(count)]
     names = {}
     for kind in {type(layer) for layer in pattern.layers}:
         own = [layer.name for layer in pattern.layers if type(layer) is kind]
-        # In the order they were made in. The process may have made others before: the first need not have number 0.
+        # In the order of creation. The first number is above 0 if the process has created other layers before.
         for number, name in enumerate(sorted(own, key=lambda name: (len(name), name))):
             block = f"{blocks[number]}_" if len(own) == len(blocks) else ""
             stem, _, digits = name.rpartition("_")

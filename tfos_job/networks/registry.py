@@ -1,9 +1,9 @@
-"""The registry of networks: a name for each, or a user's own. Imports one, and with it TensorFlow, only to build it.
+"""The registry of networks by name, and a user's own. Imports a network, and TensorFlow, only to build it.
 
 A network is a function `build(*, num_classes, image_size, num_channels, keep_prob, seed) -> keras.Model`. The model
-takes images float32 [B, S, S, C] in [0, 1], or normalised ones where `--normalization` is given, and returns logits
-float32 [B, num_classes]. Variable paths belong to the checkpoint format: name every layer. What is drawn at random must
-follow from the seed.
+takes images float32 [B, S, S, C] in [0, 1], normalised if `--normalization` is given, and returns logits float32
+[B, num_classes]. Variable paths are part of the checkpoint format: name every layer. All random numbers must follow
+from the seed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def build(
     """Builds a network with fresh weights; the same arguments give the same weights.
 
     Args:
-      model_name: a key of `config.NETWORKS`, or `package.module:function` for one's own.
+      model_name: a key of `config.NETWORKS`, or `package.module:function` for a user's own network.
       num_classes: width of the logits.
       image_size: S, in pixels.
       num_channels: C, 1 for grey or 3 for RGB.
-      keep_prob: probability that dropout keeps a unit in training; 1 leaves dropout out.
+      keep_prob: probability that dropout keeps a unit in training; 1: no dropout.
       seed: of initial weights and dropout.
 
     Raises:
-      SettingsError: there is no such network, or what the function returns is none for these images and classes.
+      SettingsError: there is no such network, or the returned model does not fit these images and classes.
     """
     arguments = {
         "num_classes": num_classes,
@@ -79,7 +79,7 @@ def _function(model_name: str) -> Callable[..., keras.Model]:
     try:
         function = getattr(importlib.import_module(module_name), function_name)
         parameters = inspect.signature(function).parameters
-    except Exception as error:  # whatever the user's module does when it is imported
+    except Exception as error:  # any error of the user's module
         raise _refused(model_name, f"it cannot be imported: {_where(error)}") from error
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     missing = sorted(_ARGUMENTS - set(parameters))
@@ -90,7 +90,7 @@ def _function(model_name: str) -> Callable[..., keras.Model]:
 
 
 def _where(error: Exception) -> str:
-    """An error of the user's code, with its line."""
+    """Describes an error of the user's code, with its line."""
     frames = traceback.extract_tb(error.__traceback__)
     line = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{line}"

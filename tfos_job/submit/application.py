@@ -107,9 +107,7 @@ def _conclude(watched: Watched, request: Request, outcome_dir: str, *, began: fl
     return 0
 
 
-def _phases(
-    watched: Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float
-) -> str:
+def _phases(watched: Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float) -> str:
     """Seconds of each phase, from the command to the first step."""
     now = time.time()
     submitted = watched.times.get("submitted", now)

@@ -146,7 +146,7 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
     def on_search(shard: str) -> None:
         line.send(messages.Searching(shard))
 
-    with data_errors(assignment.run.shards, beside_network=True, on_search=on_search):
+    with data_errors(assignment.run.shards, with_network=True, on_search=on_search):
         engine.start(plan, variables)
         line.send(messages.Ready(os.getpid()))
         reporter = _Reporter(assignment.run, line, stop)
