@@ -19,7 +19,7 @@ import tfos_job
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job.formats.charset import level1
 from tfos_job.reports import classes, curves, lettering, montage, page
-from tfos_job.reports.page import Account, Evaluation, render
+from tfos_job.reports.page import Evaluation, RunData, render
 from tfos_job.reports.page_parts import Picture, Table
 from tfos_job.run import predictions
 from tfos_job.submit import environment
@@ -231,7 +231,7 @@ def test_many_classes_are_a_curve_of_a_bounded_size() -> None:
 HOSTILE = "<b>\"&amp;'</b> onload=x"
 
 
-def account(**changes: object) -> Account:
+def run_data(**changes: object) -> RunData:
     values: dict[str, object] = {
         "name": HOSTILE,
         "place": "hdfs://h/a",
@@ -242,13 +242,13 @@ def account(**changes: object) -> Account:
         "data_title": "",
         "data": (),
     }
-    return Account(**(values | changes))  # type: ignore[arg-type]
+    return RunData(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_page_holds_every_picture_and_points_nowhere() -> None:
     pictures = [Picture(png=bytes([137]) + name.encode(), alt=f"{HOSTILE} {name}") for name in "abcd"]
     evaluation = Evaluation(name=HOSTILE, metrics={"top_1": 0.5, HOSTILE: HOSTILE}, pictures=pictures[1:3])
-    text = render(account(curves=pictures[:1], evaluations=[evaluation], data=pictures[3:]))
+    text = render(run_data(curves=pictures[:1], evaluations=[evaluation], data=pictures[3:]))
     parsed = Parsed(text)
     embedded = [base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in parsed.images()]
     assert embedded == [picture.png for picture in pictures]
@@ -269,7 +269,7 @@ def test_nothing_that_a_run_says_becomes_markup() -> None:
     evaluation = Evaluation(name=HOSTILE, metrics={"top_1": HOSTILE}, tables=tables, notes=[HOSTILE])
     notes = {section: [HOSTILE] for section in ("curves", "evaluations", "data", "settings")}
     text = render(
-        account(
+        run_data(
             report=report, settings={HOSTILE: HOSTILE}, evaluations=[evaluation], data_title=HOSTILE, notes=notes,
             made=HOSTILE,
         )
@@ -296,7 +296,7 @@ def test_the_template_escapes_everything() -> None:
     ],
 )
 def test_a_report_of_any_age_makes_a_page(report: dict[str, object]) -> None:
-    parsed = Parsed(render(account(report=report)))
+    parsed = Parsed(render(run_data(report=report)))
     assert "What bounds the speed was not measured." in parsed.text
     assert "The report has no phases." in parsed.text
 
@@ -306,14 +306,14 @@ def test_phases_are_in_the_order_of_a_run_whatever_that_of_the_report() -> None:
     source = "".join(path.read_text() for path in Path(tfos_job.__file__).parent.rglob("*.py"))
     told = set(re.findall(r'on_phase\("(\w+)"\)', source))
     assert told == set(page._PHASES)
-    text = render(account(report={"phases": dict.fromkeys(sorted(told), 1.0)}))
+    text = render(run_data(report={"phases": dict.fromkeys(sorted(told), 1.0)}))
     cells = re.findall(r"<t[dh][^>]*>(\w+)</t[dh]>", text)
     assert [cell for cell in cells if cell in told] == ["spark", "preflight", "statistics", "nodes", *page._PHASES[4:]]
 
 
 def test_classes_in_tables_are_chinese_to_those_who_read_aloud() -> None:
     table = Table(head=("class", "records"), rows=[("门", 3), ("闩", 1234)], chinese=frozenset({0}))
-    text = render(account(evaluations=[Evaluation(name="test", metrics={}, tables=[table])]))
+    text = render(run_data(evaluations=[Evaluation(name="test", metrics={}, tables=[table])]))
     assert text.count('lang="zh"') == 2
     assert '<td lang="zh">门</td>\n<td class="number">3</td>' in text
     assert "1,234" in text
@@ -332,13 +332,13 @@ def test_the_page_is_made_from_a_zip_as_well(tmp_path: Path, monkeypatch: pytest
 from tfos_job.reports import page
 assert page.__file__.startswith({package!r})
 nothing = dict.fromkeys(("curves", "evaluations", "data"), ())
-print(page.render(page.Account(name="r", place="", report={{}}, settings={{}}, data_title="", **nothing)))
+print(page.render(page.RunData(name="r", place="", report={{}}, settings={{}}, data_title="", **nothing)))
 """
     made = subprocess.run(
         [sys.executable, "-P", "-c", program], env={"PYTHONPATH": package}, cwd=tmp_path, capture_output=True,
         check=True, timeout=120,
     )  # fmt: skip
-    assert made.stdout.decode("utf-8").strip() == render(account(name="r", place="")).strip()
+    assert made.stdout.decode("utf-8").strip() == render(run_data(name="r", place="")).strip()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tfos_job.local_jobs.tensorboard import Mirror
+from tfos_job.local_jobs.tensorboard import LocalMirror
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_only_what_is_new_is_appended_to_the_files_that_a_reader_has_open(
     run: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
-    mirror = Mirror("memory://run/summaries", tmp_path)
+    mirror = LocalMirror("memory://run/summaries", tmp_path)
     mirror.update()
     assert contents(tmp_path) == {}
     run.pipe({"/run/summaries/train/events.1": b"abc", "/run/summaries/validation/events.1": b"x"})
@@ -42,7 +42,7 @@ def test_only_what_is_new_is_appended_to_the_files_that_a_reader_has_open(
 
 
 def test_what_is_cleared_or_begun_anew_goes(run: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
-    mirror = Mirror("memory://run/summaries", tmp_path)
+    mirror = LocalMirror("memory://run/summaries", tmp_path)
     run.pipe({"/run/summaries/train/events.1": b"abc", "/run/summaries/train/events.2": b"abc"})
     mirror.update()
     run.pipe("/run/summaries/train/events.1", b"z")

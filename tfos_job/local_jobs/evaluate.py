@@ -1,4 +1,4 @@
-"""`evaluate`: exact counts of a checkpoint on a split, and pictures of them, in the driver's own process."""
+"""`evaluate`: exact counts of a checkpoint on a split, and pictures of them, in this process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tfos_job.config import EvaluateConfig
 from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
 from tfos_job.formats import manifest
+from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import evaluate_shards, write_evaluation
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.networks.variables import form_of, restore_model
@@ -24,16 +25,16 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Counts each record of the split exactly once and records it in the run's `evaluation` folder, then draws.
+    """Counts each record of the split exactly once, and writes numbers and pictures to the run's `evaluation` folder.
 
     Returns:
-      `num_examples`, `loss`, `top_<k>` and `ece`, with `step`, `split` and `checkpoint`; `pictures` is the folder that
-      they are in, None where there are none.
+      `num_examples`, `loss`, `top_<k>` and `ece`, with `step`, `split` and `checkpoint`; `pictures` is their folder,
+      None if there are none.
 
     Raises:
-      MissingInputError: no checkpoint or no split.
-      SettingsError: the split's classes are not those the checkpoint was trained on.
-      BadDataError: a damaged checkpoint or record, or not as many records as the manifest says.
+      MissingInputError: there is no checkpoint or no split.
+      SettingsError: the checkpoint was trained on other classes or channels.
+      BadDataError: a checkpoint or record is damaged, or the number of records is not the manifest's.
       DivergedError: the loss is not finite.
     """
     run = RunLayout(config.train_dir)
@@ -41,14 +42,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
     info, arrays = checkpoints.read(run, config.checkpoint)
     contents = manifest.load(split)
-    _require_same_charset(info, contents, split.root)
     form = form_of(info)
-    if contents.num_channels != form.num_channels:
-        raise SettingsError(
-            f"images of {contents.num_channels} channel(s), {info.path} was trained on {form.num_channels}",
-            place=split.root,
-            next_step="Evaluate on a split that was converted with the same --num_channels",
-        )
+    _require_compatible(info, contents, form, split.root)
     counts, predictions = evaluate_shards(
         restore_model(info, arrays),
         _staged(split, contents),
@@ -78,28 +73,39 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             place=info.path,
             next_step="Evaluate an earlier checkpoint",
         )
-    if storage.absolute(info.path) == storage.absolute(run.checkpoint(info.step)):
-        write_evaluation(run, info.step, config.dataset_split_name, metrics)
-        folder = publish(results, run, pictures=not config.numbers_only)
-    else:
-        folder = None
-        _log.info("not recorded in %s: the checkpoint is not one of this run", run.evaluation_dir)
-    pictures = None if config.numbers_only else folder
+    folder = _record(run, info, results, metrics, pictures=not config.numbers_only)
     place = {"step": info.step, "split": config.dataset_split_name, "checkpoint": info.path}
-    return {**metrics, **place, "pictures": pictures}
+    return {**metrics, **place, "pictures": None if config.numbers_only else folder}
 
 
-def _require_same_charset(info: CheckpointInfo, contents: manifest.Manifest, place: str) -> None:
+def _record(
+    run: RunLayout, info: CheckpointInfo, results: Results, metrics: dict[str, Any], *, pictures: bool
+) -> str | None:
+    """Writes an evaluation of this run's checkpoint to the run's folder; returns the folder of tables and pictures."""
+    if storage.absolute(info.path) != storage.absolute(run.checkpoint(info.step)):
+        _log.info("not recorded in %s: the checkpoint is not one of this run", run.evaluation_dir)
+        return None
+    write_evaluation(run, info.step, results.split_name, metrics)
+    return publish(results, run, pictures=pictures)
+
+
+def _require_compatible(info: CheckpointInfo, contents: manifest.Manifest, form: Form, place: str) -> None:
     if contents.charset_digest != info.charset_digest:
         raise SettingsError(
             f"charset {contents.charset_digest[:12]} is not the one of {info.path}, {info.charset_digest[:12]}",
             place=place,
             next_step="Evaluate on a dataset converted with the charset that the run was trained on",
         )
+    if contents.num_channels != form.num_channels:
+        raise SettingsError(
+            f"images of {contents.num_channels} channel(s), {info.path} was trained on {form.num_channels}",
+            place=place,
+            next_step="Evaluate on a split that was converted with the same --num_channels",
+        )
 
 
 def _staged(split: SplitLayout, contents: manifest.Manifest) -> Iterator[str]:
-    """Local files for the shards, one at a time. Remote ones are copied and proved, then removed."""
+    """Yields local files of the shards, one at a time. Remote shards are copied, verified, and removed afterwards."""
     for path, shard in zip(manifest.shard_paths(split, contents), contents.shards, strict=True):
         with local_copy(path, shard.size_bytes, shard.sha256) as local:
             yield local

@@ -1,4 +1,4 @@
-"""`inspect`: what is in a split, as pictures, in the driver's own process."""
+"""`inspect`: the contents of a split as pictures, in this process."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
       Their paths, counts, and the rarest and the most frequent classes.
 
     Raises:
-      MissingInputError: no such dataset or split.
-      BadDataError: no records, or a damaged one.
+      MissingInputError: the dataset or split does not exist.
+      BadDataError: there are no records, or one is damaged.
     """
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     dataset = DatasetLayout(config.dataset_dir)

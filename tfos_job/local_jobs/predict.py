@@ -1,4 +1,4 @@
-"""`predict`: the classes of single images, in the driver's own process."""
+"""`predict`: the classes of single images, in this process."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    """Yields one JSON object an image, as soon as it is known.
+    """Yields one JSON object per image, as soon as it is computed.
 
-    An unreadable image raises when its turn comes: what was yielded for those before it stands.
+    An unreadable image raises after the results of the images before it.
 
     Raises:
-      MissingInputError: no checkpoint, or no such image.
-      BadDataError: a damaged checkpoint, or bytes that are not an image.
+      MissingInputError: there is no checkpoint, or an image does not exist.
+      BadDataError: the checkpoint is damaged, or a file is not an image.
     """
     info, arrays = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
     model = restore_model(info, arrays)

@@ -1,7 +1,7 @@
-"""`report`: a run's account, as its report or as one page with all pictures, in the driver's own process.
+"""`report`: a run's report, as JSON or as one page with all pictures, in this process.
 
-A page is made of what is there. What is not, or cannot be read, is named in its place: an old run, a dataset that has
-gone or a picture that is damaged must not keep anybody from seeing the rest.
+A page has all data that can be read, and names the missing parts: an old run, a removed dataset or a damaged picture
+does not prevent a page of the rest.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.lease import is_abandoned
-from tfos_job.reports.page import Account, Evaluation, render
+from tfos_job.reports.page import Evaluation, RunData, render
 from tfos_job.reports.page_parts import Picture, Table
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUM_IMAGES = 24
 _ROWS = 10
 
-# What the pictures of an evaluation show, in the order of the page.
+# Descriptions of an evaluation's pictures, in the order of the page.
 _PICTURES = {
     "confusions.png": "the most confused pairs of classes, with images that were confused and rightly recognised ones",
     "per_class.png": "top-1 of each class, the worst first",
@@ -46,11 +46,11 @@ _Value = TypeVar("_Value")
 
 
 def read(train_dir: str) -> dict[str, Any]:
-    """The report of a run; with `abandoned` where it says "running" and nobody is at work there any more.
+    """Reads the report of a run; adds `abandoned` if its state is "running" but no process holds its lock.
 
     Raises:
-      MissingInputError: it has none.
-      BadDataError: it is damaged.
+      MissingInputError: the run has no report.
+      BadDataError: the report is damaged.
     """
     path = RunLayout(train_dir).report
     try:
@@ -71,7 +71,7 @@ def read(train_dir: str) -> dict[str, Any]:
 
 
 def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """The report in a few lines: names and values."""
+    """Returns a short form of the report: names and values."""
     metrics, bound = report.get("metrics") or {}, report.get("bound") or {}
     cause = report.get("first_cause") or {}
     rows: list[tuple[str, Any]] = [
@@ -91,47 +91,47 @@ def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def write_page(train_dir: str, path: str) -> dict[str, Any]:
-    """Writes one HTML file with all of a run.
+    """Writes one HTML file with all data of a run.
 
     Returns:
-      Its path and size, how many pictures are in it, and what is missing.
+      Its path and size, the number of its pictures, and the missing parts.
 
     Raises:
       MissingInputError: the run has no report.
       JobError: the file cannot be written.
     """
     report = read(train_dir)
-    account = _Collector(train_dir, report).collect()
-    data = render(account).encode("utf-8")
+    data = _Collector(train_dir, report).collect()
+    page = render(data).encode("utf-8")
     folder = path.rpartition("/")[0]
     if folder:
         storage.make_dirs(folder)
-    storage.write_bytes(path, data)
+    storage.write_bytes(path, page)
     return {
         "html": path,
-        "size_bytes": len(data),
+        "size_bytes": len(page),
         "state": report.get("state"),
         "step": report.get("step"),
-        "num_evaluations": len(account.evaluations),
-        "num_pictures": len(account.curves) + len(account.data) + sum(len(e.pictures) for e in account.evaluations),
-        "missing": [note for notes in account.notes.values() for note in notes]
-        + [f"{e.name}: {note}" for e in account.evaluations for note in e.notes],
+        "num_evaluations": len(data.evaluations),
+        "num_pictures": len(data.curves) + len(data.data) + sum(len(e.pictures) for e in data.evaluations),
+        "missing": [note for notes in data.notes.values() for note in notes]
+        + [f"{e.name}: {note}" for e in data.evaluations for note in e.notes],
     }
 
 
 class _Collector:
-    """Everything of a run that can be had, and notes about the rest."""
+    """The collection of a run's readable data, with notes about the missing parts."""
 
     def __init__(self, train_dir: str, report: dict[str, Any]) -> None:
         self._run = RunLayout(train_dir)
         self._report = report
         self._notes: dict[str, list[str]] = defaultdict(list)
 
-    def collect(self) -> Account:
+    def collect(self) -> RunData:
         place = storage.absolute(self._run.root)
         settings = self._try("settings", "settings", lambda: dict(storage.read_json(self._run.config))) or {}
         evaluations = self._evaluations()
-        return Account(
+        return RunData(
             name=f"Run {place.rstrip('/').rpartition('/')[2]}",
             place=place,
             report=self._report,
@@ -145,10 +145,10 @@ class _Collector:
         )
 
     def _try(self, section: str, what: str, make: Callable[[], _Value]) -> _Value | None:
-        """What `make` returns; None, and a note in its section, where it fails."""
+        """Returns the result of `make`; None, with a note in its section, if it fails."""
         try:
             return make()
-        except Exception as e:  # noqa: BLE001 - whatever is wrong with one piece, the others are shown
+        except Exception as e:  # noqa: BLE001 - an error in one part does not prevent the others
             reason = str(e) if isinstance(e, JobError) else f"{type(e).__name__}: {e}"
             self._notes[section].append(f"No {what}: {reason}")
             _log.warning("No %s: %s", what, reason)
@@ -208,7 +208,7 @@ class _Collector:
 
 
 def _tables(folder: str) -> list[Table]:
-    """The beginnings of an evaluation's tables, for those who read rather than look."""
+    """Returns the first rows of an evaluation's tables."""
     pairs = _rows(join(folder, "confusions.csv"))
     of_classes = [row for row in _rows(join(folder, "per_class.csv")) if row["correct"] != row["records"]]
     of_classes.sort(key=lambda row: float(row["top_1"]))
@@ -237,7 +237,7 @@ def _rows(path: str) -> list[dict[str, str]]:
 
 
 def _data_pictures(run: RunLayout, settings: dict[str, Any]) -> list[Picture]:
-    """Contact sheet and histogram of what the run was trained on, made anew from the dataset."""
+    """Draws contact sheet and histogram of the run's training data, from the dataset."""
     from tfos_job.reports import sample
 
     config = from_dict(TrainConfig, settings)

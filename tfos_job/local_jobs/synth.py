@@ -1,8 +1,8 @@
-"""`synth`: GNT shards of handwriting that nobody wrote, to try the whole job without anybody's data.
+"""`synth`: GNT shards of synthetic handwriting, to try the whole job without real data.
 
-Each character is drawn once from a font (Noto Sans CJK, OFL) and blurred, so that a threshold decides the weight of its
-strokes. Each synthetic writer has a hand: slant, aspect, size, weight, ink and a smooth distortion that is theirs; each
-glyph adds some of its own. As in CASIA's files a glyph is cropped to its ink and the background is 255.
+Each character is drawn once from a font (Noto Sans CJK, OFL) and blurred, so that a threshold determines the weight of
+its strokes. Each synthetic writer has a hand: slant, aspect, size, weight, ink and a smooth distortion; each glyph
+varies these a little. As in CASIA's files a glyph is cropped to its ink and the background is 255.
 
 The bytes depend on seed, writer and class alone (and on the versions of NumPy, Pillow and the font).
 """
@@ -30,14 +30,14 @@ from tfos_job.formats import gnt
 from tfos_job.layout import SYNTH_SETTINGS, join
 
 FORMAT_VERSION = 1
-"""Of the hands and the drawing: raise it when the same seed gives other bytes."""
+"""Version of hands and drawing: raise it when a change gives other bytes for the same seed."""
 PROGRESS_LOG_S = 10.0
 
 _EM = 96  # pixels of a character's square in its drawing
-_CANVAS = 136  # pixels a side of the drawing: room around the square for what the hand moves
-_BLUR = 2.6  # pixels: about a third of a stroke's width, so that thresholds from 0.3 to 0.6 thin it or thicken it
+_CANVAS = 136  # pixels a side of the drawing: a margin around the square for the hand's distortions
+_BLUR = 2.6  # pixels: about a third of a stroke's width, so that thresholds of 0.3 to 0.6 make it thinner or thicker
 _EDGE = 5.0  # steepness of the threshold: a stroke's edge is a pixel or two wide, as a scanner sees it
-_MARGIN = 1.35  # side of the square that is looked at, in ems
+_MARGIN = 1.35  # side of the sampled square, in ems
 _FIELD = 7  # control points a side of a distortion
 
 FloatArray = npt.NDArray[np.float32]
@@ -47,13 +47,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Hand:
-    """How a writer writes. Lengths are in ems, angles in radians, greys 0 to 255.
+    """A writer's hand. Lengths are in ems, angles in radians, greys 0 to 255.
 
     Attributes:
       size: pixels of an em.
-      threshold: of the blurred drawing, above which there is ink: a low one writes boldly.
+      threshold: of the blurred drawing, above which there is ink: a low threshold makes bold strokes.
       field: [2, 7, 7] displacement in x and y at control points over the glyph.
-      unsteadiness: how much a glyph differs from the writer's last one.
+      unsteadiness: variation between the writer's glyphs.
     """
 
     size: float
@@ -83,13 +83,13 @@ class Hand:
 
 
 def synthesize(config: SynthConfig) -> list[str]:
-    """Writes one GNT file a writer, each with every character once; files that are there already are kept.
+    """Writes one GNT file per writer, each with every character once; existing files are kept.
 
     Returns:
-      The paths of all the files, in the order of their writers.
+      The paths of all files, in the order of their writers.
 
     Raises:
-      SettingsError: the folder holds other files, or was made with other settings.
+      SettingsError: the folder has other files, or was made with other settings.
       MissingInputError: the font is not installed.
     """
     characters = charsets.level1(config.charset_size).characters
@@ -113,7 +113,7 @@ def synthesize(config: SynthConfig) -> list[str]:
 
 
 def _claim(folder: str, config: SynthConfig) -> None:
-    """Makes sure that the folder is ours and is for these settings: synthetic writers never mix with real ones."""
+    """Checks that the folder was made by synth with these settings: synthetic and real writers must not mix."""
     settings = dataclasses.asdict(config) | {"format_version": FORMAT_VERSION}
     del settings["gnt_dir"]
     storage.make_dirs(folder)
@@ -143,7 +143,7 @@ def _read_settings(path: str) -> dict[str, Any]:
 def write_writer(
     path: str, drawings: npt.NDArray[np.uint8], characters: Sequence[str], *, seed: int, writer: int
 ) -> None:
-    """Writes the GNT file of one writer; `drawings` as `draw_characters` gives them."""
+    """Writes the GNT file of one writer; `drawings` are those of `draw_characters`."""
     hand = Hand.of(seed, writer)
     with storage.open_write(path) as stream:
         for class_id, character in enumerate(characters):
@@ -155,7 +155,7 @@ def write_writer(
 
 
 def draw_characters(characters: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Draws each character once, in the middle of a canvas, blurred. Returns [N, 136, 136] uint8, ink 255."""
+    """Draws each character once, centred on a canvas and blurred. Returns [N, 136, 136] uint8, ink 255."""
     font = ImageFont.truetype(find_font(), _EM, layout_engine=ImageFont.Layout.BASIC)
     drawings = np.empty((len(characters), _CANVAS, _CANVAS), np.uint8)
     for drawing, character in zip(drawings, characters, strict=True):
@@ -166,11 +166,11 @@ def draw_characters(characters: Sequence[str]) -> npt.NDArray[np.uint8]:
 
 
 def render_glyph(drawing: npt.NDArray[np.uint8], hand: Hand, draw: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One glyph in a writer's hand.
+    """Renders one glyph in a writer's hand.
 
     Args:
       drawing: [136, 136] uint8, see `draw_characters`.
-      hand: the writer's.
+      hand: of the writer.
       draw: random numbers of this glyph.
 
     Returns:
@@ -182,7 +182,7 @@ def render_glyph(drawing: npt.NDArray[np.uint8], hand: Hand, draw: np.random.Gen
     blurred = _bilinear(drawing, x, y)
     threshold = hand.threshold + draw.normal(0, 0.02 * unsteady)
     coverage = np.clip((blurred / 255 - threshold) * _EDGE + 0.5, 0, 1)
-    # Grain is the paper's, under the ink; pressure changes slowly along the strokes.
+    # Grain belongs to the paper under the ink; pressure changes slowly along the strokes.
     pressure = _smooth(draw.normal(0, 12 * unsteady, (_FIELD, _FIELD)), side)
     ink = hand.ink + pressure + draw.normal(0, hand.grain, (side, side)).astype(np.float32)
     pixels = 255 - coverage * (255 - np.clip(ink, 0, 200))
@@ -194,7 +194,7 @@ def _about_one(draw: np.random.Generator, spread: float) -> float:
 
 
 def _look_at(side: int, hand: Hand, draw: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Where in the drawing each pixel of the glyph comes from: two [side, side] arrays, in the drawing's pixels."""
+    """Returns the position in the drawing of each pixel of the glyph: two [side, side] arrays, in its pixels."""
     unsteady = hand.unsteadiness
     steps = np.linspace(-_MARGIN / 2, _MARGIN / 2, side, dtype=np.float32)
     u, v = np.meshgrid(steps, steps)
@@ -208,16 +208,16 @@ def _look_at(side: int, hand: Hand, draw: np.random.Generator) -> tuple[FloatArr
 
 
 def _smooth(points: npt.NDArray[Any], side: int) -> FloatArray:
-    """A smooth [side, side] surface through [7, 7] control points."""
+    """Returns a smooth [side, side] surface through [7, 7] control points."""
     weights = _spline(side)
     return np.asarray(weights @ points.astype(np.float32) @ weights.T, np.float32)
 
 
 @functools.lru_cache(maxsize=256)
 def _spline(side: int) -> FloatArray:
-    """[side, 7] weights of the control points along one axis: a uniform cubic B-spline.
+    """Returns the weights of the control points along one axis, [side, 7]: a uniform cubic B-spline.
 
-    They are scaled so that a surface varies as much as its (independent) control points do.
+    They are scaled so that a surface varies as much as its (independent) control points.
     """
     position = np.linspace(0, _FIELD - 3, side, dtype=np.float32)[:, None] + 1
     distance = np.abs(position - np.arange(_FIELD, dtype=np.float32))
@@ -227,7 +227,7 @@ def _spline(side: int) -> FloatArray:
 
 
 def _bilinear(drawing: npt.NDArray[np.uint8], x: FloatArray, y: FloatArray) -> FloatArray:
-    """The drawing's values (0 to 255) between its pixels; what lies outside is its empty rim."""
+    """Interpolates the drawing's values (0 to 255); positions outside are clipped to its empty margin."""
     x = np.clip(x, 0, _CANVAS - 1.001)
     y = np.clip(y, 0, _CANVAS - 1.001)
     left, top = x.astype(np.int32), y.astype(np.int32)
@@ -240,7 +240,7 @@ def _bilinear(drawing: npt.NDArray[np.uint8], x: FloatArray, y: FloatArray) -> F
 
 
 def _crop(pixels: npt.NDArray[np.uint8], ink: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """The part of `pixels` from the first to the last row and column with ink; one pixel where there is none."""
+    """Crops `pixels` to the rows and columns with ink; returns one white pixel if there is no ink."""
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if not rows.size:
         return np.full((1, 1), 255, np.uint8)

@@ -1,6 +1,6 @@
-"""`tensorboard`: TensorBoard over a run, wherever that is. It reads local files alone, so others are mirrored.
+"""`tensorboard`: TensorBoard for a run on any file system. It reads only local files, so remote ones are copied.
 
-Runs where the command is typed; it needs no Spark and touches nothing of the run.
+The command runs on the user's host, needs no Spark and does not change the run.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def tensorboard(config: TensorboardConfig, on_url: Callable[[str], None]) -> Non
     """Shows a run until it is interrupted.
 
     Args:
-      config: which run, and where to serve it.
-      on_url: told the address once it answers.
+      config: the run, and the address to serve.
+      on_url: called with the address when TensorBoard answers.
 
     Raises:
-      MissingInputError: no such folder.
-      ResourceError: the port is not to be had, or TensorBoard did not come up.
+      MissingInputError: the folder does not exist.
+      ResourceError: the port is in use, or TensorBoard did not start.
     """
     run = RunLayout(storage.absolute(config.train_dir))
     if not storage.is_dir(run.root):
@@ -56,30 +56,30 @@ def tensorboard(config: TensorboardConfig, on_url: Callable[[str], None]) -> Non
 
 @contextlib.contextmanager
 def _logdir(run: RunLayout) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A local folder with the run's summaries, for the length of a `with`, and what brings it up to date."""
+    """Yields a local folder with the run's summaries, and a function that updates it, during a `with` block."""
     local = storage.local_path(run.summaries_dir)
     if local is not None:
         yield local, lambda: None
         return
     with tempfile.TemporaryDirectory(prefix="tfos_job-tensorboard-") as folder:
-        mirror = Mirror(run.summaries_dir, Path(folder))
+        mirror = LocalMirror(run.summaries_dir, Path(folder))
         mirror.update()
         _log.info("Mirroring %s to %s", run.summaries_dir, folder)
 
         def update() -> None:
             try:
                 mirror.update()
-            except StorageError as error:  # it has been tried for long, and will be again
+            except StorageError as error:  # after retries; the next update tries again
                 _log.warning("What is shown may be old: %s", error)
 
         yield folder, update
 
 
-class Mirror:
-    """A local copy of a folder of events files.
+class LocalMirror:
+    """A local copy of a remote folder of events files.
 
-    Events files only grow, and TensorBoard keeps them open: what is new is appended to the copy, and a record of which
-    only a part is there yet TensorBoard reads later. A copy under a new name would be one that it never looks at.
+    Events files only grow, and TensorBoard keeps them open. So new bytes are appended to the copy; TensorBoard reads an
+    incomplete record later. It would not read a copy under a new name.
     """
 
     def __init__(self, source: str, target: Path) -> None:
@@ -89,18 +89,18 @@ class Mirror:
     def update(self) -> None:
         try:
             found = storage.find(self._source, "")
-        except MissingInputError:  # not yet, or cleared for a new run
+        except MissingInputError:  # not written yet, or removed for a new run
             found = []
         there = {self._target / entry.path[len(self._source) :].lstrip("/"): entry for entry in found}
         for path in [path for path in self._target.rglob("*") if path.is_file() and path not in there]:
             path.unlink()
         for path, entry in there.items():
             size_bytes = path.stat().st_size if path.exists() else 0
-            if entry.size_bytes < size_bytes:  # another file by the same name
+            if entry.size_bytes < size_bytes:  # another file of the same name
                 path.unlink()
                 size_bytes = 0
             if entry.size_bytes > size_bytes:
-                with contextlib.suppress(MissingInputError):  # cleared since it was listed
+                with contextlib.suppress(MissingInputError):  # removed since it was listed
                     self._append(entry.path, path, size_bytes)
 
     @staticmethod
@@ -113,14 +113,14 @@ class Mirror:
 
 
 class Board:
-    """TensorBoard in a process of its own, for the length of a `with`."""
+    """TensorBoard in a process of its own, during a `with` block."""
 
     def __init__(self, folder: str, config: TensorboardConfig) -> None:
         self._address = f"{config.host}:{config.port}"
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", folder]
         command += ["--host", config.host, "--port", str(config.port)]
         command += ["--reload_interval", str(config.reload_interval)]
-        # A session of its own: Ctrl-C in a terminal is for this process, which then ends the other in good order.
+        # In a session of its own: a terminal's Ctrl-C reaches this process alone, which then ends TensorBoard.
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -153,7 +153,7 @@ class Board:
         self.close()
 
     def ended(self, timeout_s: float) -> bool:
-        """Waits. False after `timeout_s`; where TensorBoard ends before, and nobody asked it to, raises why."""
+        """Waits; false after `timeout_s`. Raises the reason if TensorBoard ends before."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -174,12 +174,12 @@ class Board:
                 if not self.url and (match := _URL.search(line)):
                     self.url = match[1]
                     self._has_answered.set()
-        self._has_answered.set()  # it will not any more
+        self._has_answered.set()  # wakes the waiting thread: there will be no answer
 
     def _error(self) -> JobError:
         code = self._process.poll()
         said = " | ".join(line for line in self._tail if line)
-        # It may say so and take a while to end.
+        # TensorBoard may report this some time before it ends.
         if "could not bind" in said.lower() or "already in use" in said.lower():
             return ResourceError(
                 f"TensorBoard cannot listen there: {said}",

@@ -1,1 +1,1 @@
-"""What people look at: charts, contact sheets and the HTML page. No Spark."""
+"""Reports for people: charts, contact sheets and the HTML page. No Spark."""

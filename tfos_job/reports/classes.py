@@ -1,4 +1,4 @@
-"""One number a class, as a chart: bars with names where there are few classes, a sorted curve where there are many."""
+"""Charts of one number per class: bars with names for few classes, a sorted curve for many."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 60
-"""Classes that each get a bar with a name; more become a curve."""
+"""Largest number of classes that are drawn as bars; more are drawn as a curve."""
 _NAMED = 10  # classes that a curve's margin names, at either end
 _LONGEST_LINE = 20  # characters
 _LINE_PT = 13.5
 
 
 def histogram(counts: np.ndarray, names: Sequence[str], *, title: str) -> bytes:
-    """Records of each class, as a PNG.
+    """Draws the number of records of each class; returns a PNG.
 
     Args:
       counts: int64 [C].
-      names: of the classes, C of them.
-      title: what is counted.
+      names: of the C classes.
+      title: of the chart.
     """
     summary = f"{counts.sum():,} records of {len(counts):,} classes: {_spread(counts)}"
     if len(counts) <= MOST_BARS:
@@ -46,13 +46,13 @@ def histogram(counts: np.ndarray, names: Sequence[str], *, title: str) -> bytes:
 
 
 def accuracy(num_correct: np.ndarray, num_records: np.ndarray, names: Sequence[str], *, title: str) -> bytes:
-    """Top-1 of each class, the worst first, as a PNG.
+    """Draws top-1 of each class, the worst first; returns a PNG.
 
     Args:
       num_correct: int64 [C].
-      num_records: int64 [C]; classes without records are named and not drawn.
-      names: of the classes, C of them.
-      title: of which run and step.
+      num_records: int64 [C]; classes without records are named, not drawn.
+      names: of the C classes.
+      title: of the chart, with run and step.
     """
     seen = np.flatnonzero(num_records)
     shares = num_correct / np.maximum(num_records, 1)
@@ -84,7 +84,7 @@ def _cut(names: list[str]) -> str:
 
 
 def _wrapped(names: list[str], most_lines: int = 4) -> list[str]:
-    """Names in lines of a margin's width; what does not fit is counted."""
+    """Wraps names to the width of the margin; names that do not fit are counted."""
     lines, shown = [""], 0
     for name in names:
         if len(lines[-1]) + len(name) > _LONGEST_LINE:
@@ -109,7 +109,7 @@ def _bars(
     *,
     limit: float | None = None,
 ) -> bytes:
-    """A horizontal bar for each class of `order`, from the top down, with its name before and its label behind it."""
+    """Draws a horizontal bar for each class of `order`, from the top, with its name before and its label after it."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -139,7 +139,7 @@ def _curve(
     *,
     limit: float | None = None,
 ) -> bytes:
-    """Sorted values as a filled step curve, with min, median and max marked and names in the margin."""
+    """Draws sorted values as a filled step curve, with min, median and max marked and names in the margin."""
 
     def paint(figure: Figure) -> None:
         axes, margin = figure.subplots(1, 2, width_ratios=(3.4, 1))
@@ -163,7 +163,7 @@ def _curve(
 
 
 def _mark(axes: Axes, name: str, at: int, value: float, highest: float) -> None:
-    """A point of the curve with its value, where a sorted curve leaves room for it."""
+    """Marks a point of the curve with its value, at a side that a sorted curve leaves free."""
     text = f"{name} {value:,.2f}".rstrip("0").rstrip(".") if value % 1 else f"{name} {value:,.0f}"
     shift, side = (-6, 7), "right"
     if at == 0:

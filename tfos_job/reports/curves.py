@@ -16,7 +16,7 @@ Points = Sequence[dict[str, Any]]
 
 
 def draw_loss(curve: Points, validation: Points) -> bytes:
-    """A PNG of loss and top-1 over global steps."""
+    """Draws loss and top-1 over global steps; returns a PNG."""
 
     def paint(figure: Figure) -> None:
         loss, top_1 = figure.subplots(1, 2)
@@ -29,7 +29,7 @@ def draw_loss(curve: Points, validation: Points) -> bytes:
 def draw_one(
     key: str, name: str, curve: Points, validation: Points = (), *, limit: float | None = None
 ) -> bytes | None:
-    """A PNG of one value over global steps; None where no point has it."""
+    """Draws one value over global steps; returns a PNG, or None if no point has the value."""
     if not any(key in point for point in (*curve, *validation)):
         return None
     return chart(6, 3.2, lambda figure: _over_steps(figure.subplots(), key, name, curve, validation, limit=limit))
@@ -57,7 +57,7 @@ def _over_steps(
 
 
 def reliability(found: Calibration, *, title: str, subtitle: str) -> bytes:
-    """A PNG of accuracy by the probability of the guess, and of how many guesses have it."""
+    """Draws accuracy by the predicted probability, and the number of predictions in each bin; returns a PNG."""
 
     def paint(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)

@@ -1,7 +1,7 @@
-"""What an evaluation leaves beside its numbers: tables of all that was counted, and pictures. On the driver.
+"""Tables and pictures of an evaluation, in addition to its numbers.
 
-The folder is written aside and replaces the one of an earlier evaluation whole. Nothing here may spoil an evaluation
-that went well: a picture that fails is a warning.
+The folder is written under a temporary name and replaces that of an earlier evaluation. Errors here do not fail an
+evaluation: a picture that cannot be drawn is a warning.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """An evaluation.
+    """The results of an evaluation.
 
     Attributes:
       names: of the classes, in the order of their ids.
@@ -78,11 +78,11 @@ def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
 
     Args:
       results: of the evaluation.
-      run: that it is of.
-      pictures: False leaves out the pictures, and what takes a second look at the shards.
+      run: the evaluated run.
+      pictures: False to omit the pictures, and the tables that need images of the shards.
 
     Returns:
-      The folder; None where it could not be written, which a warning tells.
+      The folder; None, with a warning, if it could not be written.
     """
     folder = run.evaluation_pictures(results.step, results.split_name)
     building = run.evaluation_building(results.step, results.split_name)
@@ -165,8 +165,8 @@ def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _draw_all(results: Results, folder: str) -> None:
-    """Each picture by itself: one that fails leaves the others."""
-    look = functools.cache(lambda: _SecondLook(results))
+    """Draws each picture on its own, so that a failure does not affect the others."""
+    images = functools.cache(lambda: _ShownImages(results))
     drawn: dict[str, Callable[[], bytes]] = {
         "per_class.png": lambda: classes.accuracy(
             results.per_class.num_correct,
@@ -179,9 +179,9 @@ def _draw_all(results: Results, folder: str) -> None:
             title=results.title("calibration"),
             subtitle=f"expected calibration error {results.calibration.ece:.4f}; {results.wrong}",
         ),
-        "confusions.png": lambda: look().confusions(),
-        "hardest.png": lambda: look().hardest(),
-        "hardest.csv": lambda: _hardest_table(results, look().listed, look().excerpts),
+        "confusions.png": lambda: images().confusions(),
+        "hardest.png": lambda: images().hardest(),
+        "hardest.csv": lambda: _hardest_table(results, images().listed, images().excerpts),
     }
     for name, draw in drawn.items():
         try:
@@ -190,8 +190,8 @@ def _draw_all(results: Results, folder: str) -> None:
             _log.warning("No %s: %s", name, e)
 
 
-class _SecondLook:
-    """The images that are shown, read once more: at most `_MOST_LISTED` and those of `_NUM_PAIRS` pairs."""
+class _ShownImages:
+    """The images in tables and pictures, read again: at most `_MOST_LISTED`, and those of `_NUM_PAIRS` pairs."""
 
     def __init__(self, results: Results) -> None:
         self._results = results

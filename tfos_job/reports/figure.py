@@ -1,6 +1,6 @@
-"""How charts look: one font, one set of colours, a title that says what is shown. Matplotlib behind one function.
+"""The style of all charts: font, colours, title. matplotlib is used through one function.
 
-Figures are made and saved without pyplot, so that nothing of a process's own matplotlib settings changes.
+Figures are made and saved without pyplot, so that the process's matplotlib settings do not change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MARGIN_IN = 0.18
 
 @functools.cache
 def _families() -> tuple[str, ...]:
-    """Makes the fonts known to matplotlib; their names, the preferred one first."""
+    """Registers the fonts with matplotlib; returns their names, the preferred one first."""
     from matplotlib import font_manager
 
     for path in font_files():
@@ -38,7 +38,7 @@ def _settings() -> dict[str, Any]:
         "font.family": list(_families()),
         "font.size": 10,
         "text.color": INK,
-        "text.parse_math": False,  # a class may be called $
+        "text.parse_math": False,  # a class's name may be $
         "axes.unicode_minus": False,
         "axes.edgecolor": LINE,
         "axes.labelcolor": MUTED,
@@ -68,9 +68,9 @@ def chart(
     Args:
       width: inches.
       height: inches, with title and subtitle.
-      paint: adds axes to the figure, which lays them out below the title.
-      title: what is shown.
-      subtitle: of which data, with counts.
+      paint: adds axes to the figure, which arranges them below the title.
+      title: subject of the chart.
+      subtitle: its data, with counts.
 
     Returns:
       A PNG of `width` × `height` × 125 pixels an inch.
@@ -80,7 +80,7 @@ def chart(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not as a matplotlibrc has them, which the user keeps for pictures of other things
+        matplotlib.rcdefaults()  # ignores the user's matplotlibrc, which is for other pictures
         matplotlib.rcParams.update(_settings())
         figure = Figure(figsize=(width, height), dpi=DPI)
         FigureCanvasAgg(figure)
@@ -98,6 +98,6 @@ def chart(
 
 
 def plain(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
-    """Grid lines along one axis alone, and no marks at the numbers."""
+    """Draws grid lines along one axis alone, without tick marks."""
     axes.grid(visible=True, axis=grid)
     axes.tick_params(length=0)

@@ -1,7 +1,7 @@
-"""Text that any picture can show: which font has which character, and what stands for one that none has.
+"""Text in pictures: a font for each character, and a substitute for characters without a font.
 
-Noto Sans CJK has Chinese, Japanese, Korean, Latin, Greek and Cyrillic; DejaVu Sans, which matplotlib brings, many other
-scripts. A character that neither has is written as its code point, never as an empty box.
+Noto Sans CJK has Chinese, Japanese, Korean, Latin, Greek and Cyrillic; DejaVu Sans, which is part of matplotlib, many
+other scripts. A character that neither has is written as its code point, not as an empty box.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from PIL import ImageDraw, ImageFont
 from tfos_job.fonts import find_font
 
 LONGEST_NAME = 16
-"""Characters of a class's name in a picture; more are cut."""
+"""Maximum length of a class's name in a picture, in characters; longer names are cut."""
 _ELLIPSIS = "…"
 
 
 @functools.cache
 def font_files() -> tuple[str, ...]:
-    """The fonts' files, the preferred one first.
+    """Returns the fonts' files, the preferred one first.
 
     Raises:
       MissingInputError: Noto Sans CJK is not installed.
@@ -39,40 +39,40 @@ def _code_points(path: str) -> frozenset[int]:
 
 
 def _font_of(character: str) -> int | None:
-    """The first font that has a character; None where none has."""
+    """Returns the first font that has a character; None if no font has it."""
     return next((i for i, path in enumerate(font_files()) if ord(character) in _code_points(path)), None)
 
 
 def legible(text: str) -> str:
-    """The text on one line, with the code point in place of each character that no font has."""
+    """Returns a text on one line, with the code point instead of each character that no font has."""
     one_line = " ".join(text.split())
     return "".join(c if _font_of(c) is not None else f"U+{ord(c):04X}" for c in one_line) or "(no name)"
 
 
 def short(text: str, longest: int = LONGEST_NAME) -> str:
-    """`legible`, cut to `longest` characters."""
+    """Returns `legible` text, cut to `longest` characters."""
     text = legible(text)
     return text if len(text) <= longest else text[: longest - 1].rstrip() + _ELLIPSIS
 
 
 @functools.cache
 def _font(index: int, size: int) -> ImageFont.FreeTypeFont:
-    # BASIC: what RAQM would do depends on libraries of the system.
+    # BASIC: the result of RAQM depends on libraries of the system.
     return ImageFont.truetype(font_files()[index], size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _runs(text: str, size: int) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-    """Parts of a legible text, each with the one font that has all of it."""
+    """Splits a legible text into parts that one font can write."""
     return [(_font(index or 0, size), "".join(run)) for index, run in itertools.groupby(text, _font_of)]
 
 
 def width_of(text: str, size: int) -> float:
-    """Pixels that a legible text takes at a font size in pixels."""
+    """Returns the width of a legible text in pixels, at a font size in pixels."""
     return sum(font.getlength(run) for font, run in _runs(text, size))
 
 
 def fitted(text: str, size: int, width: float) -> str:
-    """`legible`, cut to as many characters as `width` pixels hold."""
+    """Returns `legible` text, cut to `width` pixels."""
     text = legible(text)
     if width_of(text, size) <= width:
         return text
@@ -82,7 +82,7 @@ def fitted(text: str, size: int, width: float) -> str:
 
 
 def write(draw: ImageDraw.ImageDraw, x: float, baseline: float, text: str, *, size: int, fill: str) -> float:
-    """Writes a legible text from `x` on; returns where it ends."""
+    """Writes a legible text from `x` on; returns the x of its end."""
     for font, run in _runs(text, size):
         draw.text((x, baseline), run, font=font, fill=fill, anchor="ls")
         x += font.getlength(run)

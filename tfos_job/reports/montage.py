@@ -1,7 +1,7 @@
-"""Images side by side with their names: the contact sheet, the confusions, the hardest images. Pillow alone.
+"""Sheets of images with names: the contact sheet, the confusions, the hardest images. Uses Pillow alone.
 
-Pixels come in as uint8 [S, S, C], as the network sees them, and are shown as they are: enlarged by a whole factor, so
-that each of them is a square. Only images of more than `_LARGEST` pixels are made smaller.
+Pixels are uint8 [S, S, C], as the network sees them. They are enlarged by an integer factor, so that each is a square.
+Images of more than `_LARGEST` pixels are reduced.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _MOST_WIDTH = 1180
 
 
 def side_of(image_size: int) -> int:
-    """Pixels a side of a tile that shows an image of `image_size`."""
+    """Returns the side of the tile for an image of `image_size`, in pixels."""
     return _LARGEST if image_size > _LARGEST else image_size * max(1, round(_GOOD / image_size))
 
 
 def enlarged(pixels: np.ndarray) -> Image.Image:
-    """An image uint8 [S, S, C], C 1 or 3, as its tile."""
+    """Returns the tile of an image, uint8 [S, S, C] with C 1 or 3."""
     side = side_of(pixels.shape[0])
     image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
     return image.resize((side, side), Image.Resampling.NEAREST if side >= pixels.shape[0] else Image.Resampling.BOX)
 
 
 class _Sheet:
-    """A white page with a title, to put tiles and text on. Lengths are in pixels, from the upper left corner."""
+    """A white page with a title, for tiles and text. Lengths are in pixels, from the upper left corner."""
 
     def __init__(self, width: int, height: int, title: str, subtitle: str) -> None:
         width = max(width, round(width_of(legible(subtitle), _SMALL)) + 2 * MARGIN)
@@ -61,7 +61,7 @@ class _Sheet:
         write(self._draw, round(x), baseline, text, size=size, fill=fill)
 
     def tile(self, x: int, y: int, pixels: np.ndarray | None, side: int, edge: str = LINE) -> None:
-        """An image with a line around it; None leaves an empty frame."""
+        """Draws an image with a frame; None draws an empty frame."""
         thick = 1 if edge == LINE else 2
         if pixels is None:
             self._draw.rectangle((x, y, x + side - 1, y + side - 1), outline=LINE)
@@ -123,7 +123,7 @@ def contact_sheet(
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusedPair:
-    """A row of `confusions`. `right` are a rightly recognised image of the true class and of the guessed one."""
+    """A row of `confusions`. `right` has a correctly recognised image of the true and of the predicted class."""
 
     label: str
     predicted: str
@@ -134,14 +134,14 @@ class ConfusedPair:
 
 
 def confusions(pairs: Sequence[ConfusedPair], image_size: int, most_wrong: int, *, title: str, subtitle: str) -> bytes:
-    """Pairs of classes that are taken for one another, with images of both, as a PNG.
+    """Draws pairs of classes that are confused, with images of both; returns a PNG.
 
     Args:
       pairs: a row each.
       image_size: S of all images.
-      most_wrong: how many confused images a pair has at most.
-      title: what is shown.
-      subtitle: of which data, with counts.
+      most_wrong: maximum number of confused images of a pair.
+      title: of the sheet.
+      subtitle: its data, with counts.
     """
     side, names_width = side_of(image_size), 220
     rights = MARGIN + names_width + 2 * GAP
@@ -165,7 +165,7 @@ def confusions(pairs: Sequence[ConfusedPair], image_size: int, most_wrong: int, 
 
 
 def _name_pair(sheet: _Sheet, pair: ConfusedPair, baseline: float, width: int) -> None:
-    """The names large where they fit, else small and below one another."""
+    """Writes the names in large type if they fit, else in small type on two lines."""
     text, large = f"{pair.label} → {pair.predicted}", 24
     if width_of(fitted(text, large, 10_000), large) <= width:
         sheet.text(MARGIN, baseline, text, width, size=large)
@@ -176,7 +176,7 @@ def _name_pair(sheet: _Sheet, pair: ConfusedPair, baseline: float, width: int) -
 
 @dataclass(frozen=True, kw_only=True)
 class HardImage:
-    """An image of `hardest` with its true class and the guess."""
+    """An image of `hardest` with its true and its predicted class."""
 
     label: str
     predicted: str
@@ -187,7 +187,7 @@ class HardImage:
 
 
 def hardest(images: Sequence[HardImage], image_size: int, *, title: str, subtitle: str) -> bytes:
-    """The images with the highest loss, as a PNG; arguments as for `confusions`."""
+    """Draws the images with the highest loss; returns a PNG. Arguments are those of `confusions`."""
     side = side_of(image_size)
     pitch = max(side, 104) + 2 * GAP
     columns = (_MOST_WIDTH - 2 * MARGIN + 2 * GAP) // pitch

@@ -33,7 +33,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class RunData:
     """A run's data, of which the page is made.
 
     Attributes:
@@ -95,9 +95,9 @@ class View:
     made: str
 
 
-def render(account: Account) -> str:
+def render(run: RunData) -> str:
     """The page, as UTF-8 text."""
-    return _template().render(view=view(account))
+    return _template().render(view=view(run))
 
 
 @functools.cache
@@ -116,28 +116,28 @@ def _resource(name: str) -> str:
     return (importlib.resources.files("tfos_job.reports") / name).read_text("utf-8")
 
 
-def view(account: Account) -> View:
+def view(run: RunData) -> View:
     """The page's content."""
-    report = account.report
+    report = run.report
     return View(
-        name=account.name,
-        place=account.place,
+        name=run.name,
+        place=run.place,
         state=str(report.get("state", "unknown")),
         end=_end(report),
         cause=_cause(report),
         facts=_facts(report),
-        curves=account.curves,
+        curves=run.curves,
         verdict=_verdict(_mapping(report, "bound")),
         step_shares=_step_shares(_mapping(report, "bound")),
         phases=_phases(_mapping(report, "phases")),
-        metrics=_metrics(account.evaluations),
-        evaluations=[e for e in account.evaluations if e.pictures or e.tables or e.notes],
-        data_title=account.data_title,
-        data=account.data,
-        settings=_settings(account.settings),
+        metrics=_metrics(run.evaluations),
+        evaluations=[e for e in run.evaluations if e.pictures or e.tables or e.notes],
+        data_title=run.data_title,
+        data=run.data,
+        settings=_settings(run.settings),
         attempts=_attempts(report),
-        notes=account.notes,
-        made=account.made,
+        notes=run.notes,
+        made=run.made,
     )
 
 

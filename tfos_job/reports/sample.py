@@ -1,8 +1,8 @@
-"""A random sample of a split as the network sees it, and the pictures of a split. On the driver.
+"""A random sample of a split as the network sees it, and the pictures of a split.
 
-Shards have no index, so a record is found by reading what precedes it. To look at some of 3 GB, at most `_MAX_SHARDS`
-shards are read, chosen at random, and of each no more than its first `_MAX_PREFIX_BYTES`; among the records there each
-is as likely as any other. A dataset that is no larger is sampled as a whole.
+Shards have no index, so finding a record takes reading all records before it. At most `_MAX_SHARDS` shards, chosen at
+random, are read, and at most the first `_MAX_PREFIX_BYTES` of each. Every record in these parts has the same
+probability. A smaller dataset is sampled as a whole.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MAX_PREFIX_BYTES = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class InputView:
-    """What is done to an image of `image_size` pixels square before a network sees it in training."""
+    """The processing of an image of `image_size` pixels square before the network in training."""
 
     image_size: int
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -46,24 +46,24 @@ class InputView:
 
     @property
     def num_versions(self) -> int:
-        """V: as many as tell something."""
+        """The number of versions to show, V; 1 without random changes."""
         if self.augmentation != Augmentation():
             return NUM_VERSIONS
         return 0 if self.normalization.kind == NO_NORMALIZATION else 1
 
     @property
     def words(self) -> str:
-        """For a heading over the versions."""
+        """Description of the processing, for the heading of the versions."""
         augmented = ["augmented"] if self.augmentation != Augmentation() else []
         kind = self.normalization.kind
         return ", ".join(augmented + ([] if kind == NO_NORMALIZATION else [f"normalized ({kind})"]))
 
 
 def input_view(run: RunLayout) -> InputView:
-    """How a run's network sees images: its settings, and the normalization that is in its last checkpoint.
+    """Returns the input view of a run: its settings, and the normalization of its last checkpoint.
 
     Raises:
-      MissingInputError: no such run, or one that normalizes and has no checkpoint yet.
+      MissingInputError: the run does not exist, or it normalizes and has no checkpoint yet.
     """
     config = from_dict(TrainConfig, storage.read_json(run.config))
     normalization = Normalization()
@@ -77,15 +77,15 @@ def input_view(run: RunLayout) -> InputView:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Of n records, sorted by class.
+    """A sample of n records, sorted by class.
 
     Attributes:
       class_ids: int64 [n].
-      stored: uint8 [n, S, S, C], as it is decoded.
-      augmented: uint8 [n, V, S, S, C], V versions of each, none where nothing is done to it.
-      words: what was done to them.
-      num_shards: that were read.
-      num_eligible: records that each of them was drawn from.
+      stored: decoded images, uint8 [n, S, S, C].
+      augmented: V versions of each, uint8 [n, V, S, S, C]; V is 0 without any processing.
+      words: description of the processing.
+      num_shards: number of shards read.
+      num_eligible: number of records that the sample was chosen from.
     """
 
     class_ids: np.ndarray
@@ -97,7 +97,7 @@ class Sample:
 
 
 def choose(contents: Manifest, num_images: int, seed: int) -> tuple[dict[int, list[int]], int]:
-    """Which records to take: their positions by the number of their shard, and of how many they were drawn."""
+    """Chooses records; returns their positions by number of the shard, and the number of eligible records."""
     draw = np.random.default_rng(seed)
     filled = np.flatnonzero([shard.num_records for shard in contents.shards])
     chosen = np.sort(draw.permutation(filled)[:_MAX_SHARDS])
@@ -113,18 +113,18 @@ def choose(contents: Manifest, num_images: int, seed: int) -> tuple[dict[int, li
 
 
 def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images: int, seed: int) -> Sample:
-    """Reads a sample and puts it through the pipeline's own functions, up to what the network is given.
+    """Reads a sample and processes it by the pipeline's own functions, up to the network's input.
 
     Args:
       split: of the dataset.
       contents: its manifest.
-      view: whose.
-      num_images: n; fewer where there are fewer records.
-      seed: of the choice and of the augmentation.
+      view: the processing.
+      num_images: n; fewer if the split has fewer records.
+      seed: of the choice and the augmentation.
 
     Raises:
-      BadDataError: no records, or a damaged one.
-      MissingInputError: a shard is not there.
+      BadDataError: there are no records, or one is damaged.
+      MissingInputError: a shard does not exist.
     """
     positions, num_eligible = choose(contents, num_images, seed)
     if not positions:
@@ -154,10 +154,10 @@ def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images:
 
 
 def _versions(stored: tf.Tensor, seed: int, view: InputView) -> np.ndarray:
-    """What training might make of the pixels: uint8 [n, V, S, S, C].
+    """Returns versions of the pixels as in training: uint8 [n, V, S, S, C].
 
-    Augmented values are clipped to [0, 1], which is what can be shown. Normalized ones are around 0: here all but the
-    outermost hundredth are scaled to it.
+    Augmented values are clipped to [0, 1] for display. Normalized values are around 0 and are scaled to [0, 1], except
+    the outermost hundredth.
     """
     num_images, *shape = stored.shape
     versions = np.empty((num_images, view.num_versions, *shape), np.float32)
@@ -172,7 +172,7 @@ def _versions(stored: tf.Tensor, seed: int, view: InputView) -> np.ndarray:
 
 
 def contact_sheet(sample: Sample, names: Sequence[str], *, split_name: str) -> bytes:
-    """A PNG of a sample; `names` of all classes."""
+    """Draws a sample, with `names` of all classes; returns a PNG."""
     num_images, num_versions = sample.augmented.shape[:2]
     size = f"{sample.stored.shape[1]} × {sample.stored.shape[2]} × {sample.stored.shape[3]}"
     versions = f", each with {num_versions} versions, {sample.words}" if num_versions else ", no augmentation"
@@ -187,7 +187,7 @@ def contact_sheet(sample: Sample, names: Sequence[str], *, split_name: str) -> b
 
 
 def histogram(contents: Manifest, names: Sequence[str]) -> tuple[bytes, bytes]:
-    """Records of each class, as a PNG and as CSV."""
+    """Returns the number of records of each class, as a PNG and as CSV."""
     counts = np.array(contents.class_counts, np.int64)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -1,7 +1,6 @@
-"""TensorBoard events of a run. TensorFlow writes them to a local disk alone, so for others they are mirrored.
+"""TensorBoard events of a run. TensorFlow writes them to the local disk only; for a remote run they are uploaded.
 
-Summaries are for people who watch: what goes wrong with the mirror is a warning, and training neither waits for it nor
-ends by it.
+Summaries are for display: a failed upload is a warning, and training neither waits for it nor fails.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ class Summaries:
     def __init__(self, run: RunLayout, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
         target = run.summaries(kind)
         local = storage.local_path(target)
-        self._mirror = None if local else _Mirror(target, kind)
-        self._writer = tf.summary.create_file_writer(local or str(self._mirror and self._mirror.folder))
+        self._uploader = None if local else _Uploader(target, kind)
+        self._writer = tf.summary.create_file_writer(local or str(self._uploader and self._uploader.folder))
         self._clock = clock
         self._flushed_s = clock()
 
@@ -45,25 +44,25 @@ class Summaries:
             self.flush()
 
     def flush(self) -> None:
-        """Makes what has been written visible to readers; those of a mirror see it a little later."""
+        """Makes all events visible to readers; an upload takes a little longer."""
         self._flushed_s = self._clock()
         self._writer.flush()
-        if self._mirror:
-            self._mirror.update()
+        if self._uploader:
+            self._uploader.update()
 
     def close(self) -> None:
         self._writer.close()
-        if self._mirror:
-            self._mirror.close()
+        if self._uploader:
+            self._uploader.close()
 
 
-class _Mirror:
-    """Copies a local folder's files to where the run is, aside, one update at a time."""
+class _Uploader:
+    """A thread that copies the files of a local folder to the run's folder, one update at a time."""
 
     def __init__(self, target: str, kind: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"tfos_job-summaries-{kind}-"))
         self._target = target
-        self._sizes: dict[str, int] = {}  # of what has been copied
+        self._sizes: dict[str, int] = {}  # of the files as copied last
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="summaries")
         self._copying: Future[None] | None = None
 
@@ -72,7 +71,7 @@ class _Mirror:
             self._copying = self._copier.submit(self._copy)
 
     def close(self) -> None:
-        """Copies what is left, and waits for it, but not for ever."""
+        """Copies the remaining events and waits for that, up to `CLOSE_TIMEOUT_S`."""
         last = self._copier.submit(self._copy)
         self._copier.shutdown(wait=False)
         if wait([last], CLOSE_TIMEOUT_S).not_done:
