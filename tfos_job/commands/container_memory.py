@@ -113,9 +113,9 @@ def parameter_server(*, parameters: int, num_ps_tasks: int, num_workers: int) ->
 
 
 def training_driver(
-    *, parameters: int, num_ps_tasks: int, num_workers: int, ps_beside_driver: bool, whitened_values: int = 0
+    *, parameters: int, num_ps_tasks: int, num_workers: int, ps_on_driver_host: bool, whitened_values: int = 0
 ) -> ContainerMemory:
-    """The driver, its coordinator and, if `ps_beside_driver`, the parameter servers.
+    """The driver, its coordinator and, if `ps_on_driver_host`, the parameter servers.
 
     It first computes the eigenvectors of a covariance of `whitened_values`.
     """
@@ -123,7 +123,7 @@ def training_driver(
     coordinator = TENSORFLOW + 9 * _copies(parameters)
     # LAPACK's divide and conquer holds about eight matrices of float64 at once.
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
-    beside = num_ps_tasks * (_ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR) if ps_beside_driver else 0
+    beside = num_ps_tasks * (_ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR) if ps_on_driver_host else 0
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + beside)
 
 
