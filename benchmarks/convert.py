@@ -48,7 +48,7 @@ _HEADER = struct.Struct("<I2sHH")
 
 
 def write_gnt(path: Path, num_records: int) -> None:
-    """Glyph-like characters: some strokes on white paper, 40 to 75 pixels a side, 3.2 KB a record in the mean."""
+    """Glyph-like characters: some strokes on white paper, 40 to 75 pixels a side, 3.2 KB a record on average."""
     draw = np.random.default_rng(0)
     tags = charsets.level1().tags
     with path.open("wb") as stream:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole job on synthetic handwriting, with the commands that you would type yourself:
 #   scripts/quickstart.sh [FOLDER]      (default: quickstart)
-# Each command is shown before it runs. A second run reuses what lies in FOLDER; remove it to start anew.
+# Each command is shown before it runs. A second run reuses the files in FOLDER; remove it to start from the beginning.
 # Two cores take some minutes, after the downloads of the first run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,7 +25,7 @@ explain_failure() {
     if ((code != 0)); then
         printf '\nquickstart.sh: ended with exit code %d (docs/reference.md has the table). What is done so far lies in %s;\n' \
             "$code" "$work" >&2
-        printf 'run it again to go on from there, or remove that folder to start anew.\n' >&2
+        printf 'run it again to go on from there, or remove that folder to start from the beginning.\n' >&2
     fi
 }
 trap explain_failure EXIT

@@ -29,7 +29,7 @@ fail() {
 can_apt() { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; }
 
 apt_updated=
-# Installs the first of the given Debian packages that is to be had.
+# Installs the first available one of the given Debian packages.
 apt_install() {
     local package log
     log=$(mktemp)

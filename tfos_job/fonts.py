@@ -1,4 +1,4 @@
-"""The font of all pictures, and of synthetic characters: Noto Sans CJK, a package of its own. On the driver."""
+"""The font of pictures and of synthetic characters: Noto Sans CJK, a package of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = "cvttf_NotoSansCJK_Regular"
 
 
 def find_font() -> str:
-    """The path of the font's file.
+    """Returns the path of the font's file.
 
     Raises:
       MissingInputError: it is not installed.

@@ -1,7 +1,7 @@
-"""What this host knows of its Hadoop: the XML files in HADOOP_CONF_DIR, read as Hadoop's own `Configuration` does.
+"""Hadoop's configuration on this host: the XML files of HADOOP_CONF_DIR, read as Hadoop's `Configuration` does.
 
-A later property replaces an earlier one, unless that is `final`; `xi:include` brings another file; `${name}` is another
-property, a system property of Java's or, as `env.NAME`, a variable of the environment. (hdfs-native does none of that.)
+A later property replaces an earlier one, unless that is `final`; `xi:include` includes another file; `${name}` is
+another property, a system property of Java or, as `env.NAME`, an environment variable. hdfs-native does none of that.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from tfos_job.errors import SettingsError
 
 _MAX_DEPTH = 20  # Hadoop's own
-_VARIABLE = re.compile(r"\$\{([^}$ ]+)\}")  # of nested ones the inner one
+_VARIABLE = re.compile(r"\$\{([^}$ ]+)\}")  # matches the innermost of nested variables
 _ENVIRONMENT = re.compile(r"env\.(?P<name>.*?)(?:(?P<colon>:)?-(?P<default>.*))?", re.DOTALL)
 
 
 def conf_dir() -> Path:
-    """`$HADOOP_CONF_DIR`, else `$YARN_CONF_DIR`.
+    """Returns `$HADOOP_CONF_DIR`, else `$YARN_CONF_DIR`.
 
     Raises:
       SettingsError: neither names a folder.
@@ -43,10 +43,10 @@ def conf_dir() -> Path:
 
 
 def read_settings(*paths: Path) -> dict[str, str]:
-    """The properties of some files, one after the other; none of one that is not there.
+    """Reads the properties of files, in this order; missing files are ignored.
 
     Raises:
-      SettingsError: it is not Hadoop's XML, or includes itself or what is not there.
+      SettingsError: a file is not Hadoop's XML, or includes itself or a missing file.
     """
     found: dict[str, _Property] = {}
     for path in paths:
@@ -67,7 +67,7 @@ class _Property:
 def _properties(path: Path, depth: int) -> Iterator[tuple[str, _Property]]:
     builder = _Builder()
     parser = xml.sax.make_parser()
-    parser.setFeature(xml.sax.handler.feature_external_ges, True)  # another way to bring another file
+    parser.setFeature(xml.sax.handler.feature_external_ges, True)  # entities may include files as well
     parser.setContentHandler(builder)
     parser.setEntityResolver(_Entities(path.parent))
     try:
@@ -79,7 +79,7 @@ def _properties(path: Path, depth: int) -> Iterator[tuple[str, _Property]]:
 
 
 class _Builder(xml.sax.ContentHandler):
-    """Makes a tree of elements, without the prefixes of their names: `include` for `xi:include`."""
+    """A builder of an element tree, without the prefixes of names: `include` for `xi:include`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Builder(xml.sax.ContentHandler):
 
 
 class _Entities(xml.sax.handler.EntityResolver):
-    """Files beside the one that names them, and nothing from the network."""
+    """A resolver of entities: files relative to the including one, and nothing from the network."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -136,7 +136,7 @@ def _included(element: xml.etree.ElementTree.Element, path: Path, depth: int) ->
 
 
 def _expand(value: str, raw: dict[str, str]) -> str:
-    """The value, with what its variables stand for; with those that nobody knows, or that never end, as it is."""
+    """Expands the variables of a value; returns it unchanged if one is unknown or recursive."""
     expanded = value
     for _ in range(_MAX_DEPTH):
         match = _VARIABLE.search(expanded)
@@ -150,7 +150,7 @@ def _expand(value: str, raw: dict[str, str]) -> str:
 
 
 def _meaning(name: str, raw: dict[str, str]) -> str | None:
-    """What `${name}` stands for; `env.NAME-default` and `env.NAME:-default` have one for a variable that is not set."""
+    """Returns the value of `${name}`; `env.NAME-default` and `env.NAME:-default` have a default."""
     if name.startswith("env."):
         match = _ENVIRONMENT.fullmatch(name)
         assert match is not None, name
@@ -160,7 +160,7 @@ def _meaning(name: str, raw: dict[str, str]) -> str | None:
 
 
 def _system_properties() -> dict[str, str]:
-    """Those of Java's that are the same in every JVM of this user; `hadoop.tmp.dir` and others come from the files."""
+    """Returns Java's properties that are equal in all JVMs of this user; others, as `hadoop.tmp.dir`, are in files."""
     try:
         entry = pwd.getpwuid(os.getuid())
         name, home = entry.pw_name, entry.pw_dir
@@ -170,10 +170,10 @@ def _system_properties() -> dict[str, str]:
 
 
 def default_fs(folder: Path) -> str:
-    """`fs.defaultFS`, without a slash at its end.
+    """Returns `fs.defaultFS`, without a slash at its end.
 
     Raises:
-      SettingsError: there is none, or it is no distributed one.
+      SettingsError: it is not set, or is no distributed file system.
     """
     value = read_settings(folder / "core-site.xml", folder / "hdfs-site.xml").get("fs.defaultFS", "").rstrip("/")
     if not value.startswith(("hdfs://", "viewfs://")):
@@ -186,14 +186,14 @@ def default_fs(folder: Path) -> str:
 
 
 def user() -> str:
-    """Whose home on HDFS it is; a Kerberos principal of another name wants --hdfs_dir.
+    """Returns the user of the home folder on HDFS; a Kerberos principal of another name needs --hdfs_dir.
 
     Raises:
       SettingsError: this user has no name.
     """
     try:
         return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
-    except KeyError as e:  # a container may run as any number
+    except KeyError as e:  # a container may run with a user id that has no name
         raise SettingsError(
             f"user {os.getuid()} has no name here", place="/etc/passwd", next_step="Set HADOOP_USER_NAME"
         ) from e

@@ -1,4 +1,4 @@
-"""Every path of a dataset and of a run, under its root. Pure strings: nothing here touches a file system."""
+"""Paths of a dataset and of a run, below their roots. Pure: no access to a file system."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def join(root: str, *parts: str) -> str:
 
 
 def printable(path: str) -> str:
-    """A path as one can write it: with escapes for bytes that are not UTF-8."""
+    """Returns a path that can be printed, with escapes for bytes that are not UTF-8."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 SYNTH_SETTINGS = "synth.json"
-"""What `synth` writes beside its GNT files: of what they were made."""
+"""File with the settings of `synth`, in the folder of its GNT files."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SplitLayout:
 
     ::
 
-        manifest.json                     what is live; published last
+        manifest.json                     the live files; published last
         gen-00000/part-00000-of-00004.tfrecord
         _quarantine/<source>.json         byte ranges that could not be read; <digest of the name>.json where need be
         _building-<token>/                a generation on its way; swept by the next run
@@ -79,7 +79,7 @@ class DatasetLayout:
         return join(self.root, "_lock")
 
     def statistics(self, split_name: str, image_size: int, kind: str, key: str) -> str:
-        """Of the pixels of a split, as `data.statistics` makes them; `key` is `Subject.key`."""
+        """Returns the path of a split's pixel statistics; `key` is `pixel_statistics.Subject.key`."""
         return join(self.root, f"{STATISTICS_PREFIX}{split_name}-{image_size}-{kind}-{key}.npz")
 
     def split(self, name: str) -> SplitLayout:
@@ -108,7 +108,7 @@ class RunLayout:
         return join(self.root, "attempts")
 
     def attempt(self, number: int) -> str:
-        """The settings of an attempt; the first one is 1."""
+        """Returns the path of an attempt's settings; the first attempt is 1."""
         return join(self.attempts_dir, f"{number:03d}.json")
 
     @property
@@ -136,12 +136,12 @@ class RunLayout:
 
     @property
     def scratch_dir(self) -> str:
-        """What is on its way while a run begins; under the run's lock."""
+        """Folder of temporary files at the start of a run; used under the run's lock."""
         return join(self.root, "_scratch")
 
     @property
     def statistics(self) -> str:
-        """Of the training split's pixels, where they cannot be kept in the dataset."""
+        """Path of the training split's statistics, if the dataset is read-only."""
         return join(self.root, f"{STATISTICS_PREFIX[:-1]}.npz")
 
     @property
@@ -152,15 +152,15 @@ class RunLayout:
         return self.evaluation_pictures(step, split_name) + ".json"
 
     def evaluation_pictures(self, step: int, split_name: str) -> str:
-        """The folder of an evaluation's tables and pictures."""
+        """Returns the folder of an evaluation's tables and pictures."""
         return join(self.evaluation_dir, f"{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
 
     def evaluation_building(self, step: int, split_name: str) -> str:
-        """Where that folder is written before it bears its name."""
+        """Returns the temporary name of that folder during its writing."""
         return join(self.evaluation_dir, f"{BUILDING_PREFIX}{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
 
 
 def checkpoint_step(name: str) -> int | None:
-    """The step in a checkpoint folder's name; None for any other name."""
+    """Returns the step in a checkpoint folder's name; None for any other name."""
     digits = name.removeprefix(CHECKPOINT_PREFIX)
     return int(digits) if name.startswith(CHECKPOINT_PREFIX) and digits.isdigit() else None

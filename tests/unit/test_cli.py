@@ -87,7 +87,7 @@ def test_stdout_on_a_full_disk_is_told_and_leaves_no_traceback(tmp_path: Path) -
         )
     assert done.returncode == 74
     fact = "standard output: cannot write the results: No space left on device"
-    assert done.stderr.splitlines()[-1] == f"tfos-job synth: error: {fact}. Make room, run again"
+    assert done.stderr.splitlines()[-1] == f"tfos-job synth: error: {fact}. Free some space, run again"
 
 
 def test_an_error_is_one_line_and_a_traceback_only_on_demand(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def top_1(train: Path, test: Path, folder: Path) -> float:
 
 
 def with_other_labels(train: Path, target: Path) -> Path:
-    """The same pictures, each writer's characters dealt out anew."""
+    """The same pictures, each writer's characters shuffled among the classes."""
     target.mkdir()
     generator = random.Random(0)
     for path in sorted(train.glob("*.gnt")):

@@ -85,7 +85,9 @@ class Results:
             raise ReaderGone from error
         except OSError as error:
             raise StorageError(
-                f"cannot write the results: {error.strerror}", place="standard output", next_step="Make room, run again"
+                f"cannot write the results: {error.strerror}",
+                place="standard output",
+                next_step="Free some space, run again",
             ) from error
 
 

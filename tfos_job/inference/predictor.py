@@ -1,8 +1,7 @@
-"""From an image file to the classes that it may show.
+"""Prediction of the most probable classes of an image file.
 
-A file becomes a PNG of the pixels that `convert` would store (`formats/image_files.py`), is decoded as training decodes
-it, and goes through the very same `preprocess` as training and evaluation. For a network of glyphs it is ink dark on
-paper 255.
+A file is converted to a PNG of the pixels that `convert` would store (`formats/image_files.py`), decoded as in training
+and preprocessed by the same `preprocess` as in training and evaluation. For a network of glyphs ink is dark, paper 255.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from tfos_job.formats import image_files
 from tfos_job.formats.form import Form
 from tfos_job.input.decoding import decode_file, preprocess, to_float
 
-# Ink covers a smaller share of nearly every picture.
+# In nearly every picture ink covers a smaller share.
 _CLEAR_MINORITY = 0.4
 
 
 @dataclass(frozen=True)
 class DecodedPicture:
-    """A picture as the dataset would hold it: `pixels` uint8 [h, w, C]; `inverted` if it was turned over."""
+    """A picture as a dataset stores it: `pixels` uint8 [h, w, C]; `inverted` if its brightness was inverted."""
 
     pixels: np.ndarray
     inverted: bool
@@ -47,10 +46,10 @@ def read_picture(data: bytes, place: str, *, num_channels: int = 1, may_be_inver
       data: the file's bytes.
       place: the file's name, for the error.
       num_channels: C, 1 for grey or 3 for RGB.
-      may_be_inverted: whether what is white on black is turned over.
+      may_be_inverted: True to invert a picture of white ink on black.
 
     Raises:
-      BadDataError: not such a file, or a damaged one.
+      BadDataError: the file is damaged, or of another format.
     """
     try:
         picture = image_files.read(data, keep=False)
@@ -62,11 +61,11 @@ def read_picture(data: bytes, place: str, *, num_channels: int = 1, may_be_inver
 
 
 def is_inverted(grey: np.ndarray) -> bool:
-    """Whether the ink is brighter than the paper.
+    """True if the ink is brighter than the paper.
 
-    Ink is the smaller part of a picture: with less than 0.4 or more than 0.6 of the pixels dark, that decides. Between
-    them, with bold strokes, the border does, which is paper where the glyph has a margin. On all 17,475 glyphs of
-    `casia-small` and `cmnist`, as they are and turned over, this is never wrong.
+    Ink is the smaller part of a picture: a share of dark pixels below 0.4 or above 0.6 decides. Between these, with
+    bold strokes, the border decides: it is paper if the glyph has a margin. This is correct for all 17,475 glyphs of
+    `casia-small` and `cmnist`, both original and inverted.
 
     Args:
       grey: uint8 [h, w].
@@ -80,7 +79,7 @@ def is_inverted(grey: np.ndarray) -> bool:
 
 
 def top_predictions(model: keras.Model, picture: DecodedPicture, *, form: Form, k: int) -> list[Prediction]:
-    """The `k` most probable classes, all of them where there are fewer; the most probable first."""
+    """Returns the `k` most probable classes (or all, if there are fewer), the most probable first."""
     images = to_float(preprocess(tf.constant(picture.pixels[np.newaxis]), form))
     probabilities = tf.nn.softmax(model(images, training=False))[0]
     top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))

@@ -1,1 +1,1 @@
-"""The commands that run in one process on this host, without Spark."""
+"""Commands that run in one process on this host, without Spark."""

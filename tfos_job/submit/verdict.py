@@ -65,7 +65,7 @@ _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
         AccessError,
         "Give --service_account, and see `kubectl auth can-i create pods`",
     ),
-    (r"[^\n]*(?:QuotaExceeded|quota of)[^\n]*", AccessError, "Make room, or have the quota raised"),
+    (r"[^\n]*(?:QuotaExceeded|quota of)[^\n]*", AccessError, "Free some space, or have the quota raised"),
     (
         r"[^\n]*(?:Failed to find any Kerberos|Client cannot authenticate|GSS initiate failed)[^\n]*",
         AccessError,
