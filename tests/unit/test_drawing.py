@@ -304,7 +304,7 @@ def test_a_report_of_any_age_makes_a_page(report: dict[str, object]) -> None:
 def test_phases_are_in_the_order_of_a_run_whatever_that_of_the_report() -> None:
     """All that the program tells, taken from its text: a phase that the page does not know would come last."""
     source = "".join(path.read_text() for path in Path(tfos_job.__file__).parent.rglob("*.py"))
-    told = set(re.findall(r'on_phase\("(\w+)"\)', source))
+    told = set(re.findall(r'(?:on_phase|BeginPhase)\("(\w+)"\)', source))
     assert told == set(page._PHASES)
     text = render(run_data(report={"phases": dict.fromkeys(sorted(told), 1.0)}))
     cells = re.findall(r"<t[dh][^>]*>(\w+)</t[dh]>", text)

@@ -123,10 +123,9 @@ def training_driver(
     coordinator = TENSORFLOW + 9 * _copies(parameters)
     # LAPACK's divide and conquer holds about eight matrices of float64 at once.
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
-    beside = (
-        num_ps_tasks * (_ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR) if ps_on_driver_host else 0
-    )
-    return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + beside)
+    server = _ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR
+    servers = num_ps_tasks * server if ps_on_driver_host else 0
+    return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + servers)
 
 
 def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
