@@ -18,6 +18,7 @@ import pytest
 from tests.unit.waits import wait_until
 from tfos_job import storage
 from tfos_job.errors import BadDataError, MissingInputError, ResourceError
+from tfos_job.staging import copies as copies_module
 from tfos_job.staging import stager
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, shard_order
 from tfos_job.staging.stager import Staged, Stager
@@ -176,7 +177,7 @@ def test_a_damaged_record_of_a_shard_is_named_by_its_byte(write_shard: Callable[
     content[-9] ^= 1
     path.write_bytes(content)
     with pytest.raises(BadDataError, match=r"has SHA-256 .*: checksum of data does not fit") as caught:
-        stager.fetch(str(path), str(tmp_path / "target"), len(content), sha256)
+        copies_module.fetch(str(path), str(tmp_path / "target"), len(content), sha256)
     assert caught.value.place == f"{path}, byte {len(content) // 2}"
     assert not list(tmp_path.glob("target*"))
 
@@ -210,7 +211,7 @@ def test_too_little_room_is_said_before_anything_is_copied(
 
 
 def test_a_local_file_is_used_where_it_lies(copies: list[Copy]) -> None:
-    with stager.local_copy(f"file://{copies[0].source}", 1, "anything") as path:
+    with copies_module.local_copy(f"file://{copies[0].source}", 1, "anything") as path:
         assert path == copies[0].source
 
 

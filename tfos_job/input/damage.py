@@ -13,7 +13,7 @@ from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats.form import GROUP_SIZE, Form
 from tfos_job.formats.tfrecord import read_records
 from tfos_job.input.decoding import decode
-from tfos_job.staging.stager import local_copy
+from tfos_job.staging.copies import local_copy
 
 _WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
 _NEXT_STEP = "Run `verify` on the split and convert it again"

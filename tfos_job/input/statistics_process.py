@@ -19,7 +19,7 @@ from tfos_job.formats.tfrecord import read_records
 from tfos_job.host import calls
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode
-from tfos_job.staging.stager import local_copy
+from tfos_job.staging.copies import local_copy
 from tfos_job.statistics.pixel_statistics import add_images, is_sampled, to_bytes, zero_sums
 from tfos_job.statistics.task import StatisticsTask, TaskShard
 

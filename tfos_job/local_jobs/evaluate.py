@@ -19,7 +19,7 @@ from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.reports.evaluation_report import Results, publish
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-from tfos_job.staging.stager import local_copy
+from tfos_job.staging.copies import local_copy
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
-"""Copies of remote shards on the local disk, since TensorFlow does not read HDFS.
+"""A worker's cache of remote shards on its disk, since TensorFlow does not read HDFS.
 
-A worker has a cache of them (`Stager`); other processes copy one shard at a time (`local_copy`). A copy gets its name
-after its size and SHA-256 have been compared with the manifest.
+A shard gets its name in the cache after its size and SHA-256 have been compared with the manifest (`copies.py`).
 """
 
 from __future__ import annotations
@@ -10,19 +9,17 @@ import contextlib
 import hashlib
 import os
 import shutil
-import tempfile
 import time
-import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tfos_job import storage
-from tfos_job.errors import BadDataError, ResourceError
+from tfos_job.errors import ResourceError
 from tfos_job.formats.manifest import Manifest, shard_paths
-from tfos_job.formats.tfrecord import read_records
 from tfos_job.layout import SplitLayout, join
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, turn_name
+from tfos_job.staging.copies import fetch, mib
 
 _POLL_S = 0.1
 _PROGRESS_S = 30.0
@@ -41,7 +38,7 @@ class Staged:
 
     def __str__(self) -> str:
         left = f", {self.num_left} shards to come" if self.num_left else ""
-        return f"{self.num_files} files, {_mib(self.size_bytes)} MiB in {self.seconds:.1f} s{left}"
+        return f"{self.num_files} files, {mib(self.size_bytes)} MiB in {self.seconds:.1f} s{left}"
 
 
 def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy, ...]:
@@ -121,7 +118,7 @@ class Stager:
         free = shutil.disk_usage(self._folder).free + self._cached_bytes() - RESERVE_BYTES
         if free < plan.least_bytes:
             raise ResourceError(
-                f"{_mib(plan.least_bytes)} MiB of shards are to be there at a time, and {_mib(free)} MiB are free",
+                f"{mib(plan.least_bytes)} MiB of shards are to be there at a time, and {mib(free)} MiB are free",
                 place=self._folder,
                 next_step="Free some space, use more workers, or convert with a smaller --target_shard_mb",
             )
@@ -200,78 +197,3 @@ def _is_intact(path: str, copy: Copy) -> bool:
             return hashlib.file_digest(file, "sha256").hexdigest() == copy.sha256
     except FileNotFoundError:
         return False
-
-
-def fetch(source: str, target: str, size_bytes: int, sha256: str) -> None:
-    """Copies one file and verifies the copy.
-
-    Raises:
-      BadDataError: its size or digest differs.
-      JobError: storage fails.
-    """
-    unverified = f"{target}.{uuid.uuid4().hex}"
-    try:
-        found = storage.download(source, unverified)
-        found_bytes = os.path.getsize(unverified)
-        if (found_bytes, found) != (size_bytes, sha256):
-            fact = (
-                f"has {found_bytes} bytes, its manifest says {size_bytes}"
-                if found_bytes != size_bytes
-                else f"has SHA-256 {found[:12]}, its manifest says {sha256[:12]}"
-            )
-            place, what = _first_damage(unverified, source)
-            raise BadDataError(fact + what, place=place, next_step="Convert the split again, or restore the file")
-        os.replace(unverified, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(unverified)
-
-
-def _first_damage(path: str, source: str) -> tuple[str, str]:
-    """Returns place and description of the first bad record in a damaged copy of a shard."""
-    try:
-        with open(path, "rb") as file:
-            for _ in read_records(file, source):
-                pass
-    except BadDataError as error:
-        return error.place, f": {error.fact}"
-    return source, ""
-
-
-@contextlib.contextmanager
-def local_copy(path: str, size_bytes: int | None = None, sha256: str | None = None) -> Iterator[str]:
-    """Yields a local path to a file during a `with` block: of the file itself if it is local, else of a copy.
-
-    The copy is verified if size and digest are given.
-
-    Raises:
-      ResourceError: the disk is too small for a copy.
-      BadDataError: the copy's size or digest differs.
-      JobError: storage fails.
-    """
-    local = storage.local_path(path)
-    if local is not None:
-        yield local
-        return
-    with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
-        target = join(folder, path.rpartition("/")[2])
-        _require_room(folder, storage.stat(path).size_bytes if size_bytes is None else size_bytes)
-        if size_bytes is None or sha256 is None:
-            storage.download(path, target)
-        else:
-            fetch(path, target, size_bytes, sha256)
-        yield target
-
-
-def _require_room(folder: str, size_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size_bytes:
-        raise ResourceError(
-            f"{_mib(size_bytes)} MiB of shards are to be copied, and {_mib(free)} MiB are free",
-            place=folder,
-            next_step="Free some space, or use more workers, of which each copies its own part of the training shards",
-        )
-
-
-def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / (1 << 20):,.1f}"
