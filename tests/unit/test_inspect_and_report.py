@@ -38,7 +38,7 @@ from tfos_job.lease import Lease
 from tfos_job.local_jobs import report
 from tfos_job.local_jobs.evaluate import evaluate as evaluate_run
 from tfos_job.networks import registry, variables
-from tfos_job.reports import evaluation_report, montage, sample
+from tfos_job.reports import evaluation_tables, montage, sample
 from tfos_job.reports.sample import InputView
 from tfos_job.run import checkpoints
 from tfos_job.run.specs import Augmentation
@@ -401,7 +401,7 @@ def test_a_picture_that_fails_is_a_warning(
     assert {path.stem for path in folder.glob("*.png")} == ALL - {"confusions"}
     assert "No confusions.png: no ink" in caplog.text
 
-    monkeypatch.setattr(evaluation_report, "_tables", fail)
+    monkeypatch.setattr(evaluation_tables, "tables", fail)
     again = evaluate(main, root)
     assert again["pictures"] is None
     assert again["num_examples"] == 30

@@ -6,15 +6,11 @@ evaluation: a picture that cannot be drawn is a warning.
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
@@ -22,7 +18,7 @@ from tfos_job.formats.excerpt import Excerpt, read_positions
 from tfos_job.formats.form import Form
 from tfos_job.input.decoding import decode
 from tfos_job.layout import RunLayout, join
-from tfos_job.reports import classes, curves, montage
+from tfos_job.reports import classes, curves, evaluation_tables, montage
 from tfos_job.run import predictions as analysis
 from tfos_job.run.predictions import Calibration, Confusion, PerClass, Predictions
 
@@ -89,7 +85,7 @@ def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
     try:
         storage.remove(building)
         storage.make_dirs(building)
-        for name, data in _tables(results).items():
+        for name, data in evaluation_tables.tables(results).items():
             storage.write_bytes(join(building, name), data)
         if pictures:
             _draw_all(results, building)
@@ -99,66 +95,6 @@ def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
         _log.warning("No pictures in %s: %s", folder, e)
         return None
     return folder
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _tables(results: Results) -> dict[str, bytes]:
-    names, found, pairs = results.names, results.per_class, results.confusions
-    accuracies = found.num_correct / np.maximum(found.num_records, 1)
-    calibration = results.calibration
-    return {
-        "confusions.csv": _csv(
-            ("class_id", "text", "guess_id", "guess", "count", "rate"),
-            ((p.label, names[p.label], p.predicted, names[p.predicted], p.num_records, f"{p.rate:.6f}") for p in pairs),
-        ),
-        "per_class.csv": _csv(
-            ("class_id", "text", "records", "correct", "top_1", "most_frequent_wrong_guess"),
-            (
-                (i, name, records, correct, f"{accuracy:.6f}" if records else "", names[wrong] if wrong >= 0 else "")
-                for i, (name, records, correct, accuracy, wrong) in enumerate(
-                    zip(names, found.num_records, found.num_correct, accuracies, found.most_frequent_wrong, strict=True)
-                )
-            ),
-        ),
-        "calibration.json": json.dumps(
-            {
-                "step": results.step,
-                "split": results.split_name,
-                "ece": calibration.ece,
-                "bins": [b._asdict() for b in calibration.bins],
-            },
-            indent=1,
-        ).encode("ascii"),
-    }
-
-
-def _hardest_table(results: Results, hardest: Sequence[int], excerpts: dict[int, Excerpt]) -> bytes:
-    predictions, names = results.predictions, results.names
-    rows = []
-    for rank, record in enumerate(hardest, start=1):
-        shard, _ = predictions.place(record)
-        label, predicted = int(predictions.labels[record]), int(predictions.predicted[record])
-        probabilities = (predictions.label_probability(record), float(predictions.probabilities[record]))
-        source, offset = excerpts[record].source()
-        rows.append(
-            (
-                *(rank, label, names[label], predicted, names[predicted]),
-                *(f"{value:.6f}" for value in (predictions.losses[record], *probabilities)),
-                *(source, "" if offset is None else offset, results.shard_paths[shard], excerpts[record].offset),
-            )
-        )
-    head = ("rank", "class_id", "text", "guess_id", "guess", "loss", "class_probability", "guess_probability")
-    return _csv((*head, "source_file", "source_offset", "shard", "shard_offset"), rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return stream.getvalue().encode("utf-8")
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -181,7 +117,7 @@ def _draw_all(results: Results, folder: str) -> None:
         ),
         "confusions.png": lambda: images().confusions(),
         "hardest.png": lambda: images().hardest(),
-        "hardest.csv": lambda: _hardest_table(results, images().listed, images().excerpts),
+        "hardest.csv": lambda: evaluation_tables.hardest(results, images().listed, images().excerpts),
     }
     for name, draw in drawn.items():
         try:
