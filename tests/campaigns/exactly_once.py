@@ -272,7 +272,7 @@ class Watcher:
 
 
 class Reader(Watcher):
-    """ExecutorProbe at a split all the time as any reader would, and keeps what it should never have seen.
+    """Polls a split as any reader would, and records every state that a reader must never see.
 
     Its last look comes after all else, when the split is there: who had none has not looked.
     """

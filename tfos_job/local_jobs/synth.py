@@ -178,7 +178,7 @@ def render_glyph(drawing: npt.NDArray[np.uint8], hand: Hand, draw: np.random.Gen
     """
     unsteady = hand.unsteadiness
     side = round(_MARGIN * hand.size * _about_one(draw, 0.07 * unsteady))
-    x, y = _look_at(side, hand, draw)
+    x, y = _positions(side, hand, draw)
     blurred = _bilinear(drawing, x, y)
     threshold = hand.threshold + draw.normal(0, 0.02 * unsteady)
     coverage = np.clip((blurred / 255 - threshold) * _EDGE + 0.5, 0, 1)
@@ -193,7 +193,7 @@ def _about_one(draw: np.random.Generator, spread: float) -> float:
     return float(np.clip(draw.normal(1, spread), 0.8, 1.25))
 
 
-def _look_at(side: int, hand: Hand, draw: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def _positions(side: int, hand: Hand, draw: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Returns the position in the drawing of each pixel of the glyph: two [side, side] arrays, in its pixels."""
     unsteady = hand.unsteadiness
     steps = np.linspace(-_MARGIN / 2, _MARGIN / 2, side, dtype=np.float32)

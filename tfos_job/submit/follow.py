@@ -27,7 +27,7 @@ class Follower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._attempt = 0
-        self._said: dict[str, Any] = {}
+        self._reported: dict[str, Any] = {}
 
     def __enter__(self) -> Follower:
         self._thread.start()
@@ -42,13 +42,13 @@ class Follower:
         while not self._stop.wait(_POLL_S):
             polls += 1
             try:
-                self._look_at_driver()
+                self._report_driver()
                 if self._report_path:
-                    self._look_at_run(in_full=polls % _SAY_EVERY_POLLS == 0)
+                    self._report_run(in_full=polls % _SAY_EVERY_POLLS == 0)
             except (JobError, ValueError, KeyError) as e:
                 log.debug("cannot follow: %s", e)
 
-    def _look_at_driver(self) -> None:
+    def _report_driver(self) -> None:
         if not storage.exists(self._outcome_path):
             return
         outcome = storage.read_json(self._outcome_path)
@@ -57,7 +57,7 @@ class Follower:
             again = f"attempt {self._attempt}, " if self._attempt > 1 else ""
             log.info("%sdriver on %s: %s", again, outcome["host"], outcome["log_url"])
 
-    def _look_at_run(self, *, in_full: bool) -> None:
+    def _report_run(self, *, in_full: bool) -> None:
         assert self._report_path is not None
         if not storage.exists(self._report_path):
             return
@@ -65,13 +65,13 @@ class Follower:
         if report.get("application") != self._application:
             return  # the report is of an earlier application
         now = {"step": report["step"], "checkpoint": report["checkpoint"]}
-        if now["checkpoint"] != self._said.get("checkpoint"):
+        if now["checkpoint"] != self._reported.get("checkpoint"):
             log.info("checkpoint %s", now["checkpoint"])
-        if in_full and now["step"] != self._said.get("step"):
+        if in_full and now["step"] != self._reported.get("step"):
             log.info("%s", _progress(report))
         elif not in_full:
-            now["step"] = self._said.get("step")
-        self._said = now
+            now["step"] = self._reported.get("step")
+        self._reported = now
 
 
 def _progress(report: dict[str, Any]) -> str:
