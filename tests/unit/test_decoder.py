@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,16 @@ asker.sendall(bytes([1]) + (2).to_bytes(8, "little") + b"ab")
 asker.recv(1)
 """
 Program = Callable[..., Decoder]
+
+
+def running_children(module: str) -> list[psutil.Process]:
+    """This process's children that run `module`. Other tests may have left one of theirs that nobody has waited for."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.ZombieProcess):
+            if module in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.fixture
@@ -57,7 +68,7 @@ def test_a_process_decodes_until_whoever_asks_has_gone(asked: Decoder, tmp_path:
         asked.digest(b"no picture", "png")
     grey = PIXELS[:, :, 0]
     assert asked.digest(png_bytes(grey), "png") == decoder.digest(np.repeat(grey[:, :, np.newaxis], 3, axis=2))
-    (process,) = [found for found in psutil.Process().children() if "decoder_process" in " ".join(found.cmdline())]
+    (process,) = running_children("decoder_process")
     asked._socket.close()
     assert process.wait(60) in (0, None)
     assert not list(tmp_path.iterdir())  # TensorFlow may leave files for the end of a process to remove
@@ -88,7 +99,7 @@ def test_one_that_does_not_answer_is_ended(program: Program) -> None:
     silent = program("time.sleep(600)", patience_s=0.5)
     with pytest.raises(NodeDiedError, match=r"did not answer within 0\.5 s"):
         silent.digest(b"x", "png")
-    assert not [child for child in psutil.Process().children() if "other_program" in child.cmdline()]
+    assert not running_children("other_program")
 
 
 def test_it_gives_its_memory_back_where_nobody_asks() -> None:
