@@ -123,7 +123,6 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     from tfos_job.input.pipeline import training_dataset
     from tfos_job.networks import registry
     from tfos_job.run.plan import learning_rate_of
-    from tfos_job.run.specs import Augmentation
     from tfos_job.training.optimizer import build_optimizer
     from tfos_job.training.step import train_step
 
@@ -148,7 +147,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
             form=form,
             seed=seed,
             shuffle_buffer=config.shuffle_buffer,
-            augmentation=Augmentation(**config.augmentation),
+            augmentation=config.augmentation,
         )
     )
     average = [tf.Variable(v.value) for v in network.trainable_variables] if decay else []

@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tfos_job.config import AugmentationConfig
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -38,7 +40,6 @@ from tfos_job.input.augmentation import augment
 from tfos_job.input.decoding import to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.input.pipeline import training_dataset
-from tfos_job.run.specs import Augmentation
 
 _SEED = 0
 _AFFINE = {
@@ -58,17 +59,17 @@ _PIPELINE_BATCHES = 256
 _SKIPPED_BATCHES = 32
 
 
-def augmentations(num_channels: int) -> dict[str, Augmentation]:
+def augmentations(num_channels: int) -> dict[str, AugmentationConfig]:
     single: dict[str, float] = {**_HANDWRITING, "random_channel_shift": 0.1, "random_erasing": 0.3}
     single |= dict.fromkeys(_TURNS, True)
     if num_channels == 3:
         single |= dict.fromkeys(_COLOUR, 0.1)
-    found = {"none": Augmentation()}
-    found |= {name: Augmentation(**{name: strength}) for name, strength in single.items()}
-    found["all_turns"] = Augmentation(**dict.fromkeys(_TURNS, True))
-    found["all_affine"] = Augmentation(**_AFFINE)
-    found["all_affine_and_elastic"] = Augmentation(**_AFFINE, elastic_distortion=0.02)
-    found["handwriting"] = Augmentation(**_HANDWRITING)
+    found = {"none": AugmentationConfig()}
+    found |= {name: AugmentationConfig(**{name: strength}) for name, strength in single.items()}
+    found["all_turns"] = AugmentationConfig(**dict.fromkeys(_TURNS, True))
+    found["all_affine"] = AugmentationConfig(**_AFFINE)
+    found["all_affine_and_elastic"] = AugmentationConfig(**_AFFINE, elastic_distortion=0.02)
+    found["handwriting"] = AugmentationConfig(**_HANDWRITING)
     return found
 
 
@@ -90,7 +91,7 @@ def steps(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
     seed, indices = tf.constant(_SEED, tf.int64), tf.range(args.batch_size, dtype=tf.int64)
     variants = {name: (options, Normalization()) for name, options in augmentations(args.num_channels).items()}
     for name, normalization in normalizations(args.image_size, args.num_channels).items():
-        variants[f"normalization_{name}"] = (Augmentation(), normalization)
+        variants[f"normalization_{name}"] = (AugmentationConfig(), normalization)
 
     def block(function: Callable[[tf.Tensor], tf.Tensor]) -> float:
         began = time.process_time()
@@ -98,7 +99,7 @@ def steps(args: argparse.Namespace) -> dict[str, Callable[[], float]]:
             function(images)
         return (time.process_time() - began) / (_BLOCK_BATCHES * args.batch_size) * 1e6
 
-    def graph(options: Augmentation, normalization: Normalization) -> Callable[[tf.Tensor], tf.Tensor]:
+    def graph(options: AugmentationConfig, normalization: Normalization) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.function(lambda batch: normalization(augment(to_float(batch), seed, indices, options)))
 
     return {name: functools.partial(block, graph(*variant)) for name, variant in variants.items()}
@@ -129,7 +130,11 @@ def pipelines(path: Path, args: argparse.Namespace) -> dict[str, Callable[[], fl
             next(batches)
         return _PIPELINE_BATCHES * args.batch_size / (time.perf_counter() - began)
 
-    variants = {"none": Augmentation(), "affine": Augmentation(**_AFFINE), "handwriting": Augmentation(**_HANDWRITING)}
+    variants = {
+        "none": AugmentationConfig(),
+        "affine": AugmentationConfig(**_AFFINE),
+        "handwriting": AugmentationConfig(**_HANDWRITING),
+    }
     return {
         name: functools.partial(
             block,

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfos_job.config import AugmentationConfig
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -39,13 +41,12 @@ from tfos_job.formats.form import Form
 from tfos_job.formats.tf_example import encode_example
 from tfos_job.formats.tfrecord import write_record
 from tfos_job.input.pipeline import training_dataset
-from tfos_job.run.specs import Augmentation
 
 _SEED = 0
 _NUM_SHARDS = 16
 _NUM_GLYPHS = 2048  # that differ; each is written as often as is needed
 _NUM_CLASSES = 100
-_AUGMENTED = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
+_AUGMENTED = AugmentationConfig(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
 _PREFETCHED_BATCHES = 16  # as in input_pipeline.py
 _BLOCK_BATCHES = 256
 _SKIPPED_BATCHES = 32  # more than a pipeline has ready when its turn comes
@@ -145,7 +146,9 @@ def bare_read(shards: Shards, args: argparse.Namespace) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(shards.raw).repeat().batch(args.batch_size).prefetch(_PREFETCHED_BATCHES)
 
 
-def our_pipeline(paths: list[str], args: argparse.Namespace, mode: str, augmentation: Augmentation) -> tf.data.Dataset:
+def our_pipeline(
+    paths: list[str], args: argparse.Namespace, mode: str, augmentation: AugmentationConfig
+) -> tf.data.Dataset:
     return training_dataset(
         paths,
         mode=mode,
@@ -170,7 +173,7 @@ def steady(dataset: tf.data.Dataset, args: argparse.Namespace) -> Callable[[], R
     return block
 
 
-def first_epoch(paths: list[str], args: argparse.Namespace, augmentation: Augmentation) -> Callable[[], Result]:
+def first_epoch(paths: list[str], args: argparse.Namespace, augmentation: AugmentationConfig) -> Callable[[], Result]:
     """Blocks that begin with nothing: loading and one epoch. The graph is made before, on a coordinator, as it were."""
 
     @tf.function
@@ -240,7 +243,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="tfos_job-benchmark-") as folder:
         shards = write_shards(Path(folder), args.num_records)
-        plain = Augmentation()
+        plain = AugmentationConfig()
         measured = measure(
             {
                 "seed": steady(seed_pipeline(shards, args), args),

@@ -49,7 +49,7 @@ from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology, WorkerInput
 from tfos_job.run.plan import InputSpec, TrainPlan, learning_rate_of
-from tfos_job.run.specs import Augmentation, ModelSpec, normalization_of
+from tfos_job.run.specs import ModelSpec, normalization_of
 from tfos_job.staging.cache_plan import MAX_WINDOW
 
 _TOPOLOGY = Topology(num_ps_tasks=1, num_workers=1)
@@ -114,7 +114,7 @@ def make_plan(config: TrainConfig, num_classes: int) -> TrainPlan:
             batch_size=config.batch_size,
             shuffle_buffer=config.shuffle_buffer,
             antialias=False,
-            augmentation=Augmentation(**config.augmentation),
+            augmentation=config.augmentation,
             normalization=normalization_of(config),
             statistics=None,
         ),

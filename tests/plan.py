@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tfos_job.config import AugmentationConfig
 from tfos_job.run.plan import InputSpec, LearningRateSpec, TrainPlan
-from tfos_job.run.specs import Augmentation, ModelSpec, NormalizationSpec
+from tfos_job.run.specs import ModelSpec, NormalizationSpec
 
 PLAN = TrainPlan(
     model=ModelSpec(model_name="chinese_rec", num_classes=10, image_size=16, num_channels=1, keep_prob=0.8),
@@ -18,7 +19,7 @@ PLAN = TrainPlan(
         batch_size=10,
         shuffle_buffer=1,
         antialias=False,
-        augmentation=Augmentation(),
+        augmentation=AugmentationConfig(),
         normalization=NormalizationSpec(kind="none", epsilon=None, digest=None),
         statistics=None,
     ),

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.plan import PLAN
-from tfos_job.config import COSINE, EXPONENTIAL
+from tfos_job.config import COSINE, EXPONENTIAL, AugmentationConfig
 from tfos_job.formats import manifest
 from tfos_job.host.child import Child, child_environment
 from tfos_job.inference.evaluation import Counts
@@ -26,7 +26,6 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.run import checkpoints
-from tfos_job.run.specs import Augmentation
 from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
@@ -39,7 +38,7 @@ DECAYS: dict[str, dict[str, Any]] = {
     "hanzi_net": {"decay_type": COSINE, "warmup_steps": 3},
 }
 LABEL_SMOOTHING = {"chinese_rec": 0.0, "hanzi_net": 0.1}
-AUGMENTATION = Augmentation(
+AUGMENTATION = AugmentationConfig(
     random_flip_up_down=True,
     random_brightness=0.3,
     random_contrast=0.2,

@@ -14,7 +14,17 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from tests.echo import SCALE
-from tfos_job.config import DATASET, FILES, NO_NORMALIZATION, NORMALIZATIONS, PCA, PRELOADED, ZCA, ConvertConfig
+from tfos_job.config import (
+    DATASET,
+    FILES,
+    NO_NORMALIZATION,
+    NORMALIZATIONS,
+    PCA,
+    PRELOADED,
+    ZCA,
+    AugmentationConfig,
+    ConvertConfig,
+)
 from tfos_job.driver import statistics_job as job
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
@@ -32,7 +42,7 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-from tfos_job.run.specs import Augmentation, NormalizationSpec
+from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
@@ -129,7 +139,7 @@ def trained(source: Source, normalization: Normalization, mode: str) -> np.ndarr
                 form=source.form,
                 seed=0,
                 shuffle_buffer=5,
-                augmentation=Augmentation(),
+                augmentation=AugmentationConfig(),
                 normalization=normalization,
             )
         )

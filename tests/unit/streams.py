@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.config import AugmentationConfig
 from tfos_job.formats.form import Form
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
-from tfos_job.run.specs import Augmentation
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -30,7 +30,7 @@ class InFours(Form):
 
 
 @functools.cache
-def training(*, augmentation: Augmentation = Augmentation(), **settings: Any) -> Callable[..., list[Batch]]:  # noqa: B008
+def training(*, augmentation: AugmentationConfig = AugmentationConfig(), **settings: Any) -> Callable[..., list[Batch]]:  # noqa: B008
     """What reads `training_dataset` with these settings, from any shards and position.
 
     As on a worker, which has what differs between workers from files of its own: none of it is known to the graph.

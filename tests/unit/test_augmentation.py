@@ -11,7 +11,6 @@ import tensorflow as tf
 from tfos_job.config import AugmentationConfig
 from tfos_job.input.augmentation import augment
 from tfos_job.input.stateless_random import Stream, uniform
-from tfos_job.run.specs import Augmentation
 
 IMAGE = tf.constant(np.random.default_rng(0).random((8, 8, 1)), tf.float32)
 SEED = tf.constant(7, tf.int64)
@@ -47,7 +46,7 @@ def value(stream: int, index: int, low: float, high: float) -> float:
     return low + (high - low) * float(uniform(SEED, stream, tf.constant([index], tf.int64))[0])
 
 
-def draws(options: Augmentation, count: int = 40) -> list[np.ndarray]:
+def draws(options: AugmentationConfig, count: int = 40) -> list[np.ndarray]:
     """The same image at the first `count` places of a stream."""
     images = augment(tf.tile(IMAGE[tf.newaxis], [count, 1, 1, 1]), SEED, tf.range(count, dtype=tf.int64), options)
     return list(images.numpy())
@@ -55,17 +54,16 @@ def draws(options: Augmentation, count: int = 40) -> list[np.ndarray]:
 
 def test_all_off_is_the_very_same_tensor() -> None:
     images = IMAGE[tf.newaxis]
-    assert augment(images, SEED, tf.constant([2], tf.int64), Augmentation()) is images
+    assert augment(images, SEED, tf.constant([2], tf.int64), AugmentationConfig()) is images
 
 
-def test_every_field_is_a_flag_and_every_flag_a_field() -> None:
-    assert AugmentationConfig().augmentation == dataclasses.asdict(Augmentation())
-    assert set(EVERYTHING) | {"elastic_sigma"} == {field.name for field in dataclasses.fields(Augmentation)}
+def test_everything_is_every_flag() -> None:
+    assert set(EVERYTHING) | {"elastic_sigma"} == {field.name for field in dataclasses.fields(AugmentationConfig)}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_an_image_does_not_depend_on_the_others_in_its_batch(name: str) -> None:
-    options = Augmentation(**{name: EVERYTHING[name]})
+    options = AugmentationConfig(**{name: EVERYTHING[name]})
     images, indices = colourful(12), tf.range(12, dtype=tf.int64)
     together = augment(images, SEED, indices, options).numpy()
     # The same places in another order, and beside other images.
@@ -81,7 +79,9 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(name: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_everything_at_once_is_a_graph_that_can_travel(channels: int) -> None:
     """No Python and no state in it, a static shape, the same pixels as without a graph, others at another index."""
-    options = Augmentation(**{name: v for name, v in EVERYTHING.items() if channels == 3 or name not in COLOUR_ONLY})
+    options = AugmentationConfig(
+        **{name: v for name, v in EVERYTHING.items() if channels == 3 or name not in COLOUR_ONLY}
+    )
     images, indices = colourful(4)[..., :channels], tf.range(4, dtype=tf.int64)
     function = tf.function(lambda i: augment(images, SEED, i, options)).get_concrete_function(indices)
     operations = {op.type for op in function.graph.get_operations()}
@@ -106,7 +106,7 @@ def test_the_distribution_is_the_same_under_any_number_of_workers(num_workers: i
                 tf.zeros([count, 1, 1, 1]),
                 tf.constant(worker, tf.int64),
                 tf.range(count, dtype=tf.int64),
-                Augmentation(random_brightness=0.3),
+                AugmentationConfig(random_brightness=0.3),
             ).numpy()[:, 0, 0, 0]
             for worker in range(num_workers)
         ]
@@ -151,24 +151,26 @@ def test_random_numbers_are_uniform_and_independent() -> None:
 
 
 def test_contrast_and_brightness_are_those_of_tf_image() -> None:
-    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_brightness=0.3))[0]
+    brighter = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), AugmentationConfig(random_brightness=0.3))[
+        0
+    ]
     delta = float(brighter[0, 0, 0] - IMAGE[0, 0, 0])
     np.testing.assert_allclose(brighter, tf.image.adjust_brightness(IMAGE, delta), atol=1e-6)
-    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), Augmentation(random_contrast=0.2))[0]
+    stretched = augment(IMAGE[tf.newaxis], SEED, tf.constant([5], tf.int64), AugmentationConfig(random_contrast=0.2))[0]
     factor = 0.8 + 0.4 * float(uniform(SEED, 2, tf.constant([5], tf.int64))[0])
     np.testing.assert_allclose(stretched, tf.image.adjust_contrast(IMAGE, factor), atol=1e-6)
 
 
 def test_flip_turns_about_half_upside_down() -> None:
     image = IMAGE.numpy()
-    results = draws(Augmentation(random_flip_up_down=True))
+    results = draws(AugmentationConfig(random_flip_up_down=True))
     flipped = [np.array_equal(result, image[::-1]) for result in results]
     assert all(is_flipped or np.array_equal(result, image) for is_flipped, result in zip(flipped, results, strict=True))
     assert 10 <= sum(flipped) <= 30
 
 
 def test_brightness_shifts_by_up_to_0_3() -> None:
-    shifts = np.array([result - IMAGE.numpy() for result in draws(Augmentation(random_brightness=0.3))])
+    shifts = np.array([result - IMAGE.numpy() for result in draws(AugmentationConfig(random_brightness=0.3))])
     np.testing.assert_allclose(shifts, np.broadcast_to(shifts[:, :1, :1], shifts.shape), atol=1e-6)
     assert -0.3 <= shifts.min() < -0.2
     assert 0.2 < shifts.max() <= 0.3
@@ -176,7 +178,7 @@ def test_brightness_shifts_by_up_to_0_3() -> None:
 
 def test_contrast_stretches_around_the_mean_by_0_8_to_1_2() -> None:
     centred = IMAGE.numpy() - IMAGE.numpy().mean()
-    results = draws(Augmentation(random_contrast=0.2))
+    results = draws(AugmentationConfig(random_contrast=0.2))
     factors = np.array([np.vdot(result - result.mean(), centred) / np.vdot(centred, centred) for result in results])
     assert 0.8 <= factors.min() < 0.88
     assert 1.12 < factors.max() <= 1.2
@@ -185,8 +187,10 @@ def test_contrast_stretches_around_the_mean_by_0_8_to_1_2() -> None:
 @pytest.mark.parametrize("other", ["random_flip_up_down", "random_contrast", "random_rotation_90"])
 def test_one_switched_on_does_not_change_what_another_draws(other: str) -> None:
     """The mean tells the brightness drawn: neither a flip nor contrast moves it."""
-    alone = [result.mean() for result in draws(Augmentation(random_brightness=0.3), 5)]
-    both = [result.mean() for result in draws(Augmentation(random_brightness=0.3, **{other: EVERYTHING[other]}), 5)]
+    alone = [result.mean() for result in draws(AugmentationConfig(random_brightness=0.3), 5)]
+    both = [
+        result.mean() for result in draws(AugmentationConfig(random_brightness=0.3, **{other: EVERYTHING[other]}), 5)
+    ]
     np.testing.assert_allclose(both, alone, atol=1e-5)
 
 
@@ -199,7 +203,7 @@ def test_one_switched_on_does_not_change_what_another_draws(other: str) -> None:
 )
 def test_half_are_mirrored_or_transposed(name: str, changed: Callable[[np.ndarray], np.ndarray]) -> None:
     image = IMAGE.numpy()
-    results = draws(Augmentation(**{name: True}))
+    results = draws(AugmentationConfig(**{name: True}))
     are_changed = [np.array_equal(result, changed(image)) for result in results]
     assert all(there or np.array_equal(result, image) for there, result in zip(are_changed, results, strict=True))
     assert 10 <= sum(are_changed) <= 30
@@ -207,7 +211,7 @@ def test_half_are_mirrored_or_transposed(name: str, changed: Callable[[np.ndarra
 
 def test_a_quarter_each_are_turned_by_each_quarter() -> None:
     turned = [np.rot90(IMAGE.numpy(), k) for k in range(4)]
-    results = draws(Augmentation(random_rotation_90=True))
+    results = draws(AugmentationConfig(random_rotation_90=True))
     quarters = [[np.array_equal(result, image) for image in turned].index(True) for result in results]
     assert min(np.bincount(quarters, minlength=4)) >= 3
     assert quarters == [int(value(Stream.ROTATION_90, i, 0, 4)) for i in range(len(results))]
@@ -216,7 +220,7 @@ def test_a_quarter_each_are_turned_by_each_quarter() -> None:
 def test_turns_follow_each_other_as_if_each_were_done() -> None:
     options = {name: True for name in EVERYTHING if EVERYTHING[name] is True}
     for names in itertools.combinations(options, 3):
-        for index, result in enumerate(draws(Augmentation(**dict.fromkeys(names, True)), 12)):
+        for index, result in enumerate(draws(AugmentationConfig(**dict.fromkeys(names, True)), 12)):
             image = IMAGE.numpy()
             if "random_flip_up_down" in names and value(Stream.FLIP_UP_DOWN, index, 0, 1) < 0.5:
                 image = image[::-1]
@@ -238,7 +242,7 @@ def of_nine(image: np.ndarray, choose: Callable[..., np.ndarray]) -> np.ndarray:
 
 def test_strokes_become_broader_and_narrower_by_the_lowest_and_the_highest_of_nine() -> None:
     strength = 4.0
-    for index, result in enumerate(draws(Augmentation(stroke_width=strength), 12)):
+    for index, result in enumerate(draws(AugmentationConfig(stroke_width=strength), 12)):
         change = value(Stream.STROKE_WIDTH, index, -strength, strength)
         steps = [IMAGE.numpy()]
         for _ in range(2):
@@ -252,7 +256,7 @@ def test_a_line_is_as_much_broader_as_was_drawn() -> None:
     image = np.ones((1, 32, 32, 1), np.float32)
     image[:, :, 14:18] = 0.0
     images, indices = np.repeat(image, 40, axis=0), tf.range(40, dtype=tf.int64)
-    found = augment(tf.constant(images), SEED, indices, Augmentation(stroke_width=3.0)).numpy()
+    found = augment(tf.constant(images), SEED, indices, AugmentationConfig(stroke_width=3.0)).numpy()
     widths = (1 - found[:, 16, :, 0]).sum(axis=1)
     np.testing.assert_allclose(widths, [4 + value(Stream.STROKE_WIDTH, i, -3, 3) for i in range(40)], atol=1e-4)
     assert widths.min() < 2
@@ -261,7 +265,7 @@ def test_a_line_is_as_much_broader_as_was_drawn() -> None:
 
 def test_hue_and_saturation_are_those_of_tf_image() -> None:
     images, indices = colourful(6), tf.range(6, dtype=tf.int64)
-    options = Augmentation(random_hue=0.3, random_saturation=0.5)
+    options = AugmentationConfig(random_hue=0.3, random_saturation=0.5)
     for index, result in enumerate(augment(images, SEED, indices, options)):
         turned = tf.image.adjust_hue(images[index], value(Stream.HUE, index, -0.3, 0.3))
         expected = tf.image.adjust_saturation(turned, value(Stream.SATURATION, index, 0.5, 1.5))
@@ -270,7 +274,7 @@ def test_hue_and_saturation_are_those_of_tf_image() -> None:
 
 def test_each_channel_is_shifted_by_itself() -> None:
     images, indices = colourful(6), tf.range(6, dtype=tf.int64)
-    shifts = augment(images, SEED, indices, Augmentation(random_channel_shift=0.2)).numpy() - images.numpy()
+    shifts = augment(images, SEED, indices, AugmentationConfig(random_channel_shift=0.2)).numpy() - images.numpy()
     expected = [[value(Stream.CHANNEL_SHIFT + c, i, -0.2, 0.2) for c in range(3)] for i in range(6)]
     np.testing.assert_allclose(shifts, np.broadcast_to(np.array(expected)[:, None, None], shifts.shape), atol=1e-6)
 
@@ -278,7 +282,7 @@ def test_each_channel_is_shifted_by_itself() -> None:
 def test_gamma_is_a_power() -> None:
     image = np.linspace(-0.2, 1.2, 64, dtype=np.float32).reshape(8, 8, 1)
     images, indices = np.repeat(image[np.newaxis], 30, axis=0), tf.range(30, dtype=tf.int64)
-    results = augment(tf.constant(images), SEED, indices, Augmentation(random_gamma=0.5)).numpy()
+    results = augment(tf.constant(images), SEED, indices, AugmentationConfig(random_gamma=0.5)).numpy()
     exponents = []
     for index, result in enumerate(results):
         exponents.append(1.5 ** value(Stream.GAMMA, index, -1, 1))
@@ -290,7 +294,7 @@ def test_gamma_is_a_power() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_erasing_covers_one_rectangle(channels: int) -> None:
     images = colourful(40)[..., :channels] * 0.9
-    found = augment(images, SEED, tf.range(40, dtype=tf.int64), Augmentation(random_erasing=0.5)).numpy()
+    found = augment(images, SEED, tf.range(40, dtype=tf.int64), AugmentationConfig(random_erasing=0.5)).numpy()
     sides = []
     for image, result in zip(images.numpy(), found, strict=True):
         changed = (result != image).any(axis=2)
@@ -306,7 +310,7 @@ def test_erasing_covers_one_rectangle(channels: int) -> None:
 
 def test_what_is_covered_is_under_the_same_light_as_the_rest() -> None:
     """Paper on paper is not to be seen, whatever brightness, contrast and gamma make of it."""
-    light = Augmentation(random_brightness=0.3, random_contrast=0.2, random_gamma=0.5, random_channel_shift=0.1)
+    light = AugmentationConfig(random_brightness=0.3, random_contrast=0.2, random_gamma=0.5, random_channel_shift=0.1)
     erased = dataclasses.replace(light, random_erasing=0.5)
     images, indices = tf.ones([40, 8, 8, 1]), tf.range(40, dtype=tf.int64)
     found = augment(images, SEED, indices, erased).numpy()

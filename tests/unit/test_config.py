@@ -181,15 +181,6 @@ def test_top_k_is_sorted_and_without_repetition() -> None:
     assert EvaluateConfig(**TRAIN, top_k="3,5").ks == (1, 3, 5)  # what `best` goes by is in every evaluation
 
 
-def test_strengths_of_before_there_were_numbers() -> None:
-    values = config.to_dict(TrainConfig(**TRAIN)) | {"random_brightness": True, "random_contrast": True}
-    old = config.from_dict(TrainConfig, values)
-    assert (old.random_brightness, old.random_contrast) == (0.3, 0.2)
-    values |= {"random_brightness": False, "random_contrast": False}
-    new = config.from_dict(TrainConfig, values)
-    assert new.random_brightness == new.random_contrast == 0
-
-
 def test_grey_images_have_no_hue() -> None:
     for name in ("random_hue", "random_saturation"):
         coloured = TrainConfig(**TRAIN, **{name: 0.1})

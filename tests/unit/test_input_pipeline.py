@@ -9,14 +9,13 @@ import tensorflow as tf
 
 from tests.unit import streams
 from tests.unit.streams import Batch, InFours
-from tfos_job.config import FILES, PRELOADED
+from tfos_job.config import FILES, PRELOADED, AugmentationConfig
 from tfos_job.errors import BadDataError
 from tfos_job.formats.form import GROUP_SIZE, Form
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode, preprocess, to_float
-from tfos_job.run.specs import Augmentation
 
-ALL_ON = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
+ALL_ON = AugmentationConfig(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
 NUM_RECORDS = 7  # coprime to the batch size: every batch border falls elsewhere in its epoch
 BATCH_SIZE = 4
 FORM = InFours(image_size=8)
@@ -38,7 +37,7 @@ def shards(write_shard: Callable[..., str]) -> list[str]:
 in_both_modes = pytest.mark.parametrize("mode", [FILES, PRELOADED])
 
 
-def stream(mode: str, augmentation: Augmentation = ALL_ON) -> Callable[..., list[Batch]]:
+def stream(mode: str, augmentation: AugmentationConfig = ALL_ON) -> Callable[..., list[Batch]]:
     """What reads batches of the shards: `read(shards, count, seed=…, start_record=…)`."""
     read = streams.training(mode=mode, batch_size=BATCH_SIZE, form=FORM, shuffle_buffer=4, augmentation=augmentation)
     return functools.partial(read, num_records=NUM_RECORDS)
@@ -84,7 +83,7 @@ def test_training_pixels_are_evaluation_pixels(shards: list[str]) -> None:
     images, labels = streams.evaluation(batch_size=BATCH_SIZE, form=FORM)(shards)
     assert labels.tolist() == list(range(NUM_RECORDS))  # file order, the remainder kept, each once
     for mode in (FILES, PRELOADED):
-        for batch_images, batch_labels, _ in stream(mode, Augmentation())(shards, 3):
+        for batch_images, batch_labels, _ in stream(mode, AugmentationConfig())(shards, 3):
             np.testing.assert_array_equal(batch_images, images[batch_labels])
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from tests.unit import streams
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job import cli, storage
-from tfos_job.config import EvaluateConfig, TrainConfig, to_dict
+from tfos_job.config import AugmentationConfig, EvaluateConfig, TrainConfig, to_dict
 from tfos_job.errors import BadDataError
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats import tf_example, tfrecord
@@ -41,7 +41,6 @@ from tfos_job.networks import registry, variables
 from tfos_job.reports import evaluation_tables, montage, sample
 from tfos_job.reports.sample import InputView
 from tfos_job.run import checkpoints
-from tfos_job.run.specs import Augmentation
 
 CHARACTERS = "一丁七万丈三上"
 CHARSET = Charset(tuple(CHARACTERS))
@@ -218,7 +217,7 @@ def test_inspect_draws_a_split_and_counts_its_classes(root: Path, main: Main) ->
 def test_the_contact_sheet_shows_what_the_pipeline_makes(root: Path) -> None:
     split = DatasetLayout(str(root / "dataset")).split("test")
     contents = manifests.load(split)
-    options = Augmentation(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
+    options = AugmentationConfig(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
     taken = sample.take(split, contents, InputView(image_size=SIDE, augmentation=options), num_images=30, seed=3)
     images, labels = read(split)
     order = np.argsort(labels, kind="stable")

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from tfos_job.config import AugmentationConfig
 from tfos_job.input.stateless_random import Stream, uniform
 from tfos_job.input.warp import elastic_displacement, warp
-from tfos_job.run.specs import Augmentation
 
 S = 16
 SEED = tf.constant(7, tf.int64)
@@ -41,12 +41,13 @@ def draw(stream: int, index: int) -> float:
 
 def warped(images: np.ndarray, first_index: int = 0, **options: float) -> np.ndarray:
     indices = tf.range(first_index, first_index + len(images), dtype=tf.int64)
-    return warp(tf.constant(images, tf.float32), SEED, indices, Augmentation(**options)).numpy()
+    return warp(tf.constant(images, tf.float32), SEED, indices, AugmentationConfig(**options)).numpy()
 
 
 def strength_for(stream: Stream, wanted: float) -> tuple[float, int]:
     """The strength and the index at which the draw of -strength to strength is `wanted`."""
-    index = next(i for i in range(100) if abs(2 * draw(stream, i) - 1) > 0.5)
+    sign = math.copysign(1, wanted)
+    index = next(i for i in range(100) if sign * (2 * draw(stream, i) - 1) > 0.8)
     return wanted / (2 * draw(stream, index) - 1), index
 
 
@@ -98,7 +99,7 @@ def what_happens(index: int, options: dict[str, float]) -> Array:
 def expected(image: np.ndarray, index: int, options: dict[str, float]) -> Array:
     y, x = np.mgrid[:S, :S].astype(float)
     if options.get("elastic_distortion"):
-        right, down = elastic_displacement(SEED, tf.constant([index], tf.int64), S, Augmentation(**options))
+        right, down = elastic_displacement(SEED, tf.constant([index], tf.int64), S, AugmentationConfig(**options))
         x, y = x + right[0].numpy(), y + down[0].numpy()
     middle = (S - 1) / 2
     places = np.linalg.inv(what_happens(index, options)) @ np.stack(
@@ -175,7 +176,7 @@ def test_a_crop_is_a_window_within_the_image() -> None:
 
 def test_elastic_fields_are_as_strong_and_as_smooth_as_is_said() -> None:
     size, count, sigma, strength = 32, 2000, 0.1, 0.04
-    options = Augmentation(elastic_distortion=strength, elastic_sigma=sigma)
+    options = AugmentationConfig(elastic_distortion=strength, elastic_sigma=sigma)
     fields = np.stack(elastic_displacement(SEED, tf.range(count, dtype=tf.int64), size, options)) / (strength * size)
     assert fields.shape == (2, count, size, size)
     np.testing.assert_allclose(fields.mean(axis=1), 0, atol=5 / math.sqrt(count))
@@ -191,4 +192,4 @@ def test_elastic_fields_are_as_strong_and_as_smooth_as_is_said() -> None:
 
 def test_off_is_the_very_same_tensor() -> None:
     images = tf.constant(noise(1))
-    assert warp(images, SEED, tf.constant([0], tf.int64), Augmentation(elastic_sigma=0.3)) is images
+    assert warp(images, SEED, tf.constant([0], tf.int64), AugmentationConfig(elastic_sigma=0.3)) is images

@@ -59,17 +59,10 @@ class AugmentationConfig(Flags):
         1,
     )
 
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(AugmentationConfig):
-            if getattr(self, item.name) is True and "const" in item.metadata:
-                # The configurations of older runs have it so.
-                object.__setattr__(self, item.name, item.metadata["const"])
-        super().__post_init__()
-
     @property
-    def augmentation(self) -> dict[str, Any]:
-        """The fields of `run.specs.Augmentation`, as JSON values."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)}
+    def augmentation(self) -> AugmentationConfig:
+        """These flags alone, of a command that has others as well."""
+        return AugmentationConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(AugmentationConfig)})
 
     def require_channels(self, num_channels: int) -> None:
         """Raises SettingsError for what is not defined for images of `num_channels`."""
@@ -105,7 +98,7 @@ class InspectConfig(AugmentationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train_dir is not None:
-            plain = AugmentationConfig().augmentation | {"image_size": None}
+            plain = dataclasses.asdict(AugmentationConfig()) | {"image_size": None}
             for name, value in plain.items():
                 refuse_both(getattr(self, name) != value, name, "train_dir, which has it from the run")
 

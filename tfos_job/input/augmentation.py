@@ -1,8 +1,8 @@
 """Random changes to a batch of training images; part of the input pipeline on the workers.
 
 Every random number is a pure function of the seed, the augmentation and the record's position in its stream
-(`stateless_random.py`). To add an augmentation, add a field of `run.specs.Augmentation` (and of
-`config.AugmentationConfig`), a stream, and a line in `augment`.
+(`stateless_random.py`). To add an augmentation, add a field of `config.AugmentationConfig`, a stream, and a line in
+`augment`.
 
 The order follows the making of a picture: geometry (turns, then `warp`), stroke width, covered parts, then colour and
 brightness, so that a part covered with paper is as bright as the paper around it. The three augmentations of the seed
@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfos_job.config import AugmentationConfig
 from tfos_job.input.stateless_random import Stream, uniform
 from tfos_job.input.warp import PAPER, warp
-from tfos_job.run.specs import Augmentation
 
 Draw = Callable[[int, float, float], tf.Tensor]
 """Uniform random numbers of a stream between two limits, float32 [B, 1, 1, 1]."""
 
 
-def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Augmentation) -> tf.Tensor:
+def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: AugmentationConfig) -> tf.Tensor:
     """Applies the augmentations of `options`.
 
     Args:
@@ -72,7 +72,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Aug
 # --- geometry ---------------------------------------------------------------------------------------------------------
 
 
-def _turn(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
+def _turn(images: tf.Tensor, draw: Draw, options: AugmentationConfig) -> tf.Tensor:
     """Flips, transposes and turns by multiples of 90°; all together take at most three selections.
 
     Any sequence of them equals an optional transposition, then an optional flip up-down, then an optional flip
@@ -189,7 +189,7 @@ def _erase(images: tf.Tensor, draw: Draw, fraction: float) -> tf.Tensor:
     return tf.where(rows & columns, cover, images)
 
 
-def _change_colours(images: tf.Tensor, draw: Draw, options: Augmentation) -> tf.Tensor:
+def _change_colours(images: tf.Tensor, draw: Draw, options: AugmentationConfig) -> tf.Tensor:
     """Changes hue and saturation as `tf.image.adjust_hue` and `adjust_saturation` do, by an amount for each image."""
     hue, saturation, value = tf.split(tf.image.rgb_to_hsv(tf.clip_by_value(images, 0.0, 1.0)), 3, axis=3)
     if options.random_hue:

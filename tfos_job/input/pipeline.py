@@ -20,13 +20,12 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tfos_job.config import PRELOADED
+from tfos_job.config import PRELOADED, AugmentationConfig
 from tfos_job.formats.form import Form
 from tfos_job.input.augmentation import augment
 from tfos_job.input.decoding import decode, to_float
 from tfos_job.input.normalization import Normalization
 from tfos_job.input.waiting import records_of, shard_order, turn
-from tfos_job.run.specs import Augmentation
 from tfos_job.staging.cache_plan import MAX_WINDOW
 
 # Fixed, not AUTOTUNE: it determines the order of records, which must be the same on every machine.
@@ -49,7 +48,7 @@ def training_dataset(
     form: Form,
     seed: tf.Tensor | int,
     shuffle_buffer: int,
-    augmentation: Augmentation,
+    augmentation: AugmentationConfig,
     normalization: Normalization | None = None,
     start_record: tf.Tensor | int = 0,
 ) -> tf.data.Dataset:

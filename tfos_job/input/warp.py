@@ -1,4 +1,4 @@
-"""Geometry of augmentation: all distortions and movements are one coordinate map and one bilinear sampling.
+"""AugmentationConfig of augmentation: all distortions and movements are one coordinate map and one bilinear sampling.
 
 An output pixel p has the value at A(p + d(p)), with the elastic displacement d and the affine map A, both in pixels
 from the image's centre. For the picture that means: a window is cropped and scaled to the full size, then zoomed,
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.config import AugmentationConfig
 from tfos_job.input.stateless_random import Stream, uniform, uniform_pairs
-from tfos_job.run.specs import Geometry
 
 PAPER = 1.0
 _NODE_DISTANCE = 1.25
@@ -32,7 +32,7 @@ Draw = Callable[[Stream, float, float], tf.Tensor]
 _Number = Any  # a float, or float32 [B]
 
 
-def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Geometry) -> tf.Tensor:
+def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: AugmentationConfig) -> tf.Tensor:
     """Moves each image by its own random numbers.
 
     Args:
@@ -77,7 +77,7 @@ class Affine:
         )
 
 
-def affine(seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry) -> Affine | None:
+def affine(seed: tf.Tensor, indices: tf.Tensor, size: int, options: AugmentationConfig) -> Affine | None:
     """Returns the map from output coordinates to image coordinates; None if no affine movement is on."""
 
     def draw(stream: Stream, low: float, high: float) -> tf.Tensor:
@@ -120,7 +120,7 @@ def _crop(draw: Draw, size: int, fraction: float) -> Affine:
 
 
 def elastic_displacement(
-    seed: tf.Tensor, indices: tf.Tensor, size: int, options: Geometry
+    seed: tf.Tensor, indices: tf.Tensor, size: int, options: AugmentationConfig
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns smooth random fields after Simard et al. (2003), "Best practices for convolutional neural networks".
 

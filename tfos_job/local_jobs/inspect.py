@@ -14,7 +14,6 @@ from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.reports import sample
 from tfos_job.reports.sample import InputView
-from tfos_job.run.specs import Augmentation
 
 _NAMED = 10
 
@@ -38,7 +37,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
     if config.train_dir is None:
-        view = InputView(image_size=config.side, augmentation=Augmentation(**config.augmentation))
+        view = InputView(image_size=config.side, augmentation=config.augmentation)
     else:
         view = sample.input_view(RunLayout(config.train_dir))
     taken = sample.take(split, contents, view, num_images=config.num_images, seed=config.seed)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.config import NO_NORMALIZATION, TrainConfig, from_dict
+from tfos_job.config import NO_NORMALIZATION, AugmentationConfig, TrainConfig, from_dict
 from tfos_job.errors import BadDataError
 from tfos_job.formats import readers
 from tfos_job.formats.excerpt import read_positions
@@ -29,7 +29,6 @@ from tfos_job.input.normalization import Normalization, restore
 from tfos_job.layout import RunLayout, SplitLayout
 from tfos_job.reports import classes, montage
 from tfos_job.run import checkpoints
-from tfos_job.run.specs import Augmentation
 
 NUM_VERSIONS = 3
 _MAX_SHARDS = 8
@@ -41,20 +40,20 @@ class InputView:
     """The processing of an image of `image_size` pixels square before the network in training."""
 
     image_size: int
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     normalization: Normalization = field(default_factory=Normalization)
 
     @property
     def num_versions(self) -> int:
         """The number of versions to show, V; 1 without random changes."""
-        if self.augmentation != Augmentation():
+        if self.augmentation != AugmentationConfig():
             return NUM_VERSIONS
         return 0 if self.normalization.kind == NO_NORMALIZATION else 1
 
     @property
     def words(self) -> str:
         """Description of the processing, for the heading of the versions."""
-        augmented = ["augmented"] if self.augmentation != Augmentation() else []
+        augmented = ["augmented"] if self.augmentation != AugmentationConfig() else []
         kind = self.normalization.kind
         return ", ".join(augmented + ([] if kind == NO_NORMALIZATION else [f"normalized ({kind})"]))
 
@@ -70,9 +69,7 @@ def input_view(run: RunLayout) -> InputView:
     if config.normalization != NO_NORMALIZATION:
         info, arrays = checkpoints.read(run, "last")
         normalization = restore(info.normalization, arrays)
-    return InputView(
-        image_size=config.side, augmentation=Augmentation(**config.augmentation), normalization=normalization
-    )
+    return InputView(image_size=config.side, augmentation=config.augmentation, normalization=normalization)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config import TrainConfig
+from tfos_job.config import AugmentationConfig, TrainConfig
 from tfos_job.formats.form import Form
-from tfos_job.run.specs import Augmentation, InitialWeights, ModelSpec, NormalizationSpec
+from tfos_job.run.specs import InitialWeights, ModelSpec, NormalizationSpec
 from tfos_job.run.training_data import TrainingData
 
 
@@ -30,7 +30,7 @@ class InputSpec:
     batch_size: int
     shuffle_buffer: int
     antialias: bool
-    augmentation: Augmentation
+    augmentation: AugmentationConfig
     normalization: NormalizationSpec
     statistics: str | None
 
@@ -147,7 +147,7 @@ def _input_of(
         batch_size=config.batch_size,
         shuffle_buffer=data.shuffle_buffer,
         antialias=data.reader.antialias,
-        augmentation=Augmentation(**config.augmentation),
+        augmentation=config.augmentation,
         normalization=normalization,
         statistics=statistics,
     )

@@ -67,35 +67,3 @@ class RehearsalSpec:
     model: ModelSpec
     trainable_scopes: tuple[str, ...]
     initial_weights: InitialWeights | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """How far images are moved; a strength of 0 is off. `config.AugmentationConfig` says what the numbers mean."""
-
-    random_rotation: float = 0.0
-    random_zoom: float = 0.0
-    random_crop: float = 0.0
-    random_width_shift: float = 0.0
-    random_height_shift: float = 0.0
-    random_shear: float = 0.0
-    elastic_distortion: float = 0.0
-    elastic_sigma: float = 0.08
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation(Geometry):
-    """The strength of each augmentation; all are off by default. `config.AugmentationConfig` says what they mean."""
-
-    random_flip_up_down: bool = False
-    random_flip_left_right: bool = False
-    random_transpose: bool = False
-    random_rotation_90: bool = False
-    stroke_width: float = 0.0
-    random_hue: float = 0.0
-    random_saturation: float = 0.0
-    random_channel_shift: float = 0.0
-    random_brightness: float = 0.0
-    random_contrast: float = 0.0
-    random_gamma: float = 0.0
-    random_erasing: float = 0.0
