@@ -197,6 +197,9 @@ def runs(checkout: Path | None, results: Path, num_runs: int, cases: Sequence[Ca
             if not Path(where.strip()).is_relative_to(checkout):
                 raise SystemExit(f"{checkout} is not what Python imports there: {where.strip()}")
             run(checkout, folder, cases)
+        names = [case.name for case in cases]
+        if (there := json.loads((folder / COMPLETE).read_text())["cases"]) != names:
+            raise SystemExit(f"{folder} is of --cases {','.join(there)}, not {','.join(names)}: name another folder")
         found.append(facts(folder, commands(cases).keys()))
     return found
 
