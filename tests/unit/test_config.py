@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tfos_job import config
@@ -56,6 +57,12 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (DoctorConfig, {"expected_hours": float("nan")}, "--expected_hours"),
         (DoctorConfig, {"min_free_gb": -0.1}, "--min_free_gb"),
         (DoctorConfig, {"port_range": "40000"}, "--port_range"),
+        (TrainConfig, {"random_brightness": True}, "--random_brightness"),
+        (TrainConfig, {"decay_steps": 0.5}, "--decay_steps"),
+        (TrainConfig, {"batch_size": True}, "--batch_size"),
+        (TrainConfig, {"batch_size": "128"}, "--batch_size"),
+        (TrainConfig, {"learning_rate": "1e-3"}, "--learning_rate"),
+        (TrainConfig, {"overwrite": 1}, "--overwrite"),
         (DoctorConfig, {"port_range": "40001-40000"}, "--port_range"),
         (DoctorConfig, {"port_range": "1-65536"}, "--port_range"),
     ],
@@ -179,6 +186,14 @@ def test_images_stay_as_they_are_by_default_and_glyphs_are_raw() -> None:
 def test_top_k_is_sorted_and_without_repetition() -> None:
     assert EvaluateConfig(**TRAIN, top_k="5,1,3,1").ks == (1, 3, 5)
     assert EvaluateConfig(**TRAIN, top_k="3,5").ks == (1, 3, 5)  # what `best` goes by is in every evaluation
+
+
+def test_a_number_is_pythons_own_of_its_flags_type() -> None:
+    """What is written and compared must not depend on how a caller in Python has come by a number."""
+    found = TrainConfig(**TRAIN, learning_rate=np.float64(1e-3), keep_prob=1, decay_steps=2e3, batch_size=np.int64(64))
+    values = (found.learning_rate, found.keep_prob, found.decay_steps, found.batch_size)
+    assert [type(value) for value in values] == [float, float, int, int]
+    assert values == (1e-3, 1.0, 2000, 64)
 
 
 def test_grey_images_have_no_hue() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import inspect
 import math
+import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,18 +169,46 @@ class Flags:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            fact, next_step = _refusal(value, item.metadata) if value is not None else ("", "")
+            if value is None:
+                continue
+            kind = str(item.type).removesuffix(" | None")
+            value = _converted(value, kind)
+            object.__setattr__(self, item.name, value)
+            fact, next_step = _type_fact(value, kind), ""
+            if not fact:
+                fact, next_step = _refusal(value, item.metadata)
             require(not fact, item.name, fact, next_step)
+
+
+def _converted(value: Any, kind: str) -> Any:
+    """A number as Python's own `kind`: files and messages hold the same of 1, 1.0 and numpy's. Others as they are."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    number = float(value)
+    if kind == "float":
+        return number
+    return int(number) if kind == "int" and number.is_integer() else value
+
+
+def _type_fact(value: Any, kind: str) -> str:
+    """The fact about a value of another type than its field's; empty for the right one."""
+    if kind == "float":
+        return "" if isinstance(value, float) else f"{value!r} is not a number"
+    if kind == "int":
+        return "" if isinstance(value, int) and not isinstance(value, bool) else f"{value!r} is not a whole number"
+    if kind == "bool":
+        return "" if isinstance(value, bool) else f"{value!r} is not true or false"
+    return ""
 
 
 def _refusal(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str]:
     """Fact and next step about a value; both empty where it is accepted."""
     next_step = metadata.get("next_step", "")
-    numbers, form, choices = range_of(metadata), metadata.get("form"), metadata.get("choices")
+    accepted, form, choices = range_of(metadata), metadata.get("form"), metadata.get("choices")
     if choices is not None and value not in choices:
         return f"{value!r} is not {either(choices)}", next_step
-    if numbers is not None and not numbers.accepts(value):
-        return numbers.fact(value), next_step
+    if accepted is not None and not accepted.accepts(value):
+        return accepted.fact(value), next_step
     if form is not None and not form.accepts(value):
         return form.fact.format(value), form.next_step
     return "", ""

@@ -46,6 +46,7 @@ def locked_split(
     num_channels: int = 1,
     of_gnt: bool = False,
     overwrite: bool,
+    must_be_new: bool = False,
 ) -> Iterator[LockedSplit]:
     """Takes the dataset's lock, removes what killed runs have left, and reads what is live.
 
@@ -57,10 +58,12 @@ def locked_split(
       num_channels: of the images.
       of_gnt: the records are those of GNT files, which hold no other classes than characters of GBK.
       overwrite: pass over a damaged manifest.
+      must_be_new: fail if the split is there.
 
     Raises:
       BusyError: another job is writing to the dataset.
       SettingsError: the dataset has another charset, or images of another number of channels.
+      SettingsError: the split is there, and `must_be_new` is on.
       BadDataError: the split's manifest is damaged, and `overwrite` is off.
     """
     dataset = DatasetLayout(storage.absolute(dataset_dir))
@@ -71,6 +74,9 @@ def locked_split(
             _require_tags(dataset, charset)
         _require_same_channels(dataset, split_name, num_channels)
         live = _live_manifest(split, overwrite=overwrite)
+        if must_be_new and live is not None:
+            next_step = "Give overwrite=True, or another name"
+            raise SettingsError("it is there", place=split.root, next_step=next_step)
         sweep_dataset(dataset)
         # Shards whose manifest cannot be read stay until there are others: they may be all that there is.
         sweep_split(split, live, keep_generations=live is None and storage.exists(split.manifest))

@@ -112,7 +112,11 @@ class Attempt:
         self._state = AttemptState(spec.topology, limits, driver_host=spec.driver_host, is_local=spec.local)
         self._key = new_key()
         self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range)
-        self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range)
+        try:
+            self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range)
+        except BaseException:
+            self._processes.close()
+            raise
         self._job = NodeJob(sc, spec.topology, self._node_args(), self._switchboard.events, spec.start_timeout)
         self._is_stop_told = self._is_hurry_told = False
 

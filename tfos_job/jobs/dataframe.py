@@ -80,10 +80,8 @@ def convert_dataframe(
         owner=f"tfos_job convert_dataframe of split {dataset_split_name}",
         requested=requested,
         overwrite=overwrite,
+        must_be_new=not overwrite,
     ) as target:
-        if target.live is not None and not overwrite:
-            place = target.layout.root
-            raise SettingsError("it is there", place=place, next_step="Give overwrite=True, or another name")
         used = target.charset or requested
         if used is None:
             used = _found_charset(rows) if charset == "auto" else charsets.level1()
