@@ -26,7 +26,7 @@ import tfos_job
 from tfos_job.errors import SettingsError
 from tfos_job.fonts import find_font
 from tfos_job.submit import distributions, environment, interpreter, packing
-from tfos_job.submit.packing import Member
+from tfos_job.submit.packing import PackedFile
 
 
 def run(command: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -150,7 +150,7 @@ print(json.dumps({"executable": sys.executable, "prefix": sys.prefix, "path": sy
 
 
 @pytest.fixture(scope="module")
-def contents() -> list[Member]:
+def contents() -> list[PackedFile]:
     """Of an environment of few packages."""
     available = distributions.installed()
     return packing.members({name: available[name] for name in ("numpy", "setuptools", "tqdm")})
@@ -158,7 +158,7 @@ def contents() -> list[Member]:
 
 @pytest.mark.parametrize("archive_format", ["tar.gz", "zip"])
 def test_a_packed_interpreter_runs_on_nothing_but_the_c_library(
-    tmp_path: Path, contents: list[Member], archive_format: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, contents: list[PackedFile], archive_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zlib, "Z_DEFAULT_COMPRESSION", 1)  # a zip in a third of the time
     packing.WRITERS[archive_format](tmp_path / "packed", contents)
@@ -231,7 +231,7 @@ def test_a_tar_of_many_blocks_is_read_by_others_and_written_the_same_again(
     monkeypatch.setattr(packing, "_BLOCK_BYTES", 1 << 16)
     size = packing._BLOCK_BYTES * (2 * (os.cpu_count() or 1) + 3) + 17  # more blocks than wait to be written
     (tmp_path / "large").write_bytes(os.urandom(size))
-    contents = [Member("bin/python", b"program", is_program=True), Member("lib/large", tmp_path / "large")]
+    contents = [PackedFile("bin/python", b"program", is_program=True), PackedFile("lib/large", tmp_path / "large")]
     packing.write_tar_gz(tmp_path / "a.tar.gz", contents)
     os.utime(tmp_path / "large", (1, 1))
     monkeypatch.setattr(time, "time", lambda: 2_000_000_000.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfos_job.host import process_environment
-from tfos_job.host.process_environment import Change, apply, settle, settle_local_spark, settle_submission
+from tfos_job.host.process_environment import VariableChange, apply, settle, settle_local_spark, settle_submission
 
 
 def settled(**found: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ def test_a_configuration_file_of_keras(keras: dict[str, object], names: list[str
 
 def test_a_locale_without_chinese_is_not_given_to_java() -> None:
     assert settle({"LC_ALL": "C"}, encoding="ANSI_X3.4-1968") == [
-        Change("LC_ALL", "C", "C.UTF-8", "Java could not open 汉字.gnt")
+        VariableChange("LC_ALL", "C", "C.UTF-8", "Java could not open 汉字.gnt")
     ]
     assert settle({"LC_ALL": "C.UTF-8"}, encoding="ANSI_X3.4-1968") == []
     assert settle({"LANG": "zh_CN.GBK"}, encoding="GBK") == []

@@ -100,7 +100,7 @@ def reader(*files: Remote | Exception) -> io.BufferedReader:
             raise file
         return file
 
-    return io.BufferedReader(hdfs_files.Reader("hdfs://host/a", reopen), MIB)
+    return io.BufferedReader(hdfs_files.HdfsReader("hdfs://host/a", reopen), MIB)
 
 
 def test_a_reader_goes_on_where_no_datanode_was_left() -> None:
@@ -159,7 +159,7 @@ class Written:
         self.discarded: list[str] = []
         self.replicated: list[str] = []
         self._coming = iter(enumerate(targets))
-        self.raw = hdfs_files.Writer(self._create, self.discarded.append)
+        self.raw = hdfs_files.HdfsWriter(self._create, self.discarded.append)
 
     def _create(self) -> Any:
         number, target = next(self._coming)
@@ -230,7 +230,7 @@ def test_a_small_file_is_tried_again_as_a_whole() -> None:
     coming = iter(files)
 
     def attempt() -> None:
-        raw = hdfs_files.Writer(lambda: hdfs_files.Open("a", next(coming), lambda: None), lambda _: None)
+        raw = hdfs_files.HdfsWriter(lambda: hdfs_files.Open("a", next(coming), lambda: None), lambda _: None)
         with io.BufferedWriter(raw, MIB) as stream:
             stream.write(b"x")
 

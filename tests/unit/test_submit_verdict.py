@@ -13,13 +13,13 @@ from tfos_job.submit import application
 from tfos_job.submit import main as submit_main
 from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import Request
-from tfos_job.submit.verdict import End, judge, judge_pod
+from tfos_job.submit.verdict import ApplicationEnd, judge, judge_pod
 
 APPLICATION = "application_1_0001"
 
 
-def end(diagnostics: str, final_status: str = "FAILED", application: str = APPLICATION) -> End:
-    return End(application=application, final_status=final_status, diagnostics=diagnostics, command="train")
+def end(diagnostics: str, final_status: str = "FAILED", application: str = APPLICATION) -> ApplicationEnd:
+    return ApplicationEnd(application=application, final_status=final_status, diagnostics=diagnostics, command="train")
 
 
 def outcome(exit_code: int | None, **error: str) -> dict:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tfos_job.config.flags import SPLIT_NAME, Flags, Form, flag, path
+from tfos_job.config.flags import SPLIT_NAME, Flags, TextForm, flag, path
 
-_WHOLE_NUMBERS = Form(
+_WHOLE_NUMBERS = TextForm(
     re.compile(r"0*[1-9]\d*(,0*[1-9]\d*)*", re.ASCII).fullmatch,
     "{!r} is not a list of whole numbers",
     "Write it as 1,3,5",

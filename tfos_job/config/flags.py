@@ -34,7 +34,7 @@ RECIPE, EXTENT, ORIGIN, COMMAND = Bond.RECIPE, Bond.EXTENT, Bond.ORIGIN, Bond.CO
 
 
 @dataclass(frozen=True)
-class Form:
+class TextForm:
     """The form of a text.
 
     Attributes:
@@ -59,7 +59,7 @@ class Range:
     off: float | None = None
 
     def accepts(self, value: float) -> bool:
-        """Whether `value` is in the range; infinity and NaN never are."""
+        """True if `value` is in the range; infinity and NaN never are."""
         return (
             (isinstance(value, int) or math.isfinite(value))
             and (self.minimum is None or value >= self.minimum)
@@ -106,12 +106,12 @@ def port_range(text: str) -> tuple[int, int] | None:
     return (low, high) if 1024 <= low <= high <= 65535 else None
 
 
-SPLIT_NAME = Form(
+SPLIT_NAME = TextForm(
     _SPLIT_NAME.fullmatch,
     "{!r} is not a split name: it becomes a folder",
     "Use letters, digits, '-', '_' and '.', such as train or test",
 )
-PORT_RANGE = Form(
+PORT_RANGE = TextForm(
     port_range,
     "{!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
     "Write it as 40000-40099",
@@ -124,8 +124,8 @@ def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) ->
     Args:
       help_text: what it is, with its unit.
       default: the default.
-      **metadata: `choices`; the bounds of a `Range`; `form` (a `Form`); `next_step` (of the error about a bad value);
-        `metavar`; `nargs` (then it is positional); `const` (its value where none is given with it); `bond` (a `Bond`,
+      **metadata: `choices`; the bounds of a `Range`; `form` (a `TextForm`); `next_step` (of the error about a bad
+        value); `metavar`; `nargs` (then it is positional); `const` (the value of a flag without one); `bond` (a `Bond`,
         of each flag of `train`).
     """
     return field(default=default, metadata={"help": help_text, **metadata})
@@ -143,7 +143,7 @@ def range_of(metadata: Mapping[str, Any]) -> Range | None:
 
 
 def is_inherited(item: dataclasses.Field[Any]) -> bool:
-    """Whether a run that is resumed has the flag's value, so that a command may have to take it back."""
+    """True if a resumed run inherits the flag's value, so that a command may have to take it back."""
     return item.metadata.get("bond") in (RECIPE, EXTENT)
 
 
@@ -158,7 +158,7 @@ def own_first(config: type) -> list[dataclasses.Field[Any]]:
 
 
 def has_bonds(config: type) -> bool:
-    """Whether each flag says what it is to a run that is resumed."""
+    """True if each flag has its effect on a resumed run."""
     return all("bond" in item.metadata for item in dataclasses.fields(config))
 
 

@@ -19,12 +19,12 @@ from tfos_job.config.defaults import (
     PRELOAD_LIMIT_BYTES,
     PRELOADED,
 )
-from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, PORT_RANGE, RECIPE, SPLIT_NAME, Form, flag, path
+from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, PORT_RANGE, RECIPE, SPLIT_NAME, TextForm, flag, path
 
 LENGTHS = ("max_number_of_steps", "epoch")
 """Two ways to say the same: one that is given replaces the other one of the run."""
 _OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
-_NETWORK = Form(
+_NETWORK = TextForm(
     lambda name: name in NETWORKS or _OWN_NETWORK.fullmatch(name),
     "there is no network {!r}",
     f"Known: {', '.join(NETWORKS)}; your own is package.module:function",

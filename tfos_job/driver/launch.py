@@ -39,7 +39,7 @@ class _NodeRDD:
         self._job.run_spark_job(self._rdd, function)
 
 
-class _Context:
+class _LaunchContext:
     """The part of a SparkContext that TFCluster.run needs. `stop` does nothing: TFoS stops the context on any error."""
 
     def __init__(self, sc: Any, job: NodeJob) -> None:
@@ -95,7 +95,7 @@ class NodeJob:
         tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
         with _environment(tfos, self._args.driver):
             cluster = tfos.TFCluster.run(
-                _Context(self._sc, self),
+                _LaunchContext(self._sc, self),
                 node.main,
                 self._args,
                 num_executors=self._topology.num_spark_executors,

@@ -43,9 +43,9 @@ class ExampleReader:
     def __init__(self) -> None:
         self._openings = Cache(_opening)
         self._images = Cache(_image_of)
-        self._class = _Parts("image/class/label", "image/class/text")
-        self._form = _Parts("image/format", "image/height", "image/width")
-        self._source = _Parts("source/file")
+        self._class = _PartCache("image/class/label", "image/class/text")
+        self._form = _PartCache("image/format", "image/height", "image/width")
+        self._source = _PartCache("source/file")
 
     def read(self, data: bytes) -> Example:
         """The features of an Example of a glyph or picture.
@@ -88,7 +88,7 @@ class ExampleReader:
         return Example(*of_class, data[start:stop], *form, *source, offset)  # type: ignore[arg-type, call-arg]
 
 
-class _Parts(Cache[bytes, "tuple[int | bytes, ...] | None"]):
+class _PartCache(Cache[bytes, "tuple[int | bytes, ...] | None"]):
     """The values of adjacent entries of these keys; None for bytes that are no such entries in their shortest form."""
 
     def __init__(self, *keys: str) -> None:

@@ -34,7 +34,7 @@ _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the fi
 
 
 @dataclass(frozen=True)
-class Change:
+class VariableChange:
     """A variable that a job does not get as the user has set it. `after` is None if it is removed."""
 
     name: str
@@ -49,7 +49,7 @@ class Change:
 
 def settle(
     environ: Mapping[str, str], *, encoding: str = "utf-8", keras: Mapping[str, Any] | None = None
-) -> list[Change]:
+) -> list[VariableChange]:
     """Returns the changes to `environ` for all processes of a job; empty if they have been made.
 
     Args:
@@ -57,43 +57,51 @@ def settle(
       encoding: of the locale.
       keras: content of Keras's configuration file; None if there is none.
     """
-    changes = [Change(name, environ[name], None, reason) for name, reason in _TAKEN_OUT.items() if name in environ]
+    changes = [
+        VariableChange(name, environ[name], None, reason) for name, reason in _TAKEN_OUT.items() if name in environ
+    ]
     changes += _settle_keras(environ, keras or {})
     changes += _settle_grpc(environ)
     changes += _settle_python(environ)
     if environ.get("MPLBACKEND", "agg") != "agg":
-        changes.append(Change("MPLBACKEND", environ["MPLBACKEND"], "agg", "pictures are files"))
+        changes.append(VariableChange("MPLBACKEND", environ["MPLBACKEND"], "agg", "pictures are files"))
     if encoding.lower() in _ASCII and environ.get("LC_ALL") != _UTF_8_LOCALE:
-        changes.append(Change("LC_ALL", environ.get("LC_ALL"), _UTF_8_LOCALE, "Java could not open 汉字.gnt"))
+        changes.append(VariableChange("LC_ALL", environ.get("LC_ALL"), _UTF_8_LOCALE, "Java could not open 汉字.gnt"))
     return changes
 
 
-def _settle_keras(environ: Mapping[str, str], keras: Mapping[str, Any]) -> Iterator[Change]:
+def _settle_keras(environ: Mapping[str, str], keras: Mapping[str, Any]) -> Iterator[VariableChange]:
     backend = environ.get("KERAS_BACKEND", keras.get("backend", "tensorflow"))
     if backend != "tensorflow":
-        yield Change("KERAS_BACKEND", environ.get("KERAS_BACKEND"), "tensorflow", "networks are trained by TensorFlow")
+        yield VariableChange(
+            "KERAS_BACKEND", environ.get("KERAS_BACKEND"), "tensorflow", "networks are trained by TensorFlow"
+        )
     wrong = [f"{name} {keras[name]!r}" for name, value in _KERAS_DEFAULTS.items() if keras.get(name, value) != value]
     if wrong:
         # A path that can have no file in it: Keras uses its defaults and writes no file.
         reason = f"Keras's keras.json has {', '.join(wrong)}"
-        yield Change("KERAS_HOME", environ.get("KERAS_HOME"), os.devnull, reason)
+        yield VariableChange("KERAS_HOME", environ.get("KERAS_HOME"), os.devnull, reason)
 
 
-def _settle_grpc(environ: Mapping[str, str]) -> Iterator[Change]:
+def _settle_grpc(environ: Mapping[str, str]) -> Iterator[VariableChange]:
     strategies = environ.get("GRPC_POLL_STRATEGY", "poll")
     if not set(strategies.split(",")) <= _GRPC_POLL_STRATEGIES:
-        yield Change("GRPC_POLL_STRATEGY", strategies, None, "TensorFlow's gRPC has it not, and would end the process")
+        yield VariableChange(
+            "GRPC_POLL_STRATEGY", strategies, None, "TensorFlow's gRPC has it not, and would end the process"
+        )
     proxy = next((name for name in _GRPC_PROXIES if name in environ), None)
     if proxy and environ[proxy]:
         reason = f"what the nodes of a cluster say to each other must not go through {proxy}"
-        yield Change("grpc_proxy", environ.get("grpc_proxy"), "", reason)
+        yield VariableChange("grpc_proxy", environ.get("grpc_proxy"), "", reason)
 
 
-def _settle_python(environ: Mapping[str, str]) -> Iterator[Change]:
+def _settle_python(environ: Mapping[str, str]) -> Iterator[VariableChange]:
     found = environ.get("PYTHONWARNINGS", "").split(",")
     kept = [entry for entry in found if not is_error(entry)]
     if kept != found:
-        yield Change("PYTHONWARNINGS", ",".join(found), ",".join(kept) or None, "libraries warn where nothing is wrong")
+        yield VariableChange(
+            "PYTHONWARNINGS", ",".join(found), ",".join(kept) or None, "libraries warn where nothing is wrong"
+        )
 
 
 def is_error(entry: str) -> bool:
@@ -102,7 +110,7 @@ def is_error(entry: str) -> bool:
     return bool(action) and "error".startswith(action)
 
 
-def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) -> list[Change]:
+def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) -> list[VariableChange]:
     """Returns the changes, in addition to those of `settle`, for a Spark whose processes all run on this host.
 
     Args:
@@ -119,22 +127,22 @@ def settle_local_spark(environ: Mapping[str, str], *, python: str, path: str) ->
         "PYTHONSAFEPATH": ("1", "a queue.py in the working directory is none of Python's own"),
     }
     return [
-        Change(name, environ.get(name), value, reason)
+        VariableChange(name, environ.get(name), value, reason)
         for name, (value, reason) in wanted.items()
         if environ.get(name) != value
     ]
 
 
-def settle_submission(environ: Mapping[str, str]) -> list[Change]:
+def settle_submission(environ: Mapping[str, str]) -> list[VariableChange]:
     """Returns the changes, in addition to those of `settle`, for spark-submit: the job brings its Spark and Python."""
     return [
-        Change(name, value, None, "a submitted job brings its own Spark and Python along")
+        VariableChange(name, value, None, "a submitted job brings its own Spark and Python along")
         for name, value in environ.items()
         if name.startswith(_OF_SPARK_AND_PYTHON) and name not in _OF_THE_SUBMITTING_HOST
     ]
 
 
-def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> None:
+def apply(environ: dict[str, str] | os._Environ[str], changes: list[VariableChange]) -> None:
     """Makes the changes in an environment."""
     for change in changes:
         if change.after is None:
@@ -143,12 +151,12 @@ def apply(environ: dict[str, str] | os._Environ[str], changes: list[Change]) -> 
             environ[change.name] = change.after
 
 
-def needed() -> list[Change]:
+def needed() -> list[VariableChange]:
     """Returns the changes to this process's environment."""
     return settle(os.environ, encoding=locale.getencoding(), keras=_keras_configuration())
 
 
-def settle_process() -> list[Change]:
+def settle_process() -> list[VariableChange]:
     """Changes this process's environment, before a heavy import; returns the changes."""
     changes = needed()
     apply(os.environ, changes)

@@ -77,7 +77,7 @@ def training_dataset(
       `start_record` of the next batch.
     """
     num_records, seed, start_record = (tf.cast(x, tf.int64) for x in (num_records, seed, start_record))
-    source = _Source(
+    source = _StreamSource(
         shards=tf.convert_to_tensor(shards, tf.string),
         is_staged=staged,
         num_records=num_records,
@@ -103,7 +103,7 @@ def training_dataset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Source:
+class _StreamSource:
     """The shards of a training stream, and its first record. Tensors are int64 [], except `shards`, string [n]."""
 
     shards: tf.Tensor
@@ -125,7 +125,9 @@ class _Source:
         return turn(epoch, index) if self.is_staged else tf.data.TFRecordDataset(self.shards[index])
 
 
-def _from_files(source: _Source, batch_size: int, form: Form, window: int, shuffle_buffer: int) -> tf.data.Dataset:
+def _from_files(
+    source: _StreamSource, batch_size: int, form: Form, window: int, shuffle_buffer: int
+) -> tf.data.Dataset:
     """Returns batches of uint8 pixels and labels, read from the files in each epoch."""
 
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -136,7 +138,7 @@ def _from_files(source: _Source, batch_size: int, form: Form, window: int, shuff
     return _decoded(source.epochs.flat_map(epoch_records), batch_size, form, drop_remainder=True)
 
 
-def _from_memory(source: _Source, batch_size: int, form: Form) -> tf.data.Dataset:
+def _from_memory(source: _StreamSource, batch_size: int, form: Form) -> tf.data.Dataset:
     """Returns batches of uint8 pixels and labels, from memory; loads all shards first."""
     if source.is_staged:
         in_order = tf.data.Dataset.range(tf.size(source.shards, tf.int64))
@@ -235,7 +237,7 @@ def _decoded(
     return decoded if batch_size == group_size else decoded.rebatch(batch_size, drop_remainder=drop_remainder)
 
 
-def _mixed_records(source: _Source, epoch: tf.Tensor, window: int, shuffle_buffer: int) -> tf.data.Dataset:
+def _mixed_records(source: _StreamSource, epoch: tf.Tensor, window: int, shuffle_buffer: int) -> tf.data.Dataset:
     """Returns the serialized records of one epoch, in the order given by seed and epoch."""
     # TensorFlow combines the process's global seed with each op's; in this graph that pins it for the order below.
     tf.compat.v1.set_random_seed(_ANY_NONZERO_SEED)

@@ -16,7 +16,7 @@ from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import evaluate_shards, write_evaluation
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.networks.variables import form_of, restore_model
-from tfos_job.reports.evaluation_report import Results, publish
+from tfos_job.reports.evaluation_report import EvaluationResults, publish
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.staging.copies import local_copy
@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             place=split.root,
             next_step="Run `verify` on the split",
         )
-    results = Results(
+    results = EvaluationResults(
         step=info.step,
         split_name=config.dataset_split_name,
         predictions=predictions,
@@ -79,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _record(
-    run: RunLayout, info: CheckpointInfo, results: Results, metrics: dict[str, Any], *, pictures: bool
+    run: RunLayout, info: CheckpointInfo, results: EvaluationResults, metrics: dict[str, Any], *, pictures: bool
 ) -> str | None:
     """Writes an evaluation of this run's checkpoint to the run's folder; returns the folder of tables and pictures."""
     if storage.absolute(info.path) != storage.absolute(run.checkpoint(info.step)):

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
+class EvaluationResults:
     """The results of an evaluation.
 
     Attributes:
@@ -69,7 +69,7 @@ class Results:
         return f"{num_wrong:,} of {self.predictions.num_records:,} records are taken for another class"
 
 
-def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
+def publish(results: EvaluationResults, run: RunLayout, *, pictures: bool) -> str | None:
     """Writes tables and pictures into the evaluation's folder.
 
     Args:
@@ -100,7 +100,7 @@ def publish(results: Results, run: RunLayout, *, pictures: bool) -> str | None:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _draw_all(results: Results, folder: str) -> None:
+def _draw_all(results: EvaluationResults, folder: str) -> None:
     """Draws each picture on its own, so that a failure does not affect the others."""
     images = functools.cache(lambda: _ShownImages(results))
     drawn: dict[str, Callable[[], bytes]] = {
@@ -129,7 +129,7 @@ def _draw_all(results: Results, folder: str) -> None:
 class _ShownImages:
     """The images in tables and pictures, read again: at most `_MOST_LISTED`, and those of `_NUM_PAIRS` pairs."""
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: EvaluationResults) -> None:
         self._results = results
         predictions = results.predictions
         self.listed = analysis.hardest(predictions, _MOST_LISTED)

@@ -13,10 +13,10 @@ import numpy as np
 from tfos_job.formats.excerpt import Excerpt
 
 if TYPE_CHECKING:
-    from tfos_job.reports.evaluation_report import Results
+    from tfos_job.reports.evaluation_report import EvaluationResults
 
 
-def tables(results: Results) -> dict[str, bytes]:
+def tables(results: EvaluationResults) -> dict[str, bytes]:
     """Returns the contents of the tables by file name, except the hardest records."""
     names, found, pairs = results.names, results.per_class, results.confusions
     accuracies = found.num_correct / np.maximum(found.num_records, 1)
@@ -47,7 +47,7 @@ def tables(results: Results) -> dict[str, bytes]:
     }
 
 
-def hardest(results: Results, records: Sequence[int], excerpts: dict[int, Excerpt]) -> bytes:
+def hardest(results: EvaluationResults, records: Sequence[int], excerpts: dict[int, Excerpt]) -> bytes:
     """Returns the CSV of the records with the highest losses, with their places in source files and shards."""
     predictions, names = results.predictions, results.names
     rows = []

@@ -20,7 +20,7 @@ from tfos_job.storage import retry
 from tfos_job.storage.backend import Entry, T, last_name
 from tfos_job.storage.error_mapping import is_of_datanode, job_errors
 from tfos_job.storage.hdfs_client import connect
-from tfos_job.storage.hdfs_files import Open, Reader, Writer, answer, to_be_closed
+from tfos_job.storage.hdfs_files import HdfsReader, HdfsWriter, Open, answer, to_be_closed
 
 _TROUBLE_S = 630.0  # a NameNode considers a silent DataNode dead after this time, by default
 _trouble_s: dict[str, float] = {}  # by file system: time of the last failure of a DataNode
@@ -37,10 +37,10 @@ class Hdfs:
         self._root = file_system.root
 
     def open_read(self, path: str) -> io.RawIOBase:
-        return Reader(path, lambda: self._call(lambda: self._client.read(self._path(path))))
+        return HdfsReader(path, lambda: self._call(lambda: self._client.read(self._path(path))))
 
     def create(self, new_path: Callable[[], str]) -> io.RawIOBase:
-        return Writer(lambda: self._create(new_path()), self.discard)
+        return HdfsWriter(lambda: self._create(new_path()), self.discard)
 
     def _create(self, path: str) -> Open:
         """Creates a file; with one replica at first if a DataNode died or hung in the last minutes.
@@ -76,7 +76,7 @@ class Hdfs:
         return time.monotonic() - _trouble_s.get(self._root, -math.inf) < _TROUBLE_S
 
     def sync(self, raw: io.RawIOBase) -> None:
-        cast(Writer, raw).finish()
+        cast(HdfsWriter, raw).finish()
 
     def stat(self, path: str) -> Entry:
         return _entry(path, self._call(lambda: self._client.get_file_info(self._path(path))))

@@ -26,7 +26,7 @@ def to_be_closed(file: Any) -> Any:
     return file.inner
 
 
-class Reader(io.RawIOBase):
+class HdfsReader(io.RawIOBase):
     """A stream that reads the rest of the file in one request; hdfs-native sends one for each `read` otherwise.
 
     If a DataNode dies or hangs, hdfs-native continues with another one; if none is left, the file is opened again.
@@ -135,7 +135,7 @@ class Open:
     replicate: Callable[[], None]
 
 
-class Writer(io.RawIOBase):
+class HdfsWriter(io.RawIOBase):
     """A stream that a thread writes. If the first bytes do not reach the DataNodes, another file is tried.
 
     Most failures occur there: no block begins with a dead or hanging DataNode. hdfs-native drops one that dies later. A

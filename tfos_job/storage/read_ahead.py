@@ -68,7 +68,7 @@ class WriteBehind:
 
     def __init__(self, file: Any) -> None:
         self._blocks: Blocks = queue.Queue(_MAX_BLOCKS)
-        self._end = _End()
+        self._end = _WriterEnd()
         threading.Thread(target=_write, args=(file, self._blocks, self._end), name="hdfs write", daemon=True).start()
 
     def put(self, data: bytes, timeout_s: float) -> None:
@@ -101,7 +101,7 @@ class WriteBehind:
         return self._end.error
 
 
-class _End:
+class _WriterEnd:
     """The end of a writing thread, and its error."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class _End:
         self.error: BaseException | None = None
 
 
-def _write(file: Any, blocks: Blocks, end: _End) -> None:
+def _write(file: Any, blocks: Blocks, end: _WriterEnd) -> None:
     try:
         while end.error is None and (data := blocks.get()):
             file.write(data)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tfos_job.submit.verdict import End
+from tfos_job.submit.verdict import ApplicationEnd
 
 _ENDS = ("FINISHED", "FAILED", "KILLED")
 _ASSIGNED = re.compile(r"Application ID is assigned: (application_\d+_\d+)")
@@ -89,9 +89,9 @@ class Watched:
             and not line.startswith("\tat ")
         )
 
-    def end(self, command: str) -> End:
+    def end(self, command: str) -> ApplicationEnd:
         words = self.details.get("diagnostics", "") if self.has_ended else ""
-        return End(
+        return ApplicationEnd(
             application=self.application,
             final_status="KILLED" if self.state == "KILLED" else self.details.get("final status", ""),
             diagnostics=words if words not in ("", "N/A") else "\n".join(without_frames(self.tail)),

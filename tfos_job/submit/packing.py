@@ -41,7 +41,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Member:
+class PackedFile:
     """A file of the archive: its path there, and its bytes or its path on this host."""
 
     name: str
@@ -62,7 +62,7 @@ class Member:
 # --- members ---------------------------------------------------------------------------------------------------------
 
 
-def members(packages: Mapping[str, Distribution]) -> list[Member]:
+def members(packages: Mapping[str, Distribution]) -> list[PackedFile]:
     """Returns all files of an environment with these packages."""
     lib = f"{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
     site = {file.relative: file.path for package in packages.values() for file in distributions.files(package)}
@@ -72,12 +72,12 @@ def members(packages: Mapping[str, Distribution]) -> list[Member]:
     relocated = interpreter.relocated(program, extensions, "$ORIGIN/../lib", sorted(their_libraries))
     site_packages = interpreter.site_packages(program)
     found = [
-        Member("bin/python", relocated.pop(program), is_program=True),
-        Member(f"{sys.platlibdir}/python{sys.version_info[0]}{sys.version_info[1]}.zip", stdlib_zip(stdlib)),
-        Member(f"{lib}/os.py", stdlib["os.py"]),
-        *(Member(f"{lib}/lib-dynload/{path.name}", content) for path, content in relocated.items()),
-        *(Member(f"lib/{name}", path) for name, path in (their_libraries | own_libraries).items()),
-        *(Member(f"{site_packages}/{relative}", content) for relative, content in with_bytecode(site)),
+        PackedFile("bin/python", relocated.pop(program), is_program=True),
+        PackedFile(f"{sys.platlibdir}/python{sys.version_info[0]}{sys.version_info[1]}.zip", stdlib_zip(stdlib)),
+        PackedFile(f"{lib}/os.py", stdlib["os.py"]),
+        *(PackedFile(f"{lib}/lib-dynload/{path.name}", content) for path, content in relocated.items()),
+        *(PackedFile(f"lib/{name}", path) for name, path in (their_libraries | own_libraries).items()),
+        *(PackedFile(f"{site_packages}/{relative}", content) for relative, content in with_bytecode(site)),
     ]
     return sorted(found, key=lambda member: member.name)
 
@@ -156,7 +156,7 @@ def _cached_code(path: Path) -> CodeType | None:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
+def write_tar_gz(path: Path, contents: Iterable[PackedFile]) -> None:
     """Writes an archive of plain files, which does not depend on the user or the time."""
     with path.open("wb") as file, _Gzip(file) as compressed, tarfile.open(fileobj=compressed, mode="w|") as archive:
         for member in contents:
@@ -167,7 +167,7 @@ def write_tar_gz(path: Path, contents: Iterable[Member]) -> None:
                 archive.addfile(info, stream)
 
 
-def write_zip(path: Path, contents: Iterable[Member]) -> None:
+def write_zip(path: Path, contents: Iterable[PackedFile]) -> None:
     """Writes a zip, on one core: `--archives Python.zip#Python`, as the seed job ships its Python."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in contents:
@@ -180,7 +180,7 @@ def write_zip(path: Path, contents: Iterable[Member]) -> None:
                     target.write(block)
 
 
-def _opened(member: Member) -> BinaryIO:
+def _opened(member: PackedFile) -> BinaryIO:
     return io.BytesIO(member.content) if isinstance(member.content, bytes) else member.content.open("rb")
 
 
@@ -218,7 +218,7 @@ class _Gzip(io.RawIOBase):
             super().close()
 
 
-Writer = Callable[[Path, Iterable[Member]], None]
+Writer = Callable[[Path, Iterable[PackedFile]], None]
 WRITERS: Mapping[str, Writer] = {"tar.gz": write_tar_gz, "zip": write_zip}
 
 

@@ -85,7 +85,7 @@ _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class End:
+class ApplicationEnd:
     """The end of an application, as spark-submit reported it.
 
     Attributes:
@@ -101,7 +101,7 @@ class End:
     command: str
 
 
-def judge(end: End, outcome: Mapping[str, Any] | None) -> JobError | None:
+def judge(end: ApplicationEnd, outcome: Mapping[str, Any] | None) -> JobError | None:
     """Returns the submitter's error; None for success.
 
     Args:
@@ -140,12 +140,12 @@ def judge_pod(code: int, said: str, place: str) -> JobError | None:
         return exit_code_class(status)(fact, place=place, next_step=look) if status else None
     if code == 0 and "phase: Failed" not in said:
         return None
-    end = End(application="", final_status="", diagnostics=said, command="")
+    end = ApplicationEnd(application="", final_status="", diagnostics=said, command="")
     refused = _refused(end)
     return refused or NodeDiedError(f"spark-submit ended with exit code {code}", place=place, next_step=look)
 
 
-def _is_of_this_end(outcome: Mapping[str, Any], end: End, status: re.Match[str] | None) -> bool:
+def _is_of_this_end(outcome: Mapping[str, Any], end: ApplicationEnd, status: re.Match[str] | None) -> bool:
     """True if the outcome is of the attempt that ended, not of an earlier one that YARN repeated."""
     code = outcome.get("exit_code")
     if code is None:
@@ -170,7 +170,7 @@ class UsageError(JobError):
     exit_code = 2
 
 
-def _of_container(end: End) -> JobError | None:
+def _of_container(end: ApplicationEnd) -> JobError | None:
     """Returns the error of the driver's container, which ended or was killed."""
     text = end.diagnostics
     if end.final_status == "KILLED" or "killed by user" in text:
@@ -195,14 +195,14 @@ def _of_container(end: End) -> JobError | None:
     return None
 
 
-def _refused(end: End) -> JobError | None:
+def _refused(end: ApplicationEnd) -> JobError | None:
     for pattern, kind, next_step in _REFUSALS:
         if found := re.search(pattern, end.diagnostics):
             return kind(_clean(found[0]), place=end.application or "spark-submit", next_step=next_step)
     return None
 
 
-def _unknown(end: End) -> JobError:
+def _unknown(end: ApplicationEnd) -> JobError:
     last = next((line.strip() for line in reversed(end.diagnostics.splitlines()) if line.strip()), "")
     if not end.application:
         return ResourceError(f"nothing was submitted: {last or 'spark-submit said nothing'}", place="spark-submit")
@@ -210,7 +210,7 @@ def _unknown(end: End) -> JobError:
     return kind(last or "ended without a word", place=end.application, next_step=_logs(end))
 
 
-def _logs(end: End) -> str:
+def _logs(end: ApplicationEnd) -> str:
     return f"The whole log: yarn logs -applicationId {end.application}"
 
 
