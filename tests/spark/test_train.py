@@ -176,7 +176,7 @@ def test_what_overwrites_a_run_leaves_it_alone_until_nothing_can_be_refused(
     with pytest.raises(JobError, match="no slots"):
         run(small_dataset, tmp_path, "--max_number_of_steps", 4, "--overwrite")
     weights = tmp_path / "checkpoints" / "step-00000002"
-    with pytest.raises(SettingsError, match="is in the folder that is to be cleared"):
+    with pytest.raises(SettingsError, match="is in the folder that --overwrite clears"):
         run(small_dataset, tmp_path, "--overwrite", "--checkpoint_path", weights)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     monkeypatch.setattr(cluster_run, "run", whole)

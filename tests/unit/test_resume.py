@@ -87,8 +87,8 @@ def test_the_command_line_goes_on_with_a_run(tmp_path: Path) -> None:
     assert cli.parse_config("train", ["--train_dir", run.root, "--dataset_name", "none"]).dataset_name is None
     with pytest.raises(MissingInputError, match="a new run needs a dataset"):
         cli.parse_config("train", ["--train_dir", run.root, "--overwrite"])
-    anew = cli.parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
-    assert (anew.batch_size, anew.learning_rate, anew.random_transpose) == (128, 2e-4, False)
+    fresh = cli.parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
+    assert (fresh.batch_size, fresh.learning_rate, fresh.random_transpose) == (128, 2e-4, False)
 
 
 def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:

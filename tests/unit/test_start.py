@@ -187,7 +187,7 @@ def test_what_may_go_well_another_time_is_run_again_by_yarn() -> None:
 
 
 def test_weights_in_the_folder_that_is_cleared() -> None:
-    with pytest.raises(SettingsError, match="is in the folder that is to be cleared"):
+    with pytest.raises(SettingsError, match="is in the folder that --overwrite clears"):
         decide(config(checkpoint_path=STEP, overwrite=True), folder(clear=True))
     decide(config(checkpoint_path="/running/step-00000007", overwrite=True), folder(clear=True))
 

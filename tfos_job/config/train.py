@@ -103,17 +103,17 @@ class TrainConfig(TrainFlags):
         return None if self.port_range is None else port_range(self.port_range)
 
     def preloaded_bytes(self, num_records: int, num_channels: int = 1) -> int:
-        """What `num_records` take in a worker's memory once they are decoded."""
+        """Memory of a worker that `num_records` take, decoded."""
         return num_records * self.side**2 * num_channels
 
     def resolved_input_mode(self, num_records: int, num_channels: int = 1) -> str:
-        """`preloaded` or `files`, where the worker with the most records has `num_records`."""
+        """`preloaded` or `files`; `num_records` are those of the worker with the most."""
         if self.input_mode != "auto":
             return self.input_mode
         return PRELOADED if self.preloaded_bytes(num_records, num_channels) <= PRELOAD_LIMIT_BYTES else FILES
 
     def buffered_records(self, record_bytes: int) -> int:
-        """Records in a worker's shuffle buffer, where they have so many bytes in the mean."""
+        """Records in a worker's shuffle buffer; `record_bytes` is their mean size."""
         if record_bytes <= GLYPH_LIMIT_BYTES:
             return self.shuffle_buffer
         return max(1, min(self.shuffle_buffer, BUFFER_LIMIT_BYTES // record_bytes))

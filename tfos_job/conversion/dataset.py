@@ -108,7 +108,7 @@ def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
 
 
 def must_be_rebuilt(split: SplitLayout, reasons: Sequence[str], *, overwrite: bool) -> bool:
-    """Whether the split must be built again as a whole: there are reasons for it.
+    """True if there are reasons to build the split again as a whole.
 
     Raises:
       SettingsError: there are, and `overwrite` is off.

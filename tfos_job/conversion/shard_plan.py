@@ -118,7 +118,7 @@ class _Groups:
             self._close()
 
     def _must_close(self, source: SourceFile, sources_left: int) -> bool:
-        """Whether files that are not cut would not be enough for the groups that are left."""
+        """True if the group must end here, so that each group that is left gets at least one file."""
         return not source.may_be_cut and sources_left < self._groups_left
 
     def _put(self, piece: Piece) -> None:

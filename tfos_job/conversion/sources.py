@@ -125,7 +125,7 @@ def _require_once(sources: Sequence[SourceFile], gnt_dir: str) -> None:
 
 
 def _is_same(file: SourceFile, packed: SourceFile) -> bool:
-    """Whether a file of the same name and size is the packed one, as far as can be told without reading all of it."""
+    """True if a file of the same name and size is the packed one, judged by its first bytes or its CRC-32."""
     assert packed.member is not None
     if file.member is not None:
         return file.member.crc32 == packed.member.crc32

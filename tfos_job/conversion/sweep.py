@@ -62,5 +62,5 @@ def _files_below(folder: str) -> list[storage.Entry]:
 
 
 def entries_of(folder: str) -> list[storage.Entry]:
-    """What is in a folder; nothing if it is not there."""
+    """The entries of a folder; none if it does not exist."""
     return storage.list_dir(folder) if storage.is_dir(folder) else []

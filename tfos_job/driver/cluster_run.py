@@ -42,13 +42,13 @@ _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """The causes that end a training early: a signal, or the loss of the run's lock."""
+    """The two causes that end a training early: a signal, or the loss of the run's lock."""
 
     stop: StopSignal
     lease: Lease
 
     def check(self) -> None:
-        """Raises if the job is to end before its first step."""
+        """Raises if one of them has come before the first step."""
         self.lease.check_quickly()
         if self.stop.signum is not None:
             raise InterruptedJobError("stopped before the first step", signum=self.stop.signum)
@@ -60,11 +60,11 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     Args:
       prepared: the training.
       master: Spark's; None if spark-submit has set it.
-      report: told of all that happens.
+      report: records all events.
       lease: the run's lock.
 
     Raises:
-      JobError: what stopped it.
+      JobError: the cause that stopped it.
     """
     config = prepared.config
     topology = topology_of(config, master)
@@ -72,7 +72,7 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     name = f"tfos_job train {prepared.run.root}"
     report.on_phase("spark")
     opened = session.open_session(name, master, settings, start_timeout=config.start_timeout)
-    # Before there is a cluster, and after, a signal ends the command at once.
+    # Outside this block a signal ends the command at once.
     with opened as spark, StopSignal() as stop:
         held = _Held(stop=stop, lease=lease)
         if not session.is_local(spark.sparkContext.master):
@@ -94,7 +94,7 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
 
 
 def commit(prepared: Preparation, report: RunReport) -> Preparation:
-    """Commits run and report to the settings: from here on the run is being changed.
+    """Commits run and report to the settings. This is the first change of the run's folder.
 
     Returns:
       The same, with the checkpoint that training starts from in the run's own folder.
@@ -128,10 +128,10 @@ def assignment_to(
 
 
 def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, report: RunReport, held: _Held) -> None:
-    """Checks that every executor meets the job's requirements, before a GPU second is spent.
+    """Checks that every executor meets the job's requirements, before any node starts.
 
     Raises:
-      JobError: everything that is missing, in one error.
+      JobError: one error that names every unmet requirement.
     """
     config = prepared.config
     inputs = worker_inputs(config, prepared.data, prepared.start.positions)
@@ -161,7 +161,7 @@ def _normalization(
 ) -> tuple[NormalizationSpec, str | None]:
     """The normalization with the digest of its statistics, and their path, if they are needed.
 
-    A run that begins with a checkpoint goes on with those that lie in it, which the network was trained with.
+    A run that begins with a checkpoint uses the statistics in it: the network was trained with them.
     """
     config, data = prepared.config, prepared.data
     wanted = normalization_of(config)
@@ -193,7 +193,7 @@ def _train(
     report: RunReport,
     held: _Held,
 ) -> messages.Finished:
-    """One attempt. The place for restarts: a failed one may be followed by another in the same SparkContext."""
+    """Runs one attempt. A restart would be another attempt here, in the same SparkContext."""
     config, start = prepared.config, prepared.start
     spec = AttemptSpec(
         topology=topology,
@@ -221,7 +221,7 @@ def _train(
 
 
 def _stop_timeout(config: TrainConfig, sc: SparkContext) -> float:
-    """In YARN's cluster mode no longer than YARN waits between SIGTERM and SIGKILL to the driver's container."""
+    """`--stop_timeout`, in YARN's cluster mode limited to YARN's delay between SIGTERM and SIGKILL."""
     if not (session.in_cluster_mode() and container.application_id()):
         return config.stop_timeout
     settings: Any = sc._jsc.hadoopConfiguration()

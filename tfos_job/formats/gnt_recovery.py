@@ -101,7 +101,7 @@ def _first_chain(window: Window, start: int, end: int) -> int | None:
 
 
 def _is_chain(window: Window, at: int) -> bool:
-    """Whether three headers in a row agree with themselves, or fewer that end with the file; tags are ignored."""
+    """True if three headers in a row agree with themselves, or fewer that end with the file; tags are ignored."""
     for index in range(_CHAIN):
         have = window.available(at + HEADER.size)
         if have < at + HEADER.size:

@@ -13,12 +13,12 @@ _OLD_STATISTICS_S = 86_400.0  # a training that writes them holds no lock of the
 
 
 def is_lockless(name: str) -> bool:
-    """Whether a name in a dataset's folder is that of such a file."""
+    """True if a name in a dataset's folder is that of such a file."""
     return _max_age_s(name) > 0
 
 
 def may_be_at_work(entry: storage.Entry, now_s: float) -> bool:
-    """Whether such a file is so new that its writer may be at work."""
+    """True if such a file is so new that its writer may be at work."""
     return now_s - entry.mtime_s <= _max_age_s(entry.name)
 
 

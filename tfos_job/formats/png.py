@@ -1,4 +1,4 @@
-"""Grey PNGs of 8 bits: written quickly, and read strictly. And whether a PNG of any kind is whole.
+"""Grey PNGs of 8 bits, written quickly and read strictly; and the proof that a PNG of any kind is whole.
 
 Read strictly: each checksum, the exact size, nothing missing and nothing behind the end.
 
@@ -148,7 +148,7 @@ def check_pixels(parts: Parts) -> None:
 
 
 def _unknown(chunks: Sequence[tuple[bytes, bytes]], known: tuple[bytes, ...]) -> bool:
-    """Whether there are other parts that a reader must understand: their names begin with an upper case letter."""
+    """True if there are other parts that a reader must understand: their names begin with an upper case letter."""
     return any(kind[0] & 0x20 == 0 and kind not in known for kind, _ in chunks)
 
 

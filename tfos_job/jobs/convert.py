@@ -127,7 +127,7 @@ def _changes(context: SparkContext, files: Sequence[SourceFile], live: Manifest 
 def _must_be_rebuilt(
     context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest, changes: Changes
 ) -> bool:
-    """Whether what is live cannot be built upon: it would be made otherwise now, or is damaged.
+    """True if the live split cannot be updated: these flags would make it differently, or it is damaged.
 
     With `--overwrite` shards are compared byte by byte: whoever gives it may know that one is bad.
 

@@ -126,7 +126,9 @@ def _list(config: ConvertConfig) -> ImageListing:
 def _must_be_rebuilt(
     context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest, listing: ImageListing
 ) -> bool:
-    """Whether what is live is not what would be made now, or is damaged. With `--overwrite` shards are read to see.
+    """True if the live split differs from what would be made now, or is damaged.
+
+    With `--overwrite` shards are compared byte by byte.
 
     Raises:
       SettingsError: it must be rebuilt, and `--overwrite` was not given.

@@ -1,4 +1,4 @@
-"""`train`: one run, from the dataset and what the run's folder holds to its last checkpoint and report."""
+"""`train`: one run, from its dataset and folder to its last checkpoint and report."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
       The run's report.
 
     Raises:
-      JobError: whatever stopped it; the report says the same.
+      JobError: the cause that stopped it, also in the report.
     """
     config = _with_absolute_paths(config)
     session.training_settings(topology_of(config, master), master, config.start_timeout)  # raises if slots are missing
     run = RunLayout(config.train_dir)
-    # YARN begins an attempt when the one before is dead, which may still look alive in the lock of another host.
+    # YARN starts an attempt after the end of the one before, whose lock, written on another host, may still look held.
     wait_s = 2 * TTL_S if container.attempt_number() > 1 else 0.0
     with Lease(run.lock, "tfos-job train", wait_s=wait_s) as lease:
-        prepared = prepare(config)  # all that can be refused is refused before anything of the run is touched
+        prepared = prepare(config)  # every check comes before the first change of the run
         previous, start = prepared.folder.report, prepared.start
         finished = prepared.is_finished
         if finished and previous is not None and previous["state"] == FINISHED:
@@ -73,7 +73,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def _say_start(prepared: Preparation) -> None:
-    """One line: what is resumed, where, with what."""
+    """Logs one line about a run that is resumed: its step and its settings."""
     config, run = prepared.config, prepared.run
     changes = f" but {resume.listed(prepared.changes)}" if prepared.changes else ""
     if prepared.start.checkpoint is None:
@@ -96,7 +96,7 @@ def _say_start(prepared: Preparation) -> None:
 
 
 def _facts(prepared: Preparation) -> dict[str, Any]:
-    """What the report says of a run from the start."""
+    """The entries of the report that are known from the start."""
     config, data = prepared.config, prepared.data
     return {
         "model": dataclasses.asdict(data.model),
@@ -114,7 +114,7 @@ def _facts(prepared: Preparation) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _ending(report: RunReport, lease: Lease) -> Iterator[None]:
-    """Ends the report with what ends the `with`; what goes wrong with the report itself hides nothing."""
+    """Writes the end of the `with` block into the report; a failure to write it hides no other error."""
     error: BaseException | None = None
     try:
         yield
@@ -133,7 +133,7 @@ def _ending(report: RunReport, lease: Lease) -> Iterator[None]:
 
 
 def _is_ours(report: RunReport, lease: Lease) -> bool:
-    """True with the lock, or as long as nobody has begun after its loss: the report is ours to end."""
+    """True if this process holds the lock, or lost it and no other command has begun since."""
     try:
         lease.check()
     except BusyError:

@@ -1,4 +1,4 @@
-"""Between a network's variables and the named arrays of a checkpoint.
+"""Conversion between a network's variables and the named arrays of a checkpoint.
 
 A checkpoint holds one flat mapping of names to arrays. A network's are `model/` + the variable's path; the arrays that
 training keeps beside them (`optimizer/…`, `global_step`) are ignored here.
@@ -125,7 +125,7 @@ def assign_all(
     missing = sorted(targets.keys() - arrays.keys())
     if missing:
         raise SettingsError(
-            f"the checkpoint has no {missing[0]}", place=place, next_step="Start anew with another --train_dir"
+            f"the checkpoint has no {missing[0]}", place=place, next_step="Start a new run with another --train_dir"
         )
     for name, variable in targets.items():
         variable.assign(arrays[name])

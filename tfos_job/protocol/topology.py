@@ -167,7 +167,7 @@ INPUT_FILE = "input.txt"
 
 @dataclass(frozen=True)
 class WorkerInput:
-    """What one worker reads: its shards, where in its endless stream it begins, and what has to be brought to it."""
+    """The input of one worker: its shards, its first record in its endless stream, and the copies that it needs."""
 
     worker: int
     seed: int

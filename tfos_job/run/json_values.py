@@ -1,4 +1,4 @@
-"""Between dataclasses and the JSON values that travel to a child process: strict, so that nothing is forgotten."""
+"""Conversion between dataclasses and the JSON values sent to a child process: strict, so that no field is lost."""
 
 from __future__ import annotations
 

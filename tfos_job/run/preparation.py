@@ -1,4 +1,4 @@
-"""The preparation of a training, before anything is started: dataset and run are read, and the start is decided.
+"""The preparation of a training: reads dataset and run, checks the flags against them, and decides the start.
 
 `prepare` is for the driver, `check` for the submitting host; neither needs Spark.
 """
@@ -36,7 +36,7 @@ class Preparation:
       folder: the run's, as it was found.
       data: its dataset.
       changes: settings that differ from the run's.
-      start: where it begins.
+      start: the step, positions and checkpoint that it starts from.
     """
 
     config: TrainConfig
@@ -51,7 +51,7 @@ class Preparation:
 
     @property
     def is_finished(self) -> bool:
-        """All steps are done, and evaluated; the report may still be missing."""
+        """True if all steps are done and evaluated; the report may still be missing."""
         split_name = self.config.validation_split_name
         return self.start.step >= self.data.total_steps and (
             split_name is None or storage.exists(self.run.evaluation(self.start.step, split_name))
@@ -59,10 +59,10 @@ class Preparation:
 
 
 def prepare(config: TrainConfig) -> Preparation:
-    """Reads dataset and run, and decides where training begins; changes nothing.
+    """Reads dataset and run, and decides what training starts from; changes nothing.
 
     Raises:
-      JobError: the training cannot be.
+      JobError: the training cannot start.
     """
     data, found, decision = _decided(config)
     if decision.may_not_build:
@@ -73,7 +73,7 @@ def prepare(config: TrainConfig) -> Preparation:
 
 
 def check(config: TrainConfig) -> dict[str, Any] | None:
-    """Fails as `prepare` would, except for faults of the checkpoints, which it does not read; changes nothing.
+    """Fails as `prepare` would, except for damaged checkpoints: it does not read them. Changes nothing.
 
     Returns:
       The run's report if it is finished already, else None.
@@ -82,7 +82,7 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
       JobError: as `prepare` would.
     """
     data, found, decision = _decided(config)
-    # One's own network may be on the cluster alone, brought there by --py-files.
+    # A user's own network may exist only on the cluster, through --py-files.
     if decision.may_not_build and config.model_name in NETWORKS:
         _rehearse(config, data)
     report = found.report
@@ -106,7 +106,7 @@ def _rehearse(config: TrainConfig, data: TrainingData) -> None:
     """Builds the network once, which takes some seconds.
 
     Raises:
-      JobError: as the coordinator would, after all nodes have started.
+      JobError: the error that the coordinator would raise after all nodes have started.
     """
     if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
         raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")

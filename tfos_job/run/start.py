@@ -29,9 +29,9 @@ class Decision:
 
     Attributes:
       changes: settings that differ from the run's.
-      restore: the checkpoint from elsewhere to begin with; None for the run's own newest one, or fresh variables
-        without one.
-      may_not_build: the network is built for the first time, and may fail to be.
+      restore: the checkpoint from elsewhere to begin with; None for the run's own newest one, or for fresh variables if
+        it has none.
+      may_not_build: building the network may fail: it is new to this run and not a plain registered one.
     """
 
     changes: list[Change]
@@ -41,14 +41,14 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The place where training begins.
+    """The start of a training.
 
     Attributes:
       checkpoint: the one it begins with; None for fresh variables.
       step: the global step.
       positions: records of its stream that each worker has consumed.
-      records: of the epoch under way, how many are `seen_twice` and `skipped`, since the order is another one than
-        before; None where the records are others.
+      records: numbers of records `seen_twice` and `skipped` in the current epoch because their order has changed; None
+        if the dataset has changed.
     """
 
     checkpoint: CheckpointInfo | None
@@ -58,10 +58,10 @@ class Start:
 
 
 def decide(config: TrainConfig, folder: RunFolder) -> Decision:
-    """Decides what to do with the run that is there, if there is one.
+    """Decides how to use the run in the folder, if there is one.
 
     Raises:
-      JobError: the flags do not fit it, or it has failed for good.
+      JobError: the flags do not fit the run, or it has failed for good.
     """
     _refuse_repetition(folder)
     changes = _changes(config, folder)
@@ -77,14 +77,14 @@ def decide(config: TrainConfig, folder: RunFolder) -> Decision:
 def start_of(
     config: TrainConfig, data: TrainingData, folder: RunFolder, decision: Decision, info: CheckpointInfo | None
 ) -> Start:
-    """The place where training begins.
+    """The step, positions and checkpoint that training starts from.
 
     Args:
       config: the flags.
       data: the dataset.
       folder: the run's.
-      decision: made of these.
-      info: the checkpoint that it names; None where the run has none that verifies.
+      decision: by `decide`, about the same run.
+      info: the checkpoint that `decision` names; None if the run has none that verifies.
 
     Raises:
       BadDataError: the run has checkpoints, and none verifies.
@@ -109,11 +109,11 @@ def start_of(
     return Start(checkpoint=info, step=info.step, positions=positions, records=records)
 
 
-# --- refusals without a checkpoint ------------------------------------------------------------------------------------
+# --- checks without a checkpoint ------------------------------------------------------------------------------------
 
 
 def _refuse_repetition(folder: RunFolder) -> None:
-    """YARN runs an application again whatever it failed of; what would fail again ends here, with the same words.
+    """Fails if the attempt before failed for good: YARN starts a second attempt after any failure.
 
     Raises:
       JobError: that of the attempt before.
@@ -130,7 +130,8 @@ def _changes(config: TrainConfig, folder: RunFolder) -> list[Change]:
     """Settings of the command that differ from the run's.
 
     Raises:
-      SettingsError: it is the recipe of steps that are done, without --change_settings; or the recipe is unknown.
+      SettingsError: without --change_settings, if the recipe differs from that of steps already done, or that is
+        unknown.
     """
     stored = folder.settings
     if stored is None:
@@ -153,7 +154,7 @@ def _changes(config: TrainConfig, folder: RunFolder) -> list[Change]:
 def _refuse_to_clear_weights(config: TrainConfig, folder: RunFolder) -> None:
     if folder.clear and f"{config.checkpoint_path}/".startswith(f"{config.train_dir.rstrip('/')}/"):
         raise SettingsError(
-            f"{config.checkpoint_path} is in the folder that is to be cleared",
+            f"{config.checkpoint_path} is in the folder that --overwrite clears",
             place="--checkpoint_path",
             next_step="Give another --train_dir, or leave out --overwrite",
         )
@@ -163,13 +164,13 @@ def _restore(config: TrainConfig, folder: RunFolder) -> str | None:
     """`Decision.restore`.
 
     Raises:
-      SettingsError: the run has checkpoints already, and --restore is for one that has none.
+      SettingsError: --restore is given, and the run has checkpoints already.
     """
     if config.restore == "auto":
         return None
     if not folder.has_begun:
         return None if config.restore == "none" else config.restore
-    # The same command once more: the run that it began goes on.
+    # The same command again resumes the run that it began.
     is_repeated = config.restore != "none" and folder.settings is not None and folder.settings.restore == config.restore
     if folder.is_next_attempt or is_repeated:
         return None
@@ -187,10 +188,10 @@ def _restore(config: TrainConfig, folder: RunFolder) -> str | None:
 def _require_same_identity(
     config: TrainConfig, data: TrainingData, info: CheckpointInfo, folder: RunFolder | None
 ) -> None:
-    """Fails for a checkpoint of another charset or network; and, to go on with a run, of another dataset.
+    """Fails if the checkpoint has another charset or network or, of the run itself, another dataset.
 
-    `folder` is None for a checkpoint from elsewhere. A run may have been committed to other data, or another dropout,
-    than its last checkpoint is of.
+    `folder` is None for a checkpoint from elsewhere. With --change_settings a run may have been committed to another
+    dataset or dropout since its last checkpoint.
     """
     digest = data.train.manifest.digest
     kind, epsilon = info.normalization["kind"], info.normalization.get("epsilon")
@@ -223,10 +224,10 @@ def _listed(scopes: Sequence[str]) -> str:
 
 
 def _positions(data: TrainingData, info: CheckpointInfo) -> tuple[tuple[int, ...], dict[str, int] | None]:
-    """The position of each worker's stream, and the `Start.records` that a new order costs.
+    """The position of each worker's stream, and `Start.records`.
 
-    Another order, or another division of the shards, can only go on at the start of an epoch: the one that the workers
-    together are in.
+    If the order or the division of the shards has changed, training resumes at the start of the current epoch: the
+    epoch of all records that the workers have read together.
     """
     read = tuple(info.input_position.get("records_read", ()))
     is_same_data = info.dataset_digest == data.train.manifest.digest
@@ -235,7 +236,7 @@ def _positions(data: TrainingData, info: CheckpointInfo) -> tuple[tuple[int, ...
     epoch = sum(read) // data.train.manifest.num_records
     records = None
     if is_same_data and read:
-        # Workers that are not synchronous need not be in the same epoch.
+        # Workers are asynchronous, so they may be in different epochs.
         ahead = [n - epoch * part for n, part in zip(read, data.train.part_sizes(len(read)), strict=True)]
         records = _records(sum(n for n in ahead if n > 0), -sum(n for n in ahead if n < 0))
     log.warning(

@@ -20,12 +20,12 @@ ALL = "all"
 
 
 def is_at_work(dataset: DatasetLayout) -> bool:
-    """Whether a job holds the dataset's lock."""
+    """True if a job holds the dataset's lock."""
     return not lease.is_abandoned(dataset.lock)
 
 
 def require_unchanged(dataset: DatasetLayout, chosen: Mapping[str, Manifest]) -> None:
-    """Raises BusyError where another job has published since: what was found may be that shards were replaced."""
+    """Raises BusyError if another job has published since: findings may be due to replaced shards."""
     for name, manifest in chosen.items():
         split = dataset.split(name)
         with contextlib.suppress(BadDataError, MissingInputError):
