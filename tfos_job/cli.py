@@ -71,7 +71,7 @@ def _prepare_process(*, debug: bool) -> None:
 
 
 def _is_not_py4js(record: logging.LogRecord) -> bool:
-    """py4j logs a traceback wherever a signal, or the JVM's end, keeps an answer from it; the error says the same."""
+    """False for py4j's tracebacks of calls that a signal or the JVM's end cut off: the error has the cause."""
     return record.module != "java_gateway"
 
 

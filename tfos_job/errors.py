@@ -5,10 +5,10 @@ The tree (exit code; *r* = a retry can help)::
     JobError                     70     a bug, unless a subclass says otherwise
     ├── BadDataError             65     bad bytes, too many bad records, digests that do not fit
     ├── MissingInputError        66     input, dataset or checkpoint not there
-    ├── ResourceError            69 r   containers, GPUs, slots, ports not to be had in time
+    ├── ResourceError            69 r   containers, GPUs, slots, ports not available in time
     ├── NodeDiedError            71 r   a process of the cluster was killed or lost
-    ├── StorageError             74 r   HDFS or disk failed past its own retries
-    ├── BusyError                75 r   somebody else holds the lock; preempted; deadline passed
+    ├── StorageError             74 r   HDFS or disk failed longer than the retries
+    ├── BusyError                75 r   another command holds the lock; preempted; deadline passed
     ├── DivergedError            76     the loss is NaN or infinite
     ├── AccessError              77     permission, quota, authentication
     ├── SettingsError            78     flags that do not go together, or do not fit what is on disk
@@ -66,35 +66,35 @@ class MissingInputError(JobError):
 
 
 class ResourceError(JobError):
-    """Something the cluster should have provided did not come in time."""
+    """A resource that the cluster did not provide in time."""
 
     exit_code = 69
     retryable = True
 
 
 class NodeDiedError(JobError):
-    """A process of the cluster ended that should not have."""
+    """The unexpected end of a process of the cluster."""
 
     exit_code = 71
     retryable = True
 
 
 class StorageError(JobError):
-    """A file system failed past its own retries."""
+    """A failure of a file system that outlasted its retries."""
 
     exit_code = 74
     retryable = True
 
 
 class BusyError(JobError):
-    """Somebody else is at work in the same folder."""
+    """Another command that works in the same folder."""
 
     exit_code = 75
     retryable = True
 
 
 class DivergedError(JobError):
-    """The loss is not a finite number any more."""
+    """A loss that is no longer a finite number."""
 
     exit_code = 76
 
@@ -112,7 +112,7 @@ class SettingsError(JobError):
 
 
 class InterruptedJobError(JobError):
-    """The user or the scheduler asked the command to stop."""
+    """A request of the user or the scheduler to stop."""
 
     exit_code = 128 + signal.SIGINT
 

@@ -27,8 +27,8 @@ class SplitLayout:
 
         manifest.json                     the live files; published last
         gen-00000/part-00000-of-00004.tfrecord
-        _quarantine/<source>.json         byte ranges that could not be read; <digest of the name>.json where need be
-        _building-<token>/                a generation on its way; swept by the next run
+        _quarantine/<source>.json         byte ranges that could not be read; <digest of the name>.json if necessary
+        _building-<token>/                a generation in progress; removed by the next run
     """
 
     root: str

@@ -34,7 +34,7 @@ def require_folders(config: ConvertConfig) -> None:
 
 
 def refuse_non_folder(path: str, flag: str, kind: type[JobError] = MissingInputError) -> None:
-    """Raises `kind` for a file, and for a pattern that is no folder's name, and says what the flag wants."""
+    """Raises `kind` if the path is a file or a pattern; the message says what the flag needs."""
     pattern = _PATTERN.search(path)
     if _is_folder(path):
         return

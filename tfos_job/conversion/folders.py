@@ -26,7 +26,7 @@ _NUM_TOLD = 8
 
 
 class FoundFile(NamedTuple):
-    """A file; `name` is its path below `--image_dir`, `special` says what it is if it is none (`storage.Entry`)."""
+    """A file; `name` is its path below `--image_dir`, `special` the kind of a file that is none (`storage.Entry`)."""
 
     name: str
     size_bytes: int
@@ -52,8 +52,8 @@ class ImageListing:
       files: images that have a class, sorted by name.
       num_unlisted: images that the labels do not name.
       others: names of files that are no images, by their endings.
-      hidden: names of images that are, or lie in, what begins with a dot or is litter of another program.
-      merged: classes that folders of several spellings are of (see `class_name`), sorted.
+      hidden: names of images that are hidden, or lie in a folder that is hidden or of another program.
+      merged: classes whose folders have several spellings (see `class_name`), sorted.
     """
 
     files: tuple[ImageFile, ...]
@@ -146,9 +146,9 @@ def _require_printable(images: Sequence[FoundFile], image_dir: str) -> None:
 
 
 def _hidden_part(name: str) -> str:
-    """The first folder of a path, or the file itself, that nobody has put there as an image; "" if there is none.
+    """The first part of a path that is hidden or of another program; "" if there is none.
 
-    A file's own name stands as `.*`: there may be a million of them.
+    A hidden file is given as `.*`, not by its name: there may be a million of them.
     """
     *folders, last = name.split("/")
     found = next((folder for folder in folders if folder.startswith(".") or folder in _LITTER), "")
@@ -170,7 +170,7 @@ def _counts(kinds: Iterable[str]) -> str:
 def _by_folder(
     images: Sequence[FoundFile], others: tuple[str, ...], hidden: tuple[str, ...], image_dir: str
 ) -> ImageListing:
-    """Each image is of the class that its folder is named for."""
+    """The images, each of the class that its folder names."""
     spellings = {file.name: file.name.split("/")[-2] if "/" in file.name else "" for file in images}
     nowhere = [name for name, label in spellings.items() if not class_name(label)]
     if nowhere:
@@ -188,7 +188,7 @@ def _by_folder(
 def _by_file(labels: Mapping[str, str], names: Sequence[str], labels_csv: str) -> tuple[dict[str, str], list[str]]:
     """The labels by the files' own names, and those of no file, sorted.
 
-    Where no file has just that name it may be written in another way: composed or not, and without blanks around it.
+    If no file has exactly a label's name, one matches whose name differs only in Unicode composition or blanks.
 
     Raises:
       SettingsError: two labels are for one file.
@@ -249,7 +249,7 @@ def _bad_labels(fact: str, place: str, line: int) -> SettingsError:
 
 
 def changes(listing: ImageListing, num_files: int, size_bytes: int, files_per_class: Mapping[str, int]) -> list[str]:
-    """The changes of a listing since its numbers were these, in words; its digest is another one."""
+    """The changes since these numbers were stored, in words; for a listing whose digest has changed."""
     now = listing.files_per_class
     words = [
         f"{label} has {now.get(label, 0)} images, had {files_per_class.get(label, 0)}"

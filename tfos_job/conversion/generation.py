@@ -1,6 +1,6 @@
 """A generation of a split: built aside, published by one rename, the manifest last.
 
-Whatever happens before the manifest is written leaves the split as it was, and the next run sweeps it away.
+A failure before the manifest is written leaves the split as it was; the next run removes what is left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Building:
 
     @property
     def folder(self) -> str:
-        """Of its shards below the split's folder, once it is published."""
+        """The folder of its shards below the split's, once published."""
         return generation_name(self.generation)
 
 
@@ -49,7 +49,7 @@ def build_aside(split: SplitLayout, live: Manifest | None) -> Iterator[Building]
 
 
 def next_generation(split: SplitLayout, live: Manifest | None) -> int:
-    """A number that no generation has or, as far as the live manifest tells, had."""
+    """A number that no generation has or, by the live manifest, had."""
     names = [entry.name for entry in entries_of(split.root) if entry.name.startswith(GENERATION_PREFIX)]
     numbers = [int(digits) for name in names if (digits := name.removeprefix(GENERATION_PREFIX)).isdigit()]
     return max([*numbers, live.generation if live else -1], default=-1) + 1

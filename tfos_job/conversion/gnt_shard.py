@@ -68,7 +68,7 @@ def scan_tags(task: GroupTask) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class CutTask:
-    """A file that was cut at `stops`, in order, and not where a record begins as it turned out."""
+    """A file that was cut at `stops`, ascending, of which one at least is not where a record begins."""
 
     source: SourceFile
     stops: tuple[int, ...]
@@ -76,7 +76,7 @@ class CutTask:
 
 
 def find_cuts(task: CutTask) -> tuple[int, ...]:
-    """For each stop the offset where a reader that came from the file's beginning goes on behind it.
+    """For each stop, the end of the last record that begins before it, as read from the file's beginning.
 
     Raises:
       BadDataError: unreadable bytes, and `task.quarantine` is off.
@@ -185,7 +185,8 @@ def _set_aside(source: SourceFile, reason: str) -> PieceResult:
 def _reader(piece: Piece, stream: BinaryIO, on_bad: Callable[[BadRange], None] | None) -> gnt_reader.RangeReader:
     """Reads a piece; one at the file's end reads on to where the file ends now.
 
-    Of a file that begins like no GNT file all is the first piece's reader's: others would find records in an archive.
+    If a file does not begin like a GNT file, the first piece's reader takes all of it: others would find records in an
+    archive.
     """
     source = piece.source
     if source.member is not None:  # whole

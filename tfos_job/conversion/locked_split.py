@@ -25,7 +25,7 @@ class LockedSplit:
 
     Attributes:
       charset: of the dataset; None if no split of it is published.
-      live: the split's manifest; None if nothing of it is live, or what is there is damaged and to be overwritten.
+      live: the split's manifest; None if the split has none, or is damaged and `--overwrite` is given.
     """
 
     name: str
@@ -135,7 +135,7 @@ def _require_same_channels(dataset: DatasetLayout, split_name: str, num_channels
 
 
 def _live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:
-    """The split's manifest; None if it has none, or it is damaged and to be overwritten."""
+    """The split's manifest; None if it has none, or it is damaged and `overwrite` is on."""
     if not storage.exists(split.manifest):
         return None
     try:

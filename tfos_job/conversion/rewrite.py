@@ -105,7 +105,7 @@ def _bad(path: str, fact: str) -> BadDataError:
 
 @dataclass(frozen=True, kw_only=True)
 class DealTask:
-    """A shard to be dealt into `num_hands`, the first record to hand `first`, the next to the next one.
+    """A shard whose records are dealt to `num_hands` in turn, beginning with hand `first`.
 
     `seed` is of the whole mixing, `index` the shard's number in it.
     """
@@ -146,7 +146,7 @@ def deal(task: DealTask) -> Dealt:
 
 @dataclass(frozen=True, kw_only=True)
 class GatherTask:
-    """A shard to be made of one hand of each dealt file: its path, and the hand's first byte and the one behind it."""
+    """A new shard made of one hand of each dealt file: the file's path, the hand's first byte and the byte after it."""
 
     shard_file: str
     hands: tuple[tuple[str, int, int], ...]

@@ -1,4 +1,4 @@
-"""A shard that a task has written: what the tasks of all conversions share. Runs on executors.
+"""A shard that a task has written, as the tasks of all conversions report it. Runs on executors.
 
 A task writes under a name of its own into a folder that nobody reads yet, so it may run twice, even at the same time,
 or be killed. The driver publishes what one run of each task has made.

@@ -11,7 +11,7 @@ from tfos_job.formats.manifest_parts import Source
 
 @dataclass(frozen=True)
 class Comparison:
-    """A file that may have the bytes of a source. If it has the name and the size, too, it is that source touched."""
+    """A file and a source that may have the same bytes: of one name and two times, or of two names and one size."""
 
     file: SourceFile
     source: Source

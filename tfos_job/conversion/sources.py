@@ -21,8 +21,7 @@ class SourceListing:
 
     Attributes:
       sources: the files to convert, sorted by name.
-      left_out: names of files that are none of it by their names, and of hidden folders; what may have been meant comes
-        first.
+      left_out: names of files without a GNT file's name, and of hidden folders; likely mistakes come first.
     """
 
     sources: tuple[SourceFile, ...]

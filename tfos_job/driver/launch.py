@@ -167,7 +167,7 @@ class NodeJob:
 
 @contextlib.contextmanager
 def _environment(tfos: types.SimpleNamespace, driver: tuple[str, int]) -> Iterator[None]:
-    """TFoS's reservation server asks the environment for its own address."""
+    """Sets the address that TFoS's reservation server reads from the environment."""
     name = tfos.reservation.TFOS_SERVER_HOST
     before = os.environ.get(name)
     os.environ[name] = driver[0]
@@ -189,9 +189,9 @@ def _or_empty(option: Any) -> str:
 
 
 def _spark_cause(error: Exception) -> tuple[str, int]:
-    """The telling line of Spark's exception, and the exit code that it stands for.
+    """The line of Spark's exception that has the cause, and its exit code.
 
-    An error of this package is not looked for: the node has told it to the driver as a `Failure`, which comes first.
+    Errors of this package are ignored: the node has reported them as a `Failure`, which comes first.
     """
     if isinstance(error, Py4JNetworkError | ConnectionError):
         return "Spark's JVM has ended", NodeDiedError.exit_code

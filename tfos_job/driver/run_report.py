@@ -211,7 +211,7 @@ class RunReport:
         storage.write_json(self._run.report, self._snapshot())
 
     def _write_in_background(self) -> None:
-        """Writes for those who watch: training does not wait for it, and a failed write is followed by another."""
+        """Writes on a thread: training does not wait for it; after a failure the next write tries again."""
         is_early = time.monotonic() - self._written < _PROGRESS_S
         if self._held or is_early or (self._writing and not self._writing.done()):
             return

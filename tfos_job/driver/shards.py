@@ -149,7 +149,7 @@ def _source(file: SourceFile, pieces: Sequence[PieceResult]) -> Source:
 
 
 def _doubtful(group_tasks: Sequence[GroupTask], outcomes: Sequence[ShardResult | TaskFailure]) -> set[str]:
-    """Names of the files of which the parts do not meet, or one failed that had to guess its beginning."""
+    """Names of files whose parts do not meet, or of which a part failed that had to guess its beginning."""
     doubtful, incomplete = set(), set()
     for task, outcome in zip(group_tasks, outcomes, strict=True):
         if isinstance(outcome, TaskFailure):
@@ -229,7 +229,7 @@ def rewrite_shards(
 
 
 def mix(context: SparkContext, written: WrittenShards, *, work_dir: str, seed: int) -> WrittenShards:
-    """As many shards of the same records, in an order that follows from the seed alone, mixed over all of them."""
+    """The same number of shards with the same records, mixed over all shards in an order that only the seed decides."""
     results = written.results
     # Dealing goes on where the shard before has ended, so that all hands get as many records in the end, or one more.
     dealt_before = itertools.accumulate((result.shard.num_records for result in results), initial=0)

@@ -16,7 +16,7 @@ class StopSignal:
 
     Attributes:
       signum: the first signal: stop in good order.
-      hurry: a second one has come: without waiting for a checkpoint. A third one interrupts even the cleaning up.
+      hurry: a second signal has come: stop without waiting for a checkpoint. A third one interrupts the clean-up.
     """
 
     def __init__(self) -> None:

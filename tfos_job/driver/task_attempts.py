@@ -63,10 +63,10 @@ def attempt(function: Callable[[Task], Result], task: Task) -> Result | TaskFail
 
 
 def settled(outcome: Result | TaskFailure, num_attempts: int) -> Result | TaskFailure:
-    """The outcome of this attempt, one of at most so many.
+    """The outcome of an attempt of at most `num_attempts`.
 
     Raises:
-      JobError: one that may be gone at the next attempt, and there is one.
+      JobError: the outcome is a retryable error, and this is not the last attempt.
     """
     if isinstance(outcome, TaskFailure) and outcome.error.retryable and not _is_last(num_attempts):
         raise outcome.error

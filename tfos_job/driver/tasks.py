@@ -123,7 +123,7 @@ def end_if_silent(
     ended: threading.Event,
     silence_s: float,
 ) -> None:
-    """Ends a JVM that does not answer any more, so that all who wait for it learn of it.
+    """Ends a JVM that no longer answers, so that all calls that wait for it return.
 
     Args:
       jvm: a child of this process.

@@ -81,7 +81,7 @@ def read_directory(path: str) -> list[Member]:
 
 
 class _Bounded:
-    """A stream for zipfile, which looks for things before an archive's beginning and takes an OSError for an answer."""
+    """A stream whose seeks outside the file raise OSError: zipfile seeks before a file's beginning and expects that."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

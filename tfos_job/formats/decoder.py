@@ -1,8 +1,8 @@
 """A process that decodes picture files as training does, and answers with a digest of the pixels. On an executor.
 
 Conversion carries no TensorFlow (`host/calls.py` says why). The process is started by the first question and stays for
-the next ones, also those of other Spark tasks that the same Python worker runs. It ends when nobody has asked for a
-while, and with whoever asked.
+the next ones, also those of other Spark tasks that the same Python worker runs. It ends after some time without a
+question, and with the process that asked.
 
 It is a `host.child.Child`; pictures, which are no JSON, go through a socket of their own that it inherits. A question
 is a head (`QUESTION`) and the file, an answer a head (`ANSWER`) and a digest or the reason for none.
@@ -46,7 +46,7 @@ class Decoder:
     """The process, and the end of the socket that it answers to."""
 
     def __init__(self, module: str = _MODULE, patience_s: float = PATIENCE_S) -> None:
-        """Takes the process's module; it is told the descriptor of its end of the socket, and `IDLE_S`."""
+        """Takes the process's module, which is started by the first question."""
         self._module = module
         self._patience_s = patience_s
         self._child: Child | None = None
@@ -112,7 +112,7 @@ class Decoder:
         return child
 
     def _bury(self, child: Child) -> None:
-        """Raises what it died of, unless it ended by itself."""
+        """Raises the cause of the process's death, unless it ended by itself."""
         code = child.end(grace_s=KILL_WAIT_S)
         self._log.seek(0)
         said = self._log.read()[-_LAST_BYTES:].decode(errors="replace").strip()
@@ -136,5 +136,5 @@ class Decoder:
 
 @functools.cache
 def of_this_process() -> Decoder:
-    """The one that all tasks share which this Python process runs, one after the other."""
+    """The decoder shared by all tasks that this Python process runs, one after the other."""
     return Decoder()

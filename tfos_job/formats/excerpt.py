@@ -1,4 +1,4 @@
-"""Single records out of TFRecord files, by their position. They have no index: what precedes one is read."""
+"""Single records of TFRecord files, by position. Files have no index, so all records before one are read."""
 
 from __future__ import annotations
 

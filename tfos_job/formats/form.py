@@ -16,7 +16,7 @@ class Form:
     Attributes:
       image_size: S, in pixels.
       num_channels: C, 1 for grey or 3 for RGB.
-      antialias: `readers.Reader.antialias`: where S is smaller, each pixel is a mean of all that it stands for.
+      antialias: `readers.Reader.antialias`: if an image is reduced, each pixel is the mean of those it replaces.
     """
 
     image_size: int

@@ -68,9 +68,9 @@ def read_records(stream: Readable, source: str, on_bad: Callable[[BadRange], Non
 class RangeReader:
     """Reads the records that begin in a range of a GNT file, many at a time.
 
-    Two readers of adjacent ranges have read what one would have read from the first one's start if the first `end` is
-    the second `start`. A range that begins within a record has to find the next one by what looks like records, so
-    whoever cuts a file into ranges must check that they meet.
+    Two readers of adjacent ranges have read the same records as one reader of both ranges if the first one's `end` is
+    the second one's `start`. A range that begins within a record has to find the next one by what looks like records,
+    so the caller that cuts a file into ranges must check that they meet.
 
     Args:
       stream: at the byte `start` of the file.
@@ -78,7 +78,7 @@ class RangeReader:
       on_bad: see `read_records`.
       start: where the range begins.
       stop: where it ends (exclusive); None for the end of the file. A record that begins before is read to its end.
-      within: `start` may be within a record: what is before the first one is left to the reader of the range before.
+      within: `start` may be within a record: bytes before the first record are left to the reader of the range before.
 
     Attributes:
       start: offset of the first byte that was read here: of the first record's header, where bytes before it were not

@@ -61,8 +61,8 @@ class _Opened(NamedTuple):
     Attributes:
       image: Pillow's, loaded.
       is_simple: whether the file holds it alone, in 8 bits, and is read as it is.
-      prove: raises ValueError where pixels are made up. There is nothing to prove where training sees the same: a JPEG
-        is read with more bits than it has (`jpeg.Jpeg.padded`), and who reads it without them makes up other pixels.
+      prove: raises ValueError if decoding made up pixels. Unnecessary if training sees the same pixels: a JPEG is read
+        here with extra bits (`jpeg.Jpeg.padded`), so training, without them, would make up others.
     """
 
     image: Image.Image
@@ -254,7 +254,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _misread(found: _Opened, data: bytes, training_view: TrainingView | None) -> str | None:
-    """The difference between what training sees in a file and what `flat` makes of it; None if there is none."""
+    """The difference between the pixels that training sees in a file and those of `flat`; None if there is none."""
     image = found.image
     is_plain = image.mode in ("L", "RGB", "P") and not image.has_transparency_data and _turn(image) is None
     if not (found.is_simple and is_plain):

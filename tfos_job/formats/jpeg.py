@@ -70,7 +70,7 @@ class Jpeg(NamedTuple):
     ends: tuple[int, ...]
 
     def padded(self) -> bytes:
-        """The file with more bits than it has, wherever some may be missing: the same pixels where none are."""
+        """The file with extra bits wherever some may be missing; its pixels are the same if none are missing."""
         return _padded(self.data, self.ends)
 
 
@@ -104,9 +104,10 @@ def check_bits(found: Jpeg, first_change: Callable[[bytes], int | None]) -> None
 
 
 def check_zeros(found: Jpeg, first_change: Callable[[bytes], int | None]) -> None:
-    """Proves that the last bits are no zeros of a file that was written in part: some for pixels, the rest for none.
+    """Proves that the zeros at the end are not those of a file that was written in part.
 
-    Zeros may be pixels, all of them, or mean nothing.
+    They may all be pixels, or all be padding. In a file written in part some are in the place of pixels, and the rest
+    is padding.
 
     Args:
       found: the file.
@@ -127,7 +128,7 @@ def check_zeros(found: Jpeg, first_change: Callable[[bytes], int | None]) -> Non
 
 
 def _padded(data: bytes, ends: Sequence[int], cut: int = 0) -> bytes:
-    """With more bits at each of the ends, in place of `cut` bytes."""
+    """The file with more bits at each of the ends, in place of `cut` bytes."""
     parts, at = [], 0
     for end in ends:
         parts += [data[at : end - cut], _MORE_BITS * (1 + cut * _MORE_A_BYTE // len(_MORE_BITS))]
@@ -191,7 +192,7 @@ def _frame(code: int, body: bytes) -> _Frame:
 
 
 def _scan(frame: _Frame, body: bytes, lowest: dict[int, list[int]]) -> list[int]:
-    """The components that a scan is of. Notes in `lowest` what it has of them."""
+    """The components of a scan. Notes in `lowest` the bits that it has of them."""
     num = body[0]
     scanned = [body[1 + 2 * i] for i in range(num)]
     first, last, before, bits = body[1 + 2 * num], body[2 + 2 * num], body[3 + 2 * num] >> 4, body[3 + 2 * num] & 0xF

@@ -31,10 +31,10 @@ class Manifest:
       generation: the latest one; shards of earlier ones may be live beside it.
       sources: the files whose records are live, by name; none if the split was not made from GNT files.
       class_counts: records of each class, by class id; classes without records count too.
-      settings: what the split was made with, as far as it decides what is in it.
-      num_channels: of the images as the network is to see them: 1 for grey, 3 for RGB.
+      settings: the flags that decide the split's contents.
+      num_channels: of the images that the network sees: 1 for grey, 3 for RGB.
       dataset_name: of the reader (readers.py).
-      images: where the split was made from a folder of images.
+      images: the folder of images that the split was made from; None if it was not.
       history: the split's changes since it was last built as a whole, the first one first.
     """
 

@@ -21,9 +21,9 @@ class Source:
 
     Attributes:
       name: its path below `--gnt_dir`; of a member of an archive, the archive's followed by that in the archive.
-      num_records: what was readable, filtered or not.
+      num_records: readable records, filtered or not.
       filtered: records that were left out, by character, sorted.
-      quarantined_bytes: what could not be read; the ranges are in `_quarantine`.
+      quarantined_bytes: bytes that could not be read; the ranges are in `_quarantine`.
       generation: the one that its records came with.
       ranges: adjacent, over the whole file. One whose SHA-256 is empty could not be read at all.
       archive: path of its archive below `--gnt_dir`; empty for a file.

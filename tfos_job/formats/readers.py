@@ -17,11 +17,10 @@ class Reader:
 
     Attributes:
       name: of `--dataset_name`.
-      formats: what `image/format` may be.
+      formats: the values that `image/format` may have.
       on_paper: whether images are ink on paper; `predict` turns over what is white on black.
-      antialias: whether what is larger than `--image_size` is averaged, not sampled. A glyph is not much larger, and
-        keeps the pixels that checkpoints were trained on; of a photograph thirty times as large a sample would leave
-        dots.
+      antialias: whether images larger than `--image_size` are averaged, not sampled. Glyphs are not much larger, and
+        keep the pixels that checkpoints were trained on; a sample of a photograph thirty times as large would be dots.
     """
 
     name: str

@@ -127,7 +127,7 @@ def judge_shard(
     form: Form,
     ks: Sequence[int],
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """`count_shard`, and what the network made of each of the n records, in their order. Graph only.
+    """`count_shard`, and the prediction for each of the n records, in their order. Graph only.
 
     Returns:
       The counts; labels int32 [n], predicted classes int32 [n], their probabilities float32 [n], losses float32 [n].

@@ -203,7 +203,7 @@ def _convert(
 
 
 def _require_few_bad_files(config: ConvertConfig, files: Sequence[ImageFile], bad_files: Sequence[BadRange]) -> None:
-    """Of files as of bytes: what is cut off or empty has few bytes."""
+    """Fails if too many files, or too many of their bytes, are unreadable: empty and cut-off files have few bytes."""
     if not bad_files:
         return
     first = f"{bad_files[0].source}: {bad_files[0].reason}"

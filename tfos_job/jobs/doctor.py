@@ -15,7 +15,7 @@ from tfos_job.protocol.topology import slots_of
 
 
 def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
-    """Starts Spark and examines it; where it does not start, that is a failure beside those the driver sees alone.
+    """Starts Spark and examines it. A failed start is one failure beside those that the driver finds alone.
 
     Args:
       config: what the job is to need.

@@ -1,8 +1,8 @@
 """`verify`: proves a dataset, from each bit of each shard to the splits against each other. The driver's side.
 
-It writes nothing and takes no lock: what a job at work is making is reported, and is no fault. Each shard is a task on
-Spark. Duplicates are found in a second stage, after Spark's shuffle has brought together the digests that can be equal;
-the driver gets findings and counts alone.
+It writes nothing and takes no lock: unfinished files of a running job are reported, and are no fault. Each shard is a
+task on Spark. Duplicates are found in a second stage, after Spark's shuffle has brought together the digests that can
+be equal; the driver gets only findings and counts.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def form_of(info: CheckpointInfo) -> Form:
 
 
 class Normalize(keras.layers.Layer):
-    """A `Normalization` as the first layer of a network. It has no variables: what it knows is not learnt."""
+    """A `Normalization` as the first layer of a network. It has no variables: its statistics are not trained."""
 
     def __init__(self, normalization: Normalization) -> None:
         super().__init__(name="normalize")
@@ -106,7 +106,7 @@ def with_normalization(model: keras.Model, normalization: Normalization) -> kera
 
 
 def all_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
-    """Everything a training goes on from: network, optimizer and, among the latter's, the global step."""
+    """All arrays that a training resumes from: the network's and the optimizer's, which include the global step."""
     arrays = model_arrays(model)
     arrays.update((OPTIMIZER_PREFIX + v.path, np.asarray(v.numpy())) for v in optimizer.variables)
     return arrays

@@ -55,7 +55,7 @@ class NodeArgs:
     port_range: PortRange | None = None
 
     def __contains__(self, name: str) -> bool:
-        """TFoS asks `'num_gpus' in tf_args` and would then allocate GPUs its own way: through Spark alone, please."""
+        """False for `'num_gpus' in tf_args`, on which TFoS would allocate GPUs itself: Spark does that."""
         return False
 
     def __repr__(self) -> str:

@@ -120,7 +120,7 @@ def log_name(role: str, index: int) -> str:
 
 
 def tell(line: NodeLine, message: ToDriver) -> None:
-    """Tells the driver, if it is still there: its end is noticed by whoever listens to it."""
+    """Sends a message to the driver. A lost line is no error here: the thread that reads the line reports it."""
     try:
         line.send(message)
     except LineClosed:
@@ -240,9 +240,9 @@ class Supervisor:
             return failures.log_tail(log_file)
 
     def _end_process(self) -> None:
-        """Ends the process; without a driver it removes the node's folders, since its line ends without a word.
+        """Ends the process. Without a driver it gets no `stop` but the end of its line, and removes the node's folders.
 
-        Spark may kill this one at any moment then, and not that one, which is in a session of its own.
+        Spark may then kill this process at any moment, but not that one, which has a session of its own.
         """
         if self._is_orphaned:
             self._process.hang_up()

@@ -25,7 +25,7 @@ _ANSWER_LIMIT_S = 60.0
 
 
 def import_tfos() -> types.SimpleNamespace:
-    """TFoS's modules, without the TensorFlow that its `compat` imports for functions nobody calls here.
+    """TFoS's modules, without the TensorFlow that its `compat` imports for functions that are not called here.
 
     TensorFlow takes seconds and hundreds of megabytes, in the driver and in every supervisor; where it is loaded
     already it stays as it is.
@@ -60,7 +60,7 @@ def secure_reservations(
 ) -> None:
     """Makes TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC was verified.
 
-    TFoS serves all its connections in one thread, so nobody may take longer over a message than a moment.
+    TFoS serves all its connections in one thread, so a peer that sends slowly is disconnected.
     """
 
     def send(_: Any, sock: socket.socket, message: Any) -> None:

@@ -230,7 +230,7 @@ class AttemptState:
         self._deadline_s = now_s + self._limits.stop_s if self._stop_deadline_s is None else self._stop_deadline_s
 
     def _decide_publishing(self, now_s: float) -> None:
-        """A checkpoint that is on its way needs no node any more: whoever has died, it can still be published."""
+        """Waits for a checkpoint in progress: it needs no node, so it can be published whichever process has died."""
         assert self._error is not None
         if self._facts.publishing_step is not None and COORDINATOR not in self._facts.left | self._facts.ended:
             if not self._facts.is_hurried and now_s <= self._deadline_s:

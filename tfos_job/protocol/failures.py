@@ -35,7 +35,7 @@ _MAX_REASON = 300
 
 
 class Kind(enum.StrEnum):
-    """Kinds of failures; the first of them explains those behind it."""
+    """Kinds of failures, ordered: an earlier kind explains the later ones."""
 
     KILLED = "killed"
     """The process was ended by a signal: nothing else in the cluster can do that to it."""
@@ -66,7 +66,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """The bad end of one process, in the words of errors.py.
+    """The failure of one process, with the parts of a `JobError`.
 
     It is a message, too: a process that can still speak tells it to its supervisor or to the driver. The driver adds
     the `process`, which stays None for Spark's own failures.

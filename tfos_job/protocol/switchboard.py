@@ -1,4 +1,4 @@
-"""The driver's end of all lines: it accepts calls, and puts what happens into one queue of events."""
+"""The driver's end of all lines: it accepts connections, and puts messages and their ends into one queue of events."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Switchboard:
             return set(self._lines)
 
     def send(self, task: Task, message: ToNode) -> bool:
-        """False if that task has no line any more; its `Lost` is in the queue or on its way."""
+        """Sends a message; returns False if the task's line has ended, of which a `Lost` is or will be in the queue."""
         with self._lock:
             line = self._lines.get(task)
         if line is None:
@@ -97,7 +97,7 @@ class Switchboard:
         return True
 
     def close(self) -> None:
-        """Hangs up on everybody: a node that is still there takes that as the driver's end, and ends itself."""
+        """Closes all lines: a node that still runs takes that for the driver's end, and ends itself."""
         self._closing = True
         # accept() is woken by shutdown(), not by close().
         try:

@@ -23,7 +23,7 @@ _PHASES = ("spark", "preflight", "statistics", "nodes", "coordinator", "training
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation: its name, numbers, pictures and tables, and what of it is missing."""
+    """One evaluation: its name, numbers, pictures and tables, and its missing parts."""
 
     name: str
     metrics: Mapping[str, Any]
@@ -40,7 +40,7 @@ class RunData:
       report: the run's report, of any version of the package.
       settings: the settings of its last command; empty if they could not be read.
       data_title: the dataset's place.
-      notes: what is missing, by section: `curves`, `evaluations`, `data`, `settings`.
+      notes: missing parts, by section: `curves`, `evaluations`, `data`, `settings`.
     """
 
     name: str
@@ -71,8 +71,8 @@ class View:
     Attributes:
       end: follows the state in its sentence.
       facts: the numbers of the summary, by name.
-      verdict: what most of a step goes to, as sentences.
-      notes: what is missing, by section.
+      verdict: the bottleneck of the steps, in sentences.
+      notes: missing parts, by section.
     """
 
     name: str

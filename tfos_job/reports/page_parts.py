@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG with what it shows in words: `alt` for those who do not see it, `caption` for all."""
+    """A PNG with its description: `alt` for readers who cannot see it, `caption` for all."""
 
     png: bytes
     alt: str

@@ -21,7 +21,7 @@ class CheckpointMeta:
       dataset_name: of the reader of the training split.
       charset_digest: of the classes.
       dataset_digest: of the training split.
-      trainable_scopes: what is trained; empty for all.
+      trainable_scopes: scopes that are trained; empty for all.
       order: `TrainingData.order`.
       normalization: of the images.
     """

@@ -1,4 +1,4 @@
-"""The files of one checkpoint, and what is a whole one.
+"""The files of one checkpoint, and the test for a whole one.
 
 ::
 

@@ -203,7 +203,7 @@ def resolve(run: RunLayout, which: str) -> CheckpointInfo:
 
 
 def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
-    """The checkpoint that `--checkpoint` or `--restore` asks for, with its arrays by name: its files may go now.
+    """The checkpoint that `--checkpoint` or `--restore` names, with its arrays by name: its files may be removed now.
 
     Args:
       run: the run that `last` and `best` are looked for in.

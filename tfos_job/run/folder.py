@@ -68,12 +68,12 @@ def read(run: RunLayout, *, overwrite: bool) -> RunFolder:
 
 
 def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change], dataset_digest: str) -> str:
-    """Writes what the run now is: from here on it is being changed.
+    """Commits the run to its settings: the first change of its folder.
 
     Args:
       folder: as it was found; with `clear` the run in it is removed first.
       config: the run's settings from now on.
-      changes: what `config` has otherwise than the run.
+      changes: settings that differ from the run's.
       dataset_digest: of the training split.
 
     Returns:
@@ -92,7 +92,7 @@ def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change],
 def _clear(run: RunLayout) -> None:
     """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder; its settings last.
 
-    If this is cut off, what is left of the run is still known for what it is.
+    If this is interrupted, the remaining files are still recognised as a run's.
     """
     for path in (
         run.checkpoints_dir,
@@ -109,7 +109,7 @@ def _clear(run: RunLayout) -> None:
 
 
 def adopt(run: RunLayout, info: CheckpointInfo | None) -> CheckpointInfo | None:
-    """Gives the run its own copy of a checkpoint from elsewhere: it has one to go back to from the first moment on."""
+    """Copies a checkpoint from elsewhere into the run, so that the run can resume before its first own checkpoint."""
     if info is None or info.path == run.checkpoint(info.step):
         return info
     return checkpoints.verify(checkpoints.publish(run, info.step, checkpoints.load(info), info.meta))

@@ -35,7 +35,7 @@ class SplitShards:
       root: the split's folder.
       manifest: with a shard for each of `paths`.
       paths: where the shards lie.
-      copies: those that a worker's disk needs of remote shards, one for each; empty for a local split.
+      copies: copies of remote shards on a worker's disk, one for each shard; empty for a local split.
     """
 
     root: str
@@ -75,7 +75,7 @@ class TrainingData:
       input_mode: `preloaded` or `files`, the same for all workers, which run the same graph.
       shuffle_buffer: in records. Photographs are larger than glyphs: as many of them would not fit a worker's memory.
       window: shards that `files` reads at a time.
-      order: what, beside the shards, decides which record is where in a worker's stream.
+      order: the settings that, with the shards, decide the order of records in a worker's stream.
     """
 
     charset: Charset

@@ -15,8 +15,7 @@ _SEED_STEP = 1_000_003  # between runs of neighbouring seeds there is room for a
 def worker_inputs(config: TrainConfig, data: TrainingData, positions: Sequence[int]) -> tuple[WorkerInput, ...]:
     """The shards of each worker, and its position in them.
 
-    A worker with remote shards is brought its own, and all of the validation split: the coordinator hands a shard of
-    that to whichever worker is free.
+    A worker copies its own remote shards and those of the whole validation split: any worker may evaluate any shard.
 
     Args:
       config: the run's flags.

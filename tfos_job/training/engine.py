@@ -1,4 +1,4 @@
-"""The small interface that a training engine hides behind, and what passes through it.
+"""The interface of a training engine, and the values that pass through it.
 
 An engine holds the variables and the input streams and runs steps. Everything around the steps (when to save, to
 evaluate, to stop) is `loop.py`'s and the same for every engine.
@@ -44,7 +44,7 @@ class StepBlock:
 
 
 class Engine(Protocol):
-    """Start, run a block of steps, evaluate, snapshot. Calls come from one thread, in that order of life."""
+    """Holds variables and input streams, and runs steps. All calls come from one thread; `start` is the first."""
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         """Builds `plan`'s network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
@@ -56,7 +56,7 @@ class Engine(Protocol):
         """Seconds of a step's forward and backward pass without parameter servers; no variable changes."""
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
-        """Counts each record of `shards` once. No variable changes, the global step least of all.
+        """Counts each record of `shards` once. No variable changes, not even the global step.
 
         None if it had to stop before the end: only `snapshot` may be called then.
         """

@@ -29,7 +29,7 @@ _TRACING_S = 1.0
 
 
 class Listener(Protocol):
-    """The receiver of the loop's results: where they go is not the loop's business."""
+    """The receiver of the loop's results."""
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None: ...
 
@@ -59,8 +59,9 @@ class Loop:
     """Runs an engine from `plan.start_step` to `plan.total_steps`, or until asked to stop.
 
     Saves every `save_steps` and `save_seconds`, and at the end; evaluates every `eval_steps`, and at the end. A
-    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. Once it measures
-    what a step computes: when that costs less than a hundredth of the time that the steps have taken, or at the end.
+    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. It measures a
+    step's computing time once: when that costs less than a hundredth of the time that the steps have taken, or at the
+    end.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Loop:
         self._seconds = 0.0
 
     def run(self) -> TrainingEnd:
-        """Raises DivergedError if the loss is no finite number; checkpoints of before stay."""
+        """Raises DivergedError if the loss is no finite number; earlier checkpoints stay."""
         while self._step < self._plan.total_steps and not self._should_stop():
             self._run_block()
             if self._save_is_due():

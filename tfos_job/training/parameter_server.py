@@ -33,11 +33,11 @@ _POLL_S = 0.02
 
 
 class _NoRecovery:
-    """In place of TensorFlow's handler of failures: whatever a closure raises, it has failed.
+    """Replacement of TensorFlow's handler of failures: a closure that raises has failed.
 
     TensorFlow's own puts a closure back after an error of a connection, waits for a worker that is gone and rebuilds
-    its dataset from the first position. Records would be read twice and updates counted twice, and nobody would be
-    told: an attempt ends instead, and the next one goes on from the last checkpoint.
+    its dataset from the first position. Records would be read twice and updates counted twice, without a message. Here
+    the attempt ends instead, and the next one resumes from the last checkpoint.
     """
 
     def stop(self) -> None:

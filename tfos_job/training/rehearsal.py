@@ -1,7 +1,6 @@
 """Builds a training's network once before anything is started, in a process of its own (`host/calls.py`).
 
-So what is wrong with a network of the user's, with scopes or with weights is known before the first container is
-asked for.
+So faults of a user's network, of scopes or of weights are found before the first container is requested.
 """
 
 from __future__ import annotations

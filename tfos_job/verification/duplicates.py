@@ -1,4 +1,4 @@
-"""Records that are there twice: 128-bit keys in numpy arrays, dealt into buckets so that no process has to hold all.
+"""Search for duplicate records: 128-bit keys in numpy arrays, in buckets so that no process holds all of them.
 
 A key decides its bucket, so equal keys meet there whichever shards they come from.
 """
@@ -75,7 +75,7 @@ def repeats(tables: Iterable[KeyTable]) -> tuple[KeyTable, KeyTable]:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Records that are there twice: findings, and what is no fault of a dataset.
+    """Duplicate records: findings, and the counts of those that are no fault.
 
     Attributes:
       within: for each split the number of records whose pixels an earlier one of it has, and two places as an example.
@@ -88,7 +88,7 @@ class Repeats:
 def check_repeats(
     pixels: Sequence[KeyTable], places: Sequence[KeyTable], files: Sequence[str], splits: Sequence[str]
 ) -> Repeats:
-    """The records of one bucket that are there twice.
+    """The duplicate records of one bucket.
 
     Args:
       pixels: keys are digests of pixels.

@@ -45,7 +45,7 @@ def load_charset(dataset: DatasetLayout, findings: Findings) -> Charset | None:
 
 
 def load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings) -> dict[str, Manifest]:
-    """The manifests of all splits that have a sound one, by name. Of those that `split_name` asks for, one is there.
+    """The manifests of all splits that have a sound one, by name; at least one of those that `split_name` asks for.
 
     Raises:
       MissingInputError: none is.

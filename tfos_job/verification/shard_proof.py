@@ -36,7 +36,7 @@ class ShardTask:
       number: of the shard among all that are proved.
       path: of the file.
       file: its path below the dataset's folder, for findings.
-      shard: what the manifest says of it.
+      shard: its entry in the manifest.
       image_format: of all its records, or `keep` for any of `image_files.STORED_FORMATS`.
       of_pictures: whether it was made from image files, grey or coloured; else of grey glyphs.
       characters: the charset, by class id; empty if it is not known.
@@ -119,7 +119,7 @@ class _Prover:
         self._origins: list[bytes] = []
 
     def fault(self, kind: str, offset: int | None, fact: str) -> None:
-        """Something because of which a record, or all that follow, cannot be counted."""
+        """Notes a fault because of which this record, or all that follow, cannot be counted."""
         self._report.whole = False
         self._report.findings.add(kind, self._task.file, fact, offset)
 
