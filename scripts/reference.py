@@ -100,7 +100,7 @@ def _flags(config: type) -> list[str]:
     if not has_bonds(config):
         return _table(row._replace(bond="") for row in rows)
     return [
-        "*On resumption* of a run, a flag is one of these ([training.md](training.md#going-on-with-a-run)):",
+        "*On resumption* of a run, a flag is one of these ([training.md](training.md#resuming-a-run)):",
         "",
         *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in Bond),
         "",

@@ -125,6 +125,21 @@ def test_files_and_modules_in_the_documents_exist(path: Path) -> None:
     assert not missing
 
 
+def test_architecture_has_every_module_of_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    listed: dict[str, set[str]] = {}
+    room = ""
+    for row in re.findall(r"^\| \d? ?\| (.*?) ?\| (.*?) ?\| ", text, re.MULTILINE):
+        room = row[0].strip("`/") or room
+        listed.setdefault(room, set()).update(re.findall(r"\w+", row[1].replace(" with ", ", ")))
+    modules: dict[str, set[str]] = {}
+    for name in package_modules():
+        _, room, *module = name.split(".")
+        modules.setdefault(room if module else f"{room}.py", set()).update(module)
+    del modules["__main__.py"]
+    assert listed == modules
+
+
 def test_formats_has_every_version_and_field() -> None:
     text = (ROOT / "docs" / "formats.md").read_text("utf-8")
     versions = {
