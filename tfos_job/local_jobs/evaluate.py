@@ -16,9 +16,10 @@ from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import evaluate_shards, write_evaluation
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.networks.variables import form_of, restore_model
-from tfos_job.reports.evaluation_report import EvaluationResults, publish
+from tfos_job.reports.evaluation_report import publish
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.evaluation_results import EvaluationResults
 from tfos_job.staging.copies import local_copy
 
 _log = logging.getLogger(__name__)

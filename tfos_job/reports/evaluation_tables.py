@@ -6,14 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfos_job.formats.excerpt import Excerpt
-
-if TYPE_CHECKING:
-    from tfos_job.reports.evaluation_report import EvaluationResults
+from tfos_job.run.evaluation_results import EvaluationResults
 
 
 def tables(results: EvaluationResults) -> dict[str, bytes]:
