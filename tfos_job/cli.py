@@ -87,7 +87,7 @@ def _main(argv: list[str]) -> int:
     outcome = Outcome(name)
     try:
         _begin_in_cluster(name)
-        outcome.begin()  # Not before: a NameNode that is slow to answer must not keep YARN waiting for the context.
+        outcome.begin()  # After the context: a slow NameNode must not keep YARN waiting for that.
         args = make_parser().parse_args(argv)
     except (JobError, KeyboardInterrupt) as e:
         ended = as_job_error(e, _when_stopped(name))

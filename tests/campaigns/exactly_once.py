@@ -552,7 +552,7 @@ def copy_tree(source: str, target: str) -> None:
 def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -> int:
     parser = argparse.ArgumentParser(description="conversions that are killed, doubled and starved at random moments")
     parser.add_argument("--log", type=Path, required=True, help="a JSON line for each trial; those there are done")
-    parser.add_argument("--trials", type=int, default=30, help="how many there are to be in the log (default: 30)")
+    parser.add_argument("--trials", type=int, default=30, help="number of trials in the log (default: 30)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="of the trials (default: all that the place has)")
     parser.add_argument("--seed", type=int, default=0, help="of the data, the moments and the victims (default: 0)")
     parser.add_argument("--num_records", type=int, default=4_000, help="in the smallest GNT file (default: 4000)")

@@ -286,7 +286,7 @@ def test_classes_are_those_of_the_dataset_and_the_rest_is_counted(
     assert run(dataset_split_name="test").charset_digest == result.charset_digest
     # Both hold the same pictures, and verify says so.
     assert verified(spark, tmp_path) == {"shared_pixels": 20}
-    with pytest.raises(SettingsError, match=r"split \w+ has images of 1 channel\(s\), this one is to have 3"):
+    with pytest.raises(SettingsError, match=r"split \w+ has images of 1 channel\(s\), this one would have 3"):
         run(dataset_split_name="third", num_channels=3)
     names.write_text("dog\ncat\n", "utf-8")
     with pytest.raises(SettingsError, match="the dataset has 3 classes"):

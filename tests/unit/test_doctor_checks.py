@@ -292,7 +292,7 @@ def token(hours: float, renewer: str = "yarn") -> Token:
 def test_a_token_that_ends_before_the_job() -> None:
     tokens = (token(10), token(-1), Token(kind="YARN_AM_RM_TOKEN", service=""))
     short, ended = not_ok(look(driver={"tokens": tokens}, tokens=tokens))
-    assert short.fact == "HDFS_DELEGATION_TOKEN for h:8020 lives for 10.0 hours more, and the job is to run for 24"
+    assert short.fact == "HDFS_DELEGATION_TOKEN for h:8020 lives for 10.0 hours more, and the job runs for 24"
     assert short.where == ("driver on host h0", "executor 2 on host h2")
     assert "ended 1.0 hours ago" in ended.fact
     assert short.exit_code == ended.exit_code == 78

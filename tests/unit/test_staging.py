@@ -204,7 +204,7 @@ def test_too_little_room_is_said_before_anything_is_copied(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 20, 0, stager.RESERVE_BYTES + (9 << 20)))
     given = cache_plan(copies[:2], pinned=(copies[2],))
-    with pytest.raises(ResourceError, match=r"10\.0 MiB of shards are to be there .*, and 9\.0 MiB are free") as caught:
+    with pytest.raises(ResourceError, match=r"10\.0 MiB of shards must be there .*, and 9\.0 MiB are free") as caught:
         Stager(given, str(tmp_path), str(tmp_path / "cache"), lambda _: None).run()
     assert caught.value.place == str(tmp_path)
     assert not (tmp_path / "cache").exists()

@@ -87,7 +87,7 @@ def test_a_checkpoint_from_elsewhere_must_be_of_an_earlier_step_than_the_last() 
     flags: dict[str, Any] = {"restore": "/elsewhere"}
     info = checkpoint([130, 120], path="/elsewhere")
     assert start(config(**flags), folder(), info).step == 7
-    with pytest.raises(SettingsError, match="the checkpoint is of step 7, and the run is to end at step 7"):
+    with pytest.raises(SettingsError, match="the checkpoint is of step 7, and the run ends at step 7"):
         start(config(**flags, max_number_of_steps=7), folder(), info)
 
 

@@ -49,7 +49,7 @@ def test_an_account_of_an_attempt_before_is_not_the_end() -> None:
 @pytest.mark.parametrize(
     ("diagnostics", "exit_code", "words"),
     [
-        ("User application exited with status 76", 76, "left no account"),
+        ("User application exited with status 76", 76, "left no outcome"),
         (
             "Application application_1_0001 failed 2 times: AM Container for appattempt_1_0001_000002 exited with "
             "exitCode: -104\nFailing this attempt.Diagnostics: [2026-11-25 13:00:00.000]Container [pid=1,"

@@ -150,7 +150,7 @@ def batch_driver() -> ContainerMemory:
 
 
 def _ps_process(parameters: int, num_ps_tasks: int, num_workers: int) -> float:
-    # Variables and Adam's two slots, and for each worker a gradient and a reply on their way.
+    # Variables and Adam's two slots, and for each worker a gradient and a reply in transit.
     return TENSORFLOW + (3 + 2 * num_workers) * _copies(parameters) / num_ps_tasks
 
 

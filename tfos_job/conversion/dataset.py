@@ -15,7 +15,7 @@ from tfos_job.formats.manifest import Manifest
 from tfos_job.layout import DatasetLayout, SplitLayout
 
 _PATTERN = re.compile(r"[^/]*[*?\[]")  # the first part of a path that a shell would expand
-_NUM_NAMED = 10  # of a long list, a message names so many and counts the rest
+_NUM_NAMED = 10  # items of a long list that a message names; it counts the rest
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def _is_folder(path: str) -> bool:
     if storage.is_dir(path):
         return True
     try:
-        storage.list_dir(path)  # of some file systems only this can tell
+        storage.list_dir(path)  # the only test on some file systems
     except MissingInputError:
         return False
     return True
@@ -98,7 +98,7 @@ def setting_changes(config: ConvertConfig, live: Manifest) -> list[str]:
         changes.append(f"--image_format is {config.stored_format}, was {live.image_format}")
     if config.shuffle_at_write != live.settings.get("shuffle_at_write", False):
         changes.append(f"--shuffle_at_write is {config.shuffle_at_write}, was {not config.shuffle_at_write}")
-    if config.overwrite:  # what is there is right all the same, and stays unless it is asked for
+    if config.overwrite:  # the split is valid without these, so only --overwrite applies them
         for name in ("target_shard_mb", *(["seed"] if config.shuffle_at_write else [])):
             if getattr(config, name) != live.settings.get(name):
                 changes.append(f"--{name} is {getattr(config, name)}, was {live.settings.get(name)}")

@@ -81,7 +81,7 @@ def publish_generation(
     split: SplitLayout, manifest: Manifest, building_dir: str, bad_ranges: Sequence[BadRange]
 ) -> None:
     """Publishes the quarantine files, the generation's folder by one rename, and the manifest; see `publish`."""
-    check_counts(manifest)  # a manifest that no reader would take must not replace one that is right
+    check_counts(manifest)  # an invalid manifest must not replace a valid one
     by_source: dict[str, list[BadRange]] = {}
     for bad in bad_ranges:
         by_source.setdefault(bad.source, []).append(bad)

@@ -107,7 +107,7 @@ def convert_group(task: GroupTask) -> ShardResult:
                 writer = _ShardWriter(task, stream, damaged)
                 pieces = tuple(writer.add(piece) for piece in task.pieces)
             break
-        except DamagedMemberError as error:  # known at its end alone, with its records in the shard
+        except DamagedMemberError as error:  # found only at its end, with its records in the shard already
             if not task.quarantine:
                 raise
             damaged[error.place] = error.fact

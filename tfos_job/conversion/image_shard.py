@@ -88,9 +88,9 @@ def convert_images(task: ImagesTask) -> ImagesResult:
 
 def _read(file: LabelledFile, task: ImagesTask) -> image_files.StoredPicture:
     """Raises ValueError for what is no image, or not there."""
-    if file.special:  # it might be read for ever
+    if file.special:  # reading it might never end
         raise ValueError(f"{file.special}, not a file")
-    image_files.check_size(file.size_bytes)  # before so much is read
+    image_files.check_size(file.size_bytes)  # before reading that much
     path = join(task.image_dir, file.name)
     try:
         data = storage.read_bytes(path)

@@ -78,7 +78,7 @@ def locked_split(
             next_step = "Give overwrite=True, or another name"
             raise SettingsError("it is there", place=split.root, next_step=next_step)
         sweep_dataset(dataset)
-        # Shards whose manifest cannot be read stay until there are others: they may be all that there is.
+        # Shards whose manifest is damaged stay until there are new ones: there may be no other copy.
         sweep_split(split, live, keep_generations=live is None and storage.exists(split.manifest))
         yield LockedSplit(name=split_name, dataset=dataset, layout=split, lease=lease, charset=charset, live=live)
 
@@ -93,7 +93,7 @@ def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charse
         return None
     splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
     if not any(storage.exists(split.manifest) for split in splits):
-        storage.remove(dataset.charset)  # of a run that was killed before it published a split: nothing is bound to it
+        storage.remove(dataset.charset)  # left by a run that was killed before it published a split
         return None
     charset = manifests.load_charset(dataset)
     if requested is not None and requested.digest != charset.digest:
@@ -124,11 +124,11 @@ def _require_same_channels(dataset: DatasetLayout, split_name: str, num_channels
             continue
         try:
             other = manifests.load(split)
-        except BadDataError:  # that is for whoever reads it
+        except BadDataError:  # reported to the commands that read that split
             continue
         if other.num_channels != num_channels:
             raise SettingsError(
-                f"split {entry.name} has images of {other.num_channels} channel(s), this one is to have {num_channels}",
+                f"split {entry.name} has images of {other.num_channels} channel(s), this one would have {num_channels}",
                 place=dataset.root,
                 next_step="Give --num_channels as for the other split, or another --dataset_dir",
             )

@@ -99,7 +99,7 @@ def _bad(path: str, fact: str) -> BadDataError:
 
 # --- mixing ----------------------------------------------------------------------------------------------------------
 #
-# As Spark's own shuffle does it: each shard is dealt into as many hands as there will be shards, all in one file, and
+# As in Spark's own shuffle: each shard is dealt into as many hands as there will be shards, all in one file, and
 # each new shard is gathered from its hand in each of those files. No more than a shard is in memory.
 
 

@@ -20,8 +20,8 @@ class Comparison:
 def comparisons(sources: Sequence[SourceFile], converted: Sequence[Source]) -> list[Comparison]:
     """The files whose bytes must be read to tell what has changed.
 
-    Same name, size and time is the same file. Another time may be that of a copy. A new name may be that of a renamed
-    file, if one of its size is gone.
+    A file of the same name, size and time is unchanged. One with another time may be a copy. One with a new name may
+    have been renamed if a source of its size is gone.
     """
     now = {source.name: source for source in sources}
     then = {source.name: source for source in converted}
@@ -58,7 +58,7 @@ class Changes:
 
     @property
     def words(self) -> list[str]:
-        """One for each file that is not as it was; none if there is nothing to do."""
+        """A text for each file that has changed; none if there is nothing to do."""
         words = [f"{source.name} is new" for source in self.added]
         words += [f"{source.name} has other bytes" for source in self.changed]
         return words + [f"{name} is gone" for name in self.gone]

@@ -131,7 +131,7 @@ def _is_same(file: SourceFile, packed: SourceFile) -> bool:
     try:
         with archives.open_source(file.path, None) as one, archives.open_source(packed.path, packed.member) as other:
             return one.read(_COMPARED_BYTES) == _first_bytes(other)
-    except archives.DamagedMemberError:  # for the conversion to tell
+    except archives.DamagedMemberError:  # reported by the conversion
         return False
 
 

@@ -140,7 +140,7 @@ def check_tokens(case: Case) -> list[Check]:
                 unrenewed[_describe(token, life_h)].append(result.name)
     step = "Submit with --principal and --keytab, so that Spark gets new ones, or fetch a new one"
     for what, where in too_short.items():
-        fact = f"{what}, and the job is to run for {hours:g}"
+        fact = f"{what}, and the job runs for {hours:g}"
         checks.append(failed("tokens", SettingsError, fact, where=where, next_step=step))
     for what, where in unrenewed.items():
         fact = f"{what}, but names no renewer, without which HDFS ends it {RENEWAL_HOURS:g} hours after it was issued"

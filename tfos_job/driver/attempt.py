@@ -156,7 +156,7 @@ class Attempt:
         return outcome
 
     def _events(self) -> Iterator[Event | None]:
-        """The next events; None stands for a moment in which no line brought one."""
+        """The next events; None if no line brought one in time."""
         self._guard()
         yield from self._processes.newly_ended()
         yield self._next_of_lines()

@@ -51,7 +51,7 @@ class AttemptProcesses:
         self._noticed: set[Task] = set()
 
     def start(self, driver: tuple[str, int], key: bytes, start_timeout: int) -> None:
-        """Spawns them. They import TensorFlow, some seconds, while Spark starts the nodes and these do the same.
+        """Spawns the processes. They import TensorFlow while Spark starts the nodes, which also takes seconds.
 
         Args:
           driver: address of the driver's switchboard.

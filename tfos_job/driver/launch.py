@@ -85,7 +85,7 @@ class NodeJob:
         try:
             self._run_cluster()
         except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
-            # Where Spark failed first, `run_spark_job` has said so in better words.
+            # If Spark failed first, `run_spark_job` has reported that in better words.
             if not self._ended.is_set():
                 self._fail(f"TFCluster did not start: {type(e).__name__}: {e}", ResourceError.exit_code)
 
@@ -155,7 +155,7 @@ class NodeJob:
         return self._ended.wait(timeout_s)
 
     def cancel(self) -> None:
-        """Never raises: the error that ends the attempt must not be hidden by Spark's own."""
+        """Cancels the Spark job. Never raises, so that Spark's error does not hide the one that ends the attempt."""
         self._cancelled = True
         try:
             within(_JVM_S, lambda: self._sc.cancelJobGroup(JOB_GROUP), "cancel")

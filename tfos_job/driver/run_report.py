@@ -74,7 +74,7 @@ class RunReport:
         self.values.update(
             state=RUNNING, exit_code=None, step=start_step, checkpoint=checkpoint, first_cause=None, phases={}
         )
-        # Steps after the checkpoint that training goes on from will come again.
+        # Steps after the checkpoint that training resumes from will be repeated.
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
         self.values["metrics"] = self._last_metrics()
@@ -147,7 +147,7 @@ class RunReport:
     def _on_finished(self, finished: messages.Finished) -> None:
         self.values["step"] = finished.step
         self.values["records_read"] = finished.records_read
-        # With one worker these are its epochs; with several each one's own part was read so many times.
+        # Epochs of one worker; with several, how often each has read its part.
         parts = self.values.get("records_per_worker", [])
         self.values["passes"] = [
             round(read / part, 4) for read, part in zip(finished.records_read, parts, strict=False)

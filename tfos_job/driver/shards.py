@@ -231,7 +231,7 @@ def rewrite_shards(
 def mix(context: SparkContext, written: WrittenShards, *, work_dir: str, seed: int) -> WrittenShards:
     """The same number of shards with the same records, mixed over all shards in an order that only the seed decides."""
     results = written.results
-    # Dealing goes on where the shard before has ended, so that all hands get as many records in the end, or one more.
+    # Dealing continues at the hand after the previous shard's last, so hands differ by one record at most.
     dealt_before = itertools.accumulate((result.shard.num_records for result in results), initial=0)
     deal_tasks = [
         DealTask(
@@ -256,7 +256,7 @@ def mix(context: SparkContext, written: WrittenShards, *, work_dir: str, seed: i
         for index, result in enumerate(results)
     ]
     mixed = tasks.results(tasks.run(context, "gather", rewrite.gather, gather_tasks))
-    # Who was counted where does not matter: it is the sum that goes into the manifest.
+    # The counts of single shards do not matter: only sums go into the manifest.
     counted = [
         dataclasses.replace(result, class_counts=before.class_counts, pieces=before.pieces)
         for result, before in zip(mixed, results, strict=True)

@@ -75,5 +75,5 @@ def settled(outcome: Result | TaskFailure, num_attempts: int) -> Result | TaskFa
 
 def _is_last(num_attempts: int) -> bool:
     context = TaskContext.get()
-    # An attempt that was lost with its executor counts here and not for Spark: rather one too few than a page of Java.
+    # An attempt that was lost with its executor counts here and not for Spark, so the last attempt may come one early.
     return context is None or context.attemptNumber() + 1 >= num_attempts

@@ -151,7 +151,7 @@ def _watch(
             try:
                 done = _num_done(context, group)
             except (Py4JError, OSError):
-                return  # Spark is gone, and the job's own thread tells why
+                return  # Spark is gone; the job's own thread reports why
             answered.set()
             bar.update(done - bar.n)
             if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:

@@ -70,7 +70,7 @@ def read_directory(path: str) -> list[Member]:
                 infos = archive.infolist()
             for info in infos:
                 bounded.require(info.header_offset)
-        # Whatever zipfile, which trusts its numbers, makes of damaged ones.
+        # zipfile trusts the numbers in an archive and raises anything if they are damaged.
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error) as error:
             raise BadDataError(
                 f"not a whole ZIP archive: {_reason(error, head)}",

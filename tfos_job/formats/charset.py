@@ -69,7 +69,7 @@ class Charset:
 
     @property
     def sequence(self) -> str | list[str]:
-        """All of them as a JSON value that `[class_id]` finds one in: text where each is a character, else a list."""
+        """All names as a JSON value, indexed by class id: a text if each is one character, else a list."""
         names = self.characters
         return "".join(names) if _are_characters(names) else list(names)
 
@@ -123,9 +123,9 @@ def from_file(text: str, place: str = "charset file") -> Charset:
 
 
 def class_name(text: str) -> str:
-    """A name as all that name classes have it: composed (NFC), for file systems differ in that, no blanks around it.
+    """A class's name in its normal form: composed (NFC), since file systems differ in that, and without outer blanks.
 
-    One character stays what it is: NFC would turn the compatibility ideographs that GNT files may hold into others.
+    A single character stays unchanged: NFC would replace compatibility ideographs, which GNT files may hold.
     """
     name = text.strip()
     return name if len(name) == 1 else unicodedata.normalize("NFC", name)

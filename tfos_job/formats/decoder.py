@@ -32,7 +32,7 @@ IDLE_S = 20.0
 """Without a question: then the process gives its memory back."""
 _MODULE = "tfos_job.input.decoder_process"
 _NAME = "the process that decodes pictures"
-_LAST_BYTES = 2000  # of what a process has said that has died
+_LAST_BYTES = 2000  # of a dead process's output, for the error
 
 
 def digest(pixels: np.ndarray) -> bytes:
@@ -60,7 +60,7 @@ class Decoder:
         """
         question = QUESTION.pack(image_format.encode("ascii"), len(data))
         answer = self._ask(question, data)
-        if answer is None:  # the one that was there had just ended, since nobody asked
+        if answer is None:  # the idle process had just ended
             answer = self._ask(question, data)
         if answer is None:
             raise JobError(f"{_NAME} ends at once", next_step="This is a bug")
@@ -73,7 +73,7 @@ class Decoder:
         """The answer; None if the process has ended as it should."""
         child = self._child = self._child or self._start()
         try:
-            with contextlib.suppress(BrokenPipeError):  # it may have said why before
+            with contextlib.suppress(BrokenPipeError):  # its last answer may have the reason
                 self._socket.sendall(question)
                 self._socket.sendall(data)
             decoded, size = ANSWER.unpack(self._receive(ANSWER.size))
@@ -87,7 +87,7 @@ class Decoder:
         except (EOFError, ConnectionError):
             self._bury(child)
             return None
-        except BaseException:  # what comes next would be the answer to this question
+        except BaseException:  # the next bytes would be the answer to this question
             self.close()
             raise
 

@@ -55,7 +55,7 @@ class ExampleReader:
         """
         try:
             return self._read_ours(data) or read_any(data)
-        except IndexError:  # it ends too early to be one of ours
+        except IndexError:  # too short for an Example of ours
             return read_any(data)
 
     def _read_ours(self, data: bytes) -> Example | None:
@@ -68,7 +68,7 @@ class ExampleReader:
         if opening is None or not data.startswith(opening):
             return None
         start = len(opening)
-        end = start + data[start + 1] + 2  # an entry is a byte, its length in one byte, and so many bytes
+        end = start + data[start + 1] + 2  # an entry is a byte, its length in one byte, and its bytes
         end += data[end + 1] + 2
         of_class = self._class[data[start:end]]
         image = self._images[_read_length(data, end + 1)]

@@ -18,7 +18,7 @@ from tfos_job.formats.quarantine import BadRange
 from tfos_job.storage import Readable
 
 _SIZE = struct.Struct("<I")
-_MAX_BLOCK = 1024  # records; where many are bad, each costs a look at those behind it
+_MAX_BLOCK = 1024  # records; each bad one costs a look at those after it
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _sound_block(window: Window, stop: int | None, *, certain: bool) -> RecordBl
         return None
     _, tag, _, _ = window.header(0)
     if not decodable_tags()[int.from_bytes(tag, "little")]:
-        return None  # not worth a look at those behind it
+        return None  # too short for a look at the records after it
     data, begin = window.memory()
     starts = _chain(data, begin, len(data) if stop is None else min(len(data), begin + stop - window.offset))
     if not starts:

@@ -30,8 +30,8 @@ MAX_PIXELS = 1 << 26
 """Of colour Pillow holds four bytes for each, and for a PNG that is made of it as much again, twice."""
 MAX_BYTES = 1 << 28
 _STRIP_ROWS = 512
-_ORIENTATION = 0x0112  # of EXIF, and what makes each of its values upright
-# Not by ImageOps.exif_transpose: it rewrites EXIF, and fails if that is odd.
+_ORIENTATION = 0x0112  # of EXIF, and the turn that makes each of its values upright
+# ImageOps.exif_transpose would rewrite EXIF, and fails if that is malformed.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -146,7 +146,7 @@ def _opened(data: bytes, formats: tuple[str, ...] | None) -> Iterator[_Opened]:
         raise ValueError(f"not a {', '.join(formats[:-1])} or {formats[-1]}" if formats else str(error)) from error
     except (ValueError, MemoryError, JobError):
         raise
-    except Exception as error:  # Pillow's plugins raise what they like
+    except Exception as error:  # Pillow's plugins raise any exception
         raise ValueError(f"cannot be decoded: {error}") from error
 
 
@@ -241,7 +241,7 @@ def _as_png(image: Image.Image) -> StoredPicture:
 
 
 def _format_of(image: Image.Image) -> str:
-    """As `image/format` has it; an MPO is a JPEG with others behind it."""
+    """The value of `image/format`; an MPO is a JPEG with others behind it."""
     return "jpeg" if image.format in ("JPEG", "MPO") else str(image.format).lower()
 
 

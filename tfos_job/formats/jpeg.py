@@ -22,12 +22,12 @@ _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xDA))
 _END, _START_OF_SCAN, _RESTART_INTERVAL = 0xD9, 0xDA, 0xDD
 _SIDE = 8  # of a block, in pixels and in coefficients
 _BLOCK = _SIDE * _SIDE
-_UNKNOWN = 0xFF  # a coefficient of which no scan has had anything
+_UNKNOWN = 0xFF  # a coefficient that no scan has had yet
 
-# They begin with a 1, since what is missing counts as 0.
+# They begin with a 1, since missing bits count as 0.
 _MORE_BITS = bytes(range(0xB5, 0xF5)) * 2
 _MORE_A_BYTE = 24  # in place of a byte of a scan: a code that means nothing takes 17 bits, others but one
-_MANY_ZEROS = 16  # bytes at the end of a scan; fewer fill it up to where a machine likes it to end
+_MANY_ZEROS = 16  # bytes at the end of a scan; fewer may be an encoder's alignment
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def parse(data: bytes) -> Jpeg:
         frame, ends = _read(data)
     except (IndexError, KeyError, ValueError, ZeroDivisionError) as error:
         raise ValueError(str(error) if type(error) is ValueError else "a JPEG whose markers make no sense") from error
-    # Of arithmetic coding the last zeros of a scan are rightly left out, so that nobody sees what is missing.
+    # With arithmetic coding a scan's last zeros are left out, so missing bits cannot be found.
     return Jpeg(data, frame.height, tuple(ends) if frame.code < _FIRST_ARITHMETIC else ())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tfos_job import storage
 from tfos_job.layout import STATISTICS_PREFIX
 
-_OLD_LOCK_S = 60.0  # those who try for the lock at this moment have younger ones
+_OLD_LOCK_S = 60.0  # jobs that try for the lock at this moment have younger ones
 _OLD_STATISTICS_S = 86_400.0  # a training that writes them holds no lock of the dataset
 
 

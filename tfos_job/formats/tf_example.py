@@ -13,7 +13,7 @@ from typing import TypeVar
 _VARINT, _BYTES = 0, 2  # wire types
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-_MAX_CACHED = 1 << 16  # parts of Examples of one kind: more are not worth remembering
+_MAX_CACHED = 1 << 16  # most parts of one kind that are cached
 
 
 def encode_example(features: Mapping[str, bytes | int]) -> bytes:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from tfos_job.formats import png
 
-_FAINT = 8  # levels of 255 between the darkest ink and white paper that nobody sees
+_FAINT = 8  # invisible difference, in levels of 255, between the darkest ink and white paper
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 """Pillow's modes of grey with 16 bits."""
 
@@ -39,7 +39,7 @@ def by_key(image: Image.Image, parts: png.Parts) -> Image.Image:
 
 
 def _samples(image: Image.Image, parts: png.Parts) -> np.ndarray:
-    """As the file has them, [h, w, c]."""
+    """The samples of the file, [h, w, c]."""
     samples = np.asarray(image).astype(np.int64)
     if image.mode == "RGB" and parts.depth == 16:
         # Pillow takes the first byte of each; told that the other order is the file's, it takes the second one.
@@ -52,13 +52,13 @@ def _samples(image: Image.Image, parts: png.Parts) -> np.ndarray:
 
 
 def grey_of_16_bits(image: Image.Image) -> Image.Image:
-    """In 8 bits. Pillow's own conversion clips at 255 instead of scaling."""
+    """A picture of 16 bits in 8. Pillow's own conversion clips at 255 instead of scaling."""
     deep = np.clip(np.asarray(image, np.float64), 0, 65535)
     return Image.fromarray(np.round(deep / 257).astype(np.uint8))
 
 
 def on_paper(image: Image.Image) -> Image.Image:
-    """A picture in mode RGBA on white paper. White ink, which would leave the page blank, is turned over."""
+    """A picture in mode RGBA on white paper. White ink, which would leave the page blank, is inverted."""
     page = _on_white(image)
     alpha = image.getchannel("A")
     is_blank = bool((np.asarray(page.convert("L")) > 255 - _FAINT).all())

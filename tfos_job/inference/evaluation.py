@@ -65,7 +65,7 @@ def batch_counts(logits: tf.Tensor, labels: tf.Tensor, ks: Sequence[int]) -> tf.
     """Counts one batch on the device that holds it.
 
     Labels are looked for among the *indices* of the highest logits, of which there are never more than k: under equal
-    logits the lower class wins, so a network that says nothing is not right about everything (as `in_top_k` has it).
+    logits the lower class wins, so a network with constant outputs is not counted as always right, as by `in_top_k`.
 
     Args:
       logits: float32 [B, C].
@@ -135,7 +135,7 @@ def judge_shard(
     batches = _batches(shard, batch_size=batch_size, form=form, staged=False)
     types = (tf.int32, tf.int32, tf.float32, tf.float32)
     arrays = (tf.TensorArray(t, 1, dynamic_size=True, infer_shape=False, element_shape=[None]) for t in types)
-    # An empty part, since a shard without records would leave nothing to put together.
+    # An empty part, since a shard without records would leave nothing to concatenate.
     empty = tuple(array.write(0, tf.zeros([0], t)) for array, t in zip(arrays, types, strict=True))
 
     def add(state: tuple, images: tf.Tensor, labels: tf.Tensor) -> tuple:

@@ -18,7 +18,7 @@ from tfos_job.staging.copies import local_copy
 _WRONG_NUMBER = "Input dataset was expected to contain"  # assert_cardinality's words
 _NEXT_STEP = "Run `verify` on the split and convert it again"
 _OF_INPUT = re.compile(r"IteratorGetNext|ReduceDataset|function passed to \w*Dataset")
-_ANY_FORM = Form(image_size=8)  # what is decoded does not depend on it
+_ANY_FORM = Form(image_size=8)  # any: the result does not depend on it
 
 
 @contextlib.contextmanager

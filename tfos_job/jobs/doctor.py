@@ -49,7 +49,7 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
 
 
 def _settings(master: str | None, config: DoctorConfig) -> dict[str, str]:
-    """As for a training: all executors at once, one task each, in a Python of its own."""
+    """Spark's settings, as for a training: all executors at once, one task each, in a Python of its own."""
     settings = dict(session.ONE_TASK_SETTINGS)
     slots = slots_of(master) if master else None
     if slots is not None and slots.executors > 1:

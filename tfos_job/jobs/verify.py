@@ -58,7 +58,7 @@ class VerifyResult:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values: the command's last line on stdout."""
+        """The result as JSON values: the command's last line on stdout."""
         return {
             "dataset_dir": self.dataset_dir,
             "splits": self.splits,
@@ -68,7 +68,7 @@ class VerifyResult:
         }
 
     def lines(self) -> list[str]:
-        """For people: the first findings, one a line, and how many more there are."""
+        """The first findings for people, one a line, and the number of the others."""
         told = self.findings.told
         more = self.findings.counts.total() - min(len(told), _NUM_NAMED)
         lines = [str(finding) for finding in told[:_NUM_NAMED]]

@@ -24,7 +24,7 @@ from tfos_job.protocol.line import call_driver, own_address
 from tfos_job.protocol.server import ServerSpec
 from tfos_job.protocol.topology import EXECUTOR, INPUT_FILE, PS, WORKER, Task, WorkerInput
 
-_FOREGROUND_S = 3.0  # TFoS looks for a word once a second
+_FOREGROUND_S = 3.0  # TFoS looks for a message once a second
 _POLL_S = 0.05
 
 
@@ -98,7 +98,7 @@ def main(args: NodeArgs, ctx: Any) -> None:
                 _end_foreground(ctx, parent)
         supervisor.tell(line, messages.Left())
     finally:
-        line.close()  # Only when all is clean: the driver waits for that, and then ends Spark and its processes.
+        line.close()  # Only after the clean-up: the driver waits for this, then ends Spark and its processes.
 
 
 def report_without_role(driver: tuple[str, int], key: bytes, error: JobError) -> NodeFailed:
@@ -113,7 +113,7 @@ def report_without_role(driver: tuple[str, int], key: bytes, error: JobError) ->
 
 
 def _end_foreground(ctx: Any, parent: int) -> None:
-    """Ends a parameter server's foreground process, which waits for a word that TFoS's driver would say.
+    """Ends a parameter server's foreground process, which waits for a message of TFoS's driver.
 
     It cleans up then, unless Spark kills it first because another node has failed: then this function does it.
     """

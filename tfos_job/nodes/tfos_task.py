@@ -35,7 +35,7 @@ def wrapped(
         address = own_address(driver)
         _tame(tfos, address)
         try:
-            # The port that TFoS would choose itself it would not hold: bound, but open to everybody who asks for it.
+            # TFoS would bind a port of its own choice without listening, so another process could take it.
             held = ports.listen(address, port_range)
         except JobError as e:
             raise node.report_without_role(driver, key, e) from e
@@ -61,7 +61,7 @@ def wrapped(
 def _tame(tfos: types.SimpleNamespace, address: str) -> None:
     """Switches off, on an executor, what TFoS should not do."""
     tfos.util.get_ip_address = lambda: address
-    # Nobody here reads that file, and in local mode it would land in the user's own folder.
+    # That file is not read here, and in local mode it would be in the user's own folder.
     tfos.util.write_executor_id = lambda _: None
     # Without this TFoS takes a GPU by its own count where Spark has assigned none.
     tfos.gpu_info.is_gpu_available = lambda: False

@@ -185,7 +185,7 @@ class AttemptState:
                 f"Waiting for the running steps and a last checkpoint, {text}at most {self._limits.stop_s:g} s "
                 "(--stop_timeout); a second signal does not wait",
             )
-        # A signal may have reached Spark's JVM too, and its nodes: then their end is no news.
+        # A signal may have reached Spark's JVM and its nodes, too: then their failures are expected.
         return bool(self._facts.failures) or self._facts.is_hurried or now_s > self._stop_deadline_s
 
     def _collect(self, now_s: float) -> None:

@@ -23,7 +23,7 @@ def new_key() -> bytes:
 
 
 def read_exactly(sock: socket.socket, num_bytes: int, deadline: float | None = None) -> bytes:
-    """Reads so many bytes from a socket.
+    """Reads `size` bytes from a socket.
 
     Args:
       sock: its own timeout holds for each part that arrives.

@@ -77,7 +77,7 @@ class Switchboard:
             line.close()
             with self._lock:
                 self._lines.pop(task, None)
-        self.events.put(Lost(task, reason))  # not before: whoever hears of it finds no line any more
+        self.events.put(Lost(task, reason))  # after the removal: the receiver of `Lost` must find no line
 
     def connected(self) -> set[Task]:
         """The tasks that are on the line."""

@@ -25,10 +25,10 @@ from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
 from tfos_job.run import checkpoint_files
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 
-# The least that `publish` is given beside the variables; all of it comes back in `CheckpointInfo.document`.
+# The values that `publish` needs at least beside the variables; all of it comes back in `CheckpointInfo.document`.
 META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_position", "metrics")
 
-_MAX_LISTINGS = 10  # a training that removes checkpoints faster than they are read is no training
+_MAX_LISTINGS = 10  # tries; no training removes checkpoints faster than they are read
 
 _Found = TypeVar("_Found")
 _log = logging.getLogger(__name__)
@@ -100,10 +100,10 @@ def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
     kept += [
         info.path for info, _ in itertools.islice(_verified(path for path in by_merit(run) if path not in kept), 1)
     ]
-    # With none that verifies, what is there may still tell somebody something.
+    # If none verifies, all stay for inspection.
     for path in paths if kept else []:
         if path not in kept:
-            storage.discard_dir(path)  # gone at once, for those who read it meanwhile
+            storage.discard_dir(path)  # removed by one rename, for concurrent readers
     return sorted(kept, reverse=True)
 
 
@@ -186,7 +186,7 @@ def by_merit(run: RunLayout) -> list[str]:
 
 
 def _top_1(evaluation: str) -> float | None:
-    """Of an evaluation; None without one, or if it has no such number: no training fails to save for its sake."""
+    """The top-1 of an evaluation; None if it is missing or damaged, so that saving does not fail for it."""
     try:
         found = storage.read_json(evaluation)
         return float(found["top_1"])

@@ -18,7 +18,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints
 
 ATTEMPT_FORMAT_VERSION = 1  # of attempts/NNN.json
-# The run's variables are of these: nobody can go on with others.
+# The run's variables depend on these, so they cannot change.
 _IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon", "trainable_scopes"}
 
 
@@ -70,7 +70,7 @@ def inherited(stored: TrainConfig, given: Mapping[str, Any], *, has_begun: bool)
 def changes(stored: TrainConfig, config: TrainConfig, *bonds: Bond) -> list[Change]:
     """The settings of these bonds that differ in `config`."""
     pairs = {name: (getattr(stored, name), getattr(config, name)) for name in _names(*bonds)}
-    if "image_size" in pairs:  # given, or following from the network: what counts is what it comes to
+    if "image_size" in pairs:  # compared as resolved: it may be given, or follow from the network
         pairs["image_size"] = stored.side, config.side
     return [Change(name, old, new) for name, (old, new) in pairs.items() if old != new]
 

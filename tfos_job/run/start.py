@@ -100,7 +100,7 @@ def start_of(
         return Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     if decision.restore is not None and info.step >= data.total_steps:
         raise SettingsError(
-            f"the checkpoint is of step {info.step}, and the run is to end at step {data.total_steps}",
+            f"the checkpoint is of step {info.step}, and the run ends at step {data.total_steps}",
             place=f"--restore {decision.restore}",
             next_step="Give more --max_number_of_steps or --epoch: steps are counted from the checkpoint's own",
         )

@@ -9,7 +9,7 @@ from tfos_job.protocol.topology import WorkerInput
 from tfos_job.run.training_data import TrainingData, readable
 from tfos_job.staging.cache_plan import CachePlan, Copy
 
-_SEED_STEP = 1_000_003  # between runs of neighbouring seeds there is room for as many workers
+_SEED_STEP = 1_000_003  # between the first workers of runs with neighbouring seeds: above any number of workers
 
 
 def worker_inputs(config: TrainConfig, data: TrainingData, positions: Sequence[int]) -> tuple[WorkerInput, ...]:

@@ -80,7 +80,7 @@ def _require_room(folder: str, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise ResourceError(
-            f"{mib(size_bytes)} MiB of shards are to be copied, and {mib(free)} MiB are free",
+            f"{mib(size_bytes)} MiB of shards must be copied, and {mib(free)} MiB are free",
             place=folder,
             next_step="Free some space, or use more workers, of which each copies its own part of the training shards",
         )

@@ -118,7 +118,7 @@ class Stager:
         free = shutil.disk_usage(self._folder).free + self._cached_bytes() - RESERVE_BYTES
         if free < plan.least_bytes:
             raise ResourceError(
-                f"{mib(plan.least_bytes)} MiB of shards are to be there at a time, and {mib(free)} MiB are free",
+                f"{mib(plan.least_bytes)} MiB of shards must be there at a time, and {mib(free)} MiB are free",
                 place=self._folder,
                 next_step="Free some space, use more workers, or convert with a smaller --target_shard_mb",
             )

@@ -44,8 +44,8 @@ def list_dir(path: str) -> list[Entry]:
 def find(path: str, suffix: str, *, with_hidden: bool = False) -> list[Entry]:
     """Returns the files below `path` whose names end with `suffix`, sorted by path.
 
-    A leading `_` or `.` hides a file or folder, as in Hadoop's input formats: it is unfinished, or somebody's
-    bookkeeping. `with_hidden` lists those as well, for folders in which users choose the names.
+    A leading `_` or `.` hides a file or folder, as in Hadoop's input formats: it is unfinished, or another
+    program's bookkeeping. `with_hidden` lists those as well, for folders in which users choose the names.
     """
     found: list[Entry] = []
     for entry in list_dir(path):

@@ -121,7 +121,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
     profiles = [_profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
-        sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # the very bytes, whatever stdout's encoding
+        sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
         return 0
     if on_yarn:
         environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))

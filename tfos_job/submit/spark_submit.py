@@ -163,12 +163,12 @@ def _on_yarn(request: Request) -> dict[str, str]:
     }
     if not request.submission.trains:
         settings["spark.yarn.maxAppAttempts"] = "1"  # also for what starts from the profile of `train`
-    # With Kerberos, Spark takes along tokens of the default file system alone, unless it is told of others.
+    # With Kerberos, Spark fetches tokens only for the default file system, unless others are named.
     settings[spark_arguments.FILE_SYSTEMS] = ",".join(_file_systems(request))
     if shipped.python:
         for variable in ("spark.yarn.appMasterEnv.", "spark.executorEnv."):
             settings[variable + "PYSPARK_PYTHON"] = shipped.python
-            settings[variable + "PYTHONNOUSERSITE"] = "1"  # Packages in a node's home folder are none of ours.
+            settings[variable + "PYTHONNOUSERSITE"] = "1"  # Packages in a node's home folder do not belong to the job.
     return {key: value for key, value in settings.items() if value}
 
 

@@ -116,7 +116,7 @@ def judge(end: ApplicationEnd, outcome: Mapping[str, Any] | None) -> JobError | 
         return None
     if status:
         return exit_code_class(int(status[1]))(
-            f"the driver exited with {status[1]} and left no account", place=end.application, next_step=_logs(end)
+            f"the driver exited with {status[1]} and left no outcome", place=end.application, next_step=_logs(end)
         )
     return _of_container(end) or _refused(end) or _unknown(end)
 

@@ -36,7 +36,7 @@ class StepProfile:
         if self.compute_s is None:
             return None
         input_wait = min(1.0, self.input_wait_s / self.step_s)
-        # Alone a pass may take longer than in a step, whose caches are warm: it is no more than what is left.
+        # A pass alone may take longer than within a step, whose caches are warm: limited to the rest of the step.
         compute = min(1 - input_wait, self.compute_s / self.step_s)
         return {INPUT: input_wait, NETWORK: 1 - input_wait - compute, COMPUTE: compute}
 

@@ -48,7 +48,7 @@ from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.summaries import Summaries
 
-# What TensorFlow raises here when another process of the cluster has gone away.
+# The errors that TensorFlow raises when another process of the cluster has gone.
 _CONNECTION_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -70,14 +70,14 @@ class _Reporter:
         self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
         self._metrics: dict[str, float] = {}
         self._block_ended_s = time.monotonic()
-        # Training goes on while a checkpoint is written; one at a time, and in order.
+        # Training continues while a checkpoint is written; one at a time, in order.
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
         self._block_ended_s = time.monotonic()
         if self._publishing is not None and self._publishing.done():
-            self._publishing.result()  # Training on without being able to save would be for nothing.
+            self._publishing.result()  # A training that cannot save must end.
         progress = messages.Progress(
             step=step,
             loss=block.loss,
@@ -106,7 +106,7 @@ class _Reporter:
         guard = functools.partial(lease.require, self._run.lock, self._lock_token, "tfos-job train")
         path = checkpoints.publish(self._run, step, variables, meta, guard)
         self._line.send(messages.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
-        if not self._stop.is_set():  # Reading the others through can wait for the next time; the user cannot.
+        if not self._stop.is_set():  # The user waits, so the other checkpoints are verified next time.
             checkpoints.retain(self._run)
         for summaries in self._summaries.values():
             summaries.flush()
@@ -126,7 +126,7 @@ class _Reporter:
             self._publishing.result()
 
     def finish_publishing(self) -> None:
-        """Waits for the checkpoint that is on its way: it is whole, whatever has happened to the nodes meanwhile."""
+        """Waits for the checkpoint in progress: its variables are complete, even if nodes have failed meanwhile."""
         self._publisher.shutdown(wait=True)
 
     def close(self) -> None:
@@ -166,7 +166,7 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
 
 
 def to_failure(error: Exception) -> Failure:
-    """The failure that the driver hears of for an exception here."""
+    """The failure that is reported to the driver for an exception."""
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
         return failures.of_error(error)

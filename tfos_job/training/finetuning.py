@@ -27,7 +27,7 @@ from tfos_job.run.specs import InitialWeights
 KERAS_SUFFIXES = (".h5", ".keras")
 BACKBONE = "backbone"
 """The layer that a file of Keras's own weights is for, in networks that have one; else it is for all of the network."""
-_RANDOM_STATE = "seed_generator_state"  # in a path, by Keras: it belongs to a run, not to what was learnt
+_RANDOM_STATE = "seed_generator_state"  # in a path, by Keras: it belongs to a run and was not trained
 _NUM_NAMED = 5  # problems that an error names
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _assign(
 
 
 def _require_same_meaning(model: keras.Model, info: CheckpointInfo, weights: InitialWeights) -> None:
-    """Weights that fit by their shapes may still be for other images, or for other classes."""
+    """Fails for weights of fitting shapes that are for other images, or for other classes."""
     theirs = info.normalization["kind"]
     if theirs != weights.normalization:
         raise SettingsError(
@@ -130,7 +130,7 @@ def _load_keras_file(model: keras.Model, path: str, exclude_scopes: Sequence[str
     with tempfile.TemporaryDirectory(prefix="tfos_job-weights-") as folder, warnings.catch_warnings():
         local = Path(folder) / path.rpartition("/")[2]
         local.write_bytes(data)
-        # What does not fit is passed over with a warning, so that what is excluded need not; the rest is seen below.
+        # Layers that do not fit are skipped with a warning, as excluded ones may not fit; others are checked below.
         warnings.simplefilter("ignore")
         try:
             target.load_weights(str(local), skip_mismatch=True)

@@ -151,7 +151,7 @@ class Loop:
         plan = self._plan
         by_steps = plan.save_steps is not None and self._step % plan.save_steps == 0
         by_time = plan.save_seconds is not None and self._clock() - self._saved_time >= plan.save_seconds
-        # What is evaluated must be on disk, or `best` could name a step that nobody has.
+        # Evaluated variables must be on disk, or `best` could name a step without a checkpoint.
         return by_steps or by_time or self._evaluation_is_due()
 
     def _evaluation_is_due(self) -> bool:

@@ -32,7 +32,7 @@ def train_step(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """One update from one batch: the only place where precision, wire type and placement of a step are decided.
 
-    Graph only. `compute_seconds` must do what is done here between reading the variables and handing out gradients.
+    Graph only. `compute_seconds` must repeat the part from reading the variables to the gradients.
 
     Args:
       images: float32 [B, S, S, C].
@@ -84,10 +84,10 @@ def compute_seconds(model: keras.Model, batch_size: int, form: Form) -> tf.Tenso
 
 
 def _timestamp_after(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """The time when all of them are there; on a GPU, when they are computed and not when they are queued."""
+    """The time when all tensors are computed; on a GPU, not when they are queued."""
     with tf.device("/device:CPU:0"):
         probe = tf.add_n([tf.cast(tf.reshape(tensor, [-1])[0], tf.float32) for tensor in tensors])
         with tf.control_dependencies([probe]):
             now = tf.timestamp()
-        # What nothing but a control dependency asks for is not computed: TensorFlow's optimizer sees to that.
+        # TensorFlow's optimizer removes operations that only a control dependency needs.
         return tf.where(tf.math.is_finite(probe), now, now)

@@ -62,7 +62,7 @@ class _Uploader:
     def __init__(self, target: str, kind: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"tfos_job-summaries-{kind}-"))
         self._target = target
-        self._sizes: dict[str, int] = {}  # of the files as copied last
+        self._sizes: dict[str, int] = {}  # of the files at the last copy
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="summaries")
         self._copying: Future[None] | None = None
 

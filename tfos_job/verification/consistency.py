@@ -19,7 +19,7 @@ _UNFINISHED = ".tmp"
 
 
 def add_unfinished(findings: Findings, file: str, *, at_work: bool) -> None:
-    """Adds an unfinished file: of the job that is at work now, which is no fault, or of one that was killed."""
+    """Adds an unfinished file: of a running job, which is no fault, or of a killed one."""
     if at_work:
         findings.add("in_progress", file, "of a job that is at work now")
     else:
@@ -45,7 +45,7 @@ def check_shards(split: str, manifest: Manifest, reports: Sequence[ShardReport])
             findings.add("shard_digest", file, fact + (f": these are the bytes of {owner}" if owner else ""))
         if report.sha256 and report.num_records != shard.num_records:
             findings.add("shard_records", file, f"expected {shard.num_records} records, found {report.num_records}")
-    if all(report.whole for report in reports):  # else the sums could not be right, and the shards tell why
+    if all(report.whole for report in reports):  # else the sums are wrong anyway, and the shards have the cause
         _check_classes(findings, split, manifest, reports)
         _check_sources(findings, split, manifest, reports)
     return findings
@@ -91,7 +91,7 @@ def check_names(split: str, manifest: Manifest, names: Sequence[str], *, at_work
         file = join(split, name)
         first = name.partition("/")[0]
         if first.startswith(BUILDING_PREFIX):
-            if name == first + "/":  # it stands for all that is in it
+            if name == first + "/":  # a folder is reported once, without its contents
                 add_unfinished(findings, file, at_work=at_work)
         elif name.rstrip("/").endswith(_UNFINISHED):
             add_unfinished(findings, file, at_work=at_work)

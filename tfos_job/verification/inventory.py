@@ -90,7 +90,7 @@ def names_below(folder: str, prefix: str = "") -> Iterator[str]:
     """The paths of all below a folder but for what is being built; those of folders end with `/`."""
     try:
         entries = storage.list_dir(folder)
-    except MissingInputError:  # renamed or removed by a job that is at work
+    except MissingInputError:  # renamed or removed by a running job
         return
     for entry in entries:
         if entry.is_dir:

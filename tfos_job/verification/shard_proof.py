@@ -24,8 +24,8 @@ from tfos_job.verification.duplicates import KeyTable
 from tfos_job.verification.findings import Findings
 from tfos_job.verification.record_scan import BLOCK_BYTES, scan
 
-_DIGEST_BYTES = 16  # of a SHA-256: two of 2³² records share one by chance once in 2⁶⁵ datasets
-_read_example = ExampleReader().read  # one for the process: what it remembers holds for all shards
+_DIGEST_BYTES = 16  # of a SHA-256: by chance two of 2³² records share one in one of 2⁶⁵ datasets
+_read_example = ExampleReader().read  # one for the process: its cache holds for all shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class _Prover:
                 self.fault("example", offset, f"not an Example of a glyph: {error}")
                 continue
             self._add(offset, example)
-        while stream.read(BLOCK_BYTES):  # what could not be understood is hashed all the same
+        while stream.read(BLOCK_BYTES):  # also records that could not be parsed
             pass
         report.size_bytes, report.sha256 = stream.size_bytes, stream.sha256
         if report.size_bytes != shard.size_bytes:
@@ -178,7 +178,7 @@ class _Prover:
         self._place_offsets.append(offset)
 
     def _number_of(self, name: bytes) -> int:
-        """Of a source that no manifest numbers: by its name and its split's, and larger than any of the others."""
+        """The number of a source without one in a manifest: a digest of both names, larger than all others."""
         number = self._numbers.get(name)
         if number is None:
             digest = hashlib.sha256(self._task.file.partition("/")[0].encode("utf-8") + b"/" + name).digest()
