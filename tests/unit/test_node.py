@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.waits import PATIENCE_S
-from tfos_job.errors import ResourceError
+from tfos_job.errors import NodeDiedError, ResourceError
 from tfos_job.host import gpus, ports
-from tfos_job.nodes import node
+from tfos_job.nodes import node, supervisor
 from tfos_job.nodes.node import NodeArgs, NodeContext
 from tfos_job.nodes.supervisor import NodeFailed
 from tfos_job.protocol.events import Joined, Lost, Said
@@ -57,3 +57,16 @@ def test_a_worker_without_its_gpu_tells_the_driver_why_and_leaves_nothing(
     assert said.message.cause == f"{gpus.VARIABLE}= leaves this worker 0 of 1 GPUs"
     assert isinstance(lost, Lost)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_of_a_container_that_is_gone_is_its_loss(tmp_path: Path) -> None:
+    """YARN has killed it for its memory, and its TensorFlow process was still importing."""
+    raised = Failure(Kind.RAISED, "ImportError: cannot import name 'x'", 70, place="p", next_step="n", detail="a log")
+    there, gone = str(tmp_path), str(tmp_path / "environment")
+    assert supervisor.judged(raised, [there]) == raised
+    lost = supervisor.judged(raised, [there, gone])
+    assert (lost.kind, lost.exit_code, lost.place, lost.next_step) == (Kind.LOST, NodeDiedError.exit_code, "", "")
+    assert lost.cause == f"its container's folder was removed while it worked: {raised.cause}"
+    assert lost.detail == "a log"
+    killed = Failure(Kind.KILLED, "killed by SIGKILL")
+    assert supervisor.judged(killed, [gone]) == killed

@@ -16,9 +16,10 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -133,6 +134,18 @@ def report(line: NodeLine, failure: Failure) -> NodeFailed:
     return NodeFailed(failure.cause)
 
 
+def judged(failure: Failure, folders: Iterable[str]) -> Failure:
+    """The failure, or the loss of the container if one of these folders is gone.
+
+    YARN removes a container's folder when it ends the container, which its processes may outlive for a moment: what
+    fails of that says nothing. Spark can say why the container was ended.
+    """
+    if failure.kind is not Kind.RAISED or all(map(os.path.isdir, folders)):
+        return failure
+    cause = f"its container's folder was removed while it worked: {failure.cause}"
+    return Failure(Kind.LOST, cause, NodeDiedError.exit_code, detail=failure.detail)
+
+
 class Supervisor:
     """Waits for the first end of the driver's line, the process and the parent."""
 
@@ -207,9 +220,9 @@ class Supervisor:
             case Notice():
                 tell(self._line, event)
             case _StagingFailed(failure):
-                raise report(self._line, failure)
+                raise self._report(failure)
             case Failure():
-                raise report(self._line, replace(event, detail=self._log_tail()))
+                raise self._report(replace(event, detail=self._log_tail()))
             case _ProcessEnded(exit_code):
                 kind = Kind.KILLED if exit_code < 0 else Kind.RAISED
                 self._fail(kind, f"its TensorFlow process {self._process.pid} {end_in_words(exit_code)}")
@@ -233,11 +246,16 @@ class Supervisor:
             self._fail(Kind.RAISED, "its TensorFlow server did not start in time", ResourceError.exit_code)
 
     def _fail(self, kind: Kind, cause: str, exit_code: int = NodeDiedError.exit_code) -> NoReturn:
-        raise report(self._line, Failure(kind, cause, exit_code, detail=self._log_tail()))
+        raise self._report(Failure(kind, cause, exit_code, detail=self._log_tail()))
+
+    def _report(self, failure: Failure) -> NodeFailed:
+        return report(self._line, judged(failure, (self._spec.work_dir, sys.prefix)))
 
     def _log_tail(self) -> str:
-        with open(self._spec.log_path, errors="replace") as log_file:
+        """The last lines of the process's log; empty if the log is gone with its folder."""
+        with contextlib.suppress(FileNotFoundError), open(self._spec.log_path, errors="replace") as log_file:
             return failures.log_tail(log_file)
+        return ""
 
     def _end_process(self) -> None:
         """Ends the process. Without a driver it gets no `stop` but the end of its line, and removes the node's folders.
