@@ -47,7 +47,7 @@ _NUM_SHARDS = 16
 _NUM_GLYPHS = 2048  # that differ; each is written as often as is needed
 _NUM_CLASSES = 100
 _AUGMENTED = AugmentationConfig(random_flip_up_down=True, random_brightness=0.3, random_contrast=0.2)
-_PREFETCHED_BATCHES = 16  # as in input_pipeline.py
+_PREFETCHED_BATCHES = 16  # as in input/pipeline.py
 _BLOCK_BATCHES = 256
 _SKIPPED_BATCHES = 32  # more than a pipeline has ready when its turn comes
 

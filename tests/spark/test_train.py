@@ -14,7 +14,7 @@ from tests.command import SMALL
 from tfos_job import cli, storage
 from tfos_job.driver import cluster_run
 from tfos_job.driver.run_report import RunReport
-from tfos_job.errors import BusyError, JobError, MissingInputError, SettingsError
+from tfos_job.errors import BusyError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.jobs import train
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.lease import Lease
@@ -97,6 +97,43 @@ def test_a_run_from_another_runs_checkpoint_has_a_copy_of_its_own(
     # The same command once more is a resumption like any other.
     assert run(small_dataset, tmp_path / "second", *again)["step"] == 4
     assert len(trainings) == 2
+    # Also after a resumption by another command, which does not name the origin.
+    run(small_dataset, tmp_path / "second", "--max_number_of_steps", 6)
+    assert run(small_dataset, tmp_path / "second", "--restore", origin, "--max_number_of_steps", 6)["step"] == 6
+    assert len(trainings) == 3
+
+
+def test_a_run_goes_on_with_what_it_was_committed_to(
+    small_dataset: Path, tmp_path: Path, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt has ended before its first checkpoint: the run's last one is of other data and dropout."""
+    whole = cluster_run.run
+
+    def die(prepared: Preparation, master: str | None, report: RunReport, lease: Lease) -> None:
+        cluster_run.commit(prepared, report)
+        raise NodeDiedError("killed")
+
+    run(small_dataset, tmp_path, "--max_number_of_steps", 2)
+    changed = ("--dataset_split_name", "test", "--keep_prob", 0.5, "--change_settings", "--max_number_of_steps", 4)
+    monkeypatch.setattr(cluster_run, "run", die)
+    with pytest.raises(NodeDiedError):
+        run(small_dataset, tmp_path, *changed)
+    monkeypatch.setattr(cluster_run, "run", whole)
+    assert train.train(cli.parse_config("train", ["--train_dir", str(tmp_path)]), "local[2]")["step"] == 4
+    assert (trainings[-1].config.dataset_split_name, trainings[-1].config.keep_prob) == ("test", 0.5)
+
+
+def test_a_run_is_finished_when_its_last_step_is_evaluated(
+    small_dataset: Path, tmp_path: Path, trainings: Trainings
+) -> None:
+    flags = ("--validation_split_name", "test", "--max_number_of_steps", 3)
+    for _ in range(2):  # the attempts here evaluate nothing
+        run(small_dataset, tmp_path, *flags)
+    assert len(trainings) == 2
+    storage.make_dirs(RunLayout(str(tmp_path)).evaluation_dir)
+    storage.write_json(RunLayout(str(tmp_path)).evaluation(3, "test"), {})
+    run(small_dataset, tmp_path, *flags)
+    assert len(trainings) == 2
 
 
 def test_a_resumed_run_has_the_statistics_of_its_checkpoint(
@@ -115,6 +152,7 @@ def test_a_resumed_run_has_the_statistics_of_its_checkpoint(
     [
         # One of each place that refuses; tests/unit/test_start.py and test_training_data.py have all of them.
         (("--learning_rate", 1), "learning_rate 0.0002 → 1"),
+        (("--random_zoom", 0.1, "--max_number_of_steps", 2), "random_zoom 0 → 0.1"),  # with nothing left to do, too
         (("--change_settings", "--image_size", 24), "images 16 × 16 × 1"),
         # Settings that cannot work do not cost the run that is there.
         (("--overwrite", "--num_executors", 12), "cannot be divided among 11 workers"),

@@ -331,6 +331,8 @@ def test_a_coordinator_without_news_ends_the_attempt() -> None:
     attempt.say(Evaluating(1, 100), after_s=LIMITS.stall_s)
     attempt.say(Notice("copied 3 files"), task=FIRST, after_s=LIMITS.stall_s)
     assert "worker:0 on host H0: copied 3 files" in attempt.logged(logging.INFO)
+    attempt.say(Notice("it computes on the CPU", is_warning=True), task=FIRST)
+    assert "worker:0 on host H0: it computes on the CPU" in attempt.logged(logging.WARNING)
     attempt.say(Left(), task=SECOND)  # that is none
     assert attempt.wait(LIMITS.stall_s) == []
     attempt.wait(0.1)

@@ -336,7 +336,7 @@ print(page.render(page.RunData(name="r", place="", report={{}}, settings={{}}, d
 """
     made = subprocess.run(
         [sys.executable, "-P", "-c", program], env={"PYTHONPATH": package}, cwd=tmp_path, capture_output=True,
-        check=True, timeout=120,
+        check=True,
     )  # fmt: skip
     assert made.stdout.decode("utf-8").strip() == render(run_data(name="r", place="")).strip()
 

@@ -100,7 +100,7 @@ def test_a_checkpoint_from_elsewhere_must_be_of_an_earlier_step_than_the_last() 
         ({"image_size": 24}, "image_size 16 → 24"),
         ({"keep_prob": 0.5}, "keep_prob 0.8 → 0.5"),
         ({"learning_rate": 1.0}, "learning_rate 0.0002 → 1"),
-        ({"random_zoom": 0.1, "max_number_of_steps": 7}, "random_zoom 0 → 0.1"),  # with nothing left to do, too
+        ({"random_zoom": 0.1, "max_number_of_steps": 7}, "random_zoom 0 → 0.1"),
         ({"dataset_split_name": "test"}, "dataset_split_name train → test"),
         ({"normalization": "pca"}, r"normalization none → pca.*give another --train_dir$"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
 """For what takes milliseconds: who waits so long waits for what never comes."""
 
 

@@ -8,7 +8,8 @@ DATASET_NAMES = (GNT, IMAGES)
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
 NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
-DECAY_TYPES = EXPONENTIAL, COSINE, FIXED = "exponential", "cosine", "fixed"
+EXPONENTIAL, COSINE = "exponential", "cosine"
+DECAY_TYPES = (EXPONENTIAL, COSINE, "fixed")
 PRELOADED, FILES = "preloaded", "files"
 NORMALIZATIONS = NO_NORMALIZATION, PER_IMAGE, DATASET, PCA, ZCA = "none", "per_image", "dataset", "pca", "zca"
 # Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every

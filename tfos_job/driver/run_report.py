@@ -19,11 +19,12 @@ from tfos_job.errors import InterruptedJobError, JobError, MissingInputError
 from tfos_job.host import container
 from tfos_job.layout import RunLayout
 from tfos_job.protocol import messages
+from tfos_job.run.folder import FAILED, FINISHED
 from tfos_job.run.resume import Change
 
 log = logging.getLogger(__name__)
 
-RUNNING, FINISHED, INTERRUPTED, FAILED = "running", "finished", "interrupted", "failed"
+RUNNING, INTERRUPTED = "running", "interrupted"
 _MAX_CURVE_POINTS = 1000
 _PROGRESS_S = 5.0
 

@@ -17,14 +17,12 @@ class Reader:
 
     Attributes:
       name: of `--dataset_name`.
-      formats: the values that `image/format` may have.
       on_paper: whether images are ink on paper; `predict` turns over what is white on black.
       antialias: whether images larger than `--image_size` are averaged, not sampled. Glyphs are not much larger, and
         keep the pixels that checkpoints were trained on; a sample of a photograph thirty times as large would be dots.
     """
 
     name: str
-    formats: tuple[str, ...]
     on_paper: bool
     antialias: bool
 
@@ -32,8 +30,8 @@ class Reader:
 READERS = {
     reader.name: reader
     for reader in (
-        Reader(name=GNT, formats=("raw", "png"), on_paper=True, antialias=False),
-        Reader(name=IMAGES, formats=("jpeg", "png", "gif"), on_paper=False, antialias=True),
+        Reader(name=GNT, on_paper=True, antialias=False),
+        Reader(name=IMAGES, on_paper=False, antialias=True),
     )
 }
 

@@ -49,21 +49,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shipment:
-    """Arguments for spark-submit, and the time that packing and uploading took.
+    """Arguments for spark-submit.
 
     Attributes:
       python_archive: for `--archives`, with `#environment`; empty if no Python is shipped.
       spark_archive: for `spark.yarn.archive`.
       package: for `--py-files`.
-      pack_s: seconds of packing; about a second if nothing had to be packed.
-      upload_s: seconds on HDFS.
     """
 
     python_archive: str
     spark_archive: str
     package: str
-    pack_s: float = 0.0
-    upload_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,16 +93,14 @@ def prepare(hdfs_dir: str, *, python: bool = True, log: Callable[[str], object] 
       python: True to ship the Python environment.
       log: called with messages about long operations.
     """
-    begun_s = time.monotonic()
     paths = [*([python_archive(log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
-    packed_s = time.monotonic()
     urls = [publish(path, hdfs_dir, log=log) for path in paths]
-    return _shipment(urls, python=python, pack_s=packed_s - begun_s, upload_s=time.monotonic() - packed_s)
+    return _shipment(urls, python=python)
 
 
-def _shipment(urls: list[str], *, python: bool, pack_s: float = 0.0, upload_s: float = 0.0) -> Shipment:
+def _shipment(urls: list[str], *, python: bool) -> Shipment:
     archive = f"{urls[0]}#{FOLDER}" if python else ""
-    return Shipment(archive, urls[-2], urls[-1], pack_s, upload_s)
+    return Shipment(archive, urls[-2], urls[-1])
 
 
 def python_archive(*, log: Callable[[str], object] = _log.info) -> Path:
