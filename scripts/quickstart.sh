@@ -63,14 +63,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from tfos_job.formats import gnt
+from tfos_job.formats.gnt import decode_tag
+from tfos_job.formats.gnt_reader import read_records
 
 folder, image = sys.argv[1:]
 path = min(Path(folder).rglob("*.gnt"))
 with path.open("rb") as file:
-    record = next(gnt.read_records(file, str(path)))
+    record = next(read_records(file, str(path)))
 Image.frombytes("L", (record.width, record.height), record.pixels).save(image)
-print(f"\n{image}: {gnt.decode_tag(record.tag)}, the first character of {path}", file=sys.stderr)
+print(f"\n{image}: {decode_tag(record.tag)}, the first character of {path}", file=sys.stderr)
 PYTHON
 run tfos-job predict --train_dir "$work/run" "$image"
 run tfos-job report --train_dir "$work/run" --html "$work/run.html"

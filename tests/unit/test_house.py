@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import importlib.metadata
+import inspect
 import os
 import re
 import runpy
@@ -178,6 +180,23 @@ def test_troubleshooting_has_the_words_of_the_errors() -> None:
     assert len(quoted) > 50
     unsaid = [part for part in quoted if not any(part.strip(" :,(") in text for text in said)]
     assert not unsaid
+
+
+def test_python_within_scripts_uses_names_that_exist() -> None:
+    """mypy does not see it. Names of the package are imported one by one there, so that this sees all of them."""
+    sources = [
+        source
+        for script in (ROOT / "scripts").glob("*.sh")
+        for source in re.findall(r"<<'PYTHON'\n(.*?)\nPYTHON\n", script.read_text("utf-8"), re.DOTALL)
+    ]
+    imports = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if (node.module or "").startswith("tfos_job")]
+    assert ours
+    for node in ours:
+        module = importlib.import_module(str(node.module))
+        for alias in node.names:
+            assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+            assert not inspect.ismodule(getattr(module, alias.name)), f"{node.module}.{alias.name} is a module"
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"], ids=lambda p: p.name)
