@@ -93,10 +93,14 @@ class ExecutorProbe:
         return self._collected()
 
     def close(self) -> None:
-        """Cancels jobs that still run."""
+        """Cancels the jobs, those that run and those to come."""
         if self._thread.is_alive():
             with contextlib.suppress(Py4JError, OSError):  # TimeoutError is one
-                within(_CANCEL_S, lambda: self._sc.cancelJobGroup(self._group), "cancel")
+                within(_CANCEL_S, self._cancel, "cancel")
+
+    def _cancel(self) -> None:
+        # Also the job that the thread is about to start, which nobody would cancel otherwise.
+        self._sc._jsc.sc().cancelJobGroupAndFutureJobs(self._group)
 
     def _collected(self) -> tuple[ProbeResult, ...]:
         results = {result.key: result for result in map(probe.from_dict, list(self._results.value))}
