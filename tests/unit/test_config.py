@@ -194,6 +194,8 @@ def test_a_number_is_pythons_own_of_its_flags_type() -> None:
     values = (found.learning_rate, found.keep_prob, found.decay_steps, found.batch_size)
     assert [type(value) for value in values] == [float, float, int, int]
     assert values == (1e-3, 1.0, 2000, 64)
+    for seed in (2**60 + 1, np.int64(2**60 + 1)):
+        assert TrainConfig(**TRAIN, seed=seed).seed == 2**60 + 1
 
 
 def test_grey_images_have_no_hue() -> None:

@@ -11,6 +11,7 @@ import enum
 import inspect
 import math
 import numbers
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,6 +185,8 @@ def _converted(value: Any, kind: str) -> Any:
     """A number as Python's own `kind`: files and messages hold the same of 1, 1.0 and numpy's. Others as they are."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
+    if kind == "int" and isinstance(value, numbers.Integral):
+        return operator.index(value)  # not by way of a float, which has no more than 53 bits
     number = float(value)
     if kind == "float":
         return number
