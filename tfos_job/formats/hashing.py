@@ -8,43 +8,46 @@ from typing import BinaryIO
 from tfos_job.storage import Readable
 
 
-class HashingWriter:
-    """Passes on what is written. It has no `seek` and no `tell`, so zipfile never goes back in it."""
+class _Hashing:
+    """The SHA-256 and the number of the bytes so far."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.size_bytes = 0
 
     @property
     def sha256(self) -> str:
-        """SHA-256 (hex) of what was written."""
+        """SHA-256 (hex) of what has passed."""
         return self._hash.hexdigest()
 
-    def write(self, data: bytes | memoryview, /) -> int:
+    def _note(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
         self.size_bytes += len(data)
+
+
+class HashingWriter(_Hashing):
+    """Passes on what is written. It has no `seek` and no `tell`, so zipfile never goes back in it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        self._note(data)
         return self._stream.write(data)
 
     def flush(self) -> None:
         self._stream.flush()
 
 
-class HashingReader:
+class HashingReader(_Hashing):
     """Passes on what is read."""
 
     def __init__(self, stream: Readable) -> None:
+        super().__init__()
         self._stream = stream
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 (hex) of what was read."""
-        return self._hash.hexdigest()
 
     def read(self, size: int, /) -> bytes:
         data = self._stream.read(size)
-        self._hash.update(data)
-        self.size_bytes += len(data)
+        self._note(data)
         return data
