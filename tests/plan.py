@@ -20,7 +20,7 @@ PLAN = TrainPlan(
         shuffle_buffer=1,
         antialias=False,
         augmentation=AugmentationConfig(),
-        normalization=NormalizationSpec(kind="none", epsilon=None, digest=None),
+        normalization=NormalizationSpec(kind="none", epsilon=None, limits=None, digest=None),
         statistics=None,
     ),
     learning_rate=LearningRateSpec(

@@ -195,7 +195,7 @@ def normalization_of(source: Source, kind: str) -> Normalization:
     path, digest = None, None
     if kind in (DATASET, PCA, ZCA):
         path, digest = statistics_of(source, PIXELS if kind == DATASET else WHITENING)
-    return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, digest=digest), path, None)
+    return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, limits=None, digest=digest), path, None)
 
 
 def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> CheckpointInfo:

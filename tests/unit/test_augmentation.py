@@ -58,7 +58,9 @@ def test_all_off_is_the_very_same_tensor() -> None:
 
 
 def test_everything_is_every_flag() -> None:
-    assert set(EVERYTHING) | {"elastic_sigma"} == {field.name for field in dataclasses.fields(AugmentationConfig)}
+    assert set(EVERYTHING) | {"elastic_sigma", "fill_mode", "fill_value"} == {
+        field.name for field in dataclasses.fields(AugmentationConfig)
+    }
 
 
 @pytest.mark.parametrize("name", EVERYTHING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from tests.echo import SCALE
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.input.decoding import to_float
-from tfos_job.input.normalization import Normalization, from_statistics, of_plan
+from tfos_job.input.normalization import Normalization, from_statistics, of_plan, restore
 from tfos_job.layout import RunLayout
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
-from tfos_job.run.specs import NormalizationSpec
+from tfos_job.run.specs import NormalizationSpec, described_normalization, normalization_of
 from tfos_job.statistics import pixel_statistics
 from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
@@ -45,8 +46,7 @@ def statistics_of(images: np.ndarray, kind: str) -> pixel_statistics.Statistics:
 
 
 def normalization(kind: str, images: np.ndarray, epsilon: float = EPSILON) -> Normalization:
-    needed = {"dataset": PIXELS, "pca": WHITENING, "zca": WHITENING}.get(kind)
-    return from_statistics(kind, epsilon, statistics_of(images, needed) if needed else None)
+    return from_statistics(kind, epsilon, statistics_of(images, PIXELS if kind == "dataset" else WHITENING))
 
 
 def test_none_is_the_very_same_tensor() -> None:
@@ -63,6 +63,47 @@ def test_each_image_by_itself(channels: int) -> None:
     for result, image in zip(found, images, strict=True):
         expected = (image - image.mean()) / max(image.std(), 1 / np.sqrt(num_values))
         np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_mean_of_each_image_is_subtracted_and_its_contrast_stays(channels: int) -> None:
+    images = pixels(20, channels) / np.float32(255)
+    found = Normalization(kind="per_image_mean")(tf.constant(images)).numpy()
+    np.testing.assert_allclose(found, images - images.mean(axis=(1, 2, 3), keepdims=True), atol=1e-6)
+
+
+def of_flags(**flags: Any) -> Normalization:
+    config = TrainConfig(dataset_dir="/data", train_dir="/run", **flags)
+    return of_plan(normalization_of(config), None, None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_are_rescaled_to_the_limits(channels: int) -> None:
+    images = pixels(20, channels)
+    images[0], images[1, 0, 0], images[1, 0, 1] = 7, 0, 255  # no contrast at all, and all of it
+    floats = to_float(tf.constant(images))
+    np.testing.assert_allclose(of_flags(normalization="rescale")(floats), images / 127.5 - 1, atol=1e-6)
+    found = of_flags(normalization="per_image_rescale", rescale_min=-0.5, rescale_max=2)(floats).numpy()
+    np.testing.assert_allclose(found[0], -0.5, atol=1e-6)
+    np.testing.assert_allclose(found.min(axis=(1, 2, 3)), -0.5, atol=1e-6)
+    np.testing.assert_allclose(found[1:].max(axis=(1, 2, 3)), 2, atol=1e-6)
+    for result, image in zip(found[1:], images[1:], strict=True):
+        np.testing.assert_allclose(result, np.interp(image, [image.min(), image.max()], [-0.5, 2]), atol=1e-5)
+
+
+def test_a_checkpoint_keeps_the_limits_and_a_run_goes_on_with_them_alone() -> None:
+    made = of_flags(normalization="rescale", rescale_max=3)
+    described = dataclasses.asdict(
+        normalization_of(
+            config := TrainConfig(dataset_dir="/data", train_dir="/run", normalization="rescale", rescale_max=3)
+        )
+    )
+    images = to_float(tf.constant(pixels(3)))
+    np.testing.assert_array_equal(restore(described, made.variables())(images), made(images))
+    assert described_normalization(described) == normalization_of(config)
+    assert str(described_normalization({"kind": "per_image"})) == "per_image"  # as an older checkpoint has it
+    with pytest.raises(SettingsError, match="rescale_min: 1 is not less than --rescale_max 1"):
+        of_flags(rescale_min=1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -168,7 +209,7 @@ def test_a_file_of_statistics_is_read_back_and_fits_one_subject(tmp_path: Path) 
 def test_a_run_takes_the_statistics_that_it_names_and_no_others(tmp_path: Path) -> None:
     path = str(tmp_path / "statistics.npz")
     mine, theirs = (statistics_of(pixels(count), PIXELS) for count in (100, 50))
-    spec = NormalizationSpec(kind="dataset", epsilon=None, digest=mine.digest)
+    spec = NormalizationSpec(kind="dataset", epsilon=None, limits=None, digest=mine.digest)
     pixel_statistics.write(path, mine)
     np.testing.assert_allclose(of_plan(spec, path, None).arrays["mean"], mine.arrays["mean"], rtol=1e-6)
     pixel_statistics.write(path, theirs)

@@ -16,7 +16,7 @@ from tfos_job.run.json_values import from_json, to_json
 from tfos_job.run.plan import TrainPlan, plan_of
 from tfos_job.run.specs import InitialWeights, NormalizationSpec
 
-ZCA = NormalizationSpec(kind="zca", epsilon=0.05, digest="s" * 64)
+ZCA = NormalizationSpec(kind="zca", epsilon=0.05, limits=None, digest="s" * 64)
 FLAGS: dict[str, Any] = {
     "seed": 3,
     "batch_size": 48,
@@ -91,7 +91,7 @@ def test_a_checkpoint_says_what_it_always_said() -> None:
         "normalization",
     ]  # fmt: skip
     assert found["characters"] == "一丁"
-    assert found["normalization"] == {"kind": "zca", "epsilon": 0.05, "digest": "s" * 64}
+    assert found["normalization"] == {"kind": "zca", "epsilon": 0.05, "limits": None, "digest": "s" * 64}
     assert found["model"] == {
         "model_name": "chinese_rec", "num_classes": 2, "image_size": 16, "num_channels": 1, "keep_prob": 0.8,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from tfos_job.input.warp import elastic_displacement, warp
 S = 16
 SEED = tf.constant(7, tf.int64)
 Array = npt.NDArray[np.float64]
+NUMPYS_MODES: dict[str, Any] = {"constant": "constant", "nearest": "edge", "reflect": "symmetric", "wrap": "wrap"}
 ALL_AFFINE = {
     "random_rotation": 30.0,
     "random_zoom": 0.3,
@@ -39,7 +41,7 @@ def draw(stream: int, index: int) -> float:
     return float(uniform(SEED, stream, tf.constant([index], tf.int64))[0])
 
 
-def warped(images: np.ndarray, first_index: int = 0, **options: float) -> np.ndarray:
+def warped(images: np.ndarray, first_index: int = 0, **options: Any) -> np.ndarray:
     indices = tf.range(first_index, first_index + len(images), dtype=tf.int64)
     return warp(tf.constant(images, tf.float32), SEED, indices, AugmentationConfig(**options)).numpy()
 
@@ -51,17 +53,21 @@ def strength_for(stream: Stream, wanted: float) -> tuple[float, int]:
     return wanted / (2 * draw(stream, index) - 1), index
 
 
-def sample(image: np.ndarray, x: Array, y: Array) -> Array:
-    """Bilinear, image float [S, S, C]; paper beyond a grey one, the nearest pixel beyond one of colours."""
-    grey = image.shape[2] == 1
+def sample(image: np.ndarray, x: Array, y: Array, mode: str = "auto", fill: float = 1.0) -> Array:
+    """Bilinear, image float [S, S, C]; `auto` is paper beyond a grey one, the nearest pixel beyond one of colours."""
+    if mode == "auto":
+        mode = "constant" if image.shape[2] == 1 else "nearest"
+    beyond = np.pad(
+        image.astype(float),
+        [(3 * S, 3 * S)] * 2 + [(0, 0)],
+        NUMPYS_MODES[mode],
+        **({"constant_values": fill} if mode == "constant" else {}),
+    )
     total = np.zeros((*x.shape, image.shape[2]))
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
         i, j = np.floor(y).astype(int) + row, np.floor(x).astype(int) + column
         weight = (1 - abs(y - i)) * (1 - abs(x - j))
-        value = image[np.clip(i, 0, S - 1), np.clip(j, 0, S - 1)].astype(float)
-        if grey:
-            value[(i < 0) | (i >= S) | (j < 0) | (j >= S)] = 1.0
-        total += weight[..., np.newaxis] * value
+        total += weight[..., np.newaxis] * beyond[i + 3 * S, j + 3 * S]
     return total
 
 
@@ -96,7 +102,7 @@ def what_happens(index: int, options: dict[str, float]) -> Array:
     )
 
 
-def expected(image: np.ndarray, index: int, options: dict[str, float]) -> Array:
+def expected(image: np.ndarray, index: int, options: dict[str, Any]) -> Array:
     y, x = np.mgrid[:S, :S].astype(float)
     if options.get("elastic_distortion"):
         right, down = elastic_displacement(SEED, tf.constant([index], tf.int64), S, AugmentationConfig(**options))
@@ -105,7 +111,8 @@ def expected(image: np.ndarray, index: int, options: dict[str, float]) -> Array:
     places = np.linalg.inv(what_happens(index, options)) @ np.stack(
         [x.ravel() - middle, y.ravel() - middle, np.ones(S * S)]
     )
-    return sample(image, (places[0] + middle).reshape(S, S), (places[1] + middle).reshape(S, S))
+    x, y = ((place + middle).reshape(S, S) for place in places[:2])
+    return sample(image, x, y, options.get("fill_mode", "auto"), options.get("fill_value", 1.0))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -126,6 +133,20 @@ def test_one_sampling_of_all_that_happens(options: dict[str, float], channels: i
     for index, image in enumerate(images):
         np.testing.assert_allclose(found[index], expected(image, index, options), atol=1e-4)
         assert np.abs(found[index] - image).max() > 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["constant", "nearest", "reflect", "wrap"])
+@pytest.mark.parametrize("elastic", [{}, {"elastic_distortion": 0.05}], ids=["affine", "elastic"])
+def test_what_lies_beyond_the_border(mode: str, elastic: dict[str, float], channels: int) -> None:
+    """As numpy pads, also a whole image away."""
+    images = noise(4, channels)
+    for shift_limit in (0.3, 1.0):
+        options = {"random_width_shift": shift_limit, "random_height_shift": shift_limit, **elastic}
+        options |= {"fill_mode": mode, "fill_value": 0.25}
+        found = warped(images, **options)
+        for index, image in enumerate(images):
+            np.testing.assert_allclose(found[index], expected(image, index, options), atol=1e-4)
 
 
 def test_a_quarter_turn_is_rot90() -> None:

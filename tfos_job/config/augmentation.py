@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.config.defaults import BRIGHTNESS, CONTRAST, DEFAULT_IMAGE_SIZE
+from tfos_job.config.defaults import AUTO_FILL, BRIGHTNESS, CONTRAST, DEFAULT_IMAGE_SIZE, FILL_MODES
 from tfos_job.config.flags import RECIPE, SPLIT_NAME, Flags, flag, path, refuse_both, require
 
 
@@ -39,6 +39,21 @@ class AugmentationConfig(Flags):
         "smoothness of --elastic_distortion: the sigma of a Gaussian, as a fraction of the side",
         0.08,
         minimum=0.02,
+        maximum=1,
+        bond=RECIPE,
+    )
+    fill_mode: str = flag(
+        "pixels from beyond the border, with every flag that moves pixels: `constant` is --fill_value, `nearest` "
+        "repeats the edge, `reflect` mirrors the image, `wrap` repeats it; `auto` is `constant` for grey images and "
+        "`nearest` for colour",
+        AUTO_FILL,
+        choices=FILL_MODES,
+        bond=RECIPE,
+    )
+    fill_value: float = flag(
+        "brightness beyond the border with `constant`: 0 is black, 1 is white paper",
+        1.0,
+        minimum=0,
         maximum=1,
         bond=RECIPE,
     )

@@ -11,7 +11,15 @@ NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 EXPONENTIAL, COSINE = "exponential", "cosine"
 DECAY_TYPES = (EXPONENTIAL, COSINE, "fixed")
 PRELOADED, FILES = "preloaded", "files"
-NORMALIZATIONS = NO_NORMALIZATION, PER_IMAGE, DATASET, PCA, ZCA = "none", "per_image", "dataset", "pca", "zca"
+NO_NORMALIZATION, PER_IMAGE, PER_IMAGE_MEAN, PER_IMAGE_RESCALE = (
+    "none",
+    "per_image",
+    "per_image_mean",
+    "per_image_rescale",
+)
+RESCALE, DATASET, PCA, ZCA = "rescale", "dataset", "pca", "zca"
+NORMALIZATIONS = (NO_NORMALIZATION, PER_IMAGE, PER_IMAGE_MEAN, PER_IMAGE_RESCALE, RESCALE, DATASET, PCA, ZCA)
+FILL_MODES = AUTO_FILL, CONSTANT, NEAREST, REFLECT, WRAP = "auto", "constant", "nearest", "reflect", "wrap"
 # Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every
 # checkpoint, and a multiplication by it is done for each image.
 MAX_WHITENED_VALUES = 4096

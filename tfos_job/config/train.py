@@ -52,6 +52,11 @@ class TrainConfig(TrainFlags):
             "The network halves the image three times",
         )
         require(
+            self.rescale_min < self.rescale_max,
+            "rescale_min",
+            f"{self.rescale_min:g} is not less than --rescale_max {self.rescale_max:g}",
+        )
+        require(
             not self.checkpoint_exclude_scopes or self.checkpoint_path is not None,
             "checkpoint_exclude_scopes",
             "given without --checkpoint_path",

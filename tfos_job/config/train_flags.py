@@ -168,11 +168,19 @@ class TrainFlags(AugmentationConfig):
     )
     seed: int = flag("random seed of initial weights, order and augmentation", 0, bond=RECIPE)
     normalization: str = flag(
-        "`per_image` gives each image mean 0 and standard deviation 1, `dataset` each channel those of the training "
-        "split; `pca` and `zca` whiten whole images",
+        "`per_image` gives each image mean 0 and standard deviation 1, `per_image_mean` mean 0 alone; `rescale` maps 0 "
+        "and 255, `per_image_rescale` each image's darkest and brightest value, to --rescale_min and --rescale_max; "
+        "`dataset` gives each channel of the training split mean 0 and standard deviation 1; `pca` and `zca` whiten "
+        "whole images",
         NO_NORMALIZATION,
         choices=NORMALIZATIONS,
         bond=RECIPE,
+    )
+    rescale_min: float = flag(
+        "lowest value, with `rescale` and `per_image_rescale`", -1.0, minimum=-255, maximum=255, bond=RECIPE
+    )
+    rescale_max: float = flag(
+        "highest value, with `rescale` and `per_image_rescale`", 1.0, minimum=-255, maximum=255, bond=RECIPE
     )
     whitening_epsilon: float = flag("added to the variances that `pca` and `zca` divide by", 0.01, above=0, bond=RECIPE)
     input_mode: str = flag(

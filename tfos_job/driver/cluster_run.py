@@ -11,7 +11,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job.config import DATASET, NO_NORMALIZATION, PER_IMAGE, TrainConfig
+from tfos_job.config import DATASET, PCA, ZCA, TrainConfig
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, WARNING
 from tfos_job.driver import preflight, session
@@ -168,7 +168,7 @@ def _normalization(
     if prepared.start.checkpoint is not None:
         digest = prepared.start.checkpoint.normalization.get("digest")
         return dataclasses.replace(wanted, digest=digest), None
-    if wanted.kind in (NO_NORMALIZATION, PER_IMAGE):
+    if wanted.kind not in (DATASET, PCA, ZCA):
         return wanted, None
     manifest = data.train.manifest
     subject = Subject(

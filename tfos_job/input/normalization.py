@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, ZCA
+from tfos_job.config import DATASET, NO_NORMALIZATION, PCA, PER_IMAGE, PER_IMAGE_MEAN, PER_IMAGE_RESCALE, RESCALE, ZCA
 from tfos_job.errors import BadDataError
 from tfos_job.run.specs import NormalizationSpec
 from tfos_job.statistics import pixel_statistics
 
 PREFIX = "normalization/"  # of its arrays in a checkpoint
 _LEAST_STDDEV = 1 / 255
+_LEAST_CONTRAST = 1 / 255  # of an image's values: one without contrast becomes its lowest value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Normalization:
 
     Attributes:
       arrays: float32; `mean` [C] and `stddev` [C] of `dataset`; `mean` [D] and `matrix` [D, D] of `pca` and `zca`,
-        with D, the number of values of an image.
+        with D, the number of values of an image; `limits` [2], the lowest and the highest value, of `rescale` and
+        `per_image_rescale`.
     """
 
     kind: str = NO_NORMALIZATION
@@ -47,11 +49,23 @@ class Normalization:
             return images
         if self.kind == PER_IMAGE:
             return tf.image.per_image_standardization(images)
+        if self.kind == PER_IMAGE_MEAN:
+            return images - tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+        if self.kind in (RESCALE, PER_IMAGE_RESCALE):
+            return self._rescaled(images)
         if self.kind == DATASET:
             return (images - self.arrays["mean"]) * (1 / self.arrays["stddev"])
         shape = images.shape[1:]
         values = tf.reshape(images, [-1, shape.num_elements()]) - self.arrays["mean"]
         return tf.reshape(tf.matmul(values, self.arrays["matrix"]), [-1, *shape])
+
+    def _rescaled(self, images: tf.Tensor) -> tf.Tensor:
+        low, high = self.arrays["limits"]
+        if self.kind == PER_IMAGE_RESCALE:
+            darkest = tf.reduce_min(images, axis=[1, 2, 3], keepdims=True)
+            contrast = tf.reduce_max(images, axis=[1, 2, 3], keepdims=True) - darkest
+            images = (images - darkest) / tf.maximum(contrast, _LEAST_CONTRAST)
+        return images * (high - low) + low
 
     def variables(self) -> dict[str, np.ndarray]:
         """Returns the arrays by their names in a checkpoint."""
@@ -64,7 +78,14 @@ def restore(described: Mapping[str, Any], variables: Mapping[str, np.ndarray]) -
     return Normalization(kind=described["kind"], arrays=arrays)
 
 
-def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.Statistics | None) -> Normalization:
+def of_limits(spec: NormalizationSpec) -> Normalization:
+    """The normalization of a kind that needs no statistics."""
+    return Normalization(
+        kind=spec.kind, arrays={} if spec.limits is None else {"limits": np.asarray(spec.limits, np.float32)}
+    )
+
+
+def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.Statistics) -> Normalization:
     """Computes a normalization from statistics.
 
     `dataset` subtracts each channel's mean and divides by its standard deviation. `pca` projects an image on the
@@ -73,12 +94,10 @@ def from_statistics(kind: str, epsilon: float | None, found: pixel_statistics.St
     neighbours stay neighbours (https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf, appendix A).
 
     Args:
-      kind: a choice of `--normalization`.
-      epsilon: `--whitening_epsilon`; None for kinds that do not whiten.
-      found: statistics of the training split; None for kinds that need none.
+      kind: `dataset`, `pca` or `zca`.
+      epsilon: `--whitening_epsilon`; None for `dataset`, which does not whiten.
+      found: statistics of the training split.
     """
-    if found is None:
-        return Normalization(kind=kind)
     arrays = {"mean": found.arrays["mean"]}
     if kind == DATASET:
         arrays["stddev"] = np.maximum(found.arrays["stddev"], _LEAST_STDDEV)
@@ -107,12 +126,14 @@ def of_plan(
     """
     if variables is not None and any(name.startswith(PREFIX) for name in variables):
         return restore({"kind": spec.kind}, variables)
-    found = pixel_statistics.read(statistics) if statistics else None
-    if found is not None and found.digest != spec.digest:
+    if statistics is None:
+        return of_limits(spec)
+    found = pixel_statistics.read(statistics)
+    if found.digest != spec.digest:
         wanted = (spec.digest or "none")[:12]
         raise BadDataError(
             f"the statistics have the SHA-256 {found.digest[:12]}, this run began with {wanted}",
-            place=statistics or "",
+            place=statistics,
             next_step="Another run has made new ones: run train again",
         )
     return from_statistics(spec.kind, spec.epsilon, found)

@@ -4,10 +4,11 @@ An output pixel p has the value at A(p + d(p)), with the elastic displacement d 
 from the image's centre. For the picture that means: a window is cropped and scaled to the full size, then zoomed,
 slanted, rotated and shifted, and the result is distorted.
 
-Outside the picture there is paper (1.0) in grey images; in colour the edge is repeated.
+Outside the picture is what `--fill_mode` says; by default paper (1.0) in grey images, and in colour the edge again.
 
 Without displacement TensorFlow's ImageProjectiveTransformV3 is used. A displacement has coordinates for each pixel, and
-gathering takes twice as long (benchmarks/README.md).
+gathering takes twice as long (benchmarks/README.md); so do `reflect` and `wrap`, which that operation does not sample
+right where an image meets its copy.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.config import AugmentationConfig
+from tfos_job.config import AUTO_FILL, CONSTANT, NEAREST, REFLECT, WRAP, AugmentationConfig
 from tfos_job.input.stateless_random import Stream, uniform, uniform_pairs
 
 PAPER = 1.0
@@ -45,10 +46,22 @@ def warp(images: tf.Tensor, seed: tf.Tensor, indices: tf.Tensor, options: Augmen
       float32 [B, S, S, C].
     """
     transform = affine(seed, indices, images.shape[1], options)
+    mode = fill_mode(options, images.shape[3])
     if options.elastic_distortion:
         displacement = elastic_displacement(seed, indices, images.shape[1], options)
-        return _sample(images, *_places(transform, displacement, images.shape[1]))
-    return images if transform is None else _sample_affine(images, transform)
+        return _sample(images, *_places(transform, displacement, images.shape[1]), mode, options.fill_value)
+    if transform is None:
+        return images
+    if mode in (REFLECT, WRAP):
+        return _sample(images, *_places(transform, None, images.shape[1]), mode, options.fill_value)
+    return _sample_affine(images, transform, mode, options.fill_value)
+
+
+def fill_mode(options: AugmentationConfig, num_channels: int) -> str:
+    """The mode that `--fill_mode auto` stands for."""
+    if options.fill_mode != AUTO_FILL:
+        return options.fill_mode
+    return CONSTANT if num_channels == 1 else NEAREST
 
 
 # --- the map ----------------------------------------------------------------------------------------------------------
@@ -156,7 +169,7 @@ def elastic_weights(size: int, sigma: float) -> np.ndarray:
 # --- the sampling -----------------------------------------------------------------------------------------------------
 
 
-def _sample_affine(images: tf.Tensor, transform: Affine) -> tf.Tensor:
+def _sample_affine(images: tf.Tensor, transform: Affine, mode: str, value: float) -> tf.Tensor:
     size = images.shape[1]
     middle = (size - 1) / 2
     x0 = transform.x0 + middle - middle * (transform.xx + transform.xy)
@@ -167,20 +180,21 @@ def _sample_affine(images: tf.Tensor, transform: Affine) -> tf.Tensor:
         images=images,
         transforms=tf.stack([batch + value for value in values], axis=1),
         output_shape=[size, size],
-        fill_value=PAPER,
+        fill_value=value,
         interpolation="BILINEAR",
-        fill_mode="CONSTANT" if images.shape[3] == 1 else "NEAREST",
+        fill_mode=mode.upper(),
     )
 
 
 def _places(
-    transform: Affine | None, displacement: tuple[tf.Tensor, tf.Tensor], size: int
+    transform: Affine | None, displacement: tuple[tf.Tensor, tf.Tensor] | None, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the image coordinates of each output pixel: column and row, float32 [B, S, S]."""
     middle = (size - 1) / 2
     steps = tf.range(size, dtype=tf.float32) - middle
-    x = steps[tf.newaxis, tf.newaxis, :] + displacement[0]
-    y = steps[tf.newaxis, :, tf.newaxis] + displacement[1]
+    right, down = displacement or (0.0, 0.0)
+    x = steps[tf.newaxis, tf.newaxis, :] + right
+    y = steps[tf.newaxis, :, tf.newaxis] + down
     if transform is None:
         return x + middle, y + middle
     numbers = {
@@ -194,14 +208,20 @@ def _linear(x: tf.Tensor, y: tf.Tensor, numbers: dict[str, _Number], name: str, 
     return numbers[f"{name}x"] * x + numbers[f"{name}y"] * y + (numbers[f"{name}0"] + middle)
 
 
-def _sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Samples at columns `x` and rows `y`, float32 [B, S, S]; beyond the border as `_sample_affine`."""
+def _sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor, mode: str, value: float) -> tf.Tensor:
+    """Samples at columns `x` and rows `y`, float32 [B, S, S] (either may be [B, 1, S] or [B, S, 1])."""
     size, num_channels = images.shape[1], images.shape[3]
-    # One pixel of paper before the image and two after it: coordinates farther away are clipped to these.
-    before, behind = (1, 2) if num_channels == 1 else (0, 1)
-    spread = tf.pad(images, [[0, 0], [before, behind], [before, behind], [0, 0]], constant_values=PAPER)
+    # With `constant` one pixel of it before the image and two after it: coordinates farther away are clipped to these.
+    before, behind = (1, 2) if mode == CONSTANT else (0, 1)
+    if mode == WRAP:  # the first row and column again, behind the last ones
+        spread = tf.concat([images, images[:, :1]], axis=1)
+        spread = tf.concat([spread, spread[:, :, :1]], axis=2)
+    else:
+        spread = tf.pad(images, [[0, 0], [before, behind], [before, behind], [0, 0]], constant_values=value)
     width = size + before + behind
-    x, y = (tf.clip_by_value(v, float(-before), float(size - 1 + before)) + float(before) for v in (x, y))
+    x, y = (_within(v, size, mode) for v in (x, y))
+    last = size if mode == WRAP else size - 1 + before
+    x, y = (tf.clip_by_value(v, float(-before), float(last)) + float(before) for v in (x, y))
     left, top = tf.floor(x), tf.floor(y)
     to_right, to_bottom = ((v - whole)[..., tf.newaxis] for v, whole in ((x, left), (y, top)))
     pixels = tf.reshape(spread, [-1, num_channels])
@@ -213,3 +233,14 @@ def _sample(images: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
     upper, lower = (at(row) + (at(row + 1) - at(row)) * to_right for row in (0, width))
     return upper + (lower - upper) * to_bottom
+
+
+def _within(places: tf.Tensor, size: int, mode: str) -> tf.Tensor:
+    """The place in the image that a place beyond its border stands for, with `reflect` and `wrap`."""
+    if mode == WRAP:  # d | a b c d | a
+        wrapped = tf.math.floormod(places, float(size))
+        return tf.where(wrapped < size, wrapped, 0.0)  # a tiny negative number is rounded to the size itself
+    if mode == REFLECT:  # b a | a b c d | d c: the middle of the edge's pixels is at 0 and at size - 1
+        folded = tf.math.floormod(places + 0.5, float(2 * size)) - 0.5
+        return tf.where(folded > size - 0.5, float(2 * size - 1) - folded, folded)
+    return places

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tfos_job.config import AugmentationConfig, TrainConfig
 from tfos_job.formats.form import Form
-from tfos_job.run.specs import InitialWeights, ModelSpec, NormalizationSpec
+from tfos_job.run.specs import InitialWeights, ModelSpec, NormalizationSpec, normalization_of
 from tfos_job.run.training_data import TrainingData
 
 
@@ -172,6 +172,6 @@ def initial_weights_of(config: TrainConfig, data: TrainingData) -> InitialWeight
     return InitialWeights(
         path=config.checkpoint_path,
         exclude_scopes=config.scopes_to_exclude,
-        normalization=config.normalization,
+        normalization=normalization_of(config).meaning,
         charset_digest=data.charset.digest,
     )

@@ -19,7 +19,15 @@ from tfos_job.run import checkpoints
 
 ATTEMPT_FORMAT_VERSION = 1  # of attempts/NNN.json
 # The run's variables depend on these, so they cannot change.
-_IN_VARIABLES = {"model_name", "image_size", "normalization", "whitening_epsilon", "trainable_scopes"}
+_IN_VARIABLES = {
+    "model_name",
+    "image_size",
+    "normalization",
+    "rescale_min",
+    "rescale_max",
+    "whitening_epsilon",
+    "trainable_scopes",
+}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from tfos_job.config import PCA, ZCA, TrainConfig
+from tfos_job.config import PCA, PER_IMAGE_RESCALE, RESCALE, ZCA, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,22 +27,39 @@ class NormalizationSpec:
     Attributes:
       kind: one of `config.NORMALIZATIONS`.
       epsilon: `--whitening_epsilon`; None for kinds that do not whiten.
+      limits: `--rescale_min` and `--rescale_max`; None for kinds that do not rescale.
       digest: of the statistics of the training split; None for kinds without, and before they are made.
     """
 
     kind: str
     epsilon: float | None
+    limits: tuple[float, float] | None
     digest: str | None
 
+    @property
+    def meaning(self) -> str:
+        """What the weights of a network depend on: two trainings with the same meaning see images alike."""
+        return self.kind + (f" to {self.limits[0]:g} … {self.limits[1]:g}" if self.limits is not None else "")
+
     def __str__(self) -> str:
-        return self.kind + (f" with epsilon {self.epsilon}" if self.epsilon is not None else "")
+        epsilon = f" with epsilon {self.epsilon}" if self.epsilon is not None else ""
+        return self.meaning + epsilon
 
 
 def normalization_of(config: TrainConfig) -> NormalizationSpec:
     """The normalization that the flags ask for, before there are statistics."""
     is_whitening = config.normalization in (PCA, ZCA)
     epsilon = config.whitening_epsilon if is_whitening else None
-    return NormalizationSpec(kind=config.normalization, epsilon=epsilon, digest=None)
+    limits = (config.rescale_min, config.rescale_max) if config.normalization in (RESCALE, PER_IMAGE_RESCALE) else None
+    return NormalizationSpec(kind=config.normalization, epsilon=epsilon, limits=limits, digest=None)
+
+
+def described_normalization(found: Mapping[str, Any]) -> NormalizationSpec:
+    """The normalization that a checkpoint's document describes, without its digest; older ones have fewer keys."""
+    limits = found.get("limits")
+    return NormalizationSpec(
+        kind=found["kind"], epsilon=found.get("epsilon"), limits=tuple(limits) if limits else None, digest=None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +69,7 @@ class InitialWeights:
     Attributes:
       path: a checkpoint, a run or a file of Keras's: see `training/finetuning.py`.
       exclude_scopes: of layers that keep their fresh weights.
-      normalization: the kind that this training has; that of the weights must be the same.
+      normalization: the `NormalizationSpec.meaning` of this training; that of the weights must be the same.
       charset_digest: of this training's classes.
     """
 

@@ -17,7 +17,7 @@ from tfos_job.run import resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
 from tfos_job.run.resume import Change
-from tfos_job.run.specs import NormalizationSpec, normalization_of
+from tfos_job.run.specs import described_normalization, normalization_of
 from tfos_job.run.training_data import TrainingData
 
 log = logging.getLogger(__name__)
@@ -194,8 +194,7 @@ def _require_same_identity(
     dataset or dropout since its last checkpoint.
     """
     digest = data.train.manifest.digest
-    kind, epsilon = info.normalization["kind"], info.normalization.get("epsilon")
-    found = NormalizationSpec(kind=kind, epsilon=epsilon, digest=None)
+    found = described_normalization(info.normalization)
     pairs = [
         ("charset", info.charset_digest[:12], data.charset.digest[:12]),
         ("normalization", str(found), str(normalization_of(config))),

@@ -22,7 +22,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-from tfos_job.run.specs import InitialWeights
+from tfos_job.run.specs import InitialWeights, described_normalization
 
 KERAS_SUFFIXES = (".h5", ".keras")
 BACKBONE = "backbone"
@@ -102,12 +102,12 @@ def _assign(
 
 def _require_same_meaning(model: keras.Model, info: CheckpointInfo, weights: InitialWeights) -> None:
     """Fails for weights of fitting shapes that are for other images, or for other classes."""
-    theirs = info.normalization["kind"]
-    if theirs != weights.normalization:
+    theirs = described_normalization(info.normalization)
+    if theirs.meaning != weights.normalization:
         raise SettingsError(
-            f"was trained with --normalization {theirs}, this training has {weights.normalization}",
+            f"was trained with --normalization {theirs.meaning}, this training has {weights.normalization}",
             place=info.path,
-            next_step=f"Give --normalization {theirs}",
+            next_step=f"Give --normalization {theirs.kind}{' and its limits' if theirs.limits else ''}",
         )
     last = model.layers[-1].name
     if weights.charset_digest != info.charset_digest and not _in_scopes(last, weights.exclude_scopes):
