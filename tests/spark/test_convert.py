@@ -19,6 +19,7 @@ import tensorflow as tf
 from pyspark.sql import SparkSession
 
 from tests.command import StartCommand
+from tests.no_spark import NoSpark
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
 from tfos_job.conversion import gnt_shard as work
@@ -141,8 +142,14 @@ def test_png_holds_the_same_pixels(spark: SparkSession, gnt_dir: Path) -> None:
 def test_the_same_again_does_nothing(spark: SparkSession, gnt_dir: Path) -> None:
     first = convert(spark, settings(gnt_dir))
     before = snapshot(gnt_dir.parent / "dataset")
-    for request in ({}, {"charset_size": None}, {"charset_size": None, "charset": "auto"}, {"overwrite": True}):
-        again = convert(spark, settings(gnt_dir, **request))
+    for request in (
+        {},
+        {"charset_size": None},
+        {"charset_size": None, "charset": "auto"},
+        {"prune": True, "compact": True},
+        {"overwrite": True},  # compares the bytes of all shards
+    ):
+        again = convert(spark if "overwrite" in request else NoSpark(), settings(gnt_dir, **request))
         assert again.up_to_date
         assert again.num_added == 0
         assert again.to_dict() | {"seconds": 0, "up_to_date": False, "num_added": 10} == first.to_dict() | {
@@ -151,11 +158,25 @@ def test_the_same_again_does_nothing(spark: SparkSession, gnt_dir: Path) -> None
     assert snapshot(gnt_dir.parent / "dataset") == before
 
 
+def test_a_command_with_nothing_to_do_starts_no_spark(
+    start: StartCommand, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    folders = ("--gnt_dir", small_dataset.parent / "gnt" / "test", "--dataset_dir", small_dataset)
+    same = start("convert", *folders, "--dataset_split_name", "test")
+    assert same.wait() == 0, same.stderr
+    assert same.result()["up_to_date"]
+    new = start("convert", *folders, "--dataset_split_name", "another")
+    assert new.wait() == 78
+    assert "there is no Java, and Spark needs one" in new.stderr
+    assert [path.name for path in small_dataset.glob("another/*")] == []
+
+
 def test_other_settings_need_overwrite(spark: SparkSession, gnt_dir: Path) -> None:
     convert(spark, settings(gnt_dir))
     before = snapshot(gnt_dir.parent / "dataset")
     with pytest.raises(SettingsError, match=r"--image_format is png, was raw.* --overwrite"):
-        convert(spark, settings(gnt_dir, image_format="png"))
+        convert(NoSpark(), settings(gnt_dir, image_format="png"))
     assert snapshot(gnt_dir.parent / "dataset") == before
     result = convert(spark, settings(gnt_dir, image_format="png", overwrite=True))
     assert (result.generation, result.num_records) == (1, 50)
@@ -433,7 +454,7 @@ def test_nothing_to_convert(spark: SparkSession, gnt_dir: Path, tmp_path: Path) 
         convert(spark, settings(gnt_dir, charset_size=None, charset=str(tmp_path / "classes.txt")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingInputError, match=r"no \*\.gnt files"):
-        convert(spark, settings(tmp_path / "empty"))
+        convert(NoSpark(), settings(tmp_path / "empty"))
     assert list((gnt_dir.parent / "dataset").iterdir()) == []
 
 

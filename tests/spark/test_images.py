@@ -17,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 from pyspark.sql import SparkSession
 
+from tests.no_spark import NoSpark
 from tfos_job.config import ConvertConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import gnt
@@ -139,7 +140,8 @@ def test_a_second_run_touches_nothing_and_a_changed_folder_is_refused(
 ) -> None:
     run()
     before = tree(tmp_path / "data")
-    again = run()
+    request = ConvertConfig(image_dir=str(image_dir), dataset_dir=str(tmp_path / "data"))
+    again = convert_images(NoSpark(), request)
     assert again.up_to_date
     assert tree(tmp_path / "data") == before
     (image_dir / "dog" / "new.png").write_bytes(picture(99, "PNG"))

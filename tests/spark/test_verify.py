@@ -20,9 +20,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from tests.no_spark import NoSpark
 from tfos_job import cli, storage
 from tfos_job.config import ConvertConfig, VerifyConfig
 from tfos_job.driver import session
+from tfos_job.driver.on_demand import Spark
 from tfos_job.errors import BadDataError, BusyError, MissingInputError, SettingsError
 from tfos_job.formats import gnt, gnt_reader, tf_example, tfrecord
 from tfos_job.formats import manifest as manifests
@@ -70,7 +72,7 @@ def root(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "copy"))
 
 
-def verify(spark: SparkSession, root: Path, **changes: Any) -> VerifyResult:
+def verify(spark: Spark, root: Path, **changes: Any) -> VerifyResult:
     return job.verify(spark, VerifyConfig(**{"dataset_dir": str(root / "dataset")} | changes))
 
 
@@ -492,18 +494,18 @@ def test_only_warnings_are_no_error(spark: SparkSession, root: Path) -> None:
     result.raise_for_findings()
 
 
-def test_what_is_not_there(spark: SparkSession, root: Path, tmp_path: Path) -> None:
+def test_what_is_not_there(root: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no such dataset"):
-        verify(spark, tmp_path / "nowhere")
+        verify(NoSpark(), tmp_path / "nowhere")
     (tmp_path / "empty" / "dataset").mkdir(parents=True)
     with pytest.raises(MissingInputError, match="no such split"):
-        verify(spark, tmp_path / "empty")
+        verify(NoSpark(), tmp_path / "empty")
     with pytest.raises(MissingInputError, match="no such split"):
-        verify(spark, root, dataset_split_name="validation")
+        verify(NoSpark(), root, dataset_split_name="validation")
     with pytest.raises(MissingInputError, match="no such folder of GNT files"):
-        verify(spark, root, dataset_split_name="test", gnt_dir=str(tmp_path / "nowhere"))
+        verify(NoSpark(), root, dataset_split_name="test", gnt_dir=str(tmp_path / "nowhere"))
     with pytest.raises(SettingsError, match="--gnt_dir auto"):
-        verify(spark, root, gnt_dir=str(root / "train"))
+        verify(NoSpark(), root, gnt_dir=str(root / "train"))
 
 
 def test_the_command_ends_with_65_and_the_list(

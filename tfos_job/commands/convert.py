@@ -8,13 +8,12 @@ from tfos_job.commands.command import Command, Context, Submission, Work, batch_
 from tfos_job.config import ConvertConfig
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+    from tfos_job.driver.on_demand import Spark
     from tfos_job.jobs.convert import ConvertResult
     from tfos_job.jobs.convert_images import ConvertedImages
 
 
-def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult | ConvertedImages:
+def convert(spark: Spark, config: ConvertConfig) -> ConvertResult | ConvertedImages:
     """Makes one split of a dataset from GNT files or images, or brings it up to date."""
     from tfos_job.jobs.convert import convert
     from tfos_job.jobs.convert_images import convert_images
@@ -25,10 +24,11 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult | Conve
 def run(config: ConvertConfig, context: Context) -> None:
     from tfos_job.conversion.dataset import require_folders
     from tfos_job.driver import session
+    from tfos_job.driver.on_demand import SparkOnDemand
 
     require_folders(config)
     master = session.resolve_master(context.master, num_nodes=1)
-    with session.open_session(f"tfos_job convert {config.dataset_dir}", master) as spark:
+    with SparkOnDemand(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config)
     context.emit(result.to_dict())
 

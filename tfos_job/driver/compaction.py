@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pyspark import SparkContext
-
 from tfos_job import storage
 from tfos_job.config import ConvertConfig
 from tfos_job.conversion.compaction import num_generations, plan_compaction, require_same_records
@@ -11,10 +9,11 @@ from tfos_job.conversion.generation import build_aside, publish
 from tfos_job.conversion.locked_split import LockedSplit
 from tfos_job.conversion.split_manifest import compacted_manifest
 from tfos_job.driver import shards
+from tfos_job.driver.on_demand import Spark
 from tfos_job.formats.manifest import Manifest
 
 
-def compact(context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest) -> Manifest:
+def compact(spark: Spark, config: ConvertConfig, target: LockedSplit, live: Manifest) -> Manifest:
     """Publishes a generation with all records of the split, if they are in several. Returns the manifest that is live.
 
     Raises:
@@ -25,7 +24,7 @@ def compact(context: SparkContext, config: ConvertConfig, target: LockedSplit, l
         return live
     groups = plan_compaction(live, target.layout, config.target_shard_mb << 20)
     with build_aside(target.layout, live) as building:
-        written = shards.rewrite_shards(context, groups, work_dir=building.work_dir, name="compact")
+        written = shards.rewrite_shards(spark.sparkContext, groups, work_dir=building.work_dir, name="compact")
         manifest = compacted_manifest(
             live,
             generation=building.generation,

@@ -25,6 +25,7 @@ from tfos_job.conversion.shard_file import PieceResult, ShardResult
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.conversion.source_changes import Comparison
 from tfos_job.driver import tasks
+from tfos_job.driver.on_demand import Spark
 from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import BadDataError
 from tfos_job.formats.manifest import Manifest, shard_paths
@@ -187,19 +188,21 @@ def _cut_again(context: SparkContext, group_tasks: Sequence[GroupTask], names: s
     return [dataclasses.replace(task, pieces=tuple(exact(piece) for piece in task.pieces)) for task in group_tasks]
 
 
-def same_bytes(context: SparkContext, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons whose file has the bytes of the source."""
-    found = tasks.results(tasks.run(context, "compare", digests.has_same_bytes, comparisons))
+def same_bytes(spark: Spark, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons whose file has the bytes of the source. None need no Spark."""
+    if not comparisons:
+        return []
+    found = tasks.results(tasks.run(spark.sparkContext, "compare", digests.has_same_bytes, comparisons))
     return [comparison for comparison, same in zip(comparisons, found, strict=True) if same]
 
 
-def damage(context: SparkContext, split: SplitLayout, live: Manifest, *, compare_bytes: bool) -> list[str]:
+def damage(spark: Spark, split: SplitLayout, live: Manifest, *, compare_bytes: bool) -> list[str]:
     """Live shards that are missing or have another size than in the manifest, in words.
 
     If there are none and `compare_bytes` is on, those that have another digest.
     """
     found = generation.damage(split, live)
-    return found or (_changed_shards(context, split, live) if compare_bytes else [])
+    return found or (_changed_shards(spark.sparkContext, split, live) if compare_bytes else [])
 
 
 def _changed_shards(context: SparkContext, split: SplitLayout, live: Manifest) -> list[str]:

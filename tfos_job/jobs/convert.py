@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark import SparkContext
-from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import DEFAULT_CHARSET_SIZE, ConvertConfig
@@ -46,6 +45,7 @@ from tfos_job.conversion.split_manifest import (
 from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import shards
 from tfos_job.driver.compaction import compact
+from tfos_job.driver.on_demand import Spark
 from tfos_job.driver.shards import WrittenShards
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import charset as charsets
@@ -73,8 +73,8 @@ class ConvertResult(SplitResult):
     num_gone: int
 
 
-def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
-    """Makes one split, or brings it up to date.
+def convert(spark: Spark, config: ConvertConfig) -> ConvertResult:
+    """Makes one split, or brings it up to date. If there is nothing to do, no SparkContext is asked for.
 
     Raises:
       MissingInputError: no GNT files, or a link among them that leads nowhere.
@@ -84,7 +84,6 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
       BusyError: another job is writing to the dataset.
     """
     started_s = time.monotonic()
-    context = spark.sparkContext
     listing = sources.find(storage.absolute(config.input_dir))
     with locked_split(
         config.dataset_dir,
@@ -94,12 +93,12 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
         of_gnt=True,
         overwrite=config.overwrite,
     ) as target:
-        live, changes = target.live, _changes(context, listing.sources, target.live)
-        if live is not None and _must_be_rebuilt(context, config, target, live, changes):
-            live, changes = None, _changes(context, listing.sources, None)
-        made = _update(context, config, target, live, changes)
+        live, changes = target.live, _changes(spark, listing.sources, target.live)
+        if live is not None and _must_be_rebuilt(spark, config, target, live, changes):
+            live, changes = None, _changes(spark, listing.sources, None)
+        made = _update(spark, config, target, live, changes)
         if config.compact:
-            made = compact(context, config, target, made)
+            made = compact(spark, config, target, made)
         sweep_split(target.layout, made)
         log_gnt_split(config, target.layout, made, listing, changes)
         return ConvertResult.of(
@@ -118,14 +117,14 @@ def convert(spark: SparkSession, config: ConvertConfig) -> ConvertResult:
 # --- before the work: what was asked for, what is there --------------------------------------------------------------
 
 
-def _changes(context: SparkContext, files: Sequence[SourceFile], live: Manifest | None) -> Changes:
+def _changes(spark: Spark, files: Sequence[SourceFile], live: Manifest | None) -> Changes:
     """The changes since the source files were converted, by their bytes if times and names do not tell."""
     converted = live.sources if live else ()
-    return source_changes(files, converted, shards.same_bytes(context, comparisons(files, converted)))
+    return source_changes(files, converted, shards.same_bytes(spark, comparisons(files, converted)))
 
 
 def _must_be_rebuilt(
-    context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest, changes: Changes
+    spark: Spark, config: ConvertConfig, target: LockedSplit, live: Manifest, changes: Changes
 ) -> bool:
     """True if the live split cannot be updated: these flags would make it differently, or it is damaged.
 
@@ -145,7 +144,7 @@ def _must_be_rebuilt(
         )
     reasons = [] if live.sources else ["it was made from " + ("images" if live.images else "a DataFrame")]
     reasons += setting_changes(config, live)
-    reasons += shards.damage(context, split, live, compare_bytes=config.overwrite and not reasons)
+    reasons += shards.damage(spark, split, live, compare_bytes=config.overwrite and not reasons)
     if config.shuffle_at_write and changes.words:
         reasons.append(f"its records are mixed over all of its shards (--shuffle_at_write), and {some(changes.words)}")
     rebuilt = must_be_rebuilt(split, reasons, overwrite=config.overwrite)
@@ -156,7 +155,7 @@ def _must_be_rebuilt(
 
 
 def _update(
-    context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest | None, changes: Changes
+    spark: Spark, config: ConvertConfig, target: LockedSplit, live: Manifest | None, changes: Changes
 ) -> Manifest:
     """Publishes a generation with the new files, and without the removed ones. Returns the manifest that is live."""
     pruned = changes.gone if config.prune else ()
@@ -164,6 +163,7 @@ def _update(
     fresh = (*changes.added, *changes.changed)
     if live is not None and not fresh and not drop:
         return _up_to_date(target, live, changes)
+    context = spark.sparkContext
     with build_aside(target.layout, live) as building:
         written, charset = WrittenShards(), target.charset
         if fresh:

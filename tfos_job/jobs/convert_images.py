@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark import SparkContext
-from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import IMAGES, ConvertConfig
@@ -36,6 +35,7 @@ from tfos_job.conversion.result import SplitResult, log_image_split
 from tfos_job.conversion.split_manifest import first_manifest, settings_of
 from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import shards, tasks
+from tfos_job.driver.on_demand import Spark
 from tfos_job.driver.shards import WrittenShards
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats import charset as charsets
@@ -60,8 +60,8 @@ class ConvertedImages(SplitResult):
     num_unlisted: int
 
 
-def convert_images(spark: SparkSession, config: ConvertConfig) -> ConvertedImages:
-    """Makes one split, or says that it is up to date.
+def convert_images(spark: Spark, config: ConvertConfig) -> ConvertedImages:
+    """Makes one split, or says that it is up to date; then no SparkContext is asked for.
 
     Raises:
       MissingInputError: no images, or labels of files that are not there.
@@ -81,7 +81,7 @@ def convert_images(spark: SparkSession, config: ConvertConfig) -> ConvertedImage
         overwrite=config.overwrite,
     ) as target:
         live = target.live
-        up_to_date = live is not None and not _must_be_rebuilt(spark.sparkContext, config, target, live, listing)
+        up_to_date = live is not None and not _must_be_rebuilt(spark, config, target, live, listing)
         if live is not None and up_to_date:
             _log.info("%s is up to date (%d records): nothing to convert", target.layout.root, live.num_records)
             made = live
@@ -124,7 +124,7 @@ def _list(config: ConvertConfig) -> ImageListing:
 
 
 def _must_be_rebuilt(
-    context: SparkContext, config: ConvertConfig, target: LockedSplit, live: Manifest, listing: ImageListing
+    spark: Spark, config: ConvertConfig, target: LockedSplit, live: Manifest, listing: ImageListing
 ) -> bool:
     """True if the live split differs from what would be made now, or is damaged.
 
@@ -136,7 +136,7 @@ def _must_be_rebuilt(
     """
     require_charset(target.dataset, target.charset, live)
     reasons = _changes(config, listing, live)
-    reasons += shards.damage(context, target.layout, live, compare_bytes=config.overwrite and not reasons)
+    reasons += shards.damage(spark, target.layout, live, compare_bytes=config.overwrite and not reasons)
     return must_be_rebuilt(target.layout, reasons, overwrite=config.overwrite)
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark import SparkContext
-from pyspark.sql import SparkSession
 
 from tfos_job import storage
 from tfos_job.config import VerifyConfig
 from tfos_job.driver import task_attempts, tasks
+from tfos_job.driver.on_demand import Spark
 from tfos_job.errors import BadDataError
 from tfos_job.formats.manifest import Manifest
 from tfos_job.layout import DatasetLayout
@@ -86,8 +86,10 @@ class VerifyResult:
         )
 
 
-def verify(spark: SparkSession, config: VerifyConfig) -> VerifyResult:
+def verify(spark: Spark, config: VerifyConfig) -> VerifyResult:
     """Proves one split, or all of them, and compares the splits with each other.
+
+    The names and manifests are read before a SparkContext is asked for.
 
     Raises:
       MissingInputError: no such dataset, split or folder of GNT files.
