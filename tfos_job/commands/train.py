@@ -10,6 +10,7 @@ from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import ContainerMemory, Network
 from tfos_job.config import PCA, PRELOADED, ZCA, TrainConfig
+from tfos_job.config.recipes import with_recipe
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ def _summary(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def configure(given: Mapping[str, Any]) -> TrainConfig:
-    """The flags that are given, on those of the run that is resumed."""
+    """The flags that are given, on those of the recipe that they name, on those of the run that is resumed."""
     from tfos_job.run import resume  # with storage, which `--help` need not import
 
-    return resume.settings(given)
+    return resume.settings(with_recipe(given))
 
 
 def check(config: TrainConfig) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from tfos_job.config.defaults import (
     FILES,
     GNT,
     IMAGES,
+    LENGTHS,
     MAX_WHITENED_VALUES,
     NEAREST,
     NETWORKS,
@@ -38,10 +39,10 @@ from tfos_job.config.defaults import (
 from tfos_job.config.doctor import DoctorConfig
 from tfos_job.config.evaluate import EvaluateConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
+from tfos_job.config.recipes import RECIPES
 from tfos_job.config.run_results import PredictConfig, ReportConfig, TensorboardConfig
 from tfos_job.config.synth import SynthConfig
 from tfos_job.config.train import TrainConfig
-from tfos_job.config.train_flags import LENGTHS
 from tfos_job.config.verify import VerifyConfig
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "PRELOADED",
     "PRELOAD_LIMIT_BYTES",
     "RECIPE",
+    "RECIPES",
     "REFLECT",
     "RESCALE",
     "WRAP",

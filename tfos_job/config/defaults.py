@@ -6,6 +6,8 @@ GNT, IMAGES = "gnt", "images"
 DATASET_NAMES = (GNT, IMAGES)
 """The readers of datasets, described in formats/readers.py."""
 DEFAULT_MAX_NUMBER_OF_STEPS = 16_002
+LENGTHS = ("max_number_of_steps", "epoch")
+"""Two flags of `train` for the same: one that is given replaces the other one, of a recipe or of a run."""
 NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
 EXPONENTIAL, COSINE = "exponential", "cosine"

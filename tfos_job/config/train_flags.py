@@ -20,9 +20,8 @@ from tfos_job.config.defaults import (
     PRELOADED,
 )
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, PORT_RANGE, RECIPE, SPLIT_NAME, TextForm, flag, path
+from tfos_job.config.recipes import RECIPES
 
-LENGTHS = ("max_number_of_steps", "epoch")
-"""Two ways to say the same: one that is given replaces the other one of the run."""
 _OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _NETWORK = TextForm(
     lambda name: name in NETWORKS or _OWN_NETWORK.fullmatch(name),
@@ -37,6 +36,13 @@ class TrainFlags(AugmentationConfig):
 
     dataset_dir: str = path("folder of the dataset", bond=EXTENT)
     train_dir: str = path("folder of the run: checkpoints, summaries, report", bond=COMMAND)
+    recipe: str | None = flag(
+        "settings of this name, before the flags that are given: "
+        + "; ".join(f"`{name}`, {recipe.about}" for name, recipe in RECIPES.items()),
+        None,
+        metavar="NAME",
+        bond=EXTENT,
+    )
     dataset_name: str | None = flag(
         "fail unless the dataset was converted with this reader (default: the reader that `convert` has recorded)",
         None,
