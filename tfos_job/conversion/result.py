@@ -26,6 +26,7 @@ class SplitResult:
     """The result of `convert`. Counts are of the whole split.
 
     Attributes:
+      num_empty_classes: classes without a record.
       num_filtered: records, or images, whose class is not in the charset.
       num_other_files: files, and hidden folders, that were left out by their names.
     """
@@ -36,6 +37,7 @@ class SplitResult:
     generation: int
     num_records: int
     num_classes: int
+    num_empty_classes: int
     num_shards: int
     num_filtered: int
     num_other_files: int
@@ -73,6 +75,7 @@ class SplitResult:
             generation=manifest.generation,
             num_records=manifest.num_records,
             num_classes=manifest.num_classes,
+            num_empty_classes=_num_empty_classes(manifest),
             num_shards=len(manifest.shards),
             num_filtered=sum(manifest.filtered.values()),
             num_other_files=num_other_files,
@@ -150,6 +153,20 @@ def _log_size(split: SplitLayout, manifest: Manifest) -> None:
         manifest.num_classes,
         len(manifest.shards),
     )
+    num_empty = _num_empty_classes(manifest)
+    if num_empty:
+        _log.warning(
+            "%d of the %d classes have no record in this split: a network has outputs for them, too. If no other file "
+            "brings them, convert all splits into a new --dataset_dir, the first with --charset auto, which has the %d "
+            "that are there",
+            num_empty,
+            manifest.num_classes,
+            manifest.num_classes - num_empty,
+        )
+
+
+def _num_empty_classes(manifest: Manifest) -> int:
+    return sum(not count for count in manifest.class_counts)
 
 
 def _by_frequency(counts: Mapping[str, int]) -> str:
