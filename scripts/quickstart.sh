@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=${1:-quickstart}
-export TFOS_JOB_EXTRAS=synth
+export TFOS_JOB_EXTRAS= # what runs a job, without the tools of its tests
 # shellcheck source=scripts/setup.sh
 source scripts/setup.sh
 

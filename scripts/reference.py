@@ -3,7 +3,7 @@
     python scripts/reference.py --write     writes the file
     python scripts/reference.py --check     fails and shows the difference if the file is stale
 
-A flag's row is the metadata of its field; flags that no configuration has (`--master`, those of `scripts/submit.sh`)
+A flag's row is the metadata of its field; flags that no configuration has (`--master`, those of `submit`)
 come from their parsers. Exit codes: 0, 1 (the file is stale), 2.
 """
 
@@ -162,6 +162,8 @@ def _common() -> list[Row]:
     found: dict[str, tuple[argparse.Action, list[str]]] = {}
     (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     for name, subparser in subparsers.choices.items():
+        if name not in COMMANDS:
+            continue  # only listed: it reads its words elsewhere
         own = {field.name for field in dataclasses.fields(COMMANDS[name].config)}
         for action in _shown(subparser._actions):
             if action.dest not in own:
@@ -175,9 +177,9 @@ def _common() -> list[Row]:
 
 
 def _submit() -> list[str]:
-    """The flags of `scripts/submit.sh` itself."""
+    """The flags of `submit` itself."""
     parser = make_submit_parser()
-    lines = ["## scripts/submit.sh", "", f"`{parser.usage}`", "", str(parser.description)]
+    lines = ["## submit", "", f"`{parser.usage}`", "", str(parser.description)]
     shown = [action for group in parser._action_groups[:2] for action in _shown(group._group_actions)]
     lines += ["", *_table(map(_row_of_action, shown))]
     for group in parser._action_groups[2:]:

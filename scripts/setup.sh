@@ -6,14 +6,14 @@
 # and says what it found.
 #
 # TFOS_JOB_VENV    where the virtual environment lies or shall lie
-# TFOS_JOB_EXTRAS  the extras of setup.py to install (default synth,dev)
+# TFOS_JOB_EXTRAS  the extras of pyproject.toml to install (default dev; empty: none)
 # pip's own variables (PIP_INDEX_URL, PIP_RETRIES, ...) work as ever. Exit 69: something is missing and cannot be
 # installed from here; the message says what to install.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${TFOS_JOB_VENV:-$ROOT/.venv}
-EXTRAS=${TFOS_JOB_EXTRAS:-synth,dev}
+EXTRAS=${TFOS_JOB_EXTRAS-dev}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -72,7 +72,7 @@ find_python() {
 
 # What the environment was made from: another checkout, requirement, version or interpreter makes another digest.
 requirements_digest() {
-    { printf '%s\n' "$ROOT" && "$VENV/bin/python" -V && cat "$ROOT/setup.py" "$ROOT/tfos_job/__init__.py"; } |
+    { printf '%s\n' "$ROOT" && "$VENV/bin/python" -V && cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "$ROOT/tfos_job/__init__.py"; } |
         sha256sum | cut -d ' ' -f 1
 }
 
@@ -108,9 +108,9 @@ make_venv() {
 # pip's log goes to a file; of its lines only the large downloads and the last phase are shown, each as it comes.
 install_package() {
     local log=$VENV/setup.log
-    say "installing tfos_job[$EXTRAS] (some 1.2 GB of downloads where pip's cache is empty; log: $log)"
+    say "installing tfos_job${EXTRAS:+[$EXTRAS]} (some 1.2 GB of downloads where pip's cache is empty; log: $log)"
     rm -f "$VENV/tfos-job.stamp"
-    "$VENV/bin/python" -m pip install --progress-bar off --disable-pip-version-check --editable "${ROOT}[$EXTRAS]" 2>&1 |
+    "$VENV/bin/python" -m pip install --progress-bar off --disable-pip-version-check --editable "$ROOT${EXTRAS:+[$EXTRAS]}" 2>&1 |
         tee "$log" |
         awk '/^ *Downloading .*\([0-9.]+ (MB|GB)\)/ { size = $(NF - 1); sub(/\(/, "", size);
                  if (size + 0 >= 5 || /GB\)/) { sub(/-cp3.*\.whl|-py[23].*\.whl/, ""); print "  " $1, $2, $(NF - 1), $NF; fflush() } }

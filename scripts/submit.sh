@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Submits a command to YARN (or Kubernetes) in cluster mode, waits, and ends with the job's own exit code:
+# `tfos-job submit` of this checkout: submits a command to YARN (or Kubernetes) in cluster mode, waits, and ends with the
+# job's own exit code:
 #   scripts/submit.sh train --dataset_dir hdfs:///… --train_dir hdfs:///… [--queue gpu] [-- flags of spark-submit]
 #   scripts/submit.sh --help
 # HADOOP_CONF_DIR   names the cluster
@@ -7,5 +8,4 @@ set -euo pipefail
 # shellcheck source=scripts/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-export TFOS_JOB_HOME=$ROOT
-exec python -m tfos_job.submit.main "$@"
+exec python -m tfos_job submit "$@"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -38,7 +37,7 @@ class Command:
     behind all of them.
     """
 
-    module = "tfos_job"
+    program: tuple[str, ...] = (sys.executable, "-m", "tfos_job")
 
     def __init__(self, *args: object) -> None:
         words = [str(word) for word in args]
@@ -48,11 +47,10 @@ class Command:
         self._began_s = time.monotonic()
         self._at_work_s: float | None = None
         self._process = psutil.Popen(
-            [sys.executable, "-m", self.module, *words],
+            [*self.program, *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TFOS_JOB_HOME": str(ROOT)},
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -138,9 +136,9 @@ class Command:
 
 
 class Submission(Command):
-    """A running scripts/submit.sh."""
+    """A running `tfos-job submit`."""
 
-    module = "tfos_job.submit.main"
+    program = (*Command.program, "submit")
     _END_S = 60
 
     @property

@@ -1,8 +1,24 @@
-"""`python -m tfos_job COMMAND` is `tfos-job COMMAND`."""
+"""`tfos-job COMMAND` and `python -m tfos_job COMMAND`: a command in this process, or `submit`, which sends it away."""
+
+from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from tfos_job.cli import main
+from tfos_job.commands.registry import SUBMIT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [SUBMIT]:
+        from tfos_job.submit import main as submit  # with storage, which `--help` need not import
+
+        return submit.main(words[1:])
+    from tfos_job import cli
+
+    return cli.main(words)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,7 @@ from typing import Any
 
 from tfos_job.commands import parser
 from tfos_job.commands.command import Context
-from tfos_job.commands.registry import COMMANDS
+from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
 from tfos_job.errors import JobError
 from tfos_job.host import process_environment, signals
 from tfos_job.host.results import ReaderGone, Results
@@ -40,7 +40,7 @@ class Emit:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    return parser.make_parser(COMMANDS.values())
+    return parser.make_parser(COMMANDS.values(), {SUBMIT: SUBMIT_HELP})
 
 
 def parse_config(name: str, flags: Sequence[str]) -> Any:

@@ -62,7 +62,6 @@ from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout, join
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_CLASSES = 50
 KINDS = ("executor", "worker", "driver", "speculation", "twice", "full")
 RUN_TIMEOUT_S = 400
@@ -199,10 +198,8 @@ class Yarn(Place):
     def start(self, command: str, *flags: str, conf: dict[str, str] | None = None) -> subprocess.Popen[str]:
         settings = {"spark.dynamicAllocation.enabled": "false", "spark.executor.instances": "2", **(conf or {})}
         extra = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-        return _start(
-            [sys.executable, "-m", "tfos_job.submit.main", command, *flags, "--", *extra],
-            env=os.environ | {"TFOS_JOB_HOME": str(ROOT)},
-        )
+        words = [command, *flags, "--", *extra]
+        return _start([sys.executable, "-m", "tfos_job", "submit", *words], dict(os.environ))
 
     def processes(self, run: subprocess.Popen[str]) -> list[psutil.Process]:
         """Processes of containers, whoever started them: all trials' applications are over but this one's."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tfos_job import __main__ as program
 from tfos_job import cli
 
 
@@ -36,6 +37,16 @@ def test_a_wrong_flag_ends_with_2(argv: list[str], code: int) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(argv)
     assert ended.value.code == code
+
+
+def test_submit_is_a_command_of_the_same_program(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, text in ((["--help"], "\n    submit "), (["submit", "--help"], "usage: tfos-job submit COMMAND ")):
+        with pytest.raises(SystemExit) as ended:
+            program.main(words)
+        assert ended.value.code == 0
+        assert text in capsys.readouterr().out
+    assert program.main(["submit", "convert", "--gnt_dir", "/disk", "--dataset_dir", "d", "--hdfs_dir", "/d"]) == 78
+    assert capsys.readouterr().err.startswith("tfos-job submit convert: error: --")
 
 
 def text_flags() -> list[tuple[str, str]]:

@@ -8,19 +8,17 @@ import json
 import marshal
 import multiprocessing
 import os
-import runpy
 import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 import zipfile
 import zlib
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 import pytest
-import setuptools
 
 import tfos_job
 from tfos_job.errors import SettingsError
@@ -70,13 +68,11 @@ def test_what_is_shipped_holds_the_libraries_of_gpus_and_no_tools() -> None:
     assert names.isdisjoint({"pytest", "ruff", "mypy", "pyspark", "py4j", "tfos-job", "pip", "libclang"})
 
 
-def test_the_font_of_pictures_travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", arguments.update)
-    runpy.run_path(str(Path(tfos_job.__file__).parents[1] / "setup.py"))
+def test_the_font_of_pictures_travels() -> None:
+    project = tomllib.loads((Path(tfos_job.__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     available = distributions.installed()
     requirements = {name: distribution.requires or [] for name, distribution in available.items()}
-    requirements["tfos-job"] = arguments["install_requires"]
+    requirements["tfos-job"] = project["dependencies"]
     assert "cvttf-notosanscjk-regular" in distributions.closure("tfos_job", requirements)
     files = [file.path for file in distributions.files(available["cvttf-notosanscjk-regular"])]
     assert Path(find_font()) in files
@@ -248,7 +244,7 @@ def test_the_package_travels_with_its_data_and_runs_from_a_zip(tmp_path: Path, m
     monkeypatch.setenv("TFOS_JOB_CACHE", str(tmp_path / "cache"))
     path = environment.package_zip()
     with zipfile.ZipFile(path) as archive:
-        assert "tfos_job/driver/log4j2.properties" in archive.namelist()
+        assert {"tfos_job/driver/log4j2.properties", "tfos_job/py.typed"} <= set(archive.namelist())
         assert not [name for name in archive.namelist() if name.endswith(".pyc")]
     program = "import tfos_job; from tfos_job import config; print(tfos_job.__version__, tfos_job.__file__)"
     shown = run([sys.executable, "-P", "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(path)})

@@ -12,14 +12,15 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
 
 import tfos_job
 from tfos_job import cli
+from tfos_job.commands.registry import SUBMIT
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
 from tfos_job.run import checkpoint_files, checkpoints, resume
@@ -27,6 +28,7 @@ from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 
 ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
 def package_modules() -> set[str]:
@@ -41,16 +43,22 @@ def test_no_file_of_spark_hides_a_module() -> None:
     assert taken.isdisjoint(path.stem for path in (ROOT / "spark").glob("*.py"))
 
 
-def test_setup_has_the_version_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", arguments.update)
-    runpy.run_path(str(ROOT / "setup.py"))
-    assert arguments["version"] == tfos_job.__version__
-    assert arguments["name"] == "tfos_job"
-    packed = {(package, name) for package, names in arguments["package_data"].items() for name in names}
-    files = [path.relative_to(ROOT) for path in (ROOT / "tfos_job").rglob("*") if path.is_file()]
-    data = [path for path in files if path.suffix not in (".py", ".pyc")]
-    assert packed == {(".".join(path.parts[:-1]), path.name) for path in data}
+def test_the_metadata_name_every_file_of_the_package() -> None:
+    """That they are packed, too, is what scripts/wheel.sh proves."""
+    tool = PYPROJECT["tool"]["setuptools"]
+    packed = {
+        path
+        for package, patterns in tool["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace("tfos_job.spark", "spark").replace(".", "/")).glob(pattern)
+    }
+    files = [path for top in ("tfos_job", "spark") for path in (ROOT / top).rglob("*") if path.is_file()]
+    assert packed == {path for path in files if path.suffix not in (".py", ".pyc")}
+
+
+def test_the_version_is_a_literal_that_packaging_reads_without_an_import() -> None:
+    assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tfos_job.__version__"}
+    assert f'\n__version__ = "{tfos_job.__version__}"\n' in (ROOT / "tfos_job" / "__init__.py").read_text("utf-8")
 
 
 PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])
@@ -92,7 +100,8 @@ def documented_commands() -> list[Any]:
 def test_documented_commands_are_accepted(line: str) -> None:
     program, *words = shlex.split(re.sub(r"\$\(.*?\)+|\$\w+", "1", line), comments=True)
     words = words[: next((at for at, word in enumerate(words) if word in (">>", ">", "--")), len(words))]
-    if program != "tfos-job":
+    if program != "tfos-job" or words[0] == SUBMIT:
+        words = words[words[0] == SUBMIT :]
         options, words = submit.make_parser().parse_known_args(words)
         words = [options.command, *words]
     cli.make_parser().parse_args(words)
@@ -117,6 +126,7 @@ def test_links_of_the_documents_lead_somewhere(path: Path) -> None:
 def test_files_and_modules_in_the_documents_exist(path: Path) -> None:
     text = path.read_text("utf-8")
     there = [f"/{file.relative_to(ROOT)}" for top in TOPS for file in (ROOT / top).rglob("*.*")]
+    there.append("/setup.py")
     files = re.findall(r"(?<![\w/.…*])[\w-]+(?:/[\w-]+)*\.py(?!\w)|\bscripts/\w+\.sh", text)
     names = set(re.findall(r"\btfos_job(?:\.[a-z_]+)+", text)) - {f"tfos_job.{name}" for name in tfos_job.__all__}
     modules = {name.replace(".", "/") for name in names}

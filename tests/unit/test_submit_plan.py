@@ -18,7 +18,7 @@ from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainCo
 from tfos_job.errors import SettingsError
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
-from tfos_job.submit import spark_arguments, spark_submit
+from tfos_job.submit import spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.main import main
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped, spark_submit_line
 
@@ -237,6 +237,25 @@ def test_each_submitted_command_has_its_profiles_and_its_program() -> None:
         assert "def " not in text  # which an executor would look for in a module that it does not have
     for name in SUBMISSIONS:
         assert profiles(name)
+
+
+def test_the_folder_of_programs_is_the_wheels_or_the_checkouts_or_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert spark_folder.home() == ROOT
+    monkeypatch.setattr(spark_folder, "_PACKAGE", tmp_path)
+    monkeypatch.setenv("TFOS_JOB_HOME", "")
+    with pytest.raises(SettingsError, match=r"spark/conf/common\.conf in it\. Install this package again"):
+        spark_folder.home()
+    (tmp_path / "spark" / "conf").mkdir(parents=True)
+    (tmp_path / "spark" / "conf" / "common.conf").write_text("spark.a b\n")
+    assert spark_folder.home() == tmp_path
+    assert spark_folder.profile("common") == {"spark.a": "b"}
+    monkeypatch.setenv("TFOS_JOB_HOME", str(ROOT))
+    assert spark_folder.home() == ROOT
+    monkeypatch.setenv("TFOS_JOB_HOME", str(tmp_path / "none"))
+    with pytest.raises(SettingsError, match=r"TFOS_JOB_HOME=.*/none: no spark/conf/common\.conf in it"):
+        spark_folder.home()
 
 
 def test_kubernetes_without_a_folder_for_events_has_none(

@@ -164,5 +164,6 @@ def test_what_is_no_error_of_ours_ends_with_one_line_and_70(
     words = ["doctor", "--hdfs_dir", "hdfs://nn/me"]
     assert submit_main.main(words) == 70
     assert capsys.readouterr().err.splitlines() == [
-        "submit.sh doctor: error: RuntimeError: of a library. This is a bug; run again with --debug for the traceback"
+        "tfos-job submit doctor: error: RuntimeError: of a library. "
+        "This is a bug; run again with --debug for the traceback"
     ]

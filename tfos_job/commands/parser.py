@@ -16,8 +16,13 @@ from tfos_job.config import Bond
 from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
 
 
-def make_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of `tfos-job`, with one subcommand a command."""
+def make_parser(commands: Iterable[Command], listed: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of `tfos-job`, with one subcommand a command.
+
+    Args:
+      commands: all whose flags it reads.
+      listed: names and help texts of those that are only listed: others read their words.
+    """
     parser = argparse.ArgumentParser(
         prog="tfos-job",
         description="GNT shards to TFRecords to a trained classifier, with TensorFlowOnSpark.",
@@ -41,6 +46,8 @@ def make_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
             )
         subparser.add_argument("--verbose", "-v", action="store_true", help="log more, such as overruled settings")
         subparser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    for name, text in listed.items():
+        subparsers.add_parser(name, help=text, add_help=False)
     return parser
 
 

@@ -14,4 +14,7 @@ COMMANDS = {
     for command in (SYNTH, CONVERT, VERIFY, INSPECT, TRAIN, EVALUATE, PREDICT, REPORT, TENSORBOARD, DOCTOR)
 }
 SUBMISSIONS = {name: command.submission for name, command in COMMANDS.items() if command.submission is not None}
-"""The commands that `scripts/submit.sh` submits to a cluster."""
+"""The commands that `submit` sends to a cluster."""
+SUBMIT = "submit"
+"""No command of a configuration: `tfos_job/__main__.py` hands its words to `tfos_job.submit.main`."""
+SUBMIT_HELP = f"send a command ({', '.join(SUBMISSIONS)}) to a cluster, and wait for its end"

@@ -36,7 +36,7 @@ import tfos_job
 from tfos_job import storage
 from tfos_job.errors import JobError, SettingsError
 from tfos_job.layout import join
-from tfos_job.submit import distributions, interpreter, packing
+from tfos_job.submit import distributions, interpreter, packing, spark_folder
 
 FOLDER = "environment"
 """Name of the environment's folder in a container: PYSPARK_PYTHON is `./environment/bin/python`."""
@@ -159,7 +159,9 @@ def _spark_jars() -> _Archive:
 
 def _package() -> _Archive:
     root = Path(tfos_job.__file__).parent
-    content = {f"{root.name}/{path.relative_to(root)}": path.read_bytes() for path in packing.sorted_files(root)}
+    # spark-submit takes `spark/` along itself; without it a wheel and the checkout that it was built from are the same.
+    paths = [path for path in packing.sorted_files(root) if path.relative_to(root).parts[0] != spark_folder.NAME]
+    content = {f"{root.name}/{path.relative_to(root)}": path.read_bytes() for path in paths}
 
     def write(path: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,4 @@
-"""`scripts/submit.sh COMMAND [the command's flags] [-- spark-submit's flags]`.
+"""`tfos-job submit COMMAND [the command's flags] [-- spark-submit's flags]`; `scripts/submit.sh` is the same.
 
 Wrong flags and missing data fail here, before anything is uploaded. Then it waits, shows progress on stderr and the
 job's results on stdout, and ends with the job's own exit code.
@@ -13,17 +13,16 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
-from tfos_job.commands.registry import SUBMISSIONS
+from tfos_job.commands.registry import SUBMISSIONS, SUBMIT
 from tfos_job.config import paths
 from tfos_job.errors import SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
-from tfos_job.submit import application, environment, spark_arguments, spark_submit
+from tfos_job.submit import application, environment, spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
 
 log = logging.getLogger("tfos_job.submit")
@@ -34,8 +33,8 @@ _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="scripts/submit.sh",
-        usage="scripts/submit.sh COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
+        prog=f"tfos-job {SUBMIT}",
+        usage=f"tfos-job {SUBMIT} COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
         description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
         epilog=f"COMMAND is one of {', '.join(SUBMISSIONS)}; its flags: `tfos-job COMMAND --help`. "
         "docs/operations.md has the settings that are set, and why.",
@@ -96,7 +95,7 @@ def _main(argv: list[str]) -> int:
         error = cli.as_job_error(e, _NOTHING_SUBMITTED)
     if "--debug" in app_args:
         logging.getLogger().error("", exc_info=error)
-    print(f"submit.sh {options.command}: error: {error}", file=sys.stderr, flush=True)
+    print(f"tfos-job {SUBMIT} {options.command}: error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
@@ -118,7 +117,7 @@ def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[s
         print(to_json(finished, sys.stdout.encoding), flush=True)
         return 0
     request = _request(options, config, app_args, spark_args, hdfs_dir)
-    profiles = [_profile(name) for name in submission.profiles]
+    profiles = [spark_folder.profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
@@ -155,30 +154,13 @@ def _request(
         master=options.master,
         queue=options.queue or submission.queue,
         spark_args=spark_args,
-        home=str(home()),
+        home=str(spark_folder.home()),
         hdfs_dir=hdfs_dir,
         other_dirs=[folder for _, folder in other_dirs],
         wait=not options.detach,
         shipped=_shipped(options, spark_args, hdfs_dir) if options.master == "yarn" else Shipped(),
         kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
     )
-
-
-def home() -> Path:
-    """The folder with `spark/` in it: `$TFOS_JOB_HOME`, else that of this checkout.
-
-    Raises:
-      SettingsError: it is not there.
-    """
-    folder = Path(os.environ.get("TFOS_JOB_HOME") or Path(__file__).resolve().parents[2])
-    if not (folder / "spark" / "conf" / "common.conf").is_file():
-        raise SettingsError("no spark/conf/common.conf in it", place=str(folder), next_step="Set TFOS_JOB_HOME")
-    return folder
-
-
-def _profile(name: str) -> dict[str, str]:
-    path = home() / "spark" / "conf" / f"{name}.conf"
-    return spark_submit.parse_profile(path.read_text("utf-8"), str(path))
 
 
 def _default_hdfs_dir() -> str:
@@ -237,7 +219,7 @@ def _spark_submit_environment(*, on_yarn: bool) -> dict[str, str]:
     host.apply(environment, host.settle_submission(environment))
     options = environment.pop("SPARK_SUBMIT_OPTS", "")
     if on_yarn:
-        log4j2 = f"-Dlog4j2.configurationFile=file:{home()}/spark/conf/log4j2-submit.properties"
+        log4j2 = f"-Dlog4j2.configurationFile=file:{spark_folder.home()}/spark/conf/log4j2-submit.properties"
         environment["SPARK_SUBMIT_OPTS"] = f"{options} {log4j2}".strip()
     return environment
 
