@@ -1,0 +1,126 @@
+"""Levels of a picture of handwriting: which side is ink, how bright the paper is at each place, and how dark the ink.
+
+A photograph's light is uneven, so darkness is measured against the paper around each pixel and not against white. The
+paper is a grey closing: dark things narrower than about a fifth of the picture are ink on it, wider ones are shadows.
+numpy and Pillow alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+FloatArray = npt.NDArray[np.float32]
+GreyArray = npt.NDArray[np.uint8]
+
+_POLARITY_SIDE = 96  # pixels: noise averages out, and a character is still one
+_CLEAR_MINORITY = 0.4  # in nearly every picture ink covers a smaller share
+_CELLS = 24  # cells of the paper along the longer side
+_CLOSING = 5  # cells: what is narrower is ink
+_PAPER_PERCENTILE = 0.75  # a cell is paper where a quarter of it is
+_DARKEST_PAPER = 16.0  # level: on darker paper noise is no ink
+_NEARLY_PAPER = 0.15  # darkness: pixels below are taken for paper when its noise is measured
+_SMOOTHED_NOISE = 0.015  # darkness: noise above is smoothed before anything is looked for
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A picture relative to its paper.
+
+    Attributes:
+      darkness: float32 [h, w]: 0 is paper, 1 black; noise goes below 0.
+      noise: standard deviation of the paper's darkness.
+    """
+
+    darkness: FloatArray
+    noise: float
+
+
+def scaled(grey: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """Resizes to (width, height); each pixel is the mean of those it replaces. Keeps the type, uint8 or float32."""
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX))
+
+
+def reduced(grey: GreyArray, longest: int) -> GreyArray:
+    """Scales a picture down so that no side is longer than `longest` pixels; smaller ones stay as they are."""
+    height, width = grey.shape
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return grey
+    return scaled(grey, (max(1, round(width * scale)), max(1, round(height * scale))))
+
+
+def is_inverted(grey: GreyArray) -> bool:
+    """True if the ink is brighter than the paper.
+
+    Ink is the smaller part of a picture: a share of dark pixels below 0.4 or above 0.6 decides, after slow changes of
+    the light are taken out. Between these, with bold strokes, the border decides: it is paper if a glyph has a margin.
+
+    Args:
+      grey: uint8 [h, w].
+    """
+    small = reduced(grey, _POLARITY_SIDE).astype(np.float32)
+    flat = small - _light(small)
+    darkest, brightest = float(flat.min()), float(flat.max())
+    if brightest - darkest < 1:
+        return False
+    dark = flat < (darkest + brightest) / 2
+    share = float(dark.mean())
+    if _CLEAR_MINORITY <= share <= 1 - _CLEAR_MINORITY:
+        border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
+        return bool(border.mean() > 0.5)
+    return share > 0.5
+
+
+def _light(small: FloatArray) -> FloatArray:
+    """The quadratic surface nearest to a picture: uneven light, whichever side is ink."""
+    height, width = small.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32).reshape(2, -1)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
+    weights = np.linalg.lstsq(terms, small.ravel(), rcond=None)[0]
+    return np.asarray((terms @ weights).reshape(height, width), np.float32)
+
+
+def levels(grey: GreyArray) -> Levels:
+    """The darkness of dark ink on the paper around it."""
+    darkness = _darkness(grey)
+    noise = _noise(darkness)
+    if noise > _SMOOTHED_NOISE:
+        smooth = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(1))
+        darkness = _darkness(np.asarray(smooth))
+        noise = _noise(darkness)
+    return Levels(darkness, noise)
+
+
+def _darkness(grey: GreyArray) -> FloatArray:
+    paper = _paper(grey)
+    darkness = np.asarray((paper - grey) / np.maximum(paper, _DARKEST_PAPER), np.float32)
+    nearly_paper = darkness[darkness < _NEARLY_PAPER]
+    return darkness - np.float32(np.median(nearly_paper)) if nearly_paper.size else darkness
+
+
+def _noise(darkness: FloatArray) -> float:
+    nearly_paper = darkness[darkness < _NEARLY_PAPER]
+    return 1.4826 * float(np.median(np.abs(nearly_paper))) if nearly_paper.size else 0.0
+
+
+def _paper(grey: GreyArray) -> FloatArray:
+    """The paper's brightness at each pixel, float32 [h, w]."""
+    height, width = grey.shape
+    cell = max(2, -(-max(height, width) // _CELLS))
+    rows, columns = -(-height // cell), -(-width // cell)
+    filled = np.pad(grey, ((0, rows * cell - height), (0, columns * cell - width)), mode="edge")
+    cells = filled.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
+    rank = round(_PAPER_PERCENTILE * (cell * cell - 1))
+    bright = np.ascontiguousarray(np.partition(cells, rank, axis=2)[:, :, rank])
+    # Pillow's filters leave a frame of half their size as it was: a margin takes it.
+    margin = _CLOSING + 1
+    image = Image.fromarray(np.pad(bright, margin, mode="edge"))
+    image = image.filter(ImageFilter.MaxFilter(_CLOSING)).filter(ImageFilter.MinFilter(_CLOSING))
+    closed = np.asarray(image.filter(ImageFilter.GaussianBlur(1)), np.float32)[margin:-margin, margin:-margin]
+    size = (columns * cell, rows * cell)
+    return np.asarray(Image.fromarray(closed).resize(size, Image.Resampling.BILINEAR))[:height, :width]
