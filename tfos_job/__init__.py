@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TrainConfig,
         VerifyConfig,
     )
+    from tfos_job.inference.predictor import Predictor
     from tfos_job.jobs.dataframe import convert_dataframe
     from tfos_job.jobs.verify import verify
     from tfos_job.local_jobs.evaluate import evaluate
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluateConfig",
     "InspectConfig",
     "PredictConfig",
+    "Predictor",
     "SynthConfig",
     "TrainConfig",
     "VerifyConfig",
@@ -47,7 +49,8 @@ __all__ = [
     "train",
     "verify",
 ]
-_FUNCTIONS = {
+_MODULES = {
+    "Predictor": "inference.predictor",
     "convert": "commands.convert",
     "convert_dataframe": "jobs.dataframe",
     "evaluate": "local_jobs.evaluate",
@@ -62,7 +65,7 @@ _FUNCTIONS = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_FUNCTIONS.get(name, 'config')}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'config')}")
     return getattr(module, name)
 
 

@@ -31,7 +31,9 @@ from tfos_job.formats import manifest as manifests
 from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import READERS, Reader
-from tfos_job.inference.predictor import DecodedPicture, read_picture, top_predictions
+from tfos_job.inference.answer import Answer
+from tfos_job.inference.pictures import Request, read_picture
+from tfos_job.inference.predictor import Predictor
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import evaluation_dataset, training_dataset
@@ -161,15 +163,14 @@ def evaluated(source: Source) -> np.ndarray:
 
 
 @cache
-def glyphs_of(source: Source) -> list[DecodedPicture]:
-    """What prediction makes of the files."""
-    channels, on_paper = source.form.num_channels, source.reader.on_paper
-    return [read_picture(file, "a file", num_channels=channels, may_be_inverted=on_paper) for file in source.files]
+def pictures_of(source: Source) -> list[np.ndarray]:
+    """What prediction reads in the files."""
+    return [read_picture(file, "a file", num_channels=source.form.num_channels) for file in source.files]
 
 
 def test_pixels_are_the_same_bit_for_bit(source: Source) -> None:
     """Before they are normalized: nothing until then knows how they will be."""
-    preprocessed = [preprocess(tf.constant(glyph.pixels[np.newaxis]), source.form)[0] for glyph in glyphs_of(source)]
+    preprocessed = [preprocess(tf.constant(pixels[np.newaxis]), source.form)[0] for pixels in pictures_of(source)]
     by_prediction = to_float(tf.stack(preprocessed)).numpy()
     np.testing.assert_array_equal(evaluated(source), by_prediction)
     for mode in (FILES, PRELOADED):
@@ -202,6 +203,7 @@ def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> 
     form = source.form
     model = {"image_size": S, "num_channels": form.num_channels, "num_classes": S * S * form.num_channels}
     meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {
+        "characters": list(map(str, range(model["num_classes"]))),
         "model": {"model_name": "tests.echo:build", "keep_prob": 1.0, **model},
         "dataset_name": source.manifest.dataset_name,
         "normalization": {"kind": normalization.kind},
@@ -243,15 +245,16 @@ def test_training_evaluation_and_prediction_see_the_same_values(kind: str, sourc
 
     info = checkpoint(RunLayout(str(tmp_path)), source, normalization)
     assert variables.form_of(info) == source.form
-    model = variables.restore_model(info, checkpoints.load(info))
+    arrays = checkpoints.load(info)
+    model = variables.restore_model(info, arrays)
     logits = model(plain, training=False).numpy()
     bound = SCALE * bound.reshape(logits.shape)
     assert_within(bound + EPS * np.abs(logits), logits, SCALE * expected.reshape(logits.shape))
-    for glyph, row, row_bound in zip(glyphs_of(source), logits, bound, strict=True):
-        predictions = top_predictions(model, glyph, form=source.form, k=len(row))
-        probabilities = [
-            prediction.probability for prediction in sorted(predictions, key=lambda prediction: prediction.class_id)
-        ]
+    predictor = Predictor.restored(info, arrays, raw_image=True)
+    answers = predictor.answers([Request("a file", file) for file in source.files], logits.shape[1])
+    for answer, row, row_bound in zip(answers, logits, bound, strict=True):
+        assert isinstance(answer, Answer)
+        probabilities = [guess.probability for guess in sorted(answer.top, key=lambda guess: guess.class_id)]
         # Softmax has a sum of its own, of as many terms.
         np.testing.assert_allclose(probabilities, tf.nn.softmax(row), rtol=2 * row_bound.max() + len(row) * EPS)
 

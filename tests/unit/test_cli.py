@@ -102,7 +102,7 @@ def test_stdout_on_a_full_disk_is_told_and_leaves_no_traceback(tmp_path: Path) -
 
 
 def test_an_error_is_one_line_and_a_traceback_only_on_demand(tmp_path: Path) -> None:
-    plain = run("predict", "--train_dir", tmp_path, "x.png")  # by then TensorFlow has been loaded, and says nothing
+    plain = run("predict", "--train_dir", tmp_path, "x.png")
     assert plain.returncode == 66
     assert plain.stdout == ""
     (line,) = plain.stderr.splitlines()

@@ -16,7 +16,7 @@ from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import image_files, readers, tf_example, tfrecord
 from tfos_job.formats.form import GROUP_SIZE, Form
-from tfos_job.inference.predictor import read_picture
+from tfos_job.inference.pictures import read_picture
 from tfos_job.input.damage import data_errors
 from tfos_job.input.decoding import decode, decode_file, preprocess, to_float
 
@@ -74,11 +74,11 @@ def test_training_evaluation_and_prediction_see_the_same_pixels(
     form = streams.InFours(image_size=SIZE, num_channels=num_channels, antialias=antialias)
     predicted = []
     for kind, data in FILES_OF_A_KIND.items():
-        glyph = read_picture(data, "x", num_channels=num_channels, may_be_inverted=False)
+        pixels = read_picture(data, "x", num_channels=num_channels)
         with image_files.opened(data) as image:  # Pillow's own
             expected = np.asarray(image_files.flat(image).convert("L" if num_channels == 1 else "RGB"))
-        np.testing.assert_array_equal(glyph.pixels, expected.reshape(glyph.pixels.shape), kind)
-        predicted.append(to_float(preprocess(tf.constant(glyph.pixels[np.newaxis]), form)).numpy()[0])
+        np.testing.assert_array_equal(pixels, expected.reshape(pixels.shape), kind)
+        predicted.append(to_float(preprocess(tf.constant(pixels[np.newaxis]), form)).numpy()[0])
     shards = [write(tmp_path / "a.tfrecord", *map(image_files.read, FILES_OF_A_KIND.values()))]
     images, labels = streams.evaluation(batch_size=4, form=form)(shards)
     assert labels.tolist() == list(range(len(predicted)))

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,9 +19,10 @@ from PIL import Image
 
 from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED, PredictConfig
-from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
-from tfos_job.inference.predictor import is_inverted, read_picture
+from tfos_job.inference.pictures import Request, read_picture
+from tfos_job.inference.predictor import Predictor, is_inverted
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.predict import predict
@@ -40,7 +49,7 @@ def encoded(image: Image.Image, image_format: str = "PNG") -> bytes:
 def test_training_evaluation_and_prediction_see_the_same_pixels(write_shard: Callable[..., str]) -> None:
     form, pixels = streams.InFours(image_size=16), cross(37, 23)
     glyph = read_picture(encoded(Image.fromarray(pixels)), "glyph.png")
-    predicted = to_float(preprocess(glyph.pixels[np.newaxis], form)).numpy()
+    predicted = to_float(preprocess(glyph[np.newaxis], form)).numpy()
     for image_format in ("raw", "png"):
         shards = [write_shard(f"{image_format}.tfrecord", [(pixels, 0)], image_format)]
         np.testing.assert_array_equal(streams.evaluation(batch_size=1, form=form)(shards)[0], predicted)
@@ -74,13 +83,11 @@ def transparent_gif() -> Image.Image:
 
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_every_kind_of_picture_becomes_the_same_grey(kind: str) -> None:
-    glyph = read_picture(LOSSLESS[kind](), "x")
-    assert not glyph.inverted
-    np.testing.assert_array_equal(glyph.pixels[:, :, 0], cross())
+    np.testing.assert_array_equal(read_picture(LOSSLESS[kind](), "x")[:, :, 0], cross())
 
 
 def test_a_jpeg_is_nearly_the_same() -> None:
-    pixels = read_picture(encoded(Image.fromarray(cross()), "JPEG"), "x").pixels[:, :, 0]
+    pixels = read_picture(encoded(Image.fromarray(cross()), "JPEG"), "x")[:, :, 0]
     assert np.abs(pixels.astype(int) - cross()).mean() < 8
 
 
@@ -99,12 +106,9 @@ def bar() -> np.ndarray:
 
 
 @pytest.mark.parametrize("glyph", [cross, frame, bar, lambda: cross() // 4 + 60], ids=["十", "口", "一", "pale 十"])
-def test_white_on_black_is_turned_over_and_said(glyph: Callable[[], np.ndarray]) -> None:
+def test_white_on_black_is_told_from_black_on_white(glyph: Callable[[], np.ndarray]) -> None:
     assert not is_inverted(glyph())
     assert is_inverted(255 - glyph())
-    read = read_picture(encoded(Image.fromarray(255 - glyph())), "x")
-    assert read.inverted
-    np.testing.assert_array_equal(read.pixels[:, :, 0], glyph())
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
@@ -122,79 +126,221 @@ def test_what_cannot_be_read_is_named(data: bytes) -> None:
         read_picture(data, "glyph.png")
 
 
+def publish(root: Path, **changes: Any) -> keras.Model:
+    """A run of one checkpoint, of step 7."""
+    model = {"model_name": "chinese_rec", "num_classes": len(CHARACTERS), "image_size": 16, "keep_prob": 0.8}
+    meta = {"model": model, "characters": CHARACTERS, "dataset_digest": "", "input_position": {}, "metrics": {}}
+    meta |= {"charset_digest": "", **changes}
+    made = registry.build(**meta["model"], seed=1)
+    checkpoints.publish(RunLayout(str(root)), 7, variables.model_arrays(made), meta)
+    return made
+
+
+@pytest.fixture(scope="module")
+def train_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on glyphs."""
+    root = tmp_path_factory.mktemp("run")
+    publish(root)
+    return root
+
+
 @pytest.fixture
-def config(tmp_path: Path) -> PredictConfig:
-    """A run with one checkpoint, two images and a file that is none between them."""
-    model = registry.build("chinese_rec", num_classes=len(CHARACTERS), image_size=16, keep_prob=0.8, seed=1)
-    checkpoints.publish(
-        RunLayout(str(tmp_path)),
-        7,
-        variables.model_arrays(model),
-        {
-            "model": {"model_name": "chinese_rec", "num_classes": len(CHARACTERS), "image_size": 16, "keep_prob": 0.8},
-            "characters": CHARACTERS,
-            "charset_digest": "",
-            "dataset_digest": "",
-            "input_position": {},
-            "metrics": {},
-        },
+def files(tmp_path: Path) -> dict[str, str]:
+    """The paths of a picture, of the same in white on black, of a file that is none, and of nothing."""
+    contents = {"a": encoded(Image.fromarray(cross())), "b": encoded(Image.fromarray(255 - cross())), "c": b"no image"}
+    for name, data in contents.items():
+        (tmp_path / f"{name}.png").write_bytes(data)
+    return {name: str(tmp_path / f"{name}.png") for name in (*contents, "nowhere")}
+
+
+def ask(train_dir: Path, *images: str, **flags: Any) -> tuple[list[dict[str, Any]], JobError | None]:
+    """The lines of `predict`, and the error after them."""
+    lines = []
+    try:
+        for line in predict(PredictConfig(train_dir=str(train_dir), images=images, **flags)):
+            lines.append(line)
+    except JobError as error:
+        return lines, error
+    return lines, None
+
+
+def test_a_line_has_the_most_probable_classes(train_dir: Path, files: dict[str, str]) -> None:
+    (line,), error = ask(train_dir, files["a"], top_k=9)
+    assert error is None
+    assert (line["image"], line["inverted"], line["step"]) == (files["a"], False, 7)
+    probabilities = [guess["probability"] for guess in line["top"]]
+    assert probabilities == sorted(probabilities, reverse=True) == [round(p, 6) for p in probabilities]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert sorted(guess["character"] for guess in line["top"]) == sorted(CHARACTERS)
+    assert all(CHARACTERS[guess["class_id"]] == guess["character"] for guess in line["top"])
+
+
+def test_white_on_black_is_turned_over_unless_it_is_taken_as_it_is(train_dir: Path, files: dict[str, str]) -> None:
+    (black, white), _ = ask(train_dir, files["a"], files["b"])
+    assert white == {**black, "image": files["b"], "inverted": True}
+    (black_as_it_is, white_as_it_is), _ = ask(train_dir, files["a"], files["b"], raw_image=True)
+    assert black_as_it_is == black
+    assert white_as_it_is["top"] != white["top"]
+    assert not white_as_it_is["inverted"]
+
+
+def test_one_bad_file_does_not_end_the_list(train_dir: Path, files: dict[str, str]) -> None:
+    (bad, good, missing), error = ask(train_dir, files["c"], files["a"], files["nowhere"])
+    assert bad == {"image": files["c"], "error": "not a PNG, JPEG or GIF. Give a PNG, JPEG or GIF"}
+    assert good["top"]
+    assert missing == {"image": files["nowhere"], "error": "cannot look at it: not there. Check the path"}
+    assert isinstance(error, BadDataError)
+    assert error.fact == f"2 of 3 pictures could not be read: {files['c']}: not a PNG, JPEG or GIF"
+
+
+def test_what_is_not_there_is_missing_input_and_known_before_tensorflow(
+    train_dir: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    lines, error = ask(train_dir, files["a"], files["nowhere"])
+    assert isinstance(error, MissingInputError)
+    assert [len(lines), list(lines[1])] == [2, ["image", "error"]]
+    (tmp_path / "empty").mkdir()
+    config = PredictConfig(train_dir=str(train_dir), images=(files["nowhere"], str(tmp_path / "empty")))
+    answers = predict(config, load_tensorflow=lambda: pytest.fail("TensorFlow is loaded"))
+    assert [list(next(answers)), list(next(answers))] == [["image", "error"]] * 2
+    with pytest.raises(MissingInputError, match="2 of 2 pictures"):
+        next(answers)
+    without_run = PredictConfig(train_dir=str(tmp_path), images=(files["a"],))
+    with pytest.raises(MissingInputError, match="no checkpoint that verifies"):
+        next(predict(without_run, load_tensorflow=lambda: pytest.fail("TensorFlow is loaded")))
+
+
+def test_a_folder_is_all_its_pictures_sorted_in_batches(
+    train_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"page {number % 3}/{number:02}.{suffix}" for number in range(4) for suffix in ("png", "JPG", "gif")]
+    kinds = {"png": "PNG", "JPG": "JPEG", "gif": "GIF"}
+    for number, name in enumerate([*names, ".hidden.png", ".cache/a.png", "@eaDir/a.png"]):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(Image.fromarray(np.roll(cross(), number, 1)), kinds[name.rpartition(".")[2]]))
+    (tmp_path / "notes.txt").touch()
+    os.mkfifo(tmp_path / "z.png")
+    (tmp_path / "zz.png").symlink_to("nowhere")
+    paths = [str(tmp_path / name) for name in sorted(names)]
+    *alone, _, _ = ask(train_dir, f"{tmp_path}/")[0]
+    for size in (1, 5, 12):
+        monkeypatch.setattr("tfos_job.inference.predictor.BATCH_SIZE", size)
+        lines, error = ask(train_dir, str(tmp_path))
+        assert [line["image"] for line in lines] == [*paths, f"{tmp_path}/z.png", f"{tmp_path}/zz.png"]
+        assert isinstance(error, BadDataError)
+        assert lines[-2]["error"] == "a FIFO, not a file. Move it away"
+        for line, expected in zip(lines[:-2], alone, strict=True):
+            assert [guess["character"] for guess in line["top"]] == [guess["character"] for guess in expected["top"]]
+            for guess, other in zip(line["top"], expected["top"], strict=True):
+                assert guess["probability"] == pytest.approx(other["probability"], abs=2e-6)
+    assert len({line["top"][0]["probability"] for line in alone}) > 3  # they are not all the same picture
+
+
+# What TensorFlow or this package would load if it were there for the asking, and no prediction needs.
+UNUSED = {"fsspec", "hdfs_native", "matplotlib", "pyspark", "py4j", "tensorboard", "tensorflowonspark", "tfos_job.jobs"}
+
+
+def test_a_command_loads_what_it_needs_and_says_what_is_wrong(train_dir: Path, files: dict[str, str]) -> None:
+    code = (
+        "import json, sys, tfos_job.cli as cli\n"
+        "code = cli.main(sys.argv[1:])\n"
+        "print(json.dumps(sorted(sys.modules)))\n"
+        "sys.exit(code)"
     )
-    files = {"a.png": encoded(Image.fromarray(cross())), "b.png": encoded(Image.fromarray(255 - cross()))}
-    for name, data in (files | {"c.png": b"not an image"}).items():
-        (tmp_path / name).write_bytes(data)
-    images = tuple(str(tmp_path / name) for name in ("a.png", "b.png", "c.png"))
-    return PredictConfig(train_dir=str(tmp_path), images=images, top_k=9)
+    command = [sys.executable, "-c", code, "predict", "--train_dir", train_dir, files["c"], files["a"]]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 65
+    bad, good, modules = map(json.loads, done.stdout.splitlines())
+    assert list(bad) == ["error", "image"]
+    assert (good["image"], len(good["top"])) == (files["a"], 3)
+    assert "tensorflow" in modules
+    assert not UNUSED & set(modules)
+    # TensorFlow's own greetings are not among what is said.
+    assert [line for line in done.stderr.splitlines() if re.match(r"[A-Z]\d{4} |WARNING: All|.*oneDNN", line)] == []
+    assert done.stderr.splitlines()[-1].startswith("tfos-job predict: error: 1 of 2 pictures could not be read: ")
 
 
-def test_results_come_image_by_image_until_one_cannot_be_read(config: PredictConfig) -> None:
-    results = predict(config)
-    first, second = next(results), next(results)
-    with pytest.raises(BadDataError, match=r"c\.png"):
-        next(results)
-    assert (first["image"], first["inverted"], first["step"]) == (config.images[0], False, 7)
-    assert second["inverted"]
-    assert first["top"] == second["top"]  # the same glyph once it is turned over
-    probabilities = [guess["probability"] for guess in first["top"]]
-    assert probabilities == sorted(probabilities, reverse=True)
-    assert sum(probabilities) == pytest.approx(1, abs=1e-6)
-    assert sorted(guess["character"] for guess in first["top"]) == sorted(CHARACTERS)
-    assert all(CHARACTERS[guess["class_id"]] == guess["character"] for guess in first["top"])
+def test_answers_come_batch_by_batch(train_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfos_job.inference.predictor.BATCH_SIZE", 2)
+    asked = []
+
+    def requests() -> Iterator[Request]:
+        for number in range(5):
+            asked.append(number)
+            yield Request(str(number), cross())
+
+    answers = Predictor(train_dir).answers(requests(), 1)
+    assert asked == []
+    assert [(answer.image, len(asked)) for answer in answers] == [("0", 2), ("1", 2), ("2", 4), ("3", 4), ("4", 5)]
 
 
 def test_a_network_of_photographs_has_names_and_sees_colours_as_they_are(tmp_path: Path) -> None:
     names = ["cat", "big dog"]
     shape = {"num_classes": 2, "image_size": 16, "num_channels": 3, "keep_prob": 0.8}
-    model = registry.build("chinese_rec", **shape, seed=1)
-    meta = {
-        "model": {"model_name": "chinese_rec", **shape},
-        "characters": names,
-        "dataset_name": "images",
-        "charset_digest": "",
-        "dataset_digest": "",
-        "input_position": {},
-        "metrics": {},
-    }
-    checkpoints.publish(RunLayout(str(tmp_path)), 7, variables.model_arrays(model), meta)
+    model = publish(tmp_path, model={"model_name": "chinese_rec", **shape}, characters=names, dataset_name="images")
     pixels = np.random.default_rng(0).integers(0, 80, (50, 70, 3), np.uint8)  # as dark as ink all over
     pixels[:5] = 255
     (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(pixels)))
-    (found,) = predict(PredictConfig(train_dir=str(tmp_path), images=(str(tmp_path / "a.png"),)))
+    (found,), _ = ask(tmp_path, str(tmp_path / "a.png"))
     seen = to_float(preprocess(tf.constant(pixels[np.newaxis]), Form(image_size=16, num_channels=3, antialias=True)))
     expected = tf.nn.softmax(model(seen, training=False))[0].numpy()
     assert not found["inverted"]
     assert {guess["character"]: guess["probability"] for guess in found["top"]} == pytest.approx(
-        dict(zip(names, expected.tolist(), strict=True)), abs=1e-6
+        dict(zip(names, expected.tolist(), strict=True)), abs=1e-5
     )
 
 
-def test_an_image_comes_from_stdin(config: PredictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin = io.TextIOWrapper(io.BytesIO(Path(config.images[0]).read_bytes()))
-    monkeypatch.setattr("sys.stdin", stdin)
-    from_stdin = next(predict(PredictConfig(train_dir=config.train_dir, images=("-",))))
-    from_file = next(predict(PredictConfig(train_dir=config.train_dir, images=config.images[:1])))
+def test_an_image_comes_from_stdin(train_dir: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(files["a"]).read_bytes())))
+    (from_stdin, from_file), error = ask(train_dir, "-", files["a"])
+    assert error is None
     assert from_stdin == from_file | {"image": "-"}
 
 
-def test_an_image_that_is_not_there_is_missing_input(config: PredictConfig) -> None:
-    with pytest.raises(MissingInputError, match="nowhere"):
-        next(predict(PredictConfig(train_dir=config.train_dir, images=("nowhere.png",))))
+# --- from Python ------------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_picture_has_the_same_answer(train_dir: Path, files: dict[str, str]) -> None:
+    grey = cross()
+    pictures = [
+        files["a"],
+        Path(files["a"]),
+        Path(files["a"]).read_bytes(),
+        bytearray(Path(files["a"]).read_bytes()),
+        grey,
+        grey[:, :, np.newaxis],
+        np.repeat(grey[:, :, np.newaxis], 3, axis=2),
+        Image.fromarray(grey),
+        Image.open(files["a"]),
+        transparent(),
+    ]
+    answers = Predictor(train_dir).predict(iter(pictures), top_k=4)
+    assert [answer.pop("image") for answer in answers] == [
+        *[files["a"]] * 2,
+        *(f"pictures[{number}]" for number in range(2, len(pictures))),
+    ]
+    assert all(answer == answers[0] for answer in answers)
+    assert len(answers[0]["top"]) == 4
+
+
+def test_a_bad_picture_has_an_error_and_a_wrong_type_is_refused(train_dir: Path, files: dict[str, str]) -> None:
+    predictor = Predictor(str(train_dir))
+    cut = Image.open(io.BytesIO(Path(files["a"]).read_bytes()[:60]))
+    answers = predictor.predict([files["nowhere"], files["c"], b"", cut, cross()])
+    assert [list(answer) for answer in answers[:4]] == [["image", "error"]] * 4
+    assert [answer["image"] for answer in answers[2:]] == ["pictures[2]", "pictures[3]", "pictures[4]"]
+    assert answers[4]["top"]
+    for wrong in (cross() / 255, cross()[np.newaxis, np.newaxis], np.empty((0, 4), np.uint8), None, 7):
+        with pytest.raises(SettingsError, match=r"^pictures\[1\]: .* is no picture"):
+            predictor.predict([cross(), wrong])
+
+
+def test_threads_share_a_predictor(train_dir: Path) -> None:
+    predictor = Predictor(train_dir, "last")
+    pictures = [np.roll(cross(), number, 1) for number in range(8)]
+    expected = [predictor.predict([picture]) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda picture: predictor.predict([picture]), pictures * 4)) == expected * 4
+    assert (predictor.step, predictor.classes) == (7, tuple(CHARACTERS))
+    assert predictor.checkpoint == RunLayout(str(train_dir)).checkpoint(7)

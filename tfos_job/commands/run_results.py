@@ -6,10 +6,9 @@ from tfos_job.config import PredictConfig, ReportConfig, TensorboardConfig
 
 
 def _predict(config: PredictConfig, context: Context) -> None:
-    load_tensorflow(loud=context.is_debug)
     from tfos_job.local_jobs.predict import predict
 
-    for result in predict(config):
+    for result in predict(config, load_tensorflow=lambda: load_tensorflow(loud=context.is_debug)):
         context.emit(result)
 
 

@@ -9,14 +9,24 @@ from tfos_job.config.flags import Flags, flag, path
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(Flags):
-    """`predict`: the characters or other classes on single images."""
+    """`predict`: the characters or other classes on images."""
 
     train_dir: str = path("folder of the run")
     checkpoint: str = path(
         "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=("last", "best")
     )
     top_k: int = flag("number of classes to print for each image", 3, minimum=1)
-    images: tuple[str, ...] = path("PNG, JPEG or GIF files; `-` reads one from stdin", nargs="+", metavar="IMAGE")
+    raw_image: bool = flag(
+        "take each picture as `convert` would store it: ink stays as it is, also white on black. Ignored for runs on "
+        "folders of images",
+        False,
+    )
+    images: tuple[str, ...] = path(
+        "PNG, JPEG or GIF files, or folders, in which all such files are taken, sorted by name, but for hidden ones; "
+        "`-` reads one from stdin",
+        nargs="+",
+        metavar="IMAGE",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,15 @@ class ImageListing:
         return digest.hexdigest()
 
 
+def shown(found: Iterable[FoundFile]) -> list[FoundFile]:
+    """The images among files, sorted by name, without those that are hidden or that another program keeps there."""
+    return sorted(file for file in found if _is_image(file) and not _hidden_part(file.name))
+
+
+def _is_image(file: FoundFile) -> bool:
+    return file.name.lower().endswith(SUFFIXES)
+
+
 def listed(
     found: Sequence[FoundFile], labels: Mapping[str, str] | None, image_dir: str, labels_csv: str
 ) -> ImageListing:
@@ -112,13 +121,13 @@ def listed(
       MissingInputError: labels name a file that is not there.
       SettingsError: labels name a file twice.
     """
-    images = sorted(file for file in found if file.name.lower().endswith(SUFFIXES))
-    others = tuple(sorted(printable(file.name) for file in found if not file.name.lower().endswith(SUFFIXES)))
+    images = sorted(file for file in found if _is_image(file))
+    others = tuple(sorted(printable(file.name) for file in found if not _is_image(file)))
     hidden = {file.name for file in images if _hidden_part(file.name)}
     if labels is None:
-        shown = [file for file in images if file.name not in hidden]
-        _require_printable(shown, image_dir)
-        return _by_folder(shown, others, tuple(sorted(map(printable, hidden))), image_dir)
+        candidates = shown(found)
+        _require_printable(candidates, image_dir)
+        return _by_folder(candidates, others, tuple(sorted(map(printable, hidden))), image_dir)
     _require_printable(images, image_dir)
     num_labels = len(labels)
     labels, missing = _by_file(labels, [file.name for file in images], labels_csv)

@@ -1,4 +1,4 @@
-"""The files below `--gnt_dir` that are converted, and those that are left out."""
+"""The files below `--gnt_dir` that are converted, and those that are left out; the files below `--image_dir`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tfos_job import storage
+from tfos_job.conversion.folders import FoundFile
 from tfos_job.conversion.shard_plan import SourceFile
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import archives
@@ -74,6 +75,17 @@ def find(gnt_dir: str) -> SourceListing:
             f"{fact}; {listing.left_out_text}" if left_out else fact, place=gnt_dir, next_step="Check --gnt_dir"
         )
     return listing
+
+
+def images_below(image_dir: str) -> list[FoundFile]:
+    """All files below a folder, hidden ones too: `folders` tells those that are images.
+
+    Raises:
+      MissingInputError: no such folder.
+    """
+    start = len(image_dir.rstrip("/")) + 1
+    entries = storage.find(image_dir, "", with_hidden=True)
+    return [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s, entry.special) for entry in entries]
 
 
 def _entries(folder: str) -> Iterator[storage.Entry]:

@@ -1,63 +1,135 @@
-"""Prediction of the most probable classes of an image file.
+"""A checkpoint that answers about pictures, in batches.
 
-A file is converted to a PNG of the pixels that `convert` would store (`formats/image_files.py`), decoded as in training
-and preprocessed by the same `preprocess` as in training and evaluation. For a network of glyphs ink is dark, paper 255.
+A picture becomes the pixels that `convert` would store (`pictures.py`) and is preprocessed by the same `preprocess` as
+in training and evaluation. For a network of glyphs ink is dark, paper 255.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.errors import BadDataError
-from tfos_job.formats import image_files
-from tfos_job.formats.form import Form
-from tfos_job.input.decoding import decode_file, preprocess, to_float
+from tfos_job.errors import AccessError, BadDataError, MissingInputError
+from tfos_job.formats import readers
+from tfos_job.inference import pictures as given
+from tfos_job.inference.answer import Answer, Guess, NoAnswer
+from tfos_job.inference.pictures import Picture, Request
+from tfos_job.input.decoding import preprocess, to_float
+from tfos_job.layout import RunLayout
+from tfos_job.networks.variables import form_of, restore_model
+from tfos_job.run import checkpoints
+from tfos_job.run.checkpoint_files import CheckpointInfo
+
+# More would make the network hardly faster, and the first answers later.
+BATCH_SIZE = 64
 
 # In nearly every picture ink covers a smaller share.
 _CLEAR_MINORITY = 0.4
 
 
-@dataclass(frozen=True)
-class DecodedPicture:
-    """A picture as a dataset stores it: `pixels` uint8 [h, w, C]; `inverted` if its brightness was inverted."""
+class _Seen(NamedTuple):
+    """A picture as the network sees it: `image` uint8 [S, S, C]; `inverted` if its brightness was inverted."""
 
-    pixels: np.ndarray
+    name: str
+    image: tf.Tensor
     inverted: bool
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One of the most probable classes, with its softmax probability."""
-
-    class_id: int
-    probability: float
-
-
-def read_picture(data: bytes, place: str, *, num_channels: int = 1, may_be_inverted: bool = True) -> DecodedPicture:
-    """Decodes a PNG, JPEG or GIF (its first frame).
-
-    Transparent parts become white paper, 16 bits 8, and a photograph is turned as its EXIF says.
+class Predictor:
+    """A run's network, loaded once, that names the classes of pictures. Threads may share it.
 
     Args:
-      data: the file's bytes.
-      place: the file's name, for the error.
-      num_channels: C, 1 for grey or 3 for RGB.
-      may_be_inverted: True to invert a picture of white ink on black.
+      train_dir: folder of the run.
+      checkpoint: `last`, `best` or the path of a checkpoint's folder.
+      raw_image: take each picture as `convert` would store it. Ignored for runs on folders of images.
+
+    Attributes:
+      checkpoint: the path of the checkpoint's folder.
+      step: of the checkpoint.
+      classes: the characters, or names, of the classes in the order of their ids.
 
     Raises:
-      BadDataError: the file is damaged, or of another format.
+      MissingInputError: there is no checkpoint.
+      BadDataError: the checkpoint is damaged.
+      SettingsError: the network of that name is not the one of the checkpoint any more.
     """
-    try:
-        picture = image_files.read(data, keep=False)
-    except ValueError as error:
-        raise BadDataError(str(error), place=place, next_step="Give a PNG, JPEG or GIF") from error
-    pixels = decode_file(tf.constant(picture.data), picture.image_format, num_channels).numpy()
-    inverted = may_be_inverted and is_inverted(pixels[:, :, 0])
-    return DecodedPicture(255 - pixels if inverted else pixels, inverted)
+
+    def __init__(
+        self, train_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "last", raw_image: bool = False
+    ) -> None:
+        self._restore(*checkpoints.read(RunLayout(os.fspath(train_dir)), os.fspath(checkpoint)), raw_image)
+
+    @classmethod
+    def restored(cls, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], *, raw_image: bool = False) -> Predictor:
+        """The predictor of a checkpoint that has been read."""
+        made = cls.__new__(cls)
+        made._restore(info, arrays, raw_image)
+        return made
+
+    def _restore(self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool) -> None:
+        self.checkpoint, self.step = info.path, info.step
+        self.classes = tuple(info.characters)
+        self._form = form_of(info)
+        self._seeks_ink = readers.resolve(None, info.dataset_name, info.path).on_paper and not raw_image
+        self._model: keras.Model = restore_model(info, arrays)
+
+    def predict(self, pictures: Iterable[Picture], top_k: int = 3) -> list[dict[str, Any]]:
+        """The most probable classes of pictures, as `tfos-job predict` prints them.
+
+        Args:
+          pictures: each a path or URL, the bytes of a PNG, JPEG or GIF, an array (uint8 [h, w] of grey, 0 black, or
+            [h, w, 3] of RGB) or a Pillow image. They may be mixed, and more than fit the memory at once if an iterator
+            makes them.
+          top_k: number of classes; all of them if there are fewer.
+
+        Returns:
+          A dictionary for each picture, in order. `image` is its path, else `pictures[N]`. `top` has the most probable
+          classes first, each with `character`, `class_id` and `probability`; `step` is the checkpoint's; `inverted`
+          is true if bright ink on dark was turned over. A file that cannot be read has `image` and `error` alone.
+
+        Raises:
+          SettingsError: an object is of another type, or an array of another shape.
+          StorageError: a file system has failed.
+        """
+        return [answer.to_json() for answer in self.answers(given.requests_of(pictures), top_k)]
+
+    def answers(self, requests: Iterable[Request], top_k: int) -> Iterator[Answer | NoAnswer]:
+        """The same, each as soon as its batch is computed."""
+        coming = iter(requests)
+        while batch := list(itertools.islice(coming, BATCH_SIZE)):
+            seen = [self._see(request) for request in batch]
+            tops = iter(self._tops([picture.image for picture in seen if isinstance(picture, _Seen)], top_k))
+            for picture in seen:
+                if isinstance(picture, _Seen):
+                    yield Answer(image=picture.name, step=self.step, inverted=picture.inverted, top=next(tops))
+                else:
+                    yield picture
+
+    def _see(self, request: Request) -> _Seen | NoAnswer:
+        try:
+            pixels = given.read(request, num_channels=self._form.num_channels)
+        except (AccessError, BadDataError, MissingInputError) as error:
+            return NoAnswer(request.name, error)
+        inverted = self._seeks_ink and is_inverted(pixels[:, :, 0])
+        image = preprocess(tf.constant((255 - pixels if inverted else pixels)[np.newaxis]), self._form)[0]
+        return _Seen(request.name, image, inverted)
+
+    def _tops(self, images: list[tf.Tensor], top_k: int) -> list[tuple[Guess, ...]]:
+        """The most probable classes of images, uint8 [S, S, C]."""
+        if not images:
+            return []
+        probabilities = tf.nn.softmax(self._model(to_float(tf.stack(images)), training=False))
+        top = tf.math.top_k(probabilities, k=min(top_k, probabilities.shape[1]))
+        return [
+            tuple(Guess(self.classes[i], int(i), float(p)) for i, p in zip(ids, values, strict=True))
+            for ids, values in zip(top.indices.numpy(), top.values.numpy(), strict=True)
+        ]
 
 
 def is_inverted(grey: np.ndarray) -> bool:
@@ -76,12 +148,3 @@ def is_inverted(grey: np.ndarray) -> bool:
         border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
         return bool(border.mean() > 0.5)
     return bool(share > 0.5)
-
-
-def top_predictions(model: keras.Model, picture: DecodedPicture, *, form: Form, k: int) -> list[Prediction]:
-    """Returns the `k` most probable classes (or all, if there are fewer), the most probable first."""
-    images = to_float(preprocess(tf.constant(picture.pixels[np.newaxis]), form))
-    probabilities = tf.nn.softmax(model(images, training=False))[0]
-    top = tf.math.top_k(probabilities, k=min(k, probabilities.shape[0]))
-    pairs = zip(top.indices.numpy(), top.values.numpy(), strict=True)
-    return [Prediction(int(class_id), float(probability)) for class_id, probability in pairs]

@@ -16,7 +16,7 @@ from pyspark import SparkContext
 
 from tfos_job import storage
 from tfos_job.config import IMAGES, ConvertConfig
-from tfos_job.conversion import folders
+from tfos_job.conversion import folders, sources
 from tfos_job.conversion import image_shard as work
 from tfos_job.conversion.dataset import (
     must_be_rebuilt,
@@ -27,7 +27,7 @@ from tfos_job.conversion.dataset import (
     setting_changes,
     some,
 )
-from tfos_job.conversion.folders import FoundFile, ImageFile, ImageListing
+from tfos_job.conversion.folders import ImageFile, ImageListing
 from tfos_job.conversion.generation import Building, build_aside, publish
 from tfos_job.conversion.image_shard import ImagesTask, LabelledFile
 from tfos_job.conversion.locked_split import LockedSplit, locked_split
@@ -106,9 +106,7 @@ def convert_images(spark: Spark, config: ConvertConfig) -> ConvertedImages:
 
 def _list(config: ConvertConfig) -> ImageListing:
     image_dir = storage.absolute(config.input_dir)
-    start = len(image_dir.rstrip("/")) + 1
-    entries = storage.find(image_dir, "", with_hidden=True)
-    found = [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s, entry.special) for entry in entries]
+    found = sources.images_below(image_dir)
     labels_csv = config.labels_csv
     labels = None
     if labels_csv is not None:

@@ -1,52 +1,77 @@
-"""`predict`: the classes of single images, in this process."""
+"""`predict`: the classes of pictures, in this process.
+
+What can be known without TensorFlow is known before it is loaded: the checkpoint is read, and the pictures are listed.
+"""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from tfos_job import storage
 from tfos_job.config import PredictConfig
-from tfos_job.formats import readers
-from tfos_job.inference.predictor import read_picture, top_predictions
+from tfos_job.errors import BadDataError, JobError
+from tfos_job.inference import picture_files
+from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.layout import RunLayout
-from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints
 
-STDIN = "-"
 
-_log = logging.getLogger(__name__)
+def predict(config: PredictConfig, *, load_tensorflow: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+    """Yields one JSON object per picture, in order, batch by batch.
 
+    A picture that cannot be read has its object with `error`, and raises when all others are answered. `Predictor`
+    answers about many lists of pictures, and about those that are no files.
 
-def predict(config: PredictConfig) -> Iterator[dict[str, Any]]:
-    """Yields one JSON object per image, as soon as it is computed.
-
-    An unreadable image raises after the results of the images before it.
+    Args:
+      config: run, pictures and number of classes.
+      load_tensorflow: called before TensorFlow is imported; not if no picture is there.
 
     Raises:
-      MissingInputError: there is no checkpoint, or an image does not exist.
-      BadDataError: the checkpoint is damaged, or a file is not an image.
+      MissingInputError: there is no checkpoint; at the end: a picture, or a folder of pictures, was not there.
+      BadDataError: the checkpoint is damaged; at the end: a file was no picture.
+      AccessError: at the end: all that could not be read is not allowed to be.
+      StorageError: a file system has failed.
     """
-    info, arrays = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
-    model = restore_model(info, arrays)
-    form, reader = form_of(info), readers.resolve(None, info.dataset_name, info.path)
-    for image in config.images:
-        glyph = read_picture(_read(image), image, num_channels=form.num_channels, may_be_inverted=reader.on_paper)
-        if glyph.inverted:
-            _log.info("%s: white on black, turned over", image)
-        predictions = top_predictions(model, glyph, form=form, k=config.top_k)
-        yield {
-            "image": image,
-            "inverted": glyph.inverted,
-            "step": info.step,
-            "top": [
-                {"character": info.characters[p.class_id], "class_id": p.class_id, "probability": p.probability}
-                for p in predictions
-            ],
-        }
+    checkpoint = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
+    requests = picture_files.requests_of(config.images)
+    known = [NoAnswer(name, source) for name, source in requests if isinstance(source, JobError)]
+    answers: Iterable[Answer | NoAnswer] = known
+    if len(known) < len(requests):
+        load_tensorflow()
+        from tfos_job.inference.predictor import Predictor
+
+        predictor = Predictor.restored(*checkpoint, raw_image=config.raw_image)
+        answers = predictor.answers(requests, config.top_k)
+    del checkpoint  # hundreds of megabytes
+    failures = _Failures(len(requests))
+    for answer in answers:
+        if isinstance(answer, NoAnswer):
+            failures.add(answer.error)
+        yield answer.to_json()
+    failures.raise_any()
 
 
-def _read(image: str) -> bytes:
-    return sys.stdin.buffer.read() if image == STDIN else storage.read_bytes(image)
+@dataclass
+class _Failures:
+    """The errors about pictures: not themselves, which hold what was read."""
+
+    num_pictures: int
+    num_failures: int = 0
+    first: str = ""
+    kinds: set[type[JobError]] = field(default_factory=set)
+
+    def add(self, error: JobError) -> None:
+        if not self.num_failures:
+            self.first = f"{error.place}: {error.fact}"
+        self.num_failures += 1
+        self.kinds.add(type(error))
+
+    def raise_any(self) -> None:
+        """Raises the error of the kind that all were of, or else of bad data."""
+        if self.num_failures:
+            kind = next(iter(self.kinds)) if len(self.kinds) == 1 else BadDataError
+            raise kind(
+                f"{self.num_failures} of {self.num_pictures} pictures could not be read: {self.first}",
+                next_step="Their lines say why",
+            )

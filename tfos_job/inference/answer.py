@@ -1,0 +1,55 @@
+"""The answer about one picture, a line of `predict`'s output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job.errors import JobError
+
+_DIGITS = 6  # float32 has seven, and batches of other sizes differ in the last
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One of the most probable classes, with its softmax probability."""
+
+    character: str
+    class_id: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The answer about a picture.
+
+    Attributes:
+      image: the picture's name.
+      step: of the checkpoint.
+      top: the most probable classes, the most probable first.
+      inverted: whether it was bright ink on dark paper, and was turned over.
+    """
+
+    image: str
+    step: int
+    top: tuple[Guess, ...]
+    inverted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        guesses = [
+            {"character": g.character, "class_id": g.class_id, "probability": round(g.probability, _DIGITS)}
+            for g in self.top
+        ]
+        return {"image": self.image, "inverted": self.inverted, "step": self.step, "top": guesses}
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """A picture that could not be read."""
+
+    image: str
+    error: JobError
+
+    def to_json(self) -> dict[str, Any]:
+        """Without the error's place, which is the picture."""
+        return {"image": self.image, "error": ". ".join(filter(None, (self.error.fact, self.error.next_step)))}
