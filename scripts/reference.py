@@ -3,8 +3,8 @@
     python scripts/reference.py --write     writes the file
     python scripts/reference.py --check     fails and shows the difference if the file is stale
 
-A flag's row is the metadata of its field; flags that no configuration has (`--master`, those of `submit`)
-come from their parsers. Exit codes: 0, 1 (the file is stale), 2.
+A flag's row is the metadata of its field; the flags of `submit` come from its parser. Exit codes: 0, 1 (the file
+is stale), 2.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import dataclasses
 import difflib
 import re
 import sys
-import types
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfos_job import cli, errors
+from tfos_job import errors
+from tfos_job.commands import flag_text, help_text
 from tfos_job.commands.registry import COMMANDS
 from tfos_job.config import Bond
-from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
+from tfos_job.config.flags import by_subject, has_bonds, label
+from tfos_job.config.process import ProcessConfig
+from tfos_job.config.values import OFF, range_of
 from tfos_job.submit.main import make_parser as make_submit_parser
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "reference.md"
@@ -39,7 +40,7 @@ What the commands are for: [README](../README.md), [data.md](data.md), [training
 """
 EXIT_CODES = {
     0: "done, or already done",
-    2: "an unknown flag, or a value that is empty, not UTF-8 or not one of the choices",
+    2: "a command or flag that does not exist, a flag that is missing, or a value that its flag does not accept",
     65: "bad data, too many bad records, digests that do not match",
     66: "input, dataset or checkpoint missing",
     69: "a resource was not available in time: slots, containers, a port",
@@ -49,11 +50,11 @@ EXIT_CODES = {
     75: "another job holds the same folder; preempted",
     76: "training diverged (NaN, Inf)",
     77: "permission, quota, authentication",
-    78: "settings that contradict each other, or what is on disk",
+    78: "settings that contradict each other, or what is on disk, such as two flags of which one may be given",
     130: "SIGINT",
     143: "SIGTERM",
 }
-KINDS = {int: "whole number", float: "number", str: "text"}
+KINDS = {"int": "whole number", "float": "number", "str": "text"}
 
 
 class Row(NamedTuple):
@@ -68,9 +69,12 @@ class Row(NamedTuple):
 
 def render() -> str:
     """The whole file."""
-    lines = [HEAD, *_exit_codes(), "", "## Flags of every command", "", *_table(_common())]
+    common = [_row_of_field(item) for item in dataclasses.fields(ProcessConfig)]
+    lines = [HEAD, *_exit_codes(), "", "## Flags of every command", "", *_table(common)]
+    of_spark = _codes(name for name, command in COMMANDS.items() if command.on_spark)
+    lines += ["", f"`--master` is a flag of {of_spark} alone."]
     for name, command in COMMANDS.items():
-        lines += ["", f"## {name}", "", f"{command.help[:1].upper()}{command.help[1:]}.", "", *_flags(command.config)]
+        lines += ["", f"## {name}", "", f"{command.help[:1].upper()}{command.help[1:]}.", *_flags(command.config)]
     return "\n".join([*lines, "", *_submit(), ""])
 
 
@@ -94,58 +98,59 @@ def _exit_codes() -> list[str]:
 
 
 def _flags(config: type) -> list[str]:
-    """A configuration's flags: its own, then those that it shares with other commands."""
-    hints = typing.get_type_hints(config)
-    rows = [_row_of_field(field, hints[field.name]) for field in own_first(config)]
-    if not has_bonds(config):
-        return _table(row._replace(bond="") for row in rows)
-    return [
-        "*On resumption* of a run, a flag is one of these ([training.md](training.md#resuming-a-run)):",
-        "",
-        *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in Bond),
-        "",
-        *_table(rows),
-    ]
+    """A configuration's flags by their subjects."""
+    lines = []
+    if has_bonds(config):
+        lines += [
+            "",
+            "*On resumption* of a run, a flag is one of these ([training.md](training.md#resuming-a-run)):",
+            "",
+            *(f"- {_bond(bond)}: {_markdown(bond.value)}" for bond in Bond),
+        ]
+    subjects = by_subject(config)
+    for subject, items in subjects.items():
+        note = help_text.group_note(config, (item.name for item in items))
+        title = f"**{subject.value[:1].upper()}{subject.value[1:]}**" if len(subjects) > 1 else ""
+        if title or note:
+            lines += ["", f"{title}{': ' if title and note else ''}{_markdown(note or '')}"]
+        rows = [_row_of_field(item) for item in items]
+        lines += ["", *_table(rows if has_bonds(config) else (row._replace(bond="") for row in rows))]
+    return lines
 
 
-def _row_of_field(field: dataclasses.Field[Any], hint: Any) -> Row:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    bond = field.metadata.get("bond")
-    inherited = is_inherited(field)
-    text, default = _split_default(field.metadata["help"])
-    is_positional = "nargs" in field.metadata
+def _row_of_field(item: dataclasses.Field[Any]) -> Row:
+    bond = item.metadata.get("bond")
+    text, default = help_text.split_default(item.metadata["help"])
+    names = [label(item), *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
     return Row(
-        flag=_codes([field.metadata["metavar"] if is_positional else f"--{field.name}"]),
-        value="one or more" if is_positional else _value(field.metadata, kinds, inherited=inherited),
-        default=_markdown(default) or _default(field.default, inherited=inherited),
+        flag=_codes(names),
+        value="one or more" if "nargs" in item.metadata else _value(item),
+        default=_markdown(default) or _default(item),
         help=_markdown(text),
         bond=_bond(bond) if bond is not None else "",
     )
 
 
-def _value(metadata: Mapping[str, Any], kinds: tuple[Any, ...], *, inherited: bool) -> str:
-    if "choices" in metadata:
-        value = _codes(metadata["choices"])
-    elif kinds[0] is bool:
-        value = _codes(("true", "false")) if inherited else NOTHING
-    elif "metavar" in metadata:
+def _value(item: dataclasses.Field[Any]) -> str:
+    metadata, kind = item.metadata, flag_text.kind_of(item)
+    if flag_text.is_switch(item):
+        return NOTHING
+    if "choices" in metadata or kind == "bool":
+        return _codes(flag_text.words(item))
+    if "metavar" in metadata:
         value = _codes(metadata["metavar"].split("|"))
     else:
-        value = "path" if "path" in metadata else KINDS[kinds[0]]
+        value = "path" if "path" in metadata else KINDS[kind]
         numbers = range_of(metadata)
-        value += f", {numbers}" if numbers is not None else ""
-    takes_none = inherited and types.NoneType in kinds
-    return f"{value}, `none`" if takes_none else value
+        value += f", {_markdown(str(numbers)).replace(OFF, f'`{OFF}`')}" if numbers is not None else ""
+    return f"{value}, `{flag_text.NONE}`" if flag_text.takes_none(item) else value
 
 
-def _default(value: Any, *, inherited: bool) -> str:
-    if value is dataclasses.MISSING:
-        return "required, unless the run has it" if inherited else "required"
-    if value is False:
-        return "`false`" if inherited else "off"
-    if value is None or value == "":
-        return NOTHING
-    return _codes([f"{value:g}" if isinstance(value, float) else str(value)])
+def _default(item: dataclasses.Field[Any]) -> str:
+    word = help_text.default_word(item)
+    if item.default is dataclasses.MISSING:
+        return help_text.need(item) or "required"
+    return NOTHING if not word else word if flag_text.is_switch(item) else _codes([word])
 
 
 def _bond(bond: Bond) -> str:
@@ -153,27 +158,7 @@ def _bond(bond: Bond) -> str:
 
 
 # --- flags of parsers ------------------------------------------------------------------------------------------------
-# argparse has no public access to a parser's arguments: its `_actions` and `_action_groups` are read here alone.
-
-
-def _common() -> list[Row]:
-    """The flags of commands that are not in their configurations."""
-    parser = cli.make_parser()
-    found: dict[str, tuple[argparse.Action, list[str]]] = {}
-    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    for name, subparser in subparsers.choices.items():
-        if name not in COMMANDS:
-            continue  # only listed: it reads its words elsewhere
-        own = {field.name for field in dataclasses.fields(COMMANDS[name].config)}
-        for action in _shown(subparser._actions):
-            if action.dest not in own:
-                found.setdefault(action.dest, (action, []))[1].append(name)
-    rows = []
-    for action, names in found.values():
-        row = _row_of_action(action)
-        of = "" if len(names) == len(COMMANDS) else f" ({_codes(names)})"
-        rows.append(row._replace(help=row.help + of))
-    return rows
+# argparse has no public access to a parser's arguments: its `_action_groups` are read here alone.
 
 
 def _submit() -> list[str]:
@@ -193,7 +178,7 @@ def _shown(actions: Iterable[argparse.Action]) -> list[argparse.Action]:
 
 
 def _row_of_action(action: argparse.Action) -> Row:
-    text, default = _split_default(action.help or "")
+    text, default = help_text.split_default(action.help or "")
     if action.nargs == 0:
         value = NOTHING
     elif action.choices is not None:
@@ -213,12 +198,6 @@ def _row_of_action(action: argparse.Action) -> Row:
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
-
-
-def _split_default(text: str) -> tuple[str, str]:
-    """A help text, split from the default in parentheses at its end."""
-    match = re.fullmatch(r"(.*?) \(default: (.*)\)", text, re.DOTALL)
-    return (match[1], match[2]) if match else (text, "")
 
 
 def _markdown(text: str) -> str:

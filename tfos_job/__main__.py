@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tfos_job.commands.registry import SUBMIT
+from tfos_job.commands import general
+from tfos_job.commands.registry import COMMANDS, SUBMIT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = general.with_help_last([*COMMANDS, SUBMIT], sys.argv[1:] if argv is None else argv)
     if words[:1] == [SUBMIT]:
         from tfos_job.submit import main as submit  # with storage, which `--help` need not import
 

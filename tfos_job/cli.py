@@ -6,20 +6,20 @@ stdout carries results, stderr everything else. Heavy libraries are imported by 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.commands import parser
+from tfos_job.commands import general, parser
 from tfos_job.commands.command import Context
+from tfos_job.commands.parser import CommandLine
 from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
-from tfos_job.errors import JobError
+from tfos_job.errors import FlagError, JobError
 from tfos_job.host import process_environment, signals
 from tfos_job.host.results import ReaderGone, Results
 from tfos_job.outcome import Outcome
@@ -39,19 +39,20 @@ class Emit:
         self.results.add(value)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    return parser.make_parser(COMMANDS.values(), {SUBMIT: SUBMIT_HELP})
+def parse_config(name: str, flags: Sequence[str], other_flags: Iterable[str] = ()) -> Any:
+    """The configuration of a command from its flags, as `main` would read them.
 
-
-def parse_config(name: str, flags: Sequence[str]) -> Any:
-    """The configuration of a command from its flags, as `main` would read them; argparse's own exit for bad ones.
+    Args:
+      name: the command.
+      flags: its flags, with their values.
+      other_flags: of a program around this one, which a wrong flag may have meant.
 
     Raises:
+      FlagError: a flag that does not exist or is missing, or a value that is not accepted.
       SettingsError: values that do not go together.
       JobError: the settings of the run that is resumed cannot be read.
     """
-    args = make_parser().parse_args([name, *flags])
-    return parser.configuration(COMMANDS[name], args)
+    return parser.configuration(COMMANDS[name], parser.parse(COMMANDS, [name, *flags], other_flags).given)
 
 
 def _say(line: str) -> None:
@@ -77,8 +78,13 @@ def _is_not_py4js(record: logging.LogRecord) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    text = general.answer({name: command.help for name, command in COMMANDS.items()} | {SUBMIT: SUBMIT_HELP}, words)
+    if text is not None:
+        print(text, file=sys.stdout if words else sys.stderr, flush=True)
+        return 0 if words else FlagError.exit_code
     with signals.raised():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        return _main(words)
 
 
 def _main(argv: list[str]) -> int:
@@ -88,35 +94,36 @@ def _main(argv: list[str]) -> int:
     try:
         _begin_in_cluster(name)
         outcome.begin()  # After the context: a slow NameNode must not keep YARN waiting for that.
-        args = make_parser().parse_args(argv)
+        line = parser.parse(COMMANDS, argv)
     except (JobError, KeyboardInterrupt) as e:
         ended = as_job_error(e, _when_stopped(name))
         return _conclude(outcome, name, ended.exit_code, ended)
     except SystemExit as e:
         outcome.end(int(e.code or 0), None)
         raise
-    _prepare_process(debug=args.debug)
-    if args.verbose:
+    process = line.process
+    _prepare_process(debug=process.debug)
+    if process.verbose:
         log.setLevel(logging.DEBUG)
     for change in changes:
         log.debug("%s", change)
     with Results() as results:
         context = Context(
-            master=getattr(args, "master", None),
-            is_debug=args.debug,
+            master=process.master,
+            is_debug=process.debug,
             emit=Emit(outcome, results),
             write=results.write,
             say=_say,
         )
-        exit_code, error = _run(args, context)
-    if error is not None and args.debug:
+        exit_code, error = _run(line, context)
+    if error is not None and process.debug:
         logging.getLogger().error("", exc_info=error)
-    return _conclude(outcome, args.command, exit_code, error)
+    return _conclude(outcome, name, exit_code, error)
 
 
 def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | None) -> int:
     if error is not None:
-        _say(f"tfos-job {command}: error: {error}")
+        _say(f"tfos-job {command}: error: {error}" if command in COMMANDS else f"tfos-job: error: {error}")
     outcome.end(exit_code, error)
     return exit_code
 
@@ -130,15 +137,14 @@ def _begin_in_cluster(name: str) -> None:
             session.begin_in_cluster(trains=submission is not None and submission.trains)
 
 
-def _run(args: argparse.Namespace, context: Context) -> tuple[int, JobError | None]:
+def _run(line: CommandLine, context: Context) -> tuple[int, JobError | None]:
     try:
-        command = COMMANDS[args.command]
-        command.run(parser.configuration(command, args), context)
+        line.command.run(parser.configuration(line.command, line.given), context)
         return 0, None
     except ReaderGone:
         return 128 + signal.SIGPIPE, None
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
-        error = as_job_error(e, _when_stopped(args.command))
+        error = as_job_error(e, line.command.when_stopped)
     return error.exit_code, error
 
 

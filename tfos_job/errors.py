@@ -12,9 +12,10 @@ The tree (exit code; *r* = a retry can help)::
     ├── DivergedError            76     the loss is NaN or infinite
     ├── AccessError              77     permission, quota, authentication
     ├── SettingsError            78     flags that do not go together, or do not fit what is on disk
+    │   └── FlagError             2     a flag that does not exist, a value that its flag does not accept
     └── InterruptedJobError  130/143    SIGINT, SIGTERM
 
-argparse itself ends with 2. The codes are those of sysexits.h and of the shell.
+The codes are those of sysexits.h and of the shell.
 """
 
 from __future__ import annotations
@@ -111,6 +112,12 @@ class SettingsError(JobError):
     exit_code = 78
 
 
+class FlagError(SettingsError):
+    """A flag that does not exist or is missing, or a value that its flag does not accept."""
+
+    exit_code = 2
+
+
 class InterruptedJobError(JobError):
     """A request of the user or the scheduler to stop."""
 
@@ -124,4 +131,5 @@ class InterruptedJobError(JobError):
 
 def exit_code_class(exit_code: int) -> type[JobError]:
     """The error class that ends with `exit_code`; `JobError` for a code no class has."""
-    return next((kind for kind in JobError.__subclasses__() if kind.exit_code == exit_code), JobError)
+    kinds: list[type[JobError]] = [*JobError.__subclasses__(), FlagError]
+    return next((kind for kind in kinds if kind.exit_code == exit_code), JobError)

@@ -54,7 +54,7 @@ def infer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_runs_with_its_flags(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["infer", "--dataset_dir", "d", "--batch_size", "7", "--master", "local[1]"]) == 0
     assert capfd.readouterr().out == '{"batch_size": 7, "master": "local[1]"}\n'
-    assert cli.main(["infer", "--dataset_dir", "d", "--batch_size", "0"]) == 78
+    assert cli.main(["infer", "--dataset_dir", "d", "--batch_size", "0"]) == 2
     assert "tfos-job infer: error: --batch_size: 0 is less than 1" in capfd.readouterr().err
 
 

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tfos_job import config
+from tfos_job import config, errors
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, SynthConfig, TrainConfig
-from tfos_job.errors import SettingsError
+from tfos_job.errors import FlagError, SettingsError
 
 IMAGES = {"gnt_dir": None, "image_dir": "i"}
 TRAIN = {"dataset_dir": "d", "train_dir": "t"}
@@ -40,7 +41,7 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (ConvertConfig, {"max_bad_fraction": 1.5}, "--max_bad_fraction"),
         (ConvertConfig, {"dataset_split_name": "_hidden"}, "--dataset_split_name"),
         (ConvertConfig, {"image_dir": "i"}, "--image_dir"),
-        (ConvertConfig, {"gnt_dir": None}, "--image_dir"),
+        (ConvertConfig, {"gnt_dir": None}, "--gnt_dir or --image_dir"),
         (ConvertConfig, {"labels_csv": "l"}, "--labels_csv"),
         (ConvertConfig, {"num_channels": 3}, "--num_channels"),
         (ConvertConfig, {"image_format": "keep"}, "--image_format"),
@@ -106,8 +107,9 @@ def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
                     refused.append("../x")
                     counts["choices" if key == "choices" else "forms"] += 1
             for value in refused:
-                with pytest.raises(SettingsError) as caught:
+                with pytest.raises(FlagError) as caught:
                     kind(**needed | {item.name: value})
+                assert caught.value.exit_code == 2
                 assert caught.value.place == f"--{item.name}"
     assert min(counts.values()) >= 8, counts
 
@@ -138,6 +140,34 @@ def test_a_configuration_survives_json_and_unknown_keys_do_not() -> None:
     assert config.from_dict(TrainConfig, config.to_dict(original)) == original
     with pytest.raises(SettingsError, match="unknown setting lerning_rate"):
         config.from_dict(TrainConfig, {**TRAIN, "lerning_rate": 1})
+
+
+def test_a_bad_value_is_2_where_it_is_given_and_78_in_a_file_or_beside_another_one() -> None:
+    with pytest.raises(FlagError, match="--epoch: 0 is less than 1") as given:
+        TrainConfig(**TRAIN, epoch=0)
+    with pytest.raises(SettingsError, match="--epoch: 0 is less than 1") as stored:
+        config.from_dict(TrainConfig, {**TRAIN, "epoch": 0})
+    with pytest.raises(SettingsError, match="leave no worker") as contradictory:
+        TrainConfig(**TRAIN, num_executors=2, num_ps_tasks=2)
+    with pytest.raises(FlagError, match="--gnt_dir or --image_dir: one of them is needed") as missing:
+        ConvertConfig(dataset_dir="d")
+    codes = [caught.value.exit_code for caught in (given, stored, contradictory, missing)]
+    assert codes == [2, 78, 78, 2]
+    assert errors.exit_code_class(2) is FlagError
+
+
+def test_texts_are_text_and_paths_may_be_pathlibs() -> None:
+    assert TrainConfig(dataset_dir=Path("d"), train_dir="t").dataset_dir == "d"  # type: ignore[arg-type]
+    for value, fact in ((7, "7 is not a text"), ("", "its value is empty"), ("\udcc1", "its value is not UTF-8")):
+        with pytest.raises(FlagError, match=f"--dataset_dir: {fact}"):
+            TrainConfig(dataset_dir=value, train_dir="t")  # type: ignore[arg-type]
+
+
+def test_each_flag_of_a_command_with_groups_has_its_subject() -> None:
+    shared = {item.name for item in dataclasses.fields(config.AugmentationConfig)}
+    for kind in kinds():
+        subjects = [item.metadata.get("subject") for item in dataclasses.fields(kind) if item.name not in shared]
+        assert len({subject is None for subject in subjects}) < 2, kind
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import pytest
 
 import tfos_job
 from tfos_job import cli
+from tfos_job.commands import parser
 from tfos_job.commands.registry import SUBMIT
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
@@ -104,7 +105,7 @@ def test_documented_commands_are_accepted(line: str) -> None:
         words = words[words[0] == SUBMIT :]
         options, words = submit.make_parser().parse_known_args(words)
         words = [options.command, *words]
-    cli.make_parser().parse_args(words)
+    parser.parse(cli.COMMANDS, words)
 
 
 def anchors(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.waits import PATIENCE_S
 from tfos_job import cli
+from tfos_job.commands import parser
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
 
@@ -73,9 +74,9 @@ def test_who_reads_no_more_is_told_from_other_broken_pipes(monkeypatch: pytest.M
         raise BrokenPipeError("of a child that has ended")
 
     monkeypatch.setitem(cli.COMMANDS, "report", dataclasses.replace(cli.COMMANDS["report"], run=fail))
-    args = cli.make_parser().parse_args(["report", "--train_dir", "d"])
+    line = parser.parse(cli.COMMANDS, ["report", "--train_dir", "d"])
     with signals.raised():
-        code, error = cli._run(args, context=None)  # type: ignore[arg-type]
+        code, error = cli._run(line, context=None)  # type: ignore[arg-type]
     assert (code, str(error).partition(":")[0]) == (70, "BrokenPipeError")
 
 

@@ -1,148 +1,169 @@
-"""The parser of the command line: a flag is a field of a command's configuration."""
+"""The parser of the command line: a flag is a field of a command's configuration.
+
+argparse splits the words, and writes `--help`; what a flag refuses is a `FlagError` here, never its own exit.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from tfos_job import __version__
+from tfos_job.commands import correction, flag_text, help_text
 from tfos_job.commands.command import Command
-from tfos_job.config import Bond
-from tfos_job.config.flags import has_bonds, is_inherited, own_first, range_of
+from tfos_job.config.flags import Subject, by_subject, has_bonds, is_inherited, label
+from tfos_job.config.process import ProcessConfig
+from tfos_job.errors import FlagError
 
 
-def make_parser(commands: Iterable[Command], listed: Mapping[str, str]) -> argparse.ArgumentParser:
-    """The parser of `tfos-job`, with one subcommand a command.
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """A command line that has been read.
+
+    Attributes:
+      command: its command.
+      given: the values of the flags that are given, by name.
+      process: the flags of every command.
+    """
+
+    command: Command
+    given: Mapping[str, Any]
+    process: ProcessConfig
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Raises `FlagError` where argparse would print its usage and end the process."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, exit_on_error=False, **settings)
+
+    @property
+    def flags(self) -> list[str]:
+        """The flags as they are written."""
+        return [flag for action in self._actions for flag in action.option_strings]
+
+    def split(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The values of flags, and the words that no flag takes.
+
+        Raises:
+          FlagError: a value is missing, or its flag does not accept it.
+        """
+        try:
+            return self.parse_known_args(words)
+        except argparse.ArgumentError as error:
+            place = "" if error.argument_name is None else error.argument_name.partition("/")[0]
+            raise FlagError(
+                correction.fact(error.message), place=place, next_step=correction.see_help(self.prog)
+            ) from None
+
+    def error(self, message: str) -> NoReturn:
+        raise FlagError(message, next_step=correction.see_help(self.prog))
+
+
+class CommandParser(FlagParser):
+    """The flags of one command."""
+
+    def __init__(self, command: Command, prog: str) -> None:
+        super().__init__(
+            prog=prog,
+            usage=help_text.usage(command),
+            description=help_text.description(command),
+            epilog=help_text.legend(command.config) or None,
+            formatter_class=help_text.HelpFormatter,
+            add_help=False,
+        )
+        with_bond = has_bonds(command.config)
+        for subject, items in by_subject(command.config).items():
+            note = help_text.group_note(command.config, (item.name for item in items))
+            group = self.add_argument_group(subject.value, note)
+            for item in items:
+                _add_flag(group, item, with_bond=with_bond)
+        group = self.add_argument_group(Subject.PROCESS.value)
+        for item in process_flags(command):
+            _add_flag(group, item, with_bond=False)
+        group.add_argument("--help", "-h", action="help", help="print this text")
+
+
+def process_flags(command: Command) -> list[dataclasses.Field[Any]]:
+    """The flags of every command, as far as this one has them."""
+    return [item for item in dataclasses.fields(ProcessConfig) if command.on_spark or item.name != "master"]
+
+
+def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Iterable[str] = ()) -> CommandLine:
+    """Reads a command line.
 
     Args:
-      commands: all whose flags it reads.
-      listed: names and help texts of those that are only listed: others read their words.
-    """
-    parser = argparse.ArgumentParser(
-        prog="tfos-job",
-        description="GNT shards to TFRecords to a trained classifier, with TensorFlowOnSpark.",
-        epilog="Exit codes: docs/reference.md has the table. `tfos-job COMMAND --help` lists a command's flags.",
-    )
-    parser.add_argument("--version", action="version", version=f"tfos_job {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in commands:
-        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help, allow_abbrev=False)
-        hints = typing.get_type_hints(command.config)
-        bonds = Bond if has_bonds(command.config) else ()
-        groups = {bond: subparser.add_argument_group(bond.name.lower(), bond.value) for bond in bonds}
-        for field in own_first(command.config):
-            group = groups[field.metadata["bond"]] if groups else subparser
-            _add_flag(group, field, hints[field.name])
-        if command.on_spark:
-            subparser.add_argument(
-                "--master",
-                help="Spark's master, such as local[4] or local-cluster[3,1,1024] (default: what spark-submit has set, "
-                "else local Spark with a slot per core or per node, whichever is more)",
-            )
-        subparser.add_argument("--verbose", "-v", action="store_true", help="log more, such as overruled settings")
-        subparser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    for name, text in listed.items():
-        subparsers.add_parser(name, help=text, add_help=False)
-    return parser
-
-
-def configuration(command: Command, args: argparse.Namespace) -> Any:
-    """The configuration of a command from its parsed flags.
+      commands: all commands by name.
+      argv: a command and its flags.
+      other_flags: of a program around this one, such as `--queue`, which a wrong flag may have meant.
 
     Raises:
+      FlagError: a command or a flag that does not exist, or a value that its flag does not accept.
+      SettingsError: flags that do not go together.
+    """
+    command = correction.command(commands, argv)
+    parser = CommandParser(command, prog=f"tfos-job {command.name}")
+    found, unknown = parser.split(argv[1:])
+    if unknown:
+        raise correction.unknown_word(unknown, command, commands, other_flags)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
+    }
+    own = {item.name for item in dataclasses.fields(command.config)}
+    return CommandLine(
+        command=command,
+        given={name: value for name, value in values.items() if name in own},
+        process=ProcessConfig(**{name: value for name, value in values.items() if name not in own}),
+    )
+
+
+def configuration(command: Command, given: Mapping[str, Any]) -> Any:
+    """The configuration of a command from the values of flags, by name.
+
+    Raises:
+      FlagError: a flag is missing, or a value is not accepted.
       SettingsError: values that do not go together.
       JobError: the settings of the run that is resumed cannot be read.
     """
-    names = (field.name for field in dataclasses.fields(command.config))
-    given: Mapping[str, Any] = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    missing = [
+        label(item)
+        for item in dataclasses.fields(command.config)
+        if item.default is dataclasses.MISSING and not is_inherited(item) and item.name not in given
+    ]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise FlagError(
+            f"{' and '.join(missing)} {verb} needed", next_step=correction.see_help(f"tfos-job {command.name}")
+        )
     if command.configure is not None:
         return command.configure(given)
-    return command.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return command.config(**given)
 
 
-def _add_flag(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], hint: Any) -> None:
+def _add_flag(group: argparse._ActionsContainer, item: dataclasses.Field[Any], *, with_bond: bool) -> None:
     """Adds a flag. One that is not given leaves nothing in the result: the configuration has its default."""
-    metadata, help_text = field.metadata, _help(field, hint)
-    inherited = is_inherited(field)
-    if "nargs" in metadata:
-        parser.add_argument(
-            field.name, type=_text, help=help_text, nargs=metadata["nargs"], metavar=metadata["metavar"]
+    text = help_text.flag_help(item, with_bond=with_bond)
+    if "nargs" in item.metadata:
+        # "*", so that a missing one is told as a missing flag is.
+        read = functools.partial(flag_text.read, item)
+        group.add_argument(
+            item.name, type=read, help=text, nargs="*", default=argparse.SUPPRESS, metavar=item.metadata["metavar"]
         )
         return
-    if hint is bool and not inherited:
-        parser.add_argument(f"--{field.name}", action="store_true", default=argparse.SUPPRESS, help=help_text)
+    names = [f"--{item.name}", *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
+    if flag_text.is_switch(item):
+        group.add_argument(*names, action="store_true", default=argparse.SUPPRESS, help=text)
         return
-    kind, is_optional = _value_type(hint)
-    metavar, choices = metadata.get("metavar"), metadata.get("choices")
-    if kind is bool:
-        metavar = "true|false"
-    elif choices and is_optional and inherited:
-        metavar, choices = "|".join((*choices, "none")), (*choices, None)
-    elif not choices:
-        metavar = metavar or kind.__name__.upper()
-    const = True if kind is bool else metadata.get("const")
+    const = True if flag_text.kind_of(item) == "bool" else item.metadata.get("const")
     optional_value: dict[str, Any] = {} if const is None else {"nargs": "?", "const": const}
-    read = _truth if kind is bool else _text if kind is str and field.default != "" else kind
-    parser.add_argument(
-        f"--{field.name}",
-        type=_or_none(read, kind) if is_optional and inherited else read,
-        required=field.default is dataclasses.MISSING and not inherited,
+    group.add_argument(
+        *names,
+        type=functools.partial(flag_text.read, item),
         default=argparse.SUPPRESS,
-        help=help_text,
-        metavar=metavar,
-        choices=choices,
+        help=text,
+        metavar=flag_text.metavar(item),
         **optional_value,
     )
-
-
-def _help(field: dataclasses.Field[Any], hint: Any) -> str:
-    """A flag's help text with its range and default."""
-    text, numbers = field.metadata["help"], range_of(field.metadata)
-    head, default, tail = text.partition(" (default: ")
-    if numbers is not None:
-        head += f", {numbers}" if "," not in head and ";" not in head else f"; {numbers}"
-    if not default and hint is not bool and field.default not in (None, dataclasses.MISSING, ""):
-        default, tail = " (default: ", f"{field.default})"
-    return f"{head}{default}{tail}".replace("%", "%%")
-
-
-def _value_type(hint: Any) -> tuple[type, bool]:
-    """`int` of `int | None`, and True if it may be None."""
-    if isinstance(hint, types.UnionType):
-        return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType), True
-    return typing.cast("type", hint), False
-
-
-def _truth(text: str) -> bool:
-    """Reads `true` or `false`, which takes back what a run has."""
-    try:
-        return {"true": True, "false": False}[text]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not true or false") from None
-
-
-def _or_none(read: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
-    """A reader that also reads `none`, which takes back what a run has."""
-
-    def value(text: str) -> Any:
-        return None if text == "none" else read(text)
-
-    value.__name__ = kind.__name__
-    return value
-
-
-def _text(value: str) -> str:
-    """Reads a path, a name or a list; raises ArgumentTypeError, which ends the command with exit code 2.
-
-    A text that is not UTF-8 would fail later, in the first JSON file or the JVM.
-    """
-    if not value:
-        raise argparse.ArgumentTypeError("its value is empty")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise argparse.ArgumentTypeError(f"its value is not UTF-8: {os.fsencode(value)!r}; give the path another name")
-    return value

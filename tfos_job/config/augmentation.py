@@ -7,22 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config.defaults import AUTO_FILL, BRIGHTNESS, CONTRAST, DEFAULT_IMAGE_SIZE, FILL_MODES
-from tfos_job.config.flags import RECIPE, SPLIT_NAME, Flags, flag, path, refuse_both, require
+from tfos_job.config.flags import RECIPE, Flags, Subject, flag, path, refuse_both, require
+from tfos_job.config.values import SPLIT_NAME
+
+
+def _flag(help_text: str, default: Any = False, **metadata: Any) -> Any:
+    """A flag of an augmentation."""
+    return flag(help_text, default, bond=RECIPE, subject=Subject.AUGMENTATION, **metadata)
 
 
 def _strength(help_text: str, maximum: float, **metadata: Any) -> Any:
     """A flag of an augmentation: 0, which is off, to `maximum`. Metadata: `const`, for a flag without a number."""
-    return flag(help_text, 0.0, minimum=0, maximum=maximum, off=0, bond=RECIPE, **metadata)
+    return _flag(help_text, 0.0, minimum=0, maximum=maximum, off=0, **metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig(Flags):
     """Random changes of images, in training alone: flags that `train` and `inspect` share."""
 
-    random_flip_up_down: bool = flag("flip half of the images upside down", False, bond=RECIPE)
-    random_flip_left_right: bool = flag("mirror half of the images", False, bond=RECIPE)
-    random_transpose: bool = flag("exchange rows and columns of half of the images", False, bond=RECIPE)
-    random_rotation_90: bool = flag("rotate by 0°, 90°, 180° or 270°, a quarter of the images each", False, bond=RECIPE)
+    random_flip_up_down: bool = _flag("flip half of the images upside down")
+    random_flip_left_right: bool = _flag("mirror half of the images")
+    random_transpose: bool = _flag("exchange rows and columns of half of the images")
+    random_rotation_90: bool = _flag("rotate by 0°, 90°, 180° or 270°, a quarter of the images each")
     random_rotation: float = _strength("rotate by up to ± this many degrees", 180)
     random_zoom: float = _strength("scale by 1 - this to 1 + this, about the centre", 0.9)
     random_crop: float = _strength(
@@ -35,27 +41,24 @@ class AugmentationConfig(Flags):
     elastic_distortion: float = _strength(
         "displace pixels by smooth random fields with this standard deviation, as a fraction of the side", 0.2
     )
-    elastic_sigma: float = flag(
+    elastic_sigma: float = _flag(
         "smoothness of --elastic_distortion: the sigma of a Gaussian, as a fraction of the side",
         0.08,
         minimum=0.02,
         maximum=1,
-        bond=RECIPE,
     )
-    fill_mode: str = flag(
+    fill_mode: str = _flag(
         "pixels from beyond the border, with every flag that moves pixels: `constant` is --fill_value, `nearest` "
         "repeats the edge, `reflect` mirrors the image, `wrap` repeats it; `auto` is `constant` for grey images and "
         "`nearest` for colour",
         AUTO_FILL,
         choices=FILL_MODES,
-        bond=RECIPE,
     )
-    fill_value: float = flag(
+    fill_value: float = _flag(
         "brightness beyond the border with `constant`: 0 is black, 1 is white paper",
         1.0,
         minimum=0,
         maximum=1,
-        bond=RECIPE,
     )
     stroke_width: float = _strength("widen or narrow dark strokes by up to this many pixels (of --image_size)", 16)
     random_hue: float = _strength("colour only: turn hues by up to ± this fraction of the colour circle", 0.5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.flags import PORT_RANGE, Flags, flag, path, port_range
+from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.values import PORT_RANGE, port_range
 
 
 @dataclass(frozen=True, kw_only=True)

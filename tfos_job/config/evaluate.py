@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tfos_job.config.flags import SPLIT_NAME, Flags, TextForm, flag, path
+from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.values import SPLIT_NAME, TextForm
 
 _WHOLE_NUMBERS = TextForm(
     re.compile(r"0*[1-9]\d*(,0*[1-9]\d*)*", re.ASCII).fullmatch,

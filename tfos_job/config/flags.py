@@ -9,15 +9,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
-import math
-import numbers
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tfos_job.errors import SettingsError
+from tfos_job.config.values import converted, either, refusal
+from tfos_job.errors import FlagError, SettingsError
 
 Config = TypeVar("Config")
 
@@ -34,89 +30,25 @@ class Bond(enum.Enum):
 RECIPE, EXTENT, ORIGIN, COMMAND = Bond.RECIPE, Bond.EXTENT, Bond.ORIGIN, Bond.COMMAND
 
 
-@dataclass(frozen=True)
-class TextForm:
-    """The form of a text.
+class Subject(enum.Enum):
+    """What a flag is about: the groups of `--help` and of docs/reference.md, in their order."""
 
-    Attributes:
-      accepts: returns something true, such as a match, for a text of this form.
-      fact: the message about any other text, with `{!r}` in its place.
-      next_step: how to write it.
-    """
-
-    accepts: Callable[[str], object]
-    fact: str
-    next_step: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """The numbers that a flag accepts. `above` and `below` are exclusive; `off` is the number that turns it off."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    off: float | None = None
-
-    def accepts(self, value: float) -> bool:
-        """True if `value` is in the range; infinity and NaN never are."""
-        return (
-            (isinstance(value, int) or math.isfinite(value))
-            and (self.minimum is None or value >= self.minimum)
-            and (self.maximum is None or value <= self.maximum)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def fact(self, value: float) -> str:
-        """The message about a number that is not accepted."""
-        if self.maximum is None and self.below is None:
-            if self.minimum is None:
-                return f"{value} is not a {'positive, ' if self.above == 0 else ''}finite number"
-            if isinstance(value, int):
-                return f"{value} is less than {self.minimum:g}"
-            return f"{value} is not a finite number of {self.minimum:g} or more"
-        return f"{value} is not in {self._interval()}"
-
-    def __str__(self) -> str:
-        if self.above is not None and self.maximum is None:
-            text = f"more than {self.above:g}"
-        elif self.above is not None or self.below is not None:
-            text = f"in {self._interval()}"
-        else:
-            text = self._interval() if self.maximum is not None else f"{self.minimum:g} or more"
-        return text if self.off is None else f"{text} ({self.off:g}: off)"
-
-    def _interval(self) -> str:
-        if self.above is not None:
-            return f"({self.above:g}, {self.maximum:g}]"
-        if self.below is not None:
-            return f"[{self.minimum:g}, {self.below:g})"
-        return f"{self.minimum:g} to {self.maximum:g}"
-
-
-_SPLIT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
-
-
-def port_range(text: str) -> tuple[int, int] | None:
-    """First and last port of `LOW-HIGH`; None for any other text."""
-    match = _PORT_RANGE.fullmatch(text)
-    low, high = (int(match[1]), int(match[2])) if match else (0, 0)
-    return (low, high) if 1024 <= low <= high <= 65535 else None
-
-
-SPLIT_NAME = TextForm(
-    _SPLIT_NAME.fullmatch,
-    "{!r} is not a split name: it becomes a folder",
-    "Use letters, digits, '-', '_' and '.', such as train or test",
-)
-PORT_RANGE = TextForm(
-    port_range,
-    "{!r} is not two ports from 1024 to 65535 with a '-' between them, the smaller first",
-    "Write it as 40000-40099",
-)
+    GENERAL = "flags"
+    INPUT = "input"
+    DATASET = "dataset"
+    CLASSES = "classes"
+    RECORDS = "records"
+    RUN = "run and resuming"
+    NETWORK = "network"
+    LENGTH = "length"
+    OPTIMIZER = "optimizer and schedule"
+    NORMALIZATION = "normalization"
+    AUGMENTATION = "augmentation (in training alone)"
+    CHECKPOINTS = "checkpoints and evaluations"
+    READING = "reading"
+    NODES = "nodes"
+    TIMEOUTS = "time limits"
+    PROCESS = "every command"
 
 
 def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -126,8 +58,9 @@ def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) ->
       help_text: what it is, with its unit.
       default: the default.
       **metadata: `choices`; the bounds of a `Range`; `form` (a `TextForm`); `next_step` (of the error about a bad
-        value); `metavar`; `nargs` (then it is positional); `const` (the value of a flag without one); `bond` (a `Bond`,
-        of each flag of `train`).
+        value); `metavar`; `nargs` (then it is positional); `const` (the value of a flag without one); `subject` (a
+        `Subject`); `one_of` (a name: exactly one of the flags that have it must be given); `bond` (a `Bond`, of each
+        flag of `train`); `short` (one letter).
     """
     return field(default=default, metadata={"help": help_text, **metadata})
 
@@ -135,12 +68,6 @@ def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) ->
 def path(help_text: str, default: Any = dataclasses.MISSING, *, words: tuple[str, ...] = (), **metadata: Any) -> Any:
     """A flag whose value is a path, or one of `words`."""
     return flag(help_text, default, path=words, **metadata)
-
-
-def range_of(metadata: Mapping[str, Any]) -> Range | None:
-    """The numbers that a flag accepts; None for all."""
-    bounds = {item.name: metadata[item.name] for item in dataclasses.fields(Range) if item.name in metadata}
-    return Range(**bounds) if bounds else None
 
 
 def is_inherited(item: dataclasses.Field[Any]) -> bool:
@@ -158,69 +85,66 @@ def own_first(config: type) -> list[dataclasses.Field[Any]]:
     return sorted(dataclasses.fields(config), key=depth)
 
 
+def by_subject(config: type) -> dict[Subject, list[dataclasses.Field[Any]]]:
+    """A configuration's flags by their subjects, in the order of `Subject`."""
+    found: dict[Subject, list[dataclasses.Field[Any]]] = {subject: [] for subject in Subject}
+    for item in own_first(config):
+        found[item.metadata.get("subject", Subject.GENERAL)].append(item)
+    return {subject: items for subject, items in found.items() if items}
+
+
 def has_bonds(config: type) -> bool:
     """True if each flag has its effect on a resumed run."""
     return all("bond" in item.metadata for item in dataclasses.fields(config))
 
 
+def alternatives(config: Any) -> dict[str, list[str]]:
+    """Flags of which exactly one must be given, by the name that they share."""
+    found: dict[str, list[str]] = {}
+    for item in dataclasses.fields(config):
+        if "one_of" in item.metadata:
+            found.setdefault(item.metadata["one_of"], []).append(item.name)
+    return found
+
+
+def checked(item: dataclasses.Field[Any], value: Any) -> Any:
+    """The value of a flag as its configuration has it.
+
+    Raises:
+      FlagError: the flag does not accept it.
+    """
+    if value is None:
+        return None
+    kind = str(item.type).removesuffix(" | None")
+    value = converted(value, kind)
+    fact, next_step = refusal(value, kind, item.metadata, may_be_empty=item.default == "")
+    if fact:
+        raise FlagError(fact, place=label(item), next_step=next_step)
+    return value
+
+
+def label(item: dataclasses.Field[Any]) -> str:
+    """A flag as it is written: `--epoch`, or `IMAGE` of one that is positional."""
+    return item.metadata["metavar"] if "nargs" in item.metadata else f"--{item.name}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """The configuration of a command: raises SettingsError for values that its fields do not accept."""
+    """The configuration of a command.
+
+    Raises:
+      FlagError: a value that its field does not accept, or none of the flags of which one is needed.
+      SettingsError: two of those flags.
+    """
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if value is None:
-                continue
-            kind = str(item.type).removesuffix(" | None")
-            value = _converted(value, kind)
-            object.__setattr__(self, item.name, value)
-            fact, next_step = _type_fact(value, kind), ""
-            if not fact:
-                fact, next_step = _refusal(value, item.metadata)
-            require(not fact, item.name, fact, next_step)
-
-
-def _converted(value: Any, kind: str) -> Any:
-    """A number as Python's own `kind`: files and messages hold the same of 1, 1.0 and numpy's. Others as they are."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return value
-    if kind == "int" and isinstance(value, numbers.Integral):
-        return operator.index(value)  # not by way of a float, which has no more than 53 bits
-    number = float(value)
-    if kind == "float":
-        return number
-    return int(number) if kind == "int" and number.is_integer() else value
-
-
-def _type_fact(value: Any, kind: str) -> str:
-    """The fact about a value of another type than its field's; empty for the right one."""
-    if kind == "float":
-        return "" if isinstance(value, float) else f"{value!r} is not a number"
-    if kind == "int":
-        return "" if isinstance(value, int) and not isinstance(value, bool) else f"{value!r} is not a whole number"
-    if kind == "bool":
-        return "" if isinstance(value, bool) else f"{value!r} is not true or false"
-    return ""
-
-
-def _refusal(value: Any, metadata: Mapping[str, Any]) -> tuple[str, str]:
-    """Fact and next step about a value; both empty where it is accepted."""
-    next_step = metadata.get("next_step", "")
-    accepted, form, choices = range_of(metadata), metadata.get("form"), metadata.get("choices")
-    if choices is not None and value not in choices:
-        return f"{value!r} is not {either(choices)}", next_step
-    if accepted is not None and not accepted.accepts(value):
-        return accepted.fact(value), next_step
-    if form is not None and not form.accepts(value):
-        return form.fact.format(value), form.next_step
-    return "", ""
-
-
-def either(choices: Sequence[Any]) -> str:
-    """`a, b or c`."""
-    *most, last = map(str, choices)
-    return f"{', '.join(most)} or {last}" if most else last
+            object.__setattr__(self, item.name, checked(item, getattr(self, item.name)))
+        for names in alternatives(self).values():
+            given = [name for name in names if getattr(self, name) is not None]
+            if not given:
+                raise FlagError("one of them is needed", place=either([f"--{name}" for name in names]))
+            refuse_both(len(given) > 1, given[-1], given[0])
 
 
 def require(condition: bool, name: str, fact: str, next_step: str = "") -> None:
@@ -240,7 +164,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`.
+    """The inverse of `to_dict`, for what a file holds.
 
     Raises:
       SettingsError: a key the configuration does not have, or a bad value.
@@ -253,7 +177,10 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
             place=kind.__name__,
             next_step=f"Known: {', '.join(sorted(known))}",
         )
-    return kind(**values)
+    try:
+        return kind(**values)
+    except FlagError as error:  # a file's value is no flag that the user could leave out
+        raise SettingsError(error.fact, place=error.place, next_step=error.next_step) from error
 
 
 def paths(config: Any) -> dict[str, str]:

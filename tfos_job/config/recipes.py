@@ -12,7 +12,7 @@ from typing import Any
 
 from tfos_job.config.defaults import BRIGHTNESS, CONTRAST, COSINE, DEFAULT_MAX_NUMBER_OF_STEPS, EXPONENTIAL, LENGTHS
 from tfos_job.config.nearest import suggestion
-from tfos_job.errors import SettingsError
+from tfos_job.errors import FlagError
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +81,13 @@ def with_recipe(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are given, with those of the recipe that is among them; logs the recipe in full.
 
     Raises:
-      SettingsError: there is no such recipe.
+      FlagError: there is no such recipe.
     """
     name = given.get("recipe")
     if name is None:
         return dict(given)
     if name not in RECIPES:
-        raise SettingsError(f"there is no recipe {name!r}", place="--recipe", next_step=suggestion(name, RECIPES))
+        raise FlagError(f"there is no recipe {name!r}", place="--recipe", next_step=suggestion(name, RECIPES))
     log.info("Recipe %s: %s", name, RECIPES[name].flags)
     settings = RECIPES[name].settings
     replaced = {*given, *(LENGTHS if any(given.get(length) is not None for length in LENGTHS) else ())}

@@ -17,8 +17,9 @@ from tfos_job.config.defaults import (
     PRELOADED,
     ZCA,
 )
-from tfos_job.config.flags import port_range, refuse_both, require
+from tfos_job.config.flags import refuse_both, require
 from tfos_job.config.train_flags import TrainFlags
+from tfos_job.config.values import port_range
 
 
 def _names(value: str) -> tuple[str, ...]:

@@ -19,90 +19,77 @@ from tfos_job.config.defaults import (
     PRELOAD_LIMIT_BYTES,
     PRELOADED,
 )
-from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, PORT_RANGE, RECIPE, SPLIT_NAME, TextForm, flag, path
+from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Subject, flag, path
+from tfos_job.config.node_flags import NodeFlags
 from tfos_job.config.recipes import RECIPES
+from tfos_job.config.values import SPLIT_NAME, TextForm
 
 _OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _NETWORK = TextForm(
     lambda name: name in NETWORKS or _OWN_NETWORK.fullmatch(name),
     "there is no network {!r}",
     f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
+    tuple(NETWORKS),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFlags(AugmentationConfig):
+class TrainFlags(NodeFlags, AugmentationConfig):
     """The flags of `train`; their names are TF-Slim's and the seed job's."""
 
-    dataset_dir: str = path("folder of the dataset", bond=EXTENT)
-    train_dir: str = path("folder of the run: checkpoints, summaries, report", bond=COMMAND)
-    recipe: str | None = flag(
-        "settings of this name, before the flags that are given: "
-        + "; ".join(f"`{name}`, {recipe.about}" for name, recipe in RECIPES.items()),
+    dataset_dir: str = path("folder of the dataset", bond=EXTENT, subject=Subject.DATASET)
+    dataset_split_name: str = flag("split to train on", "train", form=SPLIT_NAME, bond=RECIPE, subject=Subject.DATASET)
+    validation_split_name: str | None = flag(
+        "split to evaluate on every --eval_steps and at the end (default: no evaluation)",
         None,
-        metavar="NAME",
-        bond=EXTENT,
+        form=SPLIT_NAME,
+        bond=RECIPE,
+        subject=Subject.DATASET,
     )
     dataset_name: str | None = flag(
         "fail unless the dataset was converted with this reader (default: the reader that `convert` has recorded)",
         None,
         choices=DATASET_NAMES,
         bond=EXTENT,
+        subject=Subject.DATASET,
     )
-    dataset_split_name: str = flag("split to train on", "train", form=SPLIT_NAME, bond=RECIPE)
-    validation_split_name: str | None = flag(
-        "split to evaluate on every --eval_steps and at the end (default: no evaluation)",
+    train_dir: str = path("folder of the run: checkpoints, summaries, report", bond=COMMAND, subject=Subject.RUN)
+    recipe: str | None = flag(
+        "settings of this name, before the flags that are given: "
+        + "; ".join(f"`{name}`, {recipe.about}" for name, recipe in RECIPES.items()),
         None,
-        form=SPLIT_NAME,
-        bond=RECIPE,
+        metavar="NAME",
+        bond=EXTENT,
+        subject=Subject.RUN,
     )
+    restore: str = path(
+        "`auto` resumes the run in --train_dir; `none` fails if it has checkpoints; PATH starts from that checkpoint",
+        "auto",
+        metavar="auto|none|PATH",
+        words=("auto", "none"),
+        bond=ORIGIN,
+        subject=Subject.RUN,
+    )
+    overwrite: bool = flag(
+        "start over: --train_dir is cleared after all checks of the command have passed",
+        False,
+        bond=COMMAND,
+        subject=Subject.RUN,
+    )
+    change_settings: bool = flag(
+        "resume the run with a changed recipe; the changes are logged and recorded with the attempt",
+        False,
+        bond=COMMAND,
+        subject=Subject.RUN,
+    )
+    seed: int = flag("random seed of initial weights, order and augmentation", 0, bond=RECIPE, subject=Subject.RUN)
     model_name: str = flag(
         f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
         "chinese_rec",
         metavar="NAME|MODULE:FUNCTION",
         form=_NETWORK,
         bond=RECIPE,
-    )
-    max_number_of_steps: int | None = flag(
-        f"global steps, over all workers (default: {DEFAULT_MAX_NUMBER_OF_STEPS} without --epoch)",
-        None,
-        minimum=1,
-        bond=EXTENT,
-    )
-    epoch: int | None = flag("passes over the split, instead of --max_number_of_steps", None, minimum=1, bond=EXTENT)
-    batch_size: int = flag("images per step and worker", 128, minimum=1, bond=RECIPE)
-    num_executors: int = flag("nodes: parameter servers and workers together", 2, bond=EXTENT)
-    num_ps_tasks: int = flag(
-        "parameter servers",
-        1,
-        minimum=1,
-        next_step="Training needs a parameter server: give --num_ps_tasks 1",
-        bond=EXTENT,
-    )
-    ps_place: str = flag(
-        "where parameter servers run: in executors, or as processes on the driver's host, where they hold no GPU; "
-        "`auto` is `driver` on a cluster whose workers have GPUs, else `executor`",
-        "auto",
-        choices=("auto", "executor", "driver"),
-        bond=EXTENT,
-    )
-    num_gpus: int = flag(
-        "GPUs per worker",
-        0,
-        minimum=0,
-        maximum=1,
-        next_step="A worker computes on one GPU: give --num_gpus 1 and more --num_executors",
-        bond=EXTENT,
-    )
-    allow_cpu: bool = flag(
-        "let a worker train on the CPU if it was given a GPU that its TensorFlow does not see", False, bond=EXTENT
-    )
-    port_range: str | None = flag(
-        "first and last port to listen on, for firewalls (default: any free port)",
-        None,
-        metavar="LOW-HIGH",
-        form=PORT_RANGE,
-        bond=EXTENT,
+        subject=Subject.NETWORK,
     )
     image_size: int | None = flag(
         "side in pixels that images are resized to (default: "
@@ -111,29 +98,51 @@ class TrainFlags(AugmentationConfig):
         None,
         minimum=1,
         bond=RECIPE,
+        subject=Subject.NETWORK,
     )
     checkpoint_path: str | None = path(
         "begin at step 0 with the weights of another training: a checkpoint, a run's folder, or a Keras file "
         "(.weights.h5, .h5); ignored when the run has checkpoints of its own",
         None,
         bond=ORIGIN,
+        subject=Subject.NETWORK,
     )
     checkpoint_exclude_scopes: str = flag(
         "comma-separated prefixes of the names of layers that keep fresh weights with --checkpoint_path, such as `fc2`",
         "",
         bond=ORIGIN,
+        subject=Subject.NETWORK,
     )
     trainable_scopes: str = flag(
-        "comma-separated prefixes of the names of layers to train (default: all layers)", "", bond=RECIPE
+        "comma-separated prefixes of the names of layers to train (default: all layers)",
+        "",
+        bond=RECIPE,
+        subject=Subject.NETWORK,
     )
+    epoch: int | None = flag(
+        "passes over the split, instead of --max_number_of_steps", None, minimum=1, bond=EXTENT, subject=Subject.LENGTH
+    )
+    max_number_of_steps: int | None = flag(
+        f"global steps, over all workers (default: {DEFAULT_MAX_NUMBER_OF_STEPS} without --epoch)",
+        None,
+        minimum=1,
+        bond=EXTENT,
+        subject=Subject.LENGTH,
+    )
+    batch_size: int = flag("images per step and worker", 128, minimum=1, bond=RECIPE, subject=Subject.LENGTH)
     learning_rate: float = flag(
-        "Adam's learning rate at the start; with --warmup_steps, its maximum", 2e-4, above=0, bond=RECIPE
+        "Adam's learning rate at the start; with --warmup_steps, its maximum",
+        2e-4,
+        above=0,
+        bond=RECIPE,
+        subject=Subject.OPTIMIZER,
     )
     learning_rate_decay_type: str = flag(
         "`exponential` by --learning_rate_decay_factor, `cosine` to 0 at the last step, or `fixed`",
         "exponential",
         choices=DECAY_TYPES,
         bond=RECIPE,
+        subject=Subject.OPTIMIZER,
     )
     learning_rate_decay_factor: float = flag(
         "with `exponential`: factor of the learning rate, applied every --decay_steps",
@@ -141,38 +150,31 @@ class TrainFlags(AugmentationConfig):
         above=0,
         maximum=1,
         bond=RECIPE,
+        subject=Subject.OPTIMIZER,
     )
-    decay_steps: int = flag("with `exponential`: steps between decays (staircase)", 2000, minimum=1, bond=RECIPE)
-    warmup_steps: int = flag("steps over which the learning rate first rises from 0", 0, minimum=0, off=0, bond=RECIPE)
+    decay_steps: int = flag(
+        "with `exponential`: steps between decays (staircase)", 2000, minimum=1, bond=RECIPE, subject=Subject.OPTIMIZER
+    )
+    warmup_steps: int = flag(
+        "steps over which the learning rate first rises from 0",
+        0,
+        minimum=0,
+        off=0,
+        bond=RECIPE,
+        subject=Subject.OPTIMIZER,
+    )
     label_smoothing: float = flag(
-        "share of a label that is spread over all classes", 0.0, minimum=0, below=1, off=0, bond=RECIPE
+        "share of a label that is spread over all classes",
+        0.0,
+        minimum=0,
+        below=1,
+        off=0,
+        bond=RECIPE,
+        subject=Subject.OPTIMIZER,
     )
-    keep_prob: float = flag("probability that dropout keeps a unit", 0.8, above=0, maximum=1, off=1, bond=RECIPE)
-    save_steps: int | None = flag(
-        "steps between checkpoints; the last step is always saved", 1000, minimum=1, bond=EXTENT
+    keep_prob: float = flag(
+        "probability that dropout keeps a unit", 0.8, above=0, maximum=1, off=1, bond=RECIPE, subject=Subject.OPTIMIZER
     )
-    save_seconds: int | None = flag(
-        "seconds between checkpoints, in addition to --save_steps", 600, minimum=1, bond=EXTENT
-    )
-    eval_steps: int = flag(
-        "steps between evaluations on the validation split; 0 evaluates at the end only", 1000, minimum=0, bond=EXTENT
-    )
-    restore: str = path(
-        "`auto` resumes the run in --train_dir; `none` fails if it has checkpoints; PATH starts from that checkpoint",
-        "auto",
-        metavar="auto|none|PATH",
-        words=("auto", "none"),
-        bond=ORIGIN,
-    )
-    overwrite: bool = flag(
-        "start over: --train_dir is cleared after all checks of the command have passed", False, bond=COMMAND
-    )
-    change_settings: bool = flag(
-        "resume the run with a changed recipe; the changes are logged and recorded with the attempt",
-        False,
-        bond=COMMAND,
-    )
-    seed: int = flag("random seed of initial weights, order and augmentation", 0, bond=RECIPE)
     normalization: str = flag(
         "`per_image` gives each image mean 0 and standard deviation 1, `per_image_mean` mean 0 alone; `rescale` maps 0 "
         "and 255, `per_image_rescale` each image's darkest and brightest value, to --rescale_min and --rescale_max; "
@@ -181,20 +183,59 @@ class TrainFlags(AugmentationConfig):
         NO_NORMALIZATION,
         choices=NORMALIZATIONS,
         bond=RECIPE,
+        subject=Subject.NORMALIZATION,
     )
     rescale_min: float = flag(
-        "lowest value, with `rescale` and `per_image_rescale`", -1.0, minimum=-255, maximum=255, bond=RECIPE
+        "lowest value, with `rescale` and `per_image_rescale`",
+        -1.0,
+        minimum=-255,
+        maximum=255,
+        bond=RECIPE,
+        subject=Subject.NORMALIZATION,
     )
     rescale_max: float = flag(
-        "highest value, with `rescale` and `per_image_rescale`", 1.0, minimum=-255, maximum=255, bond=RECIPE
+        "highest value, with `rescale` and `per_image_rescale`",
+        1.0,
+        minimum=-255,
+        maximum=255,
+        bond=RECIPE,
+        subject=Subject.NORMALIZATION,
     )
-    whitening_epsilon: float = flag("added to the variances that `pca` and `zca` divide by", 0.01, above=0, bond=RECIPE)
+    whitening_epsilon: float = flag(
+        "added to the variances that `pca` and `zca` divide by",
+        0.01,
+        above=0,
+        bond=RECIPE,
+        subject=Subject.NORMALIZATION,
+    )
+    save_steps: int | None = flag(
+        "steps between checkpoints; the last step is always saved",
+        1000,
+        minimum=1,
+        bond=EXTENT,
+        subject=Subject.CHECKPOINTS,
+    )
+    save_seconds: int | None = flag(
+        "seconds between checkpoints, in addition to --save_steps",
+        600,
+        minimum=1,
+        bond=EXTENT,
+        subject=Subject.CHECKPOINTS,
+    )
+    eval_steps: int = flag(
+        "steps between evaluations on the validation split; 0 evaluates at the end only",
+        1000,
+        minimum=0,
+        bond=EXTENT,
+        subject=Subject.CHECKPOINTS,
+    )
     input_mode: str = flag(
         "`preloaded` decodes a worker's records once and keeps them in its memory, `files` reads them in each epoch; "
         f"`auto` preloads unless a worker needs more than {PRELOAD_LIMIT_BYTES >> 30} GiB for it",
         "auto",
         choices=("auto", PRELOADED, FILES),
         bond=EXTENT,
+        subject=Subject.READING,
     )
     cache_gb: float | None = flag(
         "GiB of each worker's disk cache for training shards on HDFS; the least recently read shard is evicted, which "
@@ -202,6 +243,7 @@ class TrainFlags(AugmentationConfig):
         None,
         above=0,
         bond=EXTENT,
+        subject=Subject.READING,
     )
     shuffle_buffer: int = flag(
         "records in a worker's shuffle buffer, with `--input_mode files`; for photographs "
@@ -209,15 +251,5 @@ class TrainFlags(AugmentationConfig):
         10_000,
         minimum=1,
         bond=EXTENT,
-    )
-    start_timeout: int = flag(
-        "seconds that the cluster may take to start before the job fails", 600, minimum=1, bond=EXTENT
-    )
-    stall_timeout: int = flag("seconds that one step may take before the job fails", 600, minimum=1, bond=EXTENT)
-    stop_timeout: int = flag(
-        "seconds for the running steps and a last checkpoint after Ctrl-C or SIGTERM; a second signal ends the job at "
-        "once",
-        60,
-        minimum=1,
-        bond=EXTENT,
+        subject=Subject.READING,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.flags import SPLIT_NAME, Flags, flag, path
+from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.values import SPLIT_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

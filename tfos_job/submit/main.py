@@ -16,9 +16,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
-from tfos_job.commands.registry import SUBMISSIONS, SUBMIT
+from tfos_job.commands import correction
+from tfos_job.commands.parser import FlagParser
+from tfos_job.commands.registry import COMMANDS, SUBMISSIONS, SUBMIT
 from tfos_job.config import paths
-from tfos_job.errors import SettingsError
+from tfos_job.config.values import either
+from tfos_job.errors import FlagError, SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
@@ -31,17 +34,18 @@ _SEEDS_FOLDER = "Python"
 _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is used again: run it again"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> FlagParser:
+    parser = FlagParser(
         prog=f"tfos-job {SUBMIT}",
         usage=f"tfos-job {SUBMIT} COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
         description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
         epilog=f"COMMAND is one of {', '.join(SUBMISSIONS)}; its flags: `tfos-job COMMAND --help`. "
         "docs/operations.md has the settings that are set, and why.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
-    parser.add_argument("command", metavar="COMMAND", choices=SUBMISSIONS, help="what to submit: see below")
+    parser.add_argument(
+        "command", metavar="COMMAND", choices=SUBMISSIONS, type=_submitted, help="what to submit: see below"
+    )
     add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
     queues = "".join(f"{it.queue} for {name}, " for name, it in SUBMISSIONS.items() if it.queue != "default")
     add("--queue", help=f"YARN's queue (default: {queues}default for all else)")
@@ -73,6 +77,21 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _submitted(name: str) -> str:
+    """The name of a command that can be submitted.
+
+    Raises:
+      FlagError: it cannot.
+    """
+    command = correction.command(COMMANDS, [name])
+    if command.submission is None:
+        raise FlagError(
+            f"{command.name} runs on this host alone",
+            next_step=f"Call `tfos-job {command.name}`; {either(list(SUBMISSIONS))} can be submitted",
+        )
+    return command.name
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     with signals.raised():
@@ -84,24 +103,27 @@ def _main(argv: list[str]) -> int:
     logging.getLogger("tfos_job").setLevel(logging.INFO)
     changes = host.settle_process()
     own, spark_args = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    options, app_args = make_parser().parse_known_args(own)
-    if not {"-v", "--verbose"}.isdisjoint(app_args):
+    if not {"-v", "--verbose"}.isdisjoint(own):
         logging.getLogger("tfos_job").setLevel(logging.DEBUG)
     for change in [*changes, *host.settle_submission(os.environ)]:
         log.debug("%s", change)
+    title = f"tfos-job {SUBMIT}"
     try:
-        return _submit(options, app_args, spark_args)
+        parser = make_parser()
+        options, app_args = parser.split(own)
+        title += f" {options.command}"
+        config = cli.parse_config(options.command, app_args, parser.flags)
+        return _submit(options, config, app_args, spark_args)
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
         error = cli.as_job_error(e, _NOTHING_SUBMITTED)
-    if "--debug" in app_args:
+    if "--debug" in own:
         logging.getLogger().error("", exc_info=error)
-    print(f"tfos-job {SUBMIT} {options.command}: error: {error}", file=sys.stderr, flush=True)
+    print(f"{title}: error: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
-def _submit(options: argparse.Namespace, app_args: list[str], spark_args: list[str]) -> int:
+def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark_args: list[str]) -> int:
     began = time.time()
-    config = cli.parse_config(options.command, app_args)
     on_yarn = options.master == "yarn"
     if not on_yarn and not options.master.startswith("k8s://"):
         raise SettingsError(

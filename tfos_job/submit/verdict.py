@@ -159,15 +159,7 @@ def _error_of(code: int, told: Mapping[str, str] | None) -> JobError:
     words = dict(told or {"fact": f"the job ended with exit code {code}"})
     if code in (128 + 2, 128 + 15):
         return InterruptedJobError(**words, signum=code - 128)
-    if code == 2:
-        return UsageError(**words)
     return exit_code_class(code)(**words)
-
-
-class UsageError(JobError):
-    """A flag that argparse rejected."""
-
-    exit_code = 2
 
 
 def _of_container(end: ApplicationEnd) -> JobError | None:

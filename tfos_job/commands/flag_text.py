@@ -1,0 +1,84 @@
+"""A flag on the command line: its value from text, and the words that the text may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tfos_job.config.flags import checked, is_inherited
+from tfos_job.config.values import OFF
+
+NONE = "none"
+"""Takes back what a run has."""
+TRUTHS = {"true": True, "false": False}
+
+
+def kind_of(item: dataclasses.Field[Any]) -> str:
+    """The type of a flag without a value: `int` of `int | None`, as it is written."""
+    return str(item.type).removesuffix(" | None")
+
+
+def takes_none(item: dataclasses.Field[Any]) -> bool:
+    """True if `none` takes back what a run has."""
+    return is_inherited(item) and str(item.type) != kind_of(item)
+
+
+def is_switch(item: dataclasses.Field[Any]) -> bool:
+    """True for a flag that has no value."""
+    return kind_of(item) == "bool" and not is_inherited(item)
+
+
+def words(item: dataclasses.Field[Any]) -> list[str]:
+    """The words that a flag takes, as far as they can be counted."""
+    found = list(map(str, item.metadata.get("choices") or item.metadata.get("path") or ()))
+    if kind_of(item) == "bool" and not is_switch(item):
+        found += TRUTHS
+    if item.metadata.get("form") is not None:
+        found += item.metadata["form"].names
+    if "off" in item.metadata:
+        found.append(OFF)
+    return [*found, NONE] if takes_none(item) else found
+
+
+def metavar(item: dataclasses.Field[Any]) -> str:
+    """The value of a flag, for its line of `--help`."""
+    kind, choices = kind_of(item), item.metadata.get("choices")
+    if choices:
+        return "|".join(words(item))
+    if kind == "bool":
+        return "|".join(TRUTHS)
+    if "metavar" in item.metadata:
+        return str(item.metadata["metavar"])
+    if "path" in item.metadata:
+        return "DIR" if item.name.endswith("_dir") else "PATH"
+    return {"int": "N", "float": "X"}.get(kind, "NAME" if item.name.endswith("_name") else "TEXT")
+
+
+def read(item: dataclasses.Field[Any], text: str) -> Any:
+    """The value of a flag.
+
+    Raises:
+      FlagError: the flag does not accept it.
+    """
+    kind = kind_of(item)
+    if text == NONE and takes_none(item):
+        return None
+    value: Any = text
+    if text == OFF and "off" in item.metadata:
+        value = item.metadata["off"]
+    elif kind == "bool":
+        value = TRUTHS.get(text, text)
+    elif kind in ("int", "float"):
+        value = _number(text, int if kind == "int" else float)
+    if kind.startswith("tuple"):  # one of its elements
+        checked(item, (text,))
+        return text
+    return checked(item, value)
+
+
+def _number(text: str, kind: type[int | float]) -> Any:
+    """The number, or the text where it is none, about which the check of its flag has the words."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
