@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tfos_job.driver.jvm import check
 from tfos_job.driver.spark_defaults import blamed, kept_defaults, read_defaults
 from tfos_job.driver.start_errors import Host, explain_jvm
 from tfos_job.errors import SettingsError
+from tfos_job.host import jvm_output
 
 BAD_OPTION = """\
 Picked up _JAVA_OPTIONS: -Xbogus
@@ -186,3 +188,26 @@ def test_who_stops_waiting_for_a_jvm_ends_it(tmp_path: Path, monkeypatch: pytest
         signal.signal(signal.SIGUSR1, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_the_launchers_own_warning_is_left_out_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        "Picked up JAVA_TOOL_OPTIONS: -Xmx1g",
+        FEW_FILES.splitlines()[0],
+        "WARNING: something else",
+        "",
+        "half a line",
+    ]
+    words = "\n".join(lines)
+    with subprocess.Popen(["printf", "%s", words], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        jvm_output.pass_on(process.stdout)
+        said = ""
+
+        def has_all() -> bool:
+            nonlocal said
+            said += capfd.readouterr().err
+            return "half a line" in said
+
+        wait_until(has_all)
+    assert said.splitlines() == [lines[0], *lines[2:]]

@@ -23,6 +23,7 @@ from pyspark.java_gateway import launch_gateway
 from tfos_job.driver.spark_defaults import CONF_DIR_VARIABLE
 from tfos_job.driver.start_errors import JDK_STEP, SUBMIT_ARGS_VARIABLE, Host, explain_jvm
 from tfos_job.errors import SettingsError
+from tfos_job.host import jvm_output
 from tfos_job.host.child import end
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def start(settings: Mapping[str, str], *, local: bool) -> None:
             # In a session of its own, so that this process handles signals to its group. The JVM ends when its standard
             # input is closed.
             with _kept_or_ended():
-                gateway = launch_gateway(conf, {"start_new_session": True})
+                gateway = launch_gateway(conf, {"start_new_session": True, "stderr": subprocess.PIPE})
         except TimeoutError:
             raise
         except (PySparkRuntimeError, OSError) as e:
@@ -63,7 +64,7 @@ def start(settings: Mapping[str, str], *, local: bool) -> None:
 
 @contextlib.contextmanager
 def _kept_or_ended() -> Iterator[None]:
-    """Ends a JVM whose start is abandoned, for example by a signal: it would run for ever.
+    """Ends a JVM whose start is abandoned, for example by a signal: it would run for ever. Passes on its errors.
 
     pyspark does not expose its process before the JVM has answered, so it is recorded here.
     """
@@ -73,6 +74,8 @@ def _kept_or_ended() -> Iterator[None]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             started.append(self)
+            if self.stderr is not None:
+                jvm_output.pass_on(self.stderr)
 
     before, java_gateway.Popen = java_gateway.Popen, Recorded
     try:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
+from tfos_job.host import jvm_output
 from tfos_job.host.child import end
 from tfos_job.host.signals import Stopped
 from tfos_job.submit import yarn_client
@@ -132,7 +133,8 @@ def pass_through(line: Sequence[str], environment: Mapping[str, str]) -> tuple[i
         said: list[str] = []
         try:
             for words in process.stdout:
-                sys.stderr.write(words)
+                if not jvm_output.is_launchers_own(words):
+                    sys.stderr.write(words)
                 said = [*said, words.rstrip()][-TAIL_LINES:]
         except BaseException:
             process.kill()
