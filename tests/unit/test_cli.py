@@ -143,15 +143,15 @@ def test_submit_is_a_command_of_the_same_program(capsys: pytest.CaptureFixture[s
         (["submit", "predict"], "tfos-job submit: error: predict runs on this host alone. Call `tfos-job predict`; "),
         (
             ["submit", "doctor", "--queu", "x"],
-            "tfos-job submit doctor: error: there is no flag --queu. Did you mean --que",
+            "tfos-job submit doctor: error: there is no flag --queu. Did you mean --q",
         ),
         (
             ["submit", "doctor", "--dryrun"],
-            "tfos-job submit doctor: error: there is no flag --dryrun. Did you mean --dry-",
+            "tfos-job submit doctor: error: there is no flag --dryrun. Did you mean --",
         ),
         (["submit", "doctor", "--num_gpus", "-1"], "tfos-job submit doctor: error: --num_gpus: -1 is less than 0"),
         (["submit", "doctor", "--submit_timeout", "x"], "tfos-job submit: error: --submit_timeout: 'x' is not a whole"),
-        (["submit"], "tfos-job submit: error: "),
+        (["submit"], "tfos-job submit: error: COMMAND is needed. `tfos-job submit --help` lists the flags"),
     ):
         assert program.main(words) == 2
         said = capsys.readouterr().err

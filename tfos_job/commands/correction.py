@@ -13,6 +13,7 @@ from tfos_job.errors import FlagError
 
 _ARGPARSE = (
     (re.compile("expected .*argument.*"), "its value is missing"),
+    (re.compile("the following arguments are required: (.*)"), r"\1 is needed"),
     (re.compile("invalid int value: (.*)"), r"\1 is not a whole number"),
     (re.compile("ignored explicit argument (.*)"), r"it takes no value, and has \1"),
 )

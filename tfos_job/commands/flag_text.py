@@ -10,6 +10,7 @@ from tfos_job.config.values import OFF
 
 NONE = "none"
 """Takes back what a run has."""
+_MAX_METAVAR = 40
 TRUTHS = {"true": True, "false": False}
 
 
@@ -40,11 +41,16 @@ def words(item: dataclasses.Field[Any]) -> list[str]:
     return [*found, NONE] if takes_none(item) else found
 
 
+def are_many(item: dataclasses.Field[Any]) -> bool:
+    """True for words that do not fit beside their flag in a line of `--help`."""
+    return len("|".join(words(item))) > _MAX_METAVAR
+
+
 def metavar(item: dataclasses.Field[Any]) -> str:
     """The value of a flag, for its line of `--help`."""
     kind, choices = kind_of(item), item.metadata.get("choices")
     if choices:
-        return "|".join(words(item))
+        return "|".join(words(item)) if not are_many(item) else "WORD"
     if kind == "bool":
         return "|".join(TRUTHS)
     if "metavar" in item.metadata:

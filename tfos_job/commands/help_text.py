@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfos_job.commands.command import Command
-from tfos_job.commands.flag_text import kind_of, metavar
+from tfos_job.commands.flag_text import are_many, kind_of, metavar, words
 from tfos_job.config import Bond
 from tfos_job.config.flags import alternatives, has_bonds, is_inherited, label
 from tfos_job.config.values import OFF, either, range_of
@@ -71,7 +71,8 @@ def flag_help(item: dataclasses.Field[Any], *, with_bond: bool) -> str:
     text, default = split_default(item.metadata["help"])
     numbers = range_of(item.metadata)
     default = default or ("" if kind_of(item) == "bool" else default_word(item))
-    notes = [str(numbers) if numbers is not None else "", f"default: {default}" if default else need(item)]
+    chosen = f"one of {', '.join(words(item))}" if "choices" in item.metadata and are_many(item) else ""
+    notes = [chosen, str(numbers) if numbers is not None else "", f"default: {default}" if default else need(item)]
     shown = "; ".join(filter(None, notes))
     mark = f" [{item.metadata['bond'].name.lower()}]" if with_bond else ""
     return f"{text}{f' ({shown})' if shown else ''}{mark}".replace("%", "%%")

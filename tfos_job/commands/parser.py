@@ -60,7 +60,7 @@ class FlagParser(argparse.ArgumentParser):
             ) from None
 
     def error(self, message: str) -> NoReturn:
-        raise FlagError(message, next_step=correction.see_help(self.prog))
+        raise FlagError(correction.fact(message), next_step=correction.see_help(self.prog))
 
 
 class CommandParser(FlagParser):
