@@ -5,8 +5,9 @@
 # The other scripts source it; then `tfos-job` and `python` are on PATH and JAVA_HOME is set. Run by itself it prepares
 # and says what it found.
 #
-# TFOS_JOB_VENV    where the virtual environment lies or shall lie
-# TFOS_JOB_EXTRAS  the extras of pyproject.toml to install (default dev; empty: none)
+# TFOS_JOB_VENV         where the virtual environment lies or shall lie
+# TFOS_JOB_EXTRAS       the extras of pyproject.toml to install (default dev; empty: none)
+# TFOS_JOB_CONSTRAINTS  the exact versions to install (default constraints.txt; scripts/constraints.sh makes it)
 # pip's own variables (PIP_INDEX_URL, PIP_RETRIES, ...) work as ever. Exit 69: something is missing and cannot be
 # installed from here; the message says what to install.
 set -euo pipefail
@@ -14,6 +15,7 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${TFOS_JOB_VENV:-$ROOT/.venv}
 EXTRAS=${TFOS_JOB_EXTRAS-dev}
+CONSTRAINTS=${TFOS_JOB_CONSTRAINTS:-$ROOT/constraints.txt}
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -70,10 +72,13 @@ find_python() {
     return 1
 }
 
-# What the environment was made from: another checkout, requirement, version or interpreter makes another digest.
+# What the environment was made from: another checkout, requirement, version or interpreter makes another digest. The
+# settings of tools, at the end of pyproject.toml, are no part of it.
 requirements_digest() {
-    { printf '%s\n' "$ROOT" && "$VENV/bin/python" -V && cat "$ROOT/pyproject.toml" "$ROOT/setup.py" "$ROOT/tfos_job/__init__.py"; } |
-        sha256sum | cut -d ' ' -f 1
+    {
+        printf '%s\n' "$ROOT" && "$VENV/bin/python" -V && sed '/^\[tool\.ruff\]$/Q' "$ROOT/pyproject.toml" &&
+            cat "$ROOT/setup.py" "$ROOT/tfos_job/__init__.py" "$CONSTRAINTS"
+    } | sha256sum | cut -d ' ' -f 1
 }
 
 # The stamp is one line: DIGEST EXTRAS. An environment with more extras than asked for will do.
@@ -110,7 +115,8 @@ install_package() {
     local log=$VENV/setup.log
     say "installing tfos_job${EXTRAS:+[$EXTRAS]} (some 1.2 GB of downloads where pip's cache is empty; log: $log)"
     rm -f "$VENV/tfos-job.stamp"
-    "$VENV/bin/python" -m pip install --progress-bar off --disable-pip-version-check --editable "$ROOT${EXTRAS:+[$EXTRAS]}" 2>&1 |
+    "$VENV/bin/python" -m pip install --progress-bar off --disable-pip-version-check \
+        --constraint "$CONSTRAINTS" --editable "$ROOT${EXTRAS:+[$EXTRAS]}" 2>&1 |
         tee "$log" |
         awk '/^ *Downloading .*\([0-9.]+ (MB|GB)\)/ { size = $(NF - 1); sub(/\(/, "", size);
                  if (size + 0 >= 5 || /GB\)/) { sub(/-cp3.*\.whl|-py[23].*\.whl/, ""); print "  " $1, $2, $(NF - 1), $NF; fflush() } }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 import tfos_job
 from tfos_job import cli
@@ -27,6 +28,7 @@ from tfos_job.local_jobs import synth
 from tfos_job.run import checkpoint_files, checkpoints, resume
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
+from tfos_job.submit.distributions import normalised
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -60,6 +62,24 @@ def test_the_metadata_name_every_file_of_the_package() -> None:
 def test_the_version_is_a_literal_that_packaging_reads_without_an_import() -> None:
     assert PYPROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "tfos_job.__version__"}
     assert f'\n__version__ = "{tfos_job.__version__}"\n' in (ROOT / "tfos_job" / "__init__.py").read_text("utf-8")
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_exact_versions_are_allowed_ones_of_every_requirement(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
+    pins: dict[str, str] = {}
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            pin = Requirement(line)  # a name: no option, no path
+            (version,) = pin.specifier
+            assert (version.operator, pin.url) == ("==", None)
+            if pin.marker is None or pin.marker.evaluate(environment):
+                assert pins.setdefault(normalised(pin.name), version.version) == version.version
+    project, build = PYPROJECT["project"], PYPROJECT["build-system"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"], *build["requires"]]:
+        requirement = Requirement(text)
+        assert pins[normalised(requirement.name)] in requirement.specifier, f"{text}: run scripts/constraints.sh"
+        assert {bound.operator for bound in requirement.specifier} & {">=", "==", "~="}, f"{text}: no oldest version"
 
 
 PROGRAMS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests" / "campaigns").glob("*.py")])
