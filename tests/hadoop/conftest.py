@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -190,6 +191,20 @@ def upload(folder: Path, url: str) -> str:
             storage.make_dirs(target.rpartition("/")[0])
             storage.write_bytes(target, path.read_bytes())
     return url
+
+
+@pytest.fixture(scope="session")
+def from_wheel(tmp_path_factory: pytest.TempPathFactory) -> type[Submission]:
+    """Submissions by the `tfos-job` of a wheel, which is installed alone into an environment of its own."""
+    wheel = runpy.run_path(str(ROOT / "scripts" / "wheel.py"))
+    folder = tmp_path_factory.mktemp("wheel")
+    _, built = wheel["build"](folder / "dist", folder / "work")
+    tfos_job = wheel["install"](built, folder / "environment") / "tfos-job"
+
+    class FromWheel(Submission):
+        program = (str(tfos_job), "submit")
+
+    return FromWheel
 
 
 @pytest.fixture

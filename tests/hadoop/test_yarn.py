@@ -38,6 +38,7 @@ class Conversions:
 
     Attributes:
       dataset: what the first one made, once `detached_end` is there.
+      detached: submitted from a wheel.
       detached_end, outcome: what YARN and the first application itself say of its end.
       victim: the name of the cut file.
       spoilt_dataset: what the second one was to make.
@@ -59,7 +60,9 @@ def gnt_dir(hadoop: Hadoop, small_dataset: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def conversions(hadoop: Hadoop, ship_dir: str, gnt_dir: str, tmp_path_factory: pytest.TempPathFactory) -> Conversions:
+def conversions(
+    hadoop: Hadoop, ship_dir: str, gnt_dir: str, from_wheel: type[Submission], tmp_path_factory: pytest.TempPathFactory
+) -> Conversions:
     local = tmp_path_factory.mktemp("spoilt")
     synthesize(SynthConfig(gnt_dir=str(local), charset_size=5, num_writers=2))
     victim = min(local.glob("*.gnt"))
@@ -68,7 +71,7 @@ def conversions(hadoop: Hadoop, ship_dir: str, gnt_dir: str, tmp_path_factory: p
     dataset, spoilt_dataset = f"{hadoop.url}/yarn/dataset", f"{hadoop.url}/yarn/spoilt"
     with contextlib.ExitStack() as stack:
         words = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", dataset, "--charset_size", 10)
-        detached = Submission(*words, "--detach")
+        detached = from_wheel(*words, "--detach")
         stack.callback(detached.end)
         assert detached.wait() == 0, detached.stderr
         words = ("convert", "--gnt_dir", spoilt_gnt, "--dataset_dir", spoilt_dataset, "--charset_size", 5)

@@ -184,6 +184,10 @@ def test_formats_has_every_version_and_field() -> None:
     }
     for file, version in versions.items():
         assert f"| `{file}` | `format_version` {version} |" in text
+    minor = tfos_job.__version__.rpartition(".")[0]
+    numbers = (manifest.FORMAT_VERSION, checkpoint_files.FORMAT_VERSION, pixel_statistics.FORMAT_VERSION)
+    (row,) = re.findall(rf"^\| {re.escape(minor)} \| (.*) \|$", text, re.MULTILINE)
+    assert [int(cell.partition(",")[0]) for cell in row.split(" | ")] == list(numbers)
     parts = (
         manifest_parts.Source,
         manifest_parts.SourceRange,
