@@ -125,7 +125,8 @@ def install(wheel: Path, folder: Path) -> Path:
     """
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
-    _run([sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel)])
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index"]
+    _run([*pip, str(wheel.resolve())], cwd=folder, env=_environment({}))
     (site,) = folder.glob("lib/python3.*/site-packages")
     others = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     (site / "requirements.pth").write_text("".join(f"{entry}\n" for entry in others), "utf-8")
@@ -149,9 +150,9 @@ def check_commands(programs: Path, work: Path) -> None:
     if not place.startswith(f"{programs.parent}/"):
         raise WheelError(f"{place} is imported, not the wheel's package")
     listing = f"from {NAME}.commands.registry import COMMANDS, SUBMIT; print(*COMMANDS, SUBMIT)"
-    help_text = run("tfos-job", "--help")
+    told = {line.split()[0] for line in run("tfos-job", "--help").splitlines() if line.startswith("  ")}
     for name in run("python", "-P", "-c", listing).split():
-        if f"\n    {name}" not in help_text:
+        if name not in told:
             raise WheelError(f"tfos-job --help does not list {name}")
         run("tfos-job", name, "--help")
     run("tfos-job", "synth", "--gnt_dir", "gnt", "--charset_size", "3", "--num_writers", "2")
