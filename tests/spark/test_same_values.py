@@ -20,7 +20,9 @@ from tfos_job.config import (
     NO_NORMALIZATION,
     NORMALIZATIONS,
     PCA,
+    PER_IMAGE_RESCALE,
     PRELOADED,
+    RESCALE,
     ZCA,
     AugmentationConfig,
     ConvertConfig,
@@ -196,7 +198,8 @@ def normalization_of(source: Source, kind: str) -> Normalization:
     path, digest = None, None
     if kind in (DATASET, PCA, ZCA):
         path, digest = statistics_of(source, PIXELS if kind == DATASET else WHITENING)
-    return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, limits=None, digest=digest), path, None)
+    limits = (-1.0, 2.0) if kind in (RESCALE, PER_IMAGE_RESCALE) else None
+    return of_plan(NormalizationSpec(kind=kind, epsilon=EPSILON, limits=limits, digest=digest), path, None)
 
 
 def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> CheckpointInfo:

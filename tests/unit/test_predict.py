@@ -22,7 +22,7 @@ from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
 from tfos_job.inference.pictures import Request, read_picture
-from tfos_job.inference.predictor import Predictor, is_inverted
+from tfos_job.inference.predictor import Predictor
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.predict import predict
@@ -91,31 +91,6 @@ def test_a_jpeg_is_nearly_the_same() -> None:
     assert np.abs(pixels.astype(int) - cross()).mean() < 8
 
 
-def frame() -> np.ndarray:
-    """A 口 cropped to its strokes: its border is all ink."""
-    pixels = np.zeros((20, 20), np.uint8)
-    pixels[2:-2, 2:-2] = 255
-    return pixels
-
-
-def bar() -> np.ndarray:
-    """A bold 一 with little margin: most of the picture is ink."""
-    pixels = np.full((10, 40), 255, np.uint8)
-    pixels[2:-2, 1:-1] = 30
-    return pixels
-
-
-@pytest.mark.parametrize("glyph", [cross, frame, bar, lambda: cross() // 4 + 60], ids=["十", "口", "一", "pale 十"])
-def test_white_on_black_is_told_from_black_on_white(glyph: Callable[[], np.ndarray]) -> None:
-    assert not is_inverted(glyph())
-    assert is_inverted(255 - glyph())
-
-
-@pytest.mark.parametrize("value", [0, 128, 255])
-def test_an_empty_picture_is_not_turned_over(value: int) -> None:
-    assert not is_inverted(np.full((4, 4), value, np.uint8))
-
-
 @pytest.mark.parametrize(
     "data",
     [b"", b"GNT?", encoded(Image.fromarray(cross()))[:60], encoded(Image.fromarray(cross()), "BMP")],
@@ -179,9 +154,31 @@ def test_white_on_black_is_turned_over_unless_it_is_taken_as_it_is(train_dir: Pa
     (black, white), _ = ask(train_dir, files["a"], files["b"])
     assert white == {**black, "image": files["b"], "inverted": True}
     (black_as_it_is, white_as_it_is), _ = ask(train_dir, files["a"], files["b"], raw_image=True)
-    assert black_as_it_is == black
-    assert white_as_it_is["top"] != white["top"]
-    assert not white_as_it_is["inverted"]
+    assert black_as_it_is["top"] != white_as_it_is["top"] != white["top"]
+    for line in (black_as_it_is, white_as_it_is):
+        assert sorted(line) == ["image", "inverted", "step", "top"]
+        assert not line["inverted"]
+
+
+def test_the_ink_is_found_wherever_it_is(train_dir: Path) -> None:
+    """On a page of any kind a character is what it is as a crop; without any it is nothing, however sure a network."""
+    predictor = Predictor(train_dir)
+    crop = cross(60, 60)[2:-2, 2:-2]
+    page = np.full((500, 400), 255, np.uint8)
+    page[300:356, 40:96] = crop
+    tight, on_page = predictor.predict([crop, page], top_k=5)
+    assert tight["box"] == [0, 0, 56, 56]
+    assert on_page["box"] == pytest.approx([40, 300, 96, 356], abs=1)
+    assert [guess["probability"] for guess in on_page["top"]] == pytest.approx(
+        [guess["probability"] for guess in tight["top"]], abs=0.01
+    )
+    blank, again = predictor.predict([np.full((80, 60), 200, np.uint8), crop])
+    assert blank == {"doubtful": "blank", "image": "pictures[0]", "inverted": False, "step": 7, "top": []}
+    assert again["top"] == tight["top"][:3]
+    assert "doubtful" not in again
+    raw, _ = Predictor(train_dir, raw_image=True).predict([page, crop])
+    assert len(raw["top"]) == 3
+    assert raw["top"] != on_page["top"][:3]
 
 
 def test_one_bad_file_does_not_end_the_list(train_dir: Path, files: dict[str, str]) -> None:
@@ -218,7 +215,7 @@ def test_a_folder_is_all_its_pictures_sorted_in_batches(
     for number, name in enumerate([*names, ".hidden.png", ".cache/a.png", "@eaDir/a.png"]):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(encoded(Image.fromarray(np.roll(cross(), number, 1)), kinds[name.rpartition(".")[2]]))
+        path.write_bytes(encoded(Image.fromarray(cross(12 + number)), kinds[name.rpartition(".")[2]]))
     (tmp_path / "notes.txt").touch()
     os.mkfifo(tmp_path / "z.png")
     (tmp_path / "zz.png").symlink_to("nowhere")
@@ -338,7 +335,7 @@ def test_a_bad_picture_has_an_error_and_a_wrong_type_is_refused(train_dir: Path,
 
 def test_threads_share_a_predictor(train_dir: Path) -> None:
     predictor = Predictor(train_dir, "last")
-    pictures = [np.roll(cross(), number, 1) for number in range(8)]
+    pictures = [cross(12 + 2 * number) for number in range(8)]
     expected = [predictor.predict([picture]) for picture in pictures]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda picture: predictor.predict([picture]), pictures * 4)) == expected * 4

@@ -17,8 +17,8 @@ class PredictConfig(Flags):
     )
     top_k: int = flag("number of classes to print for each image", 3, minimum=1)
     raw_image: bool = flag(
-        "take each picture as `convert` would store it: ink stays as it is, also white on black. Ignored for runs on "
-        "folders of images",
+        "take each picture as `convert` would store it: no search for the ink, white on black stays so. Ignored for "
+        "runs on folders of images",
         False,
     )
     images: tuple[str, ...] = path(

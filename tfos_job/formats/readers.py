@@ -17,7 +17,7 @@ class Reader:
 
     Attributes:
       name: of `--dataset_name`.
-      on_paper: whether images are ink on paper; `predict` turns over what is white on black.
+      on_paper: whether images are ink on paper, cropped to it; `predict` looks for the ink of other pictures.
       antialias: whether images larger than `--image_size` are averaged, not sampled. Glyphs are not much larger, and
         keep the pixels that checkpoints were trained on; a sample of a photograph thirty times as large would be dots.
     """

@@ -28,19 +28,28 @@ class Answer:
       step: of the checkpoint.
       top: the most probable classes, the most probable first.
       inverted: whether it was bright ink on dark paper, and was turned over.
+      box: left, top, right and bottom of the ink that was found; None where there is none, or it was not looked for.
+      doubtful: why it may be no character; "" if it seems to be one.
     """
 
     image: str
     step: int
     top: tuple[Guess, ...]
     inverted: bool = False
+    box: tuple[int, int, int, int] | None = None
+    doubtful: str = ""
 
     def to_json(self) -> dict[str, Any]:
         guesses = [
             {"character": g.character, "class_id": g.class_id, "probability": round(g.probability, _DIGITS)}
             for g in self.top
         ]
-        return {"image": self.image, "inverted": self.inverted, "step": self.step, "top": guesses}
+        line: dict[str, Any] = {"image": self.image, "inverted": self.inverted, "step": self.step, "top": guesses}
+        if self.box is not None:
+            line["box"] = list(self.box)
+        if self.doubtful:
+            line["doubtful"] = self.doubtful
+        return line
 
 
 @dataclass(frozen=True)

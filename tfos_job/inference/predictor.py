@@ -1,11 +1,12 @@
 """A checkpoint that answers about pictures, in batches.
 
 A picture becomes the pixels that `convert` would store (`pictures.py`) and is preprocessed by the same `preprocess` as
-in training and evaluation. For a network of glyphs ink is dark, paper 255.
+in training and evaluation. For a network of glyphs the ink is found first (`ink.py`), since they are cropped to theirs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from tfos_job.errors import AccessError, BadDataError, MissingInputError
 from tfos_job.formats import readers
+from tfos_job.inference import ink
 from tfos_job.inference import pictures as given
 from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.pictures import Picture, Request
@@ -29,16 +31,17 @@ from tfos_job.run.checkpoint_files import CheckpointInfo
 # More would make the network hardly faster, and the first answers later.
 BATCH_SIZE = 64
 
-# In nearly every picture ink covers a smaller share.
-_CLEAR_MINORITY = 0.4
-
 
 class _Seen(NamedTuple):
-    """A picture as the network sees it: `image` uint8 [S, S, C]; `inverted` if its brightness was inverted."""
+    """A picture as the network sees it.
 
-    name: str
+    Attributes:
+      answer: what is known without the network.
+      image: uint8 [S, S, C].
+    """
+
+    answer: Answer
     image: tf.Tensor
-    inverted: bool
 
 
 class Predictor:
@@ -47,7 +50,8 @@ class Predictor:
     Args:
       train_dir: folder of the run.
       checkpoint: `last`, `best` or the path of a checkpoint's folder.
-      raw_image: take each picture as `convert` would store it. Ignored for runs on folders of images.
+      raw_image: do not look for the ink: take each picture as `convert` would store it. Ignored for runs on folders of
+        images.
 
     Attributes:
       checkpoint: the path of the checkpoint's folder.
@@ -90,8 +94,10 @@ class Predictor:
 
         Returns:
           A dictionary for each picture, in order. `image` is its path, else `pictures[N]`. `top` has the most probable
-          classes first, each with `character`, `class_id` and `probability`; `step` is the checkpoint's; `inverted`
-          is true if bright ink on dark was turned over. A file that cannot be read has `image` and `error` alone.
+          classes first, each with `character`, `class_id` and `probability`; `step` is the checkpoint's. `inverted`
+          is true if bright ink on dark was turned over, and `box` is where ink was found: left, top, right, bottom.
+          `doubtful`, if it is there, says why the picture may show no character; `top` of a blank one is empty. A file
+          that cannot be read has `image` and `error` alone.
 
         Raises:
           SettingsError: an object is of another type, or an array of another shape.
@@ -104,21 +110,25 @@ class Predictor:
         coming = iter(requests)
         while batch := list(itertools.islice(coming, BATCH_SIZE)):
             seen = [self._see(request) for request in batch]
-            tops = iter(self._tops([picture.image for picture in seen if isinstance(picture, _Seen)], top_k))
-            for picture in seen:
-                if isinstance(picture, _Seen):
-                    yield Answer(image=picture.name, step=self.step, inverted=picture.inverted, top=next(tops))
-                else:
-                    yield picture
+            tops = iter(self._tops([one.image for one in seen if isinstance(one, _Seen)], top_k))
+            for one in seen:
+                yield dataclasses.replace(one.answer, top=next(tops)) if isinstance(one, _Seen) else one
 
-    def _see(self, request: Request) -> _Seen | NoAnswer:
+    def _see(self, request: Request) -> _Seen | Answer | NoAnswer:
+        """A picture as the network sees it, or the answer that needs no network."""
         try:
-            pixels = given.read(request, num_channels=self._form.num_channels)
+            pixels = given.read(request, num_channels=1 if self._seeks_ink else self._form.num_channels)
         except (AccessError, BadDataError, MissingInputError) as error:
             return NoAnswer(request.name, error)
-        inverted = self._seeks_ink and is_inverted(pixels[:, :, 0])
-        image = preprocess(tf.constant((255 - pixels if inverted else pixels)[np.newaxis]), self._form)[0]
-        return _Seen(request.name, image, inverted)
+        answer = Answer(image=request.name, step=self.step, top=())
+        if self._seeks_ink:
+            found = ink.find(pixels[:, :, 0])
+            answer = dataclasses.replace(answer, inverted=found.inverted, doubtful=found.doubtful)
+            if found.doubtful == ink.BLANK:  # any network would be sure of something
+                return answer
+            answer = dataclasses.replace(answer, box=found.box)
+            pixels = np.repeat(found.pixels[:, :, np.newaxis], self._form.num_channels, axis=2)
+        return _Seen(answer, preprocess(tf.constant(pixels[np.newaxis]), self._form)[0])
 
     def _tops(self, images: list[tf.Tensor], top_k: int) -> list[tuple[Guess, ...]]:
         """The most probable classes of images, uint8 [S, S, C]."""
@@ -130,21 +140,3 @@ class Predictor:
             tuple(Guess(self.classes[i], int(i), float(p)) for i, p in zip(ids, values, strict=True))
             for ids, values in zip(top.indices.numpy(), top.values.numpy(), strict=True)
         ]
-
-
-def is_inverted(grey: np.ndarray) -> bool:
-    """True if the ink is brighter than the paper.
-
-    Ink is the smaller part of a picture: a share of dark pixels below 0.4 or above 0.6 decides. Between these, with
-    bold strokes, the border decides: it is paper if the glyph has a margin. This is correct for all 17,475 glyphs of
-    `casia-small` and `cmnist`, both original and inverted.
-
-    Args:
-      grey: uint8 [h, w].
-    """
-    dark = grey < (int(grey.min()) + int(grey.max())) / 2
-    share = dark.mean()
-    if _CLEAR_MINORITY <= share <= 1 - _CLEAR_MINORITY:
-        border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
-        return bool(border.mean() > 0.5)
-    return bool(share > 0.5)
