@@ -236,6 +236,12 @@ def is_abandoned(path: str) -> bool:
     return process_identity.is_gone(holder) or abs(time.time() - _written_s(holder)) > TTL_S
 
 
+def held_by(path: str) -> str:
+    """The name of the lock's holder; empty if nobody seems to hold it. For a reader: see `is_abandoned`."""
+    holder = _holder(path)
+    return _name(holder) if holder and not is_abandoned(path) else ""
+
+
 def _holder(path: str) -> dict[str, Any]:
     """Returns the fields of the lock at `path`; empty if there is none."""
     with contextlib.suppress(MissingInputError):

@@ -6,22 +6,26 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tfos_job.commands import container_memory
+from tfos_job.commands import training_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
-from tfos_job.commands.container_memory import ContainerMemory, Network
-from tfos_job.config import PCA, PRELOADED, ZCA, TrainConfig
+from tfos_job.commands.container_memory import Network
+from tfos_job.config import TrainConfig
 from tfos_job.config.recipes import with_recipe
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, master: str | None = None) -> dict[str, Any]:
-    """Trains until the run is finished, and returns its report.
+    """Trains until the run is finished, and returns its report; with `dry_run` what it would do.
 
     Args:
       config: the run.
       master: Spark's master, such as local[4] (default: that of spark-submit, else local Spark).
     """
+    if config.dry_run:
+        from tfos_job.commands import dry_run
+
+        return dry_run.forecast(config, master)
     from tfos_job.driver import session
     from tfos_job.jobs.train import train
 
@@ -29,7 +33,19 @@ def train(config: TrainConfig, master: str | None = None) -> dict[str, Any]:
 
 
 def run(config: TrainConfig, context: Context) -> None:
-    context.emit(_summary(train(config, context.master)))
+    found = train(config, context.master)
+    if config.dry_run:
+        say_forecast(found)
+        context.emit(found)
+    else:
+        context.emit(_summary(found))
+
+
+def say_forecast(found: Mapping[str, Any]) -> None:
+    """Logs what `dry_run.forecast` has found, as a table."""
+    from tfos_job.commands import dry_run_table
+
+    log.info("%s", "\n".join(dry_run_table.lines(found)))
 
 
 def _summary(report: dict[str, Any]) -> dict[str, Any]:
@@ -80,40 +96,13 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     from tfos_job.protocol.topology import topology_of
 
     topology = topology_of(config, master)
-    ps_on_driver_host = topology.num_driver_ps_tasks > 0
-    whitened_values = config.side**2 * work.network.num_channels if config.normalization in (PCA, ZCA) else 0
-    nodes = {
-        "parameters": work.network.num_parameters,
-        "num_ps_tasks": config.num_ps_tasks,
-        "num_workers": config.num_workers,
-    }
-    executor = _worker(config, work, whitened_values)
-    if not ps_on_driver_host:
-        ps = container_memory.parameter_server(**nodes)
-        executor = ContainerMemory(max(executor.heap, ps.heap), max(executor.overhead, ps.overhead))
-    driver = container_memory.training_driver(
-        **nodes, ps_on_driver_host=ps_on_driver_host, whitened_values=whitened_values
-    )
+    driver, executor = training_memory.containers(training_memory.roles(config, work, topology))
     return {
         **driver.of_driver(),
         **executor.of_executor(),
         "spark.executor.instances": str(topology.num_spark_executors),
         "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{config.start_timeout}s",
     }
-
-
-def _worker(config: TrainConfig, work: Work, whitened_values: int) -> ContainerMemory:
-    num_channels = work.network.num_channels
-    is_preloaded = config.resolved_input_mode(work.worker_records, num_channels) == PRELOADED
-    return container_memory.worker(
-        network=work.network,
-        batch_size=config.batch_size,
-        shuffle_buffer=0 if is_preloaded else config.buffered_records(work.record_bytes),
-        record_bytes=work.record_bytes,
-        whitened_values=whitened_values,
-        preloaded_bytes=config.preloaded_bytes(work.worker_records, num_channels) if is_preloaded else 0,
-        on_gpu=config.num_gpus > 0,
-    )
 
 
 TRAIN = Command(

@@ -82,6 +82,13 @@ class TrainFlags(NodeFlags, AugmentationConfig):
         bond=COMMAND,
         subject=Subject.RUN,
     )
+    dry_run: bool = flag(
+        "print what the command would do, with memory, disk and time, and change nothing: neither Spark nor TensorFlow "
+        "is started",
+        False,
+        bond=COMMAND,
+        subject=Subject.RUN,
+    )
     seed: int = flag("random seed of initial weights, order and augmentation", 0, bond=RECIPE, subject=Subject.RUN)
     model_name: str = flag(
         f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",

@@ -20,8 +20,9 @@ from tfos_job.driver.start_limit import end_jvm, time_limit
 from tfos_job.driver.withdrawal import withdrawn
 from tfos_job.host import process_environment
 from tfos_job.host.child import module_path
+from tfos_job.host.container import under_spark_submit
 from tfos_job.host.limits import within
-from tfos_job.protocol.topology import Topology, check_slots, slots_of
+from tfos_job.protocol.topology import Topology, check_slots, local_master, slots_of
 
 log = logging.getLogger(__name__)
 
@@ -50,19 +51,14 @@ def resolve_master(requested: str | None, num_nodes: int) -> str | None:
     """
     if requested is not None:
         return requested
-    if _submitted():
+    if under_spark_submit():
         return None
-    return f"local[{max(os.cpu_count() or 1, num_nodes)}]"
-
-
-def _submitted() -> bool:
-    """True if spark-submit started this process: its JVM waits for this process and has settings of its own."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
+    return local_master(num_nodes)
 
 
 def in_cluster_mode() -> bool:
     """True if this driver runs in a container of the cluster (spark-submit's cluster mode)."""
-    return _submitted() and (_submitted_conf().get("spark.submit.deployMode") or "client") == "cluster"
+    return under_spark_submit() and (_submitted_conf().get("spark.submit.deployMode") or "client") == "cluster"
 
 
 def begin_in_cluster(*, trains: bool) -> None:
@@ -116,7 +112,7 @@ def training_settings(topology: Topology, master: str | None, start_timeout: int
         **TFCLUSTER_SETTINGS,
         "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{start_timeout}s",
     }
-    if master is None and _submitted():
+    if master is None and under_spark_submit():
         master = _submitted_conf().get("spark.master")
     if master is not None:
         check_slots(topology, master)
@@ -153,7 +149,7 @@ def open_session(
     """
     local = master is not None and is_local(master)
     of_this_host = spark_defaults.kept_defaults(os.environ) if local else {}
-    if local or (master is None and _submitted() and is_local(_submitted_conf().get("spark.master") or "")):
+    if local or (master is None and under_spark_submit() and is_local(_submitted_conf().get("spark.master") or "")):
         changes = process_environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
         process_environment.apply(os.environ, changes)
         for change in changes:

@@ -18,6 +18,11 @@ _MAX_SOCKET_DIR_BYTES = 107 - len("/listener-12345678")
 _CONTAINER = re.compile(r"container_(?:e\d+_)?(?P<cluster>\d+)_(?P<application>\d+)_(?P<attempt>\d+)_\d+")
 
 
+def under_spark_submit() -> bool:
+    """True if spark-submit started this process: its JVM waits for this process and has settings of its own."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
 def container_id() -> str:
     return os.environ.get("CONTAINER_ID", "")
 

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from tfos_job import storage
 from tfos_job.config import TrainConfig
 from tfos_job.driver import cluster_run, session
 from tfos_job.driver.run_report import RunReport
@@ -19,7 +18,7 @@ from tfos_job.lease import TTL_S, Lease
 from tfos_job.protocol.topology import topology_of
 from tfos_job.run import resume
 from tfos_job.run.folder import FINISHED
-from tfos_job.run.preparation import Preparation, prepare
+from tfos_job.run.preparation import Preparation, prepare, with_absolute_paths
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     Raises:
       JobError: the cause that stopped it, also in the report.
     """
-    config = _with_absolute_paths(config)
+    config = with_absolute_paths(config)
     session.training_settings(topology_of(config, master), master, config.start_timeout)  # raises if slots are missing
     run = RunLayout(config.train_dir)
     # YARN starts an attempt after the end of the one before, whose lock, written on another host, may still look held.
@@ -61,15 +60,6 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
             else:
                 cluster_run.run(prepared, master, report, lease)
         return report.values
-
-
-def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    return dataclasses.replace(
-        config,
-        dataset_dir=storage.absolute(config.dataset_dir),
-        train_dir=storage.absolute(config.train_dir),
-        checkpoint_path=storage.absolute(config.checkpoint_path) if config.checkpoint_path else None,
-    )
 
 
 def _say_start(prepared: Preparation) -> None:

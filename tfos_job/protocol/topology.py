@@ -104,6 +104,11 @@ def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
     return Slots(int(cluster.group(1)), int(cluster.group(2))) if cluster else None
 
 
+def local_master(num_nodes: int) -> str:
+    """The master of a command that is given none: a slot for each core, or for each node if there are more."""
+    return f"local[{max(os.cpu_count() or 1, num_nodes)}]"
+
+
 def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -> None:
     """Fails if the master can never hold the topology; TFoS would wait for the missing slots for ever.
 

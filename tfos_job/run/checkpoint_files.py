@@ -85,6 +85,11 @@ class CheckpointInfo:
         return tuple(self.document.get("trainable_scopes", ()))
 
     @property
+    def size_bytes(self) -> int:
+        """Bytes of its arrays."""
+        return sum(file["size_bytes"] for file in self.document["files"].values())
+
+    @property
     def meta(self) -> dict[str, Any]:
         """The values that `write` was given beside the variables."""
         return {key: value for key, value in self.document.items() if key not in _OWN_KEYS}

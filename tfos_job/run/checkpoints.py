@@ -28,6 +28,8 @@ from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 # The values that `publish` needs at least beside the variables; all of it comes back in `CheckpointInfo.document`.
 META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_position", "metrics")
 
+KEEP_LAST = 2
+"""Checkpoints that stay, beside the best one."""
 _MAX_LISTINGS = 10  # tries; no training removes checkpoints faster than they are read
 
 _Found = TypeVar("_Found")
@@ -88,7 +90,7 @@ def publish(
     return target
 
 
-def retain(run: RunLayout, keep_last: int = 2) -> list[str]:
+def retain(run: RunLayout, keep_last: int = KEEP_LAST) -> list[str]:
     """Removes all checkpoints except the newest `keep_last` whole ones and the best; sweeps what was left half built.
 
     Returns:

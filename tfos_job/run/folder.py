@@ -90,11 +90,17 @@ def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change],
 
 
 def _clear(run: RunLayout) -> None:
-    """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder; its settings last.
+    """`--overwrite`: removes what a run makes, and nothing else that may lie in the folder."""
+    for path in made_by(run):
+        storage.remove(path)
 
-    If this is interrupted, the remaining files are still recognised as a run's.
+
+def made_by(run: RunLayout) -> tuple[str, ...]:
+    """The files and folders that a run makes, but for temporary ones; its settings last.
+
+    If their removal is interrupted, the remaining files are still recognised as a run's.
     """
-    for path in (
+    return (
         run.checkpoints_dir,
         run.summaries("train"),
         run.summaries("validation"),
@@ -104,8 +110,7 @@ def _clear(run: RunLayout) -> None:
         run.report,
         run.attempts_dir,
         run.config,
-    ):
-        storage.remove(path)
+    )
 
 
 def adopt(run: RunLayout, info: CheckpointInfo | None) -> CheckpointInfo | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ class Preparation:
       folder: the run's, as it was found.
       data: its dataset.
       changes: settings that differ from the run's.
+      is_built: it is known that the network can be built.
       start: the step, positions and checkpoint that it starts from.
     """
 
@@ -43,6 +45,7 @@ class Preparation:
     folder: RunFolder
     data: TrainingData
     changes: list[Change]
+    is_built: bool
     start: Start
 
     @property
@@ -58,18 +61,40 @@ class Preparation:
         )
 
 
-def prepare(config: TrainConfig) -> Preparation:
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    return dataclasses.replace(
+        config,
+        dataset_dir=storage.absolute(config.dataset_dir),
+        train_dir=storage.absolute(config.train_dir),
+        checkpoint_path=storage.absolute(config.checkpoint_path) if config.checkpoint_path else None,
+    )
+
+
+def prepare(config: TrainConfig, *, rehearses: bool = True) -> Preparation:
     """Reads dataset and run, and decides what training starts from; changes nothing.
+
+    Args:
+      config: the run.
+      rehearses: build the network once, if it is not known that it can be built.
 
     Raises:
       JobError: the training cannot start.
     """
     data, found, decision = _decided(config)
     if decision.may_not_build:
-        _rehearse(config, data)
+        _require_weights(config)
+        if rehearses:
+            _rehearse(config, data)
     info = _read_checkpoint(found, decision)
     begin = start.start_of(config, data, found, decision, info)
-    return Preparation(config=config, folder=found, data=data, changes=decision.changes, start=begin)
+    return Preparation(
+        config=config,
+        folder=found,
+        data=data,
+        changes=decision.changes,
+        is_built=rehearses or not decision.may_not_build,
+        start=begin,
+    )
 
 
 def check(config: TrainConfig) -> dict[str, Any] | None:
@@ -84,6 +109,7 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     data, found, decision = _decided(config)
     # A user's own network may exist only on the cluster, through --py-files.
     if decision.may_not_build and config.model_name in NETWORKS:
+        _require_weights(config)
         _rehearse(config, data)
     report = found.report
     is_finished = report is not None and report["state"] == FINISHED and report["step"] >= data.total_steps
@@ -102,14 +128,17 @@ def _read_checkpoint(found: RunFolder, decision: Decision) -> CheckpointInfo | N
     return checkpoints.latest(found.run) if found.has_begun else None
 
 
+def _require_weights(config: TrainConfig) -> None:
+    if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
+        raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
+
+
 def _rehearse(config: TrainConfig, data: TrainingData) -> None:
     """Builds the network once, which takes some seconds.
 
     Raises:
       JobError: the error that the coordinator would raise after all nodes have started.
     """
-    if config.checkpoint_path is not None and not storage.exists(config.checkpoint_path):
-        raise MissingInputError("no weights there", place=f"--checkpoint_path {config.checkpoint_path}")
     log.info("Building the network once, to see whether it can be")
     request = RehearsalSpec(
         model=data.model,

@@ -1,0 +1,217 @@
+"""`train --dry_run`: what it says of each kind of run, and that it touches nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.dataset import SHARD_BYTES, split
+from tfos_job import cli, storage
+from tfos_job.commands import dry_run, dry_run_table
+from tfos_job.config import TrainConfig, to_dict
+from tfos_job.errors import MissingInputError, SettingsError
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest, shard_paths
+from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
+from tfos_job.lease import Lease
+from tfos_job.run import checkpoints, training_data
+from tfos_job.staging.cache_plan import Copy
+
+SMALL: dict[str, Any] = {"image_size": 16, "batch_size": 10, "max_number_of_steps": 20, "num_executors": 3}
+
+
+def settings(folder: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(**{"dataset_dir": str(folder / "data"), "train_dir": str(folder / "run"), **SMALL, **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With a dataset of 100 records of 3 classes, one of them empty."""
+    dataset, charset = DatasetLayout(str(tmp_path / "data")), Charset(tuple("一丁七"))
+    for name in ("train", "test"):
+        manifest = split(name, charset="一丁七", class_counts=(50, 50, 0)).manifest
+        storage.make_dirs(dataset.split(name).root)
+        storage.write_json(dataset.split(name).manifest, manifest.to_json())
+    storage.write_json(dataset.charset, charset.to_json())
+    return tmp_path
+
+
+def begun(folder: Path, step: int = 7, **changes: Any) -> TrainConfig:
+    """A run with a checkpoint and a report."""
+    config = settings(folder, **changes)
+    data, run = training_data.load(config), RunLayout(config.train_dir)
+    storage.make_dirs(run.attempts_dir)
+    meta = {
+        "model": dataclasses.asdict(data.model),
+        "characters": data.charset.sequence,
+        "charset_digest": data.charset.digest,
+        "dataset_digest": data.train.manifest.digest,
+        "input_position": {"records_read": [10, 10], "order": data.order},
+        "metrics": {},
+    }
+    checkpoints.publish(run, step, {"weights": np.zeros(1000, np.float32)}, meta)
+    storage.write_json(run.config, to_dict(config))
+    is_done = step >= data.total_steps
+    report = {
+        "state": "finished" if is_done else "interrupted",
+        "step": step,
+        "model": meta["model"],
+        "batch_size": config.batch_size,
+        "num_workers": config.num_workers,
+        "images_per_second": 50.0,
+    }
+    storage.write_json(run.report, report)
+    return config
+
+
+def contents(folder: Path) -> dict[str, tuple[float, bytes]]:
+    """Each file and folder below, with its time and bytes."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime, path.read_bytes() if path.is_file() else b"")
+        for path in folder.rglob("*")
+    }
+
+
+def row(found: dict[str, Any], name: str) -> str:
+    rows = [line.split(maxsplit=1) for line in dry_run_table.lines(found)[1:]]
+    return dict(rows).get(name, "")  # type: ignore[arg-type]
+
+
+def test_a_new_run(folder: Path) -> None:
+    before = contents(folder)
+    found = dry_run.forecast(settings(folder, validation_split_name="test"), "local[3]")
+    assert contents(folder) == before
+    assert (found["action"], found["step"], found["total_steps"], found["checkpoint"]) == ("begin", 0, 20, None)
+    assert found["dataset"]["num_empty_classes"] == 1
+    assert row(found, "dataset").endswith(
+        "100 records of 3 classes, of which 1 have no record; validation test: 100 records"
+    )
+    assert found["length"] == {"steps": 20, "batch_size": 10, "images": 200, "passes": 2.0}
+    assert found["nodes"]["records_per_worker"] == [50, 50]
+    assert row(found, "nodes").startswith("1 parameter server, 2 workers on local[3]; 50 records a worker, preloaded")
+    number = found["network"]["num_parameters"]
+    assert number > 1_000_000
+    assert found["disk_bytes"]["checkpoint"] == 3 * 4 * number
+    assert found["disk_bytes"]["num_checkpoints"] == 3  # with the best one of the validation split
+    memory = found["memory_mib"]
+    assert memory["total"] == memory["driver"] + 2 * memory["worker"] + memory["parameter_server"]
+    assert found["time"]["seconds"] is None
+    assert row(found, "time") == "unknown: the run has made no step yet"
+
+
+def test_a_run_that_is_resumed(folder: Path) -> None:
+    config = begun(folder)
+    before = contents(folder)
+    found = dry_run.forecast(dataclasses.replace(config, max_number_of_steps=27), "local[3]")
+    assert contents(folder) == before
+    path = f"{folder}/run/checkpoints/step-00000007"
+    assert (found["action"], found["step"], found["checkpoint"]) == ("resume", 7, path)
+    assert row(found, "run") == f"{folder}/run: resumed at step 7 of 27, from {path}"
+    assert row(found, "changes") == "max_number_of_steps 20 → 27"
+    assert found["time"] == {"images_per_second": 50.0, "seconds": 4.0, "unknown": None}  # 20 steps of 10 images
+    assert found["disk_bytes"]["checkpoint"] == (folder / "run/checkpoints/step-00000007/variables.npz").stat().st_size
+
+
+def test_a_rate_of_another_number_of_workers_tells_nothing(folder: Path) -> None:
+    found = dry_run.forecast(dataclasses.replace(begun(folder), num_executors=2), "local[3]")
+    assert row(found, "time").startswith("unknown: its last rate was that of another")
+
+
+def test_a_finished_run(folder: Path) -> None:
+    config = begun(folder, step=20)
+    found = dry_run.forecast(config, "local[3]")
+    assert (found["action"], found["length"]["steps"]) == ("nothing", 0)
+    assert row(found, "run") == f"{folder}/run: is finished: step 20 of 20. Nothing to do"
+    assert row(found, "time") == ""
+    storage.remove(RunLayout(config.train_dir).report)
+    assert dry_run.forecast(config, "local[3]")["action"] == "finish"
+
+
+def test_a_run_that_is_overwritten(folder: Path) -> None:
+    config = begun(folder)
+    before = contents(folder)
+    found = dry_run.forecast(dataclasses.replace(config, overwrite=True), "local[3]")
+    assert contents(folder) == before
+    assert (found["action"], found["step"]) == ("overwrite", 0)
+    removed = {path.rpartition("/")[2] for path in found["removes"]}
+    assert removed == {"checkpoints", "report.json", "attempts", "config.json"}
+    fresh = settings(folder, train_dir=str(folder / "other"), overwrite=True)
+    assert dry_run.forecast(fresh, "local[3]")["action"] == "begin"
+
+
+def test_the_holder_of_the_lock_is_named(folder: Path) -> None:
+    config = begun(folder)
+    with Lease(RunLayout(config.train_dir).lock, "tfos-job train"):
+        found = dry_run.forecast(config, "local[3]")
+    assert found["locked_by"].startswith("tfos-job train (host ")
+    assert "exit code 75" in row(found, "locked")
+
+
+def test_remote_shards_need_room_on_each_workers_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copies_of(layout: SplitLayout, manifest: Manifest, name: str) -> tuple[Copy, ...]:
+        paths = shard_paths(layout, manifest)
+        return tuple(Copy(path, path, SHARD_BYTES, "") for path in paths)
+
+    monkeypatch.setattr(training_data, "copies_of", copies_of)  # as those of a dataset on HDFS
+    sizes = [
+        dry_run.forecast(settings(folder, **changes), "local[3]")["disk_bytes"]["cache_per_worker"] / SHARD_BYTES
+        for changes in ({}, {"validation_split_name": "test"}, {"cache_gb": 1.5 / 1024})
+    ]
+    assert sizes == [2, 6, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "master", "kind", "words"),
+    [
+        ({"batch_size": 11}, "local[3]", SettingsError, "batch_size 10 → 11"),
+        ({}, "local[2]", SettingsError, "2 slots for 3 nodes"),
+        ({"dataset_split_name": "none"}, "local[3]", MissingInputError, "no such split"),
+    ],
+)
+def test_what_train_refuses_is_refused(
+    folder: Path, changes: dict[str, Any], master: str, kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        dry_run.forecast(dataclasses.replace(begun(folder), **changes), master)
+
+
+def test_a_network_of_ones_own_is_not_built(folder: Path) -> None:
+    config = settings(folder, model_name="no.such:network")
+    found = dry_run.forecast(config, "local[3]")
+    assert found["network"]["num_parameters"] is found["disk_bytes"]["checkpoint"] is None
+    assert row(found, "unknown") == "whether the network can be built, which needs TensorFlow"
+    with pytest.raises(MissingInputError, match="no weights there"):
+        dry_run.forecast(dataclasses.replace(config, checkpoint_path=str(folder / "weights")), "local[3]")
+
+
+def test_the_command_prints_json_and_a_table_without_spark_and_tensorflow(folder: Path) -> None:
+    begun(folder)
+    before = contents(folder)
+    program = (
+        "import sys\nfrom tfos_job import cli\n"
+        "code = cli.main(['train', '--train_dir', sys.argv[1], '--dry_run'])\n"
+        "heavy = {'tensorflow', 'pyspark', 'py4j', 'keras'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    words = [sys.executable, "-c", program, str(folder / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["action"] == "resume"
+    assert "  run      " in done.stderr
+    assert contents(folder) == before
+
+
+def test_the_python_function_returns_it(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from tfos_job import train
+
+    caplog.set_level(logging.INFO)
+    assert train(settings(folder, dry_run=True), "local[3]")["dry_run"] is True
+    assert cli.parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", "--dry_run"]).dry_run

@@ -1,0 +1,133 @@
+"""What `train --dry_run` has found, in lines for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_WIDTH = 8
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """The lines of `dry_run.forecast`."""
+    rows = {
+        "run": _run(found),
+        "removes": ", ".join(found["removes"]),
+        "changes": ", ".join(f"{it['name']} {_word(it['old'])} → {_word(it['new'])}" for it in found["changes"]),
+        "dataset": _dataset(found["dataset"]),
+        "network": _network(found["network"]),
+    }
+    if found["length"]["steps"]:
+        rows |= {
+            "length": _length(found["length"]),
+            "nodes": _nodes(found["nodes"]),
+            "memory": _memory(found["memory_mib"], found["nodes"]),
+            "disk": _disk(found["disk_bytes"]),
+            "time": _time(found["time"]),
+        }
+    rows |= {
+        "locked": f"by {found['locked_by']}: `train` would end with exit code 75" if found["locked_by"] else "",
+        "unknown": "; ".join(found["unchecked"]),
+    }
+    head = "What `train` would do; nothing was started, locked or changed:"
+    return [head, *(f"  {name:<{_WIDTH}} {text}" for name, text in rows.items() if text)]
+
+
+def _run(found: Mapping[str, Any]) -> str:
+    step, total = f"{found['step']:,}", f"{found['total_steps']:,}"
+    origin = found["checkpoint"] or found["initial_weights"]
+    begun = f"step {step} of {total}" + (f", from {origin}" if origin else ", with fresh weights")
+    words = {
+        "nothing": f"is finished: step {step} of {total}. Nothing to do",
+        "finish": f"all {total} steps are done: only its report is missing",
+        "resume": f"resumed at {begun}",
+        "overwrite": f"removed, and begun anew at {begun}",
+        "begin": f"begun at {begun}",
+    }
+    return f"{found['train_dir']}: {words[found['action']]}"
+
+
+def _dataset(dataset: Mapping[str, Any]) -> str:
+    text = (
+        f"{dataset['dataset_dir']}, split {dataset['split_name']}: {dataset['num_records']:,} records of "
+        f"{dataset['num_classes']:,} classes"
+    )
+    if dataset["num_empty_classes"]:
+        text += f", of which {dataset['num_empty_classes']:,} have no record"
+    if dataset["validation_split_name"] is not None:
+        text += f"; validation {dataset['validation_split_name']}: {dataset['num_validation_records']:,} records"
+    return text
+
+
+def _network(network: Mapping[str, Any]) -> str:
+    number = network["num_parameters"]
+    parameters = (
+        f"{number:,} parameters"
+        if number is not None
+        else "parameters unknown: your own is taken to be as large as inception_v3"
+    )
+    shape = f"{network['image_size']} × {network['image_size']} × {network['num_channels']}"
+    return f"{network['model_name']}, {parameters}, images {shape}"
+
+
+def _length(length: Mapping[str, Any]) -> str:
+    return (
+        f"{length['steps']:,} steps of {length['batch_size']} images: {length['images']:,} images, "
+        f"{length['passes']:.3g} passes over the split"
+    )
+
+
+def _nodes(nodes: Mapping[str, Any]) -> str:
+    servers = _counted(nodes["num_ps_tasks"], "parameter server")
+    if nodes["num_ps_tasks_on_driver_host"]:
+        servers += " on the driver's host"
+    workers = _counted(nodes["num_workers"], "worker") + (" with a GPU" if nodes["num_gpus"] else "")
+    if nodes["num_gpus"] and nodes["num_workers"] > 1:
+        workers += " each"
+    records = nodes["records_per_worker"]
+    most = f"{max(records):,}" if len(set(records)) == 1 else f"{min(records):,} to {max(records):,}"
+    where = f" on {nodes['master']}" if nodes["master"] else ""
+    return f"{servers}, {workers}{where}; {most} records a worker, {nodes['input_mode']}"
+
+
+def _memory(memory: Mapping[str, int], nodes: Mapping[str, Any]) -> str:
+    parts = [f"{role.replace('_', ' ')} {_mib(mib)}" for role, mib in memory.items() if role != "total"]
+    on_one_host = (nodes["master"] or "").startswith("local")
+    where = " on this host" if on_one_host else ""
+    return f"{', '.join(parts)}: up to {_mib(memory['total'])} together{where}"
+
+
+def _disk(disk: Mapping[str, int | None]) -> str:
+    size, cache = disk["checkpoint"], disk["cache_per_worker"]
+    if size is None:
+        text = "checkpoints of unknown size"
+    else:
+        number = (disk["num_checkpoints"] or 0) + 1
+        text = f"up to {number} checkpoints of {_mib(size / (1 << 20))}: {_mib((disk['checkpoints'] or 0) / (1 << 20))}"
+    return text + (f"; {_mib(cache / (1 << 20))} of shards on the disk of each worker" if cache else "")
+
+
+def _time(time: Mapping[str, Any]) -> str:
+    if time["seconds"] is None:
+        return f"unknown: {time['unknown']}"
+    rate = f"{time['images_per_second']:,.0f} images/s"
+    return f"{_duration(time['seconds'])} of steps at the run's last {rate}; start and evaluations come on top"
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    if hours >= 2:
+        return f"{hours:.1f} hours"
+    return f"{minutes:.0f} minutes" if minutes >= 2 else f"{seconds:.0f} s"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _mib(mib: float) -> str:
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,55 @@
+"""The memory of each process of a training, from its settings and the size of its work. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tfos_job.commands import container_memory
+from tfos_job.commands.command import Work
+from tfos_job.commands.container_memory import ContainerMemory
+from tfos_job.config import PCA, PRELOADED, ZCA, TrainConfig
+
+if TYPE_CHECKING:
+    from tfos_job.protocol.topology import Topology  # with numpy, which `--help` need not import
+
+DRIVER, WORKER, PARAMETER_SERVER = "driver", "worker", "parameter_server"
+
+
+def roles(config: TrainConfig, work: Work, topology: Topology) -> dict[str, ContainerMemory]:
+    """The memory of a container with one of each role; parameter servers on the driver's host are part of it."""
+    on_driver_host = topology.num_driver_ps_tasks > 0
+    whitened_values = config.side**2 * work.network.num_channels if config.normalization in (PCA, ZCA) else 0
+    nodes = {
+        "parameters": work.network.num_parameters,
+        "num_ps_tasks": config.num_ps_tasks,
+        "num_workers": config.num_workers,
+    }
+    found = {
+        DRIVER: container_memory.training_driver(
+            **nodes, ps_on_driver_host=on_driver_host, whitened_values=whitened_values
+        ),
+        WORKER: _worker(config, work, whitened_values),
+    }
+    return found if on_driver_host else found | {PARAMETER_SERVER: container_memory.parameter_server(**nodes)}
+
+
+def containers(of_roles: Mapping[str, ContainerMemory]) -> tuple[ContainerMemory, ContainerMemory]:
+    """The driver's container, and that of every executor, which may hold a worker or a parameter server."""
+    nodes = [memory for role, memory in of_roles.items() if role != DRIVER]
+    executor = ContainerMemory(max(node.heap for node in nodes), max(node.overhead for node in nodes))
+    return of_roles[DRIVER], executor
+
+
+def _worker(config: TrainConfig, work: Work, whitened_values: int) -> ContainerMemory:
+    num_channels = work.network.num_channels
+    is_preloaded = config.resolved_input_mode(work.worker_records, num_channels) == PRELOADED
+    return container_memory.worker(
+        network=work.network,
+        batch_size=config.batch_size,
+        shuffle_buffer=0 if is_preloaded else config.buffered_records(work.record_bytes),
+        record_bytes=work.record_bytes,
+        whitened_values=whitened_values,
+        preloaded_bytes=config.preloaded_bytes(work.worker_records, num_channels) if is_preloaded else 0,
+        on_gpu=config.num_gpus > 0,
+    )
