@@ -202,7 +202,7 @@ def _row_of_action(action: argparse.Action) -> Row:
 
 def _markdown(text: str) -> str:
     """A help text as Markdown: flags as code, Markdown's own marks escaped."""
-    pieces = text.split("`")
+    pieces = " ".join(text.split()).split("`")
     for at in range(0, len(pieces), 2):
         plain = re.sub(r"([*|<])", r"\\\1", pieces[at])
         pieces[at] = re.sub(r"(--[a-z]\w*)", r"`\1`", plain)

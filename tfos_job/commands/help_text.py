@@ -32,8 +32,9 @@ class HelpFormatter(argparse.HelpFormatter):
         return textwrap.fill(text, self._width, subsequent_indent="  ", break_on_hyphens=False) + "\n\n"
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        # As argparse does, but that no flag and no `local-cluster` is cut at its dashes.
-        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+        # As argparse does, but that lines stay lines, and no flag and no `local-cluster` is cut at its dashes.
+        lines = (" ".join(line.split()) for line in text.splitlines())
+        return [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)]
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines = (

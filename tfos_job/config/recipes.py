@@ -50,7 +50,7 @@ _HANZI = {
 }
 RECIPES = {
     "chinese_rec": Recipe(
-        "the network and the flags of tensorflow-101's chinese_rec.py",
+        "network and flags of tensorflow-101's chinese_rec.py",
         {
             "model_name": "chinese_rec",
             "max_number_of_steps": DEFAULT_MAX_NUMBER_OF_STEPS,
@@ -67,11 +67,11 @@ RECIPES = {
         },
     ),
     "hanzi": Recipe(
-        "hanzi_net on some thousands of handwritten characters, by few writers",
+        "hanzi_net for some thousands of handwritten characters",
         {"epoch": 40, "batch_size": 64, "warmup_steps": 200, **_HANZI},
     ),
     "hwdb": Recipe(
-        "hanzi_net on a million handwritten characters or more, such as CASIA's HWDB1.0 and HWDB1.1",
+        "hanzi_net for a million of them, such as CASIA's HWDB",
         {"epoch": 10, "batch_size": 128, "warmup_steps": 5000, **_HANZI},
     ),
 }

@@ -55,8 +55,8 @@ class TrainFlags(NodeFlags, AugmentationConfig):
     )
     train_dir: str = path("folder of the run: checkpoints, summaries, report", bond=COMMAND, subject=Subject.RUN)
     recipe: str | None = flag(
-        "settings of this name, before the flags that are given: "
-        + "; ".join(f"`{name}`, {recipe.about}" for name, recipe in RECIPES.items()),
+        "settings that belong together, by their name; flags that are given are stronger:\n"
+        + ";\n".join(f"`{name}`: {recipe.about}" for name, recipe in RECIPES.items()),
         None,
         metavar="NAME",
         bond=EXTENT,
