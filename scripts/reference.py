@@ -55,6 +55,7 @@ EXIT_CODES = {
     143: "SIGTERM",
 }
 KINDS = {"int": "whole number", "float": "number", "str": "text"}
+COUNTS = {"+": "one or more", "*": "any number"}
 
 
 class Row(NamedTuple):
@@ -124,7 +125,7 @@ def _row_of_field(item: dataclasses.Field[Any]) -> Row:
     names = [label(item), *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
     return Row(
         flag=_codes(names),
-        value="one or more" if "nargs" in item.metadata else _value(item),
+        value=COUNTS[item.metadata["nargs"]] if "nargs" in item.metadata else _value(item),
         default=_markdown(default) or _default(item),
         help=_markdown(text),
         bond=_bond(bond) if bond is not None else "",

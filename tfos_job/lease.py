@@ -12,6 +12,7 @@ So a holder keeps its lock over an outage of any length. Before it publishes, a 
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 import logging
 import threading
@@ -216,6 +217,42 @@ class _Watch:
     content: bytes
     since_s: float
     last_s: float = 0.0
+
+
+class Hold(enum.Enum):
+    """What a reader knows of a lock."""
+
+    FREE = "nobody has it"
+    HELD = "its holder renews it, or has done so lately"
+    ABANDONED = "its holder has ended, or does not renew it"
+
+
+class Observer:
+    """A lock as a reader sees it who looks at it again and again, and takes nothing over.
+
+    As for those who want the lock, the time within it proves nothing: a holder is gone if its process ran on this host
+    and has ended, or if the file has not changed for `ttl_s` of an unbroken watch.
+    """
+
+    def __init__(self, path: str, ttl_s: float = TTL_S, *, clock: Callable[[], float] = _steady_s) -> None:
+        self._path = path
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._watch: _Watch | None = None
+
+    def look(self) -> Hold:
+        """Looks at the lock; raises as `storage.read_bytes` does, except where there is none."""
+        try:
+            content = storage.read_bytes(self._path)
+        except MissingInputError:
+            self._watch = None
+            return Hold.FREE
+        now_s, watch = self._clock(), self._watch
+        if watch is None or watch.content != content or now_s - watch.last_s > self._ttl_s / 3:
+            watch = self._watch = _Watch(content, since_s=now_s)
+        watch.last_s = now_s
+        is_abandoned = process_identity.is_gone(_parse(content)) or now_s - watch.since_s > self._ttl_s
+        return Hold.ABANDONED if is_abandoned else Hold.HELD
 
 
 def require(path: str, token: str, owner: str) -> None:

@@ -19,9 +19,11 @@ import tfos_job
 from tests.unit.reader import Parsed, assert_self_contained
 from tfos_job.formats.charset import level1
 from tfos_job.reports import classes, curves, lettering, montage, page
-from tfos_job.reports.page import Evaluation, RunData, render
+from tfos_job.reports.page import RunData, render
 from tfos_job.reports.page_parts import Picture, Table
+from tfos_job.reports.page_tables import Evaluation
 from tfos_job.run import predictions
+from tfos_job.run.summary import RunSummary
 from tfos_job.submit import environment
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "drawing"
@@ -231,18 +233,11 @@ def test_many_classes_are_a_curve_of_a_bounded_size() -> None:
 HOSTILE = "<b>\"&amp;'</b> onload=x"
 
 
-def run_data(**changes: object) -> RunData:
-    values: dict[str, object] = {
-        "name": HOSTILE,
-        "place": "hdfs://h/a",
-        "report": {},
-        "settings": {},
-        "curves": (),
-        "evaluations": (),
-        "data_title": "",
-        "data": (),
-    }
-    return RunData(**(values | changes))  # type: ignore[arg-type]
+def run_data(
+    report: dict[str, object] | None = None, settings: dict[str, object] | None = None, place: str = HOSTILE,
+    **changes: object,
+) -> RunData:  # fmt: skip
+    return RunData(run=RunSummary(place=place, report=report or {}, settings=settings or {}), **changes)  # type: ignore[arg-type]
 
 
 def test_a_page_holds_every_picture_and_points_nowhere() -> None:
@@ -282,8 +277,11 @@ def test_nothing_that_a_run_says_becomes_markup() -> None:
 
 def test_the_template_escapes_everything() -> None:
     """The one way around autoescape would be to ask for it."""
-    template = (Path(page.__file__).parent / "page.html").read_text("utf-8")
-    assert not re.search(r"\|\s*safe|autoescape false", re.sub(r"{#.*?#}", "", template, flags=re.DOTALL))
+    templates = list(Path(page.__file__).parent.glob("*.html"))
+    assert len(templates) == 4
+    for template in templates:
+        text = re.sub(r"{#.*?#}", "", template.read_text("utf-8"), flags=re.DOTALL)
+        assert not re.search(r"\|\s*safe|autoescape false", text)
 
 
 @pytest.mark.parametrize(
@@ -330,15 +328,15 @@ def test_the_page_is_made_from_a_zip_as_well(tmp_path: Path, monkeypatch: pytest
     package = str(environment.package_zip())
     program = f"""
 from tfos_job.reports import page
+from tfos_job.run.summary import RunSummary
 assert page.__file__.startswith({package!r})
-nothing = dict.fromkeys(("curves", "evaluations", "data"), ())
-print(page.render(page.RunData(name="r", place="", report={{}}, settings={{}}, data_title="", **nothing)))
+print(page.render(page.RunData(run=RunSummary(place="r", report={{}}))))
 """
     made = subprocess.run(
         [sys.executable, "-P", "-c", program], env={"PYTHONPATH": package}, cwd=tmp_path, capture_output=True,
         check=True,
     )  # fmt: skip
-    assert made.stdout.decode("utf-8").strip() == render(run_data(name="r", place="")).strip()
+    assert made.stdout.decode("utf-8").strip() == render(run_data(place="r")).strip()
 
 
 if __name__ == "__main__":

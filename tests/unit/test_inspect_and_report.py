@@ -40,7 +40,7 @@ from tfos_job.local_jobs.evaluate import evaluate as evaluate_run
 from tfos_job.networks import registry, variables
 from tfos_job.reports import evaluation_tables, montage, sample
 from tfos_job.reports.sample import InputView
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, summary
 
 CHARACTERS = "一丁七万丈三上"
 CHARSET = Charset(tuple(CHARACTERS))
@@ -442,12 +442,13 @@ def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capfd: py
     run = RunLayout(str(tmp_path))
     storage.write_json(run.report, {"state": "running"})
     with Lease(run.lock, "tfos-job train"):
-        assert report.read(run.root) == {"state": "running"}
-    assert report.read(run.root) == {"state": "running", "abandoned": True}
+        assert summary.read_report(run.root) == {"state": "running"}
+    assert summary.read_report(run.root) == {"state": "running", "abandoned": True}
     assert cli.main(["report", "--train_dir", run.root]) == 0
-    assert "running, but its driver is gone" in capfd.readouterr().err
+    assert "abandoned: it says that it runs, but its driver is gone" in capfd.readouterr().err
     report.write_page(run.root, str(tmp_path / "page.html"))
-    assert "running</span>, but its driver is gone" in (tmp_path / "page.html").read_text("utf-8")
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert '<div class="verdict bad">\n<p class="state">Abandoned: it says that it runs, but its driver is gone' in text
 
 
 def test_a_folder_without_a_report_is_no_run(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -497,3 +498,71 @@ def test_a_page_of_a_run_without_anything_else(root: Path, main: Main) -> None:
     result = main("report", "--train_dir", root / "run", "--html", root / "page.html")
     assert len(result["missing"]) == 3  # evaluations, data, settings
     Parsed(Path(result["html"]).read_text("utf-8"))
+
+
+def test_the_verdict_comes_first_beside_that_of_the_run_before(
+    evaluated: Evaluated, tmp_path: Path, main: Main
+) -> None:
+    for name, ended in (("earlier", "2026-11-28T02:00:00Z"), ("later", "2026-11-29T02:10:00Z")):
+        shutil.copytree(evaluated.root / "run", tmp_path / name)
+        attempt = {"started": ended.replace(":10:", ":00:"), "ended": ended, "host": "node7", "state": "finished"}
+        known = json.loads((tmp_path / name / "report.json").read_text())
+        storage.write_json(RunLayout(str(tmp_path / name)).report, known | {"attempts": [attempt]})
+    path = next((tmp_path / "earlier" / "evaluation").glob("step-*-test.json"))
+    storage.write_json(str(path), json.loads(path.read_text()) | {"top_1": 0.0})
+    top_1 = json.loads((tmp_path / "later" / "evaluation" / path.name).read_text())["top_1"]
+    result = main("report", tmp_path / "later", "--html", tmp_path / "page.html")
+    assert result["compared_with"] == str(tmp_path / "earlier")
+    page = Parsed((tmp_path / "page.html").read_text("utf-8"))
+    words = " ".join(page.text.split())
+    verdict = words[words.index("Finished") : words.rindex("Curves")]
+    assert words.startswith(f"{tmp_path / 'later'}: finished")
+    assert f"top-1, test {100 * top_1:.1f} % +{100 * top_1:.2f} points" in verdict
+    for part in ("duration 10 min", "host node7", "tfos-job train --dataset_dir", str(tmp_path / "earlier")):
+        assert part in verdict
+    assert words.index("Settings that were given") < words.index("defaults")
+
+
+def test_what_is_the_same_for_all_classes_is_a_sentence(evaluated: Evaluated, tmp_path: Path, main: Main) -> None:
+    root = copied(evaluated.root, tmp_path)
+    folder = Path(RunLayout(str(root / "run")).evaluation_pictures(20, "test"))
+    table = rows(folder / "per_class.csv")
+    with (folder / "per_class.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, table[0])
+        writer.writeheader()
+        writer.writerows(row | {"top_1": "1.000000" if row["top_1"] else ""} for row in table)
+    text = Path(main("report", root / "run", "--html", root / "page.html")["html"]).read_text("utf-8")
+    assert "<summary>Top-1 of every class that has records is 100.0 %.</summary>" in text
+    assert "<summary>Each of the" not in text, "one class is empty"
+    contents = manifests.load(DatasetLayout(str(root / "dataset")).split("test"))
+    assert sample.same_counts(contents) == ""
+    alike = dataclasses.replace(contents, class_counts=(1200,) * 3755)
+    assert sample.same_counts(alike) == "Each of the 3,755 classes has 1,200 records."
+
+
+def test_runs_beside_each_other(evaluated: Evaluated, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    one, two = (copied(evaluated.root, tmp_path / name) / "run" for name in ("a", "b"))
+    changed = json.loads((two / "config.json").read_text()) | {"learning_rate": 0.5}
+    storage.write_json(RunLayout(str(two)).config, changed)
+    words = ["report", str(one), str(tmp_path / "no"), str(two)]
+    assert cli.main([*words, "--html", str(tmp_path / "page.html")]) == 66
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert [run["run"] for run in result["runs"]] == [str(one), str(two)]
+    assert result["runs"][0]["scores"]["test"]["num_examples"] == 30
+    assert result["settings"]["learning_rate"] == [0.0002, 0.5]
+    assert "seed" not in result["settings"]
+    assert "no such run" in result["errors"][str(tmp_path / "no")]
+    assert err.splitlines()[-1].startswith(f"tfos-job report: error: {tmp_path / 'no'}/report.json: no such run")
+    for line in ("a/run", "state", "finished", "learning_rate"):
+        assert line in err
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert_self_contained(text)
+    page = Parsed(text)
+    assert len(page.images()) == 4  # loss, top-1, learning rate and images/s of training
+    for part in ("a/run", "b/run", "learning_rate", "0.5", "no such run", "No run has values of validation loss"):
+        assert part in page.text
+    assert cli.main(["report", str(tmp_path / "no"), str(tmp_path / "nor")]) == 66
+    assert cli.main(["report"]) == 2
+    for odd in ([str(one), "--train_dir", str(two)], [str(one), str(two), "--compare_to", str(one)]):
+        assert cli.main(["report", *odd]) == 78

@@ -16,7 +16,7 @@ from tfos_job import storage
 from tfos_job.errors import BusyError, StorageError
 from tfos_job.host import process_identity
 from tfos_job.host.process_identity import process_started
-from tfos_job.lease import Lease, is_abandoned
+from tfos_job.lease import Hold, Lease, Observer, is_abandoned
 
 
 class Clock:
@@ -240,3 +240,32 @@ def test_one_who_waits_takes_over_when_the_holder_renews_no_more(tmp_path: Path,
     with pytest.raises(BusyError, match="held by another job"):
         Lease(str(path), "the next attempt", wait_s=120, clock=clock).__enter__()
     assert 120 <= clock.now_s - began_s < 130
+
+
+def test_who_follows_a_lock_learns_its_end_by_watching_it(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "_lock"
+    observer = Observer(str(path), clock=lambda: clock.now_s)
+    assert observer.look() is Hold.FREE
+    write_lock(path, host="elsewhere", time_s=0)  # of a clock that is wrong by decades
+    for _ in range(6):
+        assert observer.look() is Hold.HELD
+        clock.now_s += 10
+    write_lock(path, host="elsewhere", time_s=1)
+    assert observer.look() is Hold.HELD
+    clock.now_s += 1_000  # in which the file system did not answer, or this host slept
+    assert observer.look() is Hold.HELD
+    for _ in range(6):
+        clock.now_s += 11
+        last = observer.look()
+    assert last is Hold.ABANDONED
+    path.unlink()
+    assert observer.look() is Hold.FREE
+
+
+def test_a_lock_of_a_process_that_has_ended_here_is_abandoned_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "_lock"
+    with Lease(str(path), "train"):
+        assert Observer(str(path)).look() is Hold.HELD
+        held = json.loads(path.read_text())
+    path.write_text(json.dumps(held | {"pid": 1, "process_started": "before"}))
+    assert Observer(str(path)).look() is Hold.ABANDONED

@@ -18,6 +18,7 @@ TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
 # Memory for the largest picture, a progressive JPEG of 64 megapixels and 54 MiB: in Python, and in TensorFlow.
 PICTURE = 1280
 DECODED_PICTURE = 800
+CHARTS = 250  # matplotlib, the largest chart, and all pictures of a page
 CUDA_HOST = 2500  # host memory of CUDA, cuDNN and XLA on a GPU node
 RESERVE = 1.25
 
@@ -133,6 +134,11 @@ def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
     forward = batch_size * network.activation_bytes / 2 / _MIB
     variables = 9 * _copies(network.num_parameters)
     return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + variables + forward)
+
+
+def drawing_driver() -> ContainerMemory:
+    """`report`, whose charts and sheets of images are drawn in the driver's own process."""
+    return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + CHARTS)
 
 
 def batch_executor(*, of_pictures: bool = False) -> ContainerMemory:

@@ -95,7 +95,7 @@ def need(item: dataclasses.Field[Any]) -> str:
 def default_word(item: dataclasses.Field[Any]) -> str:
     """A flag's default in a word; empty without one."""
     value = item.default
-    if value in (None, dataclasses.MISSING, ""):
+    if value in (None, dataclasses.MISSING, "", ()):
         return ""
     if value is False:
         return "false" if is_inherited(item) else OFF

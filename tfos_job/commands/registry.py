@@ -4,7 +4,8 @@ from tfos_job.commands.convert import CONVERT
 from tfos_job.commands.doctor import DOCTOR
 from tfos_job.commands.evaluate import EVALUATE
 from tfos_job.commands.inspect import INSPECT
-from tfos_job.commands.run_results import PREDICT, REPORT, TENSORBOARD
+from tfos_job.commands.report import REPORT
+from tfos_job.commands.run_results import PREDICT, TENSORBOARD
 from tfos_job.commands.synth import SYNTH
 from tfos_job.commands.train import TRAIN
 from tfos_job.commands.verify import VERIFY

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.flags import Flags, flag, path, require
+from tfos_job.errors import FlagError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,37 @@ class PredictConfig(Flags):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(Flags):
-    """`report`: a run's settings and results, as JSON or as one page."""
+    """`report`: a run's settings and results, or those of several runs beside each other."""
 
-    train_dir: str = path("folder of the run")
+    runs: tuple[str, ...] = path("folders of runs; several are compared", (), nargs="*", metavar="RUN")
+    train_dir: str | None = path("folder of the run, the same as one RUN", None)
     html: str | None = path(
-        "write one self-contained HTML file: settings, curves, evaluations and all pictures", None, metavar="FILE"
+        "write one self-contained HTML file: verdict, curves, evaluations, settings and all pictures; of several runs "
+        "curves, results and settings that differ",
+        None,
+        metavar="FILE",
     )
+    compare_to: str | None = path(
+        "run whose results the verdict compares with (default: the newest finished run of the same dataset in the "
+        "folders beside the run)",
+        None,
+        metavar="RUN",
+    )
+    follow: bool = flag("show the progress of a run until it ends, and end with its exit code", False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.train_dirs:
+            raise FlagError("a run is needed", place="RUN", next_step="Name its folder, or several to compare them")
+        require(not (self.runs and self.train_dir), "train_dir", "given together with RUN", "Name all runs as RUN")
+        is_one = len(self.train_dirs) == 1
+        require(is_one or not self.follow, "follow", f"{len(self.train_dirs)} runs are named", "Follow one")
+        require(is_one or self.compare_to is None, "compare_to", "several runs are named", "Name it as a RUN as well")
+
+    @property
+    def train_dirs(self) -> tuple[str, ...]:
+        """The runs, however they were named."""
+        return self.runs if self.train_dir is None else (self.train_dir,)
 
 
 @dataclass(frozen=True, kw_only=True)

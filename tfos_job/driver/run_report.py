@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,7 +80,7 @@ class RunReport:
         self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
         self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
         self.values["metrics"] = self._last_metrics()
-        attempt = {"start_step": start_step, "started": _now(), "records": records}
+        attempt = {"start_step": start_step, "started": _now(), "host": socket.gethostname(), "records": records}
         if container.application_id():
             attempt |= {
                 "application": container.application_id(),

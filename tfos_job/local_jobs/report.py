@@ -1,4 +1,4 @@
-"""`report`: a run's report, as JSON or as one page with all pictures, in this process.
+"""`report` of one run: in short, as JSON, or as one page with all pictures, in this process.
 
 A page has all data that can be read, and names the missing parts: an old run, a removed dataset or a damaged picture
 does not prevent a page of the rest.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from tfos_job import __version__, storage
+from tfos_job import storage
 from tfos_job.config import TrainConfig, from_dict
-from tfos_job.errors import BadDataError, JobError, MissingInputError
+from tfos_job.errors import BadDataError, JobError
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout, RunLayout, join
-from tfos_job.lease import is_abandoned
-from tfos_job.reports.page import Evaluation, RunData, render
-from tfos_job.reports.page_parts import Picture, Table
+from tfos_job.reports import page_file
+from tfos_job.reports.page import RunData, render
+from tfos_job.reports.page_parts import Picture, Share, Table
+from tfos_job.reports.page_tables import Evaluation
+from tfos_job.run import given_settings, previous_run, summary, verdict
+from tfos_job.run.quantities import duration, is_number, number, share
+from tfos_job.run.summary import RunSummary
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NUM_IMAGES = 24
@@ -45,73 +48,67 @@ _log = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
 
-def read(train_dir: str) -> dict[str, Any]:
-    """Reads the report of a run; adds `abandoned` if its state is "running" but no process holds its lock.
+def previous(run: RunSummary, compare_to: str | None) -> tuple[RunSummary | None, str]:
+    """The run to compare with, and a sentence that says which one it is: `compare_to`, else the one before it.
 
     Raises:
-      MissingInputError: the run has no report.
-      BadDataError: the report is damaged.
+      JobError: `compare_to` cannot be read.
     """
-    path = RunLayout(train_dir).report
-    try:
-        report = storage.read_json(path)
-        if not isinstance(report, dict):
-            raise ValueError(f"{type(report).__name__}, expected an object")
-    except MissingInputError as error:
-        raise MissingInputError(
-            "no such run: it has no report", place=path, next_step="Check --train_dir: `train` writes it"
-        ) from error
-    except ValueError as error:
-        raise BadDataError(
-            f"not a report: {error}", place=path, next_step="Run `train` again, which renews it"
-        ) from error
-    if report.get("state") == "running" and is_abandoned(RunLayout(train_dir).lock):
-        report["abandoned"] = True
-    return report
+    if compare_to is not None:
+        other = summary.read(compare_to)
+        return other, f"Compared with {other.place}."
+    found = previous_run.find(run)
+    if found is None:
+        return (
+            None,
+            "Not compared: no finished run of this dataset is in the folder beside this one (--compare_to RUN).",
+        )
+    return found, f"Compared with {found.place}, the last run of this dataset that finished before."
 
 
-def summary(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns a short form of the report: names and values."""
-    metrics, bound = report.get("metrics") or {}, report.get("bound") or {}
-    cause = report.get("first_cause") or {}
-    rows: list[tuple[str, Any]] = [
-        ("state", f"{report.get('state')}, but its driver is gone" if report.get("abandoned") else report.get("state")),
-        ("exit code", report.get("exit_code")),
-        ("first cause", cause.get("fact")),
+def lines(run: RunSummary, other: RunSummary | None, compared_with: str) -> list[str]:
+    """A run in short: the verdict first."""
+    report, cause = run.report, summary.cause(run.report)
+    told = JobError(cause[0], place=cause[1], next_step=cause[2]) if cause else ""
+    rows: list[tuple[str, Any]] = [("state", summary.words(run)), ("cause", str(told))]
+    for standing in verdict.standings(run, other):
+        score = standing.score
+        top_1 = share(standing.top_1, score.num_records)
+        rows.append((f"top-1, {score.label}", f"{top_1} at step {number(score.step)}  {standing.words}".rstrip()))
+    bound = report.get("bound")
+    took, rate = run.duration_s, report.get("images_per_second")
+    rows += [
+        ("", compared_with),
         ("step", f"{report.get('step')} of {report.get('total_steps')}"),
-        ("attempts", len(report.get("attempts") or [])),
-        ("images/s", report.get("images_per_second")),
-        ("bound by", bound.get("by")),
-        *((name, value) for name, value in metrics.items()),
+        ("duration", duration(took) if took is not None else None),
+        ("host", run.host),
+        ("attempts", len(run.attempts)),
+        ("images/s", number(float(rate)) if is_number(rate) else None),
+        ("bound by", bound.get("by") if isinstance(bound, Mapping) else None),
         ("checkpoint", report.get("checkpoint")),
+        ("command", " ".join(given_settings.command(run.settings))),
     ]
-    return [
-        (name, f"{value:.4f}" if isinstance(value, float) else str(value)) for name, value in rows if value is not None
-    ]
+    return [f"{name:<28}{value}" for name, value in rows if value not in (None, "")]
 
 
-def write_page(train_dir: str, path: str) -> dict[str, Any]:
+def write_page(train_dir: str, path: str, *, compare_to: str | None = None) -> dict[str, Any]:
     """Writes one HTML file with all data of a run.
 
     Returns:
-      Its path and size, the number of its pictures, and the missing parts.
+      Its path and size, the number of its pictures, the run that it is compared with, and the missing parts.
 
     Raises:
-      MissingInputError: the run has no report.
+      MissingInputError: the run, or the one that it is compared with, has no report.
       JobError: the file cannot be written.
     """
-    report = read(train_dir)
-    data = _Collector(train_dir, report).collect()
-    page = render(data).encode("utf-8")
-    folder = path.rpartition("/")[0]
-    if folder:
-        storage.make_dirs(folder)
-    storage.write_bytes(path, page)
+    run = summary.read(train_dir)
+    data = _Collector(train_dir, run).collect(*previous(run, compare_to))
     return {
         "html": path,
-        "size_bytes": len(page),
-        "state": report.get("state"),
-        "step": report.get("step"),
+        "size_bytes": page_file.write(path, render(data)),
+        "state": run.report.get("state"),
+        "step": run.report.get("step"),
+        "compared_with": data.previous.place if data.previous is not None else None,
         "num_evaluations": len(data.evaluations),
         "num_pictures": len(data.curves) + len(data.data) + sum(len(e.pictures) for e in data.evaluations),
         "missing": [note for notes in data.notes.values() for note in notes]
@@ -120,28 +117,26 @@ def write_page(train_dir: str, path: str) -> dict[str, Any]:
 
 
 class _Collector:
-    """The collection of a run's readable data, with notes about the missing parts."""
+    """The collection of a run's readable pictures and tables, with notes about the missing parts."""
 
-    def __init__(self, train_dir: str, report: dict[str, Any]) -> None:
-        self._run = RunLayout(train_dir)
-        self._report = report
-        self._notes: dict[str, list[str]] = defaultdict(list)
+    def __init__(self, train_dir: str, run: RunSummary) -> None:
+        self._layout = RunLayout(train_dir)
+        self._run = run
+        self._notes: dict[str, list[str]] = defaultdict(list, {name: list(notes) for name, notes in run.notes.items()})
 
-    def collect(self) -> RunData:
-        place = storage.absolute(self._run.root)
-        settings = self._try("settings", "settings", lambda: dict(storage.read_json(self._run.config))) or {}
-        evaluations = self._evaluations()
+    def collect(self, before: RunSummary | None, compared_with: str) -> RunData:
+        settings = self._run.settings
+        newest_first = sorted(self._run.evaluations, key=lambda metrics: -metrics["step"])
         return RunData(
-            name=f"Run {place.rstrip('/').rpartition('/')[2]}",
-            place=place,
-            report=self._report,
-            settings=settings,
+            run=self._run,
+            previous=before,
+            compared_with=compared_with,
             curves=self._curves(),
-            evaluations=evaluations,
+            evaluations=[self._evaluation(metrics) for metrics in newest_first],
             data_title=str(settings.get("dataset_dir", "")),
-            data=self._try("data", "pictures of the data", lambda: _data_pictures(self._run, settings)) or [],
+            data=self._try("data", "pictures of the data", lambda: _data_pictures(self._layout, settings)) or [],
             notes=self._notes,
-            made=f"Made by tfos_job {__version__} on {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}.",
+            made=page_file.made(),
         )
 
     def _try(self, section: str, what: str, make: Callable[[], _Value]) -> _Value | None:
@@ -157,7 +152,8 @@ class _Collector:
     def _curves(self) -> list[Picture]:
         from tfos_job.reports.curves import draw_one
 
-        curve, validation = self._report.get("curve") or [], self._report.get("validation") or []
+        report = self._run.report
+        curve, validation = report.get("curve") or [], report.get("validation") or []
         pictures = []
         for key, name in _CURVES.items():
 
@@ -174,25 +170,13 @@ class _Collector:
                 pictures.append(Picture(png=png, alt=f"Curve of {name} over global steps{course}", large=False))
         return pictures
 
-    def _evaluations(self) -> list[Evaluation]:
-        folder = self._run.evaluation_dir
-        if not storage.is_dir(folder):
-            self._notes["evaluations"].append("None yet: `tfos-job evaluate` makes them.")
-            return []
-        names = [entry.name for entry in storage.list_dir(folder) if not entry.name.startswith("_")]
-        found = (
-            self._try("evaluations", name, lambda name=name: self._evaluation(join(folder, name)))  # type: ignore[misc]
-            for name in names
-            if name.endswith(".json")
-        )
-        return [evaluation for evaluation in found if evaluation is not None]
-
-    def _evaluation(self, path: str) -> Evaluation:
-        metrics = dict(storage.read_json(path))
-        name = f"{metrics.get('split')}, step {int(metrics.get('step', 0)):,}"
-        folder = path.removesuffix(".json")
+    def _evaluation(self, metrics: Mapping[str, Any]) -> Evaluation:
+        name = f"{metrics.get('split')}, step {metrics['step']:,}"
+        folder = metrics["file"].removesuffix(".json")
         if not storage.is_dir(folder):
             return Evaluation(name=name, metrics=metrics)
+        of_classes = self._try("evaluations", f"tables of {name}", lambda: _rows(join(folder, "per_class.csv"))) or []
+        folded = {"per_class.png": self._try("evaluations", f"tables of {name}", lambda: _all_alike(of_classes)) or ""}
         pictures, notes = [], []
         for file, shows in _PICTURES.items():
             try:
@@ -202,45 +186,65 @@ class _Collector:
             except JobError as error:
                 notes.append(f"No {file}: {error.fact}")
             else:
-                pictures.append(Picture(png=png, alt=f"{name}: {shows}", caption=f"{shows[0].upper()}{shows[1:]}."))
-        tables = self._try("evaluations", f"tables of {name}", lambda: _tables(folder)) or []
+                caption = f"{shows[0].upper()}{shows[1:]}."
+                alt = f"{name}: {shows}"
+                pictures.append(Picture(png=png, alt=alt, caption=caption, folded=folded.get(file, "")))
+        tables = self._try("evaluations", f"tables of {name}", lambda: _tables(folder, of_classes)) or []
         return Evaluation(name=name, metrics=metrics, pictures=pictures, tables=tables, notes=notes)
 
 
-def _tables(folder: str) -> list[Table]:
+def _tables(folder: str, of_classes: list[dict[str, str]]) -> list[Table]:
     """Returns the first rows of an evaluation's tables."""
     pairs = _rows(join(folder, "confusions.csv"))
-    of_classes = [row for row in _rows(join(folder, "per_class.csv")) if row["correct"] != row["records"]]
-    of_classes.sort(key=lambda row: float(row["top_1"]))
+    wrong = [row for row in of_classes if row["correct"] != row["records"]]
+    wrong.sort(key=lambda row: float(row["top_1"]))
     tables = [
         Table(
             head=("class", "taken for", "records", "share"),
-            rows=[(r["text"], r["guess"], int(r["count"]), float(r["rate"])) for r in pairs[:_ROWS]],
-            caption=f"The most confused of {len(pairs):,} pairs",
+            rows=[(r["text"], r["guess"], int(r["count"]), Share(float(r["rate"]))) for r in pairs[:_ROWS]],
+            caption=_caption("Confused pairs", len(pairs)),
             chinese=frozenset({0, 1}),
         ),
         Table(
-            head=("class", "records", "right", "top-1", "mostly taken for"),
+            head=("class", "top-1", "right", "records", "mostly taken for"),
             rows=[
-                (r["text"], int(r["records"]), int(r["correct"]), float(r["top_1"]), r["most_frequent_wrong_guess"])
-                for r in of_classes[:_ROWS]
+                (
+                    r["text"],
+                    Share(float(r["top_1"])),
+                    int(r["correct"]),
+                    int(r["records"]),
+                    r["most_frequent_wrong_guess"],
+                )
+                for r in wrong[:_ROWS]
             ],
-            caption=f"The worst of {len(of_classes):,} classes with mistakes",
+            caption=_caption("Classes with mistakes, the worst first", len(wrong)),
             chinese=frozenset({0, 4}),
         ),
     ]
     return [table for table in tables if table.rows]
 
 
+def _caption(words: str, count: int) -> str:
+    return f"{words}: the first {_ROWS} of {count:,}" if count > _ROWS else words
+
+
 def _rows(path: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(storage.read_bytes(path).decode("utf-8"))))
 
 
-def _data_pictures(run: RunLayout, settings: dict[str, Any]) -> list[Picture]:
+def _all_alike(of_classes: list[dict[str, str]]) -> str:
+    """A sentence in place of a chart whose bars are all of one length; empty if they are not."""
+    shares = {row["top_1"] for row in of_classes if row["top_1"]}
+    if len(shares) != 1:
+        return ""
+    return f"Top-1 of every class that has records is {share(float(shares.pop()))}."
+
+
+def _data_pictures(run: RunLayout, settings: Mapping[str, Any]) -> list[Picture]:
     """Draws contact sheet and histogram of the run's training data, from the dataset."""
     from tfos_job.reports import sample
 
-    config = from_dict(TrainConfig, settings)
+    config = from_dict(TrainConfig, dict(settings))
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)
@@ -256,5 +260,6 @@ def _data_pictures(run: RunLayout, settings: dict[str, Any]) -> list[Picture]:
             png=sample.histogram(contents, names)[0],
             alt=f"Records of each of {contents.num_classes:,} classes; {contents.num_records:,} in all",
             caption="Records per class.",
+            folded=sample.same_counts(contents),
         ),
     ]

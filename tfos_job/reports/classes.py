@@ -9,6 +9,7 @@ import numpy as np
 
 from tfos_job.reports.figure import BLUE, INK, MUTED, ORANGE, PALE, RED, chart, plain
 from tfos_job.reports.lettering import short
+from tfos_job.run.quantities import share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def accuracy(num_correct: np.ndarray, num_records: np.ndarray, names: Sequence[s
     unseen = [short(names[i]) for i in np.flatnonzero(num_records == 0).tolist()]
     summary = (
         f"{num_records.sum():,} records of {len(seen):,} classes: mean of the classes "
-        f"{shares[seen].mean():.4f}, worst {shares[seen].min():.4f}, median {np.median(shares[seen]):.4f}"
+        f"{share(shares[seen].mean())}, worst {share(shares[seen].min())}, median {share(np.median(shares[seen]))}"
     )
     if len(seen) <= MOST_BARS:
         if unseen:

@@ -19,6 +19,7 @@ from tfos_job.layout import RunLayout, join
 from tfos_job.reports import classes, curves, evaluation_tables, montage
 from tfos_job.run import predictions as analysis
 from tfos_job.run.evaluation_results import EvaluationResults
+from tfos_job.run.quantities import share
 
 _NUM_PAIRS = 12
 _NUM_WRONG = 6  # confused images of a pair
@@ -72,7 +73,7 @@ def _draw_all(results: EvaluationResults, folder: str) -> None:
         "calibration.png": lambda: curves.reliability(
             results.calibration,
             title=results.title("calibration"),
-            subtitle=f"expected calibration error {results.calibration.ece:.4f}; {results.wrong}",
+            subtitle=f"expected calibration error {share(results.calibration.ece)}; {results.wrong}",
         ),
         "confusions.png": lambda: images().confusions(),
         "hardest.png": lambda: images().hardest(),

@@ -1,35 +1,33 @@
 """A run's page: one HTML file that refers to nothing outside itself.
 
 `view` chooses what the page shows and turns every value into text; the template page.html, with page.css, puts the
-texts into markup and escapes each of them (autoescape). Both are read as resources, since the package may be a zip.
+texts into markup and escapes each of them (autoescape).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jinja2
+from tfos_job.reports import page_tables
+from tfos_job.reports.page_parts import Bar, Picture, Table, clock, shown, template
+from tfos_job.reports.page_tables import Evaluation
+from tfos_job.run import given_settings, summary, verdict
+from tfos_job.run.quantities import NOTHING, duration, is_number, number, share
+from tfos_job.run.summary import RunSummary
 
-from tfos_job.reports.page_parts import Bar, Picture, Table, is_number, seconds, shown
-
+SECTIONS = {
+    "curves": "Curves",
+    "evaluations": "Evaluations",
+    "settings": "Settings",
+    "speed": "Speed",
+    "attempts": "Attempts",
+    "data": "Data",
+}
 # How `bound.by` of a report reads in a sentence, and the order of its phases, which JSON does not keep.
 _BOUND_BY = {"input": "waiting for input", "network": "the network between the nodes", "compute": "computing"}
 _PHASES = ("spark", "preflight", "statistics", "nodes", "coordinator", "training", "stopping", "end")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One evaluation: its name, numbers, pictures and tables, and its missing parts."""
-
-    name: str
-    metrics: Mapping[str, Any]
-    pictures: Sequence[Picture] = ()
-    tables: Sequence[Table] = ()
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +35,20 @@ class RunData:
     """A run's data, of which the page is made.
 
     Attributes:
-      report: the run's report, of any version of the package.
-      settings: the settings of its last command; empty if they could not be read.
+      run: report, settings and numbers, of any version of the package.
+      previous: the run that it is compared with.
+      compared_with: which one that is, and why, in a sentence.
       data_title: the dataset's place.
       notes: missing parts, by section: `curves`, `evaluations`, `data`, `settings`.
     """
 
-    name: str
-    place: str
-    report: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    curves: Sequence[Picture]
-    evaluations: Sequence[Evaluation]
-    data_title: str
-    data: Sequence[Picture]
+    run: RunSummary
+    previous: RunSummary | None = None
+    compared_with: str = ""
+    curves: Sequence[Picture] = ()
+    evaluations: Sequence[Evaluation] = ()
+    data_title: str = ""
+    data: Sequence[Picture] = ()
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     made: str = ""
 
@@ -65,124 +63,149 @@ class Cause:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Result:
+    """Top-1 on a split; `difference` is empty if there is nothing to compare with, `basis` is what it was counted on.
+
+    Attributes:
+      kind: `better`, `worse` or empty: the difference is larger than chance makes it.
+    """
+
+    label: str
+    top_1: str
+    difference: str
+    kind: str
+    basis: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """The page's content in the order of the page; a part that is None or empty is left out, or a note says so.
 
     Attributes:
-      end: follows the state in its sentence.
+      state_words: the state, with what follows from it.
+      kind: `good`, `bad` or empty.
       facts: the numbers of the summary, by name.
-      verdict: the bottleneck of the steps, in sentences.
+      command: its parts, each a flag with its value.
+      bottleneck: of the steps, in sentences.
+      settings: those that were given, then the defaults.
       notes: missing parts, by section.
     """
 
-    name: str
-    place: str
+    title: str
+    sections: Mapping[str, str]
     state: str
-    end: str
+    state_words: str
+    kind: str
     cause: Cause | None
+    standings: Sequence[Result]
+    compared_with: str
     facts: Mapping[str, str]
+    command: Sequence[str]
     curves: Sequence[Picture]
-    verdict: str
+    bottleneck: str
     step_shares: Sequence[Bar]
     phases: Sequence[Bar]
     metrics: Table | None
     evaluations: Sequence[Evaluation]
     data_title: str
     data: Sequence[Picture]
-    settings: Table | None
+    settings: Sequence[Table]
     attempts: Table | None
     notes: Mapping[str, Sequence[str]]
     made: str
 
 
-def render(run: RunData) -> str:
+def render(data: RunData) -> str:
     """The page, as UTF-8 text."""
-    return _template().render(view=view(run))
+    return template("page.html").render(view=view(data))
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html")
-
-
-def _resource(name: str) -> str:
-    return (importlib.resources.files("tfos_job.reports") / name).read_text("utf-8")
-
-
-def view(run: RunData) -> View:
+def view(data: RunData) -> View:
     """The page's content."""
-    report = run.report
+    run, report = data.run, data.run.report
+    words, kinds = summary.words(run), {"finished": "good", "running": ""}
     return View(
-        name=run.name,
-        place=run.place,
-        state=str(report.get("state", "unknown")),
-        end=_end(report),
+        title=run.place,
+        sections=SECTIONS,
+        state=run.state,
+        state_words=f"{words[:1].upper()}{words[1:]}",
+        kind=kinds.get(run.state, "bad"),
         cause=_cause(report),
-        facts=_facts(report),
-        curves=run.curves,
-        verdict=_verdict(_mapping(report, "bound")),
+        standings=[result(standing) for standing in verdict.standings(run, data.previous)],
+        compared_with=data.compared_with,
+        facts=facts(run),
+        command=given_settings.command(run.settings),
+        curves=data.curves,
+        bottleneck=_bottleneck(_mapping(report, "bound")),
         step_shares=_step_shares(_mapping(report, "bound")),
         phases=_phases(_mapping(report, "phases")),
-        metrics=_metrics(run.evaluations),
-        evaluations=[e for e in run.evaluations if e.pictures or e.tables or e.notes],
-        data_title=run.data_title,
-        data=run.data,
-        settings=_settings(run.settings),
-        attempts=_attempts(report),
-        notes=run.notes,
-        made=run.made,
+        metrics=page_tables.metrics(data.evaluations),
+        evaluations=[e for e in data.evaluations if e.pictures or e.tables or e.notes],
+        data_title=data.data_title,
+        data=data.data,
+        settings=page_tables.settings(run.settings),
+        attempts=page_tables.attempts(run),
+        notes=data.notes,
+        made=data.made,
     )
 
 
-# --- summary and speed -----------------------------------------------------------------------------------------------
-
-
-def _end(report: Mapping[str, Any]) -> str:
-    code = report.get("exit_code")
-    if code is not None:
-        return f", exit code {code}"
-    return ", but its driver is gone" if report.get("abandoned") else ""
+# --- verdict and speed -----------------------------------------------------------------------------------------------
 
 
 def _cause(report: Mapping[str, Any]) -> Cause | None:
-    cause = report.get("first_cause")
-    if not isinstance(cause, Mapping):
-        return None
-    fact, place, next_step = cause.get("fact", "not told"), cause.get("place") or "", cause.get("next_step") or ""
-    return Cause(fact=str(fact), place=str(place), next_step=str(next_step))
+    found = summary.cause(report)
+    return None if found is None else Cause(fact=found[0], place=found[1], next_step=found[2].rstrip("."))
 
 
-def _facts(report: Mapping[str, Any]) -> dict[str, str]:
-    metrics, model = _mapping(report, "metrics"), _mapping(report, "model")
-    at = f" at step {shown(metrics['evaluated_step'])}" if "evaluated_step" in metrics else ""
+def result(standing: verdict.Standing) -> Result:
+    """A standing as text."""
+    score, difference = standing.score, standing.difference
+    is_clear = difference is not None and (standing.margin is None or abs(difference) > standing.margin)
+    kind = "" if not difference or not is_clear else "better" if difference > 0 else "worse"
+    of = f", on {number(score.num_records)} records" if score.num_records is not None else ""
+    return Result(
+        label=score.label,
+        top_1=share(standing.top_1, score.num_records),
+        difference=standing.words,
+        kind=kind,
+        basis=f"at step {number(score.step)}{of}",
+    )
+
+
+def facts(run: RunSummary) -> dict[str, str]:
+    """The numbers of a run that people ask for first, by name."""
+    report, model = run.report, _mapping(run.report, "model")
+    metrics = _mapping(report, "metrics")
+    took = run.duration_s
     return {
         "step": f"{shown(report.get('step'))} of {shown(report.get('total_steps'))}",
-        f"validation top-1{at}": shown(metrics.get("top_1")),
-        f"validation loss{at}": shown(metrics.get("loss")),
-        "training loss": shown(metrics.get("train_loss")),
-        "images/s": shown(report.get("images_per_second")),
+        "duration": NOTHING if took is None else duration(took),
+        "host": run.host or NOTHING,
+        "started": clock(run.started),
+        "ended": clock(run.ended) if run.state != summary.RUNNING else NOTHING,
+        "training loss": _of(metrics.get("train_loss")),
+        "validation loss": _of(metrics.get("loss")),
+        "images/s": _of(report.get("images_per_second")),
         "training records": shown(report.get("num_records")),
         "classes": shown(model.get("num_classes")),
-        "network": str(model.get("model_name", "–")),
+        "network": str(model.get("model_name", NOTHING)),
     }
 
 
-def _verdict(bound: Mapping[str, Any]) -> str:
+def _of(value: Any) -> str:
+    return number(float(value)) if is_number(value) else NOTHING
+
+
+def _bottleneck(bound: Mapping[str, Any]) -> str:
     by = bound.get("by")
-    verdict = f"Most of a step goes to {_BOUND_BY.get(str(by), by)}." if by else "Nothing bounds a step clearly."
-    return f"{verdict} A step takes {seconds(bound['step_s'])}." if is_number(bound.get("step_s")) else verdict
+    found = f"Most of a step goes to {_BOUND_BY.get(str(by), by)}." if by else "Nothing bounds a step clearly."
+    return f"{found} A step takes {duration(bound['step_s'])}." if is_number(bound.get("step_s")) else found
 
 
 def _step_shares(bound: Mapping[str, Any]) -> list[Bar]:
     shares = _numbers(_mapping(bound, "shares"))
-    return [Bar(name=name, share=share, value=f"{share:.1%}") for name, share in shares.items()]
+    return [Bar(name=name, share=part, value=share(part)) for name, part in shares.items()]
 
 
 def _phases(phases: Mapping[str, Any]) -> list[Bar]:
@@ -192,50 +215,7 @@ def _phases(phases: Mapping[str, Any]) -> list[Bar]:
     if total_s <= 0:
         return []
     names = sorted(times_s, key=lambda name: _PHASES.index(name) if name in _PHASES else len(_PHASES))
-    return [Bar(name=name, share=times_s[name] / total_s, value=seconds(times_s[name])) for name in names]
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _metrics(evaluations: Sequence[Evaluation]) -> Table | None:
-    if not evaluations:
-        return None
-    there = dict.fromkeys(name for e in evaluations for name in e.metrics if name not in ("split", "step"))
-    names = sorted(there, key=lambda name: (name != "num_examples", name != "loss"))
-    rows = [(e.name, *(e.metrics.get(name) for name in names)) for e in evaluations]
-    return Table(head=("evaluation", *names), rows=rows, caption="Metrics of every evaluation")
-
-
-def _settings(settings: Mapping[str, Any]) -> Table | None:
-    """The settings as they were given: no thousands separators, no rounding."""
-    if not settings:
-        return None
-    words = {None: "–", True: "yes", False: "no"}
-    rows = [
-        (name, words[value] if value is None or isinstance(value, bool) else str(value))
-        for name, value in sorted(settings.items())
-    ]
-    return Table(head=("setting", "value"), rows=rows, caption="Settings of the last command")
-
-
-def _attempts(report: Mapping[str, Any]) -> Table | None:
-    attempts = [a for a in report.get("attempts") or [] if isinstance(a, Mapping)]
-    if not attempts:
-        return None
-    names = ("started", "ended", "state", "start_step", "end_step")
-    more = sorted({name for attempt in attempts for name in attempt} - {*names, "records"})
-    rows = [
-        (number, *(attempt.get(name) for name in (*names, *more)), _records(attempt.get("records")))
-        for number, attempt in enumerate(attempts, start=1)
-    ]
-    return Table(head=("attempt", *names, *more, "records"), rows=rows, caption="Each start of training")
-
-
-def _records(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return "other ones than before"
-    return f"{value.get('seen_twice', 0)} seen twice, {value.get('skipped', 0)} skipped"
+    return [Bar(name=name, share=times_s[name] / total_s, value=duration(times_s[name])) for name in names]
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

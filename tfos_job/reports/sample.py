@@ -29,6 +29,7 @@ from tfos_job.input.normalization import Normalization, restore
 from tfos_job.layout import RunLayout, SplitLayout
 from tfos_job.reports import classes, montage
 from tfos_job.run import checkpoints
+from tfos_job.run.quantities import number
 
 NUM_VERSIONS = 3
 _MAX_SHARDS = 8
@@ -192,3 +193,11 @@ def histogram(contents: Manifest, names: Sequence[str]) -> tuple[bytes, bytes]:
     writer.writerows(zip(range(len(counts)), names, contents.class_counts, strict=True))
     picture = classes.histogram(counts, names, title=f"{contents.split_name}: records per class")
     return picture, stream.getvalue().encode("utf-8")
+
+
+def same_counts(contents: Manifest) -> str:
+    """A sentence in place of a histogram whose bars are all of one length; empty if they are not."""
+    counts = set(contents.class_counts)
+    if len(counts) != 1:
+        return ""
+    return f"Each of the {number(contents.num_classes)} classes has {number(counts.pop())} records."

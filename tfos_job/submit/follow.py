@@ -10,6 +10,7 @@ from tfos_job import storage
 from tfos_job.errors import JobError
 from tfos_job.layout import RunLayout
 from tfos_job.outcome import outcome_path
+from tfos_job.run.news import News
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Follower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._attempt = 0
-        self._reported: dict[str, Any] = {}
+        self._news = News()
 
     def __enter__(self) -> Follower:
         self._thread.start()
@@ -64,23 +65,8 @@ class Follower:
         report = storage.read_json(self._report_path)
         if report.get("application") != self._application:
             return  # the report is of an earlier application
-        now = {"step": report["step"], "checkpoint": report["checkpoint"]}
-        if now["checkpoint"] != self._reported.get("checkpoint"):
-            log.info("checkpoint %s", now["checkpoint"])
-        if in_full and now["step"] != self._reported.get("step"):
-            log.info("%s", _progress(report))
-        elif not in_full:
-            now["step"] = self._reported.get("step")
-        self._reported = now
-
-
-def _progress(report: dict[str, Any]) -> str:
-    text = f"step {report['step']} of {report['total_steps']}"
-    loss, rate = report["metrics"].get("train_loss"), report.get("images_per_second")
-    if loss is not None and rate:
-        left_s = (report["total_steps"] - report["step"]) * report["batch_size"] / rate
-        text += f": loss {loss:.4f}, {rate:.0f} images/s, {left_s:.0f} s left"
-    return text
+        for line in self._news.of(report, with_step=in_full):
+            log.info("%s", line)
 
 
 def read_outcome(outcome_dir: str, application: str) -> dict[str, Any] | None:
