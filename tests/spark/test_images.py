@@ -1,4 +1,4 @@
-"""Splits from folders of images, on a real Spark."""
+"""Splits from folders of images, and of TFRecords that TF-Slim has made of images, on a real Spark."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from tests.no_spark import NoSpark
+from tests.unit import slim_records
 from tfos_job.config import ConvertConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import gnt
 from tfos_job.formats import manifest as manifests
+from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
+from tfos_job.input.pipeline import evaluation_dataset
+from tfos_job.jobs.adopt import adopt
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.convert_images import ConvertedImages, convert_images
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout
+from tfos_job.reports import sample
 from tfos_job.run import preparation
 
 CLASSES = ("cat", "dog", "甲虫")
@@ -386,3 +391,102 @@ def test_folders_without_classes_or_images(
     with pytest.raises(kind, match=fact):
         run()
     assert not (tmp_path / "data").exists()
+
+
+# --- TF-Slim's TFRecords, adopted where they are ----------------------------------------------------------------------
+
+
+def faults(spark: SparkSession, dataset_dir: Path) -> dict[str, int]:
+    return dict(verify(spark, VerifyConfig(dataset_dir=str(dataset_dir))).findings.counts)
+
+
+def labels_seen(shards: list[str]) -> list[int]:
+    batches = evaluation_dataset(shards, batch_size=7, form=Form(image_size=8, num_channels=3, antialias=True))
+    return [int(label) for _, labels in batches for label in labels]
+
+
+def test_a_folder_of_slims_is_adopted_trained_on_and_kept_as_it_is(spark: SparkSession, tmp_path: Path) -> None:
+    folder = slim_records.flowers(tmp_path / "flowers", num_shards=3, num_records=30)
+    slim_records.flowers(folder, "validation", num_shards=2, num_records=12, first=100)
+    theirs = tree(folder)
+    settings: dict[str, Any] = {"tfrecord_dir": str(folder)}
+    made = adopt(spark, ConvertConfig(**settings))
+    assert (made.num_records, made.num_classes, made.num_shards, made.num_channels) == (30, 3, 3, 3)
+    assert not made.up_to_date
+    adopt(spark, ConvertConfig(**settings, dataset_split_name="validation"))
+    added = {"charset.json", "train/manifest.json", "validation/manifest.json"}
+    assert set(tree(folder)) - set(theirs) == added
+    assert {name: tree(folder)[name] for name in theirs} == theirs
+    assert manifests.load_charset(DatasetLayout(str(folder))).characters == slim_records.FLOWERS
+
+    # Everything reads it as it reads a converted dataset.
+    assert faults(spark, folder) == {}
+    split = DatasetLayout(str(folder)).split("train")
+    manifest = manifests.load(split)
+    assert manifest.class_counts == (10, 10, 10)
+    assert sorted(labels_seen(manifests.shard_paths(split, manifest))) == sorted([0, 1, 2] * 10)
+    run = {"dataset_dir": str(folder), "train_dir": str(tmp_path / "run"), "validation_split_name": "validation"}
+    assert preparation.check(TrainConfig(**run, dataset_name="images")) is None
+    shown = sample.take(split, manifest, sample.InputView(image_size=8), num_images=5, seed=0)
+    assert shown.stored.shape == (5, 8, 8, 3)
+
+    # A second run does nothing, also where only the times are others; then without reading what has the old ones.
+    before = tree(folder)
+    assert adopt(NoSpark(), ConvertConfig(**settings)).up_to_date
+    assert tree(folder) == before
+    shard = folder / "flowers_train_00001-of-00003.tfrecord"
+    os.utime(shard, (1e9, 1e9))
+    with pytest.raises(BadDataError, match=r"00001-of-00003\.tfrecord was written again"):
+        preparation.check(TrainConfig(**run))
+    assert adopt(spark, ConvertConfig(**settings)).up_to_date
+    assert adopt(NoSpark(), ConvertConfig(**settings)).up_to_date
+    assert preparation.check(TrainConfig(**run)) is None
+
+    # A shard that has changed is seen by verify, and adopted anew.
+    slim_records.write(shard, [slim_records.of_flowers(200 + n, 1) for n in range(4)])
+    os.utime(shard, (1e9, 1e9))
+    found = faults(spark, folder)
+    assert {"shard_digest", "shard_records", "class_counts"} <= set(found)
+    again = adopt(spark, ConvertConfig(**settings))
+    assert (again.num_records, again.generation, again.up_to_date) == (24, 1, False)
+    assert faults(spark, folder) == {}
+
+    # No conversion takes its place, whatever is asked for.
+    gnt_dir = tmp_path / "gnt"
+    gnt_dir.mkdir()
+    (gnt_dir / "1.gnt").write_bytes(b"")
+    for changes in ({}, {"overwrite": True}, {"dataset_split_name": "more"}):
+        with pytest.raises(SettingsError):
+            convert(spark, ConvertConfig(gnt_dir=str(gnt_dir), dataset_dir=str(folder), **changes))
+    kept = list(folder.glob("*.tfrecord"))
+    assert len(kept) == 5
+
+
+def test_labels_that_do_not_fit_publish_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "imagenet"
+    names = ("tench", "crane", "crane")
+    for shard in range(2):
+        records = [slim_records.of_imagenet(n, 1 + n % 3, names[n % 3]) for n in range(shard, 12, 2)]
+        slim_records.write(folder / f"train-{shard:05d}-of-00002", records)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("tench\ncrane\n", "utf-8")
+    data = tmp_path / "data"
+    settings: dict[str, Any] = {"tfrecord_dir": str(folder), "dataset_dir": str(data)}
+    with pytest.raises(
+        BadDataError, match=r"train-00000-of-00002, record \d, byte \d+ \(.*JPEG\): label 3 is no class"
+    ):
+        adopt(spark, ConvertConfig(**settings, labels=str(labels)))
+    assert list(data.iterdir()) == []
+    labels.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    made = adopt(spark, ConvertConfig(**settings, labels=str(labels)))
+    assert (made.num_classes, made.num_empty_classes) == (4, 1)
+    characters = manifests.load_charset(DatasetLayout(str(data))).characters
+    assert characters == ("background", "tench", "crane (2)", "crane (3)")
+    assert faults(spark, data) == {}
+    # Shards beside the dataset are named by their own folder.
+    split = DatasetLayout(str(data)).split("train")
+    assert manifests.shard_paths(split, manifests.load(split)) == [str(path) for path in sorted(folder.iterdir())]
+    with pytest.raises(SettingsError, match=r"--num_channels is 1, was 3.* --overwrite"):
+        adopt(spark, ConvertConfig(**settings, labels=str(labels), num_channels=1))
+    assert adopt(spark, ConvertConfig(**settings, labels=str(labels), num_channels=1, overwrite=True)).num_channels == 1
+    assert tf.io.gfile.listdir(str(folder)) == ["train-00000-of-00002", "train-00001-of-00002"]

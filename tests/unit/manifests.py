@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from tfos_job.formats.manifest import Manifest
-from tfos_job.formats.manifest_parts import ImageFolder, Revision, Shard, Source, SourceRange
+from tfos_job.formats.manifest_parts import Adoption, ImageFolder, Revision, Shard, Source, SourceRange
 
 
 def source(**changes: Any) -> Source:
@@ -73,3 +73,21 @@ def of_images(**changes: Any) -> Manifest:
         quarantined={"cat/bad.png": 7},
     )
     return example(sources=(), num_channels=3, dataset_name="images", images=dataclasses.replace(folder, **changes))
+
+
+def adopted(charset_digest: str = "cc", **changes: Any) -> Manifest:
+    """Two shards of another program, with three records."""
+    adoption = Adoption(folder="", labels="", labels_sha256="", mtimes_s=(1.5, 2.5))
+    shards = tuple(
+        Shard(file=f"train-{index}", size_bytes=5, sha256=f"{index}", num_records=2 - index, sources=())
+        for index in range(2)
+    )
+    return example(
+        sources=(),
+        shards=shards,
+        image_format="keep",
+        num_channels=3,
+        dataset_name="images",
+        charset_digest=charset_digest,
+        adoption=dataclasses.replace(adoption, **changes),
+    )

@@ -13,6 +13,7 @@ from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, SynthCo
 from tfos_job.errors import FlagError, SettingsError
 
 IMAGES = {"gnt_dir": None, "image_dir": "i"}
+ADOPTED = {"gnt_dir": None, "tfrecord_dir": "t"}
 TRAIN = {"dataset_dir": "d", "train_dir": "t"}
 
 
@@ -41,7 +42,16 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (ConvertConfig, {"max_bad_fraction": 1.5}, "--max_bad_fraction"),
         (ConvertConfig, {"dataset_split_name": "_hidden"}, "--dataset_split_name"),
         (ConvertConfig, {"image_dir": "i"}, "--image_dir"),
-        (ConvertConfig, {"gnt_dir": None}, "--gnt_dir or --image_dir"),
+        (ConvertConfig, {"gnt_dir": None}, "--gnt_dir, --image_dir or --tfrecord_dir"),
+        (ConvertConfig, {"dataset_dir": ""}, "--dataset_dir"),
+        (ConvertConfig, {"labels": "l"}, "--labels"),
+        (ConvertConfig, {**ADOPTED, "labels_csv": "l"}, "--labels_csv"),
+        (ConvertConfig, {**ADOPTED, "image_format": "png"}, "--image_format"),
+        (ConvertConfig, {**ADOPTED, "charset": "auto"}, "--charset"),
+        (ConvertConfig, {**ADOPTED, "charset_size": 5}, "--charset_size"),
+        (ConvertConfig, {**ADOPTED, "shuffle_at_write": True}, "--shuffle_at_write"),
+        (ConvertConfig, {**ADOPTED, "compact": True}, "--compact"),
+        (ConvertConfig, {**ADOPTED, "on_bad_record": "quarantine"}, "--on_bad_record"),
         (ConvertConfig, {"labels_csv": "l"}, "--labels_csv"),
         (ConvertConfig, {"num_channels": 3}, "--num_channels"),
         (ConvertConfig, {"image_format": "keep"}, "--image_format"),
@@ -149,7 +159,7 @@ def test_a_bad_value_is_2_where_it_is_given_and_78_in_a_file_or_beside_another_o
         config.from_dict(TrainConfig, {**TRAIN, "epoch": 0})
     with pytest.raises(SettingsError, match="leave no worker") as contradictory:
         TrainConfig(**TRAIN, num_executors=2, num_ps_tasks=2)
-    with pytest.raises(FlagError, match="--gnt_dir or --image_dir: one of them is needed") as missing:
+    with pytest.raises(FlagError, match="--gnt_dir, --image_dir or --tfrecord_dir: one of them is needed") as missing:
         ConvertConfig(dataset_dir="d")
     codes = [caught.value.exit_code for caught in (given, stored, contradictory, missing)]
     assert codes == [2, 78, 78, 2]
@@ -209,6 +219,9 @@ def test_colour_and_photographs_take_more_memory() -> None:
 def test_images_stay_as_they_are_by_default_and_glyphs_are_raw() -> None:
     of_images = ConvertConfig(image_dir="i", dataset_dir="d")
     assert (of_images.stored_format, of_images.input_dir) == ("keep", "i")
+    adopted = ConvertConfig(tfrecord_dir="t")
+    assert (adopted.stored_format, adopted.input_dir, adopted.dataset_dir) == ("keep", "t", "t")
+    assert ConvertConfig(tfrecord_dir="t", dataset_dir="d").dataset_dir == "d"
     of_gnt = ConvertConfig(gnt_dir="g", dataset_dir="d")
     assert (of_gnt.stored_format, of_gnt.input_dir) == ("raw", "g")
 

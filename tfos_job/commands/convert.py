@@ -9,15 +9,19 @@ from tfos_job.config import ConvertConfig
 
 if TYPE_CHECKING:
     from tfos_job.driver.on_demand import Spark
+    from tfos_job.jobs.adopt import AdoptedSplit
     from tfos_job.jobs.convert import ConvertResult
     from tfos_job.jobs.convert_images import ConvertedImages
 
 
-def convert(spark: Spark, config: ConvertConfig) -> ConvertResult | ConvertedImages:
-    """Makes one split of a dataset from GNT files or images, or brings it up to date."""
+def convert(spark: Spark, config: ConvertConfig) -> ConvertResult | ConvertedImages | AdoptedSplit:
+    """Makes one split of a dataset from GNT files, images or TFRecords, or brings it up to date."""
+    from tfos_job.jobs.adopt import adopt
     from tfos_job.jobs.convert import convert
     from tfos_job.jobs.convert_images import convert_images
 
+    if config.tfrecord_dir is not None:
+        return adopt(spark, config)
     return convert(spark, config) if config.image_dir is None else convert_images(spark, config)
 
 
@@ -40,21 +44,23 @@ def check(config: ConvertConfig) -> None:
     from tfos_job.errors import MissingInputError
 
     require_folders(config)
-    if config.labels_csv is not None and not storage.exists(config.labels_csv):
-        raise MissingInputError("no such file", place=config.labels_csv, next_step="Check --labels_csv")
+    for name in ("labels_csv", "labels"):
+        file = getattr(config, name)
+        if file is not None and not storage.exists(file):
+            raise MissingInputError("no such file", place=file, next_step=f"Check --{name}")
 
 
 CONVERT = Command(
     name="convert",
     config=ConvertConfig,
     run=run,
-    help="make one split of a dataset from GNT shards or images",
+    help="make one split of a dataset from GNT shards, images or TFRecords",
     when_stopped="A split is published whole or not at all; run the same command again",
     on_spark=True,
     submission=Submission(
         profiles=("common", "batch"),
         containers=batch_containers,
-        size_of_work=lambda config: Work(of_pictures=config.image_dir is not None),
+        size_of_work=lambda config: Work(of_pictures=config.of_pictures),
         check=check,
     ),
 )

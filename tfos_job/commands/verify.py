@@ -36,7 +36,7 @@ def size_of_work(config: VerifyConfig) -> Work:
     dataset = DatasetLayout(config.dataset_dir)
     for entry in storage.list_dir(dataset.root) if storage.is_dir(dataset.root) else ():
         with contextlib.suppress(BadDataError, MissingInputError):
-            if entry.is_dir and manifests.load(dataset.split(entry.name)).images is not None:
+            if entry.is_dir and manifests.load(dataset.split(entry.name)).of_pictures:
                 return Work(of_pictures=True)
     return Work()
 

@@ -7,11 +7,27 @@ from dataclasses import dataclass
 from tfos_job.config.defaults import DEFAULT_CHARSET_SIZE
 from tfos_job.config.flags import Flags, Subject, flag, path, refuse_both, require
 from tfos_job.config.values import SPLIT_NAME, either
+from tfos_job.errors import FlagError
+
+_INPUTS = ("gnt_dir", "image_dir", "tfrecord_dir")
+_FORMATS = {"gnt_dir": ("raw", "png"), "image_dir": ("keep", "png"), "tfrecord_dir": ("keep",)}
+"""Values of --image_format for each input, the default first."""
+_GOES_WITH = {
+    "labels_csv": ("image_dir",),
+    "labels": ("tfrecord_dir",),
+    "num_channels": ("image_dir", "tfrecord_dir"),
+    "prune": ("gnt_dir",),
+    "compact": ("gnt_dir",),
+    "shuffle_at_write": ("gnt_dir", "image_dir"),
+    "charset": ("gnt_dir", "image_dir"),
+    "charset_size": ("gnt_dir", "image_dir"),
+}
+"""Inputs of the flags that do not go with all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(Flags):
-    """`convert`: one split of a dataset, from GNT shards or folders of images to TFRecords."""
+    """`convert`: one split of a dataset, of TFRecords made from GNT shards or images, or adopted as they are."""
 
     gnt_dir: str | None = path(
         "folder of *.gnt files and of *.zip archives with *.gnt members (read recursively)",
@@ -33,13 +49,32 @@ class ConvertConfig(Flags):
         metavar="FILE",
         subject=Subject.INPUT,
     )
-    num_channels: int = flag(
-        "with --image_dir: channels of the network's input, 1 for grey or 3 for RGB",
-        1,
+    tfrecord_dir: str | None = path(
+        "folder of TF-Slim's TFRecords (such as train-00000-of-01024); they are adopted where they are: read through, "
+        "not copied",
+        None,
+        subject=Subject.INPUT,
+        one_of="source",
+    )
+    labels: str | None = path(
+        "with --tfrecord_dir: a UTF-8 file of the classes, ID:NAME in each line, or a name in each (default: "
+        "labels.txt in that folder, if it is there)",
+        None,
+        metavar="FILE",
+        subject=Subject.INPUT,
+    )
+    num_channels: int | None = flag(
+        "with --image_dir or --tfrecord_dir: channels of the network's input, 1 for grey or 3 for RGB (default: 1 with "
+        "--image_dir; with --tfrecord_dir those of the dataset's other splits, or 1 if all pictures are grey, else 3)",
+        None,
         choices=(1, 3),
         subject=Subject.INPUT,
     )
-    dataset_dir: str = path("folder of the dataset", subject=Subject.DATASET)
+    dataset_dir: str = path(
+        "folder of the dataset (default: with --tfrecord_dir that folder; else it must be given)",
+        "",
+        subject=Subject.DATASET,
+    )
     dataset_split_name: str = flag("split to write", "train", form=SPLIT_NAME, subject=Subject.DATASET)
     charset_size: int | None = flag(
         "classes: the first N of GB2312 level 1 (default: the dataset's classes, or 3755 for a new one with --gnt_dir)",
@@ -107,36 +142,57 @@ class ConvertConfig(Flags):
         refuse_both(self.charset is not None and self.charset_size is not None, "charset", "charset_size")
 
     def _require_fitting_input(self) -> None:
-        of_images = self.image_dir is not None
-        formats = ("keep", "png") if of_images else ("raw", "png")
+        if not self.dataset_dir and self.tfrecord_dir is None:
+            raise FlagError("it is needed", place="--dataset_dir")
+        object.__setattr__(self, "dataset_dir", self.dataset_dir or self.tfrecord_dir)
+        formats = _FORMATS[self._input]
         require(
             self.stored_format in formats,
             "image_format",
             f"{self.image_format!r} is not {either(formats)}, as it is with {self.input_flag}",
         )
-        only_with_images = {"labels_csv": self.labels_csv is not None, "num_channels": self.num_channels != 1}
-        only_with_gnt = {"prune": self.prune, "compact": self.compact}
-        for name, is_given in (only_with_gnt if of_images else only_with_images).items():
+        for name, inputs in _GOES_WITH.items():
+            is_given = getattr(self, name) not in (None, False)
             require(
-                not is_given,
+                not is_given or self._input in inputs,
                 name,
                 f"given together with {self.input_flag}",
                 "A split of images is always built as a whole: give --overwrite where it has changed"
-                if of_images
-                else "Leave it out, or give --image_dir",
+                if name in ("prune", "compact") and self.image_dir is not None
+                else f"It goes with {either([f'--{one}' for one in inputs])}: leave it out",
             )
+        require(
+            self.tfrecord_dir is None or self.on_bad_record == "fail",
+            "on_bad_record",
+            "given together with --tfrecord_dir",
+            "Leave it out: records are adopted where they are, so that none can be set aside",
+        )
 
     @property
     def input_flag(self) -> str:
         """The flag that names the folder that is read."""
-        return "--gnt_dir" if self.image_dir is None else "--image_dir"
+        return f"--{self._input}"
 
     @property
     def input_dir(self) -> str:
         """The folder that is read."""
-        return (self.gnt_dir if self.image_dir is None else self.image_dir) or ""
+        return getattr(self, self._input) or ""
+
+    @property
+    def of_pictures(self) -> bool:
+        """True if picture files are read, not glyphs."""
+        return self.gnt_dir is None
+
+    @property
+    def channels(self) -> int:
+        """`--num_channels`, or its default with --image_dir."""
+        return self.num_channels or 1
 
     @property
     def stored_format(self) -> str:
         """`--image_format`, or its default for the input."""
-        return self.image_format or ("raw" if self.image_dir is None else "keep")
+        return self.image_format or _FORMATS[self._input][0]
+
+    @property
+    def _input(self) -> str:
+        return next((name for name in _INPUTS if getattr(self, name) is not None), _INPUTS[0])

@@ -71,10 +71,27 @@ def publish(
       BusyError: the dataset's lock is somebody else's by now.
       ValueError: a bug: two counts of the same records differ. Nothing is published.
     """
-    target.lease.check()
-    if charset is not None and not storage.exists(target.dataset.charset):
-        storage.write_json(target.dataset.charset, charset.to_json())
+    _prepare(target, charset)
     publish_generation(target.layout, manifest, building.shards_dir, bad_ranges)
+
+
+def publish_manifest(target: LockedSplit, manifest: Manifest, charset: Charset | None = None) -> None:
+    """Makes a manifest live whose shards are where they are; the rest as in `publish`.
+
+    A charset that differs from the dataset's replaces it.
+    """
+    check_counts(manifest)
+    _prepare(target, charset)
+    storage.make_dirs(target.layout.root)
+    storage.write_json(target.layout.manifest, manifest.to_json())
+
+
+def _prepare(target: LockedSplit, charset: Charset | None) -> None:
+    """Proves the lock, and writes the charset if it is a new one."""
+    target.lease.check()
+    is_there = target.charset is not None and charset is not None and target.charset.digest == charset.digest
+    if charset is not None and not is_there:
+        storage.write_json(target.dataset.charset, charset.to_json())
 
 
 def publish_generation(
@@ -101,9 +118,10 @@ def publish_generation(
 
 def damage(split: SplitLayout, manifest: Manifest) -> list[str]:
     """Shards that are missing or have another size, in words. Checksums are for `verify`, which reads them all."""
-    folders = {path.rpartition("/")[0] for path in shard_paths(split, manifest)}
+    paths = shard_paths(split, manifest)
+    folders = {path.rpartition("/")[0] for path in paths}
     sizes = {entry.path: entry.size_bytes for folder in folders for entry in entries_of(folder)}
-    found = {shard.file: sizes.get(join(split.root, shard.file)) for shard in manifest.shards}
+    found = {shard.file: sizes.get(path) for path, shard in zip(paths, manifest.shards, strict=True)}
     return [
         f"{shard.file} is missing"
         if found[shard.file] is None

@@ -43,8 +43,9 @@ def locked_split(
     *,
     owner: str,
     requested: Charset | None,
-    num_channels: int = 1,
+    num_channels: int | None = 1,
     of_gnt: bool = False,
+    adopts: bool = False,
     overwrite: bool,
     must_be_new: bool = False,
 ) -> Iterator[LockedSplit]:
@@ -55,8 +56,9 @@ def locked_split(
       split_name: the split to write to.
       owner: the lock's holder, for those who wait for it.
       requested: the charset that the flags spell out.
-      num_channels: of the images.
+      num_channels: of the images; None if it is not known yet.
       of_gnt: the records are those of GNT files, which hold no other classes than characters of GBK.
+      adopts: the split's shards are adopted, not written.
       overwrite: pass over a damaged manifest.
       must_be_new: fail if the split is there.
 
@@ -64,6 +66,7 @@ def locked_split(
       BusyError: another job is writing to the dataset.
       SettingsError: the dataset has another charset, or images of another number of channels.
       SettingsError: the split is there, and `must_be_new` is on.
+      SettingsError: the dataset is one of adopted shards, and other ones would be written to it.
       BadDataError: the split's manifest is damaged, and `overwrite` is off.
     """
     dataset = DatasetLayout(storage.absolute(dataset_dir))
@@ -72,8 +75,10 @@ def locked_split(
         charset = dataset_charset(dataset, requested)
         if of_gnt:
             _require_tags(dataset, charset)
-        _require_same_channels(dataset, split_name, num_channels)
+        _require_fitting(dataset, split_name, num_channels, of_gnt=of_gnt)
         live = _live_manifest(split, overwrite=overwrite)
+        if live is not None and live.adoption is not None and not adopts:
+            raise _is_adopted(split.root)
         if must_be_new and live is not None:
             next_step = "Give overwrite=True, or another name"
             raise SettingsError("it is there", place=split.root, next_step=next_step)
@@ -93,6 +98,7 @@ def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charse
         return None
     splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
     if not any(storage.exists(split.manifest) for split in splits):
+        manifests.load_charset(dataset)  # fails for a file of that name that is none of ours
         storage.remove(dataset.charset)  # left by a run that was killed before it published a split
         return None
     charset = manifests.load_charset(dataset)
@@ -116,22 +122,35 @@ def _require_tags(dataset: DatasetLayout, charset: Charset | None) -> None:
         ) from error
 
 
-def _require_same_channels(dataset: DatasetLayout, split_name: str, num_channels: int) -> None:
-    """Raises SettingsError if another split is for a network that sees another number of channels."""
+def _require_fitting(dataset: DatasetLayout, split_name: str, num_channels: int | None, *, of_gnt: bool) -> None:
+    """Raises SettingsError if another split has images of other channels, or adopted ones where glyphs would join."""
+    for name, other in other_splits(dataset, split_name):
+        if num_channels is not None and other.num_channels != num_channels:
+            raise SettingsError(
+                f"split {name} has images of {other.num_channels} channel(s), this one would have {num_channels}",
+                place=dataset.root,
+                next_step="Give --num_channels as for the other split, or another --dataset_dir",
+            )
+        if of_gnt and other.adoption is not None:
+            raise _is_adopted(dataset.split(name).root)
+
+
+def other_splits(dataset: DatasetLayout, split_name: str) -> Iterator[tuple[str, Manifest]]:
+    """The dataset's splits but for one, by name; those with a damaged manifest are left out."""
     for entry in storage.list_dir(dataset.root):
         split = dataset.split(entry.name)
         if not entry.is_dir or entry.name == split_name or not storage.exists(split.manifest):
             continue
-        try:
-            other = manifests.load(split)
-        except BadDataError:  # reported to the commands that read that split
-            continue
-        if other.num_channels != num_channels:
-            raise SettingsError(
-                f"split {entry.name} has images of {other.num_channels} channel(s), this one would have {num_channels}",
-                place=dataset.root,
-                next_step="Give --num_channels as for the other split, or another --dataset_dir",
-            )
+        with contextlib.suppress(BadDataError):  # reported to the commands that read that split
+            yield entry.name, manifests.load(split)
+
+
+def _is_adopted(place: str) -> SettingsError:
+    return SettingsError(
+        "its shards were adopted from another program (--tfrecord_dir)",
+        place=place,
+        next_step="Give another --dataset_dir",
+    )
 
 
 def _live_manifest(split: SplitLayout, *, overwrite: bool) -> Manifest | None:

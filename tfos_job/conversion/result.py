@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -145,6 +145,14 @@ def log_image_split(split: SplitLayout, made: Manifest, listing: ImageListing) -
         )
 
 
+def log_adopted_split(split: SplitLayout, made: Manifest, folder: str, warnings: Sequence[str]) -> None:
+    """Says what is in a split of adopted shards, and what somebody should look at."""
+    _log_size(split, made)
+    _log.info("its shards stay in %s, and are %s", folder, "grey" if made.num_channels == 1 else "read in colour")
+    for warning in warnings:
+        _log.warning("%s", warning)
+
+
 def _log_size(split: SplitLayout, manifest: Manifest) -> None:
     _log.info(
         "%s: %d records of %d classes in %d shards",
@@ -155,13 +163,15 @@ def _log_size(split: SplitLayout, manifest: Manifest) -> None:
     )
     num_empty = _num_empty_classes(manifest)
     if num_empty:
+        advice = (
+            ". If no other file brings them, convert all splits into a new --dataset_dir, the first with --charset "
+            f"auto, which has the {manifest.num_classes - num_empty} that are there"
+        )
         _log.warning(
-            "%d of the %d classes have no record in this split: a network has outputs for them, too. If no other file "
-            "brings them, convert all splits into a new --dataset_dir, the first with --charset auto, which has the %d "
-            "that are there",
+            "%d of the %d classes have no record in this split: a network has outputs for them, too%s",
             num_empty,
             manifest.num_classes,
-            manifest.num_classes - num_empty,
+            advice if manifest.adoption is None else "",  # labels are as they are in the records
         )
 
 

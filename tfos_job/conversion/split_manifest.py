@@ -14,7 +14,7 @@ from tfos_job.conversion.shard_plan import SourceFile
 from tfos_job.conversion.source_changes import Changes
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
-from tfos_job.formats.manifest_parts import ImageFolder, Revision, Shard, Source
+from tfos_job.formats.manifest_parts import Adoption, ImageFolder, Revision, Shard, Source
 
 
 def settings_of(config: ConvertConfig) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def first_manifest(
     num_channels: int = 1,
     dataset_name: str = GNT,
     images: ImageFolder | None = None,
+    adoption: Adoption | None = None,
 ) -> Manifest:
     """The manifest of a split that was built as a whole; `class_counts` are records by class id."""
     created = _now()
@@ -66,6 +67,7 @@ def first_manifest(
         num_channels=num_channels,
         dataset_name=dataset_name,
         images=images,
+        adoption=adoption,
     )
 
 

@@ -7,7 +7,7 @@ import time
 
 from tfos_job import storage
 from tfos_job.formats.leftovers import is_lockless, may_be_at_work
-from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest import Manifest, shard_paths
 from tfos_job.formats.quarantine import quarantine_file
 from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, SplitLayout, join
 
@@ -17,13 +17,17 @@ _log = logging.getLogger(__name__)
 def sweep_split(split: SplitLayout, live: Manifest | None, *, keep_generations: bool = False) -> None:
     """Removes what is not live: what killed runs left, and shards that others have replaced. Under the dataset's lock.
 
+    Adopted shards are another program's. They lie in no folder that is swept (`adoption.require_apart`), and if one
+    did, it would stay.
+
     Args:
       split: whose folder to sweep.
       live: its manifest; None if nothing of it is live.
       keep_generations: remove only what has a temporary name.
     """
-    live_files = {join(split.root, shard.file) for shard in live.shards} if live else set()
-    live_folders = {shard.file.partition("/")[0] for shard in live.shards} if live else set()
+    live_files = set(shard_paths(split, live)) if live else set()
+    own_start = join(split.root, "")
+    live_folders = {path[len(own_start) :].partition("/")[0] for path in live_files if path.startswith(own_start)}
     live_quarantine = {join(split.root, quarantine_file(name)) for name in live.quarantined} if live else set()
     for entry in entries_of(split.root):
         unfinished = entry.name.startswith(BUILDING_PREFIX) or entry.name.endswith(".tmp")

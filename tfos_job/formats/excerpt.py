@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
-from tfos_job.formats.tf_example import decode_example
+from tfos_job.formats.tf_example import decode_features
 from tfos_job.formats.tfrecord import read_records
 
 
@@ -21,12 +21,17 @@ class Excerpt(NamedTuple):
     def source(self) -> tuple[str, int | None]:
         """The source file that the record came from and its offset there, where the Example names them.
 
+        TF-Slim's records name at most a file, the one that their picture was.
+
         Raises:
-          ValueError: not an Example of ours.
+          ValueError: not an Example.
         """
-        features = decode_example(self.example)
-        file, offset = features.get("source/file", b""), features.get("source/offset")
-        return file.decode("utf-8") if isinstance(file, bytes) else "", offset if isinstance(offset, int) else None
+        features = decode_features(self.example, ("source/file", "source/offset", "image/filename"))
+        (file, *_), (offset, *_) = (features.get(key) or (None,) for key in ("source/file", "source/offset"))
+        if file is None:
+            (file, *_) = features.get("image/filename") or (None,)
+        name = file.decode("utf-8", "backslashreplace") if isinstance(file, bytes) else ""
+        return name, offset if isinstance(offset, int) else None
 
 
 def read_positions(path: str, positions: Collection[int]) -> dict[int, Excerpt]:

@@ -152,7 +152,7 @@ def _opened(data: bytes, formats: tuple[str, ...] | None) -> Iterator[_Opened]:
 
 def _png(data: bytes) -> _Opened:
     parts = png.parse(data)
-    _check_pixels(parts.width, parts.height)
+    check_pixels(parts.width, parts.height)
     png.check_pixels(parts)
     image, is_readable = _loaded(data, parts.bare())
     is_simple = parts.depth == 8 and parts.colour in (png.GREY, png.RGB, png.PALETTE)
@@ -176,7 +176,7 @@ def _loaded(data: bytes, bare: bytes) -> tuple[Image.Image, bool]:
 
 def _load(data: bytes, formats: tuple[str, ...] | None) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=formats)
-    _check_pixels(*image.size)
+    check_pixels(*image.size)
     image.load()
     return image
 
@@ -214,7 +214,7 @@ def check_size(size_bytes: int) -> None:
         raise ValueError(f"expected at most {MAX_BYTES} bytes, found {size_bytes}" if size_bytes else "an empty file")
 
 
-def _check_pixels(width: int, height: int) -> None:
+def check_pixels(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         fact = f"at most {MAX_SIDE} to a side and {MAX_PIXELS} in all"
         raise ValueError(f"expected {fact}, found {width} × {height} pixels")
@@ -258,7 +258,7 @@ def _misread(found: _Opened, data: bytes, training_view: TrainingView | None) ->
     image = found.image
     is_plain = image.mode in ("L", "RGB", "P") and not image.has_transparency_data and _turn(image) is None
     if not (found.is_simple and is_plain):
-        return "of a kind that training does not read"
+        return "of a kind that conversion makes a PNG of: turned by EXIF, transparent, animated, in CMYK or 16 bits"
     try:
         theirs = (training_view or decoder.of_this_process().digest)(data, _format_of(image))
     except ValueError as error:

@@ -16,10 +16,12 @@ from tfos_job import storage
 from tfos_job.config import GNT
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats.charset import Charset
-from tfos_job.formats.manifest_parts import ImageFolder, Revision, Shard, Source, SourceRange
+from tfos_job.formats.manifest_parts import Adoption, ImageFolder, Revision, Shard, Source, SourceRange
 from tfos_job.layout import DatasetLayout, SplitLayout, join
 
 FORMAT_VERSION = 3
+ADOPTED_FORMAT_VERSION = 4
+"""Of a split whose shards lie in another folder than its own, where earlier versions would look for them."""
 FILTER_REASON = "not in charset"
 
 
@@ -35,6 +37,7 @@ class Manifest:
       num_channels: of the images that the network sees: 1 for grey, 3 for RGB.
       dataset_name: of the reader (readers.py).
       images: the folder of images that the split was made from; None if it was not.
+      adoption: the shards are those of another program, and stay where they are; None if they are the split's own.
       history: the split's changes since it was last built as a whole, the first one first.
     """
 
@@ -52,6 +55,26 @@ class Manifest:
     num_channels: int = 1
     dataset_name: str = GNT
     images: ImageFolder | None = None
+    adoption: Adoption | None = None
+
+    @property
+    def format_version(self) -> int:
+        """Of the file that it is written to."""
+        return FORMAT_VERSION if self.adoption is None else ADOPTED_FORMAT_VERSION
+
+    @property
+    def of_pictures(self) -> bool:
+        """True if its images are picture files, not glyphs."""
+        return self.images is not None or self.adoption is not None
+
+    @property
+    def made_from(self) -> str:
+        """In a word."""
+        if self.adoption is not None:
+            return "TFRecords"
+        if self.images is not None:
+            return "images"
+        return "GNT files" if self.sources else "a DataFrame"
 
     @property
     def num_records(self) -> int:
@@ -96,10 +119,11 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         value = dataclasses.asdict(self)
         del value["class_counts"]
-        if self.images is None:
-            del value["images"]
+        for name in ("images", "adoption"):
+            if value[name] is None:
+                del value[name]
         return value | {
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "digest": self.digest,
             "num_records": self.num_records,
             "records_per_class": list(self.class_counts),
@@ -119,17 +143,19 @@ class Manifest:
           BadDataError: not a manifest of this format, or one whose digest or counts do not fit.
         """
         try:
-            if value["format_version"] != FORMAT_VERSION:
-                raise ValueError(f"format_version {value['format_version']}, expected {FORMAT_VERSION}")
+            if value["format_version"] not in (FORMAT_VERSION, ADOPTED_FORMAT_VERSION):
+                expected = f"{FORMAT_VERSION} or {ADOPTED_FORMAT_VERSION}"
+                raise ValueError(f"format_version {value['format_version']}, expected {expected}")
             manifest = Manifest(
                 shards=tuple(Shard(**shard | {"sources": tuple(shard["sources"])}) for shard in value["shards"]),
                 sources=tuple(_source(source) for source in value["sources"]),
                 class_counts=tuple(value["records_per_class"]),
                 history=tuple(_revision(revision) for revision in value["history"]),
                 images=ImageFolder(**value["images"]) if value.get("images") else None,
+                adoption=_adoption(value["adoption"]) if value.get("adoption") else None,
                 **{name: value[name] for name in _PLAIN_FIELDS},
             )
-            for name in ("digest", "num_records"):
+            for name in ("format_version", "digest", "num_records"):
                 if value[name] != getattr(manifest, name):
                     raise ValueError(f"{name} is {value[name]}, its shards give {getattr(manifest, name)}")
             check_counts(manifest)
@@ -154,6 +180,8 @@ def check_counts(manifest: Manifest) -> None:
         from_files = folder.num_files - len(folder.quarantined) - sum(folder.filtered.values())
         if from_files != num_records:
             raise ValueError(f"its folder has {from_files} readable images of its classes, shards {num_records}")
+    if manifest.adoption is not None and len(manifest.adoption.mtimes_s) != len(manifest.shards):
+        raise ValueError(f"{len(manifest.adoption.mtimes_s)} times of {len(manifest.shards)} adopted shards")
     for source in manifest.sources:
         starts = [0, *(part.end for part in source.ranges)]
         if [part.start for part in source.ranges] != starts[:-1] or starts[-1] != source.size_bytes:
@@ -175,6 +203,10 @@ _PLAIN_FIELDS = (
 
 def _source(value: dict[str, Any]) -> Source:
     return Source(**value | {"ranges": tuple(SourceRange(**part) for part in value["ranges"])})
+
+
+def _adoption(value: dict[str, Any]) -> Adoption:
+    return Adoption(**value | {"mtimes_s": tuple(value["mtimes_s"])})
 
 
 def _revision(value: dict[str, Any]) -> Revision:
@@ -225,4 +257,11 @@ def _read(path: str, *, missing: str, if_missing: str, if_damaged: str) -> Any:
 
 def shard_paths(split: SplitLayout, manifest: Manifest) -> list[str]:
     """The paths of the live shards, in the manifest's order."""
-    return [join(split.root, shard.file) for shard in manifest.shards]
+    return [join(shards_dir(split, manifest), shard.file) for shard in manifest.shards]
+
+
+def shards_dir(split: SplitLayout, manifest: Manifest) -> str:
+    """The folder that the names of the live shards are below."""
+    if manifest.adoption is None:
+        return split.root
+    return manifest.adoption.folder or split.root.rpartition("/")[0]

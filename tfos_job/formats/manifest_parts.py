@@ -1,4 +1,4 @@
-"""The parts of a manifest: shards, the sources they were made from, and the changes of a split."""
+"""The parts of a manifest: shards, the sources they were made from or adopted from, and the changes of a split."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Shard:
     """A TFRecord file.
 
     Attributes:
-      file: its path below the split's folder.
+      file: its path below the split's folder; of an adopted one its name in `Adoption.folder`.
       sources: names of the sources that it may hold records of; none if any may be in it (`--shuffle_at_write`).
     """
 
@@ -82,6 +82,23 @@ class ImageFolder:
     num_other_files: int
     filtered: Mapping[str, int]
     quarantined: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adoption:
+    """The TFRecords of another program that are a split's shards, where that program has put them.
+
+    Attributes:
+      folder: that their names are below; empty for the dataset's own folder.
+      labels: the label file; empty without one.
+      labels_sha256: of its bytes, in hex.
+      mtimes_s: of the shards, in their order.
+    """
+
+    folder: str
+    labels: str
+    labels_sha256: str
+    mtimes_s: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

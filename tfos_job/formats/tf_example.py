@@ -7,7 +7,7 @@ the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 _VARINT, _BYTES = 0, 2  # wire types
@@ -91,6 +91,40 @@ def decode_example(data: bytes) -> dict[str, bytes | int]:
                 raise ValueError("a feature has no name or no value")
             features[parts[1].decode("utf-8")] = _decode_feature(parts[2])
     return features
+
+
+def decode_features(data: bytes, keys: Collection[str]) -> dict[str, list[bytes] | list[int] | None]:
+    """The values of those of the keys that an Example has; any number of them, and None for a list of floats.
+
+    What other programs write has other features beside ours, some with many values.
+
+    Raises:
+      ValueError: not an Example.
+    """
+    wanted = {key.encode("utf-8"): key for key in keys}
+    found: dict[str, list[bytes] | list[int] | None] = {}
+    for _, message in _fields(data, {1}):
+        for _, entry in _fields(message, {1}):
+            parts = dict(_fields(entry, {1, 2}))
+            key = wanted.get(parts.get(1, b""))
+            lists = _fields(parts.get(2, b""), {1, 2, 3}) if key is not None else []
+            if key is not None and lists:  # a feature without a list is one that is not there
+                found[key] = _values(*lists[-1])
+    return found
+
+
+def _values(kind: int, value_list: bytes) -> list[bytes] | list[int] | None:
+    """The values of a list of bytes (1), floats (2) or int64 (3)."""
+    if kind == 2:
+        return None
+    parts = [value for _, value in _fields(value_list, {1})]
+    if kind == 1:
+        return parts
+    packed, numbers, at = b"".join(parts), [], 0
+    while at < len(packed):
+        value, at = _read_varint(packed, at)
+        numbers.append(value - (1 << 64) if value >> 63 else value)
+    return numbers
 
 
 def _decode_feature(feature: bytes) -> bytes | int:

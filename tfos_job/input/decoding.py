@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfos_job.formats import jpeg, png
 from tfos_job.formats.form import Form
 
 _LUMA = [19_595, 38_470, 7_471]  # 0.299, 0.587 and 0.114, times 2¹⁶
 _HALF = 1 << 15
 _PNG_COLOUR = 25  # offset of the colour type, which is 0 in a grey PNG
-_GREY_PNG = 4
+_RAW, _JPEG, _GIF, _GREY_PNG = 1, 2, 3, 4  # branches of `_decode_kind`; 0 is a PNG
 
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/format": tf.io.FixedLenFeature([], tf.string),
-    "image/height": tf.io.FixedLenFeature([], tf.int64),
-    "image/width": tf.io.FixedLenFeature([], tf.int64),
+    # Adopted records may lack these three, which only raw pixels need.
+    "image/format": tf.io.FixedLenFeature([], tf.string, ""),
+    "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
+    "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
     "image/class/label": tf.io.FixedLenFeature([], tf.int64),
 }
 
@@ -95,13 +97,25 @@ def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: in
 
 
 def _kinds(encoded: tf.Tensor, image_format: tf.Tensor) -> tf.Tensor:
-    """Returns the branch of `_decode_kind` for each image, int32 of the same shape; one at a time is expensive."""
-    kinds = tf.zeros_like(image_format, tf.int32)  # also for unknown formats: decode_png then fails
-    for kind, name in enumerate((b"raw", b"jpeg", b"gif"), start=1):
-        kinds += kind * tf.cast(tf.equal(image_format, name), tf.int32)
+    """Returns the branch of `_decode_kind` for each image, int32 of the same shape; one at a time is expensive.
+
+    Files tell their kind by their first bytes. In `image/format` TF-Slim's records have `JPEG`, `jpg` or nothing.
+    """
     heads = tf.strings.join([tf.strings.substr(encoded, 0, _PNG_COLOUR + 1), " " * (_PNG_COLOUR + 1)])
+
+    def begins(signature: bytes) -> tf.Tensor:
+        return tf.equal(tf.strings.substr(heads, 0, len(signature)), signature)
+
+    kinds = tf.zeros_like(image_format, tf.int32)  # also for unknown kinds: decode_png then fails
     is_grey = tf.equal(tf.strings.substr(heads, _PNG_COLOUR, 1), b"\0")
-    return tf.where(tf.equal(image_format, b"png") & is_grey, _GREY_PNG, kinds)
+    for kind, is_of_kind in (
+        (_JPEG, begins(jpeg.SIGNATURE)),
+        (_GIF, begins(b"GIF8")),
+        (_GREY_PNG, begins(png.SIGNATURE) & is_grey),
+        (_RAW, tf.equal(image_format, b"raw")),
+    ):
+        kinds = tf.where(is_of_kind, kind, kinds)
+    return kinds
 
 
 def _decode_kind(kind: tf.Tensor, data: tf.Tensor, shape: tf.Tensor, num_channels: int) -> tf.Tensor:

@@ -77,7 +77,7 @@ def convert_images(spark: Spark, config: ConvertConfig) -> ConvertedImages:
         config.dataset_split_name,
         owner=f"tfos-job convert of split {config.dataset_split_name}",
         requested=requested,
-        num_channels=config.num_channels,
+        num_channels=config.channels,
         overwrite=config.overwrite,
     ) as target:
         live = target.live
@@ -145,8 +145,8 @@ def _changes(config: ConvertConfig, listing: ImageListing, live: Manifest) -> li
     changes = []
     if listing.sha256 != then.sha256:
         changes += folders.changes(listing, then.num_files, then.size_bytes, then.files_per_class)
-    if config.num_channels != live.num_channels:
-        changes.append(f"--num_channels is {config.num_channels}, was {live.num_channels}")
+    if config.channels != live.num_channels:
+        changes.append(f"--num_channels is {config.channels}, was {live.num_channels}")
     return changes + setting_changes(config, live)
 
 
@@ -227,7 +227,7 @@ def _manifest(
             "labels_csv": config.labels_csv,
             **settings_of(config),
         },
-        num_channels=config.num_channels,
+        num_channels=config.channels,
         dataset_name=IMAGES,
         images=ImageFolder(
             sha256=listing.sha256,

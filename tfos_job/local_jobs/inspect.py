@@ -11,6 +11,7 @@ from tfos_job import storage
 from tfos_job.config import InspectConfig
 from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.formats import manifest
+from tfos_job.formats.adopted_shards import require_unchanged
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.reports import sample
 from tfos_job.reports.sample import InputView
@@ -34,6 +35,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
     contents = manifest.load(split)
+    require_unchanged(split, contents)
     config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
     if config.train_dir is None:

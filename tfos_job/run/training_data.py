@@ -12,6 +12,7 @@ from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats import readers
+from tfos_job.formats.adopted_shards import require_unchanged
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import Reader
@@ -121,6 +122,7 @@ def load(config: TrainConfig) -> TrainingData:
 def _load_split(dataset: DatasetLayout, name: str, folder: str) -> SplitShards:
     split = dataset.split(name)
     manifest = manifests.load(split)
+    require_unchanged(split, manifest)
     return SplitShards(
         root=split.root,
         manifest=manifest,
@@ -218,10 +220,12 @@ def _warn(config: TrainConfig, data: TrainingData) -> None:
         )
     if len(train.manifest.shards) < _SHARDS_PER_WORKER * config.num_workers:
         log.warning(
-            "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. "
-            "Convert it with a smaller --target_shard_mb",
+            "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. %s",
             train.root,
             len(train.manifest.shards),
             config.num_workers,
             _SHARDS_PER_WORKER,
+            "Convert it with a smaller --target_shard_mb"
+            if train.manifest.adoption is None
+            else "Write its records into more shards, and adopt those",
         )

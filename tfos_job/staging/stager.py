@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from tfos_job import storage
 from tfos_job.errors import ResourceError
-from tfos_job.formats.manifest import Manifest, shard_paths
+from tfos_job.formats.manifest import Manifest, shard_paths, shards_dir
 from tfos_job.layout import SplitLayout, join
 from tfos_job.staging.cache_plan import DONE_DIR, GIVEN_DIR, CachePlan, Copy, turn_name
 from tfos_job.staging.copies import fetch, mib
@@ -42,8 +42,8 @@ class Staged:
 
 
 def copies_of(split: SplitLayout, manifest: Manifest, folder: str) -> tuple[Copy, ...]:
-    """Returns the copies of a split's shards that a node needs, below `folder`; empty for a local split."""
-    if storage.local_path(split.root) is not None:
+    """Returns the copies of a split's shards that a node needs, below `folder`; empty for local shards."""
+    if storage.local_path(shards_dir(split, manifest)) is not None:
         return ()
     return tuple(
         Copy(path, join(folder, shard.file), shard.size_bytes, shard.sha256)

@@ -14,7 +14,7 @@ from tfos_job.layout import printable
 MAX_TOLD = 200
 """Findings of one kind that are kept; of the rest there is a count."""
 
-WARNINGS = ("in_progress", "repeated_pixels")
+WARNINGS = ("in_progress", "odd_picture", "repeated_pixels")
 """Kinds that do not make a dataset a bad one."""
 
 

@@ -15,11 +15,13 @@ import numpy as np
 
 from tfos_job import storage
 from tfos_job.errors import MissingInputError
-from tfos_job.formats import image_files, png
+from tfos_job.formats import image_files, png, slim
 from tfos_job.formats.example_reader import Example, ExampleReader
 from tfos_job.formats.gnt import HEADER, MAX_SIDE
 from tfos_job.formats.hashing import HashingReader
 from tfos_job.formats.manifest_parts import Shard
+from tfos_job.formats.slim import SlimRecord
+from tfos_job.verification import adopted_picture
 from tfos_job.verification.duplicates import KeyTable
 from tfos_job.verification.findings import Findings
 from tfos_job.verification.record_scan import BLOCK_BYTES, scan
@@ -38,7 +40,8 @@ class ShardTask:
       file: its path below the dataset's folder, for findings.
       shard: its entry in the manifest.
       image_format: of all its records, or `keep` for any of `image_files.STORED_FORMATS`.
-      of_pictures: whether it was made from image files, grey or coloured; else of grey glyphs.
+      of_pictures: whether its images are picture files, grey or coloured; else grey glyphs.
+      is_adopted: its records are another program's.
       characters: the charset, by class id; empty if it is not known.
       sources: the files that it may hold records of: for each name a number and a size in bytes. None where the
         manifest names none, as for a split that was made from a DataFrame.
@@ -52,6 +55,7 @@ class ShardTask:
     characters: tuple[str, ...]
     sources: Mapping[str, tuple[int, int]] | None
     of_pictures: bool = False
+    is_adopted: bool = False
 
 
 @dataclass(kw_only=True)
@@ -130,11 +134,12 @@ class _Prover:
             if data is None:
                 continue
             try:
-                example = _read_example(data)
+                if self._task.is_adopted:
+                    self._add_adopted(offset, slim.read_record(data))
+                else:
+                    self._add(offset, _read_example(data))
             except ValueError as error:
                 self.fault("example", offset, f"not an Example of a glyph: {error}")
-                continue
-            self._add(offset, example)
         while stream.read(BLOCK_BYTES):  # also records that could not be parsed
             pass
         report.size_bytes, report.sha256 = stream.size_bytes, stream.sha256
@@ -152,9 +157,7 @@ class _Prover:
         num_pixels = example.height * example.width
         pixels = self._pixels(offset, example, num_pixels)
         if pixels is not None:
-            self._digests.append(hashlib.sha256(pixels).digest()[:_DIGEST_BYTES])
-            self._sides.append(example.height << 32 | example.width)
-            self._digest_offsets.append(offset)
+            self._add_pixels(offset, pixels, example.height, example.width)
         name = example.source_file
         if name is None:
             if self._task.sources is not None:
@@ -176,6 +179,25 @@ class _Prover:
             return
         self._places.append((number, example.source_offset))
         self._place_offsets.append(offset)
+
+    def _add_adopted(self, offset: int, record: SlimRecord) -> None:
+        """Counts another program's record; of its picture training's own view is the right one."""
+        self._labels.append(record.label)
+        if self._texts and record.label not in self._texts:
+            self._note("class", offset, f"class {record.label}, expected 0 to {len(self._texts) - 1}")
+        try:
+            picture = adopted_picture.prove(record.encoded, record.image_format)
+        except ValueError as error:
+            self._note("image", offset, str(error))
+            return
+        if picture.oddity:
+            self._note("odd_picture", offset, picture.oddity)
+        self._add_pixels(offset, picture.pixels, picture.height, picture.width)
+
+    def _add_pixels(self, offset: int, pixels: bytes, height: int, width: int) -> None:
+        self._digests.append(hashlib.sha256(pixels).digest()[:_DIGEST_BYTES])
+        self._sides.append(height << 32 | width)
+        self._digest_offsets.append(offset)
 
     def _number_of(self, name: bytes) -> int:
         """The number of a source without one in a manifest: a digest of both names, larger than all others."""

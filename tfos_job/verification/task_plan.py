@@ -35,7 +35,8 @@ def shard_tasks(dataset: DatasetLayout, chosen: Mapping[str, Manifest], charset:
                 file=join(name, shard.file),
                 shard=shard,
                 image_format=manifest.image_format,
-                of_pictures=manifest.images is not None,
+                of_pictures=manifest.of_pictures,
+                is_adopted=manifest.adoption is not None,
                 characters=charset.characters if charset else (),
                 sources={own: sources[own] for own in shard.sources or sources if own in sources} or None,
             )
@@ -60,9 +61,8 @@ def range_tasks(
         )
     for name, manifest in chosen.items():
         if not manifest.sources:
-            made_from = "images" if manifest.images else "a DataFrame"
             raise SettingsError(
-                f"split {name} was made from {made_from}: no GNT files can prove it",
+                f"split {name} was made from {manifest.made_from}: no GNT files can prove it",
                 place="--gnt_dir",
                 next_step="Leave it out, or give the --dataset_split_name of a split that was made from GNT files",
             )
