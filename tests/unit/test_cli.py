@@ -79,7 +79,7 @@ CONVERT = ["convert", "--dataset_dir", "d"]
         ([*TRAIN, "--input_mode", "file"], "--input_mode: 'file' is not auto, preloaded or files. Did you mean files?"),
         ([*TRAIN, "--port_range", "9-8"], "--port_range: '9-8' is not two ports from 1024 to 65535"),
         ([*TRAIN, "--dataset_split_name", "a/b"], "--dataset_split_name: 'a/b' is not a split name"),
-        (CONVERT, "tfos-job convert: error: --gnt_dir or --image_dir: one of them is needed"),
+        (CONVERT, "tfos-job convert: error: --gnt_dir, --image_dir or --tfrecord_dir: one of them is needed"),
     ],
 )
 def test_a_wrong_command_flag_or_value_is_2_and_one_line_with_the_nearest(
