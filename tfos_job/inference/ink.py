@@ -24,6 +24,7 @@ BLANK = "blank"
 _LOOK_SIDE = 640  # pixels: a picture is looked at in this size
 _GLYPH_SIDE = 128  # pixels: longest side of the result, as of nearly all glyphs in CASIA's files
 _MIN_DARKNESS = 0.08  # of ink
+_MIN_CONTRAST = 0.15  # darkness that a tenth of the ink must have
 _INK_DARKNESS = 0.5  # of the middle of the ink, at least: the lightest of CASIA's glyphs
 _REACH = 0.6  # between parts of a character, as a share of the longer one's side
 _SMALL = 0.1  # of the heaviest part's side: smaller parts are specks, unless within the character
@@ -111,21 +112,20 @@ def _grown(box: npt.NDArray[Any], margin: float, width: int, height: int) -> tup
 def _look(grey: GreyArray, max_thickness: float | None = None) -> _Look | None:
     """Looks for dark ink; None if there is none. `max_thickness` is that of lines."""
     found = levels(grey)
-    darkness, noise = found.darkness, found.noise
-    low = max(_MIN_DARKNESS, 4.5 * noise)
-    lines = find_lines(darkness, noise, low, max_thickness)
-    darkness = np.where(lines.removed, 0, darkness)
+    low = np.maximum(_MIN_DARKNESS, 4.5 * found.noise)
+    lines = find_lines(found, low, max_thickness)
+    darkness = np.where(lines.removed, 0, found.darkness)
     inked = darkness > low
     if not inked.any():
         return None
-    low = max(low, 0.22 * float(np.median(darkness[inked])))
-    inked = darkness > low
-    strong = darkness > max(low, 0.5 * float(np.median(darkness[inked])))
+    middle = float(np.median(darkness[inked]))
+    inked = darkness > np.maximum(low, 0.22 * middle)
+    strong = inked & (darkness > 0.5 * middle)
     parts = components(inked)
     keep = parts.sums(strong) >= 2
     keep &= _not_of_a_line(parts, lines.bands, lines.thickness)
     keep = _one_character(parts, keep, parts.sums(np.where(inked, darkness, 0)))
-    if not keep.any():
+    if not keep.any() or np.quantile(darkness[parts.mask(keep)], 0.9) < _MIN_CONTRAST:
         return None
     box = union(parts.boxes[keep])
     mask = _widened(parts.mask(keep))
@@ -137,7 +137,12 @@ def _not_of_a_line(parts: Components, bands: npt.NDArray[np.bool_], thickness: f
     if not thickness:
         return np.ones(len(parts), bool)
     within = parts.sums(bands) / parts.areas
-    return (within < 0.8) | (parts.lengths > 4 * thickness + 4)
+    leftover = (within > 0.8) & (parts.lengths < 4 * thickness + 4)
+    # What a corner cuts off of a line.
+    height, width = parts.shape
+    touching = (parts.boxes[:, :2] == 0).any(axis=1) | (parts.boxes[:, 2:] == (width, height)).any(axis=1)
+    short = (parts.boxes[:, 2:] - parts.boxes[:, :2]).min(axis=1)
+    return ~leftover & ~(touching & (short < 2 * thickness + 4))
 
 
 def _one_character(parts: Components, keep: npt.NDArray[np.bool_], mass: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -19,6 +19,8 @@ GreyArray = npt.NDArray[np.uint8]
 
 _POLARITY_SIDE = 96  # pixels: noise averages out, and a character is still one
 _CLEAR_MINORITY = 0.4  # in nearly every picture ink covers a smaller share
+_BRIGHT_SHARE = 0.997  # nothing is chalk, unless the pixels above this quantile
+_LEAST_CONTRAST = 25  # are brighter than the board by this many levels
 _CELLS = 24  # cells of the paper along the longer side
 _CLOSING = 5  # cells: what is narrower is ink
 _PAPER_PERCENTILE = 0.75  # a cell is paper where a quarter of it is
@@ -33,11 +35,11 @@ class Levels:
 
     Attributes:
       darkness: float32 [h, w]: 0 is paper, 1 black; noise goes below 0.
-      noise: standard deviation of the paper's darkness.
+      noise: float32 [h, w]: standard deviation of the paper's darkness. In a shadow it is larger.
     """
 
     darkness: FloatArray
-    noise: float
+    noise: FloatArray
 
 
 def scaled(grey: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
@@ -65,11 +67,10 @@ def is_inverted(grey: GreyArray) -> bool:
     """
     small = reduced(grey, _POLARITY_SIDE).astype(np.float32)
     flat = small - _light(small)
-    darkest, brightest = float(flat.min()), float(flat.max())
-    if brightest - darkest < 1:
-        return False
-    dark = flat < (darkest + brightest) / 2
+    dark = flat < (float(flat.min()) + float(flat.max())) / 2
     share = float(dark.mean())
+    if np.quantile(flat, _BRIGHT_SHARE) - np.median(flat) < _LEAST_CONTRAST:
+        return False  # nothing is bright: noise alone, or paper
     if _CLEAR_MINORITY <= share <= 1 - _CLEAR_MINORITY:
         border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
         return bool(border.mean() > 0.5)
@@ -87,25 +88,22 @@ def _light(small: FloatArray) -> FloatArray:
 
 def levels(grey: GreyArray) -> Levels:
     """The darkness of dark ink on the paper around it."""
-    darkness = _darkness(grey)
-    noise = _noise(darkness)
-    if noise > _SMOOTHED_NOISE:
-        smooth = Image.fromarray(grey).filter(ImageFilter.GaussianBlur(1))
-        darkness = _darkness(np.asarray(smooth))
-        noise = _noise(darkness)
-    return Levels(darkness, noise)
+    found = _levels(grey)
+    if np.median(found.noise) > _SMOOTHED_NOISE:
+        found = _levels(np.asarray(Image.fromarray(grey).filter(ImageFilter.GaussianBlur(1))))
+    return found
 
 
-def _darkness(grey: GreyArray) -> FloatArray:
+def _levels(grey: GreyArray) -> Levels:
     paper = _paper(grey)
-    darkness = np.asarray((paper - grey) / np.maximum(paper, _DARKEST_PAPER), np.float32)
-    nearly_paper = darkness[darkness < _NEARLY_PAPER]
-    return darkness - np.float32(np.median(nearly_paper)) if nearly_paper.size else darkness
-
-
-def _noise(darkness: FloatArray) -> float:
-    nearly_paper = darkness[darkness < _NEARLY_PAPER]
-    return 1.4826 * float(np.median(np.abs(nearly_paper))) if nearly_paper.size else 0.0
+    scale = np.maximum(paper, _DARKEST_PAPER)
+    below = paper - grey
+    nearly_paper = below[below < _NEARLY_PAPER * scale]
+    if nearly_paper.size:
+        below -= np.median(nearly_paper)
+        nearly_paper = below[below < _NEARLY_PAPER * scale]
+    deviation = 1.4826 * float(np.median(np.abs(nearly_paper))) if nearly_paper.size else 0.0
+    return Levels(np.asarray(below / scale, np.float32), np.asarray(deviation / scale, np.float32))
 
 
 def _paper(grey: GreyArray) -> FloatArray:

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfos_job.inference.ink_levels import Levels
+
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[Any]
 
-MAX_THICKNESS = 0.013
-"""Of a line, as a share of the picture's side along it: what is thicker is a stroke."""
+_MAX_SHARE = 0.013  # thickness of a line, of the picture's side along it: what is thicker is a stroke,
+_MAX_SHARE_OF_FAMILY = 0.035  # unless there are several lines
+_FAMILY = 3
 _MIN_SIDE = 48  # pixels: no line is a pixel wide in less
 _STRIPS = 48
 _MAX_SLOPE = 0.18  # 10 degrees
 _MIN_COVERAGE = 0.72  # strips of a line where it is seen: strokes hide it elsewhere
+_MIN_COVERAGE_OF_CUT = 0.85  # of a line that is cut off by a corner
 _MIN_ENDS = 0.5  # the same, in the fifths at both ends: a line goes through the whole picture
 _MIN_RESPONSE = 0.03  # darkness of a line
 _MAX_LINES = 80
@@ -47,60 +51,53 @@ class Lines:
 
 @dataclass(frozen=True)
 class _Line:
-    """The centre in each column, int64 [w], and the thickness."""
+    """The centre in each column, int64 [w]; thickness in pixels; darkness and slope."""
 
     centre: npt.NDArray[np.int64]
     thickness: float
+    darkness: float
     slope: float
 
 
-def find_lines(darkness: FloatArray, noise: float, threshold: float, max_thickness: float | None = None) -> Lines:
+def find_lines(levels: Levels, threshold: FloatArray, max_thickness: float | None = None) -> Lines:
     """Finds lines in both directions.
 
     Args:
-      darkness: float32 [h, w], 0 is paper.
-      noise: standard deviation of the paper's.
-      threshold: darkness from which a pixel is ink or line.
+      levels: of the picture, [h, w].
+      threshold: darkness from which a pixel is ink or line, [h, w].
       max_thickness: pixels; by default a share of the side.
     """
-    across = _one_direction(darkness, noise, threshold, max_thickness)
-    down = _one_direction(darkness.T, noise, threshold, max_thickness)
-    slopes = [lines.slope for lines in (across, down) if lines.thickness]
-    # A square's other side leans the other way.
-    slope = across.slope if across.thickness else -down.slope
-    return Lines(
-        across.removed | down.removed.T,
-        across.bands | down.bands.T,
-        slope if slopes else 0.0,
-        max(across.thickness, down.thickness),
-    )
-
-
-def _one_direction(darkness: FloatArray, noise: float, threshold: float, max_thickness: float | None) -> Lines:
-    height, width = darkness.shape
-    removed, bands = np.zeros((height, width), bool), np.zeros((height, width), bool)
-    nothing = Lines(removed, bands, 0.0, 0.0)
-    if min(height, width) < _MIN_SIDE:
-        return nothing
-    limit = MAX_THICKNESS * width if max_thickness is None else max_thickness
-    reach = max(2, round(1.5 * limit))
-    response = _thin(darkness, reach)
-    mask = darkness > threshold
-    found = []
-    for middle, slope in _candidates(response, noise, reach):
-        line = _traced(response, mask, middle, slope, reach)
-        if line.thickness <= limit:
-            found.append(line)
-    for line in found:
+    darkness = levels.darkness
+    removed, bands = np.zeros(darkness.shape, bool), np.zeros(darkness.shape, bool)
+    if min(darkness.shape) < _MIN_SIDE:
+        return Lines(removed, bands, 0.0, 0.0)
+    mask, noise = darkness > threshold, float(levels.noise.mean())
+    across = _one_direction(darkness, mask, noise)
+    down = _one_direction(darkness.T, mask.T, noise)
+    share = _MAX_SHARE if len(across) + len(down) < _FAMILY else _MAX_SHARE_OF_FAMILY
+    height, width = mask.shape
+    across = [line for line in across if line.thickness <= (max_thickness or share * width)]
+    down = [line for line in down if line.thickness <= (max_thickness or share * height)]
+    for line in across:
         _remove(line, mask, darkness, removed, bands)
-    if not found:
-        return nothing
-    return Lines(removed, bands, float(np.median([x.slope for x in found])), max(x.thickness for x in found))
+    for line in down:
+        _remove(line, mask.T, darkness.T, removed.T, bands.T)
+    # The lines of a square that go down lean the other way.
+    slopes = [line.slope for line in across] or [-line.slope for line in down]
+    thickness = max((line.thickness for line in across + down), default=0.0)
+    return Lines(removed, bands, float(np.median(slopes)) if slopes else 0.0, thickness)
+
+
+def _one_direction(darkness: FloatArray, mask: BoolArray, noise: float) -> list[_Line]:
+    """Lines that go from left to right."""
+    reach = max(2, round(1.5 * _MAX_SHARE * darkness.shape[1]))
+    response = _thin(darkness, reach)
+    return [_traced(darkness, response, mask, *found, reach) for found in _candidates(response, noise, reach)]
 
 
 def _thin(darkness: FloatArray, reach: int) -> FloatArray:
     """How much darker a pixel is than those `reach` above and below: thin, nearly horizontal things."""
-    filled = np.pad(darkness, ((reach, reach), (0, 0)), mode="edge")
+    filled = np.pad(darkness, ((reach, reach), (0, 0)))
     return np.minimum(darkness - filled[: -2 * reach], darkness - filled[2 * reach :])
 
 
@@ -114,32 +111,58 @@ def _candidates(response: FloatArray, noise: float, reach: int) -> list[tuple[fl
     tolerant = seen.copy()
     tolerant[1:] |= seen[:-1]
     tolerant[:-1] |= seen[1:]
-    tolerant = np.pad(tolerant, ((height, height), (0, 0)))
+    beyond = int(_MAX_SLOPE * width / 2) + 2  # rows above and below, in which a line at a corner has its middle
+    tolerant = np.pad(tolerant, ((2 * beyond, 2 * beyond), (0, 0)))
+    inside = np.pad(np.ones(height, np.float32), 2 * beyond)
     offsets = (edges[:-1] + edges[1:]) / 2 - width / 2
     slopes = np.linspace(-_MAX_SLOPE, _MAX_SLOPE, 2 * int(_MAX_SLOPE * width / 1.5) + 1)
-    coverage = np.empty((len(slopes), height), np.float32)
-    rows = np.arange(height)[:, None] + height
+    rows = np.arange(beyond, height + 3 * beyond)[:, None]
+    whole = np.zeros((len(slopes), len(rows)), np.float32)
+    cut = np.zeros_like(whole)
     fifth = _STRIPS // 5
     for number, slope in enumerate(slopes):
-        along = tolerant[rows + np.rint(offsets * slope).astype(int), np.arange(_STRIPS)]
+        at = rows + np.rint(offsets * slope).astype(int)
+        along = tolerant[at, np.arange(_STRIPS)]
+        length = inside[at].sum(axis=1)
+        coverage = along.sum(axis=1) / np.maximum(length, 1)
         ends = np.minimum(along[:, :fifth].mean(axis=1), along[:, -fifth:].mean(axis=1))
-        coverage[number] = np.where(ends >= _MIN_ENDS, along.mean(axis=1), 0)
-    found: list[tuple[float, float]] = []
+        whole[number] = np.where((ends >= _MIN_ENDS) & (length > 0.9 * _STRIPS), coverage, 0)
+        cut[number] = np.where(length > 0.1 * _STRIPS, coverage, 0)
+    found = _peaks(whole, slopes, reach, _MIN_COVERAGE, [])
+    if found:
+        # Others of the paper leave it at a corner. Their middle may be outside of the picture.
+        cut[np.abs(slopes - np.median([slope for _, slope in found])) > _SAME_FAMILY / 2] = 0
+        found = _peaks(cut, slopes, reach, _MIN_COVERAGE_OF_CUT, found)
+    return [(row - beyond, slope) for row, slope in found]
+
+
+def _peaks(
+    coverage: FloatArray, slopes: FloatArray, reach: int, least: float, found: list[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Adds to the lines found, as row and slope, those of the highest coverage [slopes, rows]."""
+    found = list(found)
+
+    def hide(row: int) -> None:
+        coverage[:, max(0, row - reach - 1) : row + reach + 2] = 0
+
+    for middle, _ in found:
+        hide(int(middle))
     while len(found) < _MAX_LINES:
-        number, row = divmod(int(coverage.argmax()), height)
-        if coverage[number, row] < _MIN_COVERAGE:
+        number, row = divmod(int(coverage.argmax()), coverage.shape[1])
+        if coverage[number, row] < least:
             break
         if not found:
             coverage[np.abs(slopes - slopes[number]) > _SAME_FAMILY] = 0
         # Of equally good neighbours, within the tolerance, the one in the middle.
         equal = np.flatnonzero(coverage[number, row : row + 3] == coverage[number, row])
-        middle = row + equal[-1] / 2
-        found.append((float(middle), float(slopes[number])))
-        coverage[:, max(0, row - reach - 1) : row + reach + 2] = 0
+        found.append((float(row + equal[-1] / 2), float(slopes[number])))
+        hide(row)
     return found
 
 
-def _traced(response: FloatArray, mask: BoolArray, middle: float, slope: float, reach: int) -> _Line:
+def _traced(
+    darkness: FloatArray, response: FloatArray, mask: BoolArray, middle: float, slope: float, reach: int
+) -> _Line:
     """Follows a line, which may be a little curved, from strip to strip."""
     height, width = response.shape
     edges = np.linspace(0, width, _STRIPS // 2 + 1).round().astype(int)
@@ -159,8 +182,12 @@ def _traced(response: FloatArray, mask: BoolArray, middle: float, slope: float, 
     centre = np.clip(line, 0, height - 1).astype(np.int64)
     line_pixels = response[centre, columns] > 0.3 * np.median(best)
     above, below = _runs(mask, centre, 2 * reach)
-    thick = (above + below + 1)[line_pixels & mask[centre, columns]]
-    return _Line(centre, float(np.median(thick)) if thick.size else 1.0, slope)
+    line_pixels &= mask[centre, columns]
+    if not line_pixels.any():
+        return _Line(centre, 1.0, 0.0, slope)
+    thickness = float(np.median((above + below + 1)[line_pixels]))
+    # Between two rows a thin line is lighter than where it lies in one: its darkness is that of the darker places.
+    return _Line(centre, thickness, float(np.quantile(darkness[centre, columns][line_pixels], 0.9)), slope)
 
 
 def _runs(mask: BoolArray, centre: npt.NDArray[np.int64], longest: int) -> tuple[Any, Any]:
@@ -182,7 +209,7 @@ def _remove(line: _Line, mask: BoolArray, darkness: FloatArray, removed: BoolArr
     near = np.clip(line.centre[None] + np.arange(-1, 2)[:, None], 0, height - 1)
     centre = near[np.argmax(darkness[near, columns], axis=0), columns]
     above, below = _runs(mask, centre, most + 2)
-    alone = above + below + 1 <= most
+    alone = (above + below + 1 <= most) & (darkness[centre, columns] < 1.2 * line.darkness + 0.05)
     half = int(np.ceil(line.thickness / 2)) + 2
     for step in range(-half, half + 1):
         rows = line.centre + step
