@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfos_job.inference.ink_components import Components, clusters, components, union
+from tfos_job.inference.ink_character import character, not_of_a_line
+from tfos_job.inference.ink_components import components, union
 from tfos_job.inference.ink_levels import is_inverted, levels, reduced, scaled
 from tfos_job.inference.ink_lines import find_lines
 
 GreyArray = npt.NDArray[np.uint8]
 
 BLANK = "blank"
+TOO_SMALL = "too small"
 
 _LOOK_SIDE = 640  # pixels: a picture is looked at in this size
 _GLYPH_SIDE = 128  # pixels: longest side of the result, as of nearly all glyphs in CASIA's files
 _MIN_DARKNESS = 0.08  # of ink
 _MIN_CONTRAST = 0.15  # darkness that a tenth of the ink must have
 _INK_DARKNESS = 0.5  # of the middle of the ink, at least: the lightest of CASIA's glyphs
-_REACH = 0.6  # between parts of a character, as a share of the longer one's side
-_SMALL = 0.1  # of the heaviest part's side: smaller parts are specks, unless within the character
-_MAX_COMPONENTS = 150
+_LEAST_SIDE = 10  # pixels: nobody can read less
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,13 @@ class _Look:
       glyph: darkness of the ink alone, float32 [h, w] of the whole picture, 0 elsewhere.
       box: of the ink, int64 [4].
       thickness: of the paper's lines, in pixels; 0 without lines.
+      doubtful: as of `Finding`.
     """
 
     glyph: npt.NDArray[np.float32]
     box: npt.NDArray[np.int64]
     thickness: float
+    doubtful: str
 
 
 def find(grey: GreyArray) -> Finding:
@@ -78,24 +80,21 @@ def find(grey: GreyArray) -> Finding:
     look = _look(small)
     height, width = dark.shape
     if look is None:
-        return Finding(
-            np.full((min(height, _GLYPH_SIDE), min(width, _GLYPH_SIDE)), 255, np.uint8),
-            (0, 0, width, height),
-            False,
-            BLANK,
-        )
+        side = min(height, _GLYPH_SIDE), min(width, _GLYPH_SIDE)
+        return Finding(np.full(side, 255, np.uint8), (0, 0, width, height), False, BLANK)
     scale = np.array([width / small.shape[1], height / small.shape[0]] * 2)
-    box = look.box * scale
+    box, doubtful = look.box * scale, look.doubtful
     if max(height, width) > _LOOK_SIDE and _longest(look.box) < _GLYPH_SIDE:
-        window = _grown(box, 0.35 * _longest(box), width, height)
-        left, top, right, bottom = window
+        # There is more to see of it.
+        left, top, right, bottom = _grown(box, 0.35 * _longest(box), width, height)
         closer = reduced(dark[top:bottom, left:right], _LOOK_SIDE)
         closer_scale = np.array([(right - left) / closer.shape[1], (bottom - top) / closer.shape[0]] * 2)
         second = _look(closer, max_thickness=1.3 * look.thickness * scale[0] / closer_scale[0])
         if second is not None:
             look, box = second, second.box * closer_scale + [left, top, left, top]
-    left, top, right, bottom = _grown(box, 0, width, height)
-    return Finding(_pixels(look), (left, top, right, bottom), inverted, "")
+    if not doubtful and _longest(box) < _LEAST_SIDE:
+        doubtful = TOO_SMALL
+    return Finding(_pixels(look), _grown(box, 0, width, height), inverted, doubtful)
 
 
 def _longest(box: npt.NDArray[Any]) -> float:
@@ -122,51 +121,15 @@ def _look(grey: GreyArray, max_thickness: float | None = None) -> _Look | None:
     inked = darkness > np.maximum(low, 0.22 * middle)
     strong = inked & (darkness > 0.5 * middle)
     parts = components(inked)
-    keep = parts.sums(strong) >= 2
-    keep &= _not_of_a_line(parts, lines.bands, lines.thickness)
-    keep = _one_character(parts, keep, parts.sums(np.where(inked, darkness, 0)))
-    if not keep.any() or np.quantile(darkness[parts.mask(keep)], 0.9) < _MIN_CONTRAST:
+    candidates = (parts.sums(strong) >= 2) & not_of_a_line(parts, lines.bands, lines.thickness)
+    found_parts = character(parts, candidates, parts.sums(np.where(inked, darkness, 0)))
+    if found_parts is None:
         return None
-    box = union(parts.boxes[keep])
-    mask = _widened(parts.mask(keep))
-    return _Look(np.where(mask, np.clip(darkness, 0, 1), 0).astype(np.float32), box, lines.thickness)
-
-
-def _not_of_a_line(parts: Components, bands: npt.NDArray[np.bool_], thickness: float) -> npt.NDArray[np.bool_]:
-    """True for components that are no leftover of a line."""
-    if not thickness:
-        return np.ones(len(parts), bool)
-    within = parts.sums(bands) / parts.areas
-    leftover = (within > 0.8) & (parts.lengths < 4 * thickness + 4)
-    # What a corner cuts off of a line.
-    height, width = parts.shape
-    touching = (parts.boxes[:, :2] == 0).any(axis=1) | (parts.boxes[:, 2:] == (width, height)).any(axis=1)
-    short = (parts.boxes[:, 2:] - parts.boxes[:, :2]).min(axis=1)
-    return ~leftover & ~(touching & (short < 2 * thickness + 4))
-
-
-def _one_character(parts: Components, keep: npt.NDArray[np.bool_], mass: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Of the kept components those of one character."""
-    chosen = np.zeros(len(parts), bool)
-    heaviest = np.flatnonzero(keep)[np.argsort(-mass[keep])][:_MAX_COMPONENTS]
-    if not heaviest.size:
-        return chosen
-    long = heaviest[parts.lengths[heaviest] >= _SMALL * parts.lengths[heaviest[0]]]
-    groups = clusters(parts.boxes[long], _REACH)
-    height, width = parts.shape
-    best, best_mass = groups[0], -1.0
-    for group in groups:
-        own = mass[long[group]].sum()
-        if own > best_mass:
-            best, best_mass = group, own
-    chosen[long[best]] = True
-    box = union(parts.boxes[chosen])
-    small = heaviest[~np.isin(heaviest, long)]
-    inside = _grown(box, 0.04 * _longest(box), width, height)
-    boxes = parts.boxes[small]
-    within = (boxes[:, :2] >= inside[:2]).all(axis=1) & (boxes[:, 2:] <= inside[2:]).all(axis=1)
-    chosen[small[within]] = True
-    return chosen
+    mask = parts.mask(found_parts.chosen)
+    if np.quantile(darkness[mask], 0.9) < _MIN_CONTRAST:
+        return None
+    glyph = np.where(_widened(mask), np.clip(darkness, 0, 1), 0).astype(np.float32)
+    return _Look(glyph, union(parts.boxes[found_parts.chosen]), lines.thickness, found_parts.doubtful)
 
 
 def _widened(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

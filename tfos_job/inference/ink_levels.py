@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float32]
 GreyArray = npt.NDArray[np.uint8]
 
 _POLARITY_SIDE = 96  # pixels: noise averages out, and a character is still one
-_CLEAR_MINORITY = 0.4  # in nearly every picture ink covers a smaller share
+_BORDER_WEIGHT = 0.3  # of the border's share beside the picture's: right for bold crops and for frames
 _BRIGHT_SHARE = 0.997  # nothing is chalk, unless the pixels above this quantile
 _LEAST_CONTRAST = 25  # are brighter than the board by this many levels
 _CELLS = 24  # cells of the paper along the longer side
@@ -59,22 +59,29 @@ def reduced(grey: GreyArray, longest: int) -> GreyArray:
 def is_inverted(grey: GreyArray) -> bool:
     """True if the ink is brighter than the paper.
 
-    Ink is the smaller part of a picture: a share of dark pixels below 0.4 or above 0.6 decides, after slow changes of
-    the light are taken out. Between these, with bold strokes, the border decides: it is paper if a glyph has a margin.
+    Ink is the smaller part of a picture, and of its border. The parts are looked for in the picture as
+    it is, and without the slow changes of its light; where they differ more from each other than within decides.
 
     Args:
       grey: uint8 [h, w].
     """
     small = reduced(grey, _POLARITY_SIDE).astype(np.float32)
     flat = small - _light(small)
-    dark = flat < (float(flat.min()) + float(flat.max())) / 2
-    share = float(dark.mean())
     if np.quantile(flat, _BRIGHT_SHARE) - np.median(flat) < _LEAST_CONTRAST:
         return False  # nothing is bright: noise alone, or paper
-    if _CLEAR_MINORITY <= share <= 1 - _CLEAR_MINORITY:
-        border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
-        return bool(border.mean() > 0.5)
-    return share > 0.5
+    _, dark = min((_parted(small), _parted(flat)), key=lambda parted: parted[0])
+    border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
+    return bool(dark.mean() - 0.5 + _BORDER_WEIGHT * (border.mean() - 0.5) > 0)
+
+
+def _parted(values: FloatArray) -> tuple[float, npt.NDArray[np.bool_]]:
+    """Parts values in the middle: the spread within the parts over their distance, and which are dark."""
+    dark = values < (float(values.min()) + float(values.max())) / 2
+    if not dark.any():
+        return np.inf, dark
+    darks, brights = values[dark], values[~dark]
+    within = np.sqrt((darks.var() * darks.size + brights.var() * brights.size) / values.size)
+    return float(within / (brights.mean() - darks.mean())), dark
 
 
 def _light(small: FloatArray) -> FloatArray:

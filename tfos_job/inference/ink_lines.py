@@ -65,19 +65,19 @@ def find_lines(levels: Levels, threshold: FloatArray, max_thickness: float | Non
     Args:
       levels: of the picture, [h, w].
       threshold: darkness from which a pixel is ink or line, [h, w].
-      max_thickness: pixels; by default a share of the side.
+      max_thickness: pixels; by default a share of the side. With 0 nothing is looked for.
     """
     darkness = levels.darkness
     removed, bands = np.zeros(darkness.shape, bool), np.zeros(darkness.shape, bool)
-    if min(darkness.shape) < _MIN_SIDE:
+    if min(darkness.shape) < _MIN_SIDE or max_thickness == 0:
         return Lines(removed, bands, 0.0, 0.0)
     mask, noise = darkness > threshold, float(levels.noise.mean())
     across = _one_direction(darkness, mask, noise)
     down = _one_direction(darkness.T, mask.T, noise)
     share = _MAX_SHARE if len(across) + len(down) < _FAMILY else _MAX_SHARE_OF_FAMILY
-    height, width = mask.shape
-    across = [line for line in across if line.thickness <= (max_thickness or share * width)]
-    down = [line for line in down if line.thickness <= (max_thickness or share * height)]
+    limits = [share * side if max_thickness is None else max_thickness for side in darkness.shape]
+    across = [line for line in across if line.thickness <= limits[1]]
+    down = [line for line in down if line.thickness <= limits[0]]
     for line in across:
         _remove(line, mask, darkness, removed, bands)
     for line in down:
@@ -92,7 +92,9 @@ def _one_direction(darkness: FloatArray, mask: BoolArray, noise: float) -> list[
     """Lines that go from left to right."""
     reach = max(2, round(1.5 * _MAX_SHARE * darkness.shape[1]))
     response = _thin(darkness, reach)
-    return [_traced(darkness, response, mask, *found, reach) for found in _candidates(response, noise, reach)]
+    candidates = _candidates(response, noise, reach)
+    lines = (_traced(darkness, response, mask, middle, slope, reach) for middle, slope in candidates)
+    return [line for line in lines if line is not None]
 
 
 def _thin(darkness: FloatArray, reach: int) -> FloatArray:
@@ -162,8 +164,8 @@ def _peaks(
 
 def _traced(
     darkness: FloatArray, response: FloatArray, mask: BoolArray, middle: float, slope: float, reach: int
-) -> _Line:
-    """Follows a line, which may be a little curved, from strip to strip."""
+) -> _Line | None:
+    """Follows a line, which may be a little curved, from strip to strip; None if it is too light for a pixel of ink."""
     height, width = response.shape
     edges = np.linspace(0, width, _STRIPS // 2 + 1).round().astype(int)
     at = (edges[:-1] + edges[1:]) / 2
@@ -184,7 +186,7 @@ def _traced(
     above, below = _runs(mask, centre, 2 * reach)
     line_pixels &= mask[centre, columns]
     if not line_pixels.any():
-        return _Line(centre, 1.0, 0.0, slope)
+        return None
     thickness = float(np.median((above + below + 1)[line_pixels]))
     # Between two rows a thin line is lighter than where it lies in one: its darkness is that of the darker places.
     return _Line(centre, thickness, float(np.quantile(darkness[centre, columns][line_pixels], 0.9)), slope)
