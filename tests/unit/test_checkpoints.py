@@ -220,6 +220,20 @@ def goes_on(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return documents
 
 
+def test_what_answers_reads_the_network_alone_and_proves_all_of_it(run: RunLayout) -> None:
+    moments = {"optimizer/adam/fc1/kernel_momentum": np.ones((3, 4), np.float32)}
+    path = checkpoints.publish(run, 1, {**arrays(1), **moments}, META)
+    info, values = checkpoints.read_network(run, "last")
+    assert (info.step, set(values)) == (1, set(arrays(1)))
+    file = Path(path) / checkpoint_files.VARIABLES_FILE
+    data = bytearray(file.read_bytes())
+    at = data.index(np.ones(3, np.float32).tobytes())  # of the optimizer
+    data[at] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BadDataError, match="does not have the SHA-256"):
+        checkpoints.read_network(run, path)
+
+
 def test_the_last_one_is_the_one_that_is_there_when_it_is_read(run: RunLayout, goes_on: list[str]) -> None:
     publish(run, 1)
     info, values = checkpoints.read(run, "last")

@@ -67,7 +67,7 @@ class Predictor:
     def __init__(
         self, train_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "last", raw_image: bool = False
     ) -> None:
-        self._restore(*checkpoints.read(RunLayout(os.fspath(train_dir)), os.fspath(checkpoint)), raw_image)
+        self._restore(*checkpoints.read_network(RunLayout(os.fspath(train_dir)), os.fspath(checkpoint)), raw_image)
 
     @classmethod
     def restored(cls, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], *, raw_image: bool = False) -> Predictor:

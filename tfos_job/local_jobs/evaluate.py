@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     run = RunLayout(config.train_dir)
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
-    info, arrays = checkpoints.read(run, config.checkpoint)
+    info, arrays = checkpoints.read_network(run, config.checkpoint)
     contents = manifest.load(split)
     require_unchanged(split, contents)
     form = form_of(info)

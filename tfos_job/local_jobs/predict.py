@@ -33,7 +33,7 @@ def predict(config: PredictConfig, *, load_tensorflow: Callable[[], None] = lamb
       AccessError: at the end: all that could not be read is not allowed to be.
       StorageError: a file system has failed.
     """
-    checkpoint = checkpoints.read(RunLayout(config.train_dir), config.checkpoint)
+    checkpoint = checkpoints.read_network(RunLayout(config.train_dir), config.checkpoint)
     requests = picture_files.requests_of(config.images)
     known = [NoAnswer(name, source) for name, source in requests if isinstance(source, JobError)]
     answers: Iterable[Answer | NoAnswer] = known

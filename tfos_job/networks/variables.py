@@ -17,10 +17,9 @@ from tfos_job.formats import readers
 from tfos_job.formats.form import Form
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.networks import registry
-from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.checkpoint_files import OPTIMIZER_PREFIX, CheckpointInfo
 
 MODEL_PREFIX = "model/"
-OPTIMIZER_PREFIX = "optimizer/"
 
 
 def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:

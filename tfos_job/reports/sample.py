@@ -68,7 +68,7 @@ def input_view(run: RunLayout) -> InputView:
     config = from_dict(TrainConfig, storage.read_json(run.config))
     normalization = Normalization()
     if config.normalization != NO_NORMALIZATION:
-        info, arrays = checkpoints.read(run, "last")
+        info, arrays = checkpoints.read_network(run, "last")
         normalization = restore(info.normalization, arrays)
     return InputView(image_size=config.side, augmentation=config.augmentation, normalization=normalization)
 

@@ -29,6 +29,7 @@ from tfos_job.formats.hashing import HashingWriter
 from tfos_job.layout import join
 
 FORMAT_VERSION = 1
+OPTIMIZER_PREFIX = "optimizer/"  # of the names of arrays that training alone needs
 VARIABLES_FILE = "variables.npz"
 DOCUMENT_FILE = "checkpoint.json"
 _OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
@@ -117,15 +118,19 @@ def write(folder: str, step: int, variables: Mapping[str, np.ndarray], meta: Map
     storage.write_json(join(folder, DOCUMENT_FILE), document)
 
 
-def read(path: str) -> tuple[CheckpointInfo, Arrays]:
+def read(path: str, leave_out: tuple[str, ...] = ()) -> tuple[CheckpointInfo, Arrays]:
     """A checkpoint and its arrays, if it is whole.
+
+    Args:
+      path: of its folder.
+      leave_out: beginnings of the names of arrays that are not wanted: the file's digest is proved, and no more.
 
     Raises:
       BadDataError: it is torn or damaged; the error says where.
       MissingInputError: it is gone.
     """
     document = _read_document(path)
-    return CheckpointInfo(path, document), read_variables(path, document)
+    return CheckpointInfo(path, document), read_variables(path, document, leave_out)
 
 
 def first_not_finite(variables: Mapping[str, np.ndarray]) -> str | None:
@@ -186,7 +191,7 @@ def _read_document(path: str) -> dict[str, Any]:
     return document
 
 
-def read_variables(path: str, document: Mapping[str, Any]) -> Arrays:
+def read_variables(path: str, document: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> Arrays:
     """The arrays of the checkpoint at `path`, which must be those of its document; raises as `read` does."""
     expected = document["files"][VARIABLES_FILE]
     try:
@@ -199,11 +204,11 @@ def read_variables(path: str, document: Mapping[str, Any]) -> Arrays:
         raise _torn(path, f"{VARIABLES_FILE} does not have the SHA-256 {expected['sha256']}")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files if not name.startswith(leave_out)}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise _torn(path, f"{VARIABLES_FILE} does not load ({error})") from error
     shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
-    if shapes != document["variables"]:
+    if shapes != {name: of for name, of in document["variables"].items() if not name.startswith(leave_out)}:
         raise _torn(path, f"{VARIABLES_FILE} does not hold the variables that {DOCUMENT_FILE} names")
     broken = first_not_finite(arrays)
     if broken:

@@ -204,12 +204,18 @@ def resolve(run: RunLayout, which: str) -> CheckpointInfo:
     return read(run, which)[0]
 
 
-def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
+def read_network(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
+    """The same as `read`, without the arrays of the optimizer, which are most of them."""
+    return read(run, which, (checkpoint_files.OPTIMIZER_PREFIX,))
+
+
+def read(run: RunLayout, which: str, leave_out: tuple[str, ...] = ()) -> tuple[CheckpointInfo, Arrays]:
     """The checkpoint that `--checkpoint` or `--restore` names, with its arrays by name: its files may be removed now.
 
     Args:
       run: the run that `last` and `best` are looked for in.
       which: `last`, `best` or the path of a checkpoint's folder.
+      leave_out: beginnings of the names of arrays that are not wanted.
 
     Raises:
       MissingInputError: there is none.
@@ -217,7 +223,7 @@ def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
     """
     if which in ("last", "best"):
         listed = candidates if which == "last" else by_merit
-        found = _with_new_lists(lambda: next(_verified(listed(run)), None))
+        found = _with_new_lists(lambda: next(_verified(listed(run), leave_out), None))
         if found is None:
             names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
             needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
@@ -229,10 +235,10 @@ def read(run: RunLayout, which: str) -> tuple[CheckpointInfo, Arrays]:
         return found
     if not storage.is_dir(which):
         raise MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
-    return checkpoint_files.read(which)
+    return checkpoint_files.read(which, leave_out)
 
 
-def _verified(paths: Iterable[str]) -> Iterator[tuple[CheckpointInfo, Arrays]]:
+def _verified(paths: Iterable[str], leave_out: tuple[str, ...] = ()) -> Iterator[tuple[CheckpointInfo, Arrays]]:
     """Those of `paths` that verify. Only damage is passed over: failing storage is an error of its own.
 
     Raises:
@@ -240,7 +246,7 @@ def _verified(paths: Iterable[str]) -> Iterator[tuple[CheckpointInfo, Arrays]]:
     """
     for path in paths:
         try:
-            yield checkpoint_files.read(path)
+            yield checkpoint_files.read(path, leave_out)
         except BadDataError as error:
             _log.warning("passed over: %s", error)
 
