@@ -4,49 +4,48 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 import tensorflow as tf
 from PIL import Image
-from pyspark.sql import SparkSession
 
-from tests.command import SMALL, StartCommand, run
+from tests.command import ROOT, SMALL, StartCommand, run, tally
 from tests.ports import free_port_range
-from tfos_job.config import ConvertConfig, SynthConfig
 from tfos_job.formats import gnt, gnt_reader
-from tfos_job.jobs.convert import convert
 from tfos_job.layout import RunLayout
-from tfos_job.local_jobs.synth import synthesize
 from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 
-NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS, BATCH_SIZE = 20, 24, 8, 32
-TRAINING = (
-    *("--image_size", "32", "--batch_size", BATCH_SIZE, "--epoch", NUM_EPOCHS, "--learning_rate", "5e-4"),
-    *("--eval_steps", "0", "--validation_split_name", "test"),
-)
+EXAMPLES = ROOT / "examples"
+NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS, BATCH_SIZE = 20, 24, 8, 32  # of examples/walkthrough.py
 
 
-def test_writers_never_seen_are_read(spark: SparkSession, tmp_path: Path) -> None:
-    """All of it, with the seed's network. What must not be learned is in tests/unit/test_learning.py."""
-    for split, num_writers, first in (("train", NUM_WRITERS, 1), ("test", 10, NUM_WRITERS + 1)):
-        sizes = {"charset_size": NUM_CLASSES, "num_writers": num_writers, "first_writer": first}
-        synthesize(SynthConfig(gnt_dir=str(tmp_path / split), **sizes))
-    dataset_dir, train_dir = tmp_path / "dataset", tmp_path / "run"
-    dataset = ("--dataset_dir", dataset_dir)
-    run("convert", "--gnt_dir", tmp_path / "train", *dataset, "--charset_size", NUM_CLASSES)
-    convert(
-        spark,
-        ConvertConfig(gnt_dir=str(tmp_path / "test"), dataset_dir=str(dataset_dir), dataset_split_name="test"),
-    )
-    run("train", *dataset, "--train_dir", train_dir, *TRAINING)
-    evaluation = run("evaluate", *dataset, "--train_dir", train_dir).result()
+def example(name: str, *words: object, folder: Path) -> str:
+    """What a program of examples/ prints, run in a folder."""
+    tally["starts"] += 1
+    command = [sys.executable, EXAMPLES / name, *words]
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_writers_never_seen_are_read(tmp_path: Path) -> None:
+    """All of it from Python, with the seed's network. What must not be learned is in tests/unit/test_learning.py."""
+    said = example("walkthrough.py", folder=tmp_path).splitlines()
+    train_dir, gnt_dir = tmp_path / "walkthrough" / "run", tmp_path / "walkthrough" / "gnt"
+    steps = NUM_EPOCHS * NUM_WRITERS * NUM_CLASSES // BATCH_SIZE
+    tally["trainings"] += 1
+    tally["images"] += steps * BATCH_SIZE
+    (path,) = (train_dir / "evaluation").glob("step-*-test.json")
+    evaluation = json.loads(path.read_text())
     assert 0.90 <= evaluation["top_1"] <= evaluation["top_3"] <= evaluation["top_5"] <= 1
     assert evaluation["num_examples"] == 10 * NUM_CLASSES
-    steps = NUM_EPOCHS * NUM_WRITERS * NUM_CLASSES // BATCH_SIZE
+    assert "ece" in evaluation  # the file is that of `evaluate`, not of the evaluation within training
     assert evaluation["step"] == steps
 
     # The evaluation within training, on the cluster, counted the same.
@@ -68,12 +67,19 @@ def test_writers_never_seen_are_read(spark: SparkSession, tmp_path: Path) -> Non
     with Image.open(train_dir / "loss.png") as picture:
         assert picture.size == (1000, 400)
 
-    images, characters = glyphs(tmp_path / "test", tmp_path)
-    lines = run("predict", "--train_dir", train_dir, *images).stdout.splitlines()
-    right = [
-        json.loads(line)["top"][0]["character"] == character for line, character in zip(lines, characters, strict=True)
-    ]
-    assert sum(right) >= 0.8 * len(images)
+    # What it says of a writer's characters, of one on a page and of an empty page.
+    *told, on_page, empty = said[-NUM_CLASSES - 2 :]
+    assert sum(line[0] == line[3] for line in told) >= 0.8 * NUM_CLASSES
+    assert on_page[0] == on_page.partition(": ")[2][0]
+    assert empty == "an empty page: blank"
+
+    # And of the same characters in files, asked in each way that there is.
+    images, characters = glyphs(gnt_dir / "test", tmp_path)
+    lines = [line.split("\t") for line in example("predictor.py", train_dir, *images, folder=tmp_path).splitlines()]
+    assert [line[0] for line in lines] == [str(image) for image in images for _ in range(4)]
+    assert [line[2] == character for line, character in zip(lines[::4], characters, strict=True)].count(True) >= 8
+    for ways in zip(*(lines[way::4] for way in range(4)), strict=True):
+        assert len({tuple(way[2:]) for way in ways}) == 1
 
 
 def read_scalars(folder: Path) -> set[str]:

@@ -21,6 +21,7 @@ from tests.unit import streams
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
+from tfos_job.inference.evaluation import evaluate_shards
 from tfos_job.inference.pictures import Request, read_picture
 from tfos_job.inference.predictor import Predictor
 from tfos_job.input.decoding import preprocess, to_float
@@ -232,6 +233,28 @@ def test_a_folder_is_all_its_pictures_sorted_in_batches(
             for guess, other in zip(line["top"], expected["top"], strict=True):
                 assert guess["probability"] == pytest.approx(other["probability"], abs=2e-6)
     assert len({line["top"][0]["probability"] for line in alone}) > 3  # they are not all the same picture
+
+
+@pytest.mark.parametrize("image_format", ["raw", "png"])
+def test_evaluation_and_every_way_of_asking_give_the_same_answers(
+    image_format: str, train_dir: Path, tmp_path: Path, write_shard: Callable[..., str]
+) -> None:
+    """Of crops, as they are in a dataset: the class and its probability, record by record."""
+    draw = np.random.default_rng(1)
+    glyphs = [draw.integers(0, 256, (int(height), 20), np.uint8) for height in draw.integers(9, 40, 7)]
+    shard = write_shard("a.tfrecord", [(pixels, 0) for pixels in glyphs], image_format)
+    info, arrays = checkpoints.read(RunLayout(str(train_dir)), "last")
+    model, form = variables.restore_model(info, arrays), variables.form_of(info)
+    _, evaluated = evaluate_shards(model, [shard], num_records=len(glyphs), batch_size=3, form=form, ks=(1,))
+    paths = [str(tmp_path / f"{number}.png") for number in range(len(glyphs))]
+    for path, pixels in zip(paths, glyphs, strict=True):
+        Image.fromarray(pixels).save(path)
+    lines, error = ask(train_dir, *paths, raw_image=True)
+    assert error is None
+    for answers in (lines, Predictor(train_dir, raw_image=True).predict(glyphs)):
+        assert [answer["top"][0]["class_id"] for answer in answers] == evaluated.predicted.tolist()
+        probabilities = [answer["top"][0]["probability"] for answer in answers]
+        assert probabilities == pytest.approx(evaluated.probabilities.tolist(), abs=1e-6)
 
 
 # What TensorFlow or this package would load if it were there for the asking, and no prediction needs.
