@@ -147,6 +147,14 @@ def test_one_executor_with_its_server_on_the_drivers_host_and_statistics_of_its_
     assert server.environ()["CUDA_VISIBLE_DEVICES"] == ""
     ours = {role: listening_ports(job.find(role)) for role in ("ps", "worker", "coordinator")}
     assert job.wait() == 0, job.stderr
+    said = [
+        "Training ", " 80 records of 10 classes", "Starting Spark (local-cluster[1,1,1024])",
+        "Computing whitening statistics of 80 records", "Starting 1 parameter server and 1 worker",
+        "Building the network", "The network has ", "step 20 of 20: ",
+    ]  # fmt: skip
+    assert [words for words in said if words not in job.stderr] == []
+    assert sorted(said, key=job.stderr.index) == said
+    assert "incubator" not in job.stderr
     assert all(ports and all(first_port <= port <= last_port for port in ports) for ports in ours.values()), ours
 
     (statistics,) = small_dataset.glob("statistics-train-16-whitening-*.npz")
@@ -158,7 +166,9 @@ def test_one_executor_with_its_server_on_the_drivers_host_and_statistics_of_its_
     assert re.fullmatch("[0-9a-f]{64}", info.normalization["digest"])
     # Evaluation in training, by a worker, and afterwards from the checkpoint alone count the same.
     statistics.unlink()
-    evaluation = run("evaluate", *options).result()
+    evaluated = run("evaluate", *options)
+    assert evaluated.stderr.index("Loading TensorFlow") < evaluated.stderr.index("Evaluating step 20 on 20 records")
+    evaluation = evaluated.result()
     metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
     assert evaluation["num_examples"] == metrics["num_examples"] == 20
     assert evaluation["loss"] == pytest.approx(metrics["loss"], rel=1e-4)

@@ -112,11 +112,13 @@ def hello(task: Task) -> Hello:
 
 def test_a_start_goes_from_the_nodes_to_the_coordinator_to_the_first_step() -> None:
     attempt = Attempt()
-    assert attempt.instructions == [BeginPhase("nodes"), StartProcesses()]
+    began = Log(logging.INFO, "Starting 1 parameter server and 2 workers")
+    assert attempt.instructions == [began, BeginPhase("nodes"), StartProcesses()]
     assert attempt.join(*NODES) == []
     assert attempt.say(Ready(1), task=SERVER) == attempt.say(Ready(1), task=FIRST) == []
     cluster = {PS: ["H0:4000"], WORKER: ["H0:4000", "H1:4001"]}
     assert attempt.say(Ready(1), task=SECOND) == [
+        Log(logging.INFO, "All of them answer. Building the network"),
         CloseRegistration(),
         BeginPhase("coordinator"),
         AssignCoordinator(cluster),

@@ -9,7 +9,7 @@ import pytest
 
 from tfos_job.protocol import messages
 from tfos_job.protocol.failures import Failure, Kind, Process
-from tfos_job.protocol.messages import Bottleneck, Evaluated, Finished, Progress, Ready, Stop, ToDriver, ToNode
+from tfos_job.protocol.messages import Bottleneck, Built, Evaluated, Finished, Progress, Ready, Stop, ToDriver, ToNode
 from tfos_job.protocol.topology import WORKER, Task
 from tfos_job.training.bottleneck import StepProfile
 
@@ -21,6 +21,7 @@ BOUND = Bottleneck(**PROFILES[1].to_json())
     "message",
     [
         Progress(5, 0.5, 0.25, 1e-4, 100.0, 0.01, BOUND),
+        Built(2_794_763, 2_794_763),
         Evaluated(5, "test", {"num_examples": 20, "loss": 1.0}),
         Evaluated(5, "test", {"loss": math.inf}),
         Finished(5, False, 1.0, 160, [160], BOUND),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from tfos_job.commands.command import Command, Context, Submission, Work, batch_containers
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from tfos_job.jobs.adopt import AdoptedSplit
     from tfos_job.jobs.convert import ConvertResult
     from tfos_job.jobs.convert_images import ConvertedImages
+
+log = logging.getLogger(__name__)
 
 
 def convert(spark: Spark, config: ConvertConfig) -> ConvertResult | ConvertedImages | AdoptedSplit:
@@ -31,6 +34,7 @@ def run(config: ConvertConfig, context: Context) -> None:
     from tfos_job.driver.on_demand import SparkOnDemand
 
     require_folders(config)
+    log.info("Looking through %s", config.input_dir)
     master = session.resolve_master(context.master, num_nodes=1)
     with SparkOnDemand(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config)

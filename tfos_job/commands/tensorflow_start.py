@@ -1,11 +1,14 @@
 """The import of TensorFlow in a command's own process."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 
 from tfos_job.host.imports import without
+
+_log = logging.getLogger(__name__)
 
 
 def load_tensorflow(*, loud: bool) -> None:
@@ -13,6 +16,8 @@ def load_tensorflow(*, loud: bool) -> None:
 
     They come from its libraries before any log level is heard; they are shown if the import fails.
     """
+    if "tensorflow" not in sys.modules:
+        _log.info("Loading TensorFlow")
     with contextlib.ExitStack() as stack:
         if not loud:
             said = stack.enter_context(tempfile.TemporaryFile())

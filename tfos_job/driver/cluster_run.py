@@ -208,7 +208,7 @@ def _train(
         allow_cpu=config.allow_cpu,
         port_range=config.ports,
     )
-    with ProgressLine(start.step, assignment.plan.total_steps, assignment.plan.input.batch_size) as progress:
+    with ProgressLine(start.step, assignment.plan.total_steps) as progress:
 
         def on_message(message: messages.ToDriver) -> None:
             report.on_message(message)

@@ -100,6 +100,7 @@ class Examination:
 
     def run(self) -> Diagnosis:
         began_s = time.monotonic()
+        log.info("Examining the driver%s", " and the executors" if self._sc is not None else "")
         num_registered = self._wait_for_executors()
         place = self._place()
         try:

@@ -7,8 +7,7 @@ import sys
 import time
 from typing import Any
 
-from tqdm import tqdm
-
+from tfos_job.host.bar import Bar
 from tfos_job.protocol import messages
 
 log = logging.getLogger(__name__)
@@ -17,28 +16,38 @@ _LOG_EVERY_S = 10.0
 
 
 class ProgressLine:
-    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere."""
+    """A bar with rate and time left on a terminal, a line every ten seconds elsewhere.
 
-    def __init__(self, start_step: int, total_steps: int, batch_size: int) -> None:
+    The first block of steps gives no rate: workers make their graphs meanwhile, which takes longer than the steps.
+    """
+
+    def __init__(self, start_step: int, total_steps: int) -> None:
+        self._start_step = start_step
         self._total = total_steps
-        self._batch_size = batch_size
-        self._bar = tqdm(
-            total=total_steps, initial=start_step, unit="step", desc="train", file=sys.stderr, disable=None
-        )
-        self._last_line = time.monotonic()
+        self._bar: Bar | None = None
+        self._first: tuple[int, float] | None = None  # step and time of the first news
+        self._last_line_s = 0.0
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def on_message(self, message: messages.ToDriver) -> None:
         match message:
+            case messages.Built():
+                self._say(f"The network has {_trained(message)}. The first step takes longer than others")
+                self._bar = Bar("train", total=self._total, unit="step", initial=self._start_step)
             case messages.Progress():
                 self._on_progress(message)
             case messages.CheckpointPublished():
                 self._say(f"step {message.step}: checkpoint {message.path}")
+            case messages.Evaluating() if self._is_due():
+                self._say(f"step {message.step}: evaluating, {message.num_examples} images so far")
+            case messages.Searching(shard=shard) if self._is_due():
+                self._say(f"looking for the damaged record in {shard}")
             case messages.Evaluated():
                 metrics = dict(message.metrics)
                 num_examples = metrics.pop("num_examples")
@@ -49,20 +58,45 @@ class ProgressLine:
                 self._say(f"bound by {bound.by}: of {bound.step_s:.3f} s a step {shares}")
 
     def _on_progress(self, message: messages.Progress) -> None:
+        now_s = time.monotonic()
         rate = f"{message.images_per_second:.0f} images/s"
-        if not self._bar.disable:
+        if self._bar is not None and not self._bar.disable:
             self._bar.set_postfix_str(f"loss {message.loss:.3f}, top-1 {message.top_1:.3f}, {rate}", refresh=False)
-            self._bar.update(message.step - self._bar.n)
-        elif time.monotonic() - self._last_line >= _LOG_EVERY_S or message.step == self._total:
-            self._last_line = time.monotonic()
-            left_s = (self._total - message.step) * self._batch_size / message.images_per_second
+            move = self._bar.start_clock if self._first is None else self._bar.show
+            move(message.step)
+        elif self._first is None or message.step == self._total or self._is_due():
+            self._last_line_s = now_s
             self._say(
                 f"step {message.step} of {self._total}: loss {message.loss:.4f}, top-1 {message.top_1:.4f}, {rate}, "
-                f"input wait {message.input_wait_fraction:.1%}, {left_s:.0f} s left"
+                f"input wait {message.input_wait_fraction:.1%}{self._time_left(message.step, now_s)}"
             )
+        self._first = self._first or (message.step, now_s)
+
+    def _time_left(self, step: int, now_s: float) -> str:
+        """The end of a line, from all that has passed since the first news, evaluations included."""
+        if self._first is None or step in (self._first[0], self._total):
+            return ""
+        first_step, first_s = self._first
+        left_s = (now_s - first_s) / (step - first_step) * (self._total - step)
+        return f", {left_s:.0f} s left"
+
+    def _is_due(self) -> bool:
+        """True every ten seconds where there is no bar."""
+        if self._bar is not None and not self._bar.disable:
+            return False
+        is_due = time.monotonic() - self._last_line_s >= _LOG_EVERY_S
+        if is_due:
+            self._last_line_s = time.monotonic()
+        return is_due
 
     def _say(self, text: str) -> None:
-        if self._bar.disable:
+        if self._bar is None or self._bar.disable:
             log.info("%s", text)
         else:
             self._bar.write(text, file=sys.stderr)
+
+
+def _trained(built: messages.Built) -> str:
+    if built.num_trained == built.num_parameters:
+        return f"{built.num_parameters:,} parameters"
+    return f"{built.num_parameters:,} parameters, of which {built.num_trained:,} are trained"

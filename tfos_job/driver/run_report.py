@@ -114,6 +114,8 @@ class RunReport:
 
     def on_message(self, message: messages.ToDriver) -> None:
         match message:
+            case messages.Built():
+                self.values |= {"num_parameters": message.num_parameters, "num_trained": message.num_trained}
             case messages.Progress():
                 self._on_progress(message)
             case messages.CheckpointPublished():

@@ -159,6 +159,8 @@ def open_session(
     wanted = {**of_this_host, **_common_settings(master), **(settings or {})}
     if master is not None:
         wanted["spark.master"] = master
+    if SparkContext._active_spark_context is None:
+        log.info("Starting Spark%s", f" ({master})" if master else "")
     with time_limit(start_timeout or (_LOCAL_START_S if local else None)), _own_signals():
         jvm.start(wanted, local=local)
         with withdrawn(wanted, is_needed=not (local or in_cluster_mode())):

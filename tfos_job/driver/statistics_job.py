@@ -59,6 +59,7 @@ def statistics_of(
         return existing
     began_s = time.monotonic()
     limit = MAX_WHITENING_RECORDS if subject.kind == WHITENING else manifest.num_records
+    log.info("Computing %s statistics of %d records", subject.kind, min(limit, manifest.num_records))
     storage.make_dirs(run.scratch_dir)
     todo = _tasks(dataset, manifest, subject, limit, run.scratch_dir, context.defaultParallelism)
 

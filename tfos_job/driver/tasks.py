@@ -6,24 +6,21 @@ import contextlib
 import functools
 import logging
 import subprocess
-import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
-from tqdm import tqdm
 
 from tfos_job.driver import spark_errors, task_attempts
 from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.host.bar import Bar
 from tfos_job.host.limits import within
 
 PROGRESS_POLL_S = 0.5
-PROGRESS_LOG_S = 10.0
 # A JVM answers in milliseconds. One that collects garbage in swapped memory takes minutes.
 JVM_SILENCE_S = 600.0
 _GUARD_POLL_S = 1.0
@@ -101,8 +98,8 @@ def results(outcomes: Sequence[Result | TaskFailure]) -> list[Result]:
 @contextlib.contextmanager
 def _progress(context: SparkContext, group: str, name: str, total: int) -> Iterator[None]:
     """Shows how many of a job group's tasks are done: a bar on a terminal, a line now and then elsewhere."""
-    ended, answered = threading.Event(), threading.Event()
-    watch = (context, group, name, total, ended, answered)
+    ended, answered, succeeded = threading.Event(), threading.Event(), threading.Event()
+    watch = (context, group, name, total, ended, answered, succeeded)
     watcher = threading.Thread(target=_watch, args=watch, name=group, daemon=True)
     watcher.start()
     jvm = getattr(SparkContext._gateway, "proc", None)
@@ -111,6 +108,7 @@ def _progress(context: SparkContext, group: str, name: str, total: int) -> Itera
         threading.Thread(target=end_if_silent, args=guard, name=f"guard of {group}", daemon=True).start()
     try:
         yield
+        succeeded.set()
     finally:
         ended.set()
         watcher.join(_CANCEL_S)
@@ -143,20 +141,24 @@ def end_if_silent(
 
 
 def _watch(
-    context: SparkContext, group: str, name: str, total: int, ended: threading.Event, answered: threading.Event
+    context: SparkContext,
+    group: str,
+    name: str,
+    total: int,
+    ended: threading.Event,
+    answered: threading.Event,
+    succeeded: threading.Event,
 ) -> None:
-    logged_s = time.monotonic()
-    with tqdm(total=total, desc=name, unit="task", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with Bar(name, total=total, unit="task") as bar:
         while not ended.wait(PROGRESS_POLL_S):
             try:
                 done = _num_done(context, group)
             except (Py4JError, OSError):
                 return  # Spark is gone; the job's own thread reports why
             answered.set()
-            bar.update(done - bar.n)
-            if bar.disable and time.monotonic() - logged_s >= PROGRESS_LOG_S:
-                logged_s = time.monotonic()
-                _log.info("%s: %d of %d tasks", name, done, total)
+            bar.show(min(done, total))
+        if succeeded.is_set():
+            bar.show(total)
 
 
 def _num_done(context: SparkContext, group: str) -> int:

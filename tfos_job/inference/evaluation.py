@@ -14,11 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
 from tfos_job.formats.form import Form
+from tfos_job.host.bar import Bar
 from tfos_job.input.damage import data_errors
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.layout import RunLayout
@@ -173,7 +173,7 @@ def evaluate_shards(
     form: Form,
     ks: Sequence[int],
 ) -> tuple[Counts, Predictions]:
-    """Counts shards in this process, with progress on a terminal, and keeps the prediction for each record.
+    """Counts shards in this process, with progress on stderr, and keeps the prediction for each record.
 
     Args:
       model: takes images float32 [b, S, S, C] and returns logits float32 [b, C].
@@ -194,14 +194,14 @@ def evaluate_shards(
 
     counts = Counts.zero(ks)
     of_each = []
-    with tqdm(total=num_records, desc="evaluate", unit=" images", disable=None) as progress:
+    with Bar("evaluate", total=num_records, unit="image") as progress:
         for shard in shards:
             with data_errors([shard], with_network=True):
                 vector, columns = judge(tf.constant(shard))
                 shard_counts = Counts.from_vector(vector.numpy(), ks)
             of_each.append(tuple(column.numpy() for column in columns))
-            progress.update(shard_counts.num_examples)
             counts += shard_counts
+            progress.show(counts.num_examples)
     return counts, Predictions.joined(of_each)
 
 

@@ -63,24 +63,20 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
 
 
 def _say_start(prepared: Preparation) -> None:
-    """Logs one line about a run that is resumed: its step and its settings."""
-    config, run = prepared.config, prepared.run
+    """Logs what is trained and, of a run that is resumed, from which step and with which settings."""
+    run = prepared.run
     changes = f" but {resume.listed(prepared.changes)}" if prepared.changes else ""
     if prepared.start.checkpoint is None:
         if prepared.folder.settings is not None:
             log.info("%s has no checkpoint: beginning it with the settings it has%s", run.root, changes)
+        log.info("Training %s: %s", run.root, prepared.subject)
         return
     log.info(
-        "Resuming %s at step %d of %d: %s on %s (%s), batch %d, learning rate %g %s, with the run's own settings%s",
+        "Resuming %s at step %d of %d: %s, with the run's own settings%s",
         run.root,
         prepared.start.step,
         prepared.data.total_steps,
-        config.model_name,
-        config.dataset_dir,
-        config.dataset_split_name,
-        config.batch_size,
-        config.learning_rate,
-        config.learning_rate_decay_type,
+        prepared.subject,
         changes,
     )
 

@@ -8,6 +8,7 @@ be equal; the driver gets only findings and counts.
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from tfos_job.verification.task_plan import range_tasks, shard_tasks
 
 _RECORDS_PER_BUCKET = 500_000  # some 60 MB of Python for a bucket, while it is being sorted
 _NUM_NAMED = 20  # findings on stderr; the JSON has more
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ def verify(spark: Spark, config: VerifyConfig) -> VerifyResult:
         names = list(names_below(dataset.split(name).root))
         findings.extend([check_names(name, contents, names, at_work=at_work or is_at_work(dataset))])
     findings.extend([check_splits(found, charset, chosen)])
+    for name, contents in chosen.items():
+        _log.info("Proving %s: %d records in %d shards", name, contents.num_records, len(contents.shards))
     _prove(spark.sparkContext, chosen, shard_tasks(dataset, chosen, charset), to_compare, findings)
     if findings.num_errors:
         require_unchanged(dataset, chosen)

@@ -47,6 +47,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     require_unchanged(split, contents)
     form = form_of(info)
     _require_compatible(info, contents, form, split.root)
+    _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)
     counts, predictions = evaluate_shards(
         restore_model(info, arrays),
         _staged(split, contents),
@@ -89,6 +90,7 @@ def _record(
         _log.info("not recorded in %s: the checkpoint is not one of this run", run.evaluation_dir)
         return None
     write_evaluation(run, info.step, results.split_name, metrics)
+    _log.info("Drawing the pictures" if pictures else "Writing the tables")
     return publish(results, run, pictures=pictures)
 
 

@@ -42,6 +42,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
         view = InputView(image_size=config.side, augmentation=config.augmentation)
     else:
         view = sample.input_view(RunLayout(config.train_dir))
+    _log.info("Drawing %d images of %s", config.num_images, split.root)
     taken = sample.take(split, contents, view, num_images=config.num_images, seed=config.seed)
     picture, table = sample.histogram(contents, names)
     files = {

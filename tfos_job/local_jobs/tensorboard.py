@@ -48,6 +48,7 @@ def tensorboard(config: TensorboardConfig, on_url: Callable[[str], None]) -> Non
         raise MissingInputError("no such folder", place=run.root, next_step="Give the --train_dir of a run")
     if not storage.exists(run.summaries_dir):
         _log.info("No summaries in %s yet: waiting for the first ones", run.summaries_dir)
+    _log.info("Starting TensorBoard")
     with _logdir(run) as (folder, update), Board(folder, config) as board:
         on_url(board.url)
         while not board.ended(config.reload_interval):

@@ -92,7 +92,7 @@ class AttemptState:
     def begin(self, now_s: float) -> list[Instruction]:
         """The first instructions."""
         self._deadline_s = now_s + self._limits.start_s
-        return [BeginPhase("nodes"), StartProcesses()]
+        return [Log(logging.INFO, f"Starting {self._topology}"), BeginPhase("nodes"), StartProcesses()]
 
     def handle(self, event: Event | None, now_s: float) -> list[Instruction]:
         """The instructions after an event, or after some time without one.
@@ -132,6 +132,7 @@ class AttemptState:
             self._collect(now_s)
         elif self._phase is _Phase.NODES and self._facts.ready.issuperset(self._topology.nodes):
             self._phase = _Phase.COORDINATOR
+            self._log(logging.INFO, "All of them answer. Building the network")
             self._instructions += [CloseRegistration(), BeginPhase("coordinator"), AssignCoordinator(self._cluster())]
         elif self._phase is _Phase.COORDINATOR and COORDINATOR in self._facts.ready:
             self._phase, self._facts.last_news_s = _Phase.TRAINING, now_s

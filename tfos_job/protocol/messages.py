@@ -69,6 +69,13 @@ class Bottleneck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.asdict(self)
 
 
+class Built(_Message, frozen=True):
+    """The network is on the parameter servers, with so many parameters, of which so many are trained."""
+
+    num_parameters: int
+    num_trained: int
+
+
 class Progress(_Message, frozen=True):
     """A block of steps is done. `bound` covers all blocks so far."""
 
@@ -147,6 +154,7 @@ ToDriver: TypeAlias = (
     | Notice
     | Failure
     | Left
+    | Built
     | Progress
     | Searching
     | CheckpointBegun

@@ -54,6 +54,9 @@ class Topology:
             Task(WORKER, i) for i in range(self.num_workers)
         )
 
+    def __str__(self) -> str:
+        return f"{_counted(self.num_ps_tasks, 'parameter server')} and {_counted(self.num_workers, 'worker')}"
+
     @property
     def num_executor_ps_tasks(self) -> int:
         return 0 if self.ps_on_driver_host else self.num_ps_tasks
@@ -66,6 +69,10 @@ class Topology:
     def num_spark_executors(self) -> int:
         """Executors (or slots of a local master) that the nodes fill, one each."""
         return self.num_executor_ps_tasks + self.num_workers
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def topology_of(config: TrainConfig, master: str | None) -> Topology:

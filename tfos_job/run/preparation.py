@@ -15,6 +15,7 @@ from tfos_job.config import NETWORKS, TrainConfig
 from tfos_job.errors import MissingInputError
 from tfos_job.host import calls
 from tfos_job.layout import RunLayout
+from tfos_job.protocol.topology import Topology
 from tfos_job.run import checkpoints, folder, start, training_data
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FINISHED, RunFolder
@@ -51,6 +52,19 @@ class Preparation:
     @property
     def run(self) -> RunLayout:
         return self.folder.run
+
+    @property
+    def subject(self) -> str:
+        """What is trained on what, and how long, in words."""
+        config, manifest, model = self.config, self.data.train.manifest, self.data.model
+        passes = self.data.total_steps * config.batch_size / manifest.num_records
+        return (
+            f"{config.model_name} on {config.dataset_dir} ({config.dataset_split_name}: {manifest.num_records:,} "
+            f"records of {model.num_classes:,} classes), images {model.image_size} × {model.image_size} × "
+            f"{model.num_channels}, {Topology(config.num_ps_tasks, config.num_workers)}, "
+            f"{self.data.total_steps:,} steps ({passes:.3g} passes), batch {config.batch_size}, "
+            f"learning rate {config.learning_rate:g} {config.learning_rate_decay_type}"
+        )
 
     @property
     def is_finished(self) -> bool:

@@ -148,6 +148,7 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
 
     with data_errors(assignment.run.shards, with_network=True, on_search=on_search):
         engine.start(plan, variables)
+        line.send(messages.Built(*engine.num_parameters))
         line.send(messages.Ready(os.getpid()))
         reporter = _Reporter(assignment.run, line, stop)
         try:

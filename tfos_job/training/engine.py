@@ -65,6 +65,10 @@ class Engine(Protocol):
         """All variables of network and optimizer, and what normalization needs, gathered here, by checkpoint name."""
 
     @property
+    def num_parameters(self) -> tuple[int, int]:
+        """Numbers in the network's weights: all of them, and those that are trained."""
+
+    @property
     def global_step(self) -> int:
         """The optimizer's own count of updates."""
 

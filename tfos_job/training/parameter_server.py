@@ -8,6 +8,7 @@ their division among workers is not.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -200,6 +201,11 @@ class ParameterServerEngine:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {**all_arrays(self._model, self._optimizer), **self._normalization.variables()}
+
+    @property
+    def num_parameters(self) -> tuple[int, int]:
+        weights, trained = self._model.weights, self._model.trainable_weights
+        return sum(math.prod(w.shape) for w in weights), sum(math.prod(w.shape) for w in trained)
 
     @property
     def global_step(self) -> int:
