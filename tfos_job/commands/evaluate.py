@@ -12,6 +12,7 @@ from tfos_job.config import EvaluateConfig
 
 
 def run(config: EvaluateConfig, context: Context) -> None:
+    check(config)
     load_tensorflow(loud=context.is_debug)
     from tfos_job.local_jobs.evaluate import evaluate
 
@@ -22,15 +23,19 @@ def run(config: EvaluateConfig, context: Context) -> None:
 
 
 def check(config: EvaluateConfig) -> None:
-    """Raises MissingInputError or BadDataError for a split or a run that is not there."""
+    """Raises MissingInputError or BadDataError for a split, a run or a checkpoint that is not there."""
     from tfos_job import storage
+    from tfos_job.conversion.dataset import refuse_non_folder
     from tfos_job.errors import MissingInputError
     from tfos_job.formats import manifest as manifests
-    from tfos_job.layout import DatasetLayout
+    from tfos_job.layout import DatasetLayout, RunLayout
+    from tfos_job.run import checkpoints
 
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
     manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    if not storage.is_dir(config.train_dir):
+    if config.checkpoint in ("last", "best") and not storage.is_dir(config.train_dir):
         raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
+    checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
 
 
 def size_of_work(config: EvaluateConfig) -> Work:

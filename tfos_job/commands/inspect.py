@@ -6,10 +6,29 @@ from tfos_job.config import InspectConfig
 
 
 def run(config: InspectConfig, context: Context) -> None:
+    check(config)
     load_tensorflow(loud=context.is_debug)
     from tfos_job.local_jobs.inspect import inspect
 
     context.emit(inspect(config))
+
+
+def check(config: InspectConfig) -> None:
+    """Raises what is wrong with a split, a run or the folder of the pictures. Makes that folder."""
+    from tfos_job import storage
+    from tfos_job.conversion.dataset import refuse_non_folder
+    from tfos_job.errors import MissingInputError
+    from tfos_job.formats import manifest as manifests
+    from tfos_job.layout import DatasetLayout, RunLayout
+
+    refuse_non_folder(config.dataset_dir, "--dataset_dir")
+    split = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+    config.require_channels(split.num_channels)
+    if config.train_dir is not None and not storage.exists(RunLayout(config.train_dir).config):
+        raise MissingInputError(
+            "no such run: it has no settings", place=config.train_dir, next_step="Check --train_dir"
+        )
+    storage.make_dirs(config.output_dir)
 
 
 INSPECT = Command(

@@ -221,21 +221,34 @@ def read(run: RunLayout, which: str, leave_out: tuple[str, ...] = ()) -> tuple[C
       MissingInputError: there is none.
       BadDataError: the one at that path is torn.
     """
-    if which in ("last", "best"):
-        listed = candidates if which == "last" else by_merit
-        found = _with_new_lists(lambda: next(_verified(listed(run), leave_out), None))
+    if which in _LISTS:
+        found = _with_new_lists(lambda: next(_verified(_LISTS[which](run), leave_out), None))
         if found is None:
-            names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
-            needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
-            raise MissingInputError(
-                f"no checkpoint that {needs}; there is {names}",
-                place=run.checkpoints_dir,
-                next_step="Train first, or give the path of a checkpoint",
-            )
+            raise _missing(run, which)
         return found
-    if not storage.is_dir(which):
-        raise MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
+    require(run, which)
     return checkpoint_files.read(which, leave_out)
+
+
+def require(run: RunLayout, which: str) -> None:
+    """Raises MissingInputError as `read` does, without reading a checkpoint: what is there may still be damaged."""
+    if not (_LISTS[which](run) if which in _LISTS else storage.is_dir(which)):
+        raise _missing(run, which)
+
+
+_LISTS = {"last": candidates, "best": by_merit}
+
+
+def _missing(run: RunLayout, which: str) -> MissingInputError:
+    if which not in _LISTS:
+        return MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
+    names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
+    needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
+    return MissingInputError(
+        f"no checkpoint that {needs}; there is {names}",
+        place=run.checkpoints_dir,
+        next_step="Train first, or give the path of a checkpoint",
+    )
 
 
 def _verified(paths: Iterable[str], leave_out: tuple[str, ...] = ()) -> Iterator[tuple[CheckpointInfo, Arrays]]:
