@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.manifests import example
 from tfos_job import cli, storage
-from tfos_job.commands import evaluate, inspect
+from tfos_job.commands import evaluate, inspect, report
 from tfos_job.errors import MissingInputError
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.run import checkpoints
@@ -27,8 +27,16 @@ def root(tmp_path: Path) -> Path:
     storage.make_dirs(run.checkpoint(20))
     storage.make_dirs(run.evaluation_dir)
     storage.write_json(run.config, {"validation_split_name": "test"})
+    storage.write_json(run.report, {"state": "finished"})
     (tmp_path / "file").touch()
+    (tmp_path / "locked" / "checkpoints" / "step-00000020").mkdir(parents=True)
+    (tmp_path / "locked" / "evaluation").touch()
     return tmp_path
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    storage.require_writable(str(tmp_path / "a" / "b"))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a" / "b"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +62,15 @@ def root(tmp_path: Path) -> Path:
             66,
             "no checkpoint there",
         ),
+        (
+            evaluate,
+            ("--dataset_dir", "dataset", "--train_dir", "locked", *SPLIT),
+            78,
+            "locked/evaluation: cannot make the folder: a file is there",
+        ),
+        (report, ("--train_dir", "none", "--html", "page.html"), 66, "no such run"),
+        (report, ("--train_dir", "run", "--html", "file/page.html"), 78, "file: cannot make the folder"),
+        (report, ("--train_dir", "run", "--html", "/proc/self/page.html"), 66, "/proc/self: cannot write it"),
         (inspect, ("--dataset_dir", "none", "--output_dir", "out", *SPLIT), 66, "no such split"),
         (inspect, ("--dataset_dir", "dataset", "--output_dir", "file", *SPLIT), 78, "a file is there"),
         (

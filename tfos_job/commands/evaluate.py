@@ -12,7 +12,12 @@ from tfos_job.config import EvaluateConfig
 
 
 def run(config: EvaluateConfig, context: Context) -> None:
+    from tfos_job import storage
+    from tfos_job.layout import RunLayout
+
     check(config)
+    if config.checkpoint in ("last", "best"):  # others may not be recorded
+        storage.require_writable(RunLayout(config.train_dir).evaluation_dir)
     load_tensorflow(loud=context.is_debug)
     from tfos_job.local_jobs.evaluate import evaluate
 

@@ -14,7 +14,7 @@ def run(config: InspectConfig, context: Context) -> None:
 
 
 def check(config: InspectConfig) -> None:
-    """Raises what is wrong with a split, a run or the folder of the pictures. Makes that folder."""
+    """Raises what is wrong with a split, a run or the folder of the pictures, which it makes."""
     from tfos_job import storage
     from tfos_job.conversion.dataset import refuse_non_folder
     from tfos_job.errors import MissingInputError
@@ -28,7 +28,7 @@ def check(config: InspectConfig) -> None:
         raise MissingInputError(
             "no such run: it has no settings", place=config.train_dir, next_step="Check --train_dir"
         )
-    storage.make_dirs(config.output_dir)
+    storage.require_writable(config.output_dir)
 
 
 INSPECT = Command(

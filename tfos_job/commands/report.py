@@ -18,12 +18,14 @@ def run(config: ReportConfig, context: Context) -> None:
 
 
 def _tell(config: ReportConfig, context: Context) -> None:
+    from tfos_job import storage
     from tfos_job.local_jobs import report
     from tfos_job.run import summary
 
     (train_dir,) = config.train_dirs
     if config.html is not None:
         summary.read_report(train_dir)  # before TensorFlow, which takes seconds
+        storage.require_writable(config.html.rpartition("/")[0] or ".")
         load_tensorflow(loud=context.is_debug)
         context.emit(report.write_page(train_dir, config.html, compare_to=config.compare_to))
         return

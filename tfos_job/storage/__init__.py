@@ -36,7 +36,15 @@ from tfos_job.storage.names import (
 )
 from tfos_job.storage.reading import Readable, download, open_read, read_bytes, read_json
 from tfos_job.storage.retry import within
-from tfos_job.storage.writing import Writable, create_exclusive, open_write, write_bytes, write_file, write_json
+from tfos_job.storage.writing import (
+    Writable,
+    create_exclusive,
+    open_write,
+    require_writable,
+    write_bytes,
+    write_file,
+    write_json,
+)
 
 __all__ = [
     "BROKEN_LINK",
@@ -62,6 +70,7 @@ __all__ = [
     "read_json",
     "remove",
     "rename",
+    "require_writable",
     "stat",
     "within",
     "write_bytes",

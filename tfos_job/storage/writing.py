@@ -12,7 +12,7 @@ from tfos_job.errors import JobError
 from tfos_job.storage.backend import BUFFER_BYTES, T
 from tfos_job.storage.backends import backend_of, temporary_name
 from tfos_job.storage.error_mapping import job_errors
-from tfos_job.storage.names import remove
+from tfos_job.storage.names import make_dirs, remove
 from tfos_job.storage.streams import Guarded
 
 
@@ -84,6 +84,21 @@ def write_bytes(path: str, data: bytes) -> None:
 def write_json(path: str, value: Any) -> None:
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def require_writable(folder: str) -> None:
+    """Makes a folder if it is missing, and writes a file there and removes it, for work whose result comes later.
+
+    Raises:
+      JobError: what the result's own writing would raise.
+    """
+    make_dirs(folder)
+    trial = temporary_name(f"{folder.rstrip('/')}/trial")
+    try:
+        write_bytes(trial, b"")
+    except JobError as error:
+        raise type(error)(error.fact, place=folder, next_step=error.next_step) from error
+    remove(trial)
 
 
 def create_exclusive(path: str, data: bytes) -> bool:
