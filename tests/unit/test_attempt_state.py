@@ -18,7 +18,7 @@ from tfos_job.errors import (
     ResourceError,
 )
 from tfos_job.protocol import failures
-from tfos_job.protocol.attempt_state import COLLECT_S, EXPLAIN_S, AttemptState, Limits
+from tfos_job.protocol.attempt_state import COLLECT_S, EXPLAIN_S, REMIND_S, AttemptState, Limits
 from tfos_job.protocol.events import ChildEnded, Event, Joined, LossExplained, Lost, Said, StopHurried, StopRequested
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.instructions import (
@@ -130,6 +130,20 @@ def test_a_start_goes_from_the_nodes_to_the_coordinator_to_the_first_step() -> N
     assert attempt.state.is_finished
 
 
+def test_a_start_that_takes_its_time_says_what_it_waits_for() -> None:
+    attempt = Attempt()
+    attempt.join(SERVER, FIRST)
+    attempt.say(Ready(1), task=SERVER)
+    assert attempt.wait(REMIND_S - 1) == []
+    assert attempt.wait(1) == [Log(logging.INFO, "Still waiting for worker:0, worker:1, 30 s after the start")]
+    assert attempt.wait(REMIND_S - 1) == []
+    attempt.say(Ready(1), task=FIRST)
+    assert attempt.wait(1) == [Log(logging.INFO, "Still waiting for worker:1, 60 s after the start")]
+    attempt.join(SECOND)
+    attempt.say(Ready(1), task=SECOND)
+    assert attempt.wait(REMIND_S) == [Log(logging.INFO, "Still waiting for chief:0, 90 s after the start")]
+
+
 @pytest.mark.parametrize(
     ("joined", "ready", "fact"),
     [
@@ -146,7 +160,7 @@ def test_a_start_that_takes_too_long_says_who_is_missing(
     attempt.join(*joined)
     for task in ready:
         attempt.say(Ready(1), task=task)
-    assert attempt.wait(LIMITS.start_s) == []
+    assert all(isinstance(instruction, Log) for instruction in attempt.wait(LIMITS.start_s))
     attempt.wait(0.1)
     error = attempt.error()
     assert isinstance(error, ResourceError)

@@ -31,6 +31,8 @@ from tfos_job.protocol.topology import COORDINATOR, PS, WORKER, Topology, descri
 
 COLLECT_S = 2.0
 """Seconds after the first failure: the report on the process that really died may arrive after those of its peers."""
+REMIND_S = 30.0
+"""Seconds after which a start that goes on says what it waits for, again and again."""
 EXPLAIN_S = 10.0
 """Seconds for Spark to learn from YARN what became of a container: some of its heartbeats, of 3 s."""
 
@@ -79,6 +81,7 @@ class AttemptState:
         self._is_local = is_local
         self._phase = _Phase.NODES
         self._deadline_s = 0.0  # of the phase
+        self._begun_s = self._reminded_s = 0.0
         self._stop_deadline_s: float | None = None
         self._first: Failure | None = None
         self._error: JobError | None = None
@@ -92,6 +95,7 @@ class AttemptState:
     def begin(self, now_s: float) -> list[Instruction]:
         """The first instructions."""
         self._deadline_s = now_s + self._limits.start_s
+        self._begun_s = self._reminded_s = now_s
         return [Log(logging.INFO, f"Starting {self._topology}"), BeginPhase("nodes"), StartProcesses()]
 
     def handle(self, event: Event | None, now_s: float) -> list[Instruction]:
@@ -140,6 +144,11 @@ class AttemptState:
         elif now_s > self._deadline_s:
             next_step = "See whether the queue has room, or raise --start_timeout"
             self._end_with(ResourceError(self._missing(), next_step=next_step), now_s)
+        elif now_s >= self._reminded_s + REMIND_S:
+            self._reminded_s = now_s
+            tasks = [COORDINATOR] if self._phase is _Phase.COORDINATOR else self._topology.nodes
+            absent = describe_missing(tasks, self._facts.ready)
+            self._log(logging.INFO, f"Still waiting for {absent}, {now_s - self._begun_s:.0f} s after the start")
 
     def _cluster(self) -> dict[str, list[str]]:
         cluster: dict[str, list[str]] = {PS: [], WORKER: []}
