@@ -54,6 +54,14 @@ EXIT_CODES = {
     130: "SIGINT",
     143: "SIGTERM",
 }
+COMPLETION = """## Completion
+
+| shell | line for its startup file | completes |
+|---|---|---|
+| bash | `source <(tfos-job --print_completion bash)` | commands, flags, words, paths |
+| zsh, after `compinit` | `eval "$(tfos-job --print_completion zsh)"` | commands, flags, words, paths |
+| tcsh | `tfos-job --print_completion tcsh > ~/.tfos-job.tcsh; source ~/.tfos-job.tcsh` | commands, words, paths |
+""".splitlines()
 KINDS = {"int": "whole number", "float": "number", "str": "text"}
 COUNTS = {"+": "one or more", "*": "any number"}
 
@@ -73,7 +81,7 @@ def render() -> str:
     common = [_row_of_field(item) for item in dataclasses.fields(ProcessConfig)]
     lines = [HEAD, *_exit_codes(), "", "## Flags of every command", "", *_table(common)]
     of_spark = _codes(name for name, command in COMMANDS.items() if command.on_spark)
-    lines += ["", f"`--master` is a flag of {of_spark} alone."]
+    lines += ["", f"`--master` is a flag of {of_spark} alone.", "", *COMPLETION]
     for name, command in COMMANDS.items():
         lines += ["", f"## {name}", "", f"{command.help[:1].upper()}{command.help[1:]}.", *_flags(command.config)]
     return "\n".join([*lines, "", *_submit(), ""])

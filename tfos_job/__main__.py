@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tfos_job.commands import general
-from tfos_job.commands.registry import COMMANDS, SUBMIT
+from tfos_job.commands import completion, general
+from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tfos_job.submit import main as submit  # with storage, which `--help` need not import
 
         return submit.main(words[1:])
+    if words and words[0].partition("=")[0] == completion.FLAG:
+        from tfos_job.submit.main import add_flags
+
+        return completion.answer(words, COMMANDS, completion.Submit(SUBMIT, SUBMIT_HELP, add_flags))
     from tfos_job import cli
 
     return cli.main(words)

@@ -6,12 +6,11 @@ stdout carries results, stderr everything else. Heavy libraries are imported by 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from tfos_job.commands.parser import CommandLine
 from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
 from tfos_job.errors import FlagError, JobError
 from tfos_job.host import process_environment, signals
+from tfos_job.host.logs import LogLines
 from tfos_job.host.results import ReaderGone, Results
 from tfos_job.outcome import Outcome
 
@@ -39,41 +39,15 @@ class Emit:
         self.results.add(value)
 
 
-def parse_config(name: str, flags: Sequence[str], other_flags: Iterable[str] = ()) -> Any:
+def parse_config(name: str, flags: Sequence[str]) -> Any:
     """The configuration of a command from its flags, as `main` would read them.
-
-    Args:
-      name: the command.
-      flags: its flags, with their values.
-      other_flags: of a program around this one, which a wrong flag may have meant.
 
     Raises:
       FlagError: a flag that does not exist or is missing, or a value that is not accepted.
       SettingsError: values that do not go together.
       JobError: the settings of the run that is resumed cannot be read.
     """
-    return parser.configuration(COMMANDS[name], parser.parse(COMMANDS, [name, *flags], other_flags).given)
-
-
-def _say(line: str) -> None:
-    """Writes a line to stderr; the results may still be wanted after stderr is closed."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
-
-
-def _prepare_process(*, debug: bool) -> None:
-    """Sets up logs on stderr, with libraries quiet unless something is wrong."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    log.setLevel(logging.INFO)
-    if not debug:
-        logging.getLogger("py4j").setLevel(logging.CRITICAL)
-        logging.getLogger().addFilter(_is_not_py4js)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-def _is_not_py4js(record: logging.LogRecord) -> bool:
-    """False for py4j's tracebacks of calls that a signal or the JVM's end cut off: the error has the cause."""
-    return record.module != "java_gateway"
+    return parser.configuration(COMMANDS[name], parser.parse(COMMANDS, [name, *flags]).given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if text is not None:
         print(text, file=sys.stdout if words else sys.stderr, flush=True)
         return 0 if words else FlagError.exit_code
-    with signals.raised():
-        return _main(words)
+    with signals.raised(), LogLines(words[0], words) as lines:
+        return _main(words, lines)
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], lines: LogLines) -> int:
     changes = process_environment.settle_process()
-    name = argv[0] if argv else ""
+    name = argv[0]
     outcome = Outcome(name)
     try:
         _begin_in_cluster(name)
@@ -97,33 +71,29 @@ def _main(argv: list[str]) -> int:
         line = parser.parse(COMMANDS, argv)
     except (JobError, KeyboardInterrupt) as e:
         ended = as_job_error(e, _when_stopped(name))
-        return _conclude(outcome, name, ended.exit_code, ended)
+        return _conclude(outcome, lines, name, ended.exit_code, ended)
     except SystemExit as e:
         outcome.end(int(e.code or 0), None)
         raise
-    process = line.process
-    _prepare_process(debug=process.debug)
-    if process.verbose:
-        log.setLevel(logging.DEBUG)
+    lines.use(line.process)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for change in changes:
         log.debug("%s", change)
     with Results() as results:
         context = Context(
-            master=process.master,
-            is_debug=process.debug,
+            master=line.process.master,
+            is_debug=line.process.debug,
             emit=Emit(outcome, results),
             write=results.write,
-            say=_say,
+            say=lines.say,
         )
         exit_code, error = _run(line, context)
-    if error is not None and process.debug:
-        logging.getLogger().error("", exc_info=error)
-    return _conclude(outcome, name, exit_code, error)
+    return _conclude(outcome, lines, name, exit_code, error)
 
 
-def _conclude(outcome: Outcome, command: str, exit_code: int, error: JobError | None) -> int:
+def _conclude(outcome: Outcome, lines: LogLines, command: str, exit_code: int, error: JobError | None) -> int:
     if error is not None:
-        _say(f"tfos-job {command}: error: {error}" if command in COMMANDS else f"tfos-job: error: {error}")
+        lines.fail(f"tfos-job {command}" if command in COMMANDS else "tfos-job", error, exit_code)
     outcome.end(exit_code, error)
     return exit_code
 

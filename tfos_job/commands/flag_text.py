@@ -29,6 +29,13 @@ def is_switch(item: dataclasses.Field[Any]) -> bool:
     return kind_of(item) == "bool" and not is_inherited(item)
 
 
+def has_names(item: dataclasses.Field[Any]) -> bool:
+    """True for a flag whose words are most of its values, and not beside numbers or names that cannot be counted."""
+    form = item.metadata.get("form")
+    named = item.metadata.get("choices") or item.metadata.get("path") or (form is not None and form.names)
+    return bool(named) or (kind_of(item) == "bool" and not is_switch(item))
+
+
 def words(item: dataclasses.Field[Any]) -> list[str]:
     """The words that a flag takes, as far as they can be counted."""
     found = list(map(str, item.metadata.get("choices") or item.metadata.get("path") or ()))

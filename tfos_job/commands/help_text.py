@@ -141,7 +141,8 @@ def overview(commands: Mapping[str, str]) -> str:
             "",
             *(f"  {name:<{width}}  {text}" for name, text in commands.items()),
             "",
-            "`tfos-job COMMAND --help` lists a command's flags; `tfos-job --version` prints the version.",
+            "`tfos-job COMMAND --help` lists a command's flags; `tfos-job --version` prints the version;",
+            "`source <(tfos-job --print_completion bash)` completes them (zsh, tcsh: docs/reference.md).",
             "Exit codes: 0 is done, 2 a wrong flag; docs/reference.md has the others.",
         ]
     )

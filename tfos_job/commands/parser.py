@@ -64,9 +64,13 @@ class FlagParser(argparse.ArgumentParser):
 
 
 class CommandParser(FlagParser):
-    """The flags of one command."""
+    """The flags of one command.
 
-    def __init__(self, command: Command, prog: str) -> None:
+    Attributes:
+      actions: argparse's own of each flag, by the flag's name.
+    """
+
+    def __init__(self, command: Command, prog: str, **settings: Any) -> None:
         super().__init__(
             prog=prog,
             usage=help_text.usage(command),
@@ -74,16 +78,18 @@ class CommandParser(FlagParser):
             epilog=help_text.legend(command.config) or None,
             formatter_class=help_text.HelpFormatter,
             add_help=False,
+            **settings,
         )
+        self.actions: dict[str, argparse.Action] = {}
         with_bond = has_bonds(command.config)
         for subject, items in by_subject(command.config).items():
             note = help_text.group_note(command.config, (item.name for item in items))
             group = self.add_argument_group(subject.value, note)
             for item in items:
-                _add_flag(group, item, with_bond=with_bond)
+                self.actions[item.name] = _add_flag(group, item, with_bond=with_bond)
         group = self.add_argument_group(Subject.PROCESS.value)
         for item in process_flags(command):
-            _add_flag(group, item, with_bond=False)
+            self.actions[item.name] = _add_flag(group, item, with_bond=False)
         group.add_argument("--help", "-h", action="help", help="print this text")
 
 
@@ -143,23 +149,21 @@ def configuration(command: Command, given: Mapping[str, Any]) -> Any:
     return command.config(**given)
 
 
-def _add_flag(group: argparse._ActionsContainer, item: dataclasses.Field[Any], *, with_bond: bool) -> None:
+def _add_flag(group: argparse._ActionsContainer, item: dataclasses.Field[Any], *, with_bond: bool) -> argparse.Action:
     """Adds a flag. One that is not given leaves nothing in the result: the configuration has its default."""
     text = help_text.flag_help(item, with_bond=with_bond)
     if "nargs" in item.metadata:
         # "*", so that a missing one is told as a missing flag is.
         read = functools.partial(flag_text.read, item)
-        group.add_argument(
+        return group.add_argument(
             item.name, type=read, help=text, nargs="*", default=argparse.SUPPRESS, metavar=item.metadata["metavar"]
         )
-        return
     names = [f"--{item.name}", *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
     if flag_text.is_switch(item):
-        group.add_argument(*names, action="store_true", default=argparse.SUPPRESS, help=text)
-        return
+        return group.add_argument(*names, action="store_true", default=argparse.SUPPRESS, help=text)
     const = True if flag_text.kind_of(item) == "bool" else item.metadata.get("const")
     optional_value: dict[str, Any] = {} if const is None else {"nargs": "?", "const": const}
-    group.add_argument(
+    return group.add_argument(
         *names,
         type=functools.partial(flag_text.read, item),
         default=argparse.SUPPRESS,

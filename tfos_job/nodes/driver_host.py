@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from tfos_job.host import container
+from tfos_job.host import container, logs
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.parent import Parent
 from tfos_job.nodes import supervisor
@@ -88,6 +88,7 @@ class ParameterServer:
 
 
 def main() -> None:
+    logs.text_to_stderr()
     orders = Parent().hear()
     if orders is None:
         sys.exit(1)  # The driver has gone before its orders came.

@@ -35,6 +35,7 @@ from tqdm import tqdm
 import tfos_job
 from tfos_job import storage
 from tfos_job.errors import JobError, SettingsError
+from tfos_job.host import logs
 from tfos_job.layout import join
 from tfos_job.submit import distributions, interpreter, packing, spark_folder
 
@@ -241,7 +242,7 @@ def publish(local_archive: Path, hdfs_dir: str, *, log: Callable[[str], object] 
                 unit="B",
                 unit_scale=True,
                 file=sys.stderr,
-                disable=size_bytes < _SHOWN_BYTES or not sys.stderr.isatty(),
+                disable=size_bytes < _SHOWN_BYTES or not logs.shows_bars(),
             ) as bar,
         ):
             while block := source.read(_BLOCK_BYTES):
@@ -262,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=packing.WRITERS, default="tar.gz")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logs.text_to_stderr()
     try:
         contents = packing.members(distributions.shipped(distributions.installed()))
         packing.WRITERS[options.format](options.output, contents)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
-from tfos_job.commands import correction
+from tfos_job.commands import correction, parser
 from tfos_job.commands.parser import FlagParser
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS, SUBMIT
 from tfos_job.config import paths
@@ -24,6 +24,7 @@ from tfos_job.config.values import either
 from tfos_job.errors import FlagError, SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
+from tfos_job.host.logs import LogLines
 from tfos_job.host.results import to_json
 from tfos_job.submit import application, environment, spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
@@ -35,17 +36,23 @@ _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is
 
 
 def make_parser() -> FlagParser:
-    parser = FlagParser(
+    made = FlagParser(
         prog=f"tfos-job {SUBMIT}",
         usage=f"tfos-job {SUBMIT} COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
         description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
         epilog=f"COMMAND is one of {', '.join(SUBMISSIONS)}; its flags: `tfos-job COMMAND --help`. "
         "docs/operations.md has the settings that are set, and why.",
     )
-    add = parser.add_argument
-    parser.add_argument(
+    made.add_argument(
         "command", metavar="COMMAND", choices=SUBMISSIONS, type=_submitted, help="what to submit: see below"
     )
+    add_flags(made)
+    return made
+
+
+def add_flags(made: argparse.ArgumentParser) -> None:
+    """Adds the flags beside those of the command that is submitted."""
+    add = made.add_argument
     add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
     queues = "".join(f"{it.queue} for {name}, " for name, it in SUBMISSIONS.items() if it.queue != "default")
     add("--queue", help=f"YARN's queue (default: {queues}default for all else)")
@@ -67,14 +74,13 @@ def make_parser() -> FlagParser:
         metavar="S",
         help="seconds that the application may wait in the queue for its driver's container (default: 3600)",
     )
-    kubernetes = parser.add_argument_group("with --master k8s://")
+    kubernetes = made.add_argument_group("with --master k8s://")
     kubernetes.add_argument("--image", default="", help="an image with this package in /opt/tfos_job and its Python")
     kubernetes.add_argument("--namespace", default="", help="the pods' namespace")
     kubernetes.add_argument("--service_account", default="", help="the driver's service account")
     kubernetes.add_argument("--driver_pod_template", default="", metavar="FILE", help="the driver's pod template")
     kubernetes.add_argument("--executor_pod_template", default="", metavar="FILE", help="the executors' pod template")
     kubernetes.add_argument("--gpu_vendor", default="nvidia.com", help="of the GPUs (default: nvidia.com)")
-    return parser
 
 
 def _submitted(name: str) -> str:
@@ -94,31 +100,27 @@ def _submitted(name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
-    with signals.raised():
-        return _main(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    with signals.raised(), LogLines(SUBMIT, words) as lines:
+        return _main(words, lines)
 
 
-def _main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("tfos_job").setLevel(logging.INFO)
+def _main(argv: list[str], lines: LogLines) -> int:
     changes = host.settle_process()
     own, spark_args = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    if not {"-v", "--verbose"}.isdisjoint(own):
-        logging.getLogger("tfos_job").setLevel(logging.DEBUG)
-    for change in [*changes, *host.settle_submission(os.environ)]:
-        log.debug("%s", change)
     title = f"tfos-job {SUBMIT}"
     try:
-        parser = make_parser()
-        options, app_args = parser.split(own)
+        own_parser = make_parser()
+        options, app_args = own_parser.split(own)
         title += f" {options.command}"
-        config = cli.parse_config(options.command, app_args, parser.flags)
-        return _submit(options, config, app_args, spark_args)
+        line = parser.parse(COMMANDS, [options.command, *app_args], own_parser.flags)
+        lines.use(line.process)
+        for change in [*changes, *host.settle_submission(os.environ)]:
+            log.debug("%s", change)
+        return _submit(options, parser.configuration(line.command, line.given), app_args, spark_args)
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
         error = cli.as_job_error(e, _NOTHING_SUBMITTED)
-    if "--debug" in own:
-        logging.getLogger().error("", exc_info=error)
-    print(f"{title}: error: {error}", file=sys.stderr, flush=True)
+    lines.fail(title, error, error.exit_code)
     return error.exit_code
 
 

@@ -29,7 +29,7 @@ with without("matplotlib"):  # Keras, which TensorFlow imports, would import it 
 
 from tfos_job import lease
 from tfos_job.errors import JobError, NodeDiedError
-from tfos_job.host import container
+from tfos_job.host import container, logs
 from tfos_job.host.parent import Parent
 from tfos_job.inference.evaluation import Counts, write_evaluation
 from tfos_job.input.damage import data_errors
@@ -179,6 +179,7 @@ def to_failure(error: Exception) -> Failure:
 
 
 def main() -> None:
+    logs.text_to_stderr()
     orders = Parent().hear()
     if orders is None:
         sys.exit(1)  # The driver has gone before its orders came.
