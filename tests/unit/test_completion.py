@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfos_job import __main__ as program
+from tfos_job.commands.registry import SUBMISSIONS
 
 ASK = """
 source "$1"
@@ -37,7 +38,7 @@ def test_bash_completes_commands_flags_words_and_paths(tmp_path: Path, capsys: p
     (tmp_path / "there" / "read.me").touch()
     expected = {
         "tfos-job tr": "train",
-        "tfos-job submit ": "convert verify train evaluate doctor",
+        "tfos-job submit ": " ".join(SUBMISSIONS),
         "tfos-job train --num_": "--num_executors --num_ps_tasks --num_gpus",
         "tfos-job train --model_name ": "chinese_rec hanzi_net inception_v3",
         "tfos-job train --epoch ": "",
