@@ -19,7 +19,8 @@ class Context:
       is_debug: `--debug`.
       emit: takes a result, a JSON value, to standard output and to the host that has submitted the command.
       write: writes a line to standard output.
-      say: writes a line to standard error.
+      say: writes what is for people alone, such as a table, to standard error; a log line with `--log_format json`,
+        nothing with `-q`.
     """
 
     master: str | None

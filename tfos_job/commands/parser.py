@@ -38,7 +38,7 @@ class FlagParser(argparse.ArgumentParser):
     """Raises `FlagError` where argparse would print its usage and end the process."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, exit_on_error=False, **settings)
+        super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=help_text.HelpFormatter, **settings)
 
     @property
     def flags(self) -> list[str]:
@@ -76,7 +76,6 @@ class CommandParser(FlagParser):
             usage=help_text.usage(command),
             description=help_text.description(command),
             epilog=help_text.legend(command.config) or None,
-            formatter_class=help_text.HelpFormatter,
             add_help=False,
             **settings,
         )
