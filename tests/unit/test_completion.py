@@ -41,6 +41,7 @@ def test_bash_completes_commands_flags_words_and_paths(tmp_path: Path, capsys: p
         "tfos-job submit ": " ".join(SUBMISSIONS),
         "tfos-job train --num_": "--num_executors --num_ps_tasks --num_gpus",
         "tfos-job train --model_name ": "chinese_rec hanzi_net inception_v3",
+        "tfos-job train --recipe h": "hanzi hwdb",
         "tfos-job train --epoch ": "",
         "tfos-job convert --dataset_dir there/r": "there/run-1",
         "tfos-job convert --labels_csv there/re": "there/read.me",

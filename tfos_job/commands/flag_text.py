@@ -31,8 +31,7 @@ def is_switch(item: dataclasses.Field[Any]) -> bool:
 
 def has_names(item: dataclasses.Field[Any]) -> bool:
     """True for a flag whose words are most of its values, and not beside numbers or names that cannot be counted."""
-    form = item.metadata.get("form")
-    named = item.metadata.get("choices") or item.metadata.get("path") or (form is not None and form.names)
+    named = item.metadata.get("choices") or item.metadata.get("path") or _names(item)
     return bool(named) or (kind_of(item) == "bool" and not is_switch(item))
 
 
@@ -41,8 +40,7 @@ def words(item: dataclasses.Field[Any]) -> list[str]:
     found = list(map(str, item.metadata.get("choices") or item.metadata.get("path") or ()))
     if kind_of(item) == "bool" and not is_switch(item):
         found += TRUTHS
-    if item.metadata.get("form") is not None:
-        found += item.metadata["form"].names
+    found += _names(item)
     if "off" in item.metadata:
         found.append(OFF)
     return [*found, NONE] if takes_none(item) else found
@@ -51,6 +49,12 @@ def words(item: dataclasses.Field[Any]) -> list[str]:
 def are_many(item: dataclasses.Field[Any]) -> bool:
     """True for words that do not fit beside their flag in a line of `--help`."""
     return len("|".join(words(item))) > _MAX_METAVAR
+
+
+def _names(item: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """Names that a flag takes beside others."""
+    form = item.metadata.get("form")
+    return tuple(item.metadata.get("names", ())) if form is None else form.names
 
 
 def metavar(item: dataclasses.Field[Any]) -> str:

@@ -57,10 +57,10 @@ def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) ->
     Args:
       help_text: what it is, with its unit.
       default: the default.
-      **metadata: `choices`; the bounds of a `Range`; `form` (a `TextForm`); `next_step` (of the error about a bad
-        value); `metavar`; `nargs` (then it is positional); `const` (the value of a flag without one); `subject` (a
-        `Subject`); `one_of` (a name: exactly one of the flags that have it must be given); `bond` (a `Bond`, of each
-        flag of `train`); `short` (one letter).
+      **metadata: `choices`; the bounds of a `Range`; `form` (a `TextForm`); `names` (words that are among its values,
+        for completion); `next_step` (of the error about a bad value); `metavar`; `nargs` (then it is positional);
+        `const` (the value of a flag without one); `subject` (a `Subject`); `one_of` (a name: exactly one of the flags
+        that have it must be given); `bond` (a `Bond`, of each flag of `train`); `short` (one letter).
     """
     return field(default=default, metadata={"help": help_text, **metadata})
 

@@ -59,6 +59,7 @@ class TrainFlags(NodeFlags, AugmentationConfig):
         + ";\n".join(f"`{name}`: {recipe.about}" for name, recipe in RECIPES.items()),
         None,
         metavar="NAME",
+        names=tuple(RECIPES),
         bond=EXTENT,
         subject=Subject.RUN,
     )
