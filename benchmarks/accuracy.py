@@ -130,7 +130,12 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     decay, warmup = flags.pop("moving_average", 0.0), flags.pop("warmup_fraction", 0.0)
     steps = int(epochs * data.num_train / flags["batch_size"])
     config = TrainConfig(
-        dataset_dir="", train_dir="", seed=seed, max_number_of_steps=steps, warmup_steps=int(warmup * steps), **flags
+        dataset_dir="data",
+        train_dir="run",
+        seed=seed,
+        max_number_of_steps=steps,
+        warmup_steps=int(warmup * steps),
+        **flags,
     )
     network = registry.build(
         config.model_name, num_classes=len(data.charset), image_size=config.side, keep_prob=config.keep_prob, seed=seed

@@ -71,7 +71,12 @@ def convert_dataframe(
       BusyError: another job is writing to the dataset.
     """
     # The same checks as the command's, and the same words.
-    ConvertConfig(gnt_dir="", dataset_dir=dataset_dir, dataset_split_name=dataset_split_name, image_format=image_format)
+    ConvertConfig(
+        gnt_dir="the DataFrame",
+        dataset_dir=dataset_dir,
+        dataset_split_name=dataset_split_name,
+        image_format=image_format,
+    )
     rows = _rows(frame, num_shards)
     requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
     with locked_split(
