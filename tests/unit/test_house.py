@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.metadata
 import inspect
+import json
 import os
 import re
 import runpy
@@ -23,6 +24,7 @@ import tfos_job
 from tfos_job import cli
 from tfos_job.commands import parser
 from tfos_job.commands.registry import SUBMIT
+from tfos_job.config import TrainConfig, to_dict
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
 from tfos_job.run import checkpoint_files, checkpoints, resume
@@ -117,8 +119,23 @@ def documented_commands() -> list[Any]:
     return found
 
 
+def documented_files() -> dict[str, str]:
+    """The YAML files of the documents, by the name in their first line; and a run's record."""
+    texts = [path.read_text("utf-8") for path in DOCUMENTS]
+    blocks = [
+        block for text in texts for block in re.findall(r"^```yaml\n(# .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    record = json.dumps(to_dict(TrainConfig(dataset_dir="casia", train_dir="casia-hanzi")))
+    return {block.split()[1]: block for block in blocks} | {"casia-hanzi/config.json": record}
+
+
 @pytest.mark.parametrize("line", documented_commands())
-def test_documented_commands_are_accepted(line: str) -> None:
+def test_documented_commands_are_accepted(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "--config" in line:
+        monkeypatch.chdir(tmp_path)
+        for name, text in documented_files().items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text, "utf-8")
     program, *words = shlex.split(re.sub(r"\$\(.*?\)+|\$\w+", "1", line), comments=True)
     words = words[: next((at for at, word in enumerate(words) if word in (">>", ">", "--")), len(words))]
     if program != "tfos-job" or words[0] == SUBMIT:

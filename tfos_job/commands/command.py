@@ -55,6 +55,10 @@ def _unchecked(config: Any) -> Any | None:
     return None
 
 
+def _foretell_nothing(config: Any, master: str) -> None:
+    return None
+
+
 def _none(config: Any) -> Sequence[tuple[str, str]]:
     return ()
 
@@ -70,6 +74,7 @@ class Submission:
       size_of_work: reads dataset and run.
       check: raises on the submitting host what the job would raise minutes later; returns the result of a job that has
         nothing left to do, else None.
+      foretell: logs what the job would do, without doing it, from configuration and Spark's master.
       other_dirs: folders that the command uses beside those of its flags, each with the flag that stands for it.
       fills_executors: one task fills an executor and has its GPUs.
       trains: the job writes a run's report, which is followed, and a second attempt of the application resumes it.
@@ -80,6 +85,7 @@ class Submission:
     queue: str = "default"
     size_of_work: Callable[[Any], Work] = _unknown
     check: Callable[[Any], Any | None] = _unchecked
+    foretell: Callable[[Any, str], None] = _foretell_nothing
     other_dirs: Callable[[Any], Sequence[tuple[str, str]]] = _none
     fills_executors: bool = False
     trains: bool = False

@@ -93,6 +93,17 @@ def read(item: dataclasses.Field[Any], text: str) -> Any:
     return checked(item, value)
 
 
+def write(item: dataclasses.Field[Any], value: Any) -> list[str]:
+    """The words of a command line that give the flag this value; none where it has none to give."""
+    if "nargs" in item.metadata:
+        return list(value)
+    if is_switch(item):
+        return [f"--{item.name}"] if value else []
+    if value is None:
+        return [f"--{item.name}={NONE}"] if takes_none(item) else []
+    return [f"--{item.name}={str(value).lower() if isinstance(value, bool) else value}"]
+
+
 def _number(text: str, kind: type[int | float]) -> Any:
     """The number, or the text where it is none, about which the check of its flag has the words."""
     try:

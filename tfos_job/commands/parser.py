@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -32,6 +32,25 @@ class CommandLine:
     command: Command
     given: Mapping[str, Any]
     process: ProcessConfig
+
+    def without_file(self, *left_out: str) -> list[str]:
+        """The flags as one would give them without `--config`: those of its file are among them.
+
+        Args:
+          *left_out: names of flags that are left out.
+        """
+        flags = {item.name: (item, value) for item, value in self._flags() if item.name not in {"config", *left_out}}
+        positional = [name for name, (item, _) in flags.items() if "nargs" in item.metadata]
+        names = [*(name for name in flags if name not in positional), *positional]
+        return [word for name in names for word in flag_text.write(*flags[name])]
+
+    def _flags(self) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+        for item in dataclasses.fields(self.command.config):
+            if item.name in self.given:
+                yield item, self.given[item.name]
+        for item in dataclasses.fields(ProcessConfig):
+            if getattr(self.process, item.name) != item.default:
+                yield item, getattr(self.process, item.name)
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -108,6 +127,7 @@ def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Ite
     Raises:
       FlagError: a command or a flag that does not exist, or a value that its flag does not accept.
       SettingsError: flags that do not go together.
+      JobError: the file of `--config` cannot be read.
     """
     command = correction.command(commands, argv)
     parser = CommandParser(command, prog=f"tfos-job {command.name}")
@@ -117,6 +137,10 @@ def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Ite
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
     }
+    if "config" in values:
+        from tfos_job.commands import settings_file  # with storage, which `--help` need not import
+
+        values = settings_file.with_file(values, command, commands)
     own = {item.name for item in dataclasses.fields(command.config)}
     return CommandLine(
         command=command,

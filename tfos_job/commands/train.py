@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -118,6 +119,7 @@ TRAIN = Command(
         containers=containers,
         size_of_work=size_of_work,
         check=check,
+        foretell=lambda config, master: say_forecast(train(dataclasses.replace(config, dry_run=True), master)),
         fills_executors=True,
         trains=True,
     ),

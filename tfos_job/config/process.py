@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.flags import Flags, Subject, flag, refuse_both
+from tfos_job.config.flags import Flags, Subject, flag, path, refuse_both
 
 TEXT, JSON = "text", "json"
 
@@ -17,6 +17,12 @@ class ProcessConfig(Flags):
         "Spark's master, such as local[4] or local-cluster[3,1,1024] (default: what spark-submit has set, else local "
         "Spark with a slot per core or per node, whichever is more)",
         None,
+        subject=Subject.PROCESS,
+    )
+    config: str | None = path(
+        "YAML or JSON file of flags, or a run's config.json; flags that are given are stronger",
+        None,
+        metavar="FILE",
         subject=Subject.PROCESS,
     )
     quiet: bool = flag("log warnings and errors alone, and no progress", False, short="q", subject=Subject.PROCESS)

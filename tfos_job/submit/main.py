@@ -53,10 +53,15 @@ def make_parser() -> FlagParser:
 def add_flags(made: argparse.ArgumentParser) -> None:
     """Adds the flags beside those of the command that is submitted."""
     add = made.add_argument
-    add("--master", default="yarn", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
+    add("--master", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
     queues = "".join(f"{it.queue} for {name}, " for name, it in SUBMISSIONS.items() if it.queue != "default")
     add("--queue", help=f"YARN's queue (default: {queues}default for all else)")
-    add("--dry-run", "--dry_run", action="store_true", help="print the exact spark-submit line, and change nothing")
+    add(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="print the exact spark-submit line and, for `train`, on stderr what the job would do; change nothing",
+    )
     add("--detach", action="store_true", help="do not wait: print the application's id and end")
     add(
         "--environment",
@@ -117,7 +122,12 @@ def _main(argv: list[str], lines: LogLines) -> int:
         lines.use(line.process)
         for change in [*changes, *host.settle_submission(os.environ)]:
             log.debug("%s", change)
-        return _submit(options, parser.configuration(line.command, line.given), app_args, spark_args)
+        config = parser.configuration(line.command, line.given)
+        options.master = options.master or line.process.master or "yarn"
+        options.dry_run = options.dry_run or line.given.get("dry_run", False)
+        if line.process.config is not None:  # the file is here: the job is sent what it says
+            app_args = line.without_file("master", "dry_run")
+        return _submit(options, config, app_args, spark_args)
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
         error = cli.as_job_error(e, _NOTHING_SUBMITTED)
     lines.fail(title, error, error.exit_code)
@@ -144,6 +154,7 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
     profiles = [spark_folder.profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     if options.dry_run:
+        submission.foretell(config, options.master)
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
         return 0
     if on_yarn:
