@@ -13,6 +13,7 @@ from typing import Any
 
 from tfos_job import __version__, storage
 from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, from_dict, to_dict
+from tfos_job.config.flags import own_first
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints
@@ -171,7 +172,7 @@ def _last_attempt(run: RunLayout) -> int:
 
 
 def _names(*bonds: Bond) -> list[str]:
-    return [field.name for field in dataclasses.fields(TrainConfig) if field.metadata["bond"] in bonds]
+    return [field.name for field in own_first(TrainConfig) if field.metadata["bond"] in bonds]
 
 
 def _word(value: Any) -> str:
