@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfos_job.config import PRELOADED, TrainConfig
+from tfos_job.config import PRELOADED, RECIPES, TrainConfig
 from tfos_job.conversion.gnt_shard import GroupTask, convert_group
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.formats import gnt, gnt_reader
@@ -37,26 +37,14 @@ Flags = dict[str, Any]
 
 # What every recipe of a row has in common is the job's default.
 SEED: Flags = {"model_name": "chinese_rec", "batch_size": 64}
-AUGMENTATION: Flags = {
-    "random_rotation": 15.0,
-    "random_zoom": 0.15,
-    "random_crop": 0.15,
-    "random_shear": 15.0,
-    "random_width_shift": 0.08,
-    "random_height_shift": 0.08,
-}
-ELASTIC: Flags = {"elastic_distortion": 0.02}
-SCHEDULE: Flags = {"learning_rate": 4e-3, "learning_rate_decay_type": "cosine"}
+# The recipe of `train --recipe hanzi`, with as many steps as the data asks for.
 HANZI: Flags = {
-    "model_name": "hanzi_net",
-    "batch_size": 64,
-    "label_smoothing": 0.1,
+    **{name: value for name, value in RECIPES["hanzi"].settings.items() if name not in ("epoch", "warmup_steps")},
     "warmup_fraction": 0.1,
-    **AUGMENTATION,
-    **ELASTIC,
-    **SCHEDULE,
 }
-RECIPES: dict[str, Flags] = {"seed": SEED, "hanzi": HANZI}
+ELASTIC: Flags = {"elastic_distortion": HANZI["elastic_distortion"]}
+AUGMENTATION: Flags = {name: value for name, value in HANZI.items() if name.startswith("random_")}
+KNOWN: dict[str, Flags] = {"seed": SEED, "hanzi": HANZI}
 LEVERS: dict[str, Flags] = {
     "hanzi": HANZI,
     "no augmentation": {k: v for k, v in HANZI.items() if k not in AUGMENTATION | ELASTIC},
@@ -223,7 +211,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy against minutes: one axes for each data set, one line a run."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in rows if row["recipe"] in RECIPES and row["on"] == "test"]
+    rows = [row for row in rows if row["recipe"] in KNOWN and row["on"] == "test"]
     names = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained")
     colours = {"seed": "tab:gray", "hanzi": "tab:blue"}
@@ -287,7 +275,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _run_all(args: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    known = RECIPES | LEVERS
+    known = KNOWN | LEVERS
     names = list(LEVERS) if args.recipes == "levers" else args.recipes.split(",")
     held_out = [] if args.test_gnt_dir else sorted(args.gnt_dir.glob(args.hold_out))
     train = [path for path in sorted(args.gnt_dir.glob("*.gnt")) if path not in held_out]

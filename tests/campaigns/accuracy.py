@@ -29,22 +29,6 @@ from tests.command import run  # noqa: E402
 
 Flags = Mapping[str, Any]
 
-# docs/training.md, "Networks".
-HANZI: Flags = {
-    "model_name": "hanzi_net",
-    "learning_rate": 4e-3,
-    "learning_rate_decay_type": "cosine",
-    "warmup_steps": 200,
-    "label_smoothing": 0.1,
-    "random_rotation": 15,
-    "random_zoom": 0.15,
-    "random_crop": 0.15,
-    "random_shear": 15,
-    "random_width_shift": 0.08,
-    "random_height_shift": 0.08,
-    "elastic_distortion": 0.02,
-}
-
 
 @dataclass(frozen=True)
 class Case:
@@ -78,7 +62,15 @@ def _as_it_is(data: Path, _: Path) -> tuple[Path, Path]:
 CASES = (
     Case("cmnist", _by_writer, num_test=3000, epochs=5, top_1=(0.86, 0.92), least_top_3=0.96),
     Case("casia-small", _as_it_is, num_test=795, epochs=12, top_1=(0.80, 0.86), least_top_3=0.90),
-    Case("casia-small hanzi", _as_it_is, num_test=795, epochs=40, top_1=(0.94, 0.98), least_top_3=0.97, flags=HANZI),
+    Case(
+        "casia-small hanzi",
+        _as_it_is,
+        num_test=795,
+        epochs=40,
+        top_1=(0.94, 0.98),
+        least_top_3=0.97,
+        flags={"recipe": "hanzi"},
+    ),
 )
 
 
