@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tfos_job import cli, storage
+from tfos_job.commands import flag_text
 from tfos_job.config import RECIPES, TrainConfig, to_dict
 from tfos_job.config.recipes import with_recipe
 from tfos_job.errors import SettingsError
@@ -74,6 +75,11 @@ def test_on_a_run_that_has_begun_a_recipe_counts_as_given(tmp_path: Path) -> Non
     other = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.3"])
     with pytest.raises(SettingsError, match=r"batch_size 64 → 128, warmup_steps 200 → 5000"):
         resume.require_same_recipe(run, begun, other)
+
+
+def test_the_names_are_words_that_a_shell_can_complete() -> None:
+    item = TrainConfig.__dataclass_fields__["recipe"]
+    assert set(flag_text.words(item)) == {*RECIPES, "none"}
 
 
 def test_a_run_of_a_recipe_that_is_no_more_goes_on(tmp_path: Path) -> None:

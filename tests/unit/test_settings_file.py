@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from tests.unit.test_dry_run import begun, contents, folder, settings  # noqa: F401 - a fixture
@@ -59,6 +60,11 @@ def test_a_file_gives_flags_and_the_command_line_is_stronger(written: Any) -> No
     )
     assert found == expected
     assert train(f"--config={path}", "--batch_size=32", "--validation_split_name=none") == expected
+
+
+def test_a_file_may_lie_on_any_storage() -> None:
+    fsspec.filesystem("memory").pipe("/nightly.yaml", b"\xef\xbb\xbfepoch: 3\n")  # as Windows saves UTF-8
+    assert parser.parse(COMMANDS, ["train", "--config", "memory://nightly.yaml"]).given == {"epoch": 3}
 
 
 def test_json_is_read_with_tabs_and_escapes(written: Any) -> None:
