@@ -254,7 +254,7 @@ def test_every_flag_that_is_a_path_is_declared_as_one() -> None:
     fields = {(kind.__name__, item.name): item.metadata for kind in kinds() for item in dataclasses.fields(kind)}
     for (kind, name), metadata in fields.items():
         words = set(re.findall(r"\w+", metadata.get("metavar", "")))
-        looks_like_one = name.endswith(("_dir", "_path", "_csv")) or words & {"FILE", "DIR", "PATH", "IMAGE"}
+        looks_like_one = name.endswith(("_dir", "_path", "_csv")) or words & {"FILE", "DIR", "PATH", "IMAGE", "RUN"}
         assert bool(looks_like_one) == ("path" in metadata), (kind, name)
         if looks_like_one:
             assert set(metadata["path"]) == {word for word in words if word.islower()}, (kind, name)

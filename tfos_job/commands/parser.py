@@ -71,7 +71,7 @@ class FlagParser(argparse.ArgumentParser):
           FlagError: a value is missing, or its flag does not accept it.
         """
         try:
-            return self.parse_known_args(words)
+            return self.parse_known_intermixed_args(words)
         except argparse.ArgumentError as error:
             place = "" if error.argument_name is None else error.argument_name.partition("/")[0]
             raise FlagError(
