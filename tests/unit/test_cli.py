@@ -140,7 +140,7 @@ def test_submit_is_a_command_of_the_same_program(capsys: pytest.CaptureFixture[s
         assert "usage: tfos-job submit COMMAND " in capsys.readouterr().out
     for words, line in (
         (["submit", "trian"], "tfos-job submit: error: there is no command 'trian'. Did you mean train? "),
-        (["submit", "predict"], "tfos-job submit: error: predict runs on this host alone. Call `tfos-job predict`; "),
+        (["submit", "inspect"], "tfos-job submit: error: inspect runs on this host alone. Call `tfos-job inspect`; "),
         (
             ["submit", "doctor", "--queu", "x"],
             "tfos-job submit doctor: error: there is no flag --queu. Did you mean --q",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfos_job import config, errors
-from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, SynthConfig, TrainConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, PredictConfig, SynthConfig, TrainConfig
 from tfos_job.errors import FlagError, SettingsError
 
 IMAGES = {"gnt_dir": None, "image_dir": "i"}
@@ -261,7 +261,8 @@ def test_every_flag_that_is_a_path_is_declared_as_one() -> None:
 
 
 def test_words_with_a_meaning_of_their_own_are_no_paths() -> None:
-    assert config.paths(EvaluateConfig(**TRAIN)) == {"dataset_dir": "d", "train_dir": "t"}
-    assert config.paths(EvaluateConfig(**TRAIN, checkpoint="c"))["checkpoint"] == "c"
-    assert "restore" not in config.paths(TrainConfig(**TRAIN))
-    assert config.paths(ConvertConfig(gnt_dir="g", dataset_dir="d", charset="c.txt"))["charset"] == "c.txt"
+    assert config.paths(EvaluateConfig(**TRAIN)) == [("--dataset_dir", "d"), ("--train_dir", "t")]
+    assert ("--checkpoint", "c") in config.paths(EvaluateConfig(**TRAIN, checkpoint="c"))
+    assert "--restore" not in dict(config.paths(TrainConfig(**TRAIN)))
+    assert ("--charset", "c.txt") in config.paths(ConvertConfig(gnt_dir="g", dataset_dir="d", charset="c.txt"))
+    assert config.paths(PredictConfig(train_dir="t", images=("a", "b")))[-2:] == [("IMAGE", "a"), ("IMAGE", "b")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
+from tfos_job.commands.run_results import PREDICTED_BATCH
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
+from tfos_job.inference import predictor
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
 from tfos_job.submit import spark_arguments, spark_folder, spark_submit
@@ -163,6 +166,39 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
+
+
+def test_report_and_predict_have_a_driver_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(b"")
+    run, hdfs_dir = f"file://{tmp_path}", ("--hdfs_dir", "hdfs://nn/me", "--dry-run")
+    for name, words in {
+        "report": [run, "--html", "hdfs://pages/2026-11-29.html"],
+        "predict": ["--train_dir", run, f"{run}/a.png"],
+    }.items():
+        assert main([name, *words, *hdfs_dir]) == 0
+        line = shlex.split(capsys.readouterr().out)
+        assert line[-len(words) :] == words
+        settings = settings_of(line[: -len(words)])
+        assert settings["spark.app.name"] == f"tfos_job {name} {run}"
+        assert settings["spark.dynamicAllocation.initialExecutors"] == "0"
+        assert "spark.executor.memory" not in settings
+    assert settings_of(line[: -len(words)])["spark.kerberos.access.hadoopFileSystems"] == "hdfs://nn"
+    for code, fact, refused in (
+        (78, "--follow: what is followed is shown on this host", ["report", run, "--follow"]),
+        (78, "--html: a submitted report is a page", ["report", run]),
+        (78, "--html: page.html is a path on the disk", ["report", run, "--html", "page.html"]),
+        (78, "RUN: /run is a path on the disk", ["report", "/run", "--html", "hdfs://nn/page.html"]),
+        (66, "no such run", ["report", f"{run}/no", "--html", "hdfs://nn/page.html"]),
+        (66, "a.gif: cannot look at it: not there", ["predict", "--train_dir", run, f"{run}/a.gif"]),
+        (66, "no checkpoint there", ["predict", "--train_dir", f"{run}/no", f"{run}/a.png"]),
+        (78, "IMAGE: a.png is a path on the disk", ["predict", "--train_dir", run, "a.png"]),
+        (78, "IMAGE: - is a path on the disk", ["predict", "--train_dir", run, "-"]),
+    ):
+        assert main([*refused, *hdfs_dir]) == code, refused
+        assert fact in capsys.readouterr().err
+    assert PREDICTED_BATCH == predictor.BATCH_SIZE
 
 
 def test_the_doctor_gets_executors_like_those_of_a_training() -> None:

@@ -129,11 +129,12 @@ def training_driver(
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + servers)
 
 
-def evaluating_driver(*, network: Network, batch_size: int) -> ContainerMemory:
-    """`evaluate`, which runs in the driver's own process."""
+def evaluating_driver(*, network: Network, batch_size: int, of_pictures: bool = False) -> ContainerMemory:
+    """`evaluate`, and of picture files `predict`: both run in the driver's own process."""
     forward = batch_size * network.activation_bytes / 2 / _MIB
     variables = 9 * _copies(network.num_parameters)
-    return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + variables + forward)
+    pictures = PICTURE if of_pictures else 0
+    return _container(512, JVM_BESIDE_HEAP + DRIVER_PYTHON + TENSORFLOW + variables + forward + pictures)
 
 
 def drawing_driver() -> ContainerMemory:

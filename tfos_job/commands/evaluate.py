@@ -8,7 +8,7 @@ from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.tensorflow_start import load_tensorflow
-from tfos_job.config import EvaluateConfig
+from tfos_job.config import EvaluateConfig, PredictConfig
 
 
 def run(config: EvaluateConfig, context: Context) -> None:
@@ -43,7 +43,7 @@ def check(config: EvaluateConfig) -> None:
     checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
 
 
-def size_of_work(config: EvaluateConfig) -> Work:
+def size_of_work(config: EvaluateConfig | PredictConfig) -> Work:
     """The run's network, as far as its report has it."""
     from tfos_job import storage
     from tfos_job.layout import RunLayout

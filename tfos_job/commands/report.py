@@ -78,7 +78,7 @@ def check(config: ReportConfig) -> None:
         raise SettingsError(
             "a submitted report is a page", place="--html", next_step="Give the page's URL, or run `tfos-job report`"
         )
-    compare.read(config.train_dirs)
+    compare.read([*config.train_dirs, *([config.compare_to] if config.compare_to is not None else [])])
 
 
 def containers(config: ReportConfig, work: Work, master: str) -> dict[str, str]:

@@ -1,8 +1,15 @@
-"""`predict` and `tensorboard`: commands that read a run, on this host only."""
+"""`predict` and `tensorboard`: commands that read a run, in one process."""
 
-from tfos_job.commands.command import Command, Context
+from __future__ import annotations
+
+from tfos_job.commands import container_memory
+from tfos_job.commands.command import Command, Context, Submission, Work
+from tfos_job.commands.evaluate import size_of_work
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import PredictConfig, TensorboardConfig
+
+# That of `inference/predictor.py`, whose import is TensorFlow's.
+PREDICTED_BATCH = 64
 
 
 def _predict(config: PredictConfig, context: Context) -> None:
@@ -10,6 +17,27 @@ def _predict(config: PredictConfig, context: Context) -> None:
 
     for result in predict(config, load_tensorflow=lambda: load_tensorflow(loud=context.is_debug)):
         context.emit(result)
+
+
+def _check_predict(config: PredictConfig) -> None:
+    """Raises MissingInputError for a run, or pictures of which none is there."""
+    from tfos_job.errors import JobError, MissingInputError
+    from tfos_job.inference import picture_files
+    from tfos_job.layout import RunLayout
+    from tfos_job.run import checkpoints
+
+    if config.checkpoint in ("last", "best") and not checkpoints.candidates(RunLayout(config.train_dir)):
+        raise MissingInputError("no checkpoint there", place=config.train_dir, next_step="Check --train_dir")
+    found = [source for _, source in picture_files.requests_of(config.images)]
+    errors = [source for source in found if isinstance(source, JobError)]
+    if len(errors) == len(found):
+        raise errors[0]
+
+
+def _predict_containers(config: PredictConfig, work: Work, master: str) -> dict[str, str]:
+    """A driver that predicts in its own process, and no executor."""
+    memory = container_memory.evaluating_driver(network=work.network, batch_size=PREDICTED_BATCH, of_pictures=True)
+    return memory.of_driver()
 
 
 def _tensorboard(config: TensorboardConfig, context: Context) -> None:
@@ -24,6 +52,12 @@ PREDICT = Command(
     run=_predict,
     help="name the classes of images",
     when_stopped="Nothing is left; run it again",
+    submission=Submission(
+        profiles=("common", "driver"),
+        containers=_predict_containers,
+        size_of_work=size_of_work,
+        check=_check_predict,
+    ),
 )
 TENSORBOARD = Command(
     name="tensorboard",

@@ -183,11 +183,12 @@ def from_dict(kind: type[Config], values: dict[str, Any]) -> Config:
         raise SettingsError(error.fact, place=error.place, next_step=error.next_step) from error
 
 
-def paths(config: Any) -> dict[str, str]:
-    """The flags of a command that are paths, and have one."""
-    found = {}
+def paths(config: Any) -> list[tuple[str, str]]:
+    """The paths that a command is given, each with its flag as it is written."""
+    found = []
     for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if "path" in item.metadata and isinstance(value, str) and value and value not in item.metadata["path"]:
-            found[item.name] = value
+        if "path" in item.metadata:
+            value = getattr(config, item.name)
+            given = value if isinstance(value, tuple) else (value,)
+            found += [(label(item), path) for path in given if path and path not in item.metadata["path"]]
     return found

@@ -144,7 +144,7 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
             next_step="On this machine alone call `tfos-job` itself",
         )
     hdfs_dir = options.hdfs_dir or (_default_hdfs_dir() if on_yarn else "")
-    _require_urls({**paths(config), "hdfs_dir": hdfs_dir}.items())
+    _require_urls([*paths(config), ("--hdfs_dir", hdfs_dir)])
     submission = SUBMISSIONS[options.command]
     finished = submission.check(config)
     if finished is not None:
@@ -180,7 +180,7 @@ def _request(
 ) -> Request:
     submission = SUBMISSIONS[options.command]
     other_dirs = submission.other_dirs(config)
-    _require_urls(other_dirs)
+    _require_urls((f"--{name}", folder) for name, folder in other_dirs)
     return Request(
         command=options.command,
         app_args=app_args,
@@ -207,11 +207,11 @@ def _default_hdfs_dir() -> str:
 
 def _require_urls(given: Iterable[tuple[str, str]]) -> None:
     """Raises SettingsError for a flag whose path is on some host's disk."""
-    for name, path in given:
+    for flag, path in given:
         if path and "://" not in storage.absolute(path) and not path.startswith("file:"):
             raise SettingsError(
                 f"{path} is a path on the disk of whichever host runs the container",
-                place=f"--{name}",
+                place=flag,
                 next_step=f"Give hdfs://{path if path.startswith('/') else '/…/' + path}, or file:// and a path that "
                 "every node mounts",
             )

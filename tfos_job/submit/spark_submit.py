@@ -143,7 +143,8 @@ def spark_submit_line(request: Request, profiles: Sequence[Mapping[str, str]]) -
 
 
 def _identity(request: Request) -> dict[str, str]:
-    where = getattr(request.config, "train_dir", None) or getattr(request.config, "dataset_dir", None) or ""
+    given = dict(reversed(paths(request.config)))
+    where = next((given[flag] for flag in ("--train_dir", "RUN", "--dataset_dir") if flag in given), "")
     settings = {"spark.app.name": f"tfos_job {request.command} {where}".strip()}
     if not request.on_kubernetes:
         settings |= {"spark.yarn.queue": request.queue, "spark.yarn.tags": f"tfos_job,tfos_job-{request.command}"}
@@ -174,7 +175,7 @@ def _on_yarn(request: Request) -> dict[str, str]:
 
 def _file_systems(request: Request) -> list[str]:
     """The file systems that are named in the URLs of the job's folders."""
-    folders = [*paths(request.config).values(), *request.other_dirs, request.hdfs_dir]
+    folders = [*(path for _, path in paths(request.config)), *request.other_dirs, request.hdfs_dir]
     named = [re.match(r"(?:hdfs|viewfs)://[^/]+", folder) for folder in folders]
     return sorted({match[0] for match in named if match})
 
