@@ -137,7 +137,7 @@ def test_documented_commands_are_accepted(line: str, tmp_path: Path, monkeypatch
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text, "utf-8")
     program, *words = shlex.split(re.sub(r"\$\(.*?\)+|\$\w+", "1", line), comments=True)
-    words = words[: next((at for at, word in enumerate(words) if word in (">>", ">", "--")), len(words))]
+    words = words[: next((at for at, word in enumerate(words) if word in (">>", ">", "--", "&&", "||")), len(words))]
     if program != "tfos-job" or words[0] == SUBMIT:
         words = words[words[0] == SUBMIT :]
         options, words = submit.make_parser().parse_known_args(words)

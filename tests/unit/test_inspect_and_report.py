@@ -446,7 +446,7 @@ def test_a_running_report_whose_driver_is_gone_says_so(tmp_path: Path, capfd: py
     assert summary.read_report(run.root) == {"state": "running", "abandoned": True}
     assert cli.main(["report", "--train_dir", run.root]) == 0
     assert "abandoned: it says that it runs, but its driver is gone" in capfd.readouterr().err
-    report.write_page(run.root, str(tmp_path / "page.html"))
+    report.write_page(run.root, summary.read(run.root), str(tmp_path / "page.html"), None, "")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert '<div class="verdict bad">\n<p class="state">Abandoned: it says that it runs, but its driver is gone' in text
 

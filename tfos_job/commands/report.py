@@ -23,16 +23,17 @@ def _tell(config: ReportConfig, context: Context) -> None:
     from tfos_job.run import summary
 
     (train_dir,) = config.train_dirs
-    if config.html is not None:
-        summary.read_report(train_dir)  # before TensorFlow, which takes seconds
-        storage.require_writable(config.html.rpartition("/")[0] or ".")
-        load_tensorflow(loud=context.is_debug)
-        context.emit(report.write_page(train_dir, config.html, compare_to=config.compare_to))
-        return
     found = summary.read(train_dir)
-    for line in report.lines(found, *report.previous(found, config.compare_to)):
+    if config.html is not None:
+        storage.require_writable(config.html.rpartition("/")[0] or ".")
+    other = report.previous(found, config.compare_to)
+    for line in report.lines(found, *other):
         context.say(line)
-    context.emit(found.report)
+    if config.html is None:
+        context.emit(found.report)
+        return
+    load_tensorflow(loud=context.is_debug)
+    context.emit(report.write_page(train_dir, found, config.html, *other))
 
 
 def _compare(config: ReportConfig, context: Context) -> None:

@@ -49,11 +49,13 @@ def phase(hold: Hold, state: str | None, *, was_going: bool = False) -> Phase:
 
 
 def follow(train_dir: str, *, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
-    """Logs what is new of a run until it ends; returns its report.
+    """Logs what is new of a run until it ends.
+
+    Returns:
+      Its report, with `abandoned` if its driver was killed: it says `running`, and nobody holds the run's lock.
 
     Raises:
-      NodeDiedError: the driver was killed: the report says `running`, and nobody holds the run's lock.
-      JobError: the report is damaged, or the file system has not answered for longer than its retries.
+      JobError: the file system has not answered for longer than its retries.
     """
     news, last = News(), None
     for now, report in _observe(train_dir, sleep):
@@ -64,19 +66,19 @@ def follow(train_dir: str, *, sleep: Callable[[float], None] = time.sleep) -> di
             for line in news.of(report):
                 _log.info("%s", line)
     assert report is not None
-    if now is Phase.ABANDONED:
-        raise NodeDiedError(
-            "it says that it runs, but its driver is gone: nobody holds its lock",
-            place=train_dir,
-            next_step="The same `train` command resumes it from its last checkpoint",
-        )
-    return report
+    return report | {"abandoned": True} if now is Phase.ABANDONED else report
 
 
 def own_error(train_dir: str, report: Mapping[str, Any]) -> JobError | None:
     """The error that a run has ended with, with its own exit code; None for one that has finished."""
     if report.get("state") == FINISHED:
         return None
+    if report.get("abandoned"):
+        return NodeDiedError(
+            "it says that it runs, but its driver is gone: nobody holds its lock",
+            place=train_dir,
+            next_step="The same `train` command resumes it from its last checkpoint",
+        )
     code = report.get("exit_code")
     fact, place, next_step = summary.cause(report) or (f"the run is {report.get('state')}", "", "")
     error = exit_code_class(int(code or 0))(fact, place=place or train_dir, next_step=next_step)

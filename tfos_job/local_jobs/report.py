@@ -91,18 +91,18 @@ def lines(run: RunSummary, other: RunSummary | None, compared_with: str) -> list
     return [f"{name:<28}{value}" for name, value in rows if value not in (None, "")]
 
 
-def write_page(train_dir: str, path: str, *, compare_to: str | None = None) -> dict[str, Any]:
-    """Writes one HTML file with all data of a run.
+def write_page(
+    train_dir: str, run: RunSummary, path: str, other: RunSummary | None, compared_with: str
+) -> dict[str, Any]:
+    """Writes one HTML file with all data of a run, beside the results of `other`.
 
     Returns:
       Its path and size, the number of its pictures, the run that it is compared with, and the missing parts.
 
     Raises:
-      MissingInputError: the run, or the one that it is compared with, has no report.
       JobError: the file cannot be written.
     """
-    run = summary.read(train_dir)
-    data = _Collector(train_dir, run).collect(*previous(run, compare_to))
+    data = _Collector(train_dir, run).collect(other, compared_with)
     return {
         "html": path,
         "size_bytes": page_file.write(path, render(data)),
