@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole job on synthetic handwriting, with the commands that you would type yourself:
 #   scripts/quickstart.sh [FOLDER]      (default: quickstart)
-# Each command is shown before it runs. A second run reuses the files in FOLDER; remove it to start from the beginning.
-# Two cores take some minutes, after the downloads of the first run.
+# Each command is shown before it runs; its results, JSON, are in FOLDER/results.jsonl. A second run reuses the files in
+# FOLDER; remove it to start from the beginning. Two slow cores take some six minutes, after the downloads of the first run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=${1:-quickstart}
@@ -14,10 +14,14 @@ charset_size=30
 train_writers=40
 test_writers=10 # numbered after those of training: hands that the network never saw
 
-# Shows a command as it would be typed, then runs it.
+results=$work/results.jsonl
+mkdir -p "$work"
+: >"$results"
+
+# Shows a command as it would be typed, then runs it. What matters of its results it says on stderr, too.
 run() {
     printf '\n$ %s\n' "$*" >&2
-    "$@"
+    "$@" >>"$results"
 }
 
 explain_failure() {
@@ -48,7 +52,7 @@ run tfos-job convert --gnt_dir "$work/gnt/train" --dataset_dir "$work/dataset" -
 # The second split takes the first one's charset.
 run tfos-job convert --gnt_dir "$work/gnt/test" --dataset_dir "$work/dataset" --dataset_split_name test
 
-run tfos-job train --dataset_dir "$work/dataset" --train_dir "$work/run" --epoch 6 --batch_size 64 --image_size 64 \
+run tfos-job train --dataset_dir "$work/dataset" --train_dir "$work/run" --epoch 3 --batch_size 64 --image_size 64 \
     --num_executors 2 --num_ps_tasks 1
 
 run tfos-job evaluate --dataset_dir "$work/dataset" --train_dir "$work/run" --dataset_split_name test
@@ -74,6 +78,16 @@ Image.frombytes("L", (record.width, record.height), record.pixels).save(image)
 print(f"\n{image}: {decode_tag(record.tag)}, the first character of {path}", file=sys.stderr)
 PYTHON
 run tfos-job predict --train_dir "$work/run" "$image"
+python - "$results" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+prediction = json.loads(Path(sys.argv[1]).read_text("utf-8").splitlines()[-1])
+guesses = [f"{guess['character']} {guess['probability']:.1%}" for guess in prediction["top"]]
+print(f"{prediction['image']} is {', '.join(guesses)}", file=sys.stderr)
+PYTHON
+
 run tfos-job report --train_dir "$work/run" --html "$work/run.html"
 
 python - "$work" <<'PYTHON'
@@ -82,6 +96,7 @@ import sys
 from pathlib import Path
 
 work = Path(sys.argv[1])
+page = (work / "run.html").resolve().as_uri()
 report = json.loads((work / "run" / "report.json").read_text("utf-8"))
 evaluations = sorted((work / "run" / "evaluation").glob("step-*-test.json"))
 evaluation = json.loads(evaluations[-1].read_text("utf-8"))
@@ -100,7 +115,20 @@ for name, value in rows:
 print(f"""
 GNT shards        {work}/gnt/train, {work}/gnt/test
 dataset           {work}/dataset
-pictures          {work}/inspect: of the data; {work}/run.html: all of the run
+pictures          {work}/inspect: of the data
 run               {work}/run: report.json, loss.png, checkpoints/, evaluation/
-curves            tensorboard --logdir {work}/run/summaries""")
+all of the run    {page}: open it in a browser
+
+What to type next:
+
+  source <(scripts/setup.sh)    # `tfos-job` and `python` in this shell
+  tfos-job tensorboard --train_dir {work}/run    # the curves
+  tfos-job train --dataset_dir {work}/dataset --train_dir {work}/hanzi --recipe hanzi    # another network
+
+Your own files: put GNT files, or CASIA's ZIP archives of them, into one folder for training and one for test. Then:
+
+  tfos-job convert --gnt_dir FOLDER/train --dataset_dir dataset --dataset_split_name train
+  tfos-job convert --gnt_dir FOLDER/test --dataset_dir dataset --dataset_split_name test
+
+README.md, "Your own files", goes on from there, also with folders of pictures.""")
 PYTHON
