@@ -25,7 +25,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     tests: defaultdict[str, set[str]] = defaultdict(set)
     counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
     by_test: Counter[str] = Counter()
-    for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "when")):
+    for report in (r for reports in terminalreporter.stats.values() for r in reports if hasattr(r, "duration")):
         folder = "/".join(report.nodeid.split("/")[:2])
         seconds[folder] += report.duration
         by_test[report.nodeid] += report.duration

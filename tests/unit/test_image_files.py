@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
@@ -198,6 +199,7 @@ MADE_PNG: dict[str, Callable[[], tuple[bytes, Image_]]] = {
             ("a gamma of two bytes", b"gAMA", b"\0\0"),
             ("no chromaticities", b"cHRM", b""),
         )
+        if kind != b"cHRM" or int(PIL.__version__.partition(".")[0]) >= 13  # Pillow 12 reads it as TensorFlow does
     },
     "white ink on nothing": lambda: (
         file(ink("white"), "PNG"),
