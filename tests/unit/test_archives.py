@@ -20,7 +20,7 @@ from tfos_job import storage
 from tfos_job.conversion import digests, gnt_shard, sources
 from tfos_job.conversion.shard_plan import Piece, SourceFile
 from tfos_job.conversion.source_changes import Comparison
-from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import archives, gnt
 from tfos_job.formats.archives import DamagedMemberError, Member
 from tfos_job.formats.manifest_parts import Source, SourceRange
@@ -161,6 +161,14 @@ def test_what_cannot_be_unpacked_is_named_where_it_would_be_converted(tmp_path: 
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("1.gnt", glyphs("啊"))
     with pytest.raises(BadDataError, match=r"its member 1\.gnt is there twice"):
+        sources.find(str(tmp_path))
+
+
+def test_an_archive_within_an_archive_is_not_read_and_told(tmp_path: Path) -> None:
+    pack(tmp_path / "inner.zip", **{"1.gnt": glyphs("啊")})
+    pack(tmp_path / "outer.zip", **{"HWDB1.1tst_gnt.zip": (tmp_path / "inner.zip").read_bytes()})
+    (tmp_path / "inner.zip").unlink()
+    with pytest.raises(MissingInputError, match=r"unpack outer\.zip: there are archives in it"):
         sources.find(str(tmp_path))
 
 

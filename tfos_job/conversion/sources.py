@@ -72,7 +72,9 @@ def find(gnt_dir: str) -> SourceListing:
     if not sources:
         fact = f"no *{SUFFIX} files in it, nor in *{archives.SUFFIX} archives"
         raise MissingInputError(
-            f"{fact}; {listing.left_out_text}" if left_out else fact, place=gnt_dir, next_step="Check --gnt_dir"
+            f"{fact}; {listing.left_out_text}" if left_out else fact,
+            place=gnt_dir,
+            next_step="Check --gnt_dir" + _packed_twice(left_out),
         )
     return listing
 
@@ -86,6 +88,13 @@ def images_below(image_dir: str) -> list[FoundFile]:
     start = len(image_dir.rstrip("/")) + 1
     entries = storage.find(image_dir, "", with_hidden=True)
     return [FoundFile(entry.path[start:], entry.size_bytes, entry.mtime_s, entry.special) for entry in entries]
+
+
+def _packed_twice(left_out: Sequence[str]) -> str:
+    """A word about an archive within an archive, which is not read."""
+    within = (name.rpartition(f"{archives.SUFFIX}/")[0] for name in left_out if name.endswith(archives.SUFFIX))
+    outer = next(filter(None, within), "")
+    return f", and unpack {outer}{archives.SUFFIX}: there are archives in it" if outer else ""
 
 
 def _entries(folder: str) -> Iterator[storage.Entry]:
