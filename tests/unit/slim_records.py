@@ -23,6 +23,16 @@ def picture(number: int, image_format: str = "JPEG", mode: str = "RGB") -> bytes
     return stream.getvalue()
 
 
+def turned(number: int) -> bytes:
+    """A JPEG that EXIF turns by a quarter."""
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(io.BytesIO(picture(number))) as image:
+        image.save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
 def feature(value: Any) -> tf.train.Feature:
     values = value if isinstance(value, list) else [value]
     if values and isinstance(values[0], bytes):

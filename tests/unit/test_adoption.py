@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from tests.unit import slim_records
 from tests.unit.manifests import adopted, example
 from tfos_job import storage
+from tfos_job.commands import train, verify
+from tfos_job.commands.registry import SUBMISSIONS
+from tfos_job.config import EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.conversion import adoption
 from tfos_job.conversion.adopted_shard import AdoptedShard, AdoptTask, place_of, read_shard
 from tfos_job.conversion.adopted_split import channels_of, found_labels, shard_with
-from tfos_job.conversion.adoption_place import require_apart, require_own_folder
+from tfos_job.conversion.adoption_place import require_apart, require_own_charset, require_own_folder
 from tfos_job.conversion.locked_split import locked_split
 from tfos_job.conversion.sweep import sweep_split
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.adopted_shards import require_unchanged
 from tfos_job.formats.charset import Charset
+from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.manifest import Manifest
 from tfos_job.input.decoder_process import training_view
 from tfos_job.layout import DatasetLayout, SplitLayout
@@ -176,24 +178,16 @@ def test_channels_follow_from_the_pictures_unless_they_are_given() -> None:
         channels_of({"RGB": 1, "RGBA+alpha": 2}, 1, None)
 
 
-def of_exif(turn: int) -> bytes:
-    stream = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    Image.open(io.BytesIO(slim_records.picture(1))).save(stream, "JPEG", exif=exif)
-    return stream.getvalue()
-
-
 def test_verify_sees_a_picture_as_training_does_and_says_where_others_see_another(tmp_path: Path) -> None:
     plain = adopted_picture.prove(slim_records.picture(1), "jpeg", training_view)
     assert (plain.height, plain.width, len(plain.pixels), plain.oddity) == (18, 25, 18 * 25 * 3, "")
-    turned = adopted_picture.prove(of_exif(6), "jpeg", training_view)
+    turned = adopted_picture.prove(slim_records.turned(1), "jpeg", training_view)
     assert (turned.height, turned.width) == (18, 25)
     assert turned.oddity.startswith("training reads it, unlike other programs: a jpeg of a kind that conversion makes")
     with pytest.raises(ValueError, match=r"."):
         adopted_picture.prove(slim_records.picture(1)[:70], "jpeg", training_view)
     # Adopted all the same: TF-Slim trains on it as well.
-    record = slim_records.of_flowers(0, 0, **{"image/encoded": of_exif(6)})
+    record = slim_records.of_flowers(0, 0, **{"image/encoded": slim_records.turned(1)})
     assert read(slim_records.write(tmp_path / "s", [record])).num_records == 1
 
 
@@ -240,6 +234,25 @@ def test_a_shard_that_was_written_again_is_noticed(tmp_path: Path) -> None:
         require_unchanged(split, manifest)
 
 
+def test_a_job_asks_for_the_tokens_of_adopted_shards_elsewhere(tmp_path: Path) -> None:
+    for name, folder in (("train", "hdfs://far/t"), ("validation", ""), ("test", "hdfs://third/t")):
+        (tmp_path / name).mkdir()
+        storage.write_json(str(tmp_path / name / "manifest.json"), adopted(folder=folder).to_json())
+    data = {"dataset_dir": str(tmp_path), "train_dir": "r"}
+    far, third = ("tfrecord_dir", "hdfs://far/t"), ("tfrecord_dir", "hdfs://third/t")
+    assert train.other_dirs(TrainConfig(**data, validation_split_name="validation")) == [far]
+    evaluated = EvaluateConfig(**data, dataset_split_name="test")
+    assert SUBMISSIONS["evaluate"].other_dirs(evaluated) == [third]
+    assert verify.other_dirs(VerifyConfig(dataset_dir=str(tmp_path))) == [far, third]
+    assert verify.size_of_work(VerifyConfig(dataset_dir=str(tmp_path))).of_pictures
+
+
+def test_a_record_of_slims_names_the_file_that_its_picture_was(tmp_path: Path) -> None:
+    records = [slim_records.of_imagenet(5, 1, "x"), slim_records.of_flowers(1, 0)]
+    found = read_positions(str(slim_records.write(tmp_path / "s", records)), [0, 1])
+    assert [found[position].source() for position in (0, 1)] == [("n00000001_5.JPEG", None), ("", None)]
+
+
 def lock(folder: Path, split: str = "train", **changes: Any) -> Any:
     return locked_split(str(folder), split, owner="test", requested=None, **{"overwrite": False, **changes})
 
@@ -282,7 +295,11 @@ def test_even_shards_in_a_swept_folder_would_stay(tmp_path: Path) -> None:
 
 
 def test_a_charset_json_that_is_none_of_ours_is_not_removed(tmp_path: Path) -> None:
-    (tmp_path / "charset.json").write_text('{"some": "other program"}')
-    with pytest.raises(BadDataError, match="not a charset"), lock(tmp_path):
-        pass
-    assert (tmp_path / "charset.json").exists()
+    dataset = DatasetLayout(str(tmp_path))
+    require_own_charset(dataset)
+    for text in ("{", '{"some": "other program"}'):
+        (tmp_path / "charset.json").write_text(text)
+        with pytest.raises(SettingsError, match=r"charset\.json: the dataset's classes would be here"):
+            require_own_charset(dataset)
+    storage.write_json(dataset.charset, Charset(("a", "b")).to_json())
+    require_own_charset(dataset)

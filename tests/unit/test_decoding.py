@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.unit import streams
+from tests.unit import slim_records, streams
 from tfos_job.config import DATASET_NAMES, FILES, PRELOADED
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import image_files, readers, tf_example, tfrecord
@@ -119,6 +119,23 @@ def test_what_is_made_smaller_is_averaged_where_that_is_asked() -> None:
     small = tf.constant(np.asarray(photograph(6, 7, 5))[np.newaxis])
     difference = preprocess(small, averaging).numpy().astype(int) - preprocess(small, sampled).numpy()
     assert np.abs(difference).max() <= 1  # a larger one is the same bilinear resize
+
+
+@pytest.mark.parametrize("num_channels", [1, 3])
+def test_adopted_records_give_the_pixels_of_converted_ones_whatever_they_say_of_the_format(num_channels: int) -> None:
+    form = Form(image_size=SIZE, num_channels=num_channels, antialias=True)
+    bare = {"image/format": None, "image/height": None, "image/width": None}
+    for kind in ("png", "grey png", "jpeg", "grey jpeg", "gif"):
+        data = FILES_OF_A_KIND[kind]
+        features = {"image/class/label": 1, "image/encoded": data, "image/height": 1, "image/width": 1}
+        plain, _ = decode(
+            tf.constant([tf_example.encode_example({**features, "image/format": kind.split()[-1].encode()})]), form
+        )
+        written = ({"image/format": b"JPEG"}, {"image/format": b"jpg"}, {"image/format": b""}, bare)
+        records = [slim_records.of_imagenet(2, 7, "x", **{"image/encoded": data}, **changes) for changes in written]
+        images, labels = decode(tf.constant(records), form)
+        assert labels.numpy().tolist() == [7] * len(records)
+        np.testing.assert_array_equal(images, np.broadcast_to(plain, images.shape), kind)
 
 
 @pytest.mark.parametrize(

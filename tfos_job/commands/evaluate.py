@@ -7,6 +7,7 @@ import dataclasses
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import Network
+from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import EvaluateConfig, PredictConfig
 
@@ -70,5 +71,6 @@ EVALUATE = Command(
         containers=containers,
         size_of_work=size_of_work,
         check=check,
+        other_dirs=lambda config: adopted_dirs(config.dataset_dir, [config.dataset_split_name]),
     ),
 )

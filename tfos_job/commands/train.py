@@ -10,6 +10,7 @@ from typing import Any
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import Network
+from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.config import TrainConfig
 from tfos_job.config.recipes import with_recipe
 
@@ -92,6 +93,12 @@ def size_of_work(config: TrainConfig) -> Work:
     )
 
 
+def other_dirs(config: TrainConfig) -> list[tuple[str, str]]:
+    """The folders of adopted shards."""
+    names = [config.dataset_split_name, config.validation_split_name]
+    return adopted_dirs(config.dataset_dir, [name for name in names if name is not None])
+
+
 def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     """An executor for each node that is not on the driver's host. Static executors are all alike."""
     from tfos_job.protocol.topology import topology_of
@@ -120,6 +127,7 @@ TRAIN = Command(
         size_of_work=size_of_work,
         check=check,
         foretell=lambda config, master: say_forecast(train(dataclasses.replace(config, dry_run=True), master)),
+        other_dirs=other_dirs,
         fills_executors=True,
         trains=True,
     ),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from tfos_job.commands.command import Command, Context, Submission, Work, batch_containers
+from tfos_job.commands.dataset_dirs import adopted_dirs, splits_of
 from tfos_job.config import VerifyConfig
 
 
@@ -27,36 +26,18 @@ def run(config: VerifyConfig, context: Context) -> None:
 
 
 def size_of_work(config: VerifyConfig) -> Work:
-    """Finds out whether a split was made from image files; other faults of a split are left to the job."""
-    from tfos_job import storage
-    from tfos_job.errors import BadDataError, MissingInputError
-    from tfos_job.formats import manifest as manifests
-    from tfos_job.layout import DatasetLayout
-
-    dataset = DatasetLayout(config.dataset_dir)
-    for entry in storage.list_dir(dataset.root) if storage.is_dir(dataset.root) else ():
-        with contextlib.suppress(BadDataError, MissingInputError):
-            if entry.is_dir and manifests.load(dataset.split(entry.name)).of_pictures:
-                return Work(of_pictures=True)
-    return Work()
+    """Finds out whether a split has picture files; faults of a split are left to the job."""
+    return Work(of_pictures=any(manifest.of_pictures for manifest in splits_of(config.dataset_dir, None)))
 
 
 def other_dirs(config: VerifyConfig) -> list[tuple[str, str]]:
-    """The folders of the GNT files that splits were made from, for `--gnt_dir auto`."""
-    from tfos_job import storage
-    from tfos_job.errors import BadDataError, MissingInputError
-    from tfos_job.formats import manifest as manifests
-    from tfos_job.layout import DatasetLayout
-
+    """The folders of adopted shards, and with `--gnt_dir auto` those of the GNT files that splits were made from."""
+    names = None if config.dataset_split_name == "all" else [config.dataset_split_name]
+    found = adopted_dirs(config.dataset_dir, names)
     if config.gnt_dir != "auto":
-        return []
-    dataset, name = DatasetLayout(config.dataset_dir), config.dataset_split_name
-    entries = storage.list_dir(dataset.root) if name == "all" else []
-    folders = set()
-    for split in map(dataset.split, [entry.name for entry in entries if entry.is_dir] or [name]):
-        with contextlib.suppress(BadDataError, MissingInputError):  # `verify` reports it
-            folders.add(manifests.load(split).settings.get("gnt_dir") or "")
-    return [("gnt_dir", folder) for folder in sorted(folders)]
+        return found
+    folders = {manifest.settings.get("gnt_dir") or "" for manifest in splits_of(config.dataset_dir, names)}
+    return [*found, *(("gnt_dir", folder) for folder in sorted(folders))]
 
 
 VERIFY = Command(

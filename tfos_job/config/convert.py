@@ -70,9 +70,9 @@ class ConvertConfig(Flags):
         choices=(1, 3),
         subject=Subject.INPUT,
     )
-    dataset_dir: str = path(
+    dataset_dir: str = path(  # None until `__post_init__`
         "folder of the dataset (default: with --tfrecord_dir that folder; else it must be given)",
-        "",
+        None,
         subject=Subject.DATASET,
     )
     dataset_split_name: str = flag("split to write", "train", form=SPLIT_NAME, subject=Subject.DATASET)
@@ -142,9 +142,10 @@ class ConvertConfig(Flags):
         refuse_both(self.charset is not None and self.charset_size is not None, "charset", "charset_size")
 
     def _require_fitting_input(self) -> None:
-        if not self.dataset_dir and self.tfrecord_dir is None:
+        dataset_dir: str | None = self.dataset_dir
+        if dataset_dir is None and self.tfrecord_dir is None:
             raise FlagError("it is needed", place="--dataset_dir")
-        object.__setattr__(self, "dataset_dir", self.dataset_dir or self.tfrecord_dir)
+        object.__setattr__(self, "dataset_dir", dataset_dir or self.tfrecord_dir)
         formats = _FORMATS[self._input]
         require(
             self.stored_format in formats,
@@ -152,7 +153,7 @@ class ConvertConfig(Flags):
             f"{self.image_format!r} is not {either(formats)}, as it is with {self.input_flag}",
         )
         for name, inputs in _GOES_WITH.items():
-            is_given = getattr(self, name) not in (None, False)
+            is_given = getattr(self, name) not in ((None, False, 1) if name == "num_channels" else (None, False))
             require(
                 not is_given or self._input in inputs,
                 name,

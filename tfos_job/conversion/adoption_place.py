@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from tfos_job import storage
-from tfos_job.errors import SettingsError
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.formats import manifest as manifests
 from tfos_job.layout import GENERATION_PREFIX, DatasetLayout, SplitLayout, join
 
 
@@ -44,6 +45,20 @@ def require_own_folder(split: SplitLayout) -> None:
             place=split.root,
             next_step="Give another --dataset_dir; the shards stay where they are",
         )
+
+
+def require_own_charset(dataset: DatasetLayout) -> None:
+    """Raises SettingsError if the dataset's folder has a charset.json of another program."""
+    try:
+        manifests.load_charset(dataset)
+    except MissingInputError:
+        return
+    except BadDataError as error:
+        raise SettingsError(
+            f"the dataset's classes would be here, and there is another file: {error.fact}",
+            place=error.place,
+            next_step="Move it away, or give another --dataset_dir; the shards stay where they are",
+        ) from error
 
 
 def _real(path: str) -> str:

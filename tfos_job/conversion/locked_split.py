@@ -98,7 +98,6 @@ def dataset_charset(dataset: DatasetLayout, requested: Charset | None) -> Charse
         return None
     splits = [dataset.split(entry.name) for entry in storage.list_dir(dataset.root) if entry.is_dir]
     if not any(storage.exists(split.manifest) for split in splits):
-        manifests.load_charset(dataset)  # fails for a file of that name that is none of ours
         storage.remove(dataset.charset)  # left by a run that was killed before it published a split
         return None
     charset = manifests.load_charset(dataset)

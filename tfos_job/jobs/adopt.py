@@ -20,7 +20,7 @@ from tfos_job.config import ConvertConfig
 from tfos_job.conversion import adopted_shard, adoption, digests
 from tfos_job.conversion.adopted_shard import AdoptedShard, AdoptTask
 from tfos_job.conversion.adopted_split import adopted_manifest, channels_of, found_labels, shard_with
-from tfos_job.conversion.adoption_place import require_apart, require_own_folder
+from tfos_job.conversion.adoption_place import require_apart, require_own_charset, require_own_folder
 from tfos_job.conversion.dataset import must_be_rebuilt, require_charset, some
 from tfos_job.conversion.generation import next_generation, publish_manifest
 from tfos_job.conversion.locked_split import LockedSplit, locked_split, other_splits
@@ -79,6 +79,7 @@ def adopt(spark: Spark, config: ConvertConfig) -> AdoptedSplit:
     dataset = DatasetLayout(storage.absolute(config.dataset_dir))
     require_apart(folder.path, dataset)
     require_own_folder(dataset.split(config.dataset_split_name))
+    require_own_charset(dataset)
     try:
         with locked_split(
             config.dataset_dir,
