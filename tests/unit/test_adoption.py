@@ -32,6 +32,8 @@ from tfos_job.layout import DatasetLayout, SplitLayout
 from tfos_job.staging.stager import copies_of
 from tfos_job.storage import Entry
 from tfos_job.verification import adopted_picture
+from tfos_job.verification.findings import Findings
+from tfos_job.verification.inventory import load_manifests
 
 
 def entries(*names: str) -> list[Entry]:
@@ -292,6 +294,22 @@ def test_even_shards_in_a_swept_folder_would_stay(tmp_path: Path) -> None:
         (tmp_path / "train" / "gen-00007" / name).write_bytes(b"12345")
     sweep_split(split, adopted(folder=f"{split.root}/gen-00007"))
     assert len(list((tmp_path / "train" / "gen-00007").iterdir())) == 2
+
+
+def test_verify_does_not_look_into_other_folders_beside_adopted_shards(tmp_path: Path) -> None:
+    """There may be a million files, of which the shards were made."""
+    for name in ("raw-data/train/n1", "half/gen-00000"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "raw-data" / "train" / "gen-1.jpg").write_bytes(b"")
+    (tmp_path / "train").mkdir()
+    storage.write_json(str(tmp_path / "train" / "manifest.json"), adopted().to_json())
+    findings, listed = Findings(), []
+    list_dir = storage.list_dir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "list_dir", lambda path: listed.append(path) or list_dir(path))
+        assert list(load_manifests(DatasetLayout(str(tmp_path)), "all", findings)) == ["train"]
+    assert listed == [str(tmp_path), str(tmp_path / "half"), str(tmp_path / "raw-data")]
+    assert findings.counts == {"missing_manifest": 1}
 
 
 def test_a_charset_json_that_is_none_of_ours_is_not_removed(tmp_path: Path) -> None:

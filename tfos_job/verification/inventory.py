@@ -70,7 +70,7 @@ def load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings) 
             damaged = damaged or split_name in (ALL, entry.name)
             findings.add("manifest", join(entry.name, "manifest.json"), error.fact)
         except MissingInputError:
-            made = [name for name in names_below(split.root) if name.startswith((GENERATION_PREFIX, BUILDING_PREFIX))]
+            made = _made_in(split.root)
             if made and split_name in (ALL, entry.name) and (at_work or is_at_work(dataset)):
                 in_progress = entry.name
                 add_unfinished(findings, entry.name, at_work=True)
@@ -84,6 +84,14 @@ def load_manifests(dataset: DatasetLayout, split_name: str, findings: Findings) 
     if not damaged and not is_there:
         manifests.load(dataset.split("train" if split_name == ALL else split_name))  # raises what is missing
     return found
+
+
+def _made_in(folder: str) -> list[str]:
+    """The generations in a folder. Others are not looked into: beside adopted shards may lie what they are made of."""
+    with contextlib.suppress(MissingInputError):  # removed by a running job
+        names = [f"{entry.name}{'/' * entry.is_dir}" for entry in storage.list_dir(folder)]
+        return [name for name in names if name.startswith((GENERATION_PREFIX, BUILDING_PREFIX))]
+    return []
 
 
 def names_below(folder: str, prefix: str = "") -> Iterator[str]:
