@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfos_job.commands.convert import convert
+    from tfos_job.commands.feeding import train_arrays, train_dataframe
     from tfos_job.commands.train import train
     from tfos_job.config import (
         ConvertConfig,
         EvaluateConfig,
+        FeedConfig,
         InspectConfig,
         PredictConfig,
         SynthConfig,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         VerifyConfig,
     )
     from tfos_job.inference.predictor import Predictor
+    from tfos_job.jobs.arrays import convert_arrays
     from tfos_job.jobs.dataframe import convert_dataframe
     from tfos_job.jobs.verify import verify
     from tfos_job.local_jobs.evaluate import evaluate
@@ -34,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConvertConfig",
     "EvaluateConfig",
+    "FeedConfig",
     "InspectConfig",
     "PredictConfig",
     "Predictor",
@@ -41,23 +45,29 @@ __all__ = [
     "TrainConfig",
     "VerifyConfig",
     "convert",
+    "convert_arrays",
     "convert_dataframe",
     "evaluate",
     "inspect",
     "predict",
     "synthesize",
     "train",
+    "train_arrays",
+    "train_dataframe",
     "verify",
 ]
 _MODULES = {
     "Predictor": "inference.predictor",
     "convert": "commands.convert",
+    "convert_arrays": "jobs.arrays",
     "convert_dataframe": "jobs.dataframe",
     "evaluate": "local_jobs.evaluate",
     "inspect": "local_jobs.inspect",
     "predict": "local_jobs.predict",
     "synthesize": "local_jobs.synth",
     "train": "commands.train",
+    "train_arrays": "commands.feeding",
+    "train_dataframe": "commands.feeding",
     "verify": "jobs.verify",
 }
 

@@ -116,6 +116,11 @@ class RunLayout:
         return join(self.root, "_lock")
 
     @property
+    def fed_dataset(self) -> str:
+        """The dataset of a run that a Python program feeds (`train_dataframe`, `train_arrays`)."""
+        return join(self.root, "dataset")
+
+    @property
     def loss_png(self) -> str:
         return join(self.root, "loss.png")
 

@@ -87,7 +87,7 @@ def test_a_split_is_replaced_only_where_that_is_asked(spark: SparkSession, tmp_p
     [
         (("啊", b"not a picture"), "partition 0, row 1: not an image that Pillow reads"),
         (("啊", None), "partition 0, row 1: has no image"),
-        (("", b""), "expected one character, found ''"),
+        (("", b""), "partition 0, row 1: expected a label as text or a whole number of 0 or more, found ''"),
     ],
 )
 def test_a_bad_row_is_named_and_nothing_is_published(
@@ -113,3 +113,45 @@ def test_transparent_paper_is_white_and_sixteen_bits_are_scaled(spark: SparkSess
     for wrong in ({"image_format": "PNG"}, {"dataset_split_name": "../x"}):
         with pytest.raises(SettingsError, match=next(iter(wrong))):
             convert_dataframe(frame, dataset_dir=str(tmp_path / "other"), **wrong)
+
+
+def test_rows_of_pictures_and_arrays_of_named_classes(spark: SparkSession, tmp_path: Path) -> None:
+    """As files, as nested numbers and as flat colours: the same pictures; numbers are ids of the dataset's classes."""
+    coloured = np.random.default_rng(5).integers(0, 256, (30, 4, 6, 3), np.uint8)
+    names = ["a dog", "cat"]
+    files = [(names[n % 2], png(pixels)) for n, pixels in enumerate(coloured)]
+    numbers = [(1 - n % 2, pixels.tolist()) for n, pixels in enumerate(coloured)]
+    flat = [(n % 2, pixels.tobytes(), 4, 6) for n, pixels in enumerate(coloured)]
+    frames = {
+        "files": spark.createDataFrame(files, "label string, image binary"),
+        "numbers": spark.createDataFrame(numbers, "label int, image array<array<array<int>>>"),
+        "flat": spark.createDataFrame(flat, "label long, image binary, height int, width int"),
+    }
+    for split, frame in frames.items():
+        made = convert_dataframe(
+            frame,
+            dataset_dir=str(tmp_path),
+            dataset_split_name=split,
+            dataset_name="images",
+            charset=["cat", "a dog"] if split == "files" else None,
+            num_channels=3,
+            num_shards=3,
+        )
+        assert (made.num_records, made.class_counts, made.dataset_name) == (30, (15, 15), "images")
+    spec = {**SPEC, "image/class/label": tf.io.FixedLenFeature([], tf.int64)}
+    found = {}
+    for split in frames:
+        data = tf.data.TFRecordDataset(tf.io.gfile.glob(f"{tmp_path}/{split}/gen-*/part-*.tfrecord"))
+        examples = [tf.io.parse_single_example(record, spec) for record in data]
+        found[split] = sorted(
+            (int(example["image/class/label"]), tf.io.decode_png(example["image/encoded"]).numpy().tobytes())
+            for example in examples
+        )
+    ids = {"files": lambda n: 1 - n % 2, "numbers": lambda n: 1 - n % 2, "flat": lambda n: n % 2}
+    for split, id_of in ids.items():
+        assert found[split] == sorted((id_of(n), pixels.tobytes()) for n, pixels in enumerate(coloured))
+    bad = spark.createDataFrame([(0, [[0, 256]])], "label int, image array<array<int>>")
+    with pytest.raises(
+        BadDataError, match="partition 0, row 0: expected whole numbers from 0 to 255, found int64 from"
+    ):
+        convert_dataframe(bad.coalesce(1), dataset_dir=str(tmp_path / "bad"), dataset_name="images")

@@ -59,13 +59,13 @@ def _names(item: dataclasses.Field[Any]) -> tuple[str, ...]:
 
 def metavar(item: dataclasses.Field[Any]) -> str:
     """The value of a flag, for its line of `--help`."""
+    if "metavar" in item.metadata:
+        return str(item.metadata["metavar"])
     kind, choices = kind_of(item), item.metadata.get("choices")
     if choices:
         return "|".join(words(item)) if not are_many(item) else "WORD"
     if kind == "bool":
         return "|".join(TRUTHS)
-    if "metavar" in item.metadata:
-        return str(item.metadata["metavar"])
     if "path" in item.metadata:
         return "DIR" if item.name.endswith("_dir") else "PATH"
     return {"int": "N", "float": "X"}.get(kind, "NAME" if item.name.endswith("_name") else "TEXT")

@@ -190,6 +190,7 @@ class TrainFlags(NodeFlags, AugmentationConfig):
         "whole images",
         NO_NORMALIZATION,
         choices=NORMALIZATIONS,
+        metavar="KIND",
         bond=RECIPE,
         subject=Subject.NORMALIZATION,
     )

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from tfos_job import storage
 from tfos_job.conversion.shard_file import ShardResult, own_name, shard_entry
 from tfos_job.errors import BadDataError, MissingInputError, NodeDiedError, StorageError
-from tfos_job.formats import image_files, tf_example, tfrecord
+from tfos_job.formats import image_files, tfrecord
+from tfos_job.formats.example_writer import picture_example
 from tfos_job.formats.hashing import HashingWriter
 from tfos_job.formats.quarantine import BadRange
 from tfos_job.layout import join
@@ -81,7 +82,9 @@ def convert_images(task: ImagesTask) -> ImagesResult:
                 bad_files.append(BadRange(file.name, 0, file.size_bytes, str(error)))
                 continue
             counts[file.class_id] += 1
-            tfrecord.write_record(writer, _example(picture, file, task.characters[file.class_id]))
+            label = task.characters[file.class_id]
+            example = picture_example(picture, class_id=file.class_id, label=label, source=file.name, offset=0)
+            tfrecord.write_record(writer, example)
     shard = shard_entry(task.shard_file, writer, counts.total(), ())
     return ImagesResult(ShardResult(written_file=path, shard=shard, class_counts=dict(counts)), tuple(bad_files))
 
@@ -106,18 +109,3 @@ def _read(file: LabelledFile, task: ImagesTask) -> image_files.StoredPicture:
         return image_files.read(data, keep=task.keep)
     except NodeDiedError as error:
         raise NodeDiedError(error.fact, place=path, next_step=error.next_step) from error
-
-
-def _example(picture: image_files.StoredPicture, file: LabelledFile, label: str) -> bytes:
-    return tf_example.encode_example(
-        {
-            "image/class/label": file.class_id,
-            "image/class/text": label.encode("utf-8"),
-            "image/encoded": picture.data,
-            "image/format": picture.image_format.encode("ascii"),
-            "image/height": picture.height,
-            "image/width": picture.width,
-            "source/file": file.name.encode("utf-8"),
-            "source/offset": 0,
-        }
-    )

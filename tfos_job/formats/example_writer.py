@@ -1,4 +1,4 @@
-"""Glyphs as `tf.train.Example`s in TFRecord frames, a block of records at a time: the conversion's inner loop.
+"""Images as `tf.train.Example`s; glyphs in TFRecord frames, a block of records at a time: the conversion's inner loop.
 
 What an Example is made of repeats: the label's part for each class, the head of the pixels for each number of bytes,
 the rest for each size of glyph. Each is built once (by `tf_example.py`) and looked up from then on; a record costs a
@@ -14,7 +14,8 @@ import numpy as np
 from tfos_job.formats import png
 from tfos_job.formats.gnt import HEADER
 from tfos_job.formats.gnt_reader import RecordBlock
-from tfos_job.formats.tf_example import MAX_OFFSET_BYTES, OFFSET_HEADS, Cache, entry, field, image_head
+from tfos_job.formats.image_files import StoredPicture
+from tfos_job.formats.tf_example import MAX_OFFSET_BYTES, OFFSET_HEADS, Cache, encode_example, entry, field, image_head
 from tfos_job.formats.tfrecord import CRC, frame_header, masked_crc
 
 
@@ -84,6 +85,22 @@ class GlyphEncoder:
         header, opening = self._frame_head[len(entries)]
         example = opening + entries
         return header, example, CRC.pack(masked_crc(example))
+
+
+def picture_example(picture: StoredPicture, *, class_id: int, label: str, source: str, offset: int) -> bytes:
+    """The Example of a stored picture."""
+    return encode_example(
+        {
+            "image/class/label": class_id,
+            "image/class/text": label.encode("utf-8"),
+            "image/encoded": picture.data,
+            "image/format": picture.image_format.encode("ascii"),
+            "image/height": picture.height,
+            "image/width": picture.width,
+            "source/file": source.encode("utf-8"),
+            "source/offset": offset,
+        }
+    )
 
 
 def _offset_entries(block: RecordBlock) -> list[bytes]:

@@ -233,6 +233,20 @@ def flat(image: Image.Image) -> Image.Image:
     return image.convert(mode)
 
 
+def of_pixels(pixels: bytes, width: int, height: int) -> StoredPicture:
+    """A picture of uint8 values row by row, grey or RGB, as a PNG.
+
+    Raises:
+      ValueError: it has another number of values.
+    """
+    modes = {width * height: "L", width * height * 3: "RGB"}
+    mode = modes.get(len(pixels))
+    if mode is None:
+        raise ValueError(f"expected {width} × {height} grey or RGB bytes, found {len(pixels)}")
+    check_pixels(width, height)
+    return _as_png(Image.frombytes(mode, (width, height), pixels))
+
+
 def _as_png(image: Image.Image) -> StoredPicture:
     stream = io.BytesIO()
     bare = Image.frombytes(image.mode, image.size, image.tobytes())  # without a colour profile and the like

@@ -11,29 +11,25 @@ convert_dataframe(frame, dataset_dir="hdfs:///data/mine", dataset_split_name="tr
 from __future__ import annotations
 
 import functools
-import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pyspark.sql import DataFrame
 
-from tfos_job.config import ConvertConfig
-from tfos_job.conversion.dataframe_shard import Row, RowsResult, RowsTask, write_rows
-from tfos_job.conversion.dataset import some
-from tfos_job.conversion.generation import build_aside, publish
-from tfos_job.conversion.locked_split import LockedSplit, locked_split
-from tfos_job.conversion.split_manifest import first_manifest
+from tfos_job.config import GNT, IMAGES, ConvertConfig
+from tfos_job.conversion.generation import build_aside
+from tfos_job.conversion.locked_split import locked_split
+from tfos_job.conversion.row_shard import Row, RowsResult, RowsTask, row_of, row_place, write_rows
 from tfos_job.conversion.sweep import sweep_split
-from tfos_job.driver import shards, task_attempts, tasks
-from tfos_job.driver.shards import WrittenShards
+from tfos_job.driver import task_attempts, tasks
+from tfos_job.driver.row_split import classes_of, publish_rows
 from tfos_job.driver.task_attempts import TaskFailure
-from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.errors import SettingsError
 from tfos_job.formats import charset as charsets
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
 
-_log = logging.getLogger(__name__)
+_PLACE = "DataFrame"
 
 
 def convert_dataframe(
@@ -41,8 +37,10 @@ def convert_dataframe(
     *,
     dataset_dir: str,
     dataset_split_name: str = "train",
+    dataset_name: str = GNT,
     charset: Sequence[str] | str | None = None,
-    image_format: str = "raw",
+    image_format: str | None = None,
+    num_channels: int = 1,
     num_shards: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
@@ -52,13 +50,19 @@ def convert_dataframe(
     that was made like this does not grow; it is built as a whole.
 
     Args:
-      frame: columns `character` (string, one character) and `image` (binary): a file that Pillow reads, or where there
-        are integer columns `height` and `width`, so many grey bytes, background 255.
+      frame: columns `label` (or `character`) and `image`. A label is text, or a whole number of 0 or more. An image is
+        binary, a file that Pillow reads (for `images` a PNG, JPEG or GIF), or an array of whole numbers from 0 to 255,
+        [h][w] or [h][w][3]; where there are integer columns `height` and `width` it is so many grey bytes or flat
+        numbers (for `images` also RGB).
       dataset_dir: folder of the dataset.
       dataset_split_name: the split to write.
-      charset: the classes in their order, or `auto` for those that the rows hold; None for the dataset's own, or the
-        3,755 of GB2312 level 1. Rows of other characters are counted and left out.
-      image_format: `raw` or `png`.
+      dataset_name: `gnt` for glyphs in grey, background 255, whose labels are single characters; `images` for all else.
+      charset: the classes in their order, or `auto` for those that the rows hold; None for the dataset's own, else for
+        `gnt` the 3,755 of GB2312 level 1, for `images` those that the rows hold. Labels that are numbers are class
+        ids: those that the rows hold are then all from 0 to the largest. Rows of other labels are counted and left out.
+      image_format: for `gnt` `raw` (default) or `png`; for `images` `keep` (default), which leaves files as they are
+        where training reads the same pixels, or `png`.
+      num_channels: of the images that training is to see, 1 or 3.
       num_shards: rows are dealt to so many shards; None leaves the DataFrame's partitions as they are.
       overwrite: replace a split that is there.
 
@@ -67,15 +71,17 @@ def convert_dataframe(
 
     Raises:
       SettingsError: columns are missing, the split is there already, or the dataset has other classes.
-      BadDataError: a row without a character, an image that cannot be read, or no row of the classes.
+      BadDataError: a row without a label, an image that cannot be read, or no row of the classes.
       BusyError: another job is writing to the dataset.
     """
     # The same checks as the command's, and the same words.
-    ConvertConfig(
-        gnt_dir="the DataFrame",
+    checked = ConvertConfig(
+        gnt_dir=_PLACE if dataset_name == GNT else None,
+        image_dir=None if dataset_name == GNT else _PLACE,
         dataset_dir=dataset_dir,
         dataset_split_name=dataset_split_name,
         image_format=image_format,
+        num_channels=num_channels,
     )
     rows = _rows(frame, num_shards)
     requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
@@ -84,82 +90,53 @@ def convert_dataframe(
         dataset_split_name,
         owner=f"tfos_job convert_dataframe of split {dataset_split_name}",
         requested=requested,
+        num_channels=num_channels,
+        of_gnt=dataset_name == GNT,
         overwrite=overwrite,
         must_be_new=not overwrite,
     ) as target:
         used = target.charset or requested
         if used is None:
-            used = _found_charset(rows) if charset == "auto" else charsets.level1()
-        manifest, filtered = _build(target, rows, used, image_format, dict(frame.dtypes))
-        sweep_split(target.layout, manifest)
-    _log.info("%s: %d records in %d shards", target.layout.root, manifest.num_records, len(manifest.shards))
-    if filtered:
-        words = _by_frequency(filtered)
-        _log.warning("%d rows are not in the charset and were left out: %s", filtered.total(), words)
-    return manifest
-
-
-def _build(
-    target: LockedSplit, rows: Any, charset: Charset, image_format: str, columns: Mapping[str, str]
-) -> tuple[Manifest, Counter[str]]:
-    """Publishes the split. Returns its manifest, and the rows that were left out by character."""
-    with build_aside(target.layout, target.live) as building:
-        task = RowsTask(building_dir=building.work_dir, characters=charset.characters, image_format=image_format)
-        results = _run(rows, task)
-        written = WrittenShards(results=tuple(result.shard for result in results))
-        filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
-        if not written.class_counts:
-            raise BadDataError(
-                f"no row is of the {len(charset)} classes; the rows hold {_by_frequency(filtered) or 'nothing'}",
-                place=target.layout.root,
-                next_step="Check the DataFrame and the charset",
+            is_found = charset == "auto" or dataset_name == IMAGES
+            used = classes_of(_labels(frame), _PLACE) if is_found else charsets.level1()
+        with build_aside(target.layout, target.live) as building:
+            task = RowsTask(
+                building_dir=building.work_dir,
+                characters=used.characters,
+                image_format=checked.stored_format,
+                dataset_name=dataset_name,
             )
-        manifest = first_manifest(
-            split_name=target.name,
-            generation=building.generation,
-            image_format=image_format,
-            charset=charset,
-            shards=shards.collect(written.results, building.shards_dir, building.folder),
-            class_counts=written.class_counts,
-            settings={"dataframe": dict(columns)},
-        )
-        publish(target, manifest, charset, building, ())
-    return manifest, filtered
-
-
-def _by_frequency(filtered: Counter[str]) -> str:
-    return some([f"{character} × {count}" for character, count in filtered.most_common()])
+            results = _run(rows, task)
+            settings = {"dataframe": dict(frame.dtypes)}
+            manifest = publish_rows(target, building, task, results, num_channels=num_channels, settings=settings)
+        sweep_split(target.layout, manifest)
+        return manifest
 
 
 def _rows(frame: DataFrame, num_shards: int | None) -> Any:
-    """The DataFrame as an RDD of `Row`s."""
-    missing = {"character", "image"} - set(frame.columns)
+    """The DataFrame as an RDD of label, image and, where they are columns, height and width."""
+    label = _label_column(frame)
+    missing = {label, "image"} - set(frame.columns)
     if missing or ("height" in frame.columns) != ("width" in frame.columns):
         raise SettingsError(
             f"it has the columns {', '.join(frame.columns)}",
-            place="DataFrame",
-            next_step="Give it `character` and `image`, and both or none of `height` and `width`",
+            place=_PLACE,
+            next_step="Give it `label` (or `character`) and `image`, and both or none of `height` and `width`",
         )
-    columns = ["character", "image", *(["height", "width"] if "height" in frame.columns else [])]
+    columns = [label, "image", *(["height", "width"] if "height" in frame.columns else [])]
     selected = frame.select(*columns)
     if num_shards is not None:
         selected = selected.repartition(num_shards)
-    return selected.rdd.mapPartitions(_typed_rows)
+    return selected.rdd
 
 
-def _typed_rows(rows: Iterable[Any]) -> Iterator[Row]:
-    for character, image, *sides in rows:
-        height, width = sides or (None, None)
-        yield Row(character, image, height, width)
+def _label_column(frame: DataFrame) -> str:
+    return "label" if "label" in frame.columns else "character"
 
 
-def _found_charset(rows: Any) -> Charset:
-    found = rows.map(lambda row: row.character).distinct().collect()
-    if not found:
-        raise BadDataError("has no rows", place="DataFrame", next_step="Check what it was made of")
-    if not all(isinstance(character, str) for character in found):
-        raise BadDataError("a row has no character", place="DataFrame", next_step="Filter out such rows")
-    return charsets.from_characters(found)
+def _labels(frame: DataFrame) -> list[Any]:
+    """The labels that there are, each once; Spark need not read the images for that."""
+    return [label for (label,) in frame.select(_label_column(frame)).distinct().collect()]
 
 
 def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
@@ -169,6 +146,14 @@ def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
 
 
 def _attempt(
-    task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Row]
+    task: RowsTask, num_attempts: int, partition: int, rows: Iterable[Any]
 ) -> Iterator[RowsResult | TaskFailure]:
-    yield task_attempts.run(lambda task: write_rows(partition, rows, task), num_attempts, task)
+    def write(task: RowsTask) -> RowsResult:
+        return write_rows(partition, _typed_rows(partition, rows, task), task)
+
+    yield task_attempts.run(write, num_attempts, task)
+
+
+def _typed_rows(partition: int, rows: Iterable[Any], task: RowsTask) -> Iterator[Row]:
+    for number, (label, image, *sides) in enumerate(rows):
+        yield row_of(label, image, task.characters, row_place(partition, number), *sides)

@@ -25,7 +25,7 @@ from tfos_job.staging.stager import copies_of
 log = logging.getLogger(__name__)
 
 _MIB = 1 << 20
-_SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
+SHARDS_PER_WORKER = 4  # fewer, and workers end their epochs at different times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +218,13 @@ def _warn(config: TrainConfig, data: TrainingData) -> None:
             data.shuffle_buffer,
             config.shuffle_buffer,
         )
-    if len(train.manifest.shards) < _SHARDS_PER_WORKER * config.num_workers:
+    if len(train.manifest.shards) < SHARDS_PER_WORKER * config.num_workers:
         log.warning(
             "%s has %d shards for %d workers, and %d for each of them is few: they cannot be given equal parts. %s",
             train.root,
             len(train.manifest.shards),
             config.num_workers,
-            _SHARDS_PER_WORKER,
+            SHARDS_PER_WORKER,
             "Convert it with a smaller --target_shard_mb"
             if train.manifest.adoption is None
             else "Write its records into more shards, and adopt those",

@@ -1,0 +1,15 @@
+"""The configuration of `train_dataframe` and `train_arrays`, which only Python programs have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfos_job.config.flags import EXTENT, path
+from tfos_job.config.train import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedConfig(TrainConfig):
+    """A run that makes its dataset in its own folder: every setting of `TrainConfig` but `dataset_dir`."""
+
+    dataset_dir: str = path("not given: it is a folder of the run", "", bond=EXTENT)

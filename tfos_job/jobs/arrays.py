@@ -1,0 +1,136 @@
+"""A split from numpy arrays, written by this process, which has them. The Python API alone has it.
+
+from tfos_job import convert_arrays
+
+convert_arrays(images, labels, dataset_dir="dataset", class_names=["cat", "dog"])
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tfos_job.config import GNT, IMAGES, ConvertConfig
+from tfos_job.conversion.generation import build_aside
+from tfos_job.conversion.locked_split import locked_split
+from tfos_job.conversion.row_shard import RowShard, RowsTask, open_shard, pixels_of, row_of
+from tfos_job.conversion.sweep import sweep_split
+from tfos_job.driver.row_split import classes_of, publish_rows
+from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats.charset import Charset
+from tfos_job.formats.manifest import Manifest
+
+_PLACE = "arrays"
+
+
+def convert_arrays(
+    images: Iterable[Any],
+    labels: Iterable[Any],
+    *,
+    dataset_dir: str,
+    dataset_split_name: str = "train",
+    dataset_name: str = IMAGES,
+    class_names: Sequence[str] | None = None,
+    num_channels: int | None = None,
+    num_shards: int = 16,
+    overwrite: bool = False,
+) -> Manifest:
+    """Writes images and their labels as the shards of a split, in this process; nothing is held in memory.
+
+    Args:
+      images: an array of uint8 [N, h, w], [N, h, w, 1] or [N, h, w, 3], or an iterable of such images, which may differ
+        in size, or of a picture file's bytes.
+      labels: as many: class names, or whole numbers from 0. Without `class_names` they are gone through twice, so they
+        must be a sequence then.
+      dataset_dir: folder of the dataset.
+      dataset_split_name: the split to write.
+      dataset_name: `images`, or `gnt` for glyphs in grey, background 255, whose labels are single characters.
+      class_names: the classes in their order (default: the dataset's; of a new one the names that there are, sorted, or
+        the numbers from 0 to the largest). Labels that are numbers are class ids. Other names are counted and left out.
+      num_channels: of the images that training is to see, 1 or 3 (default: those of the first array; 1 for files).
+      num_shards: that the images are dealt to in turn: four or more for each worker.
+      overwrite: replace a split that is there.
+
+    Returns:
+      The manifest of the split.
+
+    Raises:
+      SettingsError: the split is there already, or the dataset has other classes.
+      BadDataError: an image or a label is none, there are more of one than of the other, or no image is of the classes.
+      BusyError: another job is writing to the dataset.
+    """
+    if class_names is None and iter(labels) is labels:
+        raise SettingsError(
+            "can be gone through only once, and its classes must be known before",
+            place="labels",
+            next_step="Give class_names, or a list of labels",
+        )
+    pairs, found_channels = _peeked(images, labels)
+    checked = ConvertConfig(
+        gnt_dir=_PLACE if dataset_name == GNT else None,
+        image_dir=None if dataset_name == GNT else _PLACE,
+        dataset_dir=dataset_dir,
+        dataset_split_name=dataset_split_name,
+        num_channels=num_channels or (1 if dataset_name == GNT else found_channels),
+    )
+    requested = Charset(tuple(class_names)) if class_names is not None else None
+    with locked_split(
+        dataset_dir,
+        dataset_split_name,
+        owner=f"tfos_job convert_arrays of split {dataset_split_name}",
+        requested=requested,
+        num_channels=checked.channels,
+        of_gnt=dataset_name == GNT,
+        overwrite=overwrite,
+        must_be_new=not overwrite,
+    ) as target:
+        charset = target.charset or requested or classes_of(labels, "labels")
+        with build_aside(target.layout, target.live) as building:
+            task = RowsTask(
+                building_dir=building.work_dir,
+                characters=charset.characters,
+                image_format=checked.stored_format,
+                dataset_name=dataset_name,
+            )
+            with contextlib.ExitStack() as stack:
+                shards = [stack.enter_context(open_shard(f"{_PLACE}-{i:05d}", task)) for i in range(num_shards)]
+                _deal(pairs, shards, task.characters)
+            manifest = publish_rows(
+                target,
+                building,
+                task,
+                [shard.result() for shard in shards],
+                num_channels=checked.channels,
+                settings={"arrays": True},
+            )
+        sweep_split(target.layout, manifest)
+        return manifest
+
+
+def _peeked(images: Iterable[Any], labels: Iterable[Any]) -> tuple[Iterator[tuple[Any, Any]], int]:
+    """The pairs of image and label, and the images' channels by the first one: 3 or 1."""
+    nothing = object()
+    pairs = itertools.zip_longest(images, labels, fillvalue=nothing)
+    first = next(pairs, None)
+    if first is None:
+        raise BadDataError("there are no images", place=_PLACE, next_step="Check what they were made of")
+
+    def whole() -> Iterator[tuple[Any, Any]]:
+        for number, (image, label) in enumerate(itertools.chain([first], pairs)):
+            if image is nothing or label is nothing:
+                fact = f"there are {number} {'images' if image is nothing else 'labels'} and more of the other"
+                raise BadDataError(fact, place=_PLACE, next_step="Give a label for each image")
+            yield image, label
+
+    image = first[0]
+    is_file = image is None or isinstance(image, (bytes, bytearray, memoryview))
+    return whole(), 1 if is_file or pixels_of(image, "image 0").shape[2:] != (3,) else 3
+
+
+def _deal(pairs: Iterable[tuple[Any, Any]], shards: Sequence[RowShard], characters: Sequence[str]) -> None:
+    for number, (image, label) in enumerate(pairs):
+        place = f"image {number}"
+        row = row_of(label, image, characters, place)
+        shards[number % len(shards)].write(row, number // len(shards), place)
