@@ -513,7 +513,6 @@ def test_the_command_ends_with_65_and_the_list(
 ) -> None:
     """In the session that is there; other commands' tests start their own."""
     monkeypatch.setattr(session, "open_session", lambda app_name, master: contextlib.nullcontext(spark))
-    monkeypatch.setattr(cli, "_prepare_process", lambda **_: None)
     flip_a_bit(root)
     assert cli.main(["verify", "--dataset_dir", str(root / "dataset"), "--master", "local[1]"]) == 65
     told = capfd.readouterr()

@@ -94,7 +94,6 @@ def test_what_is_not_there_needs_no_tensorflow(
         raise AssertionError("TensorFlow is loaded")
 
     monkeypatch.setattr(command, "load_tensorflow", load)
-    monkeypatch.setattr(cli, "_prepare_process", lambda **_: None)
     monkeypatch.chdir(root)
     name = command.__name__.rpartition(".")[2]
     assert cli.main([name, *flags]) == exit_code

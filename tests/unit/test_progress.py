@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from tfos_job.config.process import ProcessConfig
 from tfos_job.driver import progress
 from tfos_job.driver.progress import ProgressLine
 from tfos_job.host import bar
 from tfos_job.host.bar import Bar
+from tfos_job.host.logs import LogLines
 from tfos_job.protocol.messages import Bottleneck, Built, CheckpointPublished, Evaluating, Finished, Progress
 
 BOUND = Bottleneck("network", {"network": 1.0}, 10, 0.1, 0.0, 0.1, 0.0, None)
@@ -61,10 +63,9 @@ def finished(step: int) -> Finished:
 
 
 def test_a_bar_has_no_time_left_before_there_is_a_rate_and_ends_at_100_percent(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level(logging.INFO, "tfos_job")
-    with Terminal(monkeypatch) as terminal:
+    with Terminal(monkeypatch) as terminal, LogLines("train", ()):
         with Bar("convert", total=4, unit="task") as shown:
             assert "convert:   0%" in terminal.states[-1]
             shown.refresh()
@@ -78,13 +79,13 @@ def test_a_bar_has_no_time_left_before_there_is_a_rate_and_ends_at_100_percent(
 
 
 def test_training_on_a_terminal_takes_its_rate_from_what_follows_the_first_block(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level(logging.INFO, "tfos_job")
-    with Terminal(monkeypatch) as terminal:
+    with Terminal(monkeypatch) as terminal, LogLines("train", ()):
         with ProgressLine(start_step=10, total_steps=40) as line:
             assert terminal.states == []  # nodes start
             line.on_message(Built(1_234_567, 1_234_567))
+            assert "INFO The network has 1,234,567 parameters" in terminal.states[0]
             assert " 25%|" in terminal.states[-1]
             line.on_message(at(20))
             assert "20/40" in terminal.states[-1]
@@ -140,14 +141,14 @@ def test_counted_work_elsewhere_is_told_every_ten_seconds_and_at_its_end(
 
 
 def test_no_progress_where_only_warnings_are_wanted(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level(logging.WARNING, "tfos_job")
-    with Terminal(monkeypatch) as terminal:
+    with Terminal(monkeypatch) as terminal, LogLines("train", ()) as lines:
+        lines.use(ProcessConfig(quiet=True))
         with Bar("convert", total=4, unit="task") as shown:
             shown.show(4)
         with ProgressLine(0, 1) as line:
             line.on_message(Built(1, 1))
             line.on_message(at(1))
+            line.on_message(finished(1))
         assert terminal.states == []
-    assert caplog.messages == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from typing import Any
 
@@ -38,24 +37,24 @@ class ProgressLine:
     def on_message(self, message: messages.ToDriver) -> None:
         match message:
             case messages.Built():
-                self._say(f"The network has {_trained(message)}. The first step takes longer than others")
+                log.info("The network has %s. The first step takes longer than others", _trained(message))
                 self._bar = Bar("train", total=self._total, unit="step", initial=self._start_step)
             case messages.Progress():
                 self._on_progress(message)
             case messages.CheckpointPublished():
-                self._say(f"step {message.step}: checkpoint {message.path}")
+                log.info("step %d: checkpoint %s", message.step, message.path)
             case messages.Evaluating() if self._is_due():
-                self._say(f"step {message.step}: evaluating, {message.num_examples} images so far")
+                log.info("step %d: evaluating, %d images so far", message.step, message.num_examples)
             case messages.Searching(shard=shard) if self._is_due():
-                self._say(f"looking for the damaged record in {shard}")
+                log.info("looking for the damaged record in %s", shard)
             case messages.Evaluated():
                 metrics = dict(message.metrics)
                 num_examples = metrics.pop("num_examples")
                 text = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
-                self._say(f"step {message.step}: {message.split_name}: {text} ({num_examples} images)")
+                log.info("step %d: %s: %s (%d images)", message.step, message.split_name, text, num_examples)
             case messages.Finished(bound=bound) if bound and bound.shares:
                 shares = ", ".join(f"{name} {share:.1%}" for name, share in bound.shares.items())
-                self._say(f"bound by {bound.by}: of {bound.step_s:.3f} s a step {shares}")
+                log.info("bound by %s: of %.3f s a step %s", bound.by, bound.step_s, shares)
 
     def _on_progress(self, message: messages.Progress) -> None:
         now_s = time.monotonic()
@@ -66,9 +65,15 @@ class ProgressLine:
             move(message.step)
         elif self._first is None or message.step == self._total or self._is_due():
             self._last_line_s = now_s
-            self._say(
-                f"step {message.step} of {self._total}: loss {message.loss:.4f}, top-1 {message.top_1:.4f}, {rate}, "
-                f"input wait {message.input_wait_fraction:.1%}{self._time_left(message.step, now_s)}"
+            log.info(
+                "step %d of %d: loss %.4f, top-1 %.4f, %s, input wait %.1f%%%s",
+                message.step,
+                self._total,
+                message.loss,
+                message.top_1,
+                rate,
+                100 * message.input_wait_fraction,
+                self._time_left(message.step, now_s),
             )
         self._first = self._first or (message.step, now_s)
 
@@ -88,12 +93,6 @@ class ProgressLine:
         if is_due:
             self._last_line_s = time.monotonic()
         return is_due
-
-    def _say(self, text: str) -> None:
-        if self._bar is None or self._bar.disable:
-            log.info("%s", text)
-        else:
-            self._bar.write(text, file=sys.stderr)
 
 
 def _trained(built: messages.Built) -> str:

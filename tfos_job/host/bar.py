@@ -1,4 +1,4 @@
-"""Progress of counted work on stderr: a bar on a terminal, a line now and then elsewhere; nothing with `-q`."""
+"""Progress of counted work on stderr: a bar on a terminal, a line of the log now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from typing import Any
 
 from tqdm import tqdm
+
+from tfos_job.host import logs
 
 LOG_EVERY_S = 10.0
 
@@ -19,15 +21,16 @@ class Bar(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
     """Like tqdm's, but it shows neither a rate nor the time left before there is a rate.
 
     Attributes:
-      disable: there is no bar, since stderr is no terminal, or nobody wants to see progress.
+      disable: there is no bar (`logs.shows_bars`).
     """
 
     def __init__(self, name: str, *, total: int, unit: str, initial: int = 0) -> None:
-        is_wanted = _log.isEnabledFor(logging.INFO) and sys.stderr.isatty()
         self._words = f"{name}: %d of {total} {unit.strip()}s"
         self._logged_s = time.monotonic()
         self._has_logged = False
-        super().__init__(desc=name, total=total, unit=unit, initial=initial, file=sys.stderr, disable=not is_wanted)
+        super().__init__(
+            desc=name, total=total, unit=unit, initial=initial, file=sys.stderr, disable=not logs.shows_bars()
+        )
 
     @property
     def format_dict(self) -> dict[str, Any]:
