@@ -135,7 +135,7 @@ class AttemptState:
         elif self._facts.failures:
             self._collect(now_s)
         elif self._phase is _Phase.NODES and self._facts.ready.issuperset(self._topology.nodes):
-            self._phase = _Phase.COORDINATOR
+            self._phase, self._reminded_s = _Phase.COORDINATOR, now_s
             self._log(logging.INFO, "All of them answer. Building the network")
             self._instructions += [CloseRegistration(), BeginPhase("coordinator"), AssignCoordinator(self._cluster())]
         elif self._phase is _Phase.COORDINATOR and COORDINATOR in self._facts.ready:
