@@ -218,15 +218,19 @@ def checkpoint(run: RunLayout, source: Source, normalization: Normalization) -> 
 def rounding(normalization: Normalization, pixels: np.ndarray) -> np.ndarray:
     """By how much an image may come out differently in two batches: float64 [N, S, S, C].
 
-    Not at all, but for the product with a matrix. The rest goes value by value, or sums each image's own values in one
-    order, by code of TensorFlow's that is the same on every CPU. Products are oneDNN's, with kernels of each CPU's own:
-    that for AVX2 takes six rows at a time and leaves what remains, in these nine the last three, to another one, which
-    adds in another order. There an image depends on its row, and no two ways of reading have their records in the same
-    order. With AVX-512 it does not. (`ONEDNN_MAX_CPU_ISA=AVX2` shows it anywhere.)
+    Not at all, but for the product with a matrix, and for limits: a graph makes one of their factor and 1/255, which is
+    before it, so both are rounded once less than elsewhere (not with the default limits: 2 is exact). The rest goes
+    value by value, or sums each image's own values in one order, by code of TensorFlow's that is the same on every CPU.
+    Products are oneDNN's, with kernels of each CPU's own: that for AVX2 takes six rows at a time and leaves what
+    remains, in these nine the last three, to another one, which adds in another order. There an image depends on its
+    row, and no two ways of reading have their records in the same order. With AVX-512 it does not.
+    (`ONEDNN_MAX_CPU_ISA=AVX2` shows it anywhere.)
 
     A sum of D float32 products in any order is off by D · 2⁻²⁴ · Σ |product| at most (N. Higham, Accuracy and Stability
     of Numerical Algorithms, 3.1), and two of them by twice as much from each other.
     """
+    if normalization.kind == RESCALE:
+        return np.full(pixels.shape, 2 * EPS * np.abs(normalization.arrays["limits"]).max())
     if "matrix" not in normalization.arrays:
         return np.zeros(pixels.shape)
     mean, matrix = (normalization.arrays[name].astype(np.float64) for name in ("mean", "matrix"))
