@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import keras
 import numpy as np
 import pytest
@@ -354,6 +355,32 @@ def test_a_bad_picture_has_an_error_and_a_wrong_type_is_refused(train_dir: Path,
     for wrong in (cross() / 255, cross()[np.newaxis, np.newaxis], np.empty((0, 4), np.uint8), None, 7):
         with pytest.raises(SettingsError, match=r"^pictures\[1\]: .* is no picture"):
             predictor.predict([cross(), wrong])
+
+
+def test_one_picture_is_no_list(train_dir: Path, files: dict[str, str]) -> None:
+    predictor = Predictor(train_dir)
+    colours = np.repeat(cross()[:, :, np.newaxis], 3, axis=2)
+    for one in (files["a"], Path(files["a"]), b"file", cross(), colours, Image.fromarray(cross())):
+        with pytest.raises(SettingsError, match=r"^pictures: one picture is no list of pictures\. Give \[picture\]"):
+            predictor.predict(one)  # type: ignore[arg-type]
+    assert [answer["image"] for answer in predictor.predict(np.stack([cross()] * 2))] == ["pictures[0]", "pictures[1]"]
+    with pytest.raises(SettingsError, match=r"^top_k: 0 is less than 1"):
+        predictor.predict([cross()], top_k=0)
+
+
+def test_a_folder_may_be_on_any_file_system(train_dir: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("b/2.png", "a/1.png", "a/.1.png", "notes.txt"):
+        memory.pipe(f"/pages/{name}", encoded(Image.fromarray(cross())))
+    try:
+        lines, error = ask(train_dir, "memory://pages", "memory://pages/a/1.png", "memory://pages/none.png")
+    finally:
+        memory.rm("/pages", recursive=True)
+    assert [line["image"] for line in lines[:3]] == [
+        f"memory://pages/{name}" for name in ("a/1.png", "b/2.png", "a/1.png")
+    ]
+    assert all(line["top"] for line in lines[:3])
+    assert isinstance(error, MissingInputError)
 
 
 def test_threads_share_a_predictor(train_dir: Path) -> None:

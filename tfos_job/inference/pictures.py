@@ -31,7 +31,14 @@ class Request(NamedTuple):
 
 
 def requests_of(pictures: Iterable[Picture]) -> Iterator[Request]:
-    """Names pictures: a path by itself, others `pictures[N]` by their position."""
+    """Names pictures: a path by itself, others `pictures[N]` by their position.
+
+    Raises:
+      SettingsError: it is one picture, of which the parts would be taken for pictures.
+    """
+    is_one = isinstance(pictures, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    if is_one or (isinstance(pictures, np.ndarray) and _is_picture(pictures)):
+        raise SettingsError("one picture is no list of pictures", place="pictures", next_step="Give [picture]")
     for number, picture in enumerate(pictures):
         name = os.fspath(picture) if isinstance(picture, str | os.PathLike) else f"pictures[{number}]"
         yield Request(name, picture)
@@ -92,10 +99,14 @@ def _pixels(image: Image.Image, num_channels: int) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], num_channels)
 
 
+def _is_picture(array: np.ndarray) -> bool:
+    """True for an array of the shape of one picture."""
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
+
+
 def _checked(array: np.ndarray, name: str) -> np.ndarray:
     """An array as uint8 [h, w] or [h, w, 3]."""
-    is_flat = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
-    if array.dtype != np.uint8 or not is_flat or not array.size:
+    if array.dtype != np.uint8 or not _is_picture(array) or not array.size:
         raise SettingsError(
             f"an array of {array.dtype} {list(array.shape)} is no picture",
             place=name,

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.errors import AccessError, BadDataError, MissingInputError
+from tfos_job.errors import AccessError, BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import readers
 from tfos_job.inference import ink
 from tfos_job.inference import pictures as given
@@ -100,9 +100,12 @@ class Predictor:
           that cannot be read has `image` and `error` alone.
 
         Raises:
-          SettingsError: an object is of another type, or an array of another shape.
+          SettingsError: an object is of another type, or an array of another shape; `pictures` is one picture; `top_k`
+            is less than 1.
           StorageError: a file system has failed.
         """
+        if top_k < 1:
+            raise SettingsError(f"{top_k} is less than 1", place="top_k")
         return [answer.to_json() for answer in self.answers(given.requests_of(pictures), top_k)]
 
     def answers(self, requests: Iterable[Request], top_k: int) -> Iterator[Answer | NoAnswer]:
