@@ -163,7 +163,7 @@ def test_a_run_whose_settings_are_gone_does_not_go_on_with_others() -> None:
 def test_changes_are_named(caplog: pytest.LogCaptureFixture) -> None:
     stored = dataclasses.replace(MADE, dataset_dir="/before", checkpoint_path="/weights")
     found = decide(config(num_gpus=1, restore="auto"), begun(settings=stored)).changes
-    assert [str(change) for change in found] == ["num_gpus 0 → 1", "dataset_dir /before → /data"]
+    assert [str(change) for change in found] == ["dataset_dir /before → /data", "num_gpus 0 → 1"]
     assert caplog.text == ""  # --checkpoint_path was not given again
     decide(config(checkpoint_path="/others"), begun(settings=stored))
     assert "--checkpoint_path /others is ignored: the run has begun" in caplog.text
