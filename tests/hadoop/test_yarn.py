@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from tests.command import ENDLESS, SMALL, StartCommand, Submission, Submit
 from tests.hadoop.conftest import Hadoop, client_mode, upload
@@ -195,6 +199,8 @@ def test_the_whole_job(
         "spark.task.resource.gpu.amount": "1",
         "spark.executor.resource.gpu.discoveryScript": str(discovery),
     }
+    followed = start("report", beside, "--follow")
+    followed.wait_for_line("no run there yet")
     with monkeypatch.context() as environ:
         for name, value in client_mode(settings, environment.prepare(ship_dir)).items():
             environ.setenv(name, value)
@@ -207,6 +213,9 @@ def test_the_whole_job(
     outer.send_signal(signal.SIGTERM)
     assert outer.wait() == 143, outer.stderr
     assert report_of(beside)["step"] == max(checkpoint_steps(beside)) > 0
+    assert followed.wait() == 143, followed.stderr
+    assert ": loss " in followed.stderr
+    assert followed.result()["state"] == "interrupted"
     assert inner.result()["step"] == reached + 100 == max(checkpoint_steps(run))
     assert storage.list_dir(f"{run}/summaries/train")
     latest = report_of(run)["attempts"][-1]
@@ -220,6 +229,7 @@ def test_the_whole_job(
     assert evaluated.result()["top_1"] > 0.5  # 0.1 is chance
     # The font has travelled, too.
     assert "confusions.png" in {entry.name for entry in storage.list_dir(evaluated.result()["pictures"])}
+    assert_is_read_on_the_cluster(submit, run, hdfs_dir)
 
     assert_logs_are_kept(hadoop, inner.application)
 
@@ -227,6 +237,28 @@ def test_the_whole_job(
     assert main([*map(str, options), "--max_number_of_steps", str(reached + 100)]) == 0
     assert "is finished. Nothing to do" in caplog.text
     assert hadoop.applications() == before
+
+
+def assert_is_read_on_the_cluster(submit: Submit, run: str, hdfs_dir: str) -> None:
+    """Both at once: a page of the run on HDFS, and the class of a picture there, beside one that is missing."""
+    page, picture, missing = (f"{hdfs_dir}/{name}" for name in ("pages/night.html", "pictures/box.png", "no.png"))
+    png = io.BytesIO()
+    Image.fromarray(np.pad(np.zeros((40, 8), np.uint8), 8, constant_values=255)).save(png, "PNG")
+    storage.make_dirs(f"{hdfs_dir}/pictures")
+    storage.write_bytes(picture, png.getvalue())
+    reported = submit("report", run, "--html", page)
+    predicted = submit("predict", "--train_dir", run, missing, f"{hdfs_dir}/pictures")
+    assert reported.wait() == 0, reported.stderr
+    assert reported.result()["missing"] == []
+    assert reported.result()["num_pictures"] == 10
+    text = storage.read_bytes(page).decode("utf-8")
+    assert f"<title>{run}: finished</title>" in text
+    assert len(text.encode("utf-8")) == reported.result()["size_bytes"]
+    assert predicted.wait() == 66, predicted.stderr
+    lines = [json.loads(line) for line in predicted.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [missing, picture]
+    assert "error" in lines[0]
+    assert len(lines[1]["top"]) == 3
 
 
 def assert_is_accounted(hadoop: Hadoop, application: str, run: str) -> None:

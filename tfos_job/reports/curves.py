@@ -53,7 +53,7 @@ def _over_steps(
     axes.xaxis.set_major_formatter("{x:,.0f}")
     plain(axes)
     if lines > 1:
-        axes.legend()
+        axes.legend(loc="lower right" if limit else "upper right")  # where an accuracy and a loss leave room
 
 
 def reliability(found: Calibration, *, title: str, subtitle: str) -> bytes:

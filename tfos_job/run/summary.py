@@ -187,7 +187,7 @@ def words(run: RunSummary) -> str:
     """The state in words, with the exit code where it is not 0."""
     code = run.report.get("exit_code")
     if run.state == ABANDONED:
-        return "abandoned: it says that it runs, but its driver is gone; the same `train` command resumes it"
+        return "abandoned: it says that it runs, but its driver is gone; the same train command resumes it"
     return run.state if run.state in (RUNNING, FINISHED) or code is None else f"{run.state}, exit code {code}"
 
 
