@@ -1,7 +1,7 @@
 """The outcome of a submitted command: a JSON file that the driver writes and the submitting host reads.
 
 In YARN's cluster mode the driver runs in a container, and neither its exit code nor its results reach the submitting
-host. `scripts/submit.sh` names a folder in `OUTCOME_DIR_VARIABLE`. Each attempt of the application writes `<application
+host. `submit` names a folder in `OUTCOME_DIR_VARIABLE`. Each attempt of the application writes `<application
 id>.json` there at its start and its end, and submit reads it. Without the variable nothing is written.
 """
 

@@ -187,7 +187,7 @@ class Place:
 
 
 class Yarn(Place):
-    """On the YARN and HDFS of HADOOP_CONF_DIR, through submit.sh."""
+    """On the YARN and HDFS of HADOOP_CONF_DIR, through `tfos-job submit`."""
 
     kinds = KINDS
 
@@ -554,7 +554,7 @@ def main(argv: Sequence[str] | None = None, spark: SparkSession | None = None) -
     parser.add_argument("--seed", type=int, default=0, help="of the data, the moments and the victims (default: 0)")
     parser.add_argument("--num_records", type=int, default=4_000, help="in the smallest GNT file (default: 4000)")
     parser.add_argument("--master", default="local-cluster[2,1,1024]", help="Spark's master, with separate executors")
-    parser.add_argument("--url", help="a folder on HDFS, which must not be there: run on YARN through submit.sh")
+    parser.add_argument("--url", help="a folder on HDFS, which must not be there: run on YARN")
     args = parser.parse_args(argv)
     kinds = args.kinds or (Yarn if args.url else Place).kinds
     if "full" in kinds and not args.url:

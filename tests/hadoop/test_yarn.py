@@ -1,4 +1,4 @@
-"""`scripts/submit.sh` on a live YARN: whole commands in cluster mode, everything on HDFS, and what goes wrong there."""
+"""`tfos-job submit` on a live YARN: whole commands in cluster mode, everything on HDFS, and what goes wrong there."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def explain(failure: Exception) -> JobError | None:
             f"Spark's workers have no Python that can do the work: {other[0]}",
             place=f"PYSPARK_PYTHON={os.environ.get('PYSPARK_PYTHON', 'python3')}",
             next_step="Set it to a Python with this package, of the driver's version, on every node; or submit by "
-            "scripts/submit.sh, which brings one along",
+            "`tfos-job submit`, which brings one along",
         )
     if lost and any(death in text for death in _DEATHS):
         cause = _JAVA_CLASS.sub("", lost["cause"]).partition(". Consider")[0]

@@ -119,7 +119,7 @@ def explain(failure: Failure, reason: str) -> Failure:
             failure,
             f"YARN killed its container for exceeding {memory['kind']} memory limits{used}",
             f"Raise spark.executor.memoryOverhead{limit}: "
-            "scripts/submit.sh train … -- --conf spark.executor.memoryOverhead=…; then run train again to resume",
+            "tfos-job submit train … -- --conf spark.executor.memoryOverhead=…; then run train again to resume",
         )
     status = _EXIT_STATUS.search(reason)
     code = int(status[1]) if status else None
@@ -134,7 +134,7 @@ def explain(failure: Failure, reason: str) -> Failure:
         return _killed(
             failure,
             f"its container was killed (exit status {code}), as happens where memory runs out",
-            "If nobody killed it, give executors more memory: scripts/submit.sh train … -- --conf "
+            "If nobody killed it, give executors more memory: tfos-job submit train … -- --conf "
             "spark.executor.memoryOverhead=…; then run train again to resume",
         )
     words = " ".join(reason.split())
