@@ -211,6 +211,7 @@ def test_formats_has_every_version_and_field() -> None:
         manifest_parts.Shard,
         manifest_parts.ImageFolder,
         manifest_parts.Revision,
+        manifest_parts.Adoption,
     )
     fields = {field.name for part in parts for field in dataclasses.fields(part)} | set(checkpoints.META_KEYS)
     assert not {field for field in fields if f"`{field}`" not in text}
