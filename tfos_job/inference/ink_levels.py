@@ -21,9 +21,12 @@ _POLARITY_SIDE = 96  # pixels: noise averages out, and a character is still one
 _BORDER_WEIGHT = 0.3  # of the border's share beside the picture's: right for bold crops and for frames
 _BRIGHT_SHARE = 0.997  # nothing is chalk, unless the pixels above this quantile
 _LEAST_CONTRAST = 25  # are brighter than the board by this many levels
+_NEARLY_WHITE = 0.8  # of the brightest pixel: paper alone is brighter
+_FLAT, _FLAT_SHARE = 4, 0.75  # levels from the brightest, within which the paper of a drawing is, and how much of it
 _CELLS = 24  # cells of the paper along the longer side
 _CLOSING = 5  # cells: what is narrower is ink
 _PAPER_PERCENTILE = 0.75  # a cell is paper where a quarter of it is
+_DARKEST_SHADOW = 0.3  # of the brightest paper: what is darker is ink, however wide
 _DARKEST_PAPER = 16.0  # level: on darker paper noise is no ink
 _NEARLY_PAPER = 0.15  # darkness: pixels below are taken for paper when its noise is measured
 _SMOOTHED_NOISE = 0.015  # darkness: noise above is smoothed before anything is looked for
@@ -70,8 +73,17 @@ def is_inverted(grey: GreyArray) -> bool:
     if np.quantile(flat, _BRIGHT_SHARE) - np.median(flat) < _LEAST_CONTRAST:
         return False  # nothing is bright: noise alone, or paper
     _, dark = min((_parted(small), _parted(flat)), key=lambda parted: parted[0])
-    border = np.concatenate([dark[0], dark[-1], dark[1:-1, 0], dark[1:-1, -1]])
-    return bool(dark.mean() - 0.5 + _BORDER_WEIGHT * (border.mean() - 0.5) > 0)
+    # A frame may be all of the border: what is further inside counts as much.
+    inside = min(dark.shape) // 8
+    border = (_ring(dark, 0) + _ring(dark, inside)) / 2
+    return bool(dark.mean() - 0.5 + _BORDER_WEIGHT * (border - 0.5) > 0)
+
+
+def _ring(dark: npt.NDArray[np.bool_], depth: int) -> float:
+    """The share of dark pixels in the ring of one pixel at a depth."""
+    height, width = dark.shape
+    part = dark[depth : height - depth, depth : width - depth]
+    return float(np.concatenate([part[0], part[-1], part[1:-1, 0], part[1:-1, -1]]).mean())
 
 
 def _parted(values: FloatArray) -> tuple[float, npt.NDArray[np.bool_]]:
@@ -116,16 +128,36 @@ def _levels(grey: GreyArray) -> Levels:
 def _paper(grey: GreyArray) -> FloatArray:
     """The paper's brightness at each pixel, float32 [h, w]."""
     height, width = grey.shape
+    brightest = int(grey.max())
+    bright = grey[grey >= _NEARLY_WHITE * brightest]
+    if np.mean(bright >= brightest - _FLAT) > _FLAT_SHARE:
+        return np.full(grey.shape, brightest, np.float32)  # drawn or cleaned: no light ever fell on it
     cell = max(2, -(-max(height, width) // _CELLS))
     rows, columns = -(-height // cell), -(-width // cell)
     filled = np.pad(grey, ((0, rows * cell - height), (0, columns * cell - width)), mode="edge")
     cells = filled.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
     rank = round(_PAPER_PERCENTILE * (cell * cell - 1))
-    bright = np.ascontiguousarray(np.partition(cells, rank, axis=2)[:, :, rank])
-    # Pillow's filters leave a frame of half their size as it was: a margin takes it.
-    margin = _CLOSING + 1
-    image = Image.fromarray(np.pad(bright, margin, mode="edge"))
-    image = image.filter(ImageFilter.MaxFilter(_CLOSING)).filter(ImageFilter.MinFilter(_CLOSING))
-    closed = np.asarray(image.filter(ImageFilter.GaussianBlur(1)), np.float32)[margin:-margin, margin:-margin]
+    bright = np.partition(cells, rank, axis=2)[:, :, rank].astype(np.float32)
+    # A closing takes the slope of the light for ink at the border, where it sees one side alone.
+    light = _light(bright)
+    closed = _softened(-_highest(-_highest(bright - light))) + light
+    closed = np.maximum(closed, _DARKEST_SHADOW * closed.max())
     size = (columns * cell, rows * cell)
     return np.asarray(Image.fromarray(closed).resize(size, Image.Resampling.BILINEAR))[:height, :width]
+
+
+def _highest(cells: FloatArray) -> FloatArray:
+    """The highest of the cells within reach of each."""
+    reach = _CLOSING // 2
+    for axis in (0, 1):
+        filled = np.pad(cells, [(reach, reach) if axis == other else (0, 0) for other in (0, 1)], mode="edge")
+        cells = np.lib.stride_tricks.sliding_window_view(filled, _CLOSING, axis).max(axis=-1)
+    return cells
+
+
+def _softened(cells: FloatArray) -> FloatArray:
+    """Each cell with a quarter of each neighbour's, in both directions."""
+    for axis in (0, 1):
+        filled = np.pad(cells, [(1, 1) if axis == other else (0, 0) for other in (0, 1)], mode="edge")
+        cells = np.lib.stride_tricks.sliding_window_view(filled, 3, axis) @ np.array([0.25, 0.5, 0.25], np.float32)
+    return cells

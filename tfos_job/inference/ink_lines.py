@@ -80,6 +80,7 @@ def find_lines(levels: Levels, threshold: FloatArray, max_thickness: float | Non
     down = [line for line in down if line.thickness <= limits[0]]
     for line in across:
         _remove(line, mask, darkness, removed, bands)
+    mask &= ~removed  # so that lines that cross do not save each other
     for line in down:
         _remove(line, mask.T, darkness.T, removed.T, bands.T)
     # The lines of a square that go down lean the other way.
@@ -178,7 +179,8 @@ def _traced(
     centres = (near * offsets[:, None]).sum(axis=0) / near.sum(axis=0)
     clear = best > 0.3 * np.median(best)
     deviation = np.interp(at, at[clear], centres[clear]) if clear.any() else np.zeros(len(at))
-    deviation = np.convolve(np.pad(deviation, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    # A strip with a stroke in it may have led away.
+    deviation = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(deviation, 4, mode="edge"), 9), axis=1)
     columns = np.arange(width)
     line = np.rint(np.interp(columns, at, deviation) + middle + (columns - width / 2) * slope)
     centre = np.clip(line, 0, height - 1).astype(np.int64)
