@@ -137,10 +137,10 @@ def _paper(grey: GreyArray) -> FloatArray:
     filled = np.pad(grey, ((0, rows * cell - height), (0, columns * cell - width)), mode="edge")
     cells = filled.reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(rows, columns, cell * cell)
     rank = round(_PAPER_PERCENTILE * (cell * cell - 1))
-    bright = np.partition(cells, rank, axis=2)[:, :, rank].astype(np.float32)
+    lit = np.partition(cells, rank, axis=2)[:, :, rank].astype(np.float32)
     # A closing takes the slope of the light for ink at the border, where it sees one side alone.
-    light = _light(bright)
-    closed = _softened(-_highest(-_highest(bright - light))) + light
+    light = _light(lit)
+    closed = _softened(-_highest(-_highest(lit - light))) + light
     closed = np.maximum(closed, _DARKEST_SHADOW * closed.max())
     size = (columns * cell, rows * cell)
     return np.asarray(Image.fromarray(closed).resize(size, Image.Resampling.BILINEAR))[:height, :width]

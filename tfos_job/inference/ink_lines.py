@@ -209,8 +209,8 @@ def _remove(line: _Line, mask: BoolArray, darkness: FloatArray, removed: BoolArr
     height, width = mask.shape
     columns = np.arange(width)
     most = int(np.ceil(1.4 * line.thickness)) + 1
-    # The centre may be off by a pixel: the darkest one near it is in the line.
-    near = np.clip(line.centre[None] + np.arange(-1, 2)[:, None], 0, height - 1)
+    # The centre may be off by two pixels: the darkest one near it is in the line.
+    near = np.clip(line.centre[None] + np.arange(-2, 3)[:, None], 0, height - 1)
     centre = near[np.argmax(darkness[near, columns], axis=0), columns]
     above, below = _runs(mask, centre, most + 2)
     alone = (above + below + 1 <= most) & (darkness[centre, columns] < 1.2 * line.darkness + 0.05)
