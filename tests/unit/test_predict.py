@@ -23,6 +23,7 @@ from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import evaluate_shards
+from tfos_job.inference.ink_character import SEVERAL
 from tfos_job.inference.pictures import Request, read_picture
 from tfos_job.inference.predictor import Predictor
 from tfos_job.input.decoding import preprocess, to_float
@@ -178,6 +179,11 @@ def test_the_ink_is_found_wherever_it_is(train_dir: Path) -> None:
     assert blank == {"doubtful": "blank", "image": "pictures[0]", "inverted": False, "step": 7, "top": []}
     assert again["top"] == tight["top"][:3]
     assert "doubtful" not in again
+    both = page.copy()
+    both[20:76, 300:356] = crop
+    (several,) = predictor.predict([both])
+    assert several["doubtful"] == SEVERAL
+    assert len(several["top"]) == 3  # of one of them
     raw, _ = Predictor(train_dir, raw_image=True).predict([page, crop])
     assert len(raw["top"]) == 3
     assert raw["top"] != on_page["top"][:3]
