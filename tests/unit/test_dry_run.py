@@ -103,6 +103,10 @@ def test_a_new_run(folder: Path) -> None:
     assert found["disk_bytes"]["num_checkpoints"] == 3  # with the best one of the validation split
     memory = found["memory_mib"]
     assert memory["total"] == memory["driver"] + 2 * memory["worker"] + memory["parameter_server"]
+    assert memory["host"] > 0
+    assert "together; this host has " in row(found, "memory")
+    assert found["disk_bytes"]["free"] > 0
+    assert row(found, "disk").endswith(" are free")
     assert found["time"]["seconds"] is None
     assert row(found, "time") == "unknown: the run has made no step yet"
 

@@ -21,7 +21,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         rows |= {
             "length": _length(found["length"]),
             "nodes": _nodes(found["nodes"]),
-            "memory": _memory(found["memory_mib"], found["nodes"]),
+            "memory": _memory(found["memory_mib"]),
             "disk": _disk(found["disk_bytes"]),
             "time": _time(found["time"]),
         }
@@ -90,11 +90,10 @@ def _nodes(nodes: Mapping[str, Any]) -> str:
     return f"{servers}, {workers}{where}; {most} records a worker, {nodes['input_mode']}"
 
 
-def _memory(memory: Mapping[str, int], nodes: Mapping[str, Any]) -> str:
-    parts = [f"{role.replace('_', ' ')} {_mib(mib)}" for role, mib in memory.items() if role != "total"]
-    on_one_host = (nodes["master"] or "").startswith("local")
-    where = " on this host" if on_one_host else ""
-    return f"{', '.join(parts)}: up to {_mib(memory['total'])} together{where}"
+def _memory(memory: Mapping[str, int]) -> str:
+    parts = [f"{role.replace('_', ' ')} {_mib(mib)}" for role, mib in memory.items() if role not in ("total", "host")]
+    host = f"; this host has {_mib(memory['host'])}" if memory["host"] else ""
+    return f"{', '.join(parts)}: up to {_mib(memory['total'])} together{host}"
 
 
 def _disk(disk: Mapping[str, int | None]) -> str:
@@ -104,7 +103,9 @@ def _disk(disk: Mapping[str, int | None]) -> str:
     else:
         number = (disk["num_checkpoints"] or 0) + 1
         text = f"up to {number} checkpoints of {_mib(size / (1 << 20))}: {_mib((disk['checkpoints'] or 0) / (1 << 20))}"
-    return text + (f"; {_mib(cache / (1 << 20))} of shards on the disk of each worker" if cache else "")
+    if cache:
+        text += f"; {_mib(cache / (1 << 20))} of shards on the disk of each worker"
+    return text + (f"; {_mib(disk['free'] / (1 << 20))} are free" if disk["free"] is not None else "")
 
 
 def _time(time: Mapping[str, Any]) -> str:

@@ -1,0 +1,106 @@
+"""What the run of `train --dry_run` will take: memory, disk and time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.commands import training_memory
+from tfos_job.commands.command import Work
+from tfos_job.commands.container_memory import Network
+from tfos_job.config import PCA, ZCA
+from tfos_job.protocol.topology import Topology, slots_of
+from tfos_job.run import checkpoints
+from tfos_job.run.preparation import Preparation
+from tfos_job.run.worker_inputs import worker_inputs
+
+_COPIES_IN_CHECKPOINT = 3  # the weights, and Adam's two slots for each
+_VALUE_BYTES = 4
+
+
+def network(prepared: Preparation) -> Network:
+    model = prepared.data.model
+    return Network(
+        model_name=model.model_name,
+        image_size=model.image_size,
+        num_channels=model.num_channels,
+        num_classes=model.num_classes,
+    )
+
+
+def memory_mib(prepared: Preparation, topology: Topology, master: str | None) -> dict[str, int | None]:
+    """MiB of a container with one of each role, of all of them together, and of this host if all of them are here."""
+    data = prepared.data
+    work = Work(
+        network=network(prepared),
+        worker_records=max(data.part_sizes),
+        record_bytes=data.train.manifest.record_bytes,
+    )
+    roles = training_memory.roles(prepared.config, work, topology)
+    counts = {
+        training_memory.WORKER: topology.num_workers,
+        training_memory.PARAMETER_SERVER: topology.num_executor_ps_tasks,
+    }
+    total = sum(memory.total * counts.get(role, 1) for role, memory in roles.items())
+    is_here = master is not None and slots_of(master) is not None
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return {**{role: memory.total for role, memory in roles.items()}, "total": total, "host": host if is_here else None}
+
+
+def disk_bytes(prepared: Preparation, num_parameters: int | None) -> dict[str, int | None]:
+    config, data = prepared.config, prepared.data
+    kept = checkpoints.KEEP_LAST + (1 if data.validation else 0)
+    size = _checkpoint_bytes(prepared, num_parameters)
+    caches = [
+        min(sum(copy.size_bytes for copy in plan.shards), plan.cache_bytes or (1 << 63))
+        + sum(copy.size_bytes for copy in plan.pinned)
+        for worker in worker_inputs(config, data, prepared.start.positions)
+        if (plan := worker.cache_plan) is not None
+    ]
+    return {
+        "checkpoint": size,
+        "num_checkpoints": kept,
+        "checkpoints": None if size is None else size * (kept + 1),  # a new one is written before an old one goes
+        "cache_per_worker": max(caches, default=0),
+        "free": _free_bytes(prepared.run.root),
+    }
+
+
+def _free_bytes(folder: str) -> int | None:
+    """What is free on the disk where the folder is or will be; None for one that is on no disk of this host."""
+    local = storage.local_path(folder)
+    if local is None:
+        return None
+    there = next(path for path in (Path(local), *Path(local).parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int | None:
+    """The size of the checkpoint that is there, else an upper limit from the network; None if that is unknown."""
+    if prepared.start.checkpoint is not None:
+        return prepared.start.checkpoint.size_bytes
+    if num_parameters is None:
+        return None
+    config, num_channels = prepared.config, prepared.data.model.num_channels
+    whitened = config.side**2 * num_channels if config.normalization in (PCA, ZCA) else 0
+    return _VALUE_BYTES * (_COPIES_IN_CHECKPOINT * num_parameters + whitened**2)
+
+
+def time(prepared: Preparation, steps: int) -> dict[str, Any]:
+    """Seconds of the steps that are left, at the rate that this run last had with the same network and nodes."""
+    report, config = prepared.folder.report or {}, prepared.config
+    rate = report.get("images_per_second")
+    same = {
+        "model": dataclasses.asdict(prepared.data.model),
+        "batch_size": config.batch_size,
+        "num_workers": config.num_workers,
+    }
+    if not rate or any(report.get(name) != value for name, value in same.items()):
+        other = "its last rate was that of another network, batch or number of workers"
+        unknown = other if rate else "the run has made no step yet"
+        return {"images_per_second": None, "seconds": None, "unknown": unknown}
+    return {"images_per_second": rate, "seconds": round(steps * config.batch_size / rate, 1), "unknown": None}
