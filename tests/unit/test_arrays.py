@@ -136,6 +136,7 @@ def test_what_cannot_be_fed_is_refused_before_anything_is_written(tmp_path: Path
         ({"validation_split_name": "test"}, {}, "one of `validation` and `validation_split_name` is not given"),
         ({}, {"validation": (images(1), [0])}, "one of `validation` and `validation_split_name` is not given"),
         ({"num_executors": 5}, {"master": "local[2]"}, "local"),
+        ({"dry_run": True}, {}, "--dry_run: given for images that have to be converted first"),
     ):
         with pytest.raises(JobError, match=fact):
             fed(config, **more)
