@@ -309,6 +309,19 @@ def test_phases_are_in_the_order_of_a_run_whatever_that_of_the_report() -> None:
     assert [cell for cell in cells if cell in told] == ["spark", "preflight", "statistics", "nodes", *page._PHASES[4:]]
 
 
+def test_a_difference_has_its_direction_and_other_records_are_told() -> None:
+    def run(top_1: float, num_examples: int) -> RunSummary:
+        metrics = {"split": "test", "step": 9, "top_1": top_1, "num_examples": num_examples}
+        return RunSummary(place="/r", report={}, evaluations=[metrics])
+
+    before = run(0.90, 10_000)
+    views = [page.view(RunData(run=run(*now), previous=before)) for now in ((0.95, 10_000), (0.85, 9_000))]
+    assert [(s.kind, s.basis) for view in views for s in view.standings] == [
+        ("better", "at step 9, on 10,000 records"),
+        ("worse", "at step 9, on 9,000 records; the other run on 10,000"),
+    ]
+
+
 def test_classes_in_tables_are_chinese_to_those_who_read_aloud() -> None:
     table = Table(head=("class", "records"), rows=[("门", 3), ("闩", 1234)], chinese=frozenset({0}))
     text = render(run_data(evaluations=[Evaluation(name="test", metrics={}, tables=[table])]))

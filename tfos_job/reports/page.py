@@ -164,6 +164,8 @@ def result(standing: verdict.Standing) -> Result:
     is_clear = difference is not None and (standing.margin is None or abs(difference) > standing.margin)
     kind = "" if not difference or not is_clear else "better" if difference > 0 else "worse"
     of = f", on {number(score.num_records)} records" if score.num_records is not None else ""
+    if difference is not None and standing.other_records not in (None, score.num_records):
+        of += f"; the other run on {number(standing.other_records or 0)}"
     return Result(
         label=score.label,
         top_1=share(standing.top_1, score.num_records),

@@ -16,6 +16,7 @@ class Standing:
     """Top-1 on one split, and that of the other run on a split of the same name; None where there is none.
 
     Attributes:
+      other_records: records that the other run was counted on.
       margin: how far two runs of the same accuracy differ by chance, in 95 of 100 cases, if their records were drawn
         anew each time; on the same records they differ less.
     """
@@ -23,6 +24,7 @@ class Standing:
     score: Score
     top_1: float
     other: float | None = None
+    other_records: int | None = None
     margin: float | None = None
 
     @property
@@ -50,6 +52,7 @@ def standings(run: RunSummary, other: RunSummary | None) -> list[Standing]:
                 score=score,
                 top_1=score.top_1,
                 other=before.top_1 if before is not None else None,
+                other_records=before.num_records if before is not None else None,
                 margin=_margin(score, before) if before is not None else None,
             )
         )
