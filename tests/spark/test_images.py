@@ -489,6 +489,14 @@ def test_labels_that_do_not_fit_publish_nothing(spark: SparkSession, tmp_path: P
     # Shards beside the dataset are named by their own folder.
     split = DatasetLayout(str(data)).split("train")
     assert manifests.shard_paths(split, manifests.load(split)) == [str(path) for path in sorted(folder.iterdir())]
+    # Other names for the same labels.
+    labels.write_text("0:none\n1:tench\n2:bird\n3:machine\n", "utf-8")
+    with pytest.raises(SettingsError, match="class 0 is 'none', in the dataset it is 'background'"):
+        adopt(spark, ConvertConfig(**settings, labels=str(labels)))
+    adopt(spark, ConvertConfig(**settings, labels=str(labels), overwrite=True))
+    renamed = manifests.load_charset(DatasetLayout(str(data)))
+    assert renamed.characters == ("none", "tench", "bird", "machine")
+    assert manifests.load(DatasetLayout(str(data)).split("train")).charset_digest == renamed.digest
     with pytest.raises(SettingsError, match=r"--num_channels is 1, was 3.* --overwrite"):
         adopt(spark, ConvertConfig(**settings, labels=str(labels), num_channels=1))
     assert adopt(spark, ConvertConfig(**settings, labels=str(labels), num_channels=1, overwrite=True)).num_channels == 1

@@ -192,4 +192,9 @@ def _other_names(names: Sequence[str], known: Sequence[str], place: str) -> Sett
         fact = f"names {len(names)} classes, the dataset has {len(known)}"
     else:
         fact = f"class {differing} is {names[differing]!r}, in the dataset it is {known[differing]!r}"
-    return SettingsError(fact, place=place, next_step="Give the dataset's own --labels, or another --dataset_dir")
+    return SettingsError(
+        fact,
+        place=place,
+        next_step="Give the dataset's own --labels, or another --dataset_dir; a dataset of one split takes other "
+        "classes with --overwrite",
+    )
