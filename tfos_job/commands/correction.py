@@ -88,7 +88,9 @@ def unknown_word(
         )
     else:
         near = nearest(flag, [*own, *(other.lstrip("-") for other in other_flags)])
-        step = f"Did you mean {_written(near, other_flags)}? " if near else ""
+        if near and near not in own:
+            return FlagError(f"there is no flag {flag}", next_step=f"Did you mean {_written(near, other_flags)}?")
+        step = f"Did you mean --{near}? " if near else ""
     return FlagError(f"there is no flag {flag}", next_step=step + hint)
 
 
