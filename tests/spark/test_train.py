@@ -181,7 +181,7 @@ def test_a_run_goes_on_with_its_own_settings_and_keeps_those_of_each_attempt(
         in caplog.text
     )
     assert "batch 32, learning rate 0.004 exponential, with the run's own settings but " in caplog.text
-    assert "max_number_of_steps 2 → none, epoch none → 2" in caplog.text
+    assert "epoch none → 2, max_number_of_steps 2 → none" in caplog.text
     recipe = (trainings[1].config.batch_size, trainings[1].config.learning_rate, trainings[1].config.random_zoom)
     assert recipe == (32, 4e-3, 0.1)
 
