@@ -193,5 +193,14 @@ def test_what_is_new_is_told_once() -> None:
 
 
 def test_no_time_is_left_before_there_is_a_rate_of_this_attempt() -> None:
-    resumed = {"step": 40, "total_steps": 100, "batch_size": 32, "metrics": {}, "images_per_second": 99.0}
+    resumed: dict[str, Any] = {
+        "step": 40,
+        "total_steps": 100,
+        "batch_size": 32,
+        "metrics": {},
+        "images_per_second": 9.0,
+    }
     assert News().of(resumed) == ["step 40 of 100"]
+    resumed |= {"attempts": [{"start_step": 39}], "metrics": {"train_loss": 0.5}}
+    assert News().of(resumed)[-1] == "step 40 of 100: loss 0.500, 9.00 images/s"
+    assert News().of(resumed | {"step": 41})[-1] == "step 41 of 100: loss 0.500, 9.00 images/s, 3 min 30 s left"

@@ -58,9 +58,18 @@ def progress(report: Mapping[str, Any]) -> str:
     parts = [f"loss {number(float(loss))}"] if is_number(loss) else []
     if is_number(loss) and is_number(rate) and rate > 0:
         parts.append(f"{number(float(rate))} images/s")
-        if is_number(step) and is_number(total) and is_number(batch_size) and step < total:
+        first = _first_step(report)
+        # The first step has built the graph: its rate is not the run's.
+        if is_number(step) and is_number(total) and is_number(batch_size) and first < step < total:
             parts.append(f"{duration((total - step) * batch_size / rate)} left")
     return f"step {step} of {total}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _first_step(report: Mapping[str, Any]) -> float:
+    """The step that the last attempt made first."""
+    attempts = [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
+    began = attempts[-1].get("start_step") if attempts else 0
+    return began + 1 if is_number(began) else 1
 
 
 def metrics(values: Mapping[str, Any]) -> str:
