@@ -21,7 +21,7 @@ _AT_BORDER = 0.3  # what ink counts that touches the border, where other ink doe
 _OTHER_MASS = 0.35  # of the character's: as much ink elsewhere is another character
 _WIDE, _HIGH = 2.6, 3.3  # times the other side: what is longer, with a gap, is a row or a column of characters
 _MARGIN = 0.25  # of the longer side: with as much paper on another side a picture is no tight crop
-_FILLED = 0.75  # of its box: more ink than strokes leave
+_FILLED = 0.85  # of its box: more ink than strokes leave
 _STROKE = 3.0  # times the other side: a longer box may be filled, by a single stroke
 _MANY = 60  # parts: more than any character has
 

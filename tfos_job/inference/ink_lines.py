@@ -26,6 +26,7 @@ _STRIPS = 48
 _MAX_SLOPE = 0.18  # 10 degrees
 _MIN_COVERAGE = 0.72  # strips of a line where it is seen: strokes hide it elsewhere
 _MIN_COVERAGE_OF_CUT = 0.85  # of a line that is cut off by a corner
+_MIN_COVERAGE_OF_HIDDEN, _MIN_ENDS_OF_HIDDEN = 0.45, 0.9  # of a line that is behind a character
 _MIN_ENDS = 0.5  # the same, in the fifths at both ends: a line goes through the whole picture
 _MIN_RESPONSE = 0.03  # darkness of a line
 _MAX_LINES = 80
@@ -131,9 +132,12 @@ def _candidates(response: FloatArray, noise: float, reach: int) -> list[tuple[fl
         ends = np.minimum(along[:, :fifth].mean(axis=1), along[:, -fifth:].mean(axis=1))
         whole[number] = np.where((ends >= _MIN_ENDS) & (length > 0.9 * _STRIPS), coverage, 0)
         cut[number] = np.where(length > 0.1 * _STRIPS, coverage, 0)
+        # Between lines of the same paper one that a character hides is known by its ends.
+        hidden = (ends >= _MIN_ENDS_OF_HIDDEN) & (length > 0.9 * _STRIPS) & (coverage >= _MIN_COVERAGE_OF_HIDDEN)
+        cut[number][hidden] = np.maximum(cut[number][hidden], _MIN_COVERAGE_OF_CUT)
     found = _peaks(whole, slopes, reach, _MIN_COVERAGE, [])
     if found:
-        # Others of the paper leave it at a corner. Their middle may be outside of the picture.
+        # Others of the paper leave it at a corner, with their middle outside of it, or are behind the character.
         cut[np.abs(slopes - np.median([slope for _, slope in found])) > _SAME_FAMILY / 2] = 0
         found = _peaks(cut, slopes, reach, _MIN_COVERAGE_OF_CUT, found)
     return [(row - beyond, slope) for row, slope in found]
