@@ -84,8 +84,8 @@ DAMAGES: dict[str, tuple[int, Callable[[Features], Features], str]] = {
     ),
     "a feature is missing": (
         0,
-        lambda features: {key: value for key, value in features.items() if key != "image/height"},
-        "image/height",
+        lambda features: {key: value for key, value in features.items() if key != "image/class/label"},
+        "image/class/label",
     ),
     "more bytes than pixels": (0, lambda features: features | {"image/width": 6}, "Input to reshape"),
     "no pixel": (0, lambda features: features | {"image/encoded": b"", "image/height": 0}, "no pixel|[Ii]nput"),
