@@ -69,7 +69,7 @@ def _main(argv: list[str], lines: LogLines) -> int:
         _begin_in_cluster(name)
         outcome.begin()  # After the context: a slow NameNode must not keep YARN waiting for that.
         line = parser.parse(COMMANDS, argv)
-    except (JobError, KeyboardInterrupt) as e:
+    except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - as in `_run`
         ended = as_job_error(e, _when_stopped(name))
         return _conclude(outcome, lines, name, ended.exit_code, ended)
     except SystemExit as e:

@@ -5,6 +5,7 @@ Scalars are those of YAML 1.2: `2e-4` is a number, and `no`, `on` and `2026-11-2
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ import yaml
 from tfos_job.errors import BadDataError, FlagError, JobError
 
 Tree = dict[str, "Node"]
+
+_FORM = "Write a line `NAME: VALUE` for each flag"
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,13 @@ def parse(text: str, path: str) -> Tree:
       BadDataError: it is neither YAML nor JSON.
       FlagError: it is no list of settings, or has a key twice.
     """
-    if text.lstrip().startswith("{"):
-        try:
-            return _json_tree(text, path)
-        except json.JSONDecodeError:
-            pass  # YAML has braces, too
-    return _yaml_tree(text, path)
+    try:
+        if text.lstrip().startswith("{"):
+            with contextlib.suppress(json.JSONDecodeError):  # YAML has braces, too
+                return _json_tree(text, path)
+        return _yaml_tree(text, path)
+    except RecursionError as error:
+        raise BadDataError("nested too deeply", place=path, next_step=_FORM) from error
 
 
 # --- JSON: not as YAML, which allows no tabs and has other escapes ---------------------------------------------------
@@ -100,7 +104,7 @@ def _not_yaml(error: yaml.YAMLError, path: str) -> JobError:
     return BadDataError(
         f"not YAML: {fact}",
         place=place(path, mark.line + 1 if mark is not None else 0),
-        next_step="Write a line `NAME: VALUE` for each flag",
+        next_step=_FORM,
     )
 
 
@@ -109,7 +113,7 @@ def _tree(node: yaml.Node, path: str, above: tuple[int, ...]) -> Tree:
         raise FlagError(
             "no list of settings",
             place=place(path, node.start_mark.line + 1),
-            next_step="Write a line `NAME: VALUE` for each flag",
+            next_step=_FORM,
         )
     if id(node) in above:
         raise FlagError("an alias of what it stands in", place=place(path, node.start_mark.line + 1))
@@ -130,9 +134,11 @@ def _value(node: yaml.Node, path: str, above: tuple[int, ...]) -> Any:
         return None
     if node.tag == _BOOL:
         return text.lower() == "true"
-    if node.tag == _INT:
-        return int(text)
-    return float(text) if node.tag == _FLOAT else text
+    kind = {_INT: int, _FLOAT: float}.get(node.tag, str)
+    try:
+        return kind(text)
+    except ValueError:  # `!!int x`, or more digits than Python reads: the flag refuses the text
+        return text
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
