@@ -115,6 +115,15 @@ def test_a_flag_that_can_be_turned_off_takes_the_word() -> None:
     assert (config.random_hue, config.keep_prob, config.warmup_steps) == (0.0, 1.0, 0)
 
 
+def test_words_after_two_dashes_are_no_flags() -> None:
+    for words, images in (
+        (["--", "-a.png"], ("-a.png",)),
+        (["b.png", "--top_k", "2", "--", "--debug", "-"], ("b.png", "--debug", "-")),
+        (["--", "a.png", "--"], ("a.png", "--")),
+    ):
+        assert cli.parse_config("predict", ["--train_dir", "t", *words]).images == images
+
+
 def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     listed = capsys.readouterr().err

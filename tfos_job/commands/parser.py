@@ -131,12 +131,16 @@ def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Ite
     """
     command = correction.command(commands, argv)
     parser = CommandParser(command, prog=f"tfos-job {command.name}")
-    found, unknown = parser.split(argv[1:])
+    words, after = _at_dashes(argv[1:], command)
+    found, unknown = parser.split(words)
     if unknown:
         raise correction.unknown_word(unknown, command, commands, other_flags)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()
     }
+    for item in dataclasses.fields(command.config) if after else ():
+        if "nargs" in item.metadata:
+            values[item.name] = (*values.get(item.name, ()), *(flag_text.read(item, word) for word in after))
     if "config" in values:
         from tfos_job.commands import settings_file  # with storage, which `--help` need not import
 
@@ -147,6 +151,16 @@ def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Ite
         given={name: value for name, value in values.items() if name in own},
         process=ProcessConfig(**{name: value for name, value in values.items() if name not in own}),
     )
+
+
+def _at_dashes(words: Sequence[str], command: Command) -> tuple[Sequence[str], Sequence[str]]:
+    """The words before and after `--`, which ends the flags of a command that takes other words.
+
+    argparse's own treatment loses it, where no such word stands before it, and takes `-a.png` for a flag.
+    """
+    has_others = any("nargs" in item.metadata for item in dataclasses.fields(command.config))
+    at = words.index("--") if has_others and "--" in words else len(words)
+    return words[:at], words[at + 1 :]
 
 
 def configuration(command: Command, given: Mapping[str, Any]) -> Any:
