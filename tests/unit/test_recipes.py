@@ -75,6 +75,9 @@ def test_on_a_run_that_has_begun_a_recipe_counts_as_given(tmp_path: Path) -> Non
     other = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.3"])
     with pytest.raises(SettingsError, match=r"batch_size 64 → 128, warmup_steps 200 → 5000"):
         resume.require_same_recipe(run, begun, other)
+    named = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.2"])
+    with pytest.raises(SettingsError, match="Leave out --recipe, --random_zoom to go on"):
+        resume.require_same_recipe(run, begun, named)  # the flags that were given, not those that they stand for
 
 
 def test_the_names_are_words_that_a_shell_can_complete() -> None:

@@ -236,6 +236,10 @@ def test_the_settings_of_a_run_are_those_of_another_one(tmp_path: Path) -> None:
         assert train("--config", record, "--train_dir", new) == expected
     shorter = train("--config", run.config, "--train_dir", new, "--epoch", "2")
     assert shorter == dataclasses.replace(expected, epoch=2, max_number_of_steps=None)
+    # A recipe of the command line is a flag as any other: the record's values of its settings do not undo it.
+    other = train("--config", run.config, "--train_dir", new, "--recipe", "hwdb", "--batch_size", "9")
+    of_recipe = dict(RECIPES["hwdb"].settings) | {"recipe": "hwdb", "batch_size": 9, "max_number_of_steps": None}
+    assert other == dataclasses.replace(expected, **of_recipe)
     with pytest.raises(FlagError, match="--train_dir is needed: the settings of a run are taken for another one"):
         train("--config", run.config)
     with pytest.raises(FlagError, match="which are flags of train, not of evaluate"):

@@ -24,7 +24,7 @@ from tfos_job import storage
 from tfos_job.commands import flag_text, settings_document
 from tfos_job.commands.command import Command
 from tfos_job.commands.settings_document import Node, Tree
-from tfos_job.config import COMMAND, LENGTHS
+from tfos_job.config import COMMAND, LENGTHS, RECIPES
 from tfos_job.config.flags import alternatives, checked
 from tfos_job.config.nearest import nearest, suggestion
 from tfos_job.config.process import ProcessConfig
@@ -46,13 +46,20 @@ def with_file(values: Mapping[str, Any], command: Command, commands: Mapping[str
     Raises:
       JobError: as `read` does.
     """
-    found = read(values[FLAG], command, commands, has_train_dir="train_dir" in values)
+    found = read(values[FLAG], command, commands, has_train_dir="train_dir" in values, recipe=values.get("recipe"))
     sets = (*_EXCLUSIVE, *alternatives(command.config).values())
     replaced = {name for names in sets if not values.keys().isdisjoint(names) for name in names}
     return {**{name: value for name, value in found.items() if name not in replaced}, **values}
 
 
-def read(path: str, command: Command, commands: Mapping[str, Command], *, has_train_dir: bool = True) -> dict[str, Any]:
+def read(
+    path: str,
+    command: Command,
+    commands: Mapping[str, Command],
+    *,
+    has_train_dir: bool = True,
+    recipe: str | None = None,
+) -> dict[str, Any]:
     """The flags that a file gives a command, by name.
 
     Args:
@@ -60,6 +67,7 @@ def read(path: str, command: Command, commands: Mapping[str, Command], *, has_tr
       command: the command.
       commands: those that may have a section, by name.
       has_train_dir: the command line names the run's folder, which a record of another run does not.
+      recipe: that of the command line. It replaces what a record says, which has a value for each of its settings.
 
     Raises:
       MissingInputError: there is no such file.
@@ -74,7 +82,7 @@ def read(path: str, command: Command, commands: Mapping[str, Command], *, has_tr
     record = _record(tree)
     items = flags_of(command)
     if record is not None:
-        nodes = _of_record(record, command, path, has_train_dir=has_train_dir)
+        nodes = _of_record(record, command, path, has_train_dir=has_train_dir, recipe=recipe)
     else:
         nodes = _of_command(tree, path, command, commands)
     return {name: _value(_item(name, node, items, command, commands, path), node, path) for name, node in nodes.items()}
@@ -95,7 +103,7 @@ def _record(tree: Tree) -> Tree | None:
     return settings if isinstance(settings, dict) and settings.keys() >= _OF_A_RECORD else None
 
 
-def _of_record(record: Tree, command: Command, path: str, *, has_train_dir: bool) -> Tree:
+def _of_record(record: Tree, command: Command, path: str, *, has_train_dir: bool, recipe: str | None) -> Tree:
     if command.name != "train":
         raise FlagError(
             f"it holds the settings of a run, which are flags of train, not of {command.name}",
@@ -108,8 +116,10 @@ def _of_record(record: Tree, command: Command, path: str, *, has_train_dir: bool
             place=path,
             next_step=f"Give --train_dir. The run itself goes on with --train_dir {record['train_dir'].value} alone",
         )
-    of_command = {item.name for item in dataclasses.fields(command.config) if item.metadata.get("bond") is COMMAND}
-    return {name: node for name, node in record.items() if name not in of_command}
+    left_out = {item.name for item in dataclasses.fields(command.config) if item.metadata.get("bond") is COMMAND}
+    if recipe in RECIPES:
+        left_out |= {*RECIPES[recipe].settings, *LENGTHS}
+    return {name: node for name, node in record.items() if name not in left_out}
 
 
 def _of_command(tree: Tree, path: str, command: Command, commands: Mapping[str, Command]) -> Tree:

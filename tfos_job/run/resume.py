@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import __version__, storage
-from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, Bond, TrainConfig, from_dict, to_dict
+from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, RECIPES, Bond, TrainConfig, from_dict, to_dict
 from tfos_job.config.flags import own_first
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
@@ -92,10 +92,12 @@ def require_same_recipe(run: RunLayout, stored: TrainConfig, config: TrainConfig
     """
     found = changes(stored, config, RECIPE)
     if found and not config.change_settings:
+        of_recipe = RECIPES[config.recipe].settings if config.recipe in RECIPES else {}
+        flags = dict.fromkeys("recipe" if of_recipe.get(c.name) == c.new else c.name for c in found)
         raise SettingsError(
             f"the run was made with another recipe: {listed(found)}",
             place=run.root,
-            next_step=f"Leave out {', '.join(f'--{change.name}' for change in found)} to go on with the run's own, "
+            next_step=f"Leave out {', '.join(f'--{name}' for name in flags)} to go on with the run's own, "
             "or give another --train_dir"
             + ("" if _IN_VARIABLES & {c.name for c in found} else ", or --change_settings to go on with the new one"),
         )
