@@ -79,6 +79,8 @@ def test_other_splits_have_the_datasets_classes_and_numbers_are_places_in_them(t
     assert stored(tmp_path, "test") == expected(arrays, [2, 0, 0, 1])
     with pytest.raises(SettingsError, match="it is there"):
         convert_arrays(arrays, [0] * 4, dataset_dir=str(tmp_path))
+    with pytest.raises(SettingsError, match="num_shards: 0 is less than 1"):
+        convert_arrays(arrays, [0] * 4, dataset_dir=str(tmp_path), dataset_split_name="more", num_shards=0)
     with pytest.raises(BadDataError, match="image 1: label 3 is none of the 3 classes"):
         convert_arrays(arrays, [2, 3, 0, 0], dataset_dir=str(tmp_path), dataset_split_name="more")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["charset.json", "test", "train"]
@@ -115,6 +117,7 @@ def test_picture_files_and_glyphs(tmp_path: Path) -> None:
         (images(2), [0, -1], "labels: expected a label as text or a whole number of 0 or more, found -1"),
         (images(2), ["a", 1], "labels: some labels are text and some are numbers"),
         (images(2), [0, 1 << 20], "labels: the largest label is 1048576"),
+        (images(2), np.zeros((2, 1), int), "labels: one of them is no text and no whole number: .* labels.ravel"),
         (images(2), [True, False], "expected a label as text or a whole number of 0 or more, found"),
     ],
 )
@@ -136,6 +139,7 @@ def test_what_cannot_be_fed_is_refused_before_anything_is_written(tmp_path: Path
         ({"validation_split_name": "test"}, {}, "one of `validation` and `validation_split_name` is not given"),
         ({}, {"validation": (images(1), [0])}, "one of `validation` and `validation_split_name` is not given"),
         ({"num_executors": 5}, {"master": "local[2]"}, "local"),
+        ({"validation_split_name": "train"}, {"validation": (images(1), [0])}, "it is the training split's, too"),
         ({"dry_run": True}, {}, "--dry_run: given for images that have to be converted first"),
     ):
         with pytest.raises(JobError, match=fact):

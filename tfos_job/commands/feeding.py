@@ -7,16 +7,16 @@ So a run that was stopped goes on like any other, also by `tfos-job train --trai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos_job import storage
 from tfos_job.commands.train import train
 from tfos_job.config import IMAGES, FeedConfig, TrainConfig, to_dict
-from tfos_job.errors import SettingsError
-from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.errors import BusyError, SettingsError
+from tfos_job.layout import RunLayout
 from tfos_job.protocol.topology import check_slots, topology_of
-from tfos_job.run import folder
+from tfos_job.run import fed_dataset, folder, preparation, start
 from tfos_job.run.training_data import SHARDS_PER_WORKER
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train_dataframe(
     spark = frame.sparkSession
     master = master or spark.sparkContext.master
 
-    def convert(rows: DataFrame, split_name: str, fed: TrainConfig, *, overwrite: bool) -> None:
+    def convert(rows: DataFrame, split_name: str, fed: TrainConfig) -> None:
         from tfos_job.jobs.dataframe import convert_dataframe
 
         convert_dataframe(
@@ -71,7 +71,6 @@ def train_dataframe(
             charset=class_names or "auto",
             num_channels=num_channels,
             num_shards=max(rows.rdd.getNumPartitions(), _num_shards(fed)),
-            overwrite=overwrite,
         )
 
     def begin(fed: TrainConfig) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def train_arrays(
       JobError: what `convert_arrays` and `train` raise.
     """
 
-    def convert(rows: tuple[Iterable[Any], Iterable[Any]], split: str, fed: TrainConfig, *, overwrite: bool) -> None:
+    def convert(rows: tuple[Iterable[Any], Iterable[Any]], split: str, fed: TrainConfig) -> None:
         from tfos_job.jobs.arrays import convert_arrays
 
         convert_arrays(
@@ -129,7 +128,6 @@ def train_arrays(
             class_names=class_names,
             num_channels=num_channels,
             num_shards=_num_shards(fed),
-            overwrite=overwrite,
         )
 
     def begin(fed: TrainConfig) -> dict[str, Any]:
@@ -154,26 +152,43 @@ def _train(
 ) -> dict[str, Any]:
     """Converts what is not yet there, trains, and removes the dataset of a finished run."""
     run = RunLayout(storage.absolute(config.train_dir))
-    dataset = DatasetLayout(run.fed_dataset)
     _check(config, validation, master)
-    fed = TrainConfig(**to_dict(config) | {"dataset_dir": dataset.root})
-    report = None if config.overwrite or not storage.exists(run.report) else storage.read_json(run.report)
-    has_data = storage.exists(dataset.split(config.dataset_split_name).manifest)
-    if report is not None and report["state"] == folder.FINISHED and not has_data:
-        _log.info("%s is finished. Nothing to do", run.root)
-        return dict(report)
-    splits = [(config.dataset_split_name, rows)]
+    fed = TrainConfig(**to_dict(config) | {"dataset_dir": fed_dataset.dataset_of(run).root})
+    splits = {config.dataset_split_name: rows}
     if config.validation_split_name is not None:
-        splits.append((config.validation_split_name, validation))
-    for name, images in splits:
-        if storage.exists(dataset.split(name).manifest) and not config.overwrite:
-            _log.info("%s is there: going on with it", dataset.split(name).root)
-        else:
-            convert(images, name, fed, overwrite=config.overwrite)
+        splits[config.validation_split_name] = validation
+    with folder.lock(run):  # nobody trains on what is replaced here
+        found = folder.read(run, overwrite=config.overwrite)
+        if found.clear:
+            fed_dataset.remove(run, list(splits))
+        there = fed_dataset.published(run, list(splits))
+        if config.dataset_split_name not in there and found.report is not None and _is_done(found.report, fed):
+            _log.info("%s is finished. Nothing to do", run.root)
+            return dict(found.report)
+        start.decide(preparation.with_absolute_paths(fed), found)  # fails now for what fits no run that is resumed
+        for name, images in splits.items():
+            if name in there:
+                _log.info("split %s of %s is there: no image is read again", name, fed.dataset_dir)
+            else:
+                convert(images, name, fed)
     report = begin(fed)
     if report["state"] == folder.FINISHED and not keep_dataset:
-        storage.remove(dataset.root)
+        _remove(run, list(splits))
     return report
+
+
+def _is_done(report: Mapping[str, Any], config: TrainConfig) -> bool:
+    """True if the run is finished, and no more steps are asked for."""
+    return report["state"] == folder.FINISHED and report["step"] >= config.total_steps(report["num_records"])
+
+
+def _remove(run: RunLayout, split_names: Sequence[str]) -> None:
+    """Removes the dataset of a finished run, unless another call has begun to use it."""
+    try:
+        with folder.lock(run):
+            fed_dataset.remove(run, split_names)
+    except BusyError as error:
+        _log.warning("%s stays: %s", fed_dataset.dataset_of(run).root, error)
 
 
 def _check(config: FeedConfig, validation: Any, master: str | None) -> None:
@@ -189,6 +204,12 @@ def _check(config: FeedConfig, validation: Any, master: str | None) -> None:
             "one of `validation` and `validation_split_name` is not given",
             place="validation",
             next_step="Give both or none of them",
+        )
+    if config.validation_split_name == config.dataset_split_name:
+        raise SettingsError(
+            "it is the training split's, too",
+            place=f"validation_split_name {config.validation_split_name}",
+            next_step="Give another name",
         )
     if master is not None:
         check_slots(topology_of(config, master), master)

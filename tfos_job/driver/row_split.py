@@ -85,7 +85,14 @@ def classes_of(labels: Iterable[Any], place: str) -> Charset:
     Raises:
       BadDataError: there are none, or one is neither, or there are both.
     """
-    found = set(labels)
+    try:
+        found = set(labels)
+    except TypeError as error:  # such as an array of one number, as of labels [N, 1]
+        raise BadDataError(
+            f"one of them is no text and no whole number: {error}",
+            place=place,
+            next_step="Give a flat sequence, such as labels.ravel()",
+        ) from error
     if not found:
         raise BadDataError("has no rows", place=place, next_step="Check what it was made of")
     texts = {label_text(label, place) for label in found}

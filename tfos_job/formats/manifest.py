@@ -74,7 +74,14 @@ class Manifest:
             return "TFRecords"
         if self.images is not None:
             return "images"
-        return "GNT files" if self.sources else "a DataFrame"
+        if self.sources:
+            return "GNT files"
+        return "arrays" if "arrays" in self.settings else "a DataFrame"
+
+    @property
+    def of_program(self) -> bool:
+        """True if a Python program has given its images, as arrays or in a DataFrame."""
+        return not self.settings.keys().isdisjoint(("arrays", "dataframe"))
 
     @property
     def num_records(self) -> int:

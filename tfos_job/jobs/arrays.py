@@ -67,6 +67,8 @@ def convert_arrays(
             place="labels",
             next_step="Give class_names, or a list of labels",
         )
+    if num_shards < 1:
+        raise SettingsError(f"{num_shards} is less than 1", place="num_shards", next_step="Give 1 or more")
     pairs, found_channels = _peeked(images, labels)
     checked = ConvertConfig(
         gnt_dir=_PLACE if dataset_name == GNT else None,

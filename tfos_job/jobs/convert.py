@@ -142,7 +142,7 @@ def _must_be_rebuilt(
             place=split.root,
             next_step="Give --prune to drop what is gone, or --overwrite to rebuild the split",
         )
-    reasons = [] if live.sources else ["it was made from " + ("images" if live.images else "a DataFrame")]
+    reasons = [] if live.sources else [f"it was made from {live.made_from}"]
     reasons += setting_changes(config, live)
     reasons += shards.damage(spark, split, live, compare_bytes=config.overwrite and not reasons)
     if config.shuffle_at_write and changes.words:

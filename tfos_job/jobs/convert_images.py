@@ -141,7 +141,7 @@ def _must_be_rebuilt(
 def _changes(config: ConvertConfig, listing: ImageListing, live: Manifest) -> list[str]:
     then = live.images
     if then is None:
-        return ["it was made from " + ("GNT files" if live.sources else "a DataFrame")]
+        return [f"it was made from {live.made_from}"]
     changes = []
     if listing.sha256 != then.sha256:
         changes += folders.changes(listing, then.num_files, then.size_bytes, then.files_per_class)

@@ -12,12 +12,11 @@ from tfos_job.config import TrainConfig
 from tfos_job.driver import cluster_run, session
 from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import BusyError, JobError
-from tfos_job.host import container, signals
+from tfos_job.host import signals
 from tfos_job.layout import RunLayout
-from tfos_job.lease import TTL_S, Lease
+from tfos_job.lease import Lease
 from tfos_job.protocol.topology import topology_of
-from tfos_job.run import resume
-from tfos_job.run.folder import FINISHED
+from tfos_job.run import folder, resume
 from tfos_job.run.preparation import Preparation, prepare, with_absolute_paths
 
 log = logging.getLogger(__name__)
@@ -39,13 +38,11 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = with_absolute_paths(config)
     session.training_settings(topology_of(config, master), master, config.start_timeout)  # raises if slots are missing
     run = RunLayout(config.train_dir)
-    # YARN starts an attempt after the end of the one before, whose lock, written on another host, may still look held.
-    wait_s = 2 * TTL_S if container.attempt_number() > 1 else 0.0
-    with Lease(run.lock, "tfos-job train", wait_s=wait_s) as lease:
+    with folder.lock(run) as lease:
         prepared = prepare(config)  # every check comes before the first change of the run
         previous, start = prepared.folder.report, prepared.start
         finished = prepared.is_finished
-        if finished and previous is not None and previous["state"] == FINISHED:
+        if finished and previous is not None and previous["state"] == folder.FINISHED:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, prepared.data.total_steps)
             return dict(previous)
         _say_start(prepared)

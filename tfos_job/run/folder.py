@@ -10,6 +10,7 @@ from tfos_job import storage
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.host import container
 from tfos_job.layout import RunLayout
+from tfos_job.lease import TTL_S, Lease
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.resume import Change
@@ -43,6 +44,14 @@ class RunFolder:
     @property
     def has_begun(self) -> bool:
         return bool(self.checkpoints)
+
+
+def lock(run: RunLayout) -> Lease:
+    """The run's lock, for who changes the run.
+
+    YARN starts an attempt after the end of the one before, whose lock, written on another host, may still look held.
+    """
+    return Lease(run.lock, "tfos-job train", wait_s=2 * TTL_S if container.attempt_number() > 1 else 0.0)
 
 
 def read(run: RunLayout, *, overwrite: bool) -> RunFolder:
