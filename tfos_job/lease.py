@@ -12,31 +12,24 @@ So a holder keeps its lock over an outage of any length. Before it publishes, a 
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from tfos_job import storage
 from tfos_job.errors import BusyError, JobError, MissingInputError, StorageError
 from tfos_job.host import process_identity
+from tfos_job.lock_file import TTL_S, Watch, holder_of, name_of, parse, require, steady_s, watched, written_s
 
-TTL_S = 60.0
 _ATTEMPTS = 8
 _CHECKS = 4  # tries of half of `ttl_s` each: as long as other calls wait for HDFS
 _MAX_POLL_S = 2.0
 _log = logging.getLogger(__name__)
-
-
-def _steady_s() -> float:
-    """Returns seconds that nobody sets and that count suspended time, in which others may have taken the lock."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
@@ -60,7 +53,7 @@ class Lease:
         ttl_s: float = TTL_S,
         *,
         wait_s: float = 0.0,
-        clock: Callable[[], float] = _steady_s,
+        clock: Callable[[], float] = steady_s,
     ) -> None:
         self.path = path
         self.owner = owner
@@ -87,7 +80,7 @@ class Lease:
         if self._thread is not None:
             self._thread.join(timeout=self.ttl_s)
         try:
-            if _holder(self.path).get("token") == self.token:
+            if holder_of(self.path).get("token") == self.token:
                 storage.remove(self.path)
         except JobError as failure:  # the work is done, and the lock expires soon
             _log.warning("could not release the lock: %s", failure)
@@ -132,7 +125,7 @@ class Lease:
 
     def _acquire(self) -> None:
         deadline_s = self._clock() + self.wait_s
-        watch: _Watch | None = None
+        watch: Watch | None = None
         failures = 0
         while True:
             try:
@@ -146,26 +139,24 @@ class Lease:
                         "others take this lock as fast as it is released", place=self.path, next_step="Try again later"
                     ) from None
                 continue
-            now_s, holder = self._clock(), _parse(content)
+            now_s, holder = self._clock(), parse(content)
             has_changed = watch is not None and watch.content != content
-            if watch is None or has_changed or now_s - watch.last_s > self.ttl_s / 3:
-                watch = _Watch(content, since_s=now_s)
-            watch.last_s = now_s
-            if process_identity.is_gone(holder) or now_s - watch.since_s > self.ttl_s:
-                _log.warning("taking over the lock %s of %s, which does not renew it", self.path, _name(holder))
+            watch = watched(watch, content, now_s, self.ttl_s)
+            if watch.is_over(self.ttl_s):
+                _log.warning("taking over the lock %s of %s, which does not renew it", self.path, name_of(holder))
                 self._set_aside(content)
                 continue
             age_s = self._age_s(holder)
             if (has_changed or abs(age_s) <= self.ttl_s) and now_s >= deadline_s:
                 raise self._busy(holder, 0.0 if has_changed else age_s)
             if watch.since_s == now_s:
-                _log.info("watching the lock %s of %s for up to %g s", self.path, _name(holder), self.ttl_s)
+                _log.info("watching the lock %s of %s for up to %g s", self.path, name_of(holder), self.ttl_s)
             time.sleep(min(_MAX_POLL_S, self.ttl_s / 10))
 
     def _age_s(self, holder: dict[str, Any]) -> float:
         """Returns the lock's age, by this host's clock and the writer's."""
         with contextlib.suppress(MissingInputError):
-            return time.time() - (_written_s(holder) or storage.stat(self.path).mtime_s)
+            return time.time() - (written_s(holder) or storage.stat(self.path).mtime_s)
         return 0.0
 
     def _set_aside(self, stale: bytes) -> None:
@@ -204,104 +195,7 @@ class Lease:
 
     def _busy(self, holder: dict[str, Any], age_s: float) -> BusyError:
         return BusyError(
-            f"held by {_name(holder)}, renewed {max(0.0, age_s):.0f} s ago",
+            f"held by {name_of(holder)}, renewed {max(0.0, age_s):.0f} s ago",
             place=self.path,
             next_step=f"Wait for it to end; a lock that is not renewed for {self.ttl_s:g} s is taken over",
         )
-
-
-@dataclass
-class _Watch:
-    """A lock's content, and the times at which an unbroken watch first and last read it."""
-
-    content: bytes
-    since_s: float
-    last_s: float = 0.0
-
-
-class Hold(enum.Enum):
-    """What a reader knows of a lock."""
-
-    FREE = "nobody has it"
-    HELD = "its holder renews it, or has done so lately"
-    ABANDONED = "its holder has ended, or does not renew it"
-
-
-class Observer:
-    """A lock as a reader sees it who looks at it again and again, and takes nothing over.
-
-    As for those who want the lock, the time within it proves nothing: a holder is gone if its process ran on this host
-    and has ended, or if the file has not changed for `ttl_s` of an unbroken watch.
-    """
-
-    def __init__(self, path: str, ttl_s: float = TTL_S, *, clock: Callable[[], float] = _steady_s) -> None:
-        self._path = path
-        self._ttl_s = ttl_s
-        self._clock = clock
-        self._watch: _Watch | None = None
-
-    def look(self) -> Hold:
-        """Looks at the lock; raises as `storage.read_bytes` does, except where there is none."""
-        try:
-            content = storage.read_bytes(self._path)
-        except MissingInputError:
-            self._watch = None
-            return Hold.FREE
-        now_s, watch = self._clock(), self._watch
-        if watch is None or watch.content != content or now_s - watch.last_s > self._ttl_s / 3:
-            watch = self._watch = _Watch(content, since_s=now_s)
-        watch.last_s = now_s
-        is_abandoned = process_identity.is_gone(_parse(content)) or now_s - watch.since_s > self._ttl_s
-        return Hold.ABANDONED if is_abandoned else Hold.HELD
-
-
-def require(path: str, token: str, owner: str) -> None:
-    """Verifies that the lock still has this token; for a process that works on behalf of the holder.
-
-    Raises:
-      BusyError: another process holds the lock, or the file is gone.
-    """
-    holder = _holder(path)
-    if holder.get("token") != token:
-        fact = f"{_name(holder)} has taken it over" if holder else "it was removed, or taken over and released"
-        raise BusyError(f"{owner} lost its lock: {fact}", place=path, next_step="Run the command again")
-
-
-def is_abandoned(path: str) -> bool:
-    """True if the lock seems to be held by nobody. A writer must not rely on this, but watch the lock."""
-    holder = _holder(path)
-    return process_identity.is_gone(holder) or abs(time.time() - _written_s(holder)) > TTL_S
-
-
-def held_by(path: str) -> str:
-    """The name of the lock's holder; empty if nobody seems to hold it. For a reader: see `is_abandoned`."""
-    holder = _holder(path)
-    return _name(holder) if holder and not is_abandoned(path) else ""
-
-
-def _holder(path: str) -> dict[str, Any]:
-    """Returns the fields of the lock at `path`; empty if there is none."""
-    with contextlib.suppress(MissingInputError):
-        return _parse(storage.read_bytes(path))
-    return {}
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    """Returns the lock's fields; empty if the content is no lock's JSON. Such a file is watched like any other."""
-    try:
-        value = json.loads(content)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _written_s(holder: dict[str, Any]) -> float:
-    """Returns the time of writing by the writer's clock; 0 if the field is missing."""
-    time_s = holder.get("time_s")
-    return float(time_s) if isinstance(time_s, int | float) else 0.0
-
-
-def _name(holder: dict[str, Any]) -> str:
-    if not holder:
-        return "an unknown owner"
-    return f"{holder.get('owner')} (host {holder.get('host')}, process {holder.get('pid')})"

@@ -13,7 +13,8 @@ import pytest
 from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError, DivergedError, MissingInputError
 from tfos_job.layout import RunLayout
-from tfos_job.lease import Lease, require
+from tfos_job.lease import Lease
+from tfos_job.lock_file import require
 from tfos_job.run import checkpoint_files, checkpoints
 
 META = {

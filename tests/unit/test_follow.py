@@ -13,9 +13,10 @@ import pytest
 from tfos_job import cli, storage
 from tfos_job.errors import NodeDiedError
 from tfos_job.layout import RunLayout
-from tfos_job.lease import Hold, Lease
+from tfos_job.lease import Lease
 from tfos_job.local_jobs import follow
 from tfos_job.local_jobs.follow import Phase
+from tfos_job.lock_file import Hold
 
 ATTEMPT = {"host": "h", "started": "2026-11-29T01:30:00Z", "start_step": 0}
 

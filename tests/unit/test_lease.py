@@ -16,7 +16,8 @@ from tfos_job import storage
 from tfos_job.errors import BusyError, StorageError
 from tfos_job.host import process_identity
 from tfos_job.host.process_identity import process_started
-from tfos_job.lease import Hold, Lease, Observer, is_abandoned
+from tfos_job.lease import Lease
+from tfos_job.lock_file import Hold, Observer, is_abandoned
 
 
 class Clock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfos_job import lease, storage
+from tfos_job import lock_file, storage
 from tfos_job.commands import dry_run_costs
 from tfos_job.config import NETWORKS, TrainConfig
 from tfos_job.host import container
@@ -55,7 +55,7 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
         "memory_mib": dry_run_costs.memory_mib(prepared, topology, master),
         "disk_bytes": dry_run_costs.disk_bytes(prepared, num_parameters),
         "time": dry_run_costs.time(prepared, steps),
-        "locked_by": lease.held_by(prepared.run.lock),
+        "locked_by": lock_file.held_by(prepared.run.lock),
         "unchecked": [] if prepared.is_built else ["whether the network can be built, which needs TensorFlow"],
     }
 

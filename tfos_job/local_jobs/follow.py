@@ -15,7 +15,7 @@ from typing import Any
 from tfos_job import storage
 from tfos_job.errors import JobError, MissingInputError, NodeDiedError, exit_code_class
 from tfos_job.layout import RunLayout
-from tfos_job.lease import TTL_S, Hold, Observer
+from tfos_job.lock_file import TTL_S, Hold, Observer
 from tfos_job.run import summary
 from tfos_job.run.folder import FINISHED
 from tfos_job.run.news import News

@@ -10,7 +10,8 @@ from tfos_job import storage
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.host import container
 from tfos_job.layout import RunLayout
-from tfos_job.lease import TTL_S, Lease
+from tfos_job.lease import Lease
+from tfos_job.lock_file import TTL_S
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.resume import Change

@@ -11,7 +11,7 @@ from typing import Any
 from tfos_job import storage
 from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.layout import RunLayout
-from tfos_job.lease import is_abandoned
+from tfos_job.lock_file import is_abandoned
 from tfos_job.run.folder import FINISHED
 from tfos_job.run.quantities import is_number
 

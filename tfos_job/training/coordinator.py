@@ -27,7 +27,7 @@ from tfos_job.host.imports import without
 with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
     import tensorflow as tf
 
-from tfos_job import lease
+from tfos_job import lock_file
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host import container, logs
 from tfos_job.host.parent import Parent
@@ -103,7 +103,7 @@ class _Reporter:
         self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], block_ended_s: float
     ) -> None:
         # A driver that was cut off from the file system may learn of a loss after this process can write again.
-        guard = functools.partial(lease.require, self._run.lock, self._lock_token, "tfos-job train")
+        guard = functools.partial(lock_file.require, self._run.lock, self._lock_token, "tfos-job train")
         path = checkpoints.publish(self._run, step, variables, meta, guard)
         self._line.send(messages.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
         if not self._stop.is_set():  # The user waits, so the other checkpoints are verified next time.

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-from tfos_job import lease, storage
+from tfos_job import lock_file, storage
 from tfos_job.errors import BadDataError, BusyError, MissingInputError
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats.charset import Charset
@@ -21,7 +21,7 @@ ALL = "all"
 
 def is_at_work(dataset: DatasetLayout) -> bool:
     """True if a job holds the dataset's lock."""
-    return not lease.is_abandoned(dataset.lock)
+    return not lock_file.is_abandoned(dataset.lock)
 
 
 def require_unchanged(dataset: DatasetLayout, chosen: Mapping[str, Manifest]) -> None:
