@@ -230,7 +230,7 @@ def test_a_folder_is_all_its_pictures_sorted_in_batches(
     paths = [str(tmp_path / name) for name in sorted(names)]
     *alone, _, _ = ask(train_dir, f"{tmp_path}/")[0]
     for size in (1, 5, 12):
-        monkeypatch.setattr("tfos_job.inference.predictor.BATCH_SIZE", size)
+        monkeypatch.setattr("tfos_job.inference.predictor.PREDICTED_BATCH", size)
         lines, error = ask(train_dir, str(tmp_path))
         assert [line["image"] for line in lines] == [*paths, f"{tmp_path}/z.png", f"{tmp_path}/zz.png"]
         assert isinstance(error, BadDataError)
@@ -289,7 +289,7 @@ def test_a_command_loads_what_it_needs_and_says_what_is_wrong(train_dir: Path, f
 
 
 def test_answers_come_batch_by_batch(train_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfos_job.inference.predictor.BATCH_SIZE", 2)
+    monkeypatch.setattr("tfos_job.inference.predictor.PREDICTED_BATCH", 2)
     asked = []
 
     def requests() -> Iterator[Request]:

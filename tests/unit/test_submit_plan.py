@@ -15,10 +15,8 @@ from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
-from tfos_job.commands.run_results import PREDICTED_BATCH
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
 from tfos_job.errors import SettingsError
-from tfos_job.inference import predictor
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
 from tfos_job.submit import spark_arguments, spark_folder, spark_submit
@@ -194,11 +192,10 @@ def test_report_and_predict_have_a_driver_alone(tmp_path: Path, capsys: pytest.C
         (66, "a.gif: cannot look at it: not there", ["predict", "--train_dir", run, f"{run}/a.gif"]),
         (66, "no checkpoint there", ["predict", "--train_dir", f"{run}/no", f"{run}/a.png"]),
         (78, "IMAGE: a.png is a path on the disk", ["predict", "--train_dir", run, "a.png"]),
-        (78, "IMAGE: - is a path on the disk", ["predict", "--train_dir", run, "-"]),
+        (78, "IMAGE -: standard input is that of this host", ["predict", "--train_dir", run, "-"]),
     ):
         assert main([*refused, *hdfs_dir]) == code, refused
         assert fact in capsys.readouterr().err
-    assert PREDICTED_BATCH == predictor.BATCH_SIZE
 
 
 def test_the_doctor_gets_executors_like_those_of_a_training() -> None:

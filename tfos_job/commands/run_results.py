@@ -7,9 +7,7 @@ from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.evaluate import size_of_work
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import PredictConfig, TensorboardConfig
-
-# That of `inference/predictor.py`, whose import is TensorFlow's.
-PREDICTED_BATCH = 64
+from tfos_job.config.defaults import PREDICTED_BATCH, STDIN
 
 
 def _predict(config: PredictConfig, context: Context) -> None:
@@ -20,12 +18,18 @@ def _predict(config: PredictConfig, context: Context) -> None:
 
 
 def _check_predict(config: PredictConfig) -> None:
-    """Raises MissingInputError for a run, or pictures of which none is there."""
-    from tfos_job.errors import JobError, MissingInputError
+    """Raises MissingInputError for a run, or pictures of which none is there, SettingsError for standard input."""
+    from tfos_job.errors import JobError, MissingInputError, SettingsError
     from tfos_job.inference import picture_files
     from tfos_job.layout import RunLayout
     from tfos_job.run import checkpoints
 
+    if STDIN in config.images:
+        raise SettingsError(
+            "standard input is that of this host, and the job has none",
+            place=f"IMAGE {STDIN}",
+            next_step="Give the picture's path on HDFS, or call `tfos-job predict` here",
+        )
     if config.checkpoint in ("last", "best") and not checkpoints.candidates(RunLayout(config.train_dir)):
         raise MissingInputError("no checkpoint there", place=config.train_dir, next_step="Check --train_dir")
     found = [source for _, source in picture_files.requests_of(config.images)]

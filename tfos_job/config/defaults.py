@@ -25,6 +25,10 @@ FILL_MODES = AUTO_FILL, CONSTANT, NEAREST, REFLECT, WRAP = "auto", "constant", "
 # Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every
 # checkpoint, and a multiplication by it is done for each image.
 MAX_WHITENED_VALUES = 4096
+PREDICTED_BATCH = 64
+"""Pictures that `predict` looks at together: more would hardly be faster, and the first answers would come later."""
+STDIN = "-"
+"""The picture's name that stands for standard input."""
 BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's
 # A worker's decoded part, one byte a pixel, up to which `--input_mode auto` keeps it in memory. All of HWDB1.1's
 # training split (0.9 million glyphs of 64 × 64) divided between two workers is below it.

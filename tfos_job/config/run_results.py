@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfos_job.config.defaults import STDIN
 from tfos_job.config.flags import Flags, flag, path, require
 from tfos_job.errors import FlagError
 
@@ -27,6 +28,7 @@ class PredictConfig(Flags):
         "`-` reads one from stdin",
         nargs="+",
         metavar="IMAGE",
+        words=(STDIN,),
     )
 
 

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from tfos_job import storage
+from tfos_job.config.defaults import STDIN
 from tfos_job.conversion import sources
 from tfos_job.conversion.folders import FoundFile, shown
 from tfos_job.errors import AccessError, BadDataError, MissingInputError
 from tfos_job.formats.image_files import MAX_BYTES
 from tfos_job.inference.pictures import Request
-
-STDIN = "-"
 
 
 def requests_of(images: Sequence[str]) -> list[Request]:

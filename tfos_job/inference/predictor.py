@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfos_job.config.defaults import PREDICTED_BATCH
 from tfos_job.errors import AccessError, BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import readers
 from tfos_job.inference import ink
@@ -27,9 +28,6 @@ from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-
-# More would make the network hardly faster, and the first answers later.
-BATCH_SIZE = 64
 
 
 class _Seen(NamedTuple):
@@ -111,7 +109,7 @@ class Predictor:
     def answers(self, requests: Iterable[Request], top_k: int) -> Iterator[Answer | NoAnswer]:
         """The same, each as soon as its batch is computed."""
         coming = iter(requests)
-        while batch := list(itertools.islice(coming, BATCH_SIZE)):
+        while batch := list(itertools.islice(coming, PREDICTED_BATCH)):
             seen = [self._see(request) for request in batch]
             tops = iter(self._tops([one.image for one in seen if isinstance(one, _Seen)], top_k))
             for one in seen:
