@@ -23,7 +23,7 @@ from tfos_job.conversion.locked_split import locked_split
 from tfos_job.conversion.sweep import sweep_split
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError, StorageError
 from tfos_job.formats import manifest as manifests
-from tfos_job.formats.adopted_shards import require_unchanged
+from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.manifest import Manifest
@@ -224,16 +224,17 @@ def test_a_shard_that_was_written_again_is_noticed(tmp_path: Path) -> None:
     for name in ("train-0", "train-1"):
         (tmp_path / name).write_bytes(b"12345")
         os.utime(tmp_path / name, (1.5, 1.5))
+    (tmp_path / "train").mkdir()
     manifest = adopted(mtimes_s=(1.5, 1.5))
-    require_unchanged(split, manifest)
-    require_unchanged(split, example())
+    storage.write_json(split.manifest, manifest.to_json())
+    assert load_unchanged(split) == manifest
     os.utime(tmp_path / "train-1", (2.5, 2.5))
     with pytest.raises(BadDataError, match=r"train-1 was written again\. Run `tfos-job convert --tfrecord_dir"):
-        require_unchanged(split, manifest)
+        load_unchanged(split)
     (tmp_path / "train-1").unlink()
     (tmp_path / "train-0").write_bytes(b"1")
     with pytest.raises(BadDataError, match="train-0 has 1 bytes, had 5, train-1 is missing"):
-        require_unchanged(split, manifest)
+        load_unchanged(split)
 
 
 def test_a_job_asks_for_the_tokens_of_adopted_shards_elsewhere(tmp_path: Path) -> None:

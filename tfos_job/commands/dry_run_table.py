@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfos_job.run.quantities import duration
+
 _WIDTH = 8
 
 
@@ -112,14 +114,7 @@ def _time(time: Mapping[str, Any]) -> str:
     if time["seconds"] is None:
         return f"unknown: {time['unknown']}"
     rate = f"{time['images_per_second']:,.0f} images/s"
-    return f"{_duration(time['seconds'])} of steps at the run's last {rate}; start and evaluations come on top"
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    if hours >= 2:
-        return f"{hours:.1f} hours"
-    return f"{minutes:.0f} minutes" if minutes >= 2 else f"{seconds:.0f} s"
+    return f"{duration(time['seconds'])} of steps at the run's last {rate}; start and evaluations come on top"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -18,15 +18,12 @@ def check(config: InspectConfig) -> None:
     from tfos_job import storage
     from tfos_job.conversion.dataset import refuse_non_folder
     from tfos_job.errors import MissingInputError
-    from tfos_job.formats import manifest as manifests
-    from tfos_job.formats.adopted_shards import require_unchanged
+    from tfos_job.formats.adopted_shards import load_unchanged
     from tfos_job.layout import DatasetLayout, RunLayout
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
-    contents = manifests.load(split)
-    require_unchanged(split, contents)
-    config.require_channels(contents.num_channels)
+    config.require_channels(load_unchanged(split).num_channels)
     if config.train_dir is not None and not storage.exists(RunLayout(config.train_dir).config):
         raise MissingInputError(
             "no such run: it has no settings", place=config.train_dir, next_step="Check --train_dir"

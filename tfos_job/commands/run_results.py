@@ -19,7 +19,7 @@ def _predict(config: PredictConfig, context: Context) -> None:
 
 def _check_predict(config: PredictConfig) -> None:
     """Raises MissingInputError for a run, or pictures of which none is there, SettingsError for standard input."""
-    from tfos_job.errors import JobError, MissingInputError, SettingsError
+    from tfos_job.errors import JobError, SettingsError
     from tfos_job.inference import picture_files
     from tfos_job.layout import RunLayout
     from tfos_job.run import checkpoints
@@ -30,8 +30,7 @@ def _check_predict(config: PredictConfig) -> None:
             place=f"IMAGE {STDIN}",
             next_step="Give the picture's path on HDFS, or call `tfos-job predict` here",
         )
-    if config.checkpoint in ("last", "best") and not checkpoints.candidates(RunLayout(config.train_dir)):
-        raise MissingInputError("no checkpoint there", place=config.train_dir, next_step="Check --train_dir")
+    checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
     found = [source for _, source in picture_files.requests_of(config.images)]
     errors = [source for source in found if isinstance(source, JobError)]
     if len(errors) == len(found):

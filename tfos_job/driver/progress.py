@@ -6,12 +6,11 @@ import logging
 import time
 from typing import Any
 
-from tfos_job.host.bar import Bar
+from tfos_job.host.bar import LOG_EVERY_S, Bar
 from tfos_job.protocol import messages
+from tfos_job.run.quantities import duration
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY_S = 10.0
 
 
 class ProgressLine:
@@ -83,13 +82,13 @@ class ProgressLine:
             return ""
         first_step, first_s = self._first
         left_s = (now_s - first_s) / (step - first_step) * (self._total - step)
-        return f", {left_s:.0f} s left"
+        return f", {duration(left_s)} left"
 
     def _is_due(self) -> bool:
         """True every ten seconds where there is no bar."""
         if self._bar is not None and not self._bar.disable:
             return False
-        is_due = time.monotonic() - self._last_line_s >= _LOG_EVERY_S
+        is_due = time.monotonic() - self._last_line_s >= LOG_EVERY_S
         if is_due:
             self._last_line_s = time.monotonic()
         return is_due

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError
+from tfos_job.formats import manifest as manifests
 from tfos_job.formats.manifest import Manifest, shards_dir
 from tfos_job.layout import SplitLayout, join
 from tfos_job.storage import Entry
@@ -13,13 +14,18 @@ from tfos_job.storage import Entry
 _NUM_NAMED = 5
 
 
-def require_unchanged(split: SplitLayout, manifest: Manifest) -> None:
-    """Raises BadDataError for adopted shards that have changed; does nothing for a split with shards of its own.
+def load_unchanged(split: SplitLayout) -> Manifest:
+    """The manifest of a split whose shards are still those that were adopted, if they were.
 
     Times count where the shards are read in place. A copy of a remote one is proved by its digest.
+
+    Raises:
+      BadDataError: adopted shards have changed, or the manifest is damaged.
+      MissingInputError: there is no such split.
     """
+    manifest = manifests.load(split)
     if manifest.adoption is None:
-        return
+        return manifest
     folder = shards_dir(split, manifest)
     found = changes(manifest, storage.list_dir(folder), with_times=storage.local_path(folder) is not None)
     if found:
@@ -29,6 +35,7 @@ def require_unchanged(split: SplitLayout, manifest: Manifest) -> None:
             place=join(split.root, "manifest.json"),
             next_step=f"Run `tfos-job convert --tfrecord_dir {folder}` again for this split, or restore them",
         )
+    return manifest
 
 
 def changes(manifest: Manifest, entries: Sequence[Entry], *, with_times: bool = True) -> list[str]:

@@ -104,7 +104,7 @@ def _curves(runs: Sequence[RunSummary]) -> tuple[list[Picture], list[str]]:
             drawn = [run_curves.RunLine(name=n, points=p) for n, p in zip(names, points, strict=True)]
             png = run_curves.draw(key, title, drawn, limit=limit, legend=corner)
         except Exception as e:  # noqa: BLE001 - an odd report does not prevent the other charts
-            notes.append(f"No curves of {title}: {type(e).__name__}: {e}")
+            notes.append(f"No curves of {title}: {summary.reason(e)}")
             continue
         if png is None:
             notes.append(f"No run has values of {title}.")

@@ -12,7 +12,7 @@ from tfos_job.config import EvaluateConfig
 from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.errors import BadDataError, DivergedError, SettingsError
 from tfos_job.formats import manifest
-from tfos_job.formats.adopted_shards import require_unchanged
+from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.formats.form import Form
 from tfos_job.inference.evaluation import evaluate_shards, write_evaluation
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
@@ -43,8 +43,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
     info, arrays = checkpoints.read_network(run, config.checkpoint)
-    contents = manifest.load(split)
-    require_unchanged(split, contents)
+    contents = load_unchanged(split)
     form = form_of(info)
     _require_compatible(info, contents, form, split.root)
     _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)

@@ -11,7 +11,7 @@ from tfos_job import storage
 from tfos_job.config import InspectConfig
 from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.formats import manifest
-from tfos_job.formats.adopted_shards import require_unchanged
+from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.layout import DatasetLayout, RunLayout, join
 from tfos_job.reports import sample
 from tfos_job.reports.sample import InputView
@@ -34,8 +34,7 @@ def inspect(config: InspectConfig) -> dict[str, Any]:
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     dataset = DatasetLayout(config.dataset_dir)
     split = dataset.split(config.dataset_split_name)
-    contents = manifest.load(split)
-    require_unchanged(split, contents)
+    contents = load_unchanged(split)
     config.require_channels(contents.num_channels)
     names = manifest.load_charset(dataset).characters
     if config.train_dir is None:

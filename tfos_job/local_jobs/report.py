@@ -144,7 +144,7 @@ class _Collector:
         try:
             return make()
         except Exception as e:  # noqa: BLE001 - an error in one part does not prevent the others
-            reason = str(e) if isinstance(e, JobError) else f"{type(e).__name__}: {e}"
+            reason = summary.reason(e)
             self._notes[section].append(f"No {what}: {reason}")
             _log.warning("No %s: %s", what, reason)
             return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfos_job.run.quantities import duration, is_number, number, share
+from tfos_job.run.summary import attempts_of
 
 
 class News:
@@ -30,7 +31,7 @@ class News:
         return lines
 
     def _attempt(self, report: Mapping[str, Any]) -> list[str]:
-        attempts = [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
+        attempts = attempts_of(report)
         if len(attempts) == self._num_attempts:
             return []
         self._num_attempts = len(attempts)
@@ -67,7 +68,7 @@ def progress(report: Mapping[str, Any]) -> str:
 
 def _first_step(report: Mapping[str, Any]) -> float:
     """The step that the last attempt made first."""
-    attempts = [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
+    attempts = attempts_of(report)
     began = attempts[-1].get("start_step") if attempts else 0
     return began + 1 if is_number(began) else 1
 

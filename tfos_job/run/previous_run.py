@@ -30,7 +30,8 @@ def find(run: RunSummary) -> RunSummary | None:
         with storage.within(_MOST_S):
             for path in _newest_first(run):
                 report = _json(RunLayout(path).report)
-                if report.get("state") != FINISHED or not _ended(report) or (run.ended and _ended(report) > run.ended):
+                ended = RunSummary(place=path, report=report).ended
+                if report.get("state") != FINISHED or not ended or (run.ended and ended > run.ended):
                     continue
                 if _dataset(_json(RunLayout(path).config)) == dataset:
                     return summary.read(path, report)
@@ -63,8 +64,3 @@ def _json(path: str) -> dict[str, Any]:
 def _dataset(settings: Any) -> str | None:
     folder = settings.get("dataset_dir")
     return storage.absolute(folder).rstrip("/") if isinstance(folder, str) and folder else None
-
-
-def _ended(report: dict[str, Any]) -> str:
-    attempts = [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, dict)]
-    return str((attempts[-1].get("ended") if attempts else None) or report.get("updated") or "")

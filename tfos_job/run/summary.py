@@ -77,7 +77,7 @@ class RunSummary:
 
     @property
     def attempts(self) -> list[Mapping[str, Any]]:
-        return [attempt for attempt in self.report.get("attempts") or [] if isinstance(attempt, Mapping)]
+        return attempts_of(self.report)
 
     @property
     def host(self) -> str:
@@ -166,7 +166,7 @@ def read(train_dir: str, report: Mapping[str, Any] | None = None) -> RunSummary:
     try:
         settings = dict(storage.read_json(run.config))
     except (JobError, ValueError, TypeError) as error:
-        notes["settings"] = [f"No settings: {_reason(error)}"]
+        notes["settings"] = [f"No settings: {reason(error)}"]
     evaluations = []
     if storage.is_dir(run.evaluation_dir):
         names = [entry.path for entry in storage.list_dir(run.evaluation_dir) if not entry.name.startswith("_")]
@@ -175,12 +175,17 @@ def read(train_dir: str, report: Mapping[str, Any] | None = None) -> RunSummary:
                 metrics = dict(storage.read_json(path))
                 evaluations.append({**metrics, "step": int(metrics.get("step", 0)), "file": path})
             except (JobError, ValueError, TypeError) as error:
-                notes.setdefault("evaluations", []).append(f"No {path.rpartition('/')[2]}: {_reason(error)}")
+                notes.setdefault("evaluations", []).append(f"No {path.rpartition('/')[2]}: {reason(error)}")
     else:
         notes["evaluations"] = ["None yet: `tfos-job evaluate` makes them."]
     return RunSummary(
         place=storage.absolute(run.root), report=known, settings=settings, evaluations=evaluations, notes=notes
     )
+
+
+def attempts_of(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The attempts in a report, the first one first."""
+    return [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
 
 
 def words(run: RunSummary) -> str:
@@ -223,5 +228,6 @@ def _step(metrics: Mapping[str, Any]) -> int:
     return int(value) if is_number(value) else 0
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why something could not be read, in words."""
     return str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"

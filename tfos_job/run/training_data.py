@@ -12,7 +12,7 @@ from tfos_job.conversion.dataset import refuse_non_folder
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats import manifest as manifests
 from tfos_job.formats import readers
-from tfos_job.formats.adopted_shards import require_unchanged
+from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
 from tfos_job.formats.readers import Reader
@@ -121,8 +121,7 @@ def load(config: TrainConfig) -> TrainingData:
 
 def _load_split(dataset: DatasetLayout, name: str, folder: str) -> SplitShards:
     split = dataset.split(name)
-    manifest = manifests.load(split)
-    require_unchanged(split, manifest)
+    manifest = load_unchanged(split)
     return SplitShards(
         root=split.root,
         manifest=manifest,
