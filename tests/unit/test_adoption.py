@@ -103,6 +103,13 @@ def test_adopted_shards_lie_apart_from_what_conversion_owns(tmp_path: Path) -> N
     (tmp_path / "data" / "validation" / "n01440764").mkdir(parents=True)
     with pytest.raises(SettingsError, match="other files are, such as n01440764"):
         require_own_folder(dataset.split("validation"))
+    for name in ("gen-2", "_old.tmp", "_quarantine"):  # another program's, which a conversion would take for its own
+        (tmp_path / "data" / name / name).mkdir(parents=True)
+        with pytest.raises(SettingsError, match=f"other files are, such as {name}"):
+            require_own_folder(dataset.split(name))
+    (tmp_path / "data" / "killed" / "_building-1").mkdir(parents=True)
+    (tmp_path / "data" / "killed" / "_manifest.json.1.tmp").touch()
+    require_own_folder(dataset.split("killed"))
 
 
 # --- what is in them --------------------------------------------------------------------------------------------------

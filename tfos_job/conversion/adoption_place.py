@@ -7,7 +7,9 @@ import os
 from tfos_job import storage
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import manifest as manifests
-from tfos_job.layout import GENERATION_PREFIX, DatasetLayout, SplitLayout, join
+from tfos_job.layout import BUILDING_PREFIX, GENERATION_PREFIX, DatasetLayout, SplitLayout, join
+
+_UNFINISHED = (BUILDING_PREFIX, "_manifest.json.")
 
 
 def require_apart(tfrecord_dir: str, dataset: DatasetLayout) -> None:
@@ -34,11 +36,15 @@ def require_apart(tfrecord_dir: str, dataset: DatasetLayout) -> None:
 
 
 def require_own_folder(split: SplitLayout) -> None:
-    """Raises SettingsError if other programs' files lie where the split's manifest would."""
+    """Raises SettingsError if other files lie where the split's manifest would.
+
+    Conversion removes what it takes for its own there, such as `gen-…`. So without a manifest nothing may be there but
+    what a killed conversion has left under names that nobody else gives.
+    """
     if not storage.exists(split.root) or storage.exists(split.manifest):
         return
     entries = storage.list_dir(split.root) if storage.is_dir(split.root) else [storage.stat(split.root)]
-    others = [entry.name for entry in entries if not entry.name.startswith(("_", GENERATION_PREFIX))]
+    others = [entry.name for entry in entries if not entry.name.startswith(_UNFINISHED)]
     if others:
         raise SettingsError(
             f"the split's manifest would be here, and other files are, such as {others[0]}",
