@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.papers
@@ -43,7 +43,7 @@ GreyArray = np.ndarray
 Classify = Callable[[Sequence[GreyArray]], np.ndarray]
 
 _BATCH = 256
-_TILE, _GAP, _COLUMNS = 72, 4, 10
+_TILE, _GAP, _COLUMNS = 72, 4, 8
 
 
 @dataclass(frozen=True)
@@ -156,22 +156,17 @@ def draw_sheet(glyphs: Sequence[Glyph], seed: int) -> Image.Image:
     label = 80
     width, row = label + len(glyphs) * (_TILE + _GAP), 2 * _TILE + 3 * _GAP
     sheet = Image.new("RGB", (width, row * len(names)), (150, 175, 205))
+    pen = ImageDraw.Draw(sheet)
     for at, name in enumerate(names):
-        lettering.write(_pen(sheet), 6, at * row + _TILE, name, size=12, fill="black")
+        lettering.write(pen, 6, at * row + _TILE, name, size=12, fill="black")
         for column, (picture, finding) in enumerate(_pairs(name, glyphs, seed)):
             x, y = label + column * (_TILE + _GAP), at * row + _GAP
             sheet.paste(_tile(picture), (x, y))
-            if not finding.doubtful:
+            if name != "blank":
                 sheet.paste(_tile(finding.pixels), (x, y + _TILE + _GAP))
-            else:
-                lettering.write(_pen(sheet), x, y + _TILE + 20, finding.doubtful, size=10, fill="#a00000")
+            if finding.doubtful:
+                lettering.write(pen, x, y + _TILE + 20, finding.doubtful, size=10, fill="#a00000")
     return sheet
-
-
-def _pen(sheet: Image.Image) -> Any:
-    from PIL import ImageDraw
-
-    return ImageDraw.Draw(sheet)
 
 
 def _pairs(name: str, glyphs: Sequence[Glyph], seed: int) -> Iterator[tuple[GreyArray, Finding]]:
@@ -208,7 +203,8 @@ def main() -> None:
     glyphs = read_glyphs(args.gnt_dir, args.num_glyphs, args.seed) if args.gnt_dir else synthetic_glyphs(_COLUMNS, 0)
     if args.picture:
         shuffled = np.random.default_rng(args.seed).permutation(len(glyphs))
-        draw_sheet([glyphs[i] for i in shuffled], args.seed).save(args.picture, optimize=True)
+        sheet = draw_sheet([glyphs[i] for i in shuffled], args.seed)
+        sheet.quantize(32, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(args.picture, optimize=True)
     if not args.train_dir:
         return
     if not args.gnt_dir:

@@ -122,7 +122,7 @@ def test_doubts() -> None:
     assert doubt((100, 100, 255 - (255 - glyph) // 12)) == BLANK  # too light to be ink
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (2, 3), (17, 900), (700, 700), (1300, 40)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (2, 3), (17, 900), (300, 400), (1300, 40)])
 def test_no_picture_is_too_odd(shape: tuple[int, int]) -> None:
     draw = np.random.default_rng(0)
     for level in (0, 1, 128, 254, 255):
