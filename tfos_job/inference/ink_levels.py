@@ -73,9 +73,9 @@ def is_inverted(grey: GreyArray) -> bool:
     if np.quantile(flat, _BRIGHT_SHARE) - np.median(flat) < _LEAST_CONTRAST:
         return False  # nothing is bright: noise alone, or paper
     _, dark = min((_parted(small), _parted(flat)), key=lambda parted: parted[0])
-    # A frame may be all of the border: what is further inside counts as much.
-    inside = min(dark.shape) // 8
-    border = (_ring(dark, 0) + _ring(dark, inside)) / 2
+    border = _ring(dark, 0)
+    if border > 0.5:  # it may be a frame: what is further inside counts as much
+        border = (border + _ring(dark, min(dark.shape) // 8)) / 2
     return bool(dark.mean() - 0.5 + _BORDER_WEIGHT * (border - 0.5) > 0)
 
 
