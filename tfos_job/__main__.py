@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from tfos_job.commands import completion, general
 from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
+from tfos_job.host.results import escape_texts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
+    escape_texts()
     words = general.with_help_last([*COMMANDS, SUBMIT], sys.argv[1:] if argv is None else argv)
     if words[:1] == [SUBMIT]:
         from tfos_job.submit import main as submit  # with storage, which `--help` need not import

@@ -54,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     text = general.answer({name: command.help for name, command in COMMANDS.items()} | {SUBMIT: SUBMIT_HELP}, words)
+    if text is not None and words:
+        return general.print_answer(text)
     if text is not None:
-        print(text, file=sys.stdout if words else sys.stderr, flush=True)
-        return 0 if words else FlagError.exit_code
+        print(text, file=sys.stderr, flush=True)
+        return FlagError.exit_code
     with signals.raised(), LogLines(words[0], words) as lines:
         return _main(words, lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,3 +95,37 @@ def test_a_standard_output_that_takes_nothing(close: Callable[[], object], code:
     assert done.returncode == code
     if code:
         assert b"StorageError: standard output: cannot write the results: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sink", "code", "said"),
+    [
+        ("train --help", "cat", 0, b""),
+        ("predict --help", "cat", 0, b""),
+        ("--print_completion zsh", "cat", 0, b""),
+        ("--print_completion zsh", "true", 141, b""),
+        ("--epoch 1", "cat", 2, b"tfos-job: error: --epoch stands before the command"),
+    ],
+)
+def test_texts_for_people_are_printed_in_every_locale(words: str, sink: str, code: int, said: bytes) -> None:
+    line = f"{sys.executable} -m tfos_job {words} | {{ {sink}; }}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr[: len(said) or None]) == (code, said)
+
+
+def test_a_text_for_a_full_disk_and_a_word_for_a_closed_stderr() -> None:
+    command = [sys.executable, "-m", "tfos_job"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*command, "--version"], stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE_S, check=False
+        )
+    assert done.returncode == 74
+    assert done.stderr.startswith(b"tfos-job: error: standard output: cannot write the results: No space left")
+    closed = f"{shlex.join(command)} train --epoch 0 2>&-"
+    assert subprocess.run(["bash", "-c", closed], timeout=PATIENCE_S, check=False).returncode == 2

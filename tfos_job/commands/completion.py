@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.commands import flag_text, help_text
+from tfos_job.commands import flag_text, general, help_text
 from tfos_job.commands.command import Command
 from tfos_job.commands.parser import CommandParser, process_flags
 from tfos_job.config.values import either
@@ -43,8 +42,7 @@ def answer(argv: Sequence[str], commands: Mapping[str, Command], submit: Submit)
         error = FlagError(f"{shell!r} is not {either(SHELLS)}", place=FLAG)
         LogLines(FLAG, argv).fail("tfos-job", error, error.exit_code)
         return error.exit_code
-    sys.stdout.write(f"{script(commands, shell, submit)}\n")
-    return 0
+    return general.print_answer(script(commands, shell, submit))
 
 
 def script(commands: Mapping[str, Command], shell: str, submit: Submit) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfos_job import __version__
 from tfos_job.commands import help_text
+from tfos_job.errors import StorageError
+from tfos_job.host.logs import LogLines
+from tfos_job.host.results import ReaderGone, print_text
 
 _HELP = ("help", "--help", "-h")
 
@@ -27,3 +31,15 @@ def answer(commands: Mapping[str, str], argv: Sequence[str]) -> str | None:
     if argv[0] == "--version":
         return f"tfos_job {__version__}"
     return None
+
+
+def print_answer(text: str) -> int:
+    """Prints what was asked for; returns the exit code."""
+    try:
+        print_text(text)
+    except ReaderGone:
+        return 128 + signal.SIGPIPE
+    except StorageError as error:
+        LogLines("", []).fail("tfos-job", error, error.exit_code)
+        return error.exit_code
+    return 0

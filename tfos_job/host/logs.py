@@ -136,6 +136,8 @@ def _is_not_py4js(record: logging.LogRecord) -> bool:
 
 
 def _write(text: str) -> None:
+    if sys.stderr is None:  # it was closed before the process began
+        return
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

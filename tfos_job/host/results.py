@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -81,14 +82,38 @@ class Results:
         try:
             while data:
                 data = data[os.write(self._stdout, data) :]
-        except BrokenPipeError as error:
-            raise ReaderGone from error
         except OSError as error:
-            raise StorageError(
-                f"cannot write the results: {error.strerror}",
-                place="standard output",
-                next_step="Free some space, run again",
-            ) from error
+            raise _refused(error) from error
+
+
+def escape_texts() -> None:
+    """Lets standard output take texts in every locale: characters that its encoding lacks are escaped, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_text(text: str) -> None:
+    """Writes a text for people to standard output; raises as `Results.write` does."""
+    if sys.stdout is None:  # it was closed before the process began
+        return
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDOUT)  # the interpreter's end writes what is left
+        os.close(nowhere)
+        raise _refused(error) from error
+
+
+def _refused(error: OSError) -> ReaderGone | StorageError:
+    if isinstance(error, BrokenPipeError):
+        return ReaderGone()
+    return StorageError(
+        f"cannot write the results: {error.strerror}",
+        place="standard output",
+        next_step="Free some space, run again",
+    )
 
 
 def _flush() -> None:
