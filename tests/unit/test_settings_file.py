@@ -79,6 +79,9 @@ def test_what_the_command_line_says_in_another_way_replaces_the_files(written: A
     path = written("gnt_dir: /gnt\ncharset_size: 10\ndataset_dir: /data\n")
     converted = cli.parse_config("convert", ["--config", path, "--image_dir", "/images", "--charset", "auto"])
     assert converted == ConvertConfig(image_dir="/images", dataset_dir="/data", charset="auto")
+    path = written("train_dir: /night\ndataset_dir: /data\nconvert: {}\n")
+    assert cli.parse_config("report", ["--config", path]).train_dirs == ("/night",)
+    assert cli.parse_config("report", ["--config", path, "/a", "/b"]).train_dirs == ("/a", "/b")
 
 
 def test_flags_are_stronger_than_the_file_and_the_file_than_the_recipe(written: Any) -> None:

@@ -32,7 +32,7 @@ from tfos_job.errors import BadDataError, FlagError
 
 FLAG = "config"
 _OF_A_RECORD = {"train_dir", "overwrite", "change_settings"}  # nobody writes all of these by hand
-_EXCLUSIVE = (LENGTHS, ("charset", "charset_size"), ("quiet", "verbose"))
+_EXCLUSIVE = (LENGTHS, ("charset", "charset_size"), ("runs", "train_dir"), ("quiet", "verbose"))
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
 
 Items = Mapping[str, dataclasses.Field[Any]]
