@@ -1,17 +1,20 @@
-"""A split of labelled images from Python (`conversion/row_shard.py`), once their shards are written."""
+"""A split of labelled images from Python: all but the writing of its shards (`conversion/row_shard.py`)."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tfos_job.config import GNT, IMAGES, ConvertConfig
 from tfos_job.conversion.dataset import some
-from tfos_job.conversion.generation import Building, publish
-from tfos_job.conversion.locked_split import LockedSplit
+from tfos_job.conversion.generation import Building, build_aside, publish
+from tfos_job.conversion.locked_split import LockedSplit, locked_split
 from tfos_job.conversion.row_shard import RowsResult, RowsTask, label_text
 from tfos_job.conversion.split_manifest import first_manifest
+from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import shards
 from tfos_job.driver.shards import WrittenShards
 from tfos_job.errors import BadDataError
@@ -24,29 +27,77 @@ _MAX_NUMBERS = 1 << 20
 _log = logging.getLogger(__name__)
 
 
-def publish_rows(
-    target: LockedSplit,
-    building: Building,
-    task: RowsTask,
-    results: Sequence[RowsResult],
-    *,
-    num_channels: int,
-    settings: Mapping[str, Any],
-) -> Manifest:
-    """Publishes the split that the shards are; returns its manifest. Logs the rows that were left out.
+@dataclass(frozen=True, kw_only=True)
+class RowsOrder:
+    """What a program asks for: a split of its images.
+
+    Attributes:
+      program: the function that it calls.
+      config: the split, as `convert` would be asked for it.
+      requested: the classes; None for those of the dataset, else for `found`.
+      found: the classes of the images, of a dataset that has none yet.
+      settings: for the manifest.
+      overwrite: replace a split that is there.
+    """
+
+    program: str
+    config: ConvertConfig
+    requested: Charset | None
+    found: Callable[[], Charset]
+    settings: Mapping[str, Any]
+    overwrite: bool
+
+
+def order_config(place: str, dataset_name: str, **flags: Any) -> ConvertConfig:
+    """The flags that `convert` would have: the same checks, and the same words."""
+    is_gnt = dataset_name == GNT
+    return ConvertConfig(gnt_dir=place if is_gnt else None, image_dir=None if is_gnt else place, **flags)
+
+
+def write_split(order: RowsOrder, write: Callable[[RowsTask], Sequence[RowsResult]]) -> Manifest:
+    """Builds the split aside, publishes it, and removes the one before.
 
     Args:
-      target: the split.
-      building: its new generation, which the shards were written into.
-      task: that they were written by.
-      results: of all of them.
-      num_channels: of the images that training is to see.
-      settings: for the manifest.
+      order: what is asked for.
+      write: writes all shards.
+
+    Returns:
+      The manifest of the split.
 
     Raises:
-      BadDataError: no row is of the classes.
-      BusyError: the dataset's lock is somebody else's by now.
+      SettingsError: the split is there already, or the dataset has other classes or channels.
+      BadDataError: no row is of the classes; what `write` raises.
+      BusyError: another job is writing to the dataset.
     """
+    config = order.config
+    of_gnt = config.gnt_dir is not None
+    with locked_split(
+        config.dataset_dir,
+        config.dataset_split_name,
+        owner=f"tfos_job {order.program} of split {config.dataset_split_name}",
+        requested=order.requested,
+        num_channels=config.channels,
+        of_gnt=of_gnt,
+        overwrite=order.overwrite,
+        must_be_new=not order.overwrite,
+    ) as target:
+        charset = target.charset or order.requested or order.found()
+        with build_aside(target.layout, target.live) as building:
+            task = RowsTask(
+                building_dir=building.work_dir,
+                characters=charset.characters,
+                image_format=config.stored_format,
+                dataset_name=GNT if of_gnt else IMAGES,
+            )
+            manifest = _publish(order, target, building, task, write(task))
+        sweep_split(target.layout, manifest)
+        return manifest
+
+
+def _publish(
+    order: RowsOrder, target: LockedSplit, building: Building, task: RowsTask, results: Sequence[RowsResult]
+) -> Manifest:
+    """Publishes the split that the shards are; logs the rows that were left out."""
     charset = Charset(task.characters)
     written = WrittenShards(results=tuple(result.shard for result in results))
     filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
@@ -64,8 +115,8 @@ def publish_rows(
         charset=charset,
         shards=shards.collect(written.results, building.shards_dir, building.folder),
         class_counts=written.class_counts,
-        settings=settings,
-        num_channels=num_channels,
+        settings=order.settings,
+        num_channels=order.config.channels,
         dataset_name=task.dataset_name,
     )
     publish(target, manifest, charset, building, ())

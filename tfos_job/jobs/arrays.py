@@ -12,12 +12,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tfos_job.config import GNT, IMAGES, ConvertConfig
-from tfos_job.conversion.generation import build_aside
-from tfos_job.conversion.locked_split import locked_split
-from tfos_job.conversion.row_shard import RowShard, RowsTask, open_shard, pixels_of, row_of
-from tfos_job.conversion.sweep import sweep_split
-from tfos_job.driver.row_split import classes_of, publish_rows
+from tfos_job.config import GNT, IMAGES
+from tfos_job.conversion.row_shard import RowsResult, RowsTask, open_shard, pixels_of, row_of
+from tfos_job.driver.row_split import RowsOrder, classes_of, order_config, write_split
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
@@ -70,45 +67,32 @@ def convert_arrays(
     if num_shards < 1:
         raise SettingsError(f"{num_shards} is less than 1", place="num_shards", next_step="Give 1 or more")
     pairs, found_channels = _peeked(images, labels)
-    checked = ConvertConfig(
-        gnt_dir=_PLACE if dataset_name == GNT else None,
-        image_dir=None if dataset_name == GNT else _PLACE,
-        dataset_dir=dataset_dir,
-        dataset_split_name=dataset_split_name,
-        num_channels=num_channels or (1 if dataset_name == GNT else found_channels),
-    )
-    requested = Charset(tuple(class_names)) if class_names is not None else None
-    with locked_split(
-        dataset_dir,
-        dataset_split_name,
-        owner=f"tfos_job convert_arrays of split {dataset_split_name}",
-        requested=requested,
-        num_channels=checked.channels,
-        of_gnt=dataset_name == GNT,
+    order = RowsOrder(
+        program="convert_arrays",
+        config=order_config(
+            _PLACE,
+            dataset_name,
+            dataset_dir=dataset_dir,
+            dataset_split_name=dataset_split_name,
+            num_channels=num_channels or (1 if dataset_name == GNT else found_channels),
+        ),
+        requested=Charset(tuple(class_names)) if class_names is not None else None,
+        found=lambda: classes_of(labels, "labels"),
+        settings={"arrays": True},
         overwrite=overwrite,
-        must_be_new=not overwrite,
-    ) as target:
-        charset = target.charset or requested or classes_of(labels, "labels")
-        with build_aside(target.layout, target.live) as building:
-            task = RowsTask(
-                building_dir=building.work_dir,
-                characters=charset.characters,
-                image_format=checked.stored_format,
-                dataset_name=dataset_name,
-            )
-            with contextlib.ExitStack() as stack:
-                shards = [stack.enter_context(open_shard(f"{_PLACE}-{i:05d}", task)) for i in range(num_shards)]
-                _deal(pairs, shards, task.characters)
-            manifest = publish_rows(
-                target,
-                building,
-                task,
-                [shard.result() for shard in shards],
-                num_channels=checked.channels,
-                settings={"arrays": True},
-            )
-        sweep_split(target.layout, manifest)
-        return manifest
+    )
+    return write_split(order, lambda task: _write(pairs, num_shards, task))
+
+
+def _write(pairs: Iterable[tuple[Any, Any]], num_shards: int, task: RowsTask) -> list[RowsResult]:
+    """Deals the images to the shards in turn."""
+    with contextlib.ExitStack() as stack:
+        shards = [stack.enter_context(open_shard(f"{_PLACE}-{i:05d}", task)) for i in range(num_shards)]
+        for number, (image, label) in enumerate(pairs):
+            place = f"image {number}"
+            row = row_of(label, image, task.characters, place)
+            shards[number % num_shards].write(row, number // num_shards, place)
+    return [shard.result() for shard in shards]
 
 
 def _peeked(images: Iterable[Any], labels: Iterable[Any]) -> tuple[Iterator[tuple[Any, Any]], int]:
@@ -129,10 +113,3 @@ def _peeked(images: Iterable[Any], labels: Iterable[Any]) -> tuple[Iterator[tupl
     image = first[0]
     is_file = image is None or isinstance(image, (bytes, bytearray, memoryview))
     return whole(), 1 if is_file or pixels_of(image, "image 0").shape[2:] != (3,) else 3
-
-
-def _deal(pairs: Iterable[tuple[Any, Any]], shards: Sequence[RowShard], characters: Sequence[str]) -> None:
-    for number, (image, label) in enumerate(pairs):
-        place = f"image {number}"
-        row = row_of(label, image, characters, place)
-        shards[number % len(shards)].write(row, number // len(shards), place)

@@ -16,13 +16,10 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from tfos_job.config import GNT, IMAGES, ConvertConfig
-from tfos_job.conversion.generation import build_aside
-from tfos_job.conversion.locked_split import locked_split
+from tfos_job.config import GNT, IMAGES
 from tfos_job.conversion.row_shard import Row, RowsResult, RowsTask, row_of, row_place, write_rows
-from tfos_job.conversion.sweep import sweep_split
 from tfos_job.driver import task_attempts, tasks
-from tfos_job.driver.row_split import classes_of, publish_rows
+from tfos_job.driver.row_split import RowsOrder, classes_of, order_config, write_split
 from tfos_job.driver.task_attempts import TaskFailure
 from tfos_job.errors import SettingsError
 from tfos_job.formats import charset as charsets
@@ -74,43 +71,28 @@ def convert_dataframe(
       BadDataError: a row without a label, an image that cannot be read, or no row of the classes.
       BusyError: another job is writing to the dataset.
     """
-    # The same checks as the command's, and the same words.
-    checked = ConvertConfig(
-        gnt_dir=_PLACE if dataset_name == GNT else None,
-        image_dir=None if dataset_name == GNT else _PLACE,
-        dataset_dir=dataset_dir,
-        dataset_split_name=dataset_split_name,
-        image_format=image_format,
-        num_channels=num_channels,
-    )
     rows = _rows(frame, num_shards)
-    requested = None if charset in (None, "auto") else Charset(tuple(charset or ()))
-    with locked_split(
-        dataset_dir,
-        dataset_split_name,
-        owner=f"tfos_job convert_dataframe of split {dataset_split_name}",
-        requested=requested,
-        num_channels=num_channels,
-        of_gnt=dataset_name == GNT,
+
+    def found() -> Charset:
+        by_rows = charset == "auto" or dataset_name == IMAGES
+        return classes_of(_labels(frame), _PLACE) if by_rows else charsets.level1()
+
+    order = RowsOrder(
+        program="convert_dataframe",
+        config=order_config(
+            _PLACE,
+            dataset_name,
+            dataset_dir=dataset_dir,
+            dataset_split_name=dataset_split_name,
+            image_format=image_format,
+            num_channels=num_channels,
+        ),
+        requested=None if charset in (None, "auto") else Charset(tuple(charset or ())),
+        found=found,
+        settings={"dataframe": dict(frame.dtypes)},
         overwrite=overwrite,
-        must_be_new=not overwrite,
-    ) as target:
-        used = target.charset or requested
-        if used is None:
-            is_found = charset == "auto" or dataset_name == IMAGES
-            used = classes_of(_labels(frame), _PLACE) if is_found else charsets.level1()
-        with build_aside(target.layout, target.live) as building:
-            task = RowsTask(
-                building_dir=building.work_dir,
-                characters=used.characters,
-                image_format=checked.stored_format,
-                dataset_name=dataset_name,
-            )
-            results = _run(rows, task)
-            settings = {"dataframe": dict(frame.dtypes)}
-            manifest = publish_rows(target, building, task, results, num_channels=num_channels, settings=settings)
-        sweep_split(target.layout, manifest)
-        return manifest
+    )
+    return write_split(order, lambda task: _write(rows, task))
 
 
 def _rows(frame: DataFrame, num_shards: int | None) -> Any:
@@ -139,8 +121,8 @@ def _labels(frame: DataFrame) -> list[Any]:
     return [label for (label,) in frame.select(_label_column(frame)).distinct().collect()]
 
 
-def _run(rows: Any, task: RowsTask) -> list[RowsResult]:
-    """Raises the first error of a partition, in their order."""
+def _write(rows: Any, task: RowsTask) -> list[RowsResult]:
+    """A shard of each partition; raises the first error of a partition, in their order."""
     work = functools.partial(_attempt, task, task_attempts.max_attempts(rows.context))
     return tasks.results(rows.mapPartitionsWithIndex(work).collect())
 
