@@ -91,6 +91,31 @@ def test_white_on_black_is_turned_over(character: str) -> None:
     assert np.array_equal(found.pixels, find(pixels).pixels)
 
 
+def frame() -> np.ndarray:
+    """A 口 cropped to its strokes: its border is all ink."""
+    pixels = np.zeros((20, 20), np.uint8)
+    pixels[2:-2, 2:-2] = 255
+    return pixels
+
+
+def bar() -> np.ndarray:
+    """A bold 一 with little margin: most of the picture is ink."""
+    pixels = np.full((10, 40), 255, np.uint8)
+    pixels[2:-2, 1:-1] = 30
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "glyph", [frame(), bar(), printed("十"), printed("十") // 4 + 60], ids=["口", "一", "十", "pale 十"]
+)
+def test_white_on_black_is_known_in_a_tight_crop(glyph: np.ndarray) -> None:
+    upright, inverted = find(glyph), find(255 - glyph)
+    assert (upright.inverted, inverted.inverted) == (False, True)
+    assert upright.box == inverted.box
+    assert np.array_equal(upright.pixels, inverted.pixels)
+    assert (upright.doubtful, inverted.doubtful) == ("", "")
+
+
 @pytest.mark.parametrize("paper", papers.PAPERS)
 def test_a_page_without_ink_is_blank(paper: str) -> None:
     for seed in range(4):
