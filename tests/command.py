@@ -187,6 +187,17 @@ def starting(kind: type[_Kind]) -> Iterator[Callable[..., _Kind]]:
             command.end()
 
 
+def example(name: str, *words: object, folder: Path, num_images: int = 0) -> list[str]:
+    """The lines that a program of examples/ prints, run in a folder; it trains once on `num_images`, if on any."""
+    tally["starts"] += 1
+    tally["trainings"] += num_images > 0
+    tally["images"] += num_images
+    command = [sys.executable, ROOT / "examples" / name, *words]
+    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def run(*args: object, code: int = 0) -> Command:
     """Runs a command to its end, which must be this one."""
     command = Command(*args)

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.command import ROOT, run, tally
+from tests.command import example, run
 from tfos_job import FeedConfig, train_arrays
 
 pytestmark = pytest.mark.cluster
-
-
-def example(name: str, folder: Path, num_images: int) -> list[str]:
-    """The lines that a program prints which trains once."""
-    tally["starts"] += 1
-    tally["trainings"] += 1
-    tally["images"] += num_images
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), str(folder)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def report_of(train_dir: Path) -> dict[str, Any]:
@@ -38,21 +24,25 @@ def never() -> Iterator[Any]:
     yield
 
 
+def again(train_dir: Path) -> dict[str, Any]:
+    """The report of a run that is asked for again, with its own settings."""
+    config = FeedConfig(**json.loads((train_dir / "config.json").read_text()) | {"dataset_dir": ""})
+    return train_arrays(never(), never(), config, validation=(never(), never()), class_names=["bar"])
+
+
 def test_arrays_are_learned_and_their_copy_is_removed(tmp_path: Path) -> None:
-    (said,) = example("train_arrays.py", tmp_path, 4 * 1200)
+    (said,) = example("train_arrays.py", tmp_path, folder=tmp_path, num_images=4 * 1200)
     assert said.startswith("finished after 150 steps: top-1 ")
     report = report_of(tmp_path / "run")
     assert report["metrics"]["top_1"] > 0.9
     assert (report["num_records"], report["records_read"]) == (1200, [150 * 32])
     assert not (tmp_path / "run" / "dataset").exists()
     # Once more: the run is finished, and no image is made.
-    config = FeedConfig(train_dir=str(tmp_path / "run"), validation_split_name="test")
-    again = train_arrays(never(), never(), config, validation=(never(), never()), class_names=["bar"])
-    assert again == report
+    assert again(tmp_path / "run") == report
 
 
 def test_rows_are_learned_and_a_run_that_has_them_asks_for_none(tmp_path: Path) -> None:
-    trained, predicted = example("train_dataframe.py", tmp_path, 3 * 300)
+    trained, predicted = example("train_dataframe.py", tmp_path, folder=tmp_path, num_images=3 * 300)
     assert trained.startswith("finished after 30 steps: top-1 ")
     assert predicted.partition(": ")[2].startswith("red, ")
     train_dir = tmp_path / "run"
@@ -62,6 +52,5 @@ def test_rows_are_learned_and_a_run_that_has_them_asks_for_none(tmp_path: Path) 
     planned = run("train", "--train_dir", train_dir, "--epoch", 5, "--dry_run").result()
     assert planned["total_steps"] == 50
     # A call that finds the rows in the run reads none; the run is finished, and the rows are no longer kept.
-    config = FeedConfig(**json.loads((train_dir / "config.json").read_text()) | {"dataset_dir": ""})
-    assert train_arrays(never(), never(), config, validation=(never(), never()), class_names=["red"]) == report
+    assert again(train_dir) == report
     assert not (train_dir / "dataset").exists()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -13,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.command import ROOT, SMALL, StartCommand, run, tally
+from tests.command import SMALL, StartCommand, example, run
 from tests.ports import free_port_range
 from tfos_job.formats import gnt, gnt_reader
 from tfos_job.layout import RunLayout
@@ -21,26 +19,14 @@ from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 
-EXAMPLES = ROOT / "examples"
 NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS, BATCH_SIZE = 20, 24, 8, 32  # of examples/walkthrough.py
-
-
-def example(name: str, *words: object, folder: Path) -> str:
-    """What a program of examples/ prints, run in a folder."""
-    tally["starts"] += 1
-    command = [sys.executable, EXAMPLES / name, *words]
-    done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_writers_never_seen_are_read(tmp_path: Path) -> None:
     """All of it from Python, with the seed's network. What must not be learned is in tests/unit/test_learning.py."""
-    said = example("walkthrough.py", folder=tmp_path).splitlines()
-    train_dir, gnt_dir = tmp_path / "walkthrough" / "run", tmp_path / "walkthrough" / "gnt"
     steps = NUM_EPOCHS * NUM_WRITERS * NUM_CLASSES // BATCH_SIZE
-    tally["trainings"] += 1
-    tally["images"] += steps * BATCH_SIZE
+    said = example("walkthrough.py", folder=tmp_path, num_images=steps * BATCH_SIZE)
+    train_dir, gnt_dir = tmp_path / "walkthrough" / "run", tmp_path / "walkthrough" / "gnt"
     (path,) = (train_dir / "evaluation").glob("step-*-test.json")
     evaluation = json.loads(path.read_text())
     assert 0.90 <= evaluation["top_1"] <= evaluation["top_3"] <= evaluation["top_5"] <= 1
@@ -75,7 +61,7 @@ def test_writers_never_seen_are_read(tmp_path: Path) -> None:
 
     # And of the same characters in files, asked in each way that there is.
     images, characters = glyphs(gnt_dir / "test", tmp_path)
-    lines = [line.split("\t") for line in example("predictor.py", train_dir, *images, folder=tmp_path).splitlines()]
+    lines = [line.split("\t") for line in example("predictor.py", train_dir, *images, folder=tmp_path)]
     assert [line[0] for line in lines] == [str(image) for image in images for _ in range(4)]
     assert [line[2] == character for line, character in zip(lines[::4], characters, strict=True)].count(True) >= 8
     for ways in zip(*(lines[way::4] for way in range(4)), strict=True):

@@ -1,4 +1,4 @@
-"""AugmentationConfig of augmentation: all distortions and movements are one coordinate map and one bilinear sampling.
+"""Movements in augmentation: all distortions and movements are one coordinate map and one bilinear sampling.
 
 An output pixel p has the value at A(p + d(p)), with the elastic displacement d and the affine map A, both in pixels
 from the image's centre. For the picture that means: a window is cropped and scaled to the full size, then zoomed,

@@ -9,7 +9,7 @@ from typing import Any
 from tfos_job.reports import page, run_curves
 from tfos_job.reports.page_parts import Picture, Table, template
 from tfos_job.run import given_settings, summary, verdict
-from tfos_job.run.quantities import NOTHING, is_number, number, points, share
+from tfos_job.run.quantities import NOTHING, measured, number, points, share
 from tfos_job.run.summary import RunSummary
 
 SECTIONS = {"results": "Results", "curves": "Curves", "settings": "Settings that differ"}
@@ -89,7 +89,7 @@ def results(runs: Sequence[RunSummary]) -> Table:
         labels = {one.score.label for one in standings if one is not None}
         rows.append((f"top-1, {labels.pop() if len(labels) == 1 else split}", *_top_1(standings)))
         scores = [run.score(split) for run in runs]
-        rows.append((f"loss, {split}", *(_number(score.metrics.get("loss") if score else None) for score in scores)))
+        rows.append((f"loss, {split}", *(measured(score.metrics.get("loss") if score else None) for score in scores)))
         rows.append((f"evaluated at step, {split}", *(number(score.step) if score else NOTHING for score in scores)))
     facts = [page.facts(run) for run in runs]
     rows += [(name, *(of_run[name] for of_run in facts)) for name in facts[0] if name != "validation loss"]
@@ -120,7 +120,3 @@ def settings(runs: Sequence[RunSummary]) -> Table:
     """`differing`, as a table."""
     rows = [(name, *map(given_settings.text, values)) for name, values in differing(runs).items()]
     return Table(head=("setting", *short_names([run.place for run in runs])), rows=rows)
-
-
-def _number(value: Any) -> str:
-    return number(float(value)) if is_number(value) else NOTHING

@@ -14,7 +14,7 @@ from tfos_job.reports import page_tables
 from tfos_job.reports.page_parts import Bar, Picture, Table, clock, shown, template
 from tfos_job.reports.page_tables import Evaluation
 from tfos_job.run import given_settings, summary, verdict
-from tfos_job.run.quantities import NOTHING, duration, is_number, number, share
+from tfos_job.run.quantities import NOTHING, duration, is_number, measured, number, share
 from tfos_job.run.summary import RunSummary
 
 SECTIONS = {
@@ -161,8 +161,7 @@ def _cause(report: Mapping[str, Any]) -> Cause | None:
 def result(standing: verdict.Standing) -> Result:
     """A standing as text."""
     score, difference = standing.score, standing.difference
-    is_clear = difference is not None and (standing.margin is None or abs(difference) > standing.margin)
-    kind = "" if not difference or not is_clear else "better" if difference > 0 else "worse"
+    kind = "" if not difference or standing.may_be_chance else "better" if difference > 0 else "worse"
     of = f", on {number(score.num_records)} records" if score.num_records is not None else ""
     if difference is not None and standing.other_records not in (None, score.num_records):
         of += f"; the other run on {number(standing.other_records or 0)}"
@@ -186,17 +185,13 @@ def facts(run: RunSummary) -> dict[str, str]:
         "host": run.host or NOTHING,
         "started": clock(run.started),
         "ended": clock(run.ended) if run.state != summary.RUNNING else NOTHING,
-        "training loss": _of(metrics.get("train_loss")),
-        "validation loss": _of(metrics.get("loss")),
-        "images/s": _of(report.get("images_per_second")),
+        "training loss": measured(metrics.get("train_loss")),
+        "validation loss": measured(metrics.get("loss")),
+        "images/s": measured(report.get("images_per_second")),
         "training records": shown(report.get("num_records")),
         "classes": shown(model.get("num_classes")),
         "network": str(model.get("model_name", NOTHING)),
     }
-
-
-def _of(value: Any) -> str:
-    return number(float(value)) if is_number(value) else NOTHING
 
 
 def _bottleneck(bound: Mapping[str, Any]) -> str:

@@ -25,6 +25,11 @@ def number(value: float) -> str:
     return f"{value:.3g}" if decimals > 6 else f"{value:.{decimals}f}"
 
 
+def measured(value: Any) -> str:
+    """The number that was measured, where one was."""
+    return number(float(value)) if is_number(value) else NOTHING
+
+
 def share(value: float, num_records: int | None = None) -> str:
     """A share of `num_records` as a percentage: a tenth of a percent of few records, a hundredth of many."""
     fine = num_records is not None and num_records >= _FINE_FROM

@@ -32,12 +32,16 @@ class Standing:
         return None if self.other is None else self.top_1 - self.other
 
     @property
+    def may_be_chance(self) -> bool:
+        return self.difference is not None and self.margin is not None and abs(self.difference) <= self.margin
+
+    @property
     def words(self) -> str:
         """The difference in percentage points, and whether chance alone may make it."""
         if self.difference is None:
             return ""
-        by_chance = self.margin is not None and abs(self.difference) <= self.margin
-        return f"{points(self.difference)} points" + (" (may be chance)" if by_chance and self.difference else "")
+        chance = " (may be chance)" if self.may_be_chance and self.difference else ""
+        return f"{points(self.difference)} points{chance}"
 
 
 def standings(run: RunSummary, other: RunSummary | None) -> list[Standing]:
