@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfos_job.protocol.topology import counted
+from tfos_job.run import resume
 from tfos_job.run.quantities import duration
+from tfos_job.run.resume import Change
 
 _WIDTH = 8
 
@@ -15,7 +18,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     rows = {
         "run": _run(found),
         "removes": ", ".join(found["removes"]),
-        "changes": ", ".join(f"{it['name']} {_word(it['old'])} → {_word(it['new'])}" for it in found["changes"]),
+        "changes": resume.listed([Change(**change) for change in found["changes"]]),
         "dataset": _dataset(found["dataset"]),
         "network": _network(found["network"]),
     }
@@ -80,10 +83,10 @@ def _length(length: Mapping[str, Any]) -> str:
 
 
 def _nodes(nodes: Mapping[str, Any]) -> str:
-    servers = _counted(nodes["num_ps_tasks"], "parameter server")
+    servers = counted(nodes["num_ps_tasks"], "parameter server")
     if nodes["num_ps_tasks_on_driver_host"]:
         servers += " on the driver's host"
-    workers = _counted(nodes["num_workers"], "worker") + (" with a GPU" if nodes["num_gpus"] else "")
+    workers = counted(nodes["num_workers"], "worker") + (" with a GPU" if nodes["num_gpus"] else "")
     if nodes["num_gpus"] and nodes["num_workers"] > 1:
         workers += " each"
     records = nodes["records_per_worker"]
@@ -117,13 +120,5 @@ def _time(time: Mapping[str, Any]) -> str:
     return f"{duration(time['seconds'])} of steps at the run's last {rate}; start and evaluations come on top"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _mib(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
-
-
-def _word(value: Any) -> str:
-    return "none" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)

@@ -55,7 +55,7 @@ class Topology:
         )
 
     def __str__(self) -> str:
-        return f"{_counted(self.num_ps_tasks, 'parameter server')} and {_counted(self.num_workers, 'worker')}"
+        return f"{counted(self.num_ps_tasks, 'parameter server')} and {counted(self.num_workers, 'worker')}"
 
     @property
     def num_executor_ps_tasks(self) -> int:
@@ -71,7 +71,7 @@ class Topology:
         return self.num_executor_ps_tasks + self.num_workers
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
