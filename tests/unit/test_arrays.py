@@ -19,6 +19,8 @@ from tfos_job.formats import manifest as manifests
 from tfos_job.formats.form import Form
 from tfos_job.input.decoding import decode
 from tfos_job.layout import DatasetLayout
+from tfos_job.verification.shard_proof import verify_shard
+from tfos_job.verification.task_plan import shard_tasks
 
 SIDE = 6
 
@@ -42,6 +44,16 @@ def expected(arrays: np.ndarray, class_ids: Any) -> Counter[tuple[int, bytes]]:
     return Counter((int(label), array.tobytes()) for label, array in zip(class_ids, arrays, strict=True))
 
 
+def found_by_verify(dataset_dir: Path) -> dict[str, int]:
+    """The findings of `verify` in the shards of a split, by kind."""
+    dataset = DatasetLayout(str(dataset_dir))
+    split = {"train": manifests.load(dataset.split("train"))}
+    found: Counter[str] = Counter()
+    for task in shard_tasks(dataset, split, manifests.load_charset(dataset)):
+        found += verify_shard(task).report.findings.counts
+    return dict(found)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_array_becomes_one_record(tmp_path: Path, channels: int) -> None:
     arrays, labels = images(50, channels), np.arange(50) % 3
@@ -50,6 +62,7 @@ def test_every_array_becomes_one_record(tmp_path: Path, channels: int) -> None:
     assert (made.num_records, made.num_channels, made.class_counts) == (50, channels, (17, 17, 16))
     assert [shard.num_records for shard in made.shards] == [13, 13, 12, 12]  # dealt: all classes in each
     assert manifests.load_charset(DatasetLayout(str(tmp_path))).characters == ("0", "1", "2")
+    assert found_by_verify(tmp_path) == {}
 
 
 def test_an_iterable_is_gone_through_once_and_not_gathered(tmp_path: Path) -> None:
@@ -98,6 +111,9 @@ def test_picture_files_and_glyphs(tmp_path: Path) -> None:
     made = convert_arrays(files, "啊阿啊", dataset_dir=str(tmp_path / "glyphs"), dataset_name="gnt", num_shards=1)
     assert (made.dataset_name, made.image_format) == ("gnt", "raw")
     assert stored(tmp_path / "glyphs") == expected(arrays, [0, 1, 0])
+    assert found_by_verify(tmp_path / "glyphs") == {}
+    convert_arrays(files, "aba", dataset_dir=str(tmp_path / "files"), num_shards=1)
+    assert found_by_verify(tmp_path / "files") == {}
     with pytest.raises(BadDataError, match="image 0: expected one character, found 'ab'"):
         convert_arrays(arrays[:1], ["ab"], dataset_dir=str(tmp_path / "more"), dataset_name="gnt", class_names=["a"])
 

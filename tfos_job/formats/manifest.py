@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import storage
-from tfos_job.config import GNT
+from tfos_job.config import GNT, IMAGES
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest_parts import Adoption, ImageFolder, Revision, Shard, Source, SourceRange
@@ -65,7 +65,7 @@ class Manifest:
     @property
     def of_pictures(self) -> bool:
         """True if its images are picture files, not glyphs."""
-        return self.images is not None or self.adoption is not None
+        return self.dataset_name == IMAGES
 
     @property
     def made_from(self) -> str:
