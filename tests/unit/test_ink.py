@@ -83,6 +83,29 @@ def test_straight_strokes_are_no_lines_of_the_paper(character: str) -> None:
             assert not found.doubtful
 
 
+@pytest.mark.parametrize("character", "田王井十口")
+@pytest.mark.parametrize(("pen", "margin"), [(3, 15), (8, 15), (8, 60)])
+def test_straight_strokes_of_a_thin_pen_are_no_lines_of_the_paper(character: str, pen: int, margin: int) -> None:
+    """A character that is drawn nearly as large as the picture, on paper without lines."""
+    across, down = {
+        "田": ((0, 0.5, 1), (0, 0.5, 1)),
+        "王": ((0, 0.5, 1), (0.5,)),
+        "井": ((0.33, 0.66), (0.33, 0.66)),
+        "十": ((0.5,), (0.5,)),
+        "口": ((0, 1), (0, 1)),
+    }[character]
+    side = 250
+    pixels = np.full((side, side), 255, np.uint8)
+    for share in across:
+        pixels[round(share * (side - pen)) :][:pen] = 20
+    for share in down:
+        pixels[:, round(share * (side - pen)) :][:, :pen] = 20
+    found = find(np.pad(pixels, margin, constant_values=255))
+    assert found.box == (margin, margin, margin + side, margin + side)
+    assert likeness(found.pixels, pixels) > 0.9
+    assert not found.doubtful
+
+
 @pytest.mark.parametrize("character", "一三国圆口田")
 def test_white_on_black_is_turned_over(character: str) -> None:
     pixels = np.pad(printed(character), 20, constant_values=255)

@@ -27,7 +27,8 @@ _MAX_SLOPE = 0.18  # 10 degrees
 _MIN_COVERAGE = 0.72  # strips of a line where it is seen: strokes hide it elsewhere
 _MIN_COVERAGE_OF_CUT = 0.85  # of a line that is cut off by a corner
 _MIN_COVERAGE_OF_HIDDEN, _MIN_ENDS_OF_HIDDEN = 0.45, 0.9  # of a line that is behind a character
-_MIN_ENDS = 0.5  # the same, in the fifths at both ends: a line goes through the whole picture
+_MIN_ENDS = 0.5  # the same, in the fifths at both ends: a line goes through the whole picture,
+_BORDER_STRIPS = 2  # and is seen in one of these at both ends: a straight stroke ends before
 _MIN_RESPONSE = 0.03  # darkness of a line
 _MAX_LINES = 80
 _SAME_FAMILY = 0.03  # difference of slopes between lines of one paper
@@ -130,7 +131,8 @@ def _candidates(response: FloatArray, noise: float, reach: int) -> list[tuple[fl
         length = inside[at].sum(axis=1)
         coverage = along.sum(axis=1) / np.maximum(length, 1)
         ends = np.minimum(along[:, :fifth].mean(axis=1), along[:, -fifth:].mean(axis=1))
-        whole[number] = np.where((ends >= _MIN_ENDS) & (length > 0.9 * _STRIPS), coverage, 0)
+        reaches = along[:, :_BORDER_STRIPS].any(axis=1) & along[:, -_BORDER_STRIPS:].any(axis=1)
+        whole[number] = np.where((ends >= _MIN_ENDS) & reaches & (length > 0.9 * _STRIPS), coverage, 0)
         cut[number] = np.where(length > 0.1 * _STRIPS, coverage, 0)
         # Between lines of the same paper one that a character hides is known by its ends.
         hidden = (ends >= _MIN_ENDS_OF_HIDDEN) & (length > 0.9 * _STRIPS) & (coverage >= _MIN_COVERAGE_OF_HIDDEN)
