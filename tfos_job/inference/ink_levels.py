@@ -19,6 +19,7 @@ GreyArray = npt.NDArray[np.uint8]
 
 _POLARITY_SIDE = 96  # pixels: noise averages out, and a character is still one
 _BORDER_WEIGHT = 0.3  # of the border's share beside the picture's: right for bold crops and for frames
+_ALL_BRIGHT = 0.03  # share of dark pixels in a ring that is white, as the strokes of a frame are on black
 _BRIGHT_SHARE = 0.997  # nothing is chalk, unless the pixels above this quantile
 _LEAST_CONTRAST = 25  # are brighter than the board by this many levels
 _NEARLY_WHITE = 0.8  # of the brightest pixel: paper alone is brighter
@@ -73,9 +74,10 @@ def is_inverted(grey: GreyArray) -> bool:
     if np.quantile(flat, _BRIGHT_SHARE) - np.median(flat) < _LEAST_CONTRAST:
         return False  # nothing is bright: noise alone, or paper
     _, dark = min((_parted(small), _parted(flat)), key=lambda parted: parted[0])
-    border = _ring(dark, 0)
-    if border > 0.5:  # it may be a frame: what is further inside counts as much
-        border = (border + _ring(dark, min(dark.shape) // 8)) / 2
+    border, within = _ring(dark, 0), _ring(dark, min(dark.shape) // 8)
+    is_bright_frame = border < _ALL_BRIGHT and within > 1 - _ALL_BRIGHT
+    if border > 0.5 or is_bright_frame:  # it may be a frame: what is further inside counts as much
+        border = (border + within) / 2
     return bool(dark.mean() - 0.5 + _BORDER_WEIGHT * (border - 0.5) > 0)
 
 
