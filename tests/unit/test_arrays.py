@@ -16,13 +16,24 @@ from PIL import Image
 from tfos_job import FeedConfig, convert_arrays, train_arrays
 from tfos_job.errors import BadDataError, JobError, SettingsError
 from tfos_job.formats import manifest as manifests
+from tfos_job.formats.decoder import Decoder
 from tfos_job.formats.form import Form
+from tfos_job.input.decoder_process import training_view
 from tfos_job.input.decoding import decode
 from tfos_job.layout import DatasetLayout
 from tfos_job.verification.shard_proof import verify_shard
 from tfos_job.verification.task_plan import shard_tasks
 
 SIDE = 6
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """TensorFlow is here already: no process of its own decodes files. Notes the calls that would end it."""
+    calls: list[str] = []
+    monkeypatch.setattr(Decoder, "digest", lambda _, data, image_format: training_view(data, image_format))
+    monkeypatch.setattr(Decoder, "close", lambda _: calls.append("close"))
+    return calls
 
 
 def images(count: int, channels: int = 1) -> np.ndarray:
@@ -99,7 +110,7 @@ def test_other_splits_have_the_datasets_classes_and_numbers_are_places_in_them(t
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["charset.json", "test", "train"]
 
 
-def test_picture_files_and_glyphs(tmp_path: Path) -> None:
+def test_picture_files_and_glyphs(tmp_path: Path, closed: list[str]) -> None:
     arrays = images(3)
 
     def png(pixels: np.ndarray) -> bytes:
@@ -114,6 +125,7 @@ def test_picture_files_and_glyphs(tmp_path: Path) -> None:
     assert found_by_verify(tmp_path / "glyphs") == {}
     convert_arrays(files, "aba", dataset_dir=str(tmp_path / "files"), num_shards=1)
     assert found_by_verify(tmp_path / "files") == {}
+    assert closed == ["close", "close"]
     with pytest.raises(BadDataError, match="image 0: expected one character, found 'ab'"):
         convert_arrays(arrays[:1], ["ab"], dataset_dir=str(tmp_path / "more"), dataset_name="gnt", class_names=["a"])
 

@@ -16,6 +16,7 @@ from tfos_job.config import GNT, IMAGES
 from tfos_job.conversion.row_shard import RowsResult, RowsTask, open_shard, pixels_of, row_of
 from tfos_job.driver.row_split import RowsOrder, classes_of, order_config, write_split
 from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.formats import decoder
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.manifest import Manifest
 
@@ -81,7 +82,10 @@ def convert_arrays(
         settings={"arrays": True},
         overwrite=overwrite,
     )
-    return write_split(order, lambda task: _write(pairs, num_shards, task))
+    try:
+        return write_split(order, lambda task: _write(pairs, num_shards, task))
+    finally:
+        decoder.of_this_process().close()  # where there were files: TensorFlow's memory is not kept for a training
 
 
 def _write(pairs: Iterable[tuple[Any, Any]], num_shards: int, task: RowsTask) -> list[RowsResult]:
