@@ -10,6 +10,7 @@ from tfos_job.commands.container_memory import Network
 from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import EvaluateConfig, PredictConfig
+from tfos_job.config.defaults import NAMED_CHECKPOINTS
 
 
 def run(config: EvaluateConfig, context: Context) -> None:
@@ -17,7 +18,7 @@ def run(config: EvaluateConfig, context: Context) -> None:
     from tfos_job.layout import RunLayout
 
     check(config)
-    if config.checkpoint in ("last", "best"):  # others may not be recorded
+    if config.checkpoint in NAMED_CHECKPOINTS:  # others may not be recorded
         storage.require_writable(RunLayout(config.train_dir).evaluation_dir)
     load_tensorflow(loud=context.is_debug)
     from tfos_job.local_jobs.evaluate import evaluate
@@ -39,7 +40,7 @@ def check(config: EvaluateConfig) -> None:
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     load_unchanged(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    if config.checkpoint in ("last", "best") and not storage.is_dir(config.train_dir):
+    if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
         raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
     checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
 

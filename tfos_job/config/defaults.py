@@ -25,6 +25,8 @@ FILL_MODES = AUTO_FILL, CONSTANT, NEAREST, REFLECT, WRAP = "auto", "constant", "
 # Values of an image, up to which it is whitened: the matrix has that many squared, 64 MiB in float32. It lies in every
 # checkpoint, and a multiplication by it is done for each image.
 MAX_WHITENED_VALUES = 4096
+NAMED_CHECKPOINTS = ("last", "best")
+"""The words for a checkpoint of a run; any other is a path."""
 PREDICTED_BATCH = 64
 """Pictures that `predict` looks at together: more would hardly be faster, and the first answers would come later."""
 STDIN = "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tfos_job.config.defaults import NAMED_CHECKPOINTS
 from tfos_job.config.flags import Flags, flag, path
 from tfos_job.config.values import SPLIT_NAME, TextForm
 
@@ -23,7 +24,7 @@ class EvaluateConfig(Flags):
     train_dir: str = path("folder of the run")
     dataset_split_name: str = flag("split to evaluate on", "test", form=SPLIT_NAME)
     checkpoint: str = path(
-        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=("last", "best")
+        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=NAMED_CHECKPOINTS
     )
     batch_size: int = flag("images per step", 128, minimum=1)
     top_k: str = flag("comma-separated k of the top-k accuracies; 1 is always included", "1,3,5", form=_WHOLE_NUMBERS)

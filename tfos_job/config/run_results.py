@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.defaults import STDIN
+from tfos_job.config.defaults import NAMED_CHECKPOINTS, STDIN
 from tfos_job.config.flags import Flags, flag, path, require
 from tfos_job.errors import FlagError
 
@@ -15,7 +15,7 @@ class PredictConfig(Flags):
 
     train_dir: str = path("folder of the run")
     checkpoint: str = path(
-        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=("last", "best")
+        "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=NAMED_CHECKPOINTS
     )
     top_k: int = flag("number of classes to print for each image", 3, minimum=1)
     raw_image: bool = flag(

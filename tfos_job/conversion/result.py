@@ -109,7 +109,7 @@ def log_gnt_split(
         _log.warning(
             "%d records are not in the charset and were left out: %s",
             sum(made.filtered.values()),
-            _by_frequency(made.filtered),
+            by_frequency(made.filtered),
         )
     if made.quarantined:
         _log.warning(
@@ -134,7 +134,7 @@ def log_image_split(split: SplitLayout, made: Manifest, listing: ImageListing) -
         _log.warning(
             "%d images are of classes that are not in the charset and were left out: %s",
             sum(made.filtered.values()),
-            _by_frequency(made.filtered),
+            by_frequency(made.filtered),
         )
     if made.quarantined:
         _log.warning(
@@ -179,7 +179,7 @@ def _num_empty_classes(manifest: Manifest) -> int:
     return sum(not count for count in manifest.class_counts)
 
 
-def _by_frequency(counts: Mapping[str, int]) -> str:
+def by_frequency(counts: Mapping[str, int]) -> str:
     """The most frequent of what was counted, with their numbers."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return some([f"{name} × {count}" for name, count in ordered])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config import GNT, IMAGES, ConvertConfig
-from tfos_job.conversion.dataset import some
 from tfos_job.conversion.generation import Building, build_aside, publish
 from tfos_job.conversion.locked_split import LockedSplit, locked_split
+from tfos_job.conversion.result import by_frequency
 from tfos_job.conversion.row_shard import RowsResult, RowsTask, label_text
 from tfos_job.conversion.split_manifest import first_manifest
 from tfos_job.conversion.sweep import sweep_split
@@ -101,7 +101,7 @@ def _publish(
     charset = Charset(task.characters)
     written = WrittenShards(results=tuple(result.shard for result in results))
     filtered = sum((Counter(result.filtered) for result in results), Counter[str]())
-    left_out = some([f"{label} × {count}" for label, count in filtered.most_common()])
+    left_out = by_frequency(filtered)
     if not written.class_counts:
         raise BadDataError(
             f"no row is of the {len(charset)} classes; the rows hold {left_out or 'nothing'}",
