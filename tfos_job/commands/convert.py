@@ -30,12 +30,12 @@ def convert(spark: Spark, config: ConvertConfig) -> ConvertResult | ConvertedIma
 
 def run(config: ConvertConfig, context: Context) -> None:
     from tfos_job.conversion.dataset import require_folders
-    from tfos_job.driver import session
     from tfos_job.driver.on_demand import SparkOnDemand
+    from tfos_job.protocol.topology import resolve_master
 
     require_folders(config)
     log.info("Looking through %s", config.input_dir)
-    master = session.resolve_master(context.master, num_nodes=1)
+    master = resolve_master(context.master, num_nodes=1)
     with SparkOnDemand(f"tfos_job convert {config.dataset_dir}", master) as spark:
         result = convert(spark, config)
     context.emit(result.to_dict())

@@ -8,10 +8,10 @@ from tfos_job.config import DoctorConfig
 
 
 def run(config: DoctorConfig, context: Context) -> None:
-    from tfos_job.driver import session
     from tfos_job.jobs.doctor import doctor
+    from tfos_job.protocol.topology import resolve_master
 
-    diagnosis = doctor(config, session.resolve_master(context.master, config.num_executors))
+    diagnosis = doctor(config, resolve_master(context.master, config.num_executors))
     context.say(diagnosis.table())
     context.emit(diagnosis.to_dict())
     diagnosis.raise_for_failures()

@@ -11,8 +11,7 @@ from typing import Any
 from tfos_job import lock_file, storage
 from tfos_job.commands import dry_run_costs
 from tfos_job.config import NETWORKS, TrainConfig
-from tfos_job.host import container
-from tfos_job.protocol.topology import Topology, check_slots, local_master, topology_of
+from tfos_job.protocol.topology import Topology, check_slots, resolve_master, topology_of
 from tfos_job.run import folder
 from tfos_job.run.folder import FINISHED
 from tfos_job.run.preparation import Preparation, prepare, with_absolute_paths
@@ -32,8 +31,7 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
       JobError: `train` would raise it, too.
     """
     config = with_absolute_paths(config)
-    if master is None and not container.under_spark_submit():
-        master = local_master(config.num_executors)
+    master = resolve_master(master, config.num_executors)
     topology = topology_of(config, master)
     if master is not None:
         check_slots(topology, master)
@@ -92,7 +90,7 @@ def _dataset(prepared: Preparation) -> dict[str, Any]:
         "split_name": config.dataset_split_name,
         "num_records": manifest.num_records,
         "num_classes": manifest.num_classes,
-        "num_empty_classes": sum(not count for count in manifest.class_counts),
+        "num_empty_classes": manifest.num_empty_classes,
         "validation_split_name": config.validation_split_name,
         "num_validation_records": validation.manifest.num_records if validation else None,
     }

@@ -28,10 +28,10 @@ def train(config: TrainConfig, master: str | None = None) -> dict[str, Any]:
         from tfos_job.commands import dry_run
 
         return dry_run.forecast(config, master)
-    from tfos_job.driver import session
     from tfos_job.jobs.train import train
+    from tfos_job.protocol.topology import resolve_master
 
-    return train(config, session.resolve_master(master, config.num_executors))
+    return train(config, resolve_master(master, config.num_executors))
 
 
 def run(config: TrainConfig, context: Context) -> None:

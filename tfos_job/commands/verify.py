@@ -9,14 +9,14 @@ from tfos_job.config import VerifyConfig
 
 def run(config: VerifyConfig, context: Context) -> None:
     from tfos_job.conversion.dataset import refuse_non_folder
-    from tfos_job.driver import session
     from tfos_job.driver.on_demand import SparkOnDemand
     from tfos_job.jobs.verify import verify
+    from tfos_job.protocol.topology import resolve_master
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     if config.gnt_dir not in (None, "auto"):
         refuse_non_folder(config.gnt_dir, "--gnt_dir")
-    master = session.resolve_master(context.master, num_nodes=1)
+    master = resolve_master(context.master, num_nodes=1)
     with SparkOnDemand(f"tfos_job verify {config.dataset_dir}", master) as spark:
         result = verify(spark, config)
     for line in result.lines():

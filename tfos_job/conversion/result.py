@@ -75,7 +75,7 @@ class SplitResult:
             generation=manifest.generation,
             num_records=manifest.num_records,
             num_classes=manifest.num_classes,
-            num_empty_classes=_num_empty_classes(manifest),
+            num_empty_classes=manifest.num_empty_classes,
             num_shards=len(manifest.shards),
             num_filtered=sum(manifest.filtered.values()),
             num_other_files=num_other_files,
@@ -161,7 +161,7 @@ def _log_size(split: SplitLayout, manifest: Manifest) -> None:
         manifest.num_classes,
         len(manifest.shards),
     )
-    num_empty = _num_empty_classes(manifest)
+    num_empty = manifest.num_empty_classes
     if num_empty:
         advice = (
             ". If no other file brings them, convert all splits into a new --dataset_dir, the first with --charset "
@@ -173,10 +173,6 @@ def _log_size(split: SplitLayout, manifest: Manifest) -> None:
             manifest.num_classes,
             advice if manifest.adoption is None else "",  # labels are as they are in the records
         )
-
-
-def _num_empty_classes(manifest: Manifest) -> int:
-    return sum(not count for count in manifest.class_counts)
 
 
 def by_frequency(counts: Mapping[str, int]) -> str:

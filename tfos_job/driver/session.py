@@ -22,7 +22,7 @@ from tfos_job.host import process_environment
 from tfos_job.host.child import module_path
 from tfos_job.host.container import under_spark_submit
 from tfos_job.host.limits import within
-from tfos_job.protocol.topology import Topology, check_slots, local_master, slots_of
+from tfos_job.protocol.topology import Topology, check_slots, slots_of
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +40,6 @@ TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourc
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 _STOP_S = 10.0
 _LOCAL_START_S = 600  # a JVM takes seconds, and there is no queue
-
-
-def resolve_master(requested: str | None, num_nodes: int) -> str | None:
-    """Returns the master to set; None if spark-submit has set one.
-
-    Args:
-      requested: `--master`.
-      num_nodes: slots that must run at the same time.
-    """
-    if requested is not None:
-        return requested
-    if under_spark_submit():
-        return None
-    return local_master(num_nodes)
 
 
 def in_cluster_mode() -> bool:

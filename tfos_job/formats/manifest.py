@@ -97,6 +97,11 @@ class Manifest:
         return len(self.class_counts)
 
     @property
+    def num_empty_classes(self) -> int:
+        """Classes without a record."""
+        return sum(not count for count in self.class_counts)
+
+    @property
     def filtered(self) -> dict[str, int]:
         """Records whose character is not in the charset, by character; files of images, by class."""
         if self.images is not None:

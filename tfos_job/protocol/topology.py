@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
+from tfos_job.host.container import under_spark_submit
 from tfos_job.staging.cache_plan import CachePlan
 
 PS = "ps"
@@ -109,6 +110,20 @@ def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
         return Slots(1, (cpu_count or os.cpu_count() or 1) if cores == "*" else int(cores))
     cluster = _LOCAL_CLUSTER.fullmatch(master)
     return Slots(int(cluster.group(1)), int(cluster.group(2))) if cluster else None
+
+
+def resolve_master(requested: str | None, num_nodes: int) -> str | None:
+    """Returns the master to set; None if spark-submit has set one.
+
+    Args:
+      requested: `--master`.
+      num_nodes: slots that must run at the same time.
+    """
+    if requested is not None:
+        return requested
+    if under_spark_submit():
+        return None
+    return local_master(num_nodes)
 
 
 def local_master(num_nodes: int) -> str:
