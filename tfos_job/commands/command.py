@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.container_memory import Network
+from tfos_job.config.process import ProcessConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,16 @@ class Command:
     on_spark: bool = False
     submission: Submission | None = None
     configure: Callable[[Mapping[str, Any]], Any] | None = None
+
+    @property
+    def process_flags(self) -> list[dataclasses.Field[Any]]:
+        """The flags of every command, as far as this one has them."""
+        return [item for item in dataclasses.fields(ProcessConfig) if self.on_spark or item.name != "master"]
+
+    @property
+    def flags(self) -> list[dataclasses.Field[Any]]:
+        """All that stands on its command line: its own flags, then those of every command."""
+        return [*dataclasses.fields(self.config), *self.process_flags]
 
 
 def batch_containers(config: Any, work: Work, master: str) -> dict[str, str]:

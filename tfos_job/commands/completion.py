@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from tfos_job.commands import flag_text, general, help_text
 from tfos_job.commands.command import Command
-from tfos_job.commands.parser import CommandParser, process_flags
+from tfos_job.commands.parser import CommandParser
 from tfos_job.config.values import either
 from tfos_job.errors import FlagError
 from tfos_job.host.logs import LogLines
@@ -77,7 +76,7 @@ def _completed(shtab: Any, *, prog: str, command: Command | None = None) -> argp
     if command is None:
         return argparse.ArgumentParser(prog=prog)
     parser = CommandParser(command, prog, conflict_handler="resolve")  # `submit` has another --master
-    for item in (*dataclasses.fields(command.config), *process_flags(command)):
+    for item in command.flags:
         action = parser.actions[item.name]
         # One line without marks that a shell may take for its own.
         action.help = help_text.split_default(item.metadata["help"])[0].partition(";")[0].replace("`", "")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from tfos_job.commands.command import Command
 from tfos_job.config.nearest import nearest
-from tfos_job.config.process import ProcessConfig
 from tfos_job.errors import FlagError
 
 _ARGPARSE = (
@@ -55,8 +53,7 @@ def command(commands: Mapping[str, Command], argv: Sequence[str]) -> Command:
 
 def flags_of(command: Command) -> list[str]:
     """The names of a command's flags."""
-    items = (*dataclasses.fields(command.config), *dataclasses.fields(ProcessConfig))
-    return [item.name for item in items if "nargs" not in item.metadata and (command.on_spark or item.name != "master")]
+    return [item.name for item in command.flags if "nargs" not in item.metadata]
 
 
 def unknown_word(

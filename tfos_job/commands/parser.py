@@ -106,14 +106,9 @@ class CommandParser(FlagParser):
             for item in items:
                 self.actions[item.name] = _add_flag(group, item, with_bond=with_bond)
         group = self.add_argument_group(Subject.PROCESS.value)
-        for item in process_flags(command):
+        for item in command.process_flags:
             self.actions[item.name] = _add_flag(group, item, with_bond=False)
         group.add_argument("--help", "-h", action="help", help="print this text")
-
-
-def process_flags(command: Command) -> list[dataclasses.Field[Any]]:
-    """The flags of every command, as far as this one has them."""
-    return [item for item in dataclasses.fields(ProcessConfig) if command.on_spark or item.name != "master"]
 
 
 def parse(commands: Mapping[str, Command], argv: Sequence[str], other_flags: Iterable[str] = ()) -> CommandLine:

@@ -27,7 +27,6 @@ from tfos_job.commands.settings_document import Node, Tree
 from tfos_job.config import COMMAND, LENGTHS, RECIPES
 from tfos_job.config.flags import alternatives, checked
 from tfos_job.config.nearest import nearest, suggestion
-from tfos_job.config.process import ProcessConfig
 from tfos_job.errors import BadDataError, FlagError
 
 FLAG = "config"
@@ -90,8 +89,7 @@ def read(
 
 def flags_of(command: Command) -> dict[str, dataclasses.Field[Any]]:
     """The flags that a file may give a command, by name."""
-    fields = (*dataclasses.fields(command.config), *dataclasses.fields(ProcessConfig))
-    return {item.name: item for item in fields if item.name != FLAG and (command.on_spark or item.name != "master")}
+    return {item.name: item for item in command.flags if item.name != FLAG}
 
 
 # --- which part of the file ------------------------------------------------------------------------------------------
