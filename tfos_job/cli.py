@@ -39,17 +39,6 @@ class Emit:
         self.results.add(value)
 
 
-def parse_config(name: str, flags: Sequence[str]) -> Any:
-    """The configuration of a command from its flags, as `main` would read them.
-
-    Raises:
-      FlagError: a flag that does not exist or is missing, or a value that is not accepted.
-      SettingsError: values that do not go together.
-      JobError: the settings of the run that is resumed cannot be read.
-    """
-    return parser.configuration(COMMANDS[name], parser.parse(COMMANDS, [name, *flags]).given)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)

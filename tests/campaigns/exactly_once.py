@@ -51,7 +51,7 @@ import numpy as np
 import psutil
 from pyspark.sql import SparkSession
 
-from tfos_job import cli, storage
+from tfos_job import storage
 from tfos_job.conversion import generation
 from tfos_job.errors import JobError, MissingInputError
 from tfos_job.formats import charset as charsets
@@ -61,6 +61,10 @@ from tfos_job.hadoop_conf import conf_dir, read_settings
 from tfos_job.jobs.convert import convert
 from tfos_job.jobs.verify import verify
 from tfos_job.layout import DatasetLayout, join
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # to be run as a program as well
+
+from tests.flags import parse_config
 
 NUM_CLASSES = 50
 KINDS = ("executor", "worker", "driver", "speculation", "twice", "full")
@@ -379,7 +383,7 @@ class Campaign:
             code, _, err = finish(self._place.start("convert", *flags))
             return code, err
         try:
-            convert(self._spark, cli.parse_config("convert", flags))
+            convert(self._spark, parse_config("convert", flags))
         except JobError as error:
             return error.exit_code, str(error)
         return 0, ""
@@ -388,7 +392,7 @@ class Campaign:
         """What `verify` has to say. Here on either place: it would say the same, and it is not what is tried."""
         flags = ["--dataset_dir", dataset_dir]
         if self._spark is not None:
-            return "; ".join(verify(self._spark, cli.parse_config("verify", flags)).lines()) or None
+            return "; ".join(verify(self._spark, parse_config("verify", flags)).lines()) or None
         run = _start(
             [sys.executable, "-m", "tfos_job", "verify", *flags, "--master", "local[2]"],
             env=os.environ | {"PYSPARK_PYTHON": sys.executable},

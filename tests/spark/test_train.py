@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.command import SMALL
-from tfos_job import cli, storage
+from tests.flags import parse_config
+from tfos_job import storage
 from tfos_job.driver import cluster_run
 from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import BusyError, JobError, MissingInputError, NodeDiedError, SettingsError
@@ -51,7 +52,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 
 def run(dataset_dir: Path, train_dir: Path, *flags: object, master: str = "local[2]") -> dict[str, Any]:
     words = ("--dataset_dir", dataset_dir, "--train_dir", train_dir, *SMALL, *flags)
-    return train.train(cli.parse_config("train", [str(word) for word in words]), master)
+    return train.train(parse_config("train", [str(word) for word in words]), master)
 
 
 def steps_of(train_dir: Path) -> list[str]:
@@ -119,7 +120,7 @@ def test_a_run_goes_on_with_what_it_was_committed_to(
     with pytest.raises(NodeDiedError):
         run(small_dataset, tmp_path, *changed)
     monkeypatch.setattr(cluster_run, "run", whole)
-    assert train.train(cli.parse_config("train", ["--train_dir", str(tmp_path)]), "local[2]")["step"] == 4
+    assert train.train(parse_config("train", ["--train_dir", str(tmp_path)]), "local[2]")["step"] == 4
     assert (trainings[-1].config.dataset_split_name, trainings[-1].config.keep_prob) == ("test", 0.5)
 
 
@@ -175,7 +176,7 @@ def test_a_run_goes_on_with_its_own_settings_and_keeps_those_of_each_attempt(
 ) -> None:
     run(small_dataset, tmp_path, "--max_number_of_steps", 2, "--learning_rate", 4e-3, "--random_zoom", 0.1)
     with caplog.at_level("INFO"):
-        train.train(cli.parse_config("train", ["--train_dir", str(tmp_path), "--epoch", "2"]), "local[2]")
+        train.train(parse_config("train", ["--train_dir", str(tmp_path), "--epoch", "2"]), "local[2]")
     assert (
         f"Resuming {tmp_path} at step 2 of {trainings[1].data.total_steps}: chinese_rec on {small_dataset}"
         in caplog.text
@@ -186,7 +187,7 @@ def test_a_run_goes_on_with_its_own_settings_and_keeps_those_of_each_attempt(
     assert recipe == (32, 4e-3, 0.1)
 
     wanted = ["--train_dir", str(tmp_path), "--epoch", "3", "--batch_size", "16", "--change_settings"]
-    report = train.train(cli.parse_config("train", wanted), "local[2]")
+    report = train.train(parse_config("train", wanted), "local[2]")
     assert report["attempts"][2]["changes"] == ["epoch 2 → 3", "batch_size 32 → 16"]
     kept = [json.loads(Path(attempt["settings"]).read_text())["settings"] for attempt in report["attempts"]]
     assert [(each["batch_size"], each["learning_rate"]) for each in kept] == [(32, 4e-3), (32, 4e-3), (16, 4e-3)]

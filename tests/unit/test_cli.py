@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.flags import parse_config
 from tfos_job import __main__ as program
 from tfos_job import __version__, cli
 from tfos_job.config.flags import by_subject
@@ -111,7 +112,7 @@ def test_a_flag_that_can_be_turned_off_takes_the_word() -> None:
         "--warmup_steps",
         "off",
     ]
-    config = cli.parse_config("train", flags)
+    config = parse_config("train", flags)
     assert (config.random_hue, config.keep_prob, config.warmup_steps) == (0.0, 1.0, 0)
 
 
@@ -121,7 +122,7 @@ def test_words_after_two_dashes_are_no_flags() -> None:
         (["b.png", "--top_k", "2", "--", "--debug", "-"], ("b.png", "--debug", "-")),
         (["--", "a.png", "--"], ("a.png", "--")),
     ):
-        assert cli.parse_config("predict", ["--train_dir", "t", *words]).images == images
+        assert parse_config("predict", ["--train_dir", "t", *words]).images == images
 
 
 def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +201,7 @@ def test_no_path_is_empty_and_each_is_text(value: str, fact: str, capsys: pytest
     ],
 )
 def test_a_strength_may_be_left_out(flags: list[str], strengths: tuple[float, float]) -> None:
-    config = cli.parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", *flags])
+    config = parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", *flags])
     assert (config.random_brightness, config.random_contrast) == strengths
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.flags import parse_config
 from tests.unit.dataset import SHARD_BYTES, split
-from tfos_job import cli, storage
+from tfos_job import storage
 from tfos_job.commands import dry_run, dry_run_table
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.errors import MissingInputError, SettingsError
@@ -218,4 +219,4 @@ def test_the_python_function_returns_it(folder: Path, caplog: pytest.LogCaptureF
 
     caplog.set_level(logging.INFO)
     assert train(settings(folder, dry_run=True), "local[3]")["dry_run"] is True
-    assert cli.parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", "--dry_run"]).dry_run
+    assert parse_config("train", ["--dataset_dir", "d", "--train_dir", "t", "--dry_run"]).dry_run

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tfos_job import cli, storage
+from tests.flags import parse_config
+from tfos_job import storage
 from tfos_job.commands import flag_text
 from tfos_job.config import RECIPES, TrainConfig, to_dict
 from tfos_job.config.recipes import with_recipe
@@ -36,8 +37,8 @@ def test_the_documents_show_the_recipes_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_the_flags_that_it_is_shown_as(name: str, tmp_path: Path) -> None:
-    by_name = cli.parse_config("train", [*NEW, str(tmp_path), "--recipe", name])
-    spelled = cli.parse_config("train", [*NEW, str(tmp_path), *shlex.split(RECIPES[name].flags)])
+    by_name = parse_config("train", [*NEW, str(tmp_path), "--recipe", name])
+    spelled = parse_config("train", [*NEW, str(tmp_path), *shlex.split(RECIPES[name].flags)])
     assert by_name == dataclasses.replace(spelled, recipe=name)
     assert by_name == TrainConfig(dataset_dir="/data", train_dir=str(tmp_path), recipe=name, **RECIPES[name].settings)
 
@@ -46,7 +47,7 @@ def test_a_flag_is_stronger_than_the_recipe_and_the_recipe_than_a_default(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="tfos_job")
-    found = cli.parse_config("train", [*NEW, str(tmp_path), "--random_zoom", "0.3", "--recipe", "hanzi"])
+    found = parse_config("train", [*NEW, str(tmp_path), "--random_zoom", "0.3", "--recipe", "hanzi"])
     assert (found.random_zoom, found.epoch, found.batch_size, found.decay_steps) == (0.3, 40, 64, 2000)
     assert f"Recipe hanzi: {RECIPES['hanzi'].flags}" in caplog.text
     assert "Given otherwise than in the recipe: --random_zoom" in caplog.text
@@ -65,17 +66,17 @@ def test_an_unknown_recipe_is_told_the_nearest_one() -> None:
 
 def test_on_a_run_that_has_begun_a_recipe_counts_as_given(tmp_path: Path) -> None:
     run = RunLayout(str(tmp_path))
-    begun = cli.parse_config("train", [*NEW, run.root, "--recipe", "hanzi", "--random_zoom", "0.3"])
+    begun = parse_config("train", [*NEW, run.root, "--recipe", "hanzi", "--random_zoom", "0.3"])
     storage.write_json(run.config, to_dict(begun))
     storage.make_dirs(run.checkpoint(10))
-    assert cli.parse_config("train", ["--train_dir", run.root]) == begun  # which has the recipe's name
-    again = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hanzi"])
+    assert parse_config("train", ["--train_dir", run.root]) == begun  # which has the recipe's name
+    again = parse_config("train", ["--train_dir", run.root, "--recipe", "hanzi"])
     with pytest.raises(SettingsError, match=r"random_zoom 0.3 → 0.15"):
         resume.require_same_recipe(run, begun, again)
-    other = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.3"])
+    other = parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.3"])
     with pytest.raises(SettingsError, match=r"batch_size 64 → 128, warmup_steps 200 → 5000"):
         resume.require_same_recipe(run, begun, other)
-    named = cli.parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.2"])
+    named = parse_config("train", ["--train_dir", run.root, "--recipe", "hwdb", "--random_zoom", "0.2"])
     with pytest.raises(SettingsError, match="Leave out --recipe, --random_zoom to go on"):
         resume.require_same_recipe(run, begun, named)  # the flags that were given, not those that they stand for
 
@@ -89,4 +90,4 @@ def test_a_run_of_a_recipe_that_is_no_more_goes_on(tmp_path: Path) -> None:
     run = RunLayout(str(tmp_path))
     stored = to_dict(TrainConfig(dataset_dir="/data", train_dir=run.root)) | {"recipe": "of_old"}
     storage.write_json(run.config, stored)
-    assert cli.parse_config("train", ["--train_dir", run.root]).recipe == "of_old"
+    assert parse_config("train", ["--train_dir", run.root]).recipe == "of_old"

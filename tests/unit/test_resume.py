@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tfos_job import cli, storage
+from tests.flags import parse_config
+from tfos_job import storage
 from tfos_job.config import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, TrainConfig, to_dict
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
@@ -78,22 +79,22 @@ def test_the_command_line_goes_on_with_a_run(tmp_path: Path) -> None:
     run = RunLayout(str(tmp_path))
     stored = TrainConfig(**{**RUN, "train_dir": run.root}, random_transpose=True, validation_split_name="test")
     storage.write_json(run.config, to_dict(stored))
-    assert cli.parse_config("train", ["--train_dir", run.root]) == stored
+    assert parse_config("train", ["--train_dir", run.root]) == stored
     # What a run has can be taken back.
-    taken = cli.parse_config(
+    taken = parse_config(
         "train", ["--train_dir", run.root, "--random_transpose", "false", "--validation_split_name", "none"]
     )
     assert (taken.random_transpose, taken.validation_split_name) == (False, None)
-    assert cli.parse_config("train", ["--train_dir", run.root, "--dataset_name", "none"]).dataset_name is None
+    assert parse_config("train", ["--train_dir", run.root, "--dataset_name", "none"]).dataset_name is None
     with pytest.raises(MissingInputError, match="a new run needs a dataset"):
-        cli.parse_config("train", ["--train_dir", run.root, "--overwrite"])
-    fresh = cli.parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
+        parse_config("train", ["--train_dir", run.root, "--overwrite"])
+    fresh = parse_config("train", ["--train_dir", run.root, "--dataset_dir", "/data", "--overwrite"])
     assert (fresh.batch_size, fresh.learning_rate, fresh.random_transpose) == (128, 2e-4, False)
 
 
 def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no run there to go on with.*--dataset_dir"):
-        cli.parse_config("train", ["--train_dir", str(tmp_path / "typo")])
+        parse_config("train", ["--train_dir", str(tmp_path / "typo")])
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, kind: type[Exception], words: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(kind, match=words) as caught:
-        cli.parse_config("train", ["--train_dir", str(tmp_path)])
+        parse_config("train", ["--train_dir", str(tmp_path)])
     assert str(tmp_path / "config.json") in str(caught.value)
 
 

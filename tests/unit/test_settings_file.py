@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from tests.flags import parse_config
 from tests.unit.test_dry_run import begun, contents, folder, settings  # noqa: F401 - a fixture
 from tfos_job import cli, storage
 from tfos_job.commands import parser, settings_document
@@ -36,7 +37,7 @@ def written(tmp_path: Path) -> Any:
 
 
 def train(*flags: str) -> TrainConfig:
-    found: TrainConfig = cli.parse_config("train", flags)
+    found: TrainConfig = parse_config("train", flags)
     return found
 
 
@@ -77,11 +78,11 @@ def test_what_the_command_line_says_in_another_way_replaces_the_files(written: A
     found = train("--config", written("epoch: 10\n"), *NEW, "--max_number_of_steps", "5")
     assert (found.max_number_of_steps, found.epoch) == (5, None)
     path = written("gnt_dir: /gnt\ncharset_size: 10\ndataset_dir: /data\n")
-    converted = cli.parse_config("convert", ["--config", path, "--image_dir", "/images", "--charset", "auto"])
+    converted = parse_config("convert", ["--config", path, "--image_dir", "/images", "--charset", "auto"])
     assert converted == ConvertConfig(image_dir="/images", dataset_dir="/data", charset="auto")
     path = written("train_dir: /night\ndataset_dir: /data\nconvert: {}\n")
-    assert cli.parse_config("report", ["--config", path]).train_dirs == ("/night",)
-    assert cli.parse_config("report", ["--config", path, "/a", "/b"]).train_dirs == ("/a", "/b")
+    assert parse_config("report", ["--config", path]).train_dirs == ("/night",)
+    assert parse_config("report", ["--config", path, "/a", "/b"]).train_dirs == ("/a", "/b")
 
 
 def test_flags_are_stronger_than_the_file_and_the_file_than_the_recipe(written: Any) -> None:
@@ -119,10 +120,10 @@ doctor: {num_executors: 2}
 
 def test_a_file_may_have_a_section_for_each_command(written: Any) -> None:
     path = ["--config", written(NIGHTLY)]
-    assert cli.parse_config("convert", path) == ConvertConfig(gnt_dir="/gnt", dataset_dir="/data")
+    assert parse_config("convert", path) == ConvertConfig(gnt_dir="/gnt", dataset_dir="/data")
     assert train(*path) == TrainConfig(dataset_dir="/data", train_dir="/no/such/run", epoch=3)
-    assert cli.parse_config("evaluate", path).train_dir == "/no/such/run"
-    assert cli.parse_config("verify", path).dataset_dir == "/data"
+    assert parse_config("evaluate", path).train_dir == "/no/such/run"
+    assert parse_config("verify", path).dataset_dir == "/data"
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def test_the_settings_of_a_run_are_those_of_another_one(tmp_path: Path) -> None:
     with pytest.raises(FlagError, match="--train_dir is needed: the settings of a run are taken for another one"):
         train("--config", run.config)
     with pytest.raises(FlagError, match="which are flags of train, not of evaluate"):
-        cli.parse_config("evaluate", ["--config", run.config])
+        parse_config("evaluate", ["--config", run.config])
 
 
 def test_a_setting_of_a_file_counts_as_given(folder: Path, written: Any) -> None:  # noqa: F811 - the fixture

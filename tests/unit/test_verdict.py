@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tfos_job import cli, storage
+from tests.flags import parse_config
+from tfos_job import storage
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.errors import MissingInputError
 from tfos_job.layout import RunLayout
@@ -126,7 +127,7 @@ def test_the_command_of_a_run_gives_its_settings_again() -> None:
     program, name, *words = shlex.split(" ".join(parts))
     assert (program, name) == ("tfos-job", "train")
     assert "--overwrite" not in words
-    assert to_dict(cli.parse_config("train", words)) == to_dict(config) | {"overwrite": False}
+    assert to_dict(parse_config("train", words)) == to_dict(config) | {"overwrite": False}
     changed, same = given_settings.split(to_dict(config) | {"of_another_version": 3})
     assert [s.name for s in changed[:2]] == ["dataset_dir", "train_dir"]
     assert ("learning_rate", "0.002", "0.0002") in changed
