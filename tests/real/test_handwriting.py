@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns.accuracy import HANZI, main_job
+from tests.campaigns.accuracy import main_job
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -16,7 +16,7 @@ def test_characters_that_look_alike(real_data: Path, tmp_path: Path) -> None:
 
     Pixels upside down, labels of other records, an input that repeats itself, or updates that are lost end far below.
     """
-    flags = {**HANZI, "image_size": 32}
+    flags = {"recipe": "hanzi", "image_size": 32}
     folder = real_data / "casia-small"
     evaluation = main_job(folder / "train", folder / "test", tmp_path, epochs=8, flags=flags)
     assert evaluation["num_examples"] == 795

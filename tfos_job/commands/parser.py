@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -53,11 +54,15 @@ class CommandLine:
                 yield item, getattr(self.process, item.name)
 
 
+_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+
 class FlagParser(argparse.ArgumentParser):
     """Raises `FlagError` where argparse would print its usage and end the process."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, exit_on_error=False, formatter_class=help_text.HelpFormatter, **settings)
+        self._negative_number_matcher = _NEGATIVE_NUMBER  # argparse's own knows no exponent: -1e0 would be a flag
 
     @property
     def flags(self) -> list[str]:

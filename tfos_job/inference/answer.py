@@ -26,7 +26,8 @@ class Answer:
     Attributes:
       image: the picture's name.
       step: of the checkpoint.
-      top: the most probable classes, the most probable first.
+      top: the most probable classes, the most probable first; of a doubtful picture they are `guesses` in JSON, so that
+        who reads `top` alone never takes one for an answer.
       inverted: whether it was bright ink on dark paper, and was turned over.
       box: left, top, right and bottom of the ink that was found; None where there is none, or it was not looked for.
       doubtful: why it may be no character; "" if it seems to be one.
@@ -44,11 +45,14 @@ class Answer:
             {"character": g.character, "class_id": g.class_id, "probability": round(g.probability, _DIGITS)}
             for g in self.top
         ]
-        line: dict[str, Any] = {"image": self.image, "inverted": self.inverted, "step": self.step, "top": guesses}
+        line: dict[str, Any] = {"image": self.image, "inverted": self.inverted, "step": self.step}
+        line["top"] = [] if self.doubtful else guesses
         if self.box is not None:
             line["box"] = list(self.box)
         if self.doubtful:
             line["doubtful"] = self.doubtful
+            if guesses:
+                line["guesses"] = guesses
         return line
 
 

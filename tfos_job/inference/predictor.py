@@ -94,16 +94,16 @@ class Predictor:
           A dictionary for each picture, in order. `image` is its path, else `pictures[N]`. `top` has the most probable
           classes first, each with `character`, `class_id` and `probability`; `step` is the checkpoint's. `inverted`
           is true if bright ink on dark was turned over, and `box` is where ink was found: left, top, right, bottom.
-          `doubtful`, if it is there, says why the picture may show no character; `top` of a blank one is empty. A file
-          that cannot be read has `image` and `error` alone.
+          `doubtful`, if it is there, says why the picture may show no character: then `top` is empty, and `guesses` has
+          what the network would say, except of a blank one. A file that cannot be read has `image` and `error` alone.
 
         Raises:
           SettingsError: an object is of another type, or an array of another shape; `pictures` is one picture; `top_k`
-            is less than 1.
+            is no number of 1 or more.
           StorageError: a file system has failed.
         """
-        if top_k < 1:
-            raise SettingsError(f"{top_k} is less than 1", place="top_k")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise SettingsError(f"{top_k!r} is not a whole number of 1 or more", place="top_k")
         return [answer.to_json() for answer in self.answers(given.requests_of(pictures), top_k)]
 
     def answers(self, requests: Iterable[Request], top_k: int) -> Iterator[Answer | NoAnswer]:
