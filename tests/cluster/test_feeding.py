@@ -39,6 +39,7 @@ def test_arrays_are_learned_and_their_copy_is_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "dataset").exists()
     # Once more: the run is finished, and no image is made.
     assert again(tmp_path / "run") == report
+    assert run("train", "--train_dir", tmp_path / "run").result()["state"] == "finished"
 
 
 def test_rows_are_learned_and_a_run_that_has_them_asks_for_none(tmp_path: Path) -> None:

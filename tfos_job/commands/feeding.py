@@ -7,7 +7,7 @@ So a run that was stopped goes on like any other, also by `tfos-job train --trai
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos_job import storage
@@ -38,8 +38,8 @@ def train_dataframe(
     """Trains on the rows of a Spark DataFrame.
 
     They are converted into TRAIN_DIR/dataset, as `convert_dataframe` does, unless an earlier call has done that: a run
-    that is resumed reads no DataFrame. The DataFrame's SparkSession is stopped then, since training has one of its own
-    (not in YARN's cluster mode, where there is only one). The dataset is removed when the run is finished.
+    that is resumed reads no DataFrame. The DataFrame's SparkSession is stopped then, since training has one of its own.
+    The dataset is removed when the run is finished.
 
     Args:
       frame: columns `label` and `image`, and `height` and `width` where images are flat pixels: as of
@@ -55,8 +55,17 @@ def train_dataframe(
       The run's report.
 
     Raises:
+      SettingsError: the program runs in a container of the cluster, where there is one SparkContext only.
       JobError: what `convert_dataframe` and `train` raise.
     """
+    from tfos_job.driver import session
+
+    if session.in_cluster_mode():  # and its settings are not those of a training
+        raise SettingsError(
+            "in cluster mode a program has one SparkContext, and training needs one of its own",
+            place="train_dataframe",
+            next_step="Call `convert_dataframe` there, then submit `train`; or submit the program in client mode",
+        )
     spark = frame.sparkSession
     master = master or spark.sparkContext.master
 
@@ -74,10 +83,6 @@ def train_dataframe(
         )
 
     def begin(fed: TrainConfig) -> dict[str, Any]:
-        from tfos_job.driver import session
-
-        if session.in_cluster_mode():
-            return train(fed)
         spark.stop()
         return train(fed, master)
 
@@ -162,7 +167,7 @@ def _train(
         if found.clear:
             fed_dataset.remove(run, list(splits))
         there = fed_dataset.published(run, list(splits))
-        if config.dataset_split_name not in there and found.report is not None and _is_done(found.report, fed):
+        if config.dataset_split_name not in there and found.report is not None and folder.is_done(found.report, fed):
             _log.info("%s is finished. Nothing to do", run.root)
             return dict(found.report)
         start.decide(preparation.with_absolute_paths(fed), found)  # fails now for what fits no run that is resumed
@@ -175,11 +180,6 @@ def _train(
     if report["state"] == folder.FINISHED and not keep_dataset:
         _remove(run, list(splits))
     return report
-
-
-def _is_done(report: Mapping[str, Any], config: TrainConfig) -> bool:
-    """True if the run is finished, and no more steps are asked for."""
-    return report["state"] == folder.FINISHED and report["step"] >= config.total_steps(report["num_records"])
 
 
 def _remove(run: RunLayout, split_names: Sequence[str]) -> None:

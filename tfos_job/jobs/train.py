@@ -17,7 +17,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
 from tfos_job.protocol.topology import topology_of
 from tfos_job.run import folder, resume
-from tfos_job.run.preparation import Preparation, prepare, with_absolute_paths
+from tfos_job.run.preparation import Preparation, done_without_data, prepare, with_absolute_paths
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
     config = with_absolute_paths(config)
     session.training_settings(topology_of(config, master), master, config.start_timeout)  # raises if slots are missing
     run = RunLayout(config.train_dir)
+    if done := done_without_data(config):
+        log.info("%s is finished. Nothing to do", run.root)
+        return done
     with folder.lock(run) as lease:
         prepared = prepare(config)  # every check comes before the first change of the run
         previous, start = prepared.folder.report, prepared.start

@@ -77,6 +77,11 @@ def read(run: RunLayout, *, overwrite: bool) -> RunFolder:
     )
 
 
+def is_done(report: Mapping[str, Any], config: TrainConfig) -> bool:
+    """True if a run of this report is finished, and no more steps are asked for."""
+    return report["state"] == FINISHED and report["step"] >= config.total_steps(report["num_records"])
+
+
 def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change], dataset_digest: str) -> str:
     """Commits the run to its settings: the first change of its folder.
 

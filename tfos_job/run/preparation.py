@@ -14,7 +14,7 @@ from tfos_job import storage
 from tfos_job.config import NETWORKS, TrainConfig
 from tfos_job.errors import MissingInputError
 from tfos_job.host import calls
-from tfos_job.layout import RunLayout
+from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.protocol.topology import Topology
 from tfos_job.run import checkpoints, folder, start, training_data
 from tfos_job.run.checkpoint_files import CheckpointInfo
@@ -111,6 +111,16 @@ def prepare(config: TrainConfig, *, rehearses: bool = True) -> Preparation:
     )
 
 
+def done_without_data(config: TrainConfig) -> dict[str, Any] | None:
+    """The report of a finished run that a Python program has fed, so that its dataset is gone; None for any other."""
+    run, dataset_dir = RunLayout(storage.absolute(config.train_dir)), storage.absolute(config.dataset_dir)
+    split = DatasetLayout(dataset_dir).split(config.dataset_split_name)
+    if config.overwrite or dataset_dir.rstrip("/") != run.fed_dataset or storage.exists(split.manifest):
+        return None
+    report = folder.read(run, overwrite=False).report
+    return dict(report) if report is not None and folder.is_done(report, config) else None
+
+
 def check(config: TrainConfig) -> dict[str, Any] | None:
     """Fails as `prepare` would, except for damaged checkpoints: it does not read them. Changes nothing.
 
@@ -120,6 +130,8 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
     Raises:
       JobError: as `prepare` would.
     """
+    if done := done_without_data(config):
+        return done
     data, found, decision = _decided(config)
     # A user's own network may exist only on the cluster, through --py-files.
     if decision.may_not_build and config.model_name in NETWORKS:
