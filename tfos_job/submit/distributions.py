@@ -85,7 +85,7 @@ def closure(root: str, requirements: Mapping[str, Iterable[str]]) -> set[str]:
         if name not in requirements:
             raise SettingsError(
                 f"{wanted_by + ' requires ' if wanted_by else ''}{name}, which is not installed in this Python",
-                next_step="Install the package with all that it needs: pip install -e .",
+                next_step=f"Install it: pip install {name}",
             )
         done.add((name, extra))
         for requirement in map(Requirement, requirements[name]):
