@@ -12,7 +12,6 @@ from tfos_job import storage
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
-from tfos_job.config import PCA, ZCA
 from tfos_job.protocol.topology import Topology, slots_of
 from tfos_job.run import checkpoints
 from tfos_job.run.preparation import Preparation
@@ -85,8 +84,7 @@ def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int 
         return prepared.start.checkpoint.size_bytes
     if num_parameters is None:
         return None
-    config, num_channels = prepared.config, prepared.data.model.num_channels
-    whitened = config.side**2 * num_channels if config.normalization in (PCA, ZCA) else 0
+    whitened = prepared.config.whitened_values(prepared.data.model.num_channels)
     return _VALUE_BYTES * (_COPIES_IN_CHECKPOINT * num_parameters + whitened**2)
 
 

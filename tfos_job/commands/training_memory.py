@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import ContainerMemory
-from tfos_job.config import PCA, PRELOADED, ZCA, TrainConfig
+from tfos_job.config import PRELOADED, TrainConfig
 
 if TYPE_CHECKING:
     from tfos_job.protocol.topology import Topology  # with numpy, which `--help` need not import
@@ -19,7 +19,7 @@ DRIVER, WORKER, PARAMETER_SERVER = "driver", "worker", "parameter_server"
 def roles(config: TrainConfig, work: Work, topology: Topology) -> dict[str, ContainerMemory]:
     """The memory of a container with one of each role; parameter servers on the driver's host are part of it."""
     on_driver_host = topology.num_driver_ps_tasks > 0
-    whitened_values = config.side**2 * work.network.num_channels if config.normalization in (PCA, ZCA) else 0
+    whitened_values = config.whitened_values(work.network.num_channels)
     nodes = {
         "parameters": work.network.num_parameters,
         "num_ps_tasks": config.num_ps_tasks,

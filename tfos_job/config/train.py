@@ -73,10 +73,10 @@ class TrainConfig(TrainFlags):
 
     def require_channels(self, num_channels: int) -> None:
         super().require_channels(num_channels)
-        num_values = self.side**2 * num_channels
+        num_values = self.whitened_values(num_channels)
         shape = f"{self.side} × {self.side} × {num_channels}"
         require(
-            self.normalization not in (PCA, ZCA) or num_values <= MAX_WHITENED_VALUES,
+            num_values <= MAX_WHITENED_VALUES,
             "normalization",
             f"{self.normalization} of images of {shape} = {num_values:,} values needs a matrix of "
             f"{num_values**2 * 4 / (1 << 30):,.2f} GiB in each process and checkpoint; up to {MAX_WHITENED_VALUES:,} "
@@ -107,6 +107,10 @@ class TrainConfig(TrainFlags):
     def ports(self) -> tuple[int, int] | None:
         """First and last port of `--port_range`."""
         return None if self.port_range is None else port_range(self.port_range)
+
+    def whitened_values(self, num_channels: int) -> int:
+        """D, the values of an image, for which a matrix of D × D whitens it; 0 without whitening."""
+        return self.side**2 * num_channels if self.normalization in (PCA, ZCA) else 0
 
     def preloaded_bytes(self, num_records: int, num_channels: int = 1) -> int:
         """Memory of a worker that `num_records` take, decoded."""
