@@ -22,7 +22,7 @@ from tfos_job import errors
 from tfos_job.commands import flag_text, help_text
 from tfos_job.commands.registry import COMMANDS
 from tfos_job.config import Bond
-from tfos_job.config.flags import by_subject, has_bonds, label
+from tfos_job.config.flags import by_subject, has_bonds, kind_of, label
 from tfos_job.config.process import ProcessConfig
 from tfos_job.config.values import OFF, range_of
 from tfos_job.submit.main import make_parser as make_submit_parser
@@ -141,7 +141,7 @@ def _row_of_field(item: dataclasses.Field[Any]) -> Row:
 
 
 def _value(item: dataclasses.Field[Any]) -> str:
-    metadata, kind = item.metadata, flag_text.kind_of(item)
+    metadata, kind = item.metadata, kind_of(item)
     if flag_text.is_switch(item):
         return NOTHING
     if "choices" in metadata or kind == "bool":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
+from tests.unit.conftest import png_bytes
 from tfos_job import FeedConfig, convert_arrays, train_arrays
 from tfos_job.errors import BadDataError, JobError, SettingsError
 from tfos_job.formats import manifest as manifests
@@ -113,12 +112,7 @@ def test_other_splits_have_the_datasets_classes_and_numbers_are_places_in_them(t
 def test_picture_files_and_glyphs(tmp_path: Path, closed: list[str]) -> None:
     arrays = images(3)
 
-    def png(pixels: np.ndarray) -> bytes:
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")
-        return stream.getvalue()
-
-    files = [png(array) for array in arrays]
+    files = [png_bytes(array) for array in arrays]
     made = convert_arrays(files, "啊阿啊", dataset_dir=str(tmp_path / "glyphs"), dataset_name="gnt", num_shards=1)
     assert (made.dataset_name, made.image_format) == ("gnt", "raw")
     assert stored(tmp_path / "glyphs") == expected(arrays, [0, 1, 0])

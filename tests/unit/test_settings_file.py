@@ -17,6 +17,7 @@ from tfos_job import cli, storage
 from tfos_job.commands import parser, settings_document
 from tfos_job.commands.registry import COMMANDS
 from tfos_job.config import RECIPES, ConvertConfig, TrainConfig, to_dict
+from tfos_job.config.flags import kind_of
 from tfos_job.errors import BadDataError, FlagError, JobError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.run import resume
@@ -278,7 +279,7 @@ def test_a_command_line_is_the_same_without_its_file(name: str, tmp_path: Path, 
     """Every flag of every command, with a value that is not its default, through the file and back to flags."""
     values: dict[str, Any] = {}
     for item in dataclasses.fields(COMMANDS[name].config):
-        kind = str(item.type).removesuffix(" | None")
+        kind = kind_of(item)
         if "nargs" in item.metadata or item.name == "change_settings":  # with it, this would be the record of a run
             continue
         if "choices" in item.metadata:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfos_job.config.flags import checked, is_inherited
+from tfos_job.config.flags import checked, is_inherited, kind_of
 from tfos_job.config.values import OFF
 
 NONE = "none"
 """Takes back what a run has."""
 _MAX_METAVAR = 40
 TRUTHS = {"true": True, "false": False}
-
-
-def kind_of(item: dataclasses.Field[Any]) -> str:
-    """The type of a flag without a value: `int` of `int | None`, as it is written."""
-    return str(item.type).removesuffix(" | None")
 
 
 def takes_none(item: dataclasses.Field[Any]) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfos_job.commands.command import Command
-from tfos_job.commands.flag_text import are_many, kind_of, metavar, words
+from tfos_job.commands.flag_text import are_many, metavar, words
 from tfos_job.config import Bond
-from tfos_job.config.flags import alternatives, has_bonds, is_inherited, label
+from tfos_job.config.flags import alternatives, has_bonds, is_inherited, kind_of, label
 from tfos_job.config.values import OFF, either, range_of
 
 _MIN_WIDTH, _MAX_WIDTH = 40, 120

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from tfos_job.commands import correction, flag_text, help_text
 from tfos_job.commands.command import Command
-from tfos_job.config.flags import Subject, by_subject, has_bonds, is_inherited, label
+from tfos_job.config.flags import Subject, by_subject, has_bonds, is_inherited, kind_of, label
 from tfos_job.config.process import ProcessConfig
 from tfos_job.errors import FlagError
 
@@ -198,7 +198,7 @@ def _add_flag(group: argparse._ActionsContainer, item: dataclasses.Field[Any], *
     names = [f"--{item.name}", *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
     if flag_text.is_switch(item):
         return group.add_argument(*names, action="store_true", default=argparse.SUPPRESS, help=text)
-    const = True if flag_text.kind_of(item) == "bool" else item.metadata.get("const")
+    const = True if kind_of(item) == "bool" else item.metadata.get("const")
     optional_value: dict[str, Any] = {} if const is None else {"nargs": "?", "const": const}
     return group.add_argument(
         *names,

@@ -25,7 +25,7 @@ from tfos_job.commands import flag_text, settings_document
 from tfos_job.commands.command import Command
 from tfos_job.commands.settings_document import Node, Tree
 from tfos_job.config import COMMAND, LENGTHS, RECIPES
-from tfos_job.config.flags import alternatives, checked
+from tfos_job.config.flags import alternatives, checked, kind_of
 from tfos_job.config.nearest import nearest, suggestion
 from tfos_job.errors import BadDataError, FlagError
 
@@ -183,7 +183,7 @@ def _value(item: dataclasses.Field[Any], node: Node, path: str) -> Any:
       FlagError: the flag does not accept it.
     """
     value, place = node.value, settings_document.place(path, node.line)
-    expected = _KINDS[flag_text.kind_of(item)]
+    expected = _KINDS[kind_of(item)]
     if isinstance(value, dict | list):
         kind = "a list" if isinstance(value, list) else "settings of their own"
         raise FlagError(f"{item.name}: {kind}, not {expected}", place=place)

@@ -115,12 +115,17 @@ def checked(item: dataclasses.Field[Any], value: Any) -> Any:
     """
     if value is None:
         return None
-    kind = str(item.type).removesuffix(" | None")
+    kind = kind_of(item)
     value = converted(value, kind)
     fact, next_step = refusal(value, kind, item.metadata, may_be_empty=item.default == "")
     if fact:
         raise FlagError(fact, place=label(item), next_step=next_step)
     return value
+
+
+def kind_of(item: dataclasses.Field[Any]) -> str:
+    """The type of a flag without a value: `int` of `int | None`, as it is written."""
+    return str(item.type).removesuffix(" | None")
 
 
 def label(item: dataclasses.Field[Any]) -> str:
