@@ -19,7 +19,7 @@ from tfos_job.commands.command import Context
 from tfos_job.commands.parser import CommandLine
 from tfos_job.commands.registry import COMMANDS, SUBMIT, SUBMIT_HELP
 from tfos_job.errors import FlagError, JobError
-from tfos_job.host import process_environment, signals
+from tfos_job.host import container, process_environment, signals
 from tfos_job.host.logs import LogLines
 from tfos_job.host.results import ReaderGone, Results
 from tfos_job.outcome import Outcome
@@ -90,7 +90,7 @@ def _conclude(outcome: Outcome, lines: LogLines, command: str, exit_code: int, e
 
 
 def _begin_in_cluster(name: str) -> None:
-    if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit's variable: others need not import pyspark for this
+    if container.under_spark_submit():  # others need not import pyspark for this
         from tfos_job.driver import session
 
         if session.in_cluster_mode():

@@ -25,6 +25,7 @@ from tfos_job.driver.start_errors import JDK_STEP, SUBMIT_ARGS_VARIABLE, Host, e
 from tfos_job.errors import SettingsError
 from tfos_job.host import jvm_output
 from tfos_job.host.child import end
+from tfos_job.host.container import under_spark_submit
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def start(settings: Mapping[str, str], *, local: bool) -> None:
       SettingsError: a setting of this host prevents the start.
       ResourceError: the JVM does not start for another reason.
     """
-    if SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
+    if SparkContext._gateway is not None or under_spark_submit():
         return
     check(os.environ)
     conf = SparkConf(loadDefaults=False)

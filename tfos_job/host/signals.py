@@ -9,13 +9,13 @@ for a signal before an error is reported.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
+from tfos_job.host.container import under_spark_submit
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # `timeout` sends its signal to the process and then to its group: both count as one.
@@ -62,7 +62,7 @@ def raised() -> Iterator[None]:
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
         # spark-submit's JVM is protected from SIGINT in this way (docs/training.md).
-        if handler is not signal.SIG_IGN or "PYSPARK_GATEWAY_PORT" in os.environ:
+        if handler is not signal.SIG_IGN or under_spark_submit():
             signal.signal(signum, _handle)
     try:
         yield
