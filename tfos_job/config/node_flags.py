@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tfos_job.config.deadlines import PHASES, Deadlines, parsed
 from tfos_job.config.flags import EXTENT, Flags, Subject, flag
-from tfos_job.config.values import PORT_RANGE
+from tfos_job.config.values import PORT_RANGE, TextForm
+
+_APPLICATION_S = 3600
+_SHUTDOWN_S = 30
+_DEADLINES = TextForm(
+    lambda text: parsed(text) is not None,
+    "{!r} is not PHASE=SECONDS with commas between, each phase once and whole seconds from 1",
+    f"The phases are {', '.join(PHASES)}; write it as containers=300,stall=120",
+)
 
 
 def _flag(help_text: str, default: Any, **metadata: Any) -> Any:
@@ -50,6 +59,19 @@ class NodeFlags(Flags):
         metavar="LOW-HIGH",
         form=PORT_RANGE,
     )
+    min_executors: int | None = _flag(
+        "after a failure: begin again with as few nodes as this, if no more executors come within half of the "
+        "deadline of `containers` (default: --num_executors)",
+        None,
+        minimum=2,
+    )
+    max_restarts: int = _flag(
+        "restarts after a process of the cluster has died, without a newer checkpoint between them; 0 ends the job "
+        "at the first death",
+        3,
+        minimum=0,
+    )
+    max_preemptions: int = _flag("restarts after a container was preempted; -1 for any number", -1, minimum=-1)
     start_timeout: int = _limit("seconds that the cluster may take to start before the job fails", 600)
     stall_timeout: int = _limit("seconds that one step may take before the job fails", 600)
     stop_timeout: int = _limit(
@@ -57,3 +79,29 @@ class NodeFlags(Flags):
         "once",
         60,
     )
+    deadlines: str = flag(
+        "seconds that phases may take, as PHASE=SECONDS with commas between; the phases are "
+        f"{', '.join(PHASES)} (default: {_APPLICATION_S} for application; --start_timeout for containers, "
+        "registration and build; --stall_timeout for first_step, stall and checkpoint; --stop_timeout for drain; "
+        f"{_SHUTDOWN_S} for shutdown)",
+        "",
+        metavar="PHASE=SECONDS,…",
+        form=_DEADLINES,
+        bond=EXTENT,
+        subject=Subject.TIMEOUTS,
+    )
+
+    @property
+    def phase_deadlines(self) -> Deadlines:
+        """The deadline of each phase: that of `--deadlines`, else of the time limit that covers the phase."""
+        start, stall = self.start_timeout, self.stall_timeout
+        return Deadlines(
+            **{
+                "application": _APPLICATION_S,
+                **dict.fromkeys(("containers", "registration", "build"), start),
+                **dict.fromkeys(("first_step", "stall", "checkpoint"), stall),
+                "drain": self.stop_timeout,
+                "shutdown": _SHUTDOWN_S,
+                **(parsed(self.deadlines) or {}),
+            }
+        )

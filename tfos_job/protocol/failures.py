@@ -49,6 +49,20 @@ class Kind(enum.StrEnum):
     """A TensorFlow connection error: some other process went away first."""
 
 
+class Reason(enum.StrEnum):
+    """Reasons of a failure that decide about a restart; most failures have none of them."""
+
+    NONE = ""
+    MEMORY = "memory"
+    """The container's limit was reached: YARN says so, or the kernel's count of its kills does."""
+    PREEMPTED = "preempted"
+    """YARN has taken the container for another queue."""
+    SILENT = "silent"
+    """Nothing was heard from its host for some time: the host may be cut off."""
+    AVOIDED = "avoided"
+    """It came from a host that this attempt leaves out."""
+
+
 _RANK = list(Kind)
 
 
@@ -69,7 +83,7 @@ class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     """The failure of one process, with the parts of a `JobError`.
 
     It is a message, too: a process that can still speak tells it to its supervisor or to the driver. The driver adds
-    the `process`, which stays None for Spark's own failures.
+    the `process`, which stays None for Spark's own failures. `exception` is the name of the class that was raised.
     """
 
     kind: Kind
@@ -79,6 +93,8 @@ class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
     next_step: str = ""
     detail: str = ""
     process: Process | None = None
+    reason: Reason = Reason.NONE
+    exception: str = ""
 
     def __str__(self) -> str:
         return f"{self.process or 'Spark'}: {self.cause}"

@@ -25,6 +25,7 @@ class Hello(_Message, frozen=True):
     """The first message of every line: the caller and its place.
 
     `container` is YARN's name for the place, and `log_url` its page with the caller's log; both empty elsewhere.
+    `attempt` is the number of the attempt that the caller belongs to.
     """
 
     role: str
@@ -34,6 +35,7 @@ class Hello(_Message, frozen=True):
     port: int = 0
     container: str = ""
     log_url: str = ""
+    attempt: int = 0
 
 
 class Ready(_Message, frozen=True):
@@ -47,6 +49,24 @@ class Notice(_Message, frozen=True):
 
     text: str
     is_warning: bool = False
+
+
+class Vitals(_Message, frozen=True):
+    """A node's memory, as its supervisor measures it.
+
+    `peak_bytes` is the highest so far, of all of the node's processes; `limit_bytes` the container's limit, 0 where
+    it is unknown; `num_oom_kills` how often the kernel has killed in its cgroup since the attempt began.
+    """
+
+    peak_bytes: int
+    limit_bytes: int = 0
+    num_oom_kills: int = 0
+
+
+class Stacks(_Message, frozen=True):
+    """The Python stacks of this node's processes."""
+
+    text: str
 
 
 class Left(_Message, frozen=True):
@@ -77,7 +97,10 @@ class Built(_Message, frozen=True):
 
 
 class Progress(_Message, frozen=True):
-    """A block of steps is done. `bound` covers all blocks so far."""
+    """A block of steps is done, in so many `seconds`. `bound` covers all blocks so far.
+
+    `worker_step_s` has the mean seconds of a step of each worker that took part, by its index.
+    """
 
     step: int
     loss: float
@@ -86,6 +109,8 @@ class Progress(_Message, frozen=True):
     images_per_second: float
     input_wait_fraction: float
     bound: Bottleneck
+    seconds: float = 0.0
+    worker_step_s: dict[str, float] = {}
 
 
 class Evaluating(_Message, frozen=True):
@@ -108,11 +133,15 @@ class CheckpointBegun(_Message, frozen=True):
 
 
 class CheckpointPublished(_Message, frozen=True):
-    """A whole checkpoint is at `path`, so many seconds after the block of steps that it is of."""
+    """A whole checkpoint is at `path`, so many seconds after the block of steps that it is of.
+
+    `held_s`: seconds that the steps waited for it.
+    """
 
     step: int
     path: str
     seconds: float = 0.0
+    held_s: float = 0.0
 
 
 class Evaluated(_Message, frozen=True):
@@ -141,6 +170,10 @@ class Stop(_Message, frozen=True):
     """End in good order: a node its server, the coordinator after a last checkpoint."""
 
 
+class DumpStacks(_Message, frozen=True):
+    """Answer with `Stacks`: the driver is about to end an attempt that stands still."""
+
+
 # Every end to the other:
 
 
@@ -152,6 +185,8 @@ ToDriver: TypeAlias = (
     Hello
     | Ready
     | Notice
+    | Vitals
+    | Stacks
     | Failure
     | Left
     | Built
@@ -163,7 +198,7 @@ ToDriver: TypeAlias = (
     | Evaluated
     | Finished
 )
-ToNode: TypeAlias = Stop
+ToNode: TypeAlias = Stop | DumpStacks
 ToSupervisor: TypeAlias = Ready | Notice | Failure | Beat
 """The messages of a TensorFlow server's process to its supervisor."""
 

@@ -1,0 +1,54 @@
+"""The deadlines of a training's phases: `--deadlines PHASE=SECONDS,…`, and the time limits that they come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """Seconds that each phase may take. Their names are those of the phases in report.json.
+
+    Attributes:
+      application: until YARN has accepted the application and started its driver.
+      containers: until all executors are there.
+      registration: from then until the TensorFlow servers of all nodes answer.
+      build: until the network is on the parameter servers.
+      first_step: until the first step is done.
+      stall: without news from the coordinator or the stagers, later.
+      checkpoint: for a checkpoint in progress when a process has died.
+      drain: from a signal to the end of a last checkpoint.
+      shutdown: for the orderly end of the nodes.
+    """
+
+    application: float
+    containers: float
+    registration: float
+    build: float
+    first_step: float
+    stall: float
+    checkpoint: float
+    drain: float
+    shutdown: float
+
+
+PHASES = tuple(item.name for item in dataclasses.fields(Deadlines))
+
+
+def parsed(text: str) -> dict[str, float] | None:
+    """Seconds by phase of `PHASE=SECONDS,…`; None for a text of another form."""
+    found: dict[str, float] = {}
+    for part in text.split(",") if text else ():
+        name, equals, number = (word.strip() for word in part.partition("="))
+        if (
+            not equals
+            or name not in PHASES
+            or name in found
+            or not number.isascii()
+            or not number.isdigit()
+            or int(number) < 1
+        ):
+            return None
+        found[name] = int(number)
+    return found
