@@ -48,6 +48,7 @@ from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.summaries import Summaries
 
+_NO_SCALARS = ("step", "bound", "seconds", "worker_step_s")
 # The errors that TensorFlow raises when another process of the cluster has gone.
 _CONNECTION_ERRORS = (
     tf.errors.UnavailableError,
@@ -88,7 +89,7 @@ class _Reporter:
             bound=messages.Bottleneck(**profile.to_json()),
         )
         self._metrics = {"loss": block.loss, "top_1": block.top_1}
-        scalars = {name: value for name, value in asdict(progress).items() if name not in ("step", "bound")}
+        scalars = {name: value for name, value in asdict(progress).items() if name not in _NO_SCALARS}
         self._summaries["train"].write(step, scalars)
         self._line.send(progress)
 
