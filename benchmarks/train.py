@@ -259,6 +259,7 @@ def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
         args = NodeArgs(
             driver=switchboard.address,
             key=key,
+            attempt=0,
             driver_host_tasks={CHIEF: [chief]},
             inputs=(worker_input,),
             num_gpus=0,

@@ -19,10 +19,10 @@ from tfos_job.protocol.topology import EXECUTOR, Task
 
 def test_a_task_without_a_port_tells_the_driver_why(spark: SparkSession) -> None:
     key, host, task = new_key(), "127.0.0.1", Task(EXECUTOR, 0)
-    switchboard = Switchboard(host, key)
+    switchboard = Switchboard(host, key, attempt=1)
     with ports.listen(host) as taken:
         port = taken.getsockname()[1]
-        run = tfos_task.wrapped(b"", switchboard.address, key, (port, port))
+        run = tfos_task.wrapped(b"", switchboard.address, key, 1, (port, port))
         with pytest.raises(Exception, match="NodeFailed: no port of") as caught:
             spark.sparkContext.parallelize([0], 1).foreachPartition(run)
     joined, said, lost = (switchboard.events.get(timeout=PATIENCE_S) for _ in range(3))

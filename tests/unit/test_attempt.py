@@ -61,7 +61,7 @@ class Run:
 
     def call(self, role: str) -> Any:
         address = self.attempt._switchboard.address
-        return call_driver(address, self.attempt._key, Hello(role, 0, "127.0.0.1", os.getpid(), 4242))
+        return call_driver(address, self.attempt._key, Hello(role, 0, "127.0.0.1", os.getpid(), 4242, attempt=1))
 
 
 @pytest.fixture

@@ -27,13 +27,15 @@ def test_outside_a_container_all_is_as_usual(monkeypatch: pytest.MonkeyPatch, tm
     assert container.container_id() == ""
     assert container.log_file("ps-0.log") is None
     assert container.log_url("ps-0.log") == ""
-    scratch = container.make_scratch()
+    scratch = container.make_scratch(1)
     assert ID not in scratch
     os.rmdir(scratch)
 
 
 def test_scratch_lies_where_yarn_removes_it(folder: Path) -> None:
-    assert Path(container.make_scratch()).parent == folder / "tmp"
+    scratch = Path(container.make_scratch(3))
+    assert scratch.parent == folder / "tmp"
+    assert scratch.name.startswith("tfos_job-3-")
 
 
 def test_a_socket_fits_where_the_containers_path_is_too_long(folder: Path) -> None:
@@ -47,6 +49,17 @@ def test_a_socket_fits_where_the_containers_path_is_too_long(folder: Path) -> No
         os.unlink(path)
         if sockets != scratch:
             os.rmdir(sockets)
+
+
+def test_each_attempt_finds_its_own_part_of_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "worker-0.log"
+    for attempt in (1, 2):
+        with path.open("ab") as log:
+            start = container.begin_log(log, attempt)
+            log.write(f"of {attempt}\n".encode())
+        assert path.read_text()[start:] == f"of {attempt}\n"
+    first, _, second, _ = path.read_text().splitlines()
+    assert (first.partition(",")[0], second.partition(",")[0]) == ("--- attempt 1", "--- attempt 2")
 
 
 def test_the_log_is_where_yarn_keeps_it_and_shows_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def test_a_local_worker_leaves_other_peoples_gpus_alone(monkeypatch: pytest.Monk
     settings = {
         "driver": ("h", 1),
         "key": b"",
+        "attempt": 1,
         "driver_host_tasks": {},
         "inputs": (),
         "num_gpus": 1,

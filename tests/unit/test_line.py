@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from tests.unit.waits import PATIENCE_S
+from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.protocol import line as line_module
 from tfos_job.protocol import messages
 from tfos_job.protocol.events import Joined, Lost, Said
@@ -159,6 +160,23 @@ def test_a_wrong_key_gets_no_line(switchboard: Switchboard) -> None:
         line.receive()
     line.close()
     assert switchboard.events.empty()
+
+
+@pytest.mark.parametrize("said", [1, 2])
+def test_a_caller_of_another_attempt_gets_no_line(caplog: pytest.LogCaptureFixture, said: int) -> None:
+    """Not with the key of its own attempt, and not with words of it that this attempt's key has signed."""
+    board = Switchboard("127.0.0.1", KEY, attempt=2)
+    line = Line(socket.create_connection(board.address), KEY, NODE, said)
+    line.send(replace(HELLO, attempt=1))
+    with pytest.raises(LineClosed):
+        line.receive()
+    line.close()
+    reason = {1: "a frame with a wrong signature", 2: "a process of attempt 1, and this is attempt 2"}[said]
+    wait_until(lambda: reason in caplog.text)
+    honest = call_driver(board.address, KEY, replace(HELLO, attempt=2))
+    assert event(board) == Joined(TASK, replace(HELLO, attempt=2))
+    honest.close()
+    board.close()
 
 
 def test_a_second_caller_for_a_task_is_turned_away(switchboard: Switchboard) -> None:

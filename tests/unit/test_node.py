@@ -27,11 +27,12 @@ def test_a_worker_without_its_gpu_tells_the_driver_why_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv(gpus.VARIABLE, "")  # the user lets it see none
     key, task = new_key(), Task(WORKER, 0)
-    switchboard = Switchboard(HOST, key)
+    switchboard = Switchboard(HOST, key, attempt=2)
     worker_input = WorkerInput(worker=0, seed=0, start_record=0, num_records=1, shards=("a",))
     args = NodeArgs(
         driver=switchboard.address,
         key=key,
+        attempt=2,
         driver_host_tasks={},
         inputs=(worker_input,),
         num_gpus=1,

@@ -75,6 +75,7 @@ def assignment() -> Assignment:
         run=assignment_of(settings, data(settings), plan(), checkpoint=None, lock_token="t"),
         driver=("host", 1),
         key="00",
+        attempt=2,
         cluster={"ps": ["host:2"], "worker": []},
         scratch="/scratch",
     )

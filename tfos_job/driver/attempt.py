@@ -54,6 +54,7 @@ class AttemptSpec:
     """The nodes of one attempt, their work, and its limits.
 
     Attributes:
+      number: of the attempt, in its run.
       topology: the nodes.
       inputs: the records of each worker.
       assignment: the coordinator's, as far as it is about the run.
@@ -78,6 +79,7 @@ class AttemptSpec:
     stop_timeout: float
     allow_cpu: bool = False
     port_range: PortRange | None = None
+    number: int = 1
 
 
 class Attempt:
@@ -111,9 +113,9 @@ class Attempt:
         limits = Limits(start_s=spec.start_timeout, stall_s=spec.stall_timeout, stop_s=spec.stop_timeout)
         self._state = AttemptState(spec.topology, limits, driver_host=spec.driver_host, is_local=spec.local)
         self._key = new_key()
-        self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range)
+        self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range, spec.number)
         try:
-            self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range)
+            self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range, attempt=spec.number)
         except BaseException:
             self._processes.close()
             raise
@@ -125,6 +127,7 @@ class Attempt:
         return NodeArgs(
             driver=self._switchboard.address,
             key=self._key,
+            attempt=spec.number,
             driver_host_tasks=self._processes.addresses,
             inputs=spec.inputs,
             num_gpus=spec.num_gpus,

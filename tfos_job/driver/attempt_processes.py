@@ -30,7 +30,7 @@ class AttemptProcesses:
       coordinator: None before the start.
     """
 
-    def __init__(self, topology: Topology, driver_host: str, port_range: PortRange | None) -> None:
+    def __init__(self, topology: Topology, driver_host: str, port_range: PortRange | None, attempt: int) -> None:
         """Takes the ports; starts nothing yet.
 
         Each port is held until its process takes it: the nodes must know the addresses before these processes serve.
@@ -38,6 +38,7 @@ class AttemptProcesses:
         Raises:
           ResourceError: there is no free port.
         """
+        self._attempt = attempt
         self._chief_port = ports.listen(driver_host, port_range)
         self._ps_ports = [ports.listen(driver_host, port_range) for _ in range(topology.num_driver_ps_tasks)]
         self.addresses = {CHIEF: [_address(self._chief_port)]}
@@ -46,8 +47,9 @@ class AttemptProcesses:
         self._servers: list[ParameterServer] = []
         self.coordinator: Child | None = None
         self._coordinator_log = _open_log()
+        self._log_start = container.begin_log(self._coordinator_log, attempt)
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
-        self._scratch = container.make_scratch()
+        self._scratch = container.make_scratch(attempt)
         self._noticed: set[Task] = set()
 
     def start(self, driver: tuple[str, int], key: bytes, start_timeout: int) -> None:
@@ -60,7 +62,13 @@ class AttemptProcesses:
         """
         for index, held in enumerate(self._ps_ports):
             server = ParameterServer(
-                index, held, driver=driver, key=key, driver_host_tasks=self.addresses, start_timeout=start_timeout
+                index,
+                held,
+                driver=driver,
+                key=key,
+                attempt=self._attempt,
+                driver_host_tasks=self.addresses,
+                start_timeout=start_timeout,
             )
             self._servers.append(server)
         self.coordinator = Child(
@@ -85,7 +93,9 @@ class AttemptProcesses:
         assert self.coordinator is not None
         ports.release(self._chief_port)
         cluster = {**self.addresses, **nodes}
-        assignment = Assignment(run=run, driver=driver, key=key.hex(), cluster=cluster, scratch=self._scratch)
+        assignment = Assignment(
+            run=run, driver=driver, key=key.hex(), attempt=self._attempt, cluster=cluster, scratch=self._scratch
+        )
         self.coordinator.tell(to_json(assignment))
 
     def newly_ended(self) -> Iterator[ChildEnded]:
@@ -104,8 +114,8 @@ class AttemptProcesses:
         if task != COORDINATOR:
             return ""
         # The child writes at the offset that the two share: read without moving it.
-        num_bytes = os.fstat(self._coordinator_log.fileno()).st_size
-        text = os.pread(self._coordinator_log.fileno(), num_bytes, 0).decode(errors="replace")
+        num_bytes = os.fstat(self._coordinator_log.fileno()).st_size - self._log_start
+        text = os.pread(self._coordinator_log.fileno(), num_bytes, self._log_start).decode(errors="replace")
         return failures.log_tail(text.splitlines(keepends=True))
 
     def end_coordinator(self, grace_s: float) -> None:

@@ -113,7 +113,9 @@ class NodeJob:
             name = f"TFCluster of {self._topology.num_spark_executors} nodes"
             self._sc.setJobGroup(JOB_GROUP, name, interruptOnCancel=True)
             args = self._args
-            rdd.foreachPartition(tfos_task.wrapped(cloudpickle.dumps(function), args.driver, args.key, args.port_range))
+            rdd.foreachPartition(
+                tfos_task.wrapped(cloudpickle.dumps(function), args.driver, args.key, args.attempt, args.port_range)
+            )
         except Exception as e:
             self._fail(*_spark_cause(e), detail=str(e))
             raise

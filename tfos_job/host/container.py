@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
+from typing import BinaryIO
 
 SCRATCH_PREFIX = "tfos_job-"
 # A Unix socket's path has at most 107 bytes; multiprocessing adds `/listener-` and 8 characters to the folder.
@@ -45,6 +47,13 @@ def log_file(name: str) -> str | None:
     return next((os.path.join(folder, name) for folder in folders if os.path.isdir(folder)), None)
 
 
+def begin_log(log: BinaryIO, attempt: int) -> int:
+    """Writes the line that an attempt begins with in a log that several may add to; returns the offset behind it."""
+    log.write(f"--- attempt {attempt}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+    log.flush()
+    return os.fstat(log.fileno()).st_size
+
+
 def log_url(name: str = "") -> str:
     """Returns the URL of this container's log `name` while the application runs; empty if it is unknown.
 
@@ -69,9 +78,9 @@ def shared_dir(own: str) -> str | None:
     return next((path for path in fitting if os.stat(path).st_dev == device), None)
 
 
-def make_scratch() -> str:
-    """Makes a folder for files of any size, on the container's disk if there is a container."""
-    return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=_own_temporary_dir())
+def make_scratch(attempt: int) -> str:
+    """Makes a folder for files of any size of one attempt, on the container's disk if there is a container."""
+    return tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{attempt}-", dir=_own_temporary_dir())
 
 
 def socket_dir(scratch: str) -> str:

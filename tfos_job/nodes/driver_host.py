@@ -32,6 +32,7 @@ class _Order:
     Attributes:
       driver: address of the driver's switchboard.
       key: of the control line, hex.
+      attempt: the attempt's number.
       driver_host_tasks: `host:port` of all tasks on the driver's host, by role.
       index: the parameter server's own.
       start_timeout: seconds for the TensorFlow server to answer.
@@ -41,6 +42,7 @@ class _Order:
 
     driver: Sequence[object]
     key: str
+    attempt: int
     driver_host_tasks: Mapping[str, Sequence[str]]
     index: int
     start_timeout: int
@@ -58,15 +60,17 @@ class ParameterServer:
         *,
         driver: tuple[str, int],
         key: bytes,
+        attempt: int,
         driver_host_tasks: Mapping[str, Sequence[str]],
         start_timeout: int,
     ) -> None:
         """Spawns it; `held` listens on its port, which is the one that `driver_host_tasks` names."""
         self.task = Task(PS, index)
-        self._folder = container.make_scratch()
+        self._folder = container.make_scratch(attempt)
         order = _Order(
             driver=driver,
             key=key.hex(),
+            attempt=attempt,
             driver_host_tasks=driver_host_tasks,
             index=index,
             start_timeout=start_timeout,
@@ -98,9 +102,8 @@ def main() -> None:
     task = Task(PS, order.index)
     held = socket.socket(fileno=order.held_fd)
     try:
-        line = call_driver(
-            (str(host), int(str(port))), bytes.fromhex(order.key), supervisor.hello(task, own_host, int(own_port))
-        )
+        hello = supervisor.hello(task, own_host, int(own_port), order.attempt)
+        line = call_driver((str(host), int(str(port))), bytes.fromhex(order.key), hello)
         Supervisor(line, _supervisor_spec(task, order, held)).run()
         supervisor.tell(line, messages.Left())
     except (NodeFailed, LineClosed, OSError) as e:
@@ -121,6 +124,7 @@ def _supervisor_spec(task: Task, order: _Order, held: socket.socket) -> Supervis
             folders=[order.folder],
             held_fd=held.fileno(),
         ),
+        attempt=order.attempt,
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
         env=child_environment(""),
         cache_plan=None,

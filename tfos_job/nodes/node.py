@@ -35,6 +35,7 @@ class NodeArgs:
     Attributes:
       driver: address of the driver's switchboard.
       key: of the control line.
+      attempt: the attempt's number.
       driver_host_tasks: `host:port` of the tasks on the driver's host, by role; TFoS knows nothing of them.
       inputs: the shards of each worker, by worker index.
       num_gpus: GPUs a worker must see.
@@ -46,6 +47,7 @@ class NodeArgs:
 
     driver: tuple[str, int]
     key: bytes
+    attempt: int
     driver_host_tasks: Mapping[str, Sequence[str]]
     inputs: tuple[WorkerInput, ...]
     num_gpus: int
@@ -84,7 +86,7 @@ def main(args: NodeArgs, ctx: Any) -> None:
     assert context is not None
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
-    line = call_driver(args.driver, args.key, supervisor.hello(task, host, int(port)))
+    line = call_driver(args.driver, args.key, supervisor.hello(task, host, int(port), args.attempt))
     parent = os.getppid()
     work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=context.folders[0])
     try:
@@ -101,13 +103,15 @@ def main(args: NodeArgs, ctx: Any) -> None:
         line.close()  # Only after the clean-up: the driver waits for this, then ends Spark and its processes.
 
 
-def report_without_role(driver: tuple[str, int], key: bytes, error: JobError) -> NodeFailed:
+def report_without_role(driver: tuple[str, int], key: bytes, attempt: int, error: JobError) -> NodeFailed:
     """Tells the driver of an error in a Spark task that TFoS has given no role yet; returns the exception to raise."""
     from pyspark import TaskContext
 
     task_context = TaskContext.get()
     index = task_context.partitionId() if task_context is not None else 0
-    hello = messages.Hello(EXECUTOR, index, own_address(driver), os.getpid(), container=container.container_id())
+    hello = messages.Hello(
+        EXECUTOR, index, own_address(driver), os.getpid(), container=container.container_id(), attempt=attempt
+    )
     with contextlib.closing(call_driver(driver, key, hello)) as line:
         return supervisor.report(line, failures.of_error(error))
 
@@ -149,6 +153,7 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
             folders=list(context.folders),
             held_fd=context.held.fileno(),
         ),
+        attempt=args.attempt,
         work_dir=work_dir,
         env=child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
         cache_plan=args.inputs[task.index].cache_plan if task.role == WORKER else None,

@@ -86,6 +86,7 @@ class SupervisorSpec:
 
     Attributes:
       server: the orders of its process.
+      attempt: the attempt's number.
       work_dir: the process's working directory, where it finds the shards of `cache_plan`.
       env: the process's environment.
       cache_plan: the remote shards that the process reads; None if there are none.
@@ -95,6 +96,7 @@ class SupervisorSpec:
     """
 
     server: ServerSpec
+    attempt: int
     work_dir: str
     env: Mapping[str, str]
     cache_plan: CachePlan | None
@@ -109,10 +111,10 @@ class SupervisorSpec:
         )
 
 
-def hello(task: Task, host: str, port: int) -> Hello:
+def hello(task: Task, host: str, port: int, attempt: int) -> Hello:
     """The first message of the supervisor of `task`."""
     url = container.log_url(log_name(task.role, task.index))
-    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url)
+    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url, attempt)
 
 
 def log_name(role: str, index: int) -> str:
@@ -154,7 +156,7 @@ class Supervisor:
         self._line = line
         self._spec = spec
         self._parent = os.getppid()
-        self._process = _spawn(spec)
+        self._process, self._log_start = _spawn(spec)
         self._events: queue.Queue[_Event] = queue.Queue()
         self._serving = False
         self._is_orphaned = False
@@ -254,6 +256,7 @@ class Supervisor:
     def _log_tail(self) -> str:
         """The last lines of the process's log; empty if the log is gone with its folder."""
         with contextlib.suppress(FileNotFoundError), open(self._spec.log_path, errors="replace") as log_file:
+            log_file.seek(self._log_start)
             return failures.log_tail(log_file)
         return ""
 
@@ -269,9 +272,11 @@ class Supervisor:
         self._process.end(_STOP_S)
 
 
-def _spawn(spec: SupervisorSpec) -> Child:
+def _spawn(spec: SupervisorSpec) -> tuple[Child, int]:
+    """Returns the process, and the offset at which its part of the log begins."""
     # A container may see several attempts: each adds to the log that is kept.
     with open(spec.log_path, "ab") as log_file:
+        log_start = container.begin_log(log_file, spec.attempt)
         process = Child(
             "tfos_job.training.server_process",
             name=f"the TensorFlow process of {spec.server.role}:{spec.server.index}",
@@ -281,4 +286,4 @@ def _spawn(spec: SupervisorSpec) -> Child:
             pass_fds=(spec.held.fileno(),),
         )
     process.tell(dataclasses.asdict(spec.server))
-    return process
+    return process, log_start

@@ -22,7 +22,7 @@ _TFOS_NODE_PORT = "TENSORFLOW_PORT"  # TFoS announces this port instead of looki
 
 
 def wrapped(
-    pickled_task: bytes, driver: tuple[str, int], key: bytes, port_range: PortRange | None
+    pickled_task: bytes, driver: tuple[str, int], key: bytes, attempt: int, port_range: PortRange | None
 ) -> Callable[[Iterable[int]], None]:
     """TFoS's Spark task in an environment that suits it. The returned function runs on an executor.
 
@@ -38,8 +38,8 @@ def wrapped(
             # TFoS would bind a port of its own choice without listening, so another process could take it.
             held = ports.listen(address, port_range)
         except JobError as e:
-            raise node.report_without_role(driver, key, e) from e
-        scratch = container.make_scratch()
+            raise node.report_without_role(driver, key, attempt, e) from e
+        scratch = container.make_scratch(attempt)
         # multiprocessing's sockets go here, where they are removed even if this process is killed.
         sockets = container.socket_dir(scratch)
         multiprocessing.current_process()._config["tempdir"] = sockets  # type: ignore[attr-defined]

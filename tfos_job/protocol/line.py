@@ -2,8 +2,9 @@
 
 A line is one TCP connection that carries JSON frames. The 32-byte key reaches the nodes inside Spark's own task and the
 coordinator through its stdin, never through a log or a command line. Each side contributes a nonce to the key of the
-session, and each frame's HMAC covers its direction and number, so that a frame can be neither forged, replayed nor
-turned around. JSON, never pickle: bytes of a peer without the key are thrown away unread.
+session, which the attempt's number is in as well, and each frame's HMAC covers its direction and number, so that a
+frame can be neither forged, replayed nor turned around, and none of another attempt is read. JSON, never pickle: bytes
+of a peer without the key are thrown away unread.
 
 Both ends send a beat every second. An end that reads nothing for `SILENCE_S` takes the other for dead, a closed
 connection says so at once.
@@ -54,7 +55,7 @@ NODE: End[ToNode, ToDriver] = End(b"n", b"d", ToNode | Beat)
 class Line(Generic[Incoming, Outgoing]):
     """One end of an authenticated connection. `send` may be called from any thread, `receive` from one."""
 
-    def __init__(self, sock: socket.socket, key: bytes, end: End[Incoming, Outgoing]) -> None:
+    def __init__(self, sock: socket.socket, key: bytes, end: End[Incoming, Outgoing], attempt: int = 0) -> None:
         self._sock = sock
         self._end = end
         sock.settimeout(HANDSHAKE_TIMEOUT_S)
@@ -63,7 +64,8 @@ class Line(Generic[Incoming, Outgoing]):
         sock.sendall(mine)
         theirs = read_exactly(sock, _NONCE_BYTES, time.monotonic() + HANDSHAKE_TIMEOUT_S)
         is_driver = end.outgoing == DRIVER.outgoing
-        self._key = hmac.digest(key, mine + theirs if is_driver else theirs + mine, "sha256")
+        nonces = mine + theirs if is_driver else theirs + mine
+        self._key = hmac.digest(key, attempt.to_bytes(8, "big") + nonces, "sha256")
         self._num_sent = self._num_received = 0
         self._send_lock = threading.Lock()
         self._closed = threading.Event()
@@ -134,7 +136,7 @@ NodeLine = Line[ToNode, ToDriver]
 
 def call_driver(address: tuple[str, int], key: bytes, hello: Hello) -> NodeLine:
     """Opens a node's line to the driver and says hello."""
-    line = Line(socket.create_connection(address, timeout=HANDSHAKE_TIMEOUT_S), key, NODE)
+    line = Line(socket.create_connection(address, timeout=HANDSHAKE_TIMEOUT_S), key, NODE, hello.attempt)
     line.send(hello)
     line.start_beating()
     return line

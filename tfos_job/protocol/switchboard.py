@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 class Switchboard:
     """The lines of one attempt, and its queue of events, to which others may add."""
 
-    def __init__(self, host: str, key: bytes, port_range: PortRange | None = None) -> None:
-        """Listens on `host` alone (not on every interface), on a free port.
+    def __init__(self, host: str, key: bytes, port_range: PortRange | None = None, *, attempt: int = 0) -> None:
+        """Listens on `host` alone (not on every interface), on a free port; turns callers of other attempts away.
 
         Raises:
           ResourceError: there is none.
         """
         self.events: queue.Queue[Joined | Said | Lost | Failure] = queue.Queue()
         self._key = key
+        self._attempt = attempt
         self._lines: dict[Task, Line[ToDriver, ToNode]] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -53,10 +54,12 @@ class Switchboard:
 
     def _serve(self, sock: socket.socket, peer: Any) -> None:
         try:
-            line = Line(sock, self._key, DRIVER)
+            line = Line(sock, self._key, DRIVER, self._attempt)
             hello = line.receive_first()
             if not isinstance(hello, Hello):
                 raise LineClosed("a first message that is no hello")
+            if hello.attempt != self._attempt:
+                raise LineClosed(f"a process of attempt {hello.attempt}, and this is attempt {self._attempt}")
             task = Task(hello.role, hello.index)
             with self._lock:
                 if task in self._lines:

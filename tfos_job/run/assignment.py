@@ -67,6 +67,7 @@ class Assignment:
       run: the part that is about the run.
       driver: address of the driver's switchboard.
       key: of the control line, hex.
+      attempt: the attempt's number.
       cluster: `host:port` of every task of `chief`, `ps` and `worker`.
       scratch: the coordinator's own folder for temporary files, which it removes if the driver is gone.
     """
@@ -74,6 +75,7 @@ class Assignment:
     run: RunAssignment
     driver: tuple[str, int]
     key: str
+    attempt: int
     cluster: Mapping[str, Sequence[str]]
     scratch: str
 

@@ -187,7 +187,14 @@ def main() -> None:
     assignment = from_json(Assignment, orders)
     driver = assignment.driver
     stop = threading.Event()
-    hello = messages.Hello(CHIEF, 0, own_address(driver), os.getpid(), container=container.container_id())
+    hello = messages.Hello(
+        CHIEF,
+        0,
+        own_address(driver),
+        os.getpid(),
+        container=container.container_id(),
+        attempt=assignment.attempt,
+    )
     line = call_driver(driver, bytes.fromhex(assignment.key), hello)
 
     def listen() -> None:
