@@ -179,16 +179,15 @@ def test_a_caller_of_another_attempt_gets_no_line(caplog: pytest.LogCaptureFixtu
     board.close()
 
 
-def test_a_second_caller_for_a_task_is_turned_away(switchboard: Switchboard) -> None:
+def test_a_second_caller_for_a_task_is_turned_away(switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch) -> None:
     first = call_driver(switchboard.address, KEY, HELLO)
     assert event(switchboard) == Joined(TASK, HELLO)
-    second = call_driver(switchboard.address, KEY, HELLO)
-    with pytest.raises(LineClosed):
-        second.receive()
+    monkeypatch.setattr(line_module, "CALL_S", 0.0)
+    with pytest.raises(LineClosed, match=r"cannot reach the driver at 127\.0\.0\.1:"):
+        call_driver(switchboard.address, KEY, HELLO)
     first.send(Ready(1))
     assert event(switchboard) == Said(TASK, Ready(1))
     first.close()
-    second.close()
 
 
 def pair() -> tuple[Line[ToDriver, ToNode], NodeLine, socket.socket, socket.socket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import socket
@@ -20,6 +21,9 @@ from tfos_job.protocol.topology import Task
 
 log = logging.getLogger(__name__)
 
+MAX_HALF_OPEN = 32
+"""Connections at a time whose peers have not proved who they are: each takes a thread."""
+
 
 class Switchboard:
     """The lines of one attempt, and its queue of events, to which others may add."""
@@ -34,6 +38,7 @@ class Switchboard:
         self._key = key
         self._attempt = attempt
         self._lines: dict[Task, Line[ToDriver, ToNode]] = {}
+        self._half_open: dict[socket.socket, None] = {}  # the oldest first
         self._lock = threading.Lock()
         self._closing = False
         self._server = ports.listen(host, port_range)
@@ -50,24 +55,26 @@ class Switchboard:
                 log.warning("Cannot accept a connection: %s", e)  # Too many open files: that may pass.
                 time.sleep(BEAT_S)
                 continue
+            self._make_room_for(sock)
             threading.Thread(target=self._serve, args=(sock, peer), name=f"line-{peer}", daemon=True).start()
+
+    def _make_room_for(self, sock: socket.socket) -> None:
+        """Drops the oldest of too many half-open connections: a node's own becomes a line in milliseconds."""
+        with self._lock:
+            self._half_open[sock] = None
+            while len(self._half_open) > MAX_HALF_OPEN:
+                oldest = next(iter(self._half_open))
+                del self._half_open[oldest]
+                _hang_up(oldest)
 
     def _serve(self, sock: socket.socket, peer: Any) -> None:
         try:
-            line = Line(sock, self._key, DRIVER, self._attempt)
-            hello = line.receive_first()
-            if not isinstance(hello, Hello):
-                raise LineClosed("a first message that is no hello")
-            if hello.attempt != self._attempt:
-                raise LineClosed(f"a process of attempt {hello.attempt}, and this is attempt {self._attempt}")
-            task = Task(hello.role, hello.index)
-            with self._lock:
-                if task in self._lines:
-                    raise LineClosed(f"a second {task}")
-                self._lines[task] = line
+            line, task, hello = self._shake_hands(sock)
         except (LineClosed, OSError) as e:
             log.warning("Turned away a connection from %s: %s", peer, e)
-            sock.close()
+            with self._lock:
+                self._half_open.pop(sock, None)
+                sock.close()
             return
         line.start_beating()
         self.events.put(Joined(task, hello))
@@ -81,6 +88,27 @@ class Switchboard:
             with self._lock:
                 self._lines.pop(task, None)
         self.events.put(Lost(task, reason))  # after the removal: the receiver of `Lost` must find no line
+
+    def _shake_hands(self, sock: socket.socket) -> tuple[Line[ToDriver, ToNode], Task, Hello]:
+        """Makes a line of a connection; raises LineClosed for a peer that is none of this attempt's processes."""
+        line = Line(sock, self._key, DRIVER, self._attempt)
+        hello = line.receive_first()
+        if not isinstance(hello, Hello):
+            raise LineClosed("a first message that is no hello")
+        if hello.attempt != self._attempt:
+            raise LineClosed(f"a process of attempt {hello.attempt}, and this is attempt {self._attempt}")
+        task = Task(hello.role, hello.index)
+        with self._lock:
+            if self._closing:
+                raise LineClosed("the attempt is over")
+            if task in self._lines:
+                raise LineClosed(f"a second {task}")
+            if sock not in self._half_open:
+                raise LineClosed(f"{MAX_HALF_OPEN} others came before it had said who it is")
+            line.beat()  # the first that it hears: nobody else can send before the line is known
+            del self._half_open[sock]
+            self._lines[task] = line
+        return line, task, hello
 
     def connected(self) -> set[Task]:
         """The tasks that are on the line."""
@@ -103,12 +131,17 @@ class Switchboard:
         """Closes all lines: a node that still runs takes that for the driver's end, and ends itself."""
         self._closing = True
         # accept() is woken by shutdown(), not by close().
-        try:
-            self._server.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        _hang_up(self._server)
         self._server.close()
         with self._lock:
             lines = list(self._lines.values())
+            for sock in self._half_open:
+                _hang_up(sock)
         for line in lines:
             line.close()
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Ends a connection whose thread closes it: that thread wakes."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

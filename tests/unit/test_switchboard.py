@@ -1,0 +1,156 @@
+"""Calls that do not come through at once, and callers that never say who they are: real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.waits import PATIENCE_S, wait_until
+from tfos_job.protocol.events import Joined, Lost, Said
+from tfos_job.protocol.frames import LineClosed, new_key
+from tfos_job.protocol.line import NodeLine, call_driver
+from tfos_job.protocol.messages import Hello, Ready
+from tfos_job.protocol.switchboard import MAX_HALF_OPEN, Switchboard
+from tfos_job.protocol.topology import WORKER, Task
+
+KEY = new_key()
+HELLO = Hello(WORKER, 0, "127.0.0.1", 42, 4242)
+TASK = Task(WORKER, 0)
+
+
+@pytest.fixture
+def switchboard() -> Iterator[Switchboard]:
+    board = Switchboard("127.0.0.1", KEY)
+    yield board
+    board.close()
+
+
+def event(board: Switchboard) -> Any:
+    return board.events.get(timeout=PATIENCE_S)
+
+
+class Relay:
+    """A way to the driver that resets the first connections after so many bytes of the caller, then carries all."""
+
+    def __init__(self, address: tuple[str, int], cuts: list[int]) -> None:
+        self._address, self._cuts = address, cuts
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.address: tuple[str, int] = self._server.getsockname()
+        self.num_calls = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                self.num_calls += 1
+                self._near, self._far = near, socket.create_connection(self._address)
+                threading.Thread(target=self._copy, args=(self._far, near, None), daemon=True).start()
+                limit = self._cuts.pop(0) if self._cuts else None
+                threading.Thread(target=self._copy, args=(near, self._far, limit), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+        with contextlib.suppress(OSError):
+            while limit is None or limit > 0:
+                data = source.recv(1 << 16 if limit is None else limit)
+                if not data:
+                    break
+                target.sendall(data)
+                limit = None if limit is None else limit - len(data)
+        if limit is not None:
+            self.cut(source, target)
+
+    def cut(self, *ends: socket.socket) -> None:
+        for sock in ends or (self._near, self._far):
+            with contextlib.suppress(OSError):
+                # close() alone would wait for the thread that reads.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RD)
+                sock.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+
+
+def test_a_connection_that_is_reset_before_it_is_a_line_is_made_again(switchboard: Switchboard) -> None:
+    """At once, within the nonce, after it, and within the hello: the driver hears of one line in the end."""
+    relay = Relay(switchboard.address, cuts=[0, 5, 16, 40])
+    line = call_driver(relay.address, KEY, HELLO)
+    assert relay.num_calls == 5
+    assert event(switchboard) == Joined(TASK, HELLO)
+    line.send(Ready(1))
+    assert event(switchboard) == Said(TASK, Ready(1))
+    assert switchboard.events.empty()
+    line.close()
+    relay.close()
+
+
+def test_an_established_line_that_is_reset_is_lost(switchboard: Switchboard) -> None:
+    relay = Relay(switchboard.address, cuts=[])
+    line = call_driver(relay.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    relay.cut()
+    with pytest.raises(LineClosed):
+        line.receive()
+    lost = event(switchboard)
+    assert isinstance(lost, Lost)
+    assert lost.task == TASK
+    assert (relay.num_calls, switchboard.connected()) == (1, set())
+    line.close()
+    relay.close()
+
+
+def test_a_driver_that_listens_a_moment_later_is_reached() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    lines: list[NodeLine] = []
+    caller = threading.Thread(target=lambda: lines.append(call_driver(("127.0.0.1", port), KEY, HELLO)))
+    caller.start()  # refused
+    board = Switchboard("127.0.0.1", KEY, (port, port))
+    caller.join()
+    assert event(board) == Joined(TASK, HELLO)
+    lines[0].close()
+    board.close()
+
+
+def test_many_that_say_nothing_take_no_place_and_no_threads_without_end(switchboard: Switchboard) -> None:
+    """The oldest go, each time one comes; who proves who it is gets its line among them."""
+
+    def threads() -> int:
+        return sum(thread.name.startswith("line-('127.0.0.1'") for thread in threading.enumerate())
+
+    before = threads()
+    num_more = 5
+    silent = [socket.create_connection(switchboard.address) for _ in range(MAX_HALF_OPEN + num_more)]
+    for sock in silent[:num_more]:
+        sock.settimeout(PATIENCE_S)
+        while sock.recv(1024):  # its nonce, then the end
+            pass
+    wait_until(lambda: threads() - before <= MAX_HALF_OPEN)
+    line = call_driver(switchboard.address, KEY, HELLO)
+    assert event(switchboard) == Joined(TASK, HELLO)
+    silent[-1].settimeout(PATIENCE_S)
+    assert len(silent[-1].recv(1024)) == 16  # this one may still say who it is
+    silent[-1].settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        silent[-1].recv(1024)
+    for sock in silent:
+        sock.close()
+    line.close()
+
+
+def test_a_switchboard_that_closes_keeps_no_thread_for_the_half_open(switchboard: Switchboard) -> None:
+    with socket.create_connection(switchboard.address) as silent:
+        silent.settimeout(PATIENCE_S)
+        assert len(silent.recv(1024)) == 16
+        switchboard.close()
+        assert silent.recv(1024) == b""
