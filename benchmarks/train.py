@@ -266,7 +266,7 @@ def nodes_up(sc: SparkContext, worker_input: WorkerInput) -> Iterator[Cluster]:
             local=True,
             start_timeout=_START_TIMEOUT_S,
         )
-        job = NodeJob(sc, _TOPOLOGY, args, switchboard.events, _START_TIMEOUT_S)
+        job = NodeJob(sc, _TOPOLOGY, args, switchboard.events)
         job.start()
         try:
             addresses = _wait_for_servers(switchboard)
@@ -303,10 +303,8 @@ def _wait_for_servers(switchboard: Switchboard) -> dict[Task, str]:
 def _take_down(job: NodeJob, switchboard: Switchboard) -> None:
     for task in _TOPOLOGY.nodes:
         switchboard.send(task, messages.Stop())
-    if not job.wait(_STOP_S):
-        job.cancel()
-        job.wait(_STOP_S)
-    job.close_registration()
+    job.wait(_STOP_S)
+    job.close(_STOP_S)
     switchboard.close()
 
 

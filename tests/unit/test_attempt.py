@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port_range
 from tests.unit.dataset import run_assignment
 from tests.unit.waits import PATIENCE_S
 from tfos_job.driver import attempt, launch
 from tfos_job.driver.attempt import Attempt, AttemptSpec
 from tfos_job.driver.stop_signal import StopSignal
-from tfos_job.errors import BusyError, InterruptedJobError, JobError, NodeDiedError
+from tfos_job.errors import BusyError, InterruptedJobError, JobError, NodeDiedError, ResourceError
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.line import call_driver
 from tfos_job.protocol.messages import CheckpointBegun, CheckpointPublished, Finished, Hello, Ready, Stop
@@ -26,7 +27,7 @@ FINISHED = Finished(1, True, 1.0, 32, [32])
 class Run:
     """An attempt at its start: its coordinator imports TensorFlow, and its Spark job is told to do nothing."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, port_range: tuple[int, int] | None = None) -> None:
         monkeypatch.setattr(attempt, "_NODES_STOP_S", 0.0)
         monkeypatch.setattr(attempt, "_CANCEL_S", 0.0)
         monkeypatch.setattr(launch.NodeJob, "start", lambda _: None)  # there is no Spark
@@ -44,6 +45,7 @@ class Run:
             start_timeout=int(PATIENCE_S),
             stall_timeout=600,
             stop_timeout=60,
+            port_range=port_range,
         )
         self.attempt = Attempt(
             None,
@@ -127,3 +129,13 @@ def test_sparks_failure_is_an_event_like_others(started: Run) -> None:
     started.attempt._switchboard.events.put(Failure(Kind.SPARK, "Job aborted"))
     with pytest.raises(NodeDiedError, match="Spark: Job aborted"):
         started.attempt.run()
+
+
+def test_an_attempt_without_ports_for_all_leaves_none_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator's, the switchboard's and the rendezvous's; and the next attempt has those of the one before."""
+    low, high = free_port_range(3)
+    for ports_range in ((low, low), (low, low + 1)):
+        with pytest.raises(ResourceError, match="no port of"):
+            Run(monkeypatch, ports_range)
+    for _ in range(2):
+        Run(monkeypatch, (low, high)).attempt.close()

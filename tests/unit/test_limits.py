@@ -14,6 +14,8 @@ from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.driver import launch, tasks
 from tfos_job.driver.launch import NodeJob
 from tfos_job.host.limits import within
+from tfos_job.nodes.node import NodeArgs
+from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.topology import Topology
 
 
@@ -29,9 +31,6 @@ class Stopped:
     def __init__(self) -> None:
         self.goes_on = threading.Event()
 
-    def cancelJobGroup(self, group: str) -> None:
-        assert self.goes_on.wait(PATIENCE_S)
-
     @property
     def _jsc(self) -> None:
         assert self.goes_on.wait(PATIENCE_S)
@@ -42,9 +41,19 @@ def test_an_attempt_ends_though_the_jvm_does_not_answer(
 ) -> None:
     monkeypatch.setattr(launch, "_JVM_S", 0.1)
     context = Stopped()
-    job = NodeJob(context, Topology(1, 1), None, queue.Queue(), 600)  # type: ignore[arg-type]
+    args = NodeArgs(
+        driver=("127.0.0.1", 1),
+        key=new_key(),
+        attempt=1,
+        driver_host_tasks={},
+        inputs=(),
+        num_gpus=0,
+        local=True,
+        start_timeout=600,
+    )
+    job = NodeJob(context, Topology(1, 1), args, queue.Queue())
     assert job.loss_reason("") == ""
-    job.cancel()
+    job.close(0)
     context.goes_on.set()
     assert "Spark's JVM does not answer: its job is not cancelled" in caplog.text
 

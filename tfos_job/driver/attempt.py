@@ -6,6 +6,7 @@ goes through `close`, which leaves no process behind. A restart is a new `Attemp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import queue
@@ -104,6 +105,9 @@ class Attempt:
           on_phase: called with the name of each phase as it begins.
           stop: asks the job to stop.
           guard: called all the time; raises if the job must not go on, such as after the loss of its lock.
+
+        Raises:
+          ResourceError: there are too few ports; none is taken then.
         """
         self._spec = spec
         self._on_message = on_message
@@ -113,13 +117,13 @@ class Attempt:
         limits = Limits(start_s=spec.start_timeout, stall_s=spec.stall_timeout, stop_s=spec.stop_timeout)
         self._state = AttemptState(spec.topology, limits, driver_host=spec.driver_host, is_local=spec.local)
         self._key = new_key()
-        self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range, spec.number)
-        try:
+        with contextlib.ExitStack() as taken:
+            self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range, spec.number)
+            taken.callback(self._processes.close)
             self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range, attempt=spec.number)
-        except BaseException:
-            self._processes.close()
-            raise
-        self._job = NodeJob(sc, spec.topology, self._node_args(), self._switchboard.events, spec.start_timeout)
+            taken.callback(self._switchboard.close)
+            self._job = NodeJob(sc, spec.topology, self._node_args(), self._switchboard.events)
+            taken.pop_all()
         self._is_stop_told = self._is_hurry_told = False
 
     def _node_args(self) -> NodeArgs:
@@ -221,9 +225,7 @@ class Attempt:
         # A job that has failed is over sooner than its nodes, which still clean up; Spark's end would cut that off.
         while self._switchboard.connected() and time.monotonic() < deadline:
             time.sleep(_CLOSE_POLL_S)
-        if not self._job.wait(max(0.0, deadline - time.monotonic())):
-            self._job.cancel()
-            self._job.wait(_CANCEL_S)
+        self._job.wait(max(0.0, deadline - time.monotonic()))
+        self._job.close(_CANCEL_S)
         self._processes.close()
-        self._job.close_registration()
         self._switchboard.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -39,8 +40,13 @@ class AttemptProcesses:
           ResourceError: there is no free port.
         """
         self._attempt = attempt
-        self._chief_port = ports.listen(driver_host, port_range)
-        self._ps_ports = [ports.listen(driver_host, port_range) for _ in range(topology.num_driver_ps_tasks)]
+        with contextlib.ExitStack() as taken:
+            held = [
+                taken.enter_context(ports.listen(driver_host, port_range))
+                for _ in range(1 + topology.num_driver_ps_tasks)
+            ]
+            taken.pop_all()
+        self._chief_port, *self._ps_ports = held
         self.addresses = {CHIEF: [_address(self._chief_port)]}
         if self._ps_ports:
             self.addresses[PS] = [_address(held) for held in self._ps_ports]

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import queue
 import re
+import secrets
 import threading
-import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
+from tfos_job.driver.reservations import ReservationServer
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host.limits import within
 from tfos_job.nodes import node, tfos_task
-from tfos_job.nodes.tfos import import_tfos, secure_reservations
+from tfos_job.nodes.tfos import import_tfos, own_run
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.topology import Topology
 
 log = logging.getLogger(__name__)
 
-JOB_GROUP = "tfcluster"
 _JVM_S = 10.0  # an answer takes milliseconds; a JVM that is stopped or collects garbage takes its time
 
 
@@ -40,7 +38,7 @@ class _NodeRDD:
 
 
 class _LaunchContext:
-    """The part of a SparkContext that TFCluster.run needs. `stop` does nothing: TFoS stops the context on any error."""
+    """The part of a SparkContext that TFCluster.run needs."""
 
     def __init__(self, sc: Any, job: NodeJob) -> None:
         self._sc = sc
@@ -50,39 +48,38 @@ class _LaunchContext:
     def parallelize(self, values: Iterable[int], num_slices: int) -> _NodeRDD:
         return _NodeRDD(self._sc.parallelize(values, num_slices), self._job)
 
-    def cancelAllJobs(self) -> None:  # noqa: N802 - Spark's name
-        self._sc.cancelJobGroup(JOB_GROUP)
-
-    def stop(self) -> None:
-        pass
-
 
 class NodeJob:
-    """One TFCluster as one Spark job. Its event: a `Failure` if Spark or the rendezvous fails."""
+    """One TFCluster as one Spark job. Its event: a `Failure` if Spark or the rendezvous fails.
 
-    def __init__(
-        self,
-        sc: Any,
-        topology: Topology,
-        args: node.NodeArgs,
-        events: queue.Queue[Any],
-        start_timeout: int,
-    ) -> None:
+    Several may follow each other in a SparkContext: each has a job group and a rendezvous of its own, and after `close`
+    nothing of it is heard any more.
+    """
+
+    def __init__(self, sc: Any, topology: Topology, args: node.NodeArgs, events: queue.Queue[Any]) -> None:
+        """Takes the port of the rendezvous; starts nothing yet.
+
+        Raises:
+          ResourceError: there is no free port.
+        """
         self._sc = sc
         self._topology = topology
         self._args = args
         self._events = events
-        self._start_timeout = start_timeout
-        self._reservations: Any = None
-        self._cancelled = False
+        # Spark runs no job of a cancelled group, so that a name which comes again would stop a later cluster.
+        self._group = f"tfcluster-{args.attempt}-{secrets.token_hex(4)}"
+        self._reservations = ReservationServer(args.key, args.driver[0], args.port_range)
+        self._lost_before: set[str] = set()
+        self._is_closed = False
         self._ended = threading.Event()
 
     def start(self) -> None:
         """Returns at once; the nodes call the driver when they are there."""
-        threading.Thread(target=self._launch, name="tfcluster-launch", daemon=True).start()
+        threading.Thread(target=self._launch, name=f"tfcluster-launch-{self._args.attempt}", daemon=True).start()
 
     def _launch(self) -> None:
         try:
+            self._lost_before = {executor for executor, _, _ in self._losses()}
             self._run_cluster()
         except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
             # If Spark failed first, `run_spark_job` has reported that in better words.
@@ -91,98 +88,89 @@ class NodeJob:
 
     def _run_cluster(self) -> None:
         tfos = import_tfos()
-        secure_reservations(tfos, self._args.key, self._args.driver[0], self._args.port_range)
-        tfos.TFCluster.tf_status.clear()  # A module global: after one failure every later run would abort at once.
-        with _environment(tfos, self._args.driver):
-            cluster = tfos.TFCluster.run(
-                _LaunchContext(self._sc, self),
-                node.main,
-                self._args,
-                num_executors=self._topology.num_spark_executors,
-                num_ps=self._topology.num_executor_ps_tasks,
-                input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
-                reservation_timeout=self._start_timeout,
-                queues=[],
-            )
-            self._reservations = cluster.server
+        own_run(tfos, self._reservations.expect)(
+            _LaunchContext(self._sc, self),
+            node.main,
+            self._args,
+            num_executors=self._topology.num_spark_executors,
+            num_ps=self._topology.num_executor_ps_tasks,
+            input_mode=tfos.TFCluster.InputMode.TENSORFLOW,
+            queues=[],
+        )
 
     def run_spark_job(self, rdd: Any, function: Callable[[Iterable[int]], Any]) -> None:
         """Called by TFoS on a thread of its own."""
+        args = self._args
         try:
             # The group is a property of this thread's jobs, so it must be set here.
-            name = f"TFCluster of {self._topology.num_spark_executors} nodes"
-            self._sc.setJobGroup(JOB_GROUP, name, interruptOnCancel=True)
-            args = self._args
-            rdd.foreachPartition(
-                tfos_task.wrapped(cloudpickle.dumps(function), args.driver, args.key, args.attempt, args.port_range)
-            )
+            name = f"Attempt {args.attempt}: TFCluster of {self._topology.num_spark_executors} nodes"
+            self._sc.setJobGroup(self._group, name, interruptOnCancel=True)
+            task = cloudpickle.dumps(function)
+            rdd.foreachPartition(tfos_task.wrapped(task, args.driver, args.key, args.attempt, args.port_range))
         except Exception as e:
             self._fail(*_spark_cause(e), detail=str(e))
             raise
         finally:
             self._ended.set()
+            self.close_registration()  # TFCluster.run waits there for nodes that will not come
 
     def _fail(self, cause: str, exit_code: int, detail: str = "") -> None:
-        if not self._cancelled:
+        if not self._is_closed:
             self._events.put(Failure(Kind.SPARK, cause, exit_code, detail=detail))
 
     def close_registration(self) -> None:
-        """Stops the reservation server, which nodes ask for each other's addresses before all are ready."""
-        if self._reservations is not None:
-            self._reservations.stop()
+        """Closes the rendezvous, which nodes ask for each other's addresses before all are ready."""
+        self._reservations.stop()
 
     def loss_reason(self, container_id: str) -> str:
         """Spark's words for the end of the executor in that container, or of any executor if `container_id` is empty.
 
-        Empty if Spark knows of none, or not yet: YARN tells it with its next heartbeat.
+        Executors that were lost before this cluster began do not count. Empty if Spark knows of none, or not yet: YARN
+        tells it with its next heartbeat.
         """
+        new = [(container, why) for executor, container, why in self._losses() if executor not in self._lost_before]
+        return next((why for container, why in new if container_id in ("", container)), "")
 
-        def ask() -> list[tuple[str, str]]:
+    def _losses(self) -> list[tuple[str, str, str]]:
+        """The id, the container and the reason of each executor that was lost; empty where Spark does not answer."""
+
+        def ask() -> list[tuple[str, str, str]]:
             executors = self._sc._jsc.sc().statusStore().executorList(False)
             summaries = [executors.apply(i) for i in range(executors.size())]
             return [
-                (_or_empty(summary.attributes().get("CONTAINER_ID")), _or_empty(summary.removeReason()))
+                (summary.id(), _or_empty(summary.attributes().get("CONTAINER_ID")), _or_empty(summary.removeReason()))
                 for summary in summaries
             ]
 
         try:
-            reasons = within(_JVM_S, ask, "loss reason")
+            return [loss for loss in within(_JVM_S, ask, "loss reason") if loss[2]]
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot ask Spark for its executors: %s", e)
-            return ""
-        return next((reason for of, reason in reasons if reason and container_id in ("", of)), "")
+            return []
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the end of the Spark job; False if it has not come within that time."""
         return self._ended.wait(timeout_s)
 
     def cancel(self) -> None:
-        """Cancels the Spark job. Never raises, so that Spark's error does not hide the one that ends the attempt."""
-        self._cancelled = True
+        """Cancels the Spark job, also one that begins later.
+
+        Never raises, so that Spark's error does not hide the one that ends the attempt.
+        """
         try:
-            within(_JVM_S, lambda: self._sc.cancelJobGroup(JOB_GROUP), "cancel")
+            within(_JVM_S, lambda: self._sc._jsc.sc().cancelJobGroupAndFutureJobs(self._group), "cancel")
         except TimeoutError:
             log.warning("Spark's JVM does not answer: its job is not cancelled")
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot cancel the Spark job: %s", e)
 
-
-@contextlib.contextmanager
-def _environment(tfos: types.SimpleNamespace, driver: tuple[str, int]) -> Iterator[None]:
-    """Sets the address that TFoS's reservation server reads from the environment."""
-    name = tfos.reservation.TFOS_SERVER_HOST
-    before = os.environ.get(name)
-    os.environ[name] = driver[0]
-    original = tfos.util.get_ip_address
-    tfos.util.get_ip_address = lambda: driver[0]  # os.getenv's default is evaluated all the same.
-    try:
-        yield
-    finally:
-        tfos.util.get_ip_address = original
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+    def close(self, cancel_s: float) -> None:
+        """Ends what is left of it, and waits that long for the end of a job that it cancels; reports nothing more."""
+        self._is_closed = True
+        self.close_registration()
+        if not self._ended.is_set():
+            self.cancel()
+            self._ended.wait(cancel_s)
 
 
 def _or_empty(option: Any) -> str:

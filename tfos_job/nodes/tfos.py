@@ -13,14 +13,12 @@ import socket
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from tfos_job.host import ports
-from tfos_job.host.ports import PortRange
 from tfos_job.protocol.frames import seal, unseal
 
 _RESERVATION_CONTEXT = b"reservation"
-_REQUEST_LIMIT_S = 1.0
 _ANSWER_LIMIT_S = 60.0
 
 
@@ -55,24 +53,38 @@ def import_tfos() -> types.SimpleNamespace:
     )
 
 
-def secure_reservations(
-    tfos: types.SimpleNamespace, key: bytes, host: str, port_range: PortRange | None = None
-) -> None:
-    """Makes TFoS's rendezvous listen on `host` alone, and unpickle a message only after its HMAC was verified.
+def secure_reservations(tfos: types.SimpleNamespace, key: bytes) -> None:
+    """Makes the nodes of this process speak to the driver's rendezvous in frames that carry the key's HMAC."""
 
-    TFoS serves all its connections in one thread, so a peer that sends slowly is disconnected.
+    def send_sealed(_: Any, sock: socket.socket, message: Any) -> None:
+        send(key, sock, message)
+
+    def receive_sealed(_: Any, sock: socket.socket) -> Any:
+        return receive(key, sock, _ANSWER_LIMIT_S)
+
+    tfos.reservation.MessageSocket.send = send_sealed
+    tfos.reservation.MessageSocket.receive = receive_sealed
+
+
+def send(key: bytes, sock: socket.socket, message: Any) -> None:
+    """Sends one message of TFoS's rendezvous."""
+    sock.sendall(seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
+
+
+def receive(key: bytes, sock: socket.socket, limit_s: float) -> Any:
+    """Reads one message of TFoS's rendezvous, which is unpickled only after its HMAC was verified."""
+    return pickle.loads(unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
+
+
+def own_run(tfos: types.SimpleNamespace, make_server: Callable[[int], Any]) -> Callable[..., Any]:
+    """TFCluster.run with globals of its own, so that several clusters of a process know nothing of each other.
+
+    TFoS keeps the error of a cluster in a global of its module, and every later run of the process would abort at once.
+
+    Args:
+      tfos: of `import_tfos`.
+      make_server: makes the reservation server, for a number of nodes.
     """
-
-    def send(_: Any, sock: socket.socket, message: Any) -> None:
-        sock.sendall(seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
-
-    def receive(end: Any, sock: socket.socket) -> Any:
-        limit_s = _REQUEST_LIMIT_S if isinstance(end, tfos.reservation.Server) else _ANSWER_LIMIT_S
-        return pickle.loads(unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
-
-    def listen(_: Any) -> socket.socket:
-        return ports.listen(host, port_range)
-
-    tfos.reservation.Server.start_listening_socket = listen
-    tfos.reservation.MessageSocket.send = send
-    tfos.reservation.MessageSocket.receive = receive
+    run = tfos.TFCluster.run
+    own = {**run.__globals__, "tf_status": {}, "reservation": types.SimpleNamespace(Server=make_server)}
+    return types.FunctionType(run.__code__, own, run.__name__, run.__defaults__, run.__closure__)

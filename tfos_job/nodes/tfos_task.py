@@ -31,7 +31,7 @@ def wrapped(
 
     def run(partition: Iterable[int]) -> None:
         tfos = import_tfos()
-        secure_reservations(tfos, key, driver[0])
+        secure_reservations(tfos, key)
         address = own_address(driver)
         _tame(tfos, address)
         try:
