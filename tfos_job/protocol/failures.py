@@ -105,6 +105,12 @@ def of_error(error: JobError, detail: str = "") -> Failure:
     return Failure(Kind.RAISED, error.fact, error.exit_code, error.place, error.next_step, detail)
 
 
+def identity(failure: Failure) -> tuple[str, Kind, int, str]:
+    """What two failures of the same cause have in common: role, kind, exit code, exception; no words, no process id."""
+    role = failure.process.task.role if failure.process else ""
+    return role, failure.kind, failure.exit_code, failure.exception
+
+
 def first_cause(failures: Sequence[Failure]) -> Failure:
     """The failure that explains the others: by rank of its kind, then by order of arrival."""
     return min(failures, key=lambda failure: _RANK.index(failure.kind))
@@ -159,6 +165,11 @@ def explain(failure: Failure, reason: str) -> Failure:
 
 def _killed(failure: Failure, cause: str, next_step: str, exit_code: int = NodeDiedError.exit_code) -> Failure:
     return msgspec.structs.replace(failure, kind=Kind.KILLED, cause=cause, next_step=next_step, exit_code=exit_code)
+
+
+def gib(num_bytes: int) -> str:
+    """Memory in words."""
+    return f"{num_bytes / (1 << 30):.2f} GiB"
 
 
 def log_tail(lines: Iterable[str]) -> str:
