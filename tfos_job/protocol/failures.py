@@ -11,11 +11,15 @@ import enum
 import re
 import signal
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tfos_job.errors import BusyError, JobError, NodeDiedError, exit_code_class
 from tfos_job.protocol.topology import Task
+
+if TYPE_CHECKING:
+    from tfos_job.protocol.attempt_end import NodeRecord  # which imports this module
 
 _LOG_TAIL_LINES = 15
 _TENSORFLOW_GREETINGS = ("I0000 ", "WARNING: All log messages before absl::InitializeLog()")
@@ -30,7 +34,12 @@ _MEMORY = re.compile(
 )
 _EXIT_STATUS = re.compile(r"[Ee]xit status: (-?\d+)")
 _PREEMPTED = -102
+_VMEM_EXCEEDED = -103
 _PMEM_EXCEEDED = -104
+_SIGKILLED = 128 + signal.SIGKILL
+# Of Spark (HeartbeatReceiver), and of YARN when a NodeManager has not been heard for its expiry.
+_SILENCE = re.compile(r"heartbeat timed out|\*lost\* node")
+_KILL = re.compile(rf"SIGKILL|exit status {_SIGKILLED}\b")
 _MAX_REASON = 300
 
 
@@ -102,7 +111,8 @@ class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True)
 
 def of_error(error: JobError, detail: str = "") -> Failure:
     """The failure of a process that ends with an error of this package."""
-    return Failure(Kind.RAISED, error.fact, error.exit_code, error.place, error.next_step, detail)
+    name = type(error).__name__
+    return Failure(Kind.RAISED, error.fact, error.exit_code, error.place, error.next_step, detail, exception=name)
 
 
 def identity(failure: Failure) -> tuple[str, Kind, int, str]:
@@ -136,35 +146,70 @@ def explain(failure: Failure, reason: str) -> Failure:
     memory = _MEMORY.search(reason)
     if memory:
         used = f": {memory['used']} of {memory['limit']} {memory['kind']} memory used" if memory["used"] else ""
-        limit = f" (the limit of {memory['limit']} is executor memory and overhead together)" if memory["used"] else ""
-        return _killed(
-            failure,
-            f"YARN killed its container for exceeding {memory['kind']} memory limits{used}",
-            f"Raise spark.executor.memoryOverhead{limit}: "
-            "tfos-job submit train … -- --conf spark.executor.memoryOverhead=…; then run train again to resume",
-        )
+        limit = f"the limit of {memory['limit']} is executor memory and overhead together" if memory["used"] else ""
+        cause = f"YARN killed its container for exceeding {memory['kind']} memory limits{used}"
+        return _killed(failure, cause, _more_memory(limit=limit), reason=Reason.MEMORY)
     status = _EXIT_STATUS.search(reason)
     code = int(status[1]) if status else None
+    if code in (_VMEM_EXCEEDED, _PMEM_EXCEEDED):
+        cause = f"YARN killed its container for exceeding its memory limits (exit status {code})"
+        return _killed(failure, cause, _more_memory(), reason=Reason.MEMORY)
     if "was preempted" in reason or code == _PREEMPTED:
         return _killed(
             failure,
             "its container was preempted: another queue had a right to the resources",
             "Run train again to resume, in a queue that is not preempted if there is one",
-            BusyError.exit_code,
+            exit_code=BusyError.exit_code,
+            reason=Reason.PREEMPTED,
         )
-    if code in (_PMEM_EXCEEDED, 128 + signal.SIGKILL):
+    if code == _SIGKILLED:
         return _killed(
             failure,
             f"its container was killed (exit status {code}), as happens where memory runs out",
             "If nobody killed it, give executors more memory: tfos-job submit train … -- --conf "
             "spark.executor.memoryOverhead=…; then run train again to resume",
         )
-    words = " ".join(reason.split())
-    return msgspec.structs.replace(failure, cause=f"{failure.cause}; Spark says: {words[:_MAX_REASON]}")
+    words = " ".join(reason.split())[:_MAX_REASON]
+    why = Reason.SILENT if _SILENCE.search(reason) else failure.reason
+    return msgspec.structs.replace(failure, cause=f"{failure.cause}; Spark says: {words}", reason=why)
 
 
-def _killed(failure: Failure, cause: str, next_step: str, exit_code: int = NodeDiedError.exit_code) -> Failure:
-    return msgspec.structs.replace(failure, kind=Kind.KILLED, cause=cause, next_step=next_step, exit_code=exit_code)
+def with_memory(failure: Failure, record: NodeRecord) -> Failure:
+    """The same failure with what the kernel says about its process's memory.
+
+    Args:
+      failure: of a process.
+      record: of the same process. Only with a kill of the kernel's in it a SIGKILL was for memory; else it may have
+        been anybody's.
+    """
+    if not record.num_oom_kills or failure.kind is not Kind.KILLED or not _KILL.search(failure.cause):
+        return failure
+    peak = f": {gib(record.peak_bytes)}" if record.peak_bytes else ""
+    limit = f" of {gib(record.limit_bytes)}" if peak and record.limit_bytes else ""
+    step = _more_memory(on_driver_host=record.process.on_driver_host)
+    cause = f"{failure.cause} by the kernel, since memory had run out{peak}{limit}"
+    return msgspec.structs.replace(failure, cause=cause, next_step=step, reason=Reason.MEMORY)
+
+
+def _more_memory(*, on_driver_host: bool = False, limit: str = "") -> str:
+    setting = _OVERHEAD_SETTINGS[on_driver_host]
+    return (
+        "Submit train again: it resumes, and asks for more memory by itself. Or raise "
+        f"{setting}{f' ({limit})' if limit else ''}: tfos-job submit train … -- --conf {setting}=…"
+    )
+
+
+def _killed(
+    failure: Failure,
+    cause: str,
+    next_step: str,
+    *,
+    exit_code: int = NodeDiedError.exit_code,
+    reason: Reason = Reason.NONE,
+) -> Failure:
+    return msgspec.structs.replace(
+        failure, kind=Kind.KILLED, cause=cause, next_step=next_step, exit_code=exit_code, reason=reason
+    )
 
 
 def gib(num_bytes: int) -> str:

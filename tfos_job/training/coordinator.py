@@ -173,10 +173,11 @@ def to_failure(error: Exception) -> Failure:
     if isinstance(error, JobError):
         return failures.of_error(error)
     first_line = (str(error).strip() or "no message").splitlines()[0]
-    cause = f"{type(error).__name__}: {first_line}"
+    name = type(error).__name__
+    cause = f"{name}: {first_line}"
     if isinstance(error, _CONNECTION_ERRORS):
-        return Failure(Kind.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail)
-    return Failure(Kind.RAISED, cause, JobError.exit_code, detail=detail)
+        return Failure(Kind.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail, exception=name)
+    return Failure(Kind.RAISED, cause, JobError.exit_code, detail=detail, exception=name)
 
 
 def main() -> None:
