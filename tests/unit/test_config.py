@@ -26,6 +26,8 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
         (TrainConfig, {"num_executors": 1}, "--num_executors"),
         (TrainConfig, {"num_ps_tasks": 0}, "--num_ps_tasks"),
         (TrainConfig, {"num_executors": 2, "num_ps_tasks": 2}, "--num_executors"),
+        (TrainConfig, {"num_executors": 3, "min_executors": 4}, "--min_executors"),
+        (TrainConfig, {"num_executors": 4, "num_ps_tasks": 2, "min_executors": 2}, "--min_executors"),
         (TrainConfig, {"image_size": 20}, "--image_size"),
         (TrainConfig, {"batch_size": 0}, "--batch_size"),
         (TrainConfig, {"input_mode": "memory"}, "--input_mode"),
@@ -138,6 +140,17 @@ def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
         ({"label_smoothing": 1.0}, "--label_smoothing: 1.0 is not in [0, 1)"),
         ({"learning_rate": 0.0}, "--learning_rate: 0.0 is not a positive, finite number"),
         ({"ps_place": "x"}, "--ps_place: 'x' is not auto, executor or driver"),
+        ({"max_restarts": -1}, "--max_restarts: -1 is less than 0"),
+        ({"max_preemptions": -2}, "--max_preemptions: -2 is less than -1"),
+        (
+            {"deadlines": "stall=120, bulid=30"},
+            "--deadlines: 'stall=120, bulid=30' is not PHASE=SECONDS with commas between, each phase once and whole "
+            "seconds from 1. Did you mean build? The phases are application, containers,",
+        ),
+        ({"deadlines": "stall=0"}, "--deadlines: 'stall=0' is not PHASE=SECONDS"),
+        ({"deadlines": "stall=1.5"}, "whole seconds from 1. The phases are"),
+        ({"deadlines": "stall=1,stall=2"}, "each phase once"),
+        ({"deadlines": "stall"}, "write it as containers=300,stall=120"),
         ({"model_name": "x"}, "--model_name: there is no network 'x'. Known: chinese_rec, hanzi_net, inception_v3"),
         ({"dataset_split_name": "a/b"}, "--dataset_split_name: 'a/b' is not a split name: it becomes a folder. Use"),
         ({"port_range": "9-8"}, "--port_range: '9-8' is not two ports from 1024 to 65535"),
@@ -182,6 +195,20 @@ def test_each_flag_of_a_command_with_groups_has_its_subject() -> None:
         items = dataclasses.fields(command.config)
         subjects = [item.metadata.get("subject") for item in items if item.name not in shared]
         assert len({subject is None for subject in subjects}) < 2, name
+
+
+def test_deadlines_of_phases_follow_from_the_time_limits_and_are_stronger() -> None:
+    limits: dict[str, Any] = {"start_timeout": 5, "stall_timeout": 6, "stop_timeout": 7}
+    plain = dataclasses.asdict(TrainConfig(**TRAIN, **limits).phase_deadlines)
+    assert plain == {
+        "application": 3600,
+        **dict.fromkeys(("containers", "registration", "build"), 5),
+        **dict.fromkeys(("first_step", "stall", "checkpoint"), 6),
+        "drain": 7,
+        "shutdown": 30,
+    }
+    given = TrainConfig(**TRAIN, **limits, deadlines="build=20, stall = 30").phase_deadlines
+    assert dataclasses.asdict(given) == {**plain, "build": 20, "stall": 30}
 
 
 @pytest.mark.parametrize(

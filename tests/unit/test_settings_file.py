@@ -271,6 +271,7 @@ FORMS = {
     "dataset_split_name": "test-1",
     "validation_split_name": "test-2",
     "top_k": "1,2",
+    "deadlines": "build=20,stall=30",
 }
 
 

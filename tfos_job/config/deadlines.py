@@ -36,6 +36,12 @@ class Deadlines:
 PHASES = tuple(item.name for item in dataclasses.fields(Deadlines))
 
 
+def unknown_phase(text: str) -> str:
+    """The first word of `PHASE=SECONDS,…` that should be a phase and is none; empty without one."""
+    names = (part.partition("=")[0].strip() for part in text.split(","))
+    return next((name for name in names if name not in PHASES), "")
+
+
 def parsed(text: str) -> dict[str, float] | None:
     """Seconds by phase of `PHASE=SECONDS,…`; None for a text of another form."""
     found: dict[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.config.deadlines import PHASES, Deadlines, parsed
+from tfos_job.config.deadlines import PHASES, Deadlines, parsed, unknown_phase
 from tfos_job.config.flags import EXTENT, Flags, Subject, flag
 from tfos_job.config.values import PORT_RANGE, TextForm
 
@@ -15,6 +15,8 @@ _DEADLINES = TextForm(
     lambda text: parsed(text) is not None,
     "{!r} is not PHASE=SECONDS with commas between, each phase once and whole seconds from 1",
     f"The phases are {', '.join(PHASES)}; write it as containers=300,stall=120",
+    PHASES,
+    unknown_phase,
 )
 
 
@@ -63,7 +65,7 @@ class NodeFlags(Flags):
         "after a failure: begin again with as few nodes as this, if no more executors come within half of the "
         "deadline of `containers` (default: --num_executors)",
         None,
-        minimum=2,
+        minimum=1,
     )
     max_restarts: int = _flag(
         "restarts after a process of the cluster has died, without a newer checkpoint between them; 0 ends the job "

@@ -24,12 +24,14 @@ class TextForm:
       fact: the message about any other text, with `{!r}` in its place.
       next_step: how to write it.
       names: words of this form, of which the nearest may have been meant.
+      word: finds, in a text of another form, the word that should be one of `names`; by default it is all of it.
     """
 
     accepts: Callable[[str], object]
     fact: str
     next_step: str
     names: tuple[str, ...] = ()
+    word: Callable[[str], str] = str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ def refusal(value: Any, kind: str, metadata: Mapping[str, Any], *, may_be_empty:
     if accepted is not None and not accepted.accepts(value):
         return accepted.fact(value), next_step
     if form is not None and not form.accepts(value):
-        return form.fact.format(value), _meant(value, form.names, form.next_step)
+        return form.fact.format(value), _meant(form.word(value), form.names, form.next_step)
     return "", ""
 
 
