@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port_range
-from tests.unit.dataset import run_assignment
+from tests.unit.dataset import config, run_assignment
 from tests.unit.waits import PATIENCE_S
 from tfos_job.driver import attempt, launch
 from tfos_job.driver.attempt import Attempt, AttemptSpec
@@ -43,8 +43,7 @@ class Run:
             driver_host="127.0.0.1",
             local=True,
             start_timeout=int(PATIENCE_S),
-            stall_timeout=600,
-            stop_timeout=60,
+            deadlines=config(start_timeout=int(PATIENCE_S)).phase_deadlines,
             port_range=port_range,
         )
         self.attempt = Attempt(
@@ -87,7 +86,7 @@ def test_an_attempt_that_ends_leaves_no_process(started: Run, ends: str) -> None
     started.guard = end
     with pytest.raises(kinds[ends]) as caught:
         started.attempt.run()
-    assert started.phases == ["nodes", "stopping"]
+    assert started.phases == ["registration", "stopping"]
     if ends == "killed":
         assert caught.value.fact == "the coordinator was killed by SIGKILL"
     with pytest.raises(ProcessLookupError):
@@ -104,7 +103,7 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
         started.guard = when_training
 
     def when_training() -> None:
-        if started.phases[-1] == "training":
+        if started.phases[-1] == "first_step":
             lines[CHIEF].send(CheckpointBegun(1))
             lines[CHIEF].send(CheckpointPublished(1, "step-1", 1.0))
             started.stop.signum = signal.SIGINT
@@ -119,7 +118,7 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
     started.guard = call
     assert started.attempt.run() == FINISHED
     assert started.messages == [CheckpointBegun(1), CheckpointPublished(1, "step-1", 1.0), FINISHED]
-    assert started.phases == ["nodes", "coordinator", "training", "stopping"]
+    assert started.phases == ["registration", "build", "first_step", "stopping"]
     assert lines[WORKER].receive() == Stop()
     for line in lines.values():
         line.close()

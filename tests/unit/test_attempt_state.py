@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tfos_job.config.deadlines import Deadlines
 from tfos_job.errors import (
     BadDataError,
     BusyError,
@@ -18,11 +19,25 @@ from tfos_job.errors import (
     ResourceError,
 )
 from tfos_job.protocol import failures
-from tfos_job.protocol.attempt_state import COLLECT_S, EXPLAIN_S, REMIND_S, AttemptState, Limits
-from tfos_job.protocol.events import ChildEnded, Event, Joined, LossExplained, Lost, Said, StopHurried, StopRequested
-from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.attempt_end import AttemptEnd
+from tfos_job.protocol.attempt_state import REMIND_S, STACKS_S, AttemptState
+from tfos_job.protocol.blame import COLLECT_S, EXPLAIN_S, SUSPECT_S
+from tfos_job.protocol.events import (
+    ChildEnded,
+    Event,
+    ExecutorAlive,
+    Joined,
+    LockLost,
+    LossExplained,
+    Lost,
+    Said,
+    StopHurried,
+    StopRequested,
+)
+from tfos_job.protocol.failures import Failure, Kind, Reason
 from tfos_job.protocol.instructions import (
     AskSpark,
+    AskStacks,
     AssignCoordinator,
     BeginPhase,
     CloseRegistration,
@@ -44,10 +59,22 @@ from tfos_job.protocol.messages import (
     Notice,
     Progress,
     Ready,
+    Stacks,
+    Vitals,
 )
 from tfos_job.protocol.topology import COORDINATOR, PS, WORKER, Task, Topology
 
-LIMITS = Limits(start_s=600, stall_s=300, stop_s=60)
+LIMITS = Deadlines(
+    application=3600,
+    containers=500,
+    registration=600,
+    build=400,
+    first_step=200,
+    stall=300,
+    checkpoint=250,
+    drain=60,
+    shutdown=30,
+)
 SERVER, FIRST, SECOND = Task(PS, 0), Task(WORKER, 0), Task(WORKER, 1)
 NODES = (SERVER, FIRST, SECOND)
 CONTAINER = "container_1_0001_01_2"
@@ -60,9 +87,9 @@ AGAIN = "Run train again to resume from the last checkpoint"
 class Attempt:
     """A state, its clock, and the instructions so far."""
 
-    def __init__(self, *, is_local: bool = True, ps_on_driver_host: bool = False) -> None:
+    def __init__(self, *, is_local: bool = True, ps_on_driver_host: bool = False, **more: Any) -> None:
         topology = Topology(num_ps_tasks=1, num_workers=2, ps_on_driver_host=ps_on_driver_host)
-        self.state = AttemptState(topology, LIMITS, driver_host="D", is_local=is_local)
+        self.state = AttemptState(topology, number=3, deadlines=LIMITS, driver_host="D", is_local=is_local, **more)
         self.now_s = 1000.0
         self.instructions: list[Instruction] = self.state.begin(self.now_s)
 
@@ -82,20 +109,33 @@ class Attempt:
     def join(self, *tasks: Task) -> list[Instruction]:
         return self.hear(*(Joined(task, hello(task)) for task in tasks))
 
-    def train(self) -> Attempt:
-        """Up to the first step."""
+    def register(self) -> Attempt:
+        """Up to the building of the network."""
         self.join(*NODES)
         for task in NODES:
             self.say(Ready(1), task=task)
-        self.join(COORDINATOR)
+        return self
+
+    def train(self) -> Attempt:
+        """Up to the first step."""
+        self.register().join(COORDINATOR)
         self.say(Ready(1))
         return self
 
+    def step(self, step: int = 1) -> Attempt:
+        """Some steps."""
+        self.say(Progress(step, 1.0, 0.5, 1e-4, 100.0, 0.0, BOUND))
+        return self
+
+    def end(self) -> AttemptEnd:
+        (found,) = [instruction for instruction in self.instructions if isinstance(instruction, EndWith)]
+        return found.outcome
+
     def error(self) -> JobError:
         """The error that the attempt has ended with."""
-        (found,) = [instruction for instruction in self.instructions if isinstance(instruction, EndWith)]
-        assert isinstance(found.outcome, JobError)
-        return found.outcome
+        outcome = self.end().outcome
+        assert isinstance(outcome, JobError)
+        return outcome
 
     def logged(self, level: int = logging.WARNING) -> str:
         return "\n".join(i.text for i in self.instructions if isinstance(i, Log) and i.level == level)
@@ -113,21 +153,25 @@ def hello(task: Task) -> Hello:
 def test_a_start_goes_from_the_nodes_to_the_coordinator_to_the_first_step() -> None:
     attempt = Attempt()
     began = Log(logging.INFO, "Starting 1 parameter server and 2 workers")
-    assert attempt.instructions == [began, BeginPhase("nodes"), StartProcesses()]
+    assert attempt.instructions == [began, BeginPhase("registration"), StartProcesses()]
     assert attempt.join(*NODES) == []
     assert attempt.say(Ready(1), task=SERVER) == attempt.say(Ready(1), task=FIRST) == []
     cluster = {PS: ["H0:4000"], WORKER: ["H0:4000", "H1:4001"]}
     assert attempt.say(Ready(1), task=SECOND) == [
         Log(logging.INFO, "All of them answer. Building the network"),
         CloseRegistration(),
-        BeginPhase("coordinator"),
+        BeginPhase("build"),
         AssignCoordinator(cluster),
     ]
     assert attempt.join(COORDINATOR) == []
-    assert attempt.say(Ready(1)) == [BeginPhase("training")]
+    assert attempt.say(Ready(1)) == [BeginPhase("first_step")]
+    progress = Progress(1, 1.0, 0.5, 1e-4, 100.0, 0.0, BOUND)
+    assert attempt.say(progress) == [Forward(progress), BeginPhase("training")]
+    assert attempt.say(progress) == [Forward(progress)]
     assert not attempt.state.is_finished
-    assert attempt.say(FINISHED) == [Forward(FINISHED), EndWith(FINISHED)]
+    assert attempt.say(FINISHED) == [Forward(FINISHED), EndWith(attempt.end())]
     assert attempt.state.is_finished
+    assert (attempt.end().outcome, attempt.end().phase) == (FINISHED, "training")
 
 
 def test_a_start_that_takes_its_time_says_what_it_waits_for() -> None:
@@ -144,28 +188,141 @@ def test_a_start_that_takes_its_time_says_what_it_waits_for() -> None:
     assert attempt.wait(REMIND_S) == [Log(logging.INFO, "Still waiting for chief:0, 90 s after the start")]
 
 
+# Deadlines. Each says who is missing.
+
+
 @pytest.mark.parametrize(
     ("joined", "ready", "fact"),
     [
-        ((), (), "ps:0, worker:0, worker:1 did not register within 600 s"),
-        ((SERVER, SECOND), (SERVER,), "worker:0 did not register within 600 s"),
-        (NODES, (FIRST,), "the TensorFlow server of ps:0 on H0, worker:1 on H1 did not start within 600 s"),
-        (NODES, NODES, "the coordinator did not start in time"),
+        ((), (), "0 of 3 nodes registered within 600 s; ps:0, worker:0, worker:1 are missing"),
+        ((SERVER, FIRST), (SERVER, FIRST), "2 of 3 nodes registered within 600 s; worker:1 is missing"),
+        (
+            (SERVER, FIRST),
+            (SERVER,),
+            "2 of 3 nodes registered within 600 s; worker:1 is missing; the TensorFlow server of worker:0 on H0 did "
+            "not start",
+        ),
+        (
+            NODES,
+            (FIRST,),
+            "3 of 3 nodes registered within 600 s; the TensorFlow server of ps:0 on H0, worker:1 on H1 did not start",
+        ),
     ],
 )
-def test_a_start_that_takes_too_long_says_who_is_missing(
+def test_a_registration_that_takes_too_long_says_who_is_missing(
     joined: tuple[Task, ...], ready: tuple[Task, ...], fact: str
 ) -> None:
     attempt = Attempt()
     attempt.join(*joined)
     for task in ready:
         attempt.say(Ready(1), task=task)
-    assert all(isinstance(instruction, Log) for instruction in attempt.wait(LIMITS.start_s))
+    assert all(isinstance(instruction, Log) for instruction in attempt.wait(LIMITS.registration))
     attempt.wait(0.1)
-    error = attempt.error()
+    error, end = attempt.error(), attempt.end()
     assert isinstance(error, ResourceError)
     assert error.fact == fact
-    assert error.next_step == "See whether the queue has room, or raise --start_timeout"
+    assert error.next_step == (
+        "See whether the queue has room, or raise --start_timeout or --deadlines registration=600"
+    )
+    assert (end.phase, end.first, end.number, end.step) == ("registration", None, 3, 0)
+    assert [node.process.task for node in end.nodes] == sorted(joined)
+
+
+def test_a_missing_node_is_looked_for_on_the_executor_that_no_call_came_from() -> None:
+    attempt = Attempt(executor_hosts=("H0", "H0", "H1", "H2"))
+    attempt.join(SERVER, FIRST)
+    attempt.wait(LIMITS.registration + 0.1)
+    assert "worker:1 is missing (no call came from the executor on H1, H2)" in attempt.error().fact
+
+
+@pytest.mark.parametrize(
+    ("has_called", "fact"),
+    [
+        (True, "the coordinator has been building the network for 400 s"),
+        (False, "the coordinator did not call within 400 s"),
+    ],
+)
+def test_a_network_that_is_not_built_in_time_ends_the_attempt_with_its_stacks(has_called: bool, fact: str) -> None:
+    attempt = Attempt().register()
+    if has_called:
+        attempt.join(COORDINATOR)
+    assert all(isinstance(instruction, Log) for instruction in attempt.wait(LIMITS.build))
+    assert AskStacks() in attempt.wait(0.1)
+    attempt.say(Stacks("in apply"), task=SERVER)
+    attempt.wait(STACKS_S)
+    error, end = attempt.error(), attempt.end()
+    assert isinstance(error, ResourceError)
+    assert (error.place, error.fact) == ("chief:0 on host D", fact)
+    assert error.next_step.endswith("or raise --start_timeout or --deadlines build=400")
+    assert (end.phase, end.first, end.stacks) == ("build", None, {"ps:0": "in apply"})
+
+
+def test_a_first_step_that_does_not_come_is_a_failure_of_the_attempt() -> None:
+    attempt = Attempt(start_step=40).train()
+    attempt.say(Notice("copied 3 files"), task=FIRST, after_s=LIMITS.first_step)
+    assert attempt.wait(LIMITS.first_step) == []
+    attempt.wait(0.1)
+    attempt.wait(STACKS_S)
+    error, end = attempt.error(), attempt.end()
+    assert isinstance(error, NodeDiedError)
+    assert str(error) == (
+        "chief:0 on host D: no step was finished for 200 s, the first one is missing; last heard: worker:0 on host "
+        "H0: copied 3 files. If steps are really that slow raise --stall_timeout or --deadlines first_step=200; else "
+        "run train again to resume"
+    )
+    assert (end.phase, end.step, end.start_step) == ("first_step", 40, 40)
+    assert end.first is not None
+    assert end.first.process is not None
+    assert end.first.process.on_driver_host
+
+
+def test_an_attempt_that_stands_still_has_the_stacks_of_its_processes_before_any_of_them_is_killed() -> None:
+    attempt = Attempt().train().step(57)
+    attempt.say(Evaluating(57, 100), after_s=LIMITS.stall)
+    attempt.say(Notice("copied 3 files"), task=FIRST, after_s=LIMITS.stall)
+    assert "worker:0 on host H0: copied 3 files" in attempt.logged(logging.INFO)
+    attempt.say(Notice("it computes on the CPU", is_warning=True), task=FIRST)
+    assert "worker:0 on host H0: it computes on the CPU" in attempt.logged(logging.WARNING)
+    attempt.say(Left(), task=SECOND)  # that is none
+    assert attempt.wait(LIMITS.stall) == []
+    told, ask = attempt.wait(0.1)
+    assert ask == AskStacks()
+    assert isinstance(told, Log)
+    text = "".join(f"line {i}\n" for i in range(1000))
+    assert attempt.say(Stacks(text), task=SERVER) == attempt.say(Stacks("x" * 100_000), task=FIRST) == []
+    attempt.say(Stacks("in step"), after_s=STACKS_S - 1)  # the last one that is asked
+    error, end = attempt.error(), attempt.end()
+    assert str(error) == told.text
+    assert told.text == (
+        "chief:0 on host D: no step was finished for 300 s, the next one is missing after step 57. If steps are "
+        "really that slow raise --stall_timeout or --deadlines stall=300; else run train again to resume"
+    )
+    assert error.exit_code == NodeDiedError.exit_code
+    assert end.stacks == {
+        "chief:0": "in step",
+        "ps:0": "\n".join(f"line {i}" for i in range(800, 1000)),
+        "worker:0": "x" * 32768,
+    }
+    assert (end.phase, end.step) == ("training", 57)
+    assert end.first is not None
+    assert end.first.kind is Kind.LOST
+
+
+@pytest.mark.parametrize("ends", ["time", "hurry", "failure"])
+def test_stacks_are_not_waited_for_for_ever(ends: str) -> None:
+    attempt = Attempt().train().step()
+    attempt.wait(LIMITS.stall + 0.1)
+    attempt.say(Stacks("in step"))
+    if ends == "time":
+        attempt.wait(STACKS_S)
+    elif ends == "hurry":
+        attempt.hear(StopHurried())
+    else:  # a process that is stopped falls silent at last: that was why
+        attempt.hear(Lost(FIRST, "silent for 20 s", is_silent=True))
+        attempt.wait(COLLECT_S)
+        assert attempt.error().fact == "the line to it is gone: silent for 20 s"
+        assert attempt.error().place.startswith("worker:0 on host H0")
+    assert attempt.end().stacks == {"chief:0": "in step"}
 
 
 # Death: one row of the table each. Failures are collected for two seconds, whatever else happens.
@@ -252,11 +409,15 @@ def of_process(kind: Kind, cause: str, exit_code: int = NodeDiedError.exit_code)
 def test_a_death_ends_the_attempt_after_others_were_collected(event: Event, kind: type[JobError], text: str) -> None:
     attempt = Attempt().train()
     assert attempt.hear(event) == []
-    assert attempt.wait(COLLECT_S - 0.1) == []
+    collect_s = SUSPECT_S if isinstance(event, Failure) else COLLECT_S
+    assert attempt.wait(collect_s - 0.1) == []
     attempt.wait(0.1)
     error = attempt.error()
     assert type(error) is kind
     assert str(error) == text
+    assert attempt.end().outcome is error
+    assert str(attempt.end().first) in attempt.logged()
+    assert attempt.end().followers == ()
     has_log = "E last words" in repr(event)
     assert ("The last words of" in attempt.logged()) == ("E last words" in attempt.logged()) == has_log
 
@@ -292,8 +453,12 @@ def test_the_process_that_really_died_is_blamed_though_others_report_first() -> 
     attempt.hear(Failure(Kind.SPARK, "Job aborted"), after_s=1.0)
     attempt.hear(Lost(SECOND, "connection closed"))
     attempt.say(of_process(Kind.KILLED, "its TensorFlow process 7 was killed by SIGTERM"), task=FIRST)
-    attempt.wait(COLLECT_S - 1)
-    error = attempt.error()
+    assert attempt.wait(COLLECT_S - 0.1) == []
+    attempt.wait(0.1)
+    error, end = attempt.error(), attempt.end()
+    assert end.first is not None
+    assert end.first.kind is Kind.KILLED
+    assert [each.kind for each in end.followers] == [Kind.CONSEQUENCE, Kind.SPARK, Kind.LOST]
     assert error.place == f"worker:0 on host H0, container {CONTAINER}"
     assert "was killed by SIGTERM (followed by chief:0, worker:1)" in error.fact
     assert f"The whole log of worker:0: {LOG_URL}" in attempt.logged()
@@ -322,17 +487,36 @@ def test_the_end_of_a_container_is_explained_by_spark(reason: str, kind: type[Jo
     assert attempt.error().place == f"worker:1 on host H1, container {CONTAINER}"
 
 
-@pytest.mark.parametrize("ends", ["time", "hurry"])
+@pytest.mark.parametrize("ends", ["time", "hurry", "the executor is there"])
 def test_an_explanation_is_not_waited_for_for_ever(ends: str) -> None:
     attempt = Attempt(is_local=False).train()
-    attempt.hear(Failure(Kind.SPARK, "Job aborted"))
-    assert attempt.wait(COLLECT_S) == [AskSpark("")]
+    attempt.hear(Lost(SECOND, "connection closed"))
+    assert attempt.wait(COLLECT_S) == [AskSpark(CONTAINER)]
     if ends == "time":
         attempt.wait(EXPLAIN_S)
-    else:
+    elif ends == "hurry":
         attempt.hear(StopHurried())
-    assert attempt.error().fact == "Job aborted"
+    else:
+        attempt.hear(ExecutorAlive())
+    assert attempt.error().fact == "the line to it is gone: connection closed"
     assert attempt.hear(LossExplained("too late")) == []
+
+
+def test_spark_is_asked_about_any_executor_where_only_spark_has_failed() -> None:
+    attempt = Attempt(is_local=False)
+    assert attempt.hear(LossExplained("nobody has asked")) == attempt.hear(Failure(Kind.SPARK, "Job aborted")) == []
+    assert attempt.wait(COLLECT_S) == [AskSpark("")]
+    attempt.hear(LossExplained(f"Container {CONTAINER} on host: H1 was preempted."))
+    assert isinstance(attempt.error(), BusyError)
+
+
+def test_spark_is_not_asked_about_a_host_that_is_silent() -> None:
+    attempt = Attempt(is_local=False).train()
+    attempt.hear(Lost(SECOND, "silent for 20 s", is_silent=True))
+    attempt.wait(COLLECT_S)
+    first = attempt.end().first
+    assert first is not None
+    assert (first.kind, first.reason) == (Kind.LOST, Reason.SILENT)
 
 
 def test_a_killed_process_on_a_cluster_needs_no_explanation() -> None:
@@ -342,21 +526,116 @@ def test_a_killed_process_on_a_cluster_needs_no_explanation() -> None:
     assert attempt.error().fact == "killed"
 
 
-def test_a_coordinator_without_news_ends_the_attempt() -> None:
-    attempt = Attempt().train()
-    attempt.say(Evaluating(1, 100), after_s=LIMITS.stall_s)
-    attempt.say(Notice("copied 3 files"), task=FIRST, after_s=LIMITS.stall_s)
-    assert "worker:0 on host H0: copied 3 files" in attempt.logged(logging.INFO)
-    attempt.say(Notice("it computes on the CPU", is_warning=True), task=FIRST)
-    assert "worker:0 on host H0: it computes on the CPU" in attempt.logged(logging.WARNING)
-    attempt.say(Left(), task=SECOND)  # that is none
-    assert attempt.wait(LIMITS.stall_s) == []
+# What only follows from another failure: the cause may be a host whose silence takes its time.
+
+
+CONSEQUENCE = Said(COORDINATOR, Failure(Kind.CONSEQUENCE, "UnavailableError"))
+
+
+@pytest.mark.parametrize("event", [CONSEQUENCE, Failure(Kind.SPARK, "ExecutorLostFailure")])
+def test_a_silent_host_is_blamed_for_what_follows_from_its_silence(event: Event) -> None:
+    attempt = Attempt(is_local=False).train()
+    assert attempt.hear(event) == []
+    assert attempt.wait(SUSPECT_S - COLLECT_S - 0.1) == []
+    assert attempt.hear(Lost(SECOND, "silent for 20 s", is_silent=True)) == []
+    assert attempt.wait(COLLECT_S - 0.1) == []
     attempt.wait(0.1)
+    assert attempt.error().place == f"worker:1 on host H1, container {CONTAINER}"
+
+
+def test_a_consequence_without_a_cause_is_blamed_when_no_silence_can_explain_it_any_more() -> None:
+    attempt = Attempt().train()
+    assert attempt.hear(CONSEQUENCE) == attempt.wait(SUSPECT_S - 0.1) == []
+    attempt.wait(0.1)
+    assert str(attempt.error()) == f"chief:0 on host D: UnavailableError. {AGAIN}"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param([Said(task, Left()) for task in NODES], id="nobody is left who could fall silent"),
+        pytest.param([StopRequested(signal.SIGINT)], id="the user does not want to wait"),
+    ],
+)
+def test_a_consequence_is_not_doubted_for_nothing(others: list[Event]) -> None:
+    attempt = Attempt().train()
+    attempt.hear(CONSEQUENCE, *others)
+    attempt.wait(COLLECT_S)
+    assert attempt.error().fact == "UnavailableError"
+
+
+def test_an_exception_that_spark_tells_of_is_a_cause() -> None:
+    attempt = Attempt().train()
+    attempt.hear(Failure(Kind.SPARK, "ImportError: no msgspec", JobError.exit_code))
+    attempt.wait(COLLECT_S)
+    assert str(attempt.error()) == "Spark: ImportError: no msgspec"
+
+
+# Hosts that are left out, and what an end tells.
+
+
+def test_a_node_on_a_host_that_is_left_out_ends_the_attempt() -> None:
+    attempt = Attempt(avoided_hosts=frozenset({"H0"}))
+    assert attempt.join(SECOND, SERVER) == []
+    attempt.wait(COLLECT_S)
+    first = attempt.end().first
+    assert first is not None
+    assert first.reason is Reason.AVOIDED
     assert str(attempt.error()) == (
-        "chief:0 on host D: no step was finished for 300 s. "
-        "If steps are really that slow raise --stall_timeout; else run train again to resume"
+        f"ps:0 on host H0, container {CONTAINER}: its host is left out of this attempt, since others have failed "
+        f"there. {AGAIN}"
     )
-    assert attempt.error().exit_code == NodeDiedError.exit_code
+
+
+def test_the_drivers_own_processes_stay_on_its_host() -> None:
+    attempt = Attempt(avoided_hosts=frozenset({"H0", "D"}), ps_on_driver_host=True)
+    assert attempt.join(COORDINATOR, SECOND, SERVER) == attempt.wait(COLLECT_S) == []
+
+
+def test_an_end_has_what_is_known_of_each_node() -> None:
+    attempt = Attempt(start_step=10, checkpoint_step=10).train()
+    attempt.say(Vitals(3 << 30, 4 << 30, 1), task=FIRST)
+    for step, seconds in ((12, 0.5), (14, 1.5)):
+        attempt.say(Progress(step, 1.0, 0.5, 1e-4, 100.0, 0.0, BOUND, worker_step_s={"0": seconds, "1": 0.25}))
+    attempt.say(CheckpointBegun(14), CheckpointPublished(14, "step-14"))
+    attempt.hear(Lost(FIRST, "connection closed"))
+    attempt.wait(COLLECT_S)
+    end = attempt.end()
+    assert (end.number, end.start_step, end.step, end.checkpoint_step) == (3, 10, 14, 14)
+    told = {str(node.process.task): node for node in end.nodes}
+    assert list(told) == ["chief:0", "ps:0", "worker:0", "worker:1"]
+    first = told["worker:0"]
+    assert (first.peak_bytes, first.limit_bytes, first.num_oom_kills, first.step_s) == (3 << 30, 4 << 30, 1, 1.0)
+    assert (told["worker:1"].step_s, told["ps:0"].step_s) == (0.25, None)
+    assert told["worker:1"].process.host == "H1"
+
+
+def test_an_end_without_a_step_is_at_the_checkpoint_that_it_began_with() -> None:
+    attempt = Attempt(start_step=10, checkpoint_step=12)
+    attempt.hear(StopRequested(signal.SIGTERM))
+    assert (attempt.end().step, attempt.end().checkpoint_step) == (10, 12)
+
+
+# The lock.
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_an_attempt_whose_run_belongs_to_another_command_ends_at_once(is_training: bool) -> None:
+    attempt = Attempt()
+    if is_training:
+        attempt.train().say(CheckpointBegun(5))  # which the coordinator must not publish
+    lost = BusyError("lost its lock")
+    attempt.hear(LockLost(lost))
+    assert attempt.error() is lost
+    assert attempt.end().first is None
+
+
+def test_the_loss_of_the_lock_does_not_hide_the_first_cause() -> None:
+    attempt = Attempt().train()
+    attempt.say(of_process(Kind.KILLED, "killed"), task=FIRST)
+    attempt.hear(LockLost(BusyError("lost its lock")))
+    attempt.wait(COLLECT_S)
+    assert attempt.error().fact == "killed"
 
 
 def test_what_has_left_may_hang_up() -> None:
@@ -391,9 +670,10 @@ def test_a_signal_waits_for_a_last_checkpoint_and_says_for_how_long() -> None:
         "Waiting for the running steps and a last checkpoint, some 20 s, at most 60 s (--stop_timeout); "
         "a second signal does not wait",
     )
-    assert attempt.wait(LIMITS.stop_s) == []
+    assert attempt.wait(LIMITS.drain) == []
     finished = Finished(2, True, 1.0, 70, [70])
-    assert attempt.say(finished) == [Forward(finished), EndWith(finished)]
+    assert attempt.say(finished) == [Forward(finished), EndWith(attempt.end())]
+    assert attempt.end().outcome is finished
 
 
 def test_without_a_checkpoint_before_nobody_guesses_how_long_it_takes() -> None:
@@ -410,7 +690,7 @@ def test_a_signal_is_an_interruption_whatever_ends_the_wait(ends: str) -> None:
     if ends == "second signal":
         attempt.hear(StopHurried())
     elif ends == "time":
-        attempt.wait(LIMITS.stop_s + 0.1)
+        attempt.wait(LIMITS.drain + 0.1)
     else:  # the signal may have reached the nodes as well
         attempt.hear(Lost(FIRST, "connection closed"))
     error = attempt.error()
@@ -427,7 +707,7 @@ def test_a_checkpoint_on_its_way_is_published_though_a_worker_has_died() -> None
     attempt.say(CheckpointBegun(5))
     attempt.say(of_process(Kind.KILLED, "killed"), task=FIRST)
     attempt.wait(COLLECT_S)
-    assert attempt.wait(LIMITS.stop_s) == []
+    assert attempt.wait(LIMITS.checkpoint) == []
     published = CheckpointPublished(5, "step-5", 1.0)
     forwarded, end = attempt.say(published)
     assert forwarded == Forward(published)
@@ -442,7 +722,7 @@ def test_a_checkpoint_on_its_way_is_published_though_a_worker_has_died() -> None
         (ChildEnded(COORDINATOR, "the coordinator", 1), 0, False),
         (Said(COORDINATOR, Failure(Kind.CONSEQUENCE, "UnavailableError")), 0, False),
         (StopHurried(), 0, True),
-        (None, LIMITS.stop_s + 0.1, True),
+        (None, LIMITS.checkpoint + 0.1, True),
     ],
 )
 def test_nobody_waits_for_a_checkpoint_that_cannot_come(event: Event | None, after_s: float, is_told: bool) -> None:
@@ -458,7 +738,7 @@ def test_nobody_waits_for_a_checkpoint_that_cannot_come(event: Event | None, aft
 def test_a_checkpoint_after_a_signal_has_the_time_of_the_signal() -> None:
     attempt = Attempt().train()
     attempt.hear(StopRequested(signal.SIGINT))
-    attempt.say(CheckpointBegun(5), after_s=LIMITS.stop_s - 1)
+    attempt.say(CheckpointBegun(5), after_s=LIMITS.drain - 1)
     assert attempt.hear(Lost(FIRST, "connection closed")) == []
     attempt.wait(1.1)
     assert attempt.error().fact == "stopped before a checkpoint"

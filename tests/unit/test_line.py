@@ -76,7 +76,7 @@ def test_beats_keep_a_quiet_line_alive(switchboard: Switchboard, monkeypatch: py
             time.sleep(0.05)
         if switchboard.events.empty():
             break
-        assert event(switchboard) == Lost(TASK, "silent for 1 s")
+        assert event(switchboard) == Lost(TASK, "silent for 1 s", is_silent=True)
         gaps_s = [later - earlier for earlier, later in itertools.pairwise([*heard_s, time.monotonic()])]
         assert max(gaps_s) >= line_module.SILENCE_S, "lost, though there were beats"
         line.close()  # this machine has stood still for a second: once more
@@ -91,7 +91,7 @@ def test_a_silent_peer_is_taken_for_dead(switchboard: Switchboard, monkeypatch: 
     line = Line(sock, KEY, NODE)
     line.send(HELLO)  # and no beat after it
     assert event(switchboard) == Joined(TASK, HELLO)
-    assert event(switchboard) == Lost(TASK, "silent for 0 s")
+    assert event(switchboard) == Lost(TASK, "silent for 0 s", is_silent=True)
     line.close()
 
 

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tfos_job.config.deadlines import Deadlines
 from tfos_job.driver.attempt_processes import AttemptProcesses
 from tfos_job.driver.launch import NodeJob
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import JobError
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes.node import NodeArgs
-from tfos_job.protocol.attempt_state import AttemptState, Limits
+from tfos_job.protocol.attempt_state import AttemptState
 from tfos_job.protocol.events import Event, LossExplained, Lost, StopHurried, StopRequested
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.instructions import (
@@ -63,9 +64,8 @@ class AttemptSpec:
       allow_cpu: a worker without its GPU goes on without.
       driver_host: address of the driver that every node reaches.
       local: all nodes share the driver's host.
-      start_timeout: seconds until the first step may begin.
-      stall_timeout: seconds without any news from the coordinator or the stagers.
-      stop_timeout: seconds from a signal to the end of a last checkpoint.
+      start_timeout: seconds for each node to start.
+      deadlines: of the phases.
       port_range: to listen in; None for any ports.
     """
 
@@ -76,8 +76,7 @@ class AttemptSpec:
     driver_host: str
     local: bool
     start_timeout: int
-    stall_timeout: int
-    stop_timeout: float
+    deadlines: Deadlines
     allow_cpu: bool = False
     port_range: PortRange | None = None
     number: int = 1
@@ -114,8 +113,13 @@ class Attempt:
         self._on_phase = on_phase
         self._stop = stop
         self._guard = guard
-        limits = Limits(start_s=spec.start_timeout, stall_s=spec.stall_timeout, stop_s=spec.stop_timeout)
-        self._state = AttemptState(spec.topology, limits, driver_host=spec.driver_host, is_local=spec.local)
+        self._state = AttemptState(
+            spec.topology,
+            number=spec.number,
+            deadlines=spec.deadlines,
+            driver_host=spec.driver_host,
+            is_local=spec.local,
+        )
         self._key = new_key()
         with contextlib.ExitStack() as taken:
             self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range, spec.number)
@@ -206,8 +210,8 @@ class Attempt:
                 case AskSpark(container):
                     if reason := self._job.loss_reason(container):
                         pending.extend(self._state.handle(LossExplained(reason), time.monotonic()))
-                case EndWith(outcome):
-                    return outcome
+                case EndWith(end):
+                    return end.outcome
         return None
 
     def _assign_coordinator(self, cluster: Mapping[str, Sequence[str]]) -> None:

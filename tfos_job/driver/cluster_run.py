@@ -203,8 +203,7 @@ def _train(
         driver_host=sc.getConf().get("spark.driver.host") or "",
         local=session.is_local(sc.master),
         start_timeout=config.start_timeout,
-        stall_timeout=config.stall_timeout,
-        stop_timeout=_stop_timeout(config, sc),
+        deadlines=dataclasses.replace(config.phase_deadlines, drain=_drain_s(config, sc)),
         allow_cpu=config.allow_cpu,
         port_range=config.ports,
     )
@@ -220,9 +219,10 @@ def _train(
         return attempt.run()
 
 
-def _stop_timeout(config: TrainConfig, sc: SparkContext) -> float:
-    """`--stop_timeout`, in YARN's cluster mode limited to YARN's delay between SIGTERM and SIGKILL."""
+def _drain_s(config: TrainConfig, sc: SparkContext) -> float:
+    """The deadline of a last checkpoint, in YARN's cluster mode at most its delay between SIGTERM and SIGKILL."""
+    drain_s = config.phase_deadlines.drain
     if not (session.in_cluster_mode() and container.application_id()):
-        return config.stop_timeout
+        return drain_s
     settings: Any = sc._jsc.hadoopConfiguration()
-    return min(config.stop_timeout, int(settings.get(_KILL_DELAY_MS, "250")) / 1000)
+    return min(drain_s, int(settings.get(_KILL_DELAY_MS, "250")) / 1000)

@@ -36,8 +36,9 @@ class AttemptEnd:
     Attributes:
       number: of the attempt, in its run.
       outcome: the coordinator's last word, or the error that the attempt ends with.
-      phase: in which it ended, by the names of `config.deadlines`.
-      first: the failure that explains the others; None where no process has failed.
+      phase: in which it ended: `registration`, `build`, `first_step` or `training`.
+      first: the failure that explains the others; None where no process has failed, so that another attempt would meet
+        the same end: a signal, the loss of the lock, nodes that did not come in time, a network not built in time.
       followers: the other failures, in the order of their arrival.
       start_step: of the checkpoint that it began with; 0 without one.
       step: the last step that it is known to have done.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tfos_job.errors import JobError
 from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.messages import Hello, ToDriver
 from tfos_job.protocol.topology import Task
@@ -33,12 +34,14 @@ class Said:
 class Lost:
     """A line has ended; expected after `Left` or `Finished`, a failure otherwise.
 
-    `log_tail` has the last lines of the process's log if the driver has it.
+    `log_tail` has the last lines of the process's log if the driver has it. `is_silent`: nothing was heard for
+    `line.SILENCE_S`, so the host may be cut off; else the connection was closed.
     """
 
     task: Task
     reason: str
     log_tail: str = ""
+    is_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,24 @@ class StopHurried:
 
 
 @dataclass(frozen=True)
+class LockLost:
+    """Another command has taken the run, or removed its lock: this one must not go on."""
+
+    error: JobError
+
+
+@dataclass(frozen=True)
 class LossExplained:
     """Spark has learned why an executor was lost."""
 
     reason: str
 
 
-Event: TypeAlias = Joined | Said | Lost | ChildEnded | Failure | StopRequested | StopHurried | LossExplained
+@dataclass(frozen=True)
+class ExecutorAlive:
+    """Spark still has the executor that it was asked about: only a process in it has ended."""
+
+
+Event: TypeAlias = (
+    Joined | Said | Lost | ChildEnded | Failure | StopRequested | StopHurried | LockLost | LossExplained | ExecutorAlive
+)

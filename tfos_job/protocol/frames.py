@@ -18,6 +18,10 @@ class LineClosed(Exception):
     """The other end is gone, silent, or not who it claims to be."""
 
 
+class LineSilent(LineClosed):
+    """Nothing was heard of the other end for so long that its host may be cut off."""
+
+
 def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 

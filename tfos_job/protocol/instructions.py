@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tfos_job.errors import JobError
-from tfos_job.protocol.messages import Finished, ToDriver
+from tfos_job.protocol.attempt_end import AttemptEnd
+from tfos_job.protocol.messages import ToDriver
 from tfos_job.protocol.topology import Task
 
 
@@ -51,12 +51,20 @@ class Forward:
 
 @dataclass(frozen=True)
 class AskSpark:
-    """Ask Spark for the reason of the loss of an executor, and answer with `LossExplained` if it has one.
+    """Ask Spark what became of an executor: answer with `LossExplained` or `ExecutorAlive`, or not yet.
 
     `container` is empty for whichever executor was lost.
     """
 
     container: str
+
+
+@dataclass(frozen=True)
+class AskStacks:
+    """Have every process that is there write its Python stacks, before any of them is killed.
+
+    Each answer is a `Said` with `messages.Stacks`, also that of a child of the driver, whose log the driver reads.
+    """
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,20 @@ class Log:
 
 @dataclass(frozen=True)
 class EndWith:
-    """End the attempt with its result, or raise its error."""
+    """End the attempt: it has its result, or its error."""
 
-    outcome: Finished | JobError
+    outcome: AttemptEnd
 
 
 Instruction: TypeAlias = (
-    BeginPhase | StartProcesses | CloseRegistration | AssignCoordinator | SendStop | Forward | AskSpark | Log | EndWith
+    BeginPhase
+    | StartProcesses
+    | CloseRegistration
+    | AssignCoordinator
+    | SendStop
+    | Forward
+    | AskSpark
+    | AskStacks
+    | Log
+    | EndWith
 )

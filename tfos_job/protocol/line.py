@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from tfos_job.protocol import messages
-from tfos_job.protocol.frames import LineClosed, read_exactly, seal, unseal
+from tfos_job.protocol.frames import LineClosed, LineSilent, read_exactly, seal, unseal
 from tfos_job.protocol.messages import Beat, Hello, ToDriver, ToNode
 
 BEAT_S = 1.0
@@ -124,7 +124,7 @@ class Line(Generic[Incoming, Outgoing]):
         try:
             payload = unseal(self._key, context, self._sock, limit_s)
         except TimeoutError as e:
-            raise LineClosed(f"silent for {HANDSHAKE_TIMEOUT_S if limit_s else SILENCE_S:.0f} s") from e
+            raise LineSilent(f"silent for {HANDSHAKE_TIMEOUT_S if limit_s else SILENCE_S:.0f} s") from e
         except OSError as e:
             raise LineClosed(str(e) or type(e).__name__) from e
         self._num_received += 1

@@ -14,7 +14,7 @@ from tfos_job.host import ports
 from tfos_job.host.ports import PortRange
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure
-from tfos_job.protocol.frames import LineClosed
+from tfos_job.protocol.frames import LineClosed, LineSilent
 from tfos_job.protocol.line import BEAT_S, DRIVER, Line
 from tfos_job.protocol.messages import Hello, ToDriver, ToNode
 from tfos_job.protocol.topology import Task
@@ -82,12 +82,12 @@ class Switchboard:
             while True:
                 self.events.put(Said(task, line.receive()))
         except LineClosed as e:
-            reason = str(e)
+            lost = Lost(task, str(e), is_silent=isinstance(e, LineSilent))
         finally:
             line.close()
             with self._lock:
                 self._lines.pop(task, None)
-        self.events.put(Lost(task, reason))  # after the removal: the receiver of `Lost` must find no line
+        self.events.put(lost)  # after the removal: the receiver of `Lost` must find no line
 
     def _shake_hands(self, sock: socket.socket) -> tuple[Line[ToDriver, ToNode], Task, Hello]:
         """Makes a line of a connection; raises LineClosed for a peer that is none of this attempt's processes."""
