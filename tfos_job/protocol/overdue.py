@@ -31,7 +31,7 @@ def registration(
     if silent := [task for task in come if task not in facts.ready]:
         fact += f"; the TensorFlow server of {places(facts, silent)} did not start"
     return ResourceError(
-        fact, next_step=f"See whether the queue has room, or {_raise('--start_timeout', 'registration', limit_s)}"
+        fact, next_step=f"See whether the queue has room, or {_more_time('--start_timeout', 'registration', limit_s)}"
     )
 
 
@@ -50,7 +50,7 @@ def build(facts: AttemptFacts, limit_s: float) -> ResourceError:
     )
     next_step = (
         "See in the stacks in report.json what it waits for, and whether every node reaches every other one; or "
-        f"{_raise('--start_timeout', 'build', limit_s)}"
+        f"{_more_time('--start_timeout', 'build', limit_s)}"
     )
     return ResourceError(what, place=str(facts.process(COORDINATOR)), next_step=next_step)
 
@@ -64,11 +64,12 @@ def step(facts: AttemptFacts, limit_s: float) -> Failure:
     elif facts.notices:
         said = (f"{task} on host {facts.hellos[task].host}: {text}" for task, text in sorted(facts.notices.items()))
         cause += f"; last heard: {', '.join(said)}"
+    more_time = _more_time("--stall_timeout", phase, limit_s)
     return Failure(
         Kind.LOST,
         cause,
         NodeDiedError.exit_code,
-        next_step=f"If steps are really that slow {_raise('--stall_timeout', phase, limit_s)}; else run train again to resume",
+        next_step=f"If steps are really that slow {more_time}; else run train again to resume",
         process=facts.process(COORDINATOR),
     )
 
@@ -78,5 +79,5 @@ def places(facts: AttemptFacts, tasks: Iterable[Task]) -> str:
     return ", ".join(f"{task} on {facts.hellos[task].host}" for task in sorted(tasks))
 
 
-def _raise(flag: str, phase: str, limit_s: float) -> str:
+def _more_time(flag: str, phase: str, limit_s: float) -> str:
     return f"raise {flag} or --deadlines {phase}={limit_s:.0f}"
