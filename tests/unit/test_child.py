@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.unit.waits import PATIENCE_S
+from tests.command import is_alive
+from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host import calls, child
 from tfos_job.host.child import Child, child_environment, end_in_words
@@ -64,6 +66,29 @@ def test_a_child_sees_that_its_parent_is_gone(start: Start) -> None:
     assert program.hear(PATIENCE_S) == {"ready": True}
     program.hang_up()
     assert program.end(PATIENCE_S) == 7
+
+
+def test_a_child_that_is_stopped_goes_on_when_its_parent_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "program.py").write_text(
+        "import os\nfrom tfos_job.host.parent import Parent\n"
+        "parent = Parent()\nparent.say(ready=True)\nparent.hear()\nopen(os.environ['MARK'], 'w').close()"
+    )
+    (tmp_path / "starter.py").write_text(
+        "import os, time\nfrom tfos_job.host.child import Child, child_environment\n"
+        "program = Child('program', name='the program', env=child_environment(''))\n"
+        "program.hear()\nprint(program.pid, flush=True)\ntime.sleep(3600)"
+    )
+    mark = tmp_path / "cleaned-up"
+    env = child_environment("") | {"MARK": str(mark)}
+    starter = subprocess.Popen([sys.executable, tmp_path / "starter.py"], env=env, stdout=subprocess.PIPE)
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    starter.kill()
+    starter.communicate()
+    wait_until(lambda: not psutil.pid_exists(pid) or not is_alive(psutil.Process(pid)))
+    assert mark.exists()
 
 
 def test_a_child_that_does_not_read_keeps_nobody_waiting(start: Start) -> None:

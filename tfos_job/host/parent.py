@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import threading
 import time
 from typing import Any
 
 BEAT_S = 1.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def go_on_without_parent() -> None:
+    """Lets the kernel continue this process, if it is stopped, when its parent ends.
+
+    A stopped process (SIGSTOP) would not see that end, and would keep its ports and its memory. Continued, it sees it
+    and cleans up as any other, which it could not do if the kernel killed it. "Parent" is the thread that started this
+    process, which may end before its process does: SIGCONT does nothing to a process that runs.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
 
 
 class Parent:
     """The connection to the parent. Create it once, at the start: it takes the socket from standard input.
 
-    Standard input is empty from then on.
+    Standard input is empty from then on. If the parent ends, this process goes on, even if it was stopped.
     """
 
     def __init__(self) -> None:
+        go_on_without_parent()
         self._socket = socket.socket(fileno=os.dup(0))
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)

@@ -16,6 +16,7 @@ from typing import Any
 from tfos_job.errors import JobError, ResourceError
 from tfos_job.host import container, gpus
 from tfos_job.host.child import child_environment
+from tfos_job.host.parent import go_on_without_parent
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import supervisor
 from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
@@ -84,6 +85,7 @@ context: NodeContext | None = None
 def main(args: NodeArgs, ctx: Any) -> None:
     """TFCluster's map function."""
     assert context is not None
+    go_on_without_parent()
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
     line = call_driver(args.driver, args.key, supervisor.hello(task, host, int(port), args.attempt))
