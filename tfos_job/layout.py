@@ -87,6 +87,7 @@ class DatasetLayout:
 
 
 CHECKPOINT_PREFIX = "step-"
+DAMAGED_PREFIX = "_damaged-"
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,14 @@ class RunLayout:
     def checkpoint(self, step: int) -> str:
         return join(self.checkpoints_dir, f"{CHECKPOINT_PREFIX}{step:08d}")
 
+    def checkpoint_building(self, attempt: int, token: str) -> str:
+        """Returns the temporary name of a checkpoint during its writing by an attempt; the first attempt is 1."""
+        return join(self.checkpoints_dir, f"{BUILDING_PREFIX}{attempt}-{token}")
+
+    def checkpoint_damaged(self, name: str, since: str) -> str:
+        """Returns the name under which a damaged checkpoint is kept; `name` is its folder's, `since` sorts by time."""
+        return join(self.checkpoints_dir, f"{DAMAGED_PREFIX}{name}-{since}")
+
     @property
     def summaries_dir(self) -> str:
         return join(self.root, "summaries")
@@ -169,3 +178,14 @@ def checkpoint_step(name: str) -> int | None:
     """Returns the step in a checkpoint folder's name; None for any other name."""
     digits = name.removeprefix(CHECKPOINT_PREFIX)
     return int(digits) if name.startswith(CHECKPOINT_PREFIX) and digits.isdigit() else None
+
+
+def building_attempt(name: str) -> int | None:
+    """Returns the attempt in the temporary name of a checkpoint's folder; None for any other name."""
+    number, dash, _ = name.removeprefix(BUILDING_PREFIX).partition("-")
+    return int(number) if name.startswith(BUILDING_PREFIX) and dash and number.isdigit() else None
+
+
+def damaged_since(name: str) -> str | None:
+    """Returns the time in the name of a damaged checkpoint; None for any other name."""
+    return name.rpartition("-")[2] if name.startswith(DAMAGED_PREFIX) else None

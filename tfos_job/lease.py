@@ -1,9 +1,10 @@
 """A lock file that admits one writer at a time; its holder renews it.
 
-The file contains JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, `time_s` (of writing) and a `token`
-that is unique to the holder, which rewrites the file every third of `ttl_s`. Another job takes the lock over at once if
-the holder's process ran on this host and has ended. Otherwise it watches the file and takes the lock over when the file
-has not changed for `ttl_s`. The time of day only decides whether to watch at all, so wrong clocks do no harm.
+The file contains JSON: `owner`, `host`, `pid`, `pid_namespace`, `process_started`, `time_s` (of writing), a `token`
+that is unique to the holder, and numbers that the holder has announced. The holder rewrites the file every third of
+`ttl_s`. Another job takes the lock over at once if the holder's process ran on this host and has ended. Otherwise it
+watches the file and takes the lock over when the file has not changed for `ttl_s`. The time of day only decides whether
+to watch at all, so wrong clocks do no harm.
 
 While the file system does not answer, nobody can renew the lock, and watching starts from the beginning afterwards.
 So a holder keeps its lock over an outage of any length. Before it publishes, a holder calls `check`.
@@ -60,6 +61,7 @@ class Lease:
         self.ttl_s = ttl_s
         self.wait_s = wait_s
         self.token = uuid.uuid4().hex
+        self._fields: dict[str, int] = {}
         self._clock = clock
         self._loss: BusyError | None = None
         self._renewing = threading.Lock()
@@ -101,6 +103,15 @@ class Lease:
                 if not tries_left:
                     raise
                 _log.warning("could not renew the lock, trying again: %s", error)
+
+    def announce(self, **fields: int) -> None:
+        """Writes numbers, which may only be raised, into the lock file, and keeps them there.
+
+        A process that works on behalf of this one and has a lower number stops before it publishes
+        (`lock_file.require`): so the holder fences off what it has started before. Raises as `check` does.
+        """
+        self._fields = self._fields | fields
+        self.check()
 
     def _prove(self) -> None:
         """Verifies and renews within half of `ttl_s`, so that nobody can take the lock over in between."""
@@ -191,6 +202,7 @@ class Lease:
 
     def _content(self) -> bytes:
         value = {"owner": self.owner, "time_s": time.time(), "token": self.token, **process_identity.this_process()}
+        value |= self._fields
         return json.dumps(value, indent=1, sort_keys=True).encode()
 
     def _busy(self, holder: dict[str, Any], age_s: float) -> BusyError:

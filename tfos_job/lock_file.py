@@ -75,16 +75,27 @@ class Observer:
         return Hold.ABANDONED if self._watch.is_over(self._ttl_s) else Hold.HELD
 
 
-def require(path: str, token: str, owner: str) -> None:
+def require(path: str, token: str, owner: str, **fields: int) -> None:
     """Verifies that the lock still has this token; for a process that works on behalf of the holder.
 
+    Args:
+      path: of the lock file.
+      token: the holder's.
+      owner: description of who asks.
+      fields: numbers of this process that the holder announces (`Lease.announce`) and only raises.
+
     Raises:
-      BusyError: another process holds the lock, or the file is gone.
+      BusyError: another process holds the lock, the file is gone, or the holder has announced a higher number.
     """
     holder = holder_of(path)
     if holder.get("token") != token:
         fact = f"{name_of(holder)} has taken it over" if holder else "it was removed, or taken over and released"
         raise BusyError(f"{owner} lost its lock: {fact}", place=path, next_step="Run the command again")
+    for name, number in fields.items():
+        # A lower one is that of a renewal whose write was late: the next one brings the right number.
+        if (announced := holder.get(name, number)) > number:
+            fact = f"{owner} lost its lock: this is {name} {number}, and {name} {announced} has begun"
+            raise BusyError(fact, place=path, next_step="Run the command again")
 
 
 def is_abandoned(path: str) -> bool:

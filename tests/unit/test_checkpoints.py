@@ -10,50 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.small_checkpoints import META, arrays, flip_byte, publish, record_evaluation, step_names
 from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError, DivergedError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
 from tfos_job.lock_file import require
 from tfos_job.run import checkpoint_files, checkpoints
-
-META = {
-    "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},
-    "characters": "一丁",
-    "charset_digest": "c" * 64,
-    "dataset_digest": "d" * 64,
-    "input_position": {"0": 12},
-    "metrics": {"loss": 1.5},
-}
+from tfos_job.run.retention import Retention
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunLayout:
     return RunLayout(str(tmp_path / "run"))
-
-
-def arrays(step: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(step)
-    return {
-        "model/fc1/kernel": rng.normal(size=(3, 4)).astype(np.float32),
-        "model/dropout1_random/seed_generator_state": np.array([step, 7], np.uint32),
-        "empty": np.zeros((0, 3), np.float32),
-        "global_step": np.asarray(step, np.int64),
-    }
-
-
-def publish(run: RunLayout, *steps: int) -> None:
-    for step in steps:
-        checkpoints.publish(run, step, arrays(step), META)
-
-
-def step_names(run: RunLayout) -> list[str]:
-    return sorted(path.name for path in Path(run.checkpoints_dir).iterdir())
-
-
-def record_evaluation(run: RunLayout, step: int, split_name: str, top_1: float) -> None:
-    storage.make_dirs(run.evaluation_dir)
-    storage.write_json(run.evaluation(step, split_name), {"top_1": top_1})
 
 
 def rewrite_with_nan(folder: Path) -> None:
@@ -67,12 +36,6 @@ def rewrite_with_nan(folder: Path) -> None:
     document["files"] = {path.name: {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
     document["document_sha256"] = checkpoint_files.document_digest(document)
     document_path.write_text(json.dumps(document), "utf-8")
-
-
-def flip_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 TEARS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -117,7 +80,7 @@ def test_variables_that_are_not_finite_are_not_published(run: RunLayout) -> None
     assert not Path(run.checkpoints_dir).exists()
 
 
-def test_a_step_that_is_there_is_left_as_it_is_and_a_torn_one_makes_way(run: RunLayout) -> None:
+def test_a_step_that_is_there_is_left_as_it_is_and_a_damaged_one_makes_way(run: RunLayout) -> None:
     folder = Path(checkpoints.publish(run, 3, arrays(3), META))
     before = (folder / "checkpoint.json").stat().st_ino
     publish(run, 3)
@@ -125,6 +88,8 @@ def test_a_step_that_is_there_is_left_as_it_is_and_a_torn_one_makes_way(run: Run
     flip_byte(folder / "variables.npz")
     publish(run, 3)
     checkpoints.verify(str(folder))
+    aside, stands = step_names(run)
+    assert (aside.startswith("_damaged-step-00000003-"), stands) == (True, "step-00000003")
 
 
 @pytest.mark.parametrize("tear", TEARS)
@@ -170,25 +135,6 @@ def test_what_is_asked_for_and_not_there_is_said_with_what_is(run: RunLayout) ->
         checkpoints.resolve(run, "/elsewhere/step-00000001")
 
 
-def test_retain_keeps_the_newest_two_that_verify_and_the_best(run: RunLayout) -> None:
-    publish(run, 1, 2, 3, 4, 5, 12)
-    storage.write_json(run.config, {"validation_split_name": "val"})
-    record_evaluation(run, 2, "val", 0.9)
-    record_evaluation(run, 4, "val", 0.8)
-    flip_byte(Path(run.checkpoint(5)) / "variables.npz")
-    Path(run.checkpoints_dir, "_building-dead").mkdir()
-    kept = checkpoints.retain(run)
-    assert kept == [run.checkpoint(step) for step in (12, 4, 2)]
-    assert step_names(run) == ["step-00000002", "step-00000004", "step-00000012"]
-
-
-def test_retain_removes_nothing_where_nothing_verifies(run: RunLayout) -> None:
-    publish(run, 1)
-    flip_byte(Path(run.checkpoint(1)) / "variables.npz")
-    assert checkpoints.retain(run) == []
-    assert step_names(run) == ["step-00000001"]
-
-
 def test_nothing_is_published_by_one_who_has_lost_the_lock(run: RunLayout) -> None:
     with Lease(run.lock, "train") as first:
         publish(run, 1)
@@ -214,7 +160,7 @@ def goes_on(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             with monkeypatch.context() as patch:
                 patch.setattr(storage, "read_json", read)
                 publish(run, *(100 * len(documents) + step for step in (1, 2, 3)))
-                checkpoints.retain(run, keep_last=2)
+                Retention(run, keep_last=2).apply()
         return value
 
     monkeypatch.setattr(storage, "read_json", read_and_go_on)
@@ -263,25 +209,6 @@ def test_one_that_is_asked_for_by_its_path_and_gone_by_then_is_missing(run: RunL
 def test_one_that_is_gone_after_it_was_verified_is_missing(run: RunLayout) -> None:
     publish(run, 1, 2)
     info = checkpoints.verify(run.checkpoint(1))
-    checkpoints.retain(run, keep_last=1)
+    Retention(run, keep_last=1).apply()
     with pytest.raises(MissingInputError, match="the checkpoint is gone"):
         checkpoints.load(info)
-
-
-def test_what_is_removed_is_gone_at_once_and_swept_where_that_was_interrupted(
-    run: RunLayout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish(run, 1, 2, 3)
-
-    def die(path: str) -> None:
-        raise KeyboardInterrupt(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tfos_job.storage.names.remove", die)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoints.retain(run)
-    assert step_names(run)[1:] == ["step-00000002", "step-00000003"]
-    assert step_names(run)[0].startswith("_step-00000001.")
-    assert [path.rpartition("-")[2] for path in checkpoints.candidates(run)] == ["00000003", "00000002"]
-    checkpoints.sweep(run)
-    assert step_names(run) == ["step-00000002", "step-00000003"]

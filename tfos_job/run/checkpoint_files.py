@@ -25,7 +25,7 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.formats.hashing import HashingWriter
+from tfos_job.formats.hashing import HashingReader, HashingWriter
 from tfos_job.layout import join
 
 FORMAT_VERSION = 1
@@ -133,6 +133,24 @@ def read(path: str, leave_out: tuple[str, ...] = ()) -> tuple[CheckpointInfo, Ar
     return CheckpointInfo(path, document), read_variables(path, document, leave_out)
 
 
+def prove(path: str) -> None:
+    """Proves that a checkpoint's files are those that were written, in little memory.
+
+    Raises:
+      BadDataError: it is torn or damaged; the error says where.
+      MissingInputError: it is gone.
+    """
+    expected = _read_document(path)["files"][VARIABLES_FILE]
+    try:
+        with storage.open_read(join(path, VARIABLES_FILE)) as stream:
+            reader = HashingReader(stream)
+            while reader.read(storage.BUFFER_BYTES):
+                pass
+    except MissingInputError as error:
+        raise _absent(path, VARIABLES_FILE) from error
+    _require_same(path, expected, reader.size_bytes, reader.sha256)
+
+
 def first_not_finite(variables: Mapping[str, np.ndarray]) -> str | None:
     """The first variable that holds NaN or Inf; None without one."""
     for name, array in variables.items():
@@ -191,6 +209,13 @@ def _read_document(path: str) -> dict[str, Any]:
     return document
 
 
+def _require_same(path: str, expected: Mapping[str, Any], size_bytes: int, sha256: str) -> None:
+    if size_bytes != expected["size_bytes"]:
+        raise _torn(path, f"{VARIABLES_FILE} has {size_bytes} bytes, expected {expected['size_bytes']}")
+    if sha256 != expected["sha256"]:
+        raise _torn(path, f"{VARIABLES_FILE} does not have the SHA-256 {expected['sha256']}")
+
+
 def read_variables(path: str, document: Mapping[str, Any], leave_out: tuple[str, ...] = ()) -> Arrays:
     """The arrays of the checkpoint at `path`, which must be those of its document; raises as `read` does."""
     expected = document["files"][VARIABLES_FILE]
@@ -198,10 +223,7 @@ def read_variables(path: str, document: Mapping[str, Any], leave_out: tuple[str,
         data = storage.read_bytes(join(path, VARIABLES_FILE))
     except MissingInputError as error:
         raise _absent(path, VARIABLES_FILE) from error
-    if len(data) != expected["size_bytes"]:
-        raise _torn(path, f"{VARIABLES_FILE} has {len(data)} bytes, expected {expected['size_bytes']}")
-    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-        raise _torn(path, f"{VARIABLES_FILE} does not have the SHA-256 {expected['sha256']}")
+    _require_same(path, expected, len(data), hashlib.sha256(data).hexdigest())
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if not name.startswith(leave_out)}

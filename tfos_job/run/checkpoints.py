@@ -2,26 +2,28 @@
 
 ::
 
-    checkpoints/step-00002000/         one that is whole: see `checkpoint_files.py`
-    checkpoints/_building-<token>/     one that is being written, or that was left; removed by `sweep`
+    checkpoints/step-00002000/                   one that is whole: see `checkpoint_files.py`
+    checkpoints/_building-<attempt>-<token>/     one that is being written, or that was left (`retention.py`)
+    checkpoints/_damaged-step-00001000-<time>/   one that was damaged, kept for a look
 
-Only the holder of the run's lock publishes or retains. Others read at the same time, and list again if a training has
-removed what was on their list. No TensorFlow here: the driver and the command line choose checkpoints without it.
+Only the holder of the run's lock, and who works on its behalf, publishes, retains or puts aside. Others read at the
+same time, and list again if a training has removed what was on their list. No TensorFlow here: the driver and the
+command line choose checkpoints without it.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError, DivergedError, MissingInputError
-from tfos_job.layout import BUILDING_PREFIX, RunLayout, checkpoint_step, join
+from tfos_job.layout import RunLayout, checkpoint_step, damaged_since
 from tfos_job.run import checkpoint_files
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 
@@ -30,6 +32,8 @@ META_KEYS = ("model", "characters", "charset_digest", "dataset_digest", "input_p
 
 KEEP_LAST = 2
 """Checkpoints that stay, beside the best one."""
+KEEP_DAMAGED = 2
+"""Damaged ones that are kept for a look."""
 _MAX_LISTINGS = 10  # tries; no training removes checkpoints faster than they are read
 
 _Found = TypeVar("_Found")
@@ -45,10 +49,11 @@ def publish(
     variables: Mapping[str, np.ndarray],
     meta: Mapping[str, Any],
     guard: Callable[[], None] = lambda: None,
+    attempt: int = 0,
 ) -> str:
     """Publishes one checkpoint whole.
 
-    A whole one of the same step is left as it is; a torn one is replaced.
+    A whole one of the same step is left as it is; a damaged one is put aside.
 
     Args:
       run: the run it belongs to.
@@ -56,6 +61,7 @@ def publish(
       variables: arrays by name; names may hold `/`.
       meta: JSON values; at least `META_KEYS`.
       guard: called last before it is published; raises if the run is somebody else's by now.
+      attempt: the number of the attempt that publishes; 0 outside of one.
 
     Returns:
       The checkpoint's folder.
@@ -75,9 +81,9 @@ def publish(
             next_step="Lower --learning_rate; `train` goes on from the checkpoint before",
         )
     target = run.checkpoint(step)
-    if storage.exists(target) and _stands(target):
+    if storage.exists(target) and _stands(run, target):
         return target
-    building = join(run.checkpoints_dir, BUILDING_PREFIX + uuid.uuid4().hex)
+    building = run.checkpoint_building(attempt, uuid.uuid4().hex)
     try:
         storage.make_dirs(building)
         checkpoint_files.write(building, step, variables, meta)
@@ -90,40 +96,24 @@ def publish(
     return target
 
 
-def retain(run: RunLayout, keep_last: int = KEEP_LAST) -> list[str]:
-    """Removes all checkpoints except the newest `keep_last` whole ones and the best; sweeps what was left half built.
-
-    Returns:
-      The folders that stay, newest first.
-    """
-    sweep(run)
-    paths = candidates(run)
-    kept = [info.path for info, _ in itertools.islice(_verified(paths), keep_last)]
-    kept += [
-        info.path for info, _ in itertools.islice(_verified(path for path in by_merit(run) if path not in kept), 1)
-    ]
-    # If none verifies, all stay for inspection.
-    for path in paths if kept else []:
-        if path not in kept:
-            storage.discard_dir(path)  # removed by one rename, for concurrent readers
-    return sorted(kept, reverse=True)
+def put_aside(run: RunLayout, path: str) -> None:
+    """Renames a damaged checkpoint, so that it is none any more and can be looked at; the last ones of these stay."""
+    name = path.rpartition("/")[2]
+    target = run.checkpoint_damaged(name, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    storage.publish_dir(path, target)
+    _log.warning("%s is damaged and no checkpoint any more: it is kept for a look as %s", name, target)
+    aside = {since: e.path for e in storage.list_dir(run.checkpoints_dir) if (since := damaged_since(e.name))}
+    for since in sorted(aside, reverse=True)[KEEP_DAMAGED:]:
+        storage.remove(aside[since])
 
 
-def sweep(run: RunLayout) -> None:
-    """Removes what a killed run has left half built, or half removed."""
-    if storage.is_dir(run.checkpoints_dir):
-        for entry in storage.list_dir(run.checkpoints_dir):
-            if entry.name.startswith("_"):
-                storage.remove(entry.path)
-
-
-def _stands(path: str) -> bool:
-    """True if the checkpoint at `path` is whole; a torn one is removed."""
+def _stands(run: RunLayout, path: str) -> bool:
+    """True if the checkpoint at `path` is whole; a damaged one is put aside."""
     try:
         verify(path)
     except BadDataError as error:
-        _log.warning("a torn checkpoint is replaced by a new one: %s", error)
-        storage.remove(path)
+        _log.warning("%s", error)
+        put_aside(run, path)
         return False
     _log.info("checkpoint %s is there already and whole: left as it is", path)
     return True
@@ -248,6 +238,15 @@ def _missing(run: RunLayout, which: str) -> MissingInputError:
         f"no checkpoint that {needs}; there is {names}",
         place=run.checkpoints_dir,
         next_step="Train first, or give the path of a checkpoint",
+    )
+
+
+def none_verifies(run: RunLayout, num: int) -> BadDataError:
+    """The error of a run that has so many checkpoints, all of them damaged."""
+    return BadDataError(
+        f"none of the {num} checkpoints verifies",
+        place=run.checkpoints_dir,
+        next_step="Restore one from elsewhere, or start again with --overwrite",
     )
 
 

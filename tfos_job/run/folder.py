@@ -12,7 +12,7 @@ from tfos_job.host import container
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
 from tfos_job.lock_file import TTL_S
-from tfos_job.run import checkpoints, resume
+from tfos_job.run import checkpoints, resume, retention
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.resume import Change
 
@@ -97,7 +97,7 @@ def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change],
     run = folder.run
     if folder.clear:
         _clear(run)
-    checkpoints.sweep(run)
+    retention.sweep(run)
     storage.remove(run.scratch_dir)
     kept = resume.with_origin(config, folder.settings) if folder.has_begun else config
     storage.write_json(run.config, to_dict(kept))

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
-from tfos_job.errors import BadDataError, SettingsError, exit_code_class
-from tfos_job.run import resume
+from tfos_job.errors import SettingsError, exit_code_class
+from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
 from tfos_job.run.resume import Change
@@ -92,11 +92,7 @@ def start_of(
     """
     if info is None:
         if folder.has_begun:
-            raise BadDataError(
-                f"none of the {len(folder.checkpoints)} checkpoints verifies",
-                place=folder.run.checkpoints_dir,
-                next_step="Restore one from elsewhere, or start again with --overwrite",
-            )
+            raise checkpoints.none_verifies(folder.run, len(folder.checkpoints))
         return Start(checkpoint=None, step=0, positions=(0,) * config.num_workers, records=_records(0, 0))
     if decision.restore is not None and info.step >= data.total_steps:
         raise SettingsError(

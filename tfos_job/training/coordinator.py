@@ -41,7 +41,9 @@ from tfos_job.protocol.line import NodeLine, call_driver, own_address
 from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
 from tfos_job.run.assignment import Assignment, RunAssignment
+from tfos_job.run.handover import ATTEMPT
 from tfos_job.run.json_values import from_json, to_json
+from tfos_job.run.retention import Retention
 from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
@@ -61,11 +63,16 @@ _CONNECTION_ERRORS = (
 class _Reporter:
     """The loop's listener: files under the run's folder, messages to the driver."""
 
-    def __init__(self, assignment: RunAssignment, line: NodeLine, stop: threading.Event) -> None:
+    def __init__(self, assignment: RunAssignment, attempt: int, line: NodeLine, stop: threading.Event) -> None:
         self._line = line
         self._stop = stop
         self._run = RunLayout(assignment.train_dir)
-        self._lock_token = assignment.lock_token
+        self._attempt = attempt
+        # A driver that was cut off from the file system may learn of a loss after this process can write again.
+        self._guard = functools.partial(
+            lock_file.require, self._run.lock, assignment.lock_token, "tfos-job train", **{ATTEMPT: attempt}
+        )
+        self._retention = Retention(self._run, self._guard, attempt)
         self._meta = to_json(assignment.meta)
         self._split_name = assignment.validation_split_name or ""
         self._summaries = {kind: Summaries(self._run, kind) for kind in ("train", "validation")}
@@ -103,12 +110,11 @@ class _Reporter:
     def _publish(
         self, step: int, variables: Mapping[str, np.ndarray], meta: Mapping[str, Any], block_ended_s: float
     ) -> None:
-        # A driver that was cut off from the file system may learn of a loss after this process can write again.
-        guard = functools.partial(lock_file.require, self._run.lock, self._lock_token, "tfos-job train")
-        path = checkpoints.publish(self._run, step, variables, meta, guard)
+        path = checkpoints.publish(self._run, step, variables, meta, self._guard, self._attempt)
+        self._retention.trust(path)
         self._line.send(messages.CheckpointPublished(step, path, time.monotonic() - block_ended_s))
         if not self._stop.is_set():  # The user waits, so the other checkpoints are verified next time.
-            checkpoints.retain(self._run)
+            self._retention.apply()
         for summaries in self._summaries.values():
             summaries.flush()
 
@@ -142,16 +148,16 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
     """Connects, trains, and returns how far it came; raises what stopped it."""
     plan, checkpoint = assignment.run.plan, assignment.run.checkpoint
     engine = ParameterServerEngine(assignment.cluster)
-    variables = checkpoints.load(checkpoints.verify(checkpoint)) if checkpoint else None
 
     def on_search(shard: str) -> None:
         line.send(messages.Searching(shard))
 
     with data_errors(assignment.run.shards, with_network=True, on_search=on_search):
-        engine.start(plan, variables)
+        # Read once, and not held any longer than it is needed.
+        engine.start(plan, checkpoints.read(RunLayout(assignment.run.train_dir), checkpoint)[1] if checkpoint else None)
         line.send(messages.Built(*engine.num_parameters))
         line.send(messages.Ready(os.getpid()))
-        reporter = _Reporter(assignment.run, line, stop)
+        reporter = _Reporter(assignment.run, assignment.attempt, line, stop)
         try:
             end = Loop(engine, plan, reporter, stop.is_set).run()
         finally:

@@ -1,0 +1,50 @@
+"""Small checkpoints, evaluations and damage, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tfos_job import storage
+from tfos_job.layout import RunLayout
+from tfos_job.run import checkpoints
+
+META = {
+    "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},
+    "characters": "一丁",
+    "charset_digest": "c" * 64,
+    "dataset_digest": "d" * 64,
+    "input_position": {"0": 12},
+    "metrics": {"loss": 1.5},
+}
+
+
+def arrays(step: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(step)
+    return {
+        "model/fc1/kernel": rng.normal(size=(3, 4)).astype(np.float32),
+        "model/dropout1_random/seed_generator_state": np.array([step, 7], np.uint32),
+        "empty": np.zeros((0, 3), np.float32),
+        "global_step": np.asarray(step, np.int64),
+    }
+
+
+def publish(run: RunLayout, *steps: int) -> None:
+    for step in steps:
+        checkpoints.publish(run, step, arrays(step), META)
+
+
+def step_names(run: RunLayout) -> list[str]:
+    return sorted(path.name for path in Path(run.checkpoints_dir).iterdir())
+
+
+def record_evaluation(run: RunLayout, step: int, split_name: str, top_1: float) -> None:
+    storage.make_dirs(run.evaluation_dir)
+    storage.write_json(run.evaluation(step, split_name), {"top_1": top_1})
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
