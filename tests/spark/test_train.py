@@ -259,14 +259,15 @@ def test_the_loss_of_the_lock_is_in_the_report_unless_another_job_has_begun(
     def lose(prepared: Preparation, master: str | None, report: RunReport, lease: Lease) -> None:
         Path(layout.lock).unlink()
         if has_another_begun:
-            RunReport(layout, storage.read_json(layout.report), {}).begin(0, None, None)
+            other = RunReport(layout, storage.read_json(layout.report), {})
+            other.begin(number=2, start_step=0, checkpoint=None, records=None)
         lease.check()
 
     monkeypatch.setattr(cluster_run, "run", lose)
     with pytest.raises(BusyError, match="tfos-job train lost its lock: it was removed"):
         run(small_dataset, tmp_path, "--max_number_of_steps", 2)
     report = storage.read_json(layout.report)
-    assert [a.get("state") for a in report["attempts"]] == ([None, None] if has_another_begun else ["failed"])
+    assert [a.get("state") for a in report["attempts"]] == (["abandoned", None] if has_another_begun else ["failed"])
     assert (report["state"], report["exit_code"]) == (("running", None) if has_another_begun else ("failed", 75))
 
 
@@ -285,4 +286,5 @@ def test_what_ends_an_attempt_is_in_the_report_and_the_next_one_goes_on(
     assert (report["state"], report["exit_code"], report["first_cause"]["place"]) == ("failed", 70, "there")
     assert not Path(RunLayout(str(tmp_path)).lock).exists()
     monkeypatch.setattr(cluster_run, "run", whole)
-    assert [a["state"] for a in run(small_dataset, tmp_path, "--max_number_of_steps", 2)["attempts"]] == ["finished"]
+    attempts = run(small_dataset, tmp_path, "--max_number_of_steps", 2)["attempts"]
+    assert [(a["number"], a["state"]) for a in attempts] == [(1, "failed"), (2, "finished")]

@@ -78,6 +78,7 @@ def folder(**changes: Any) -> RunFolder:
             "settings": None,
             "checkpoints": (),
             "committed_digest": None,
+            "next_attempt": 1,
             **changes,
         }
     )

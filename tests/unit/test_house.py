@@ -25,9 +25,10 @@ from tfos_job import cli
 from tfos_job.commands import parser
 from tfos_job.commands.registry import SUBMIT
 from tfos_job.config import TrainConfig, to_dict
+from tfos_job.driver import run_account
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
-from tfos_job.run import checkpoint_files, checkpoints, resume
+from tfos_job.run import attempts, checkpoint_files, checkpoints
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 from tfos_job.submit.distributions import normalised
@@ -197,7 +198,8 @@ def test_formats_has_every_version_and_field() -> None:
         "statistics-*.npz": pixel_statistics.FORMAT_VERSION,
         "synth.json": synth.FORMAT_VERSION,
         "checkpoint.json": checkpoint_files.FORMAT_VERSION,
-        "attempts/NNN.json": resume.ATTEMPT_FORMAT_VERSION,
+        "attempts/NNN.json": attempts.FORMAT_VERSION,
+        "report.json": run_account.FORMAT_VERSION,
     }
     for file, version in versions.items():
         assert f"| `{file}` | `format_version` {version} |" in text

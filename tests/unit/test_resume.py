@@ -106,14 +106,3 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str, kind:
     with pytest.raises(kind, match=words) as caught:
         parse_config("train", ["--train_dir", str(tmp_path)])
     assert str(tmp_path / "config.json") in str(caught.value)
-
-
-def test_attempts_are_counted_by_what_is_there(tmp_path: Path) -> None:
-    run = RunLayout(str(tmp_path))
-    config = TrainConfig(**{**RUN, "train_dir": run.root})
-    assert resume.dataset_digest(run) is None
-    assert resume.write_attempt(run, config, [], "a" * 64) == run.attempt(1)
-    for number in (2, 11):
-        storage.write_json(run.attempt(number), {})
-    assert resume.write_attempt(run, config, [], "b" * 64) == run.attempt(12)
-    assert resume.dataset_digest(run) == "b" * 64

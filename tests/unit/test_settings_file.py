@@ -20,7 +20,7 @@ from tfos_job.config import RECIPES, ConvertConfig, TrainConfig, to_dict
 from tfos_job.config.flags import kind_of
 from tfos_job.errors import BadDataError, FlagError, JobError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
-from tfos_job.run import resume
+from tfos_job.run import attempts, resume
 from tfos_job.submit import main as submit
 
 NEW = ["--dataset_dir", "/data", "--train_dir", "/no/such/run"]
@@ -232,7 +232,7 @@ def test_the_settings_of_a_run_are_those_of_another_one(tmp_path: Path) -> None:
     )
     storage.make_dirs(run.root)
     storage.write_json(run.config, to_dict(old))
-    resume.write_attempt(run, old, [], "digest")
+    attempts.begin(run, 1, old, [], "digest")
     new = str(tmp_path / "new")
     # With all that it was trained with and began from, and none of the folder, nor of the wish to clear it. The values
     # are all given, so that the recipe, of which it has the name, changes nothing.

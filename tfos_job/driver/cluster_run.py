@@ -99,13 +99,13 @@ def commit(prepared: Preparation, report: RunReport) -> Preparation:
     Returns:
       The same, with the checkpoint that training starts from in the run's own folder.
     """
-    settings = folder.commit(
+    file = folder.commit(
         prepared.folder,
         prepared.config,
         changes=prepared.changes,
         dataset_digest=prepared.data.train.manifest.digest,
     )
-    report.commit(settings, prepared.changes)
+    report.commit(file, prepared.changes)
     checkpoint = folder.adopt(prepared.run, prepared.start.checkpoint)
     return dataclasses.replace(prepared, start=dataclasses.replace(prepared.start, checkpoint=checkpoint))
 

@@ -1,32 +1,40 @@
-"""`report.json`, a run's machine-readable report, and the chart of its loss.
+"""`report.json`, a run's machine-readable report, with the files of its attempts and the chart of its loss.
 
 Written at the start, with every checkpoint and at the end, and every few seconds between, whole each time: a scheduler
 that finds `"state": "running"` and no holder of the lock knows that the driver was killed. Whatever ends a run, its end
 is written, unless another job has the run by then.
+
+Only `begin` and `commit` of a command's first attempt, and `end`, wait until the report is written, and raise what the
+file system does. All else is written on a thread: steps do not wait for it, and a failure is tried again with the next.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 import socket
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyspark
+
 from tfos_job import __version__, storage
-from tfos_job.errors import InterruptedJobError, JobError, MissingInputError
+from tfos_job.doctor import machine
+from tfos_job.driver import run_account
+from tfos_job.driver.report_writer import Document, ReportWriter
+from tfos_job.driver.run_account import RunAccount
+from tfos_job.errors import JobError, MissingInputError
 from tfos_job.host import container
-from tfos_job.layout import RunLayout
+from tfos_job.layout import RunLayout, join
 from tfos_job.protocol import messages
-from tfos_job.run.folder import FAILED, FINISHED
+from tfos_job.protocol.attempt_end import AttemptEnd
+from tfos_job.run import attempts, checkpoint_files
+from tfos_job.run.attempts import AttemptFile
 from tfos_job.run.resume import Change
+from tfos_job.run.summary import attempts_of
 
 log = logging.getLogger(__name__)
 
-RUNNING, INTERRUPTED = "running", "interrupted"
-_MAX_CURVE_POINTS = 1000
 _PROGRESS_S = 5.0
 
 
@@ -34,7 +42,7 @@ class RunReport:
     """The report of one run, over all commands that worked on it."""
 
     def __init__(
-        self, run: RunLayout, previous: dict[str, Any] | None, facts: dict[str, Any], *, held: bool = False
+        self, run: RunLayout, previous: Mapping[str, Any] | None, facts: Mapping[str, Any], *, held: bool = False
     ) -> None:
         """Writes nothing yet.
 
@@ -46,144 +54,97 @@ class RunReport:
         """
         self._run = run
         self._held = held
-        previous = previous or {}
-        self.values: dict[str, Any] = {
-            "attempts": previous.get("attempts", []),
-            "curve": previous.get("curve", []),
-            "validation": previous.get("validation", []),
-            "step": 0,
-            "metrics": {},
-            "images_per_second": previous.get("images_per_second"),
+        facts = {
             "package_version": __version__,
-            "application": container.application_id(),
+            "versions": {**machine.versions(), "pyspark": pyspark.__version__},
             **facts,
         }
-        self._phase: tuple[str, float] | None = None
-        self._training_began: float | None = None
-        self._written = 0.0
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._writing: Future[None] | None = None
+        self._account = RunAccount(previous, facts, application=container.application_id(), now_s=time.monotonic())
+        self._file: AttemptFile | None = None
+        self._writer = ReportWriter()
+        self._put_s = 0.0
+        self._digest: tuple[str | None, str | None] = (None, None)  # of a checkpoint, by its path
 
-    def begin(self, start_step: int, checkpoint: str | None, records: dict[str, int] | None) -> None:
-        """Opens an attempt.
+    @property
+    def values(self) -> dict[str, Any]:
+        """The report, as JSON values."""
+        return self._account.values
+
+    def begin(self, *, number: int, start_step: int, checkpoint: str | None, records: Mapping[str, int] | None) -> None:
+        """Opens an attempt: the command's first one, or a restart.
 
         Args:
+          number: of the attempt in its run.
           start_step: its first step.
           checkpoint: the checkpoint that it starts from.
           records: of the split, how many the current epoch will see twice and how many not at all, since their order
             has changed; None if the records have changed, too.
         """
-        self.values.update(
-            state=RUNNING, exit_code=None, step=start_step, checkpoint=checkpoint, first_cause=None, phases={}
-        )
-        # Steps after the checkpoint that training resumes from will be repeated.
-        self.values["curve"] = [point for point in self.values["curve"] if point["step"] <= start_step]
-        self.values["validation"] = [point for point in self.values["validation"] if point["step"] <= start_step]
-        self.values["metrics"] = self._last_metrics()
-        attempt = {"start_step": start_step, "started": _now(), "host": socket.gethostname(), "records": records}
+        attempt = {
+            "number": number,
+            "start_step": start_step,
+            "started": run_account.now(),
+            "host": socket.gethostname(),
+            "records": records,
+        }
         if container.application_id():
             attempt |= {
                 "application": container.application_id(),
                 "application_attempt": container.attempt_number(),
                 "log_url": container.log_url(),
             }
-        self.values["attempts"].append(attempt)
-        self.write()
+        is_restart = self._file is not None
+        if self._file is not None:
+            self._file = attempts.restart(self._run, number, self._file)
+            attempt |= {"settings": self._file.path, "changes": []}
+        self._account.begin(attempt, checkpoint=checkpoint, now_s=time.monotonic())
+        if is_restart:
+            self._put(with_attempt=True)
+        else:
+            self._write()
 
-    def commit(self, settings: str, changes: Sequence[Change]) -> None:
+    def commit(self, file: AttemptFile, changes: Sequence[Change]) -> None:
         """Makes this report the run's: from now on it is written.
 
         Args:
-          settings: the file with the settings of this attempt.
+          file: of this attempt, with its settings.
           changes: between these and the settings before.
         """
-        self.values["attempts"][-1].update(settings=settings, changes=[str(change) for change in changes])
+        self._file = file
+        self._account.attempt.update(settings=file.path, changes=[str(change) for change in changes])
+        self.values["flags"] = dict(file.values["settings"])
         self._held = False
-        self.write()
+        self._write()
 
     def on_phase(self, name: str) -> None:
         """Ends the phase before, whose seconds go to `phases`, and begins this one."""
-        now = time.monotonic()
-        if self._phase is not None:
-            phase, began = self._phase
-            phases = self.values["phases"]
-            phases[phase] = round(phases.get(phase, 0.0) + now - began, 3)
-        self._phase = (name, now)
-        if name == "training":
-            self._training_began = now
+        self._account.begin_phase(name, time.monotonic())
 
     def on_message(self, message: messages.ToDriver) -> None:
-        match message:
-            case messages.Built():
-                self.values |= {"num_parameters": message.num_parameters, "num_trained": message.num_trained}
-            case messages.Progress():
-                self._on_progress(message)
-            case messages.CheckpointPublished():
-                self.values["checkpoint"] = message.path
-                self.write()
-            case messages.Evaluated():
-                self.values["validation"].append({"step": message.step, **message.metrics})
-                self.values["metrics"] = self._last_metrics()
-            case messages.Finished():
-                self._on_finished(message)
+        """Takes a message of the coordinator."""
+        self._account.hear(message, time.monotonic())
+        is_due = time.monotonic() - self._put_s >= _PROGRESS_S
+        if isinstance(message, messages.CheckpointPublished) or (isinstance(message, messages.Progress) and is_due):
+            self._put()
 
-    def _on_progress(self, progress: messages.Progress) -> None:
-        if self._training_began is not None:
-            # With tracing of the graph and the first batch: a user waits for it after `coordinator`.
-            self.values["first_step_s"] = round(time.monotonic() - self._training_began, 3)
-            self._training_began = None
-        self.values["step"] = progress.step
-        self.values["images_per_second"] = round(progress.images_per_second, 2)
-        self.values["input_wait_fraction"] = progress.input_wait_fraction
-        self.values["bound"] = progress.bound.to_json()
-        self._add_to_curve(
-            {
-                "step": progress.step,
-                "loss": progress.loss,
-                "top_1": progress.top_1,
-                "learning_rate": progress.learning_rate,
-                "images_per_second": round(progress.images_per_second, 2),
-            }
-        )
-        self.values["metrics"] = self._last_metrics()
-        self._write_in_background()
+    def end_attempt(self, end: AttemptEnd, decision: str, *, excluded: Mapping[str, str] | None = None) -> None:
+        """Closes the attempt.
 
-    def _on_finished(self, finished: messages.Finished) -> None:
-        self.values["step"] = finished.step
-        self.values["records_read"] = finished.records_read
-        # Epochs of one worker; with several, how often each has read its part.
-        parts = self.values.get("records_per_worker", [])
-        self.values["passes"] = [
-            round(read / part, 4) for read, part in zip(finished.records_read, parts, strict=False)
-        ]
-        if finished.bound:
-            self.values["bound"] = finished.bound.to_json()
-        if finished.seconds:
-            self.values["images_per_second"] = round(finished.images / finished.seconds, 2)
-
-    def _last_metrics(self) -> dict[str, Any]:
-        """The last metrics of training and of validation, each with its step."""
-        metrics: dict[str, Any] = {}
-        for point in self.values["curve"][-1:]:
-            metrics |= {f"train_{name}": point[name] for name in ("step", "loss", "top_1")}
-        for point in self.values["validation"][-1:]:
-            metrics |= {"evaluated_step" if name == "step" else name: value for name, value in point.items()}
-        return metrics
-
-    def _add_to_curve(self, point: dict[str, Any]) -> None:
-        curve = self.values["curve"]
-        curve.append(point)
-        if len(curve) > _MAX_CURVE_POINTS:
-            del curve[1:-1:2]
+        Args:
+          end: of the attempt.
+          decision: what follows, and why, in words.
+          excluded: the hosts that the next attempt leaves out, with the reasons.
+        """
+        self._account.end_attempt(end, decision, excluded or {}, time.monotonic())
+        self._put(with_attempt=True)
 
     def end(self, error: JobError | None) -> None:
-        self.on_phase("end")
-        state = INTERRUPTED if isinstance(error, InterruptedJobError) else FAILED if error else FINISHED
-        self.values.update(state=state, exit_code=error.exit_code if error else 0)
-        if error is not None:
-            self.values["first_cause"] = {"fact": error.fact, "place": error.place, "next_step": error.next_step}
-        self.values["attempts"][-1].update(ended=_now(), state=state, end_step=self.values["step"])
-        self.write()
+        """Closes the command's account; nothing is written afterwards."""
+        self._account.end(error, time.monotonic())
+        try:
+            self._write(with_attempt=True)
+        finally:
+            self._writer.close()
         if self.values["curve"] and not self._held:
             self._draw()
 
@@ -196,35 +157,59 @@ class RunReport:
             log.warning("No %s: %s", self._run.loss_png, e)
 
     def is_undisturbed(self) -> bool:
-        """True if the report in the folder is still this one: another job that begins adds an attempt, or clears it."""
-        if self._writing is not None:
-            self._writing.exception()
+        """True if the report in the folder is still this one: another job that begins adds an attempt, or clears it.
+
+        Nothing is written meanwhile, nor afterwards if it is not.
+        """
+        self._writer.hold()
         try:
             found = storage.read_json(self._run.report)
         except (MissingInputError, ValueError):
-            return False
-        return bool(isinstance(found, dict) and found.get("attempts") == self.values["attempts"])
+            found = None
+        theirs = [_identity(attempt) for attempt in attempts_of(found)] if isinstance(found, dict) else []
+        ours = [_identity(attempt) for attempt in attempts_of(self.values)]
+        # A restart of ours may not have been written yet.
+        is_ours = bool(theirs) and theirs == ours[: len(theirs)]
+        if not is_ours:
+            self._writer.close()
+        return is_ours
 
-    def write(self) -> None:
+    def _write(self, *, with_attempt: bool = False) -> None:
         """Writes now; raises what the file system does. Nothing older is written afterwards."""
+        if self._put(with_attempt=with_attempt):
+            self._writer.flush()
+            self.values["checkpoint_digest"] = self._digest[1]
+
+    def _put(self, *, with_attempt: bool = False) -> bool:
+        """Writes on the thread; false if this is not the run's report yet."""
         if self._held:
-            return
-        if self._writing is not None:
-            self._writing.exception()
-        self._written = time.monotonic()
-        storage.write_json(self._run.report, self._snapshot())
+            return False
+        self._put_s = time.monotonic()
+        values = self._account.snapshot(self._put_s)
+        self._writer.put(self._run.report, self._with_digest(values))
+        if with_attempt and self._file is not None:
+            content = attempts.end(self._file, values["attempts"][-1])
+            self._writer.put(self._file.path, lambda: content)
+        return True
 
-    def _write_in_background(self) -> None:
-        """Writes on a thread: training does not wait for it; after a failure the next write tries again."""
-        is_early = time.monotonic() - self._written < _PROGRESS_S
-        if self._held or is_early or (self._writing and not self._writing.done()):
-            return
-        self._written = time.monotonic()
-        self._writing = self._writer.submit(storage.write_json, self._run.report, self._snapshot())
+    def _with_digest(self, values: Mapping[str, Any]) -> Document:
+        def document() -> Mapping[str, Any]:
+            path = values["checkpoint"]
+            if path != self._digest[0]:
+                self._digest = (path, _digest_of(path) if path else None)
+            return {**values, "checkpoint_digest": self._digest[1]}
 
-    def _snapshot(self) -> dict[str, Any]:
-        return {**copy.deepcopy(self.values), "updated": _now()}
+        return document
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def _digest_of(checkpoint: str) -> str | None:
+    """The digest that a checkpoint's document has; None if it is gone already, or damaged."""
+    try:
+        document = storage.read_json(join(checkpoint, checkpoint_files.DOCUMENT_FILE))
+    except (MissingInputError, ValueError):
+        return None
+    return document.get("document_sha256") if isinstance(document, dict) else None
+
+
+def _identity(attempt: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(attempt.get(name) for name in ("number", "started", "host"))

@@ -49,10 +49,13 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
             log.info("%s is finished: step %d of %d. Nothing to do", run.root, start.step, prepared.data.total_steps)
             return dict(previous)
         _say_start(prepared)
-        report = RunReport(
-            run, dict(previous) if previous and start.step else None, _facts(prepared), held=prepared.folder.clear
+        report = RunReport(run, previous, _facts(prepared), held=prepared.folder.clear)
+        report.begin(
+            number=prepared.folder.next_attempt,
+            start_step=start.step,
+            checkpoint=start.checkpoint.path if start.checkpoint else None,
+            records=start.records,
         )
-        report.begin(start.step, start.checkpoint.path if start.checkpoint else None, start.records)
         with _ending(report, lease):
             if finished:
                 log.info("All %d steps of %s are done: only its report was missing", start.step, run.root)

@@ -17,9 +17,8 @@ from tfos_job.errors import JobError, MissingInputError, NodeDiedError, exit_cod
 from tfos_job.layout import RunLayout
 from tfos_job.lock_file import TTL_S, Hold, Observer
 from tfos_job.run import summary
-from tfos_job.run.folder import FINISHED
+from tfos_job.run.folder import FINISHED, RUNNING
 from tfos_job.run.news import News
-from tfos_job.run.summary import RUNNING
 
 _POLL_S = 2.0
 _log = logging.getLogger(__name__)

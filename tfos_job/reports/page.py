@@ -14,6 +14,7 @@ from tfos_job.reports import page_tables
 from tfos_job.reports.page_parts import Bar, Picture, Table, clock, shown, template
 from tfos_job.reports.page_tables import Evaluation
 from tfos_job.run import given_settings, summary, verdict
+from tfos_job.run.folder import RUNNING
 from tfos_job.run.quantities import NOTHING, duration, is_number, measured, number, share
 from tfos_job.run.summary import RunSummary
 
@@ -184,7 +185,7 @@ def facts(run: RunSummary) -> dict[str, str]:
         "duration": NOTHING if took is None else duration(took),
         "host": run.host or NOTHING,
         "started": clock(run.started),
-        "ended": clock(run.ended) if run.state != summary.RUNNING else NOTHING,
+        "ended": clock(run.ended) if run.state != RUNNING else NOTHING,
         "training loss": measured(metrics.get("train_loss")),
         "validation loss": measured(metrics.get("loss")),
         "images/s": measured(report.get("images_per_second")),

@@ -12,12 +12,13 @@ from tfos_job.host import container
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
 from tfos_job.lock_file import TTL_S
-from tfos_job.run import checkpoints, resume, retention
+from tfos_job.run import attempts, checkpoints, resume, retention
+from tfos_job.run.attempts import AttemptFile
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.resume import Change
 
-FINISHED, FAILED = "finished", "failed"
-"""Two of the states of a report (`driver/run_report.py`)."""
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+"""The states of a report (`driver/run_report.py`) and of its attempts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class RunFolder:
       settings: the run's; None without any.
       checkpoints: folders that bear a checkpoint's name, newest first, verified or not.
       committed_digest: of the split that the last attempt was committed to; None where no attempt says so.
+      next_attempt: the number of the attempt that would begin now.
     """
 
     run: RunLayout
@@ -41,6 +43,7 @@ class RunFolder:
     settings: TrainConfig | None
     checkpoints: Sequence[str]
     committed_digest: str | None
+    next_attempt: int
 
     @property
     def has_begun(self) -> bool:
@@ -73,7 +76,8 @@ def read(run: RunLayout, *, overwrite: bool) -> RunFolder:
         report=None if clear else report,
         settings=None if clear else resume.read(run),
         checkpoints=() if clear else checkpoints.candidates(run),
-        committed_digest=None if clear else resume.dataset_digest(run),
+        committed_digest=None if clear else attempts.committed_digest(run),
+        next_attempt=1 if clear else attempts.next_number(run, report),
     )
 
 
@@ -82,7 +86,7 @@ def is_done(report: Mapping[str, Any], config: TrainConfig) -> bool:
     return report["state"] == FINISHED and report["step"] >= config.total_steps(report["num_records"])
 
 
-def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change], dataset_digest: str) -> str:
+def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change], dataset_digest: str) -> AttemptFile:
     """Commits the run to its settings: the first change of its folder.
 
     Args:
@@ -92,7 +96,7 @@ def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change],
       dataset_digest: of the training split.
 
     Returns:
-      The file with the attempt's settings.
+      The file of the attempt.
     """
     run = folder.run
     if folder.clear:
@@ -101,7 +105,7 @@ def commit(folder: RunFolder, config: TrainConfig, *, changes: Sequence[Change],
     storage.remove(run.scratch_dir)
     kept = resume.with_origin(config, folder.settings) if folder.has_begun else config
     storage.write_json(run.config, to_dict(kept))
-    return resume.write_attempt(run, config, changes, dataset_digest)
+    return attempts.begin(run, folder.next_attempt, config, changes, dataset_digest)
 
 
 def _clear(run: RunLayout) -> None:

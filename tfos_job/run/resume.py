@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job import __version__, storage
-from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, RECIPES, Bond, TrainConfig, from_dict, to_dict
+from tfos_job import storage
+from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, RECIPES, Bond, TrainConfig, from_dict
 from tfos_job.config.flags import own_first
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints
 
-ATTEMPT_FORMAT_VERSION = 1  # of attempts/NNN.json
 # The run's variables depend on these, so they cannot change.
 _IN_VARIABLES = {
     "model_name",
@@ -136,41 +135,6 @@ def read(run: RunLayout) -> TrainConfig | None:
             place=run.config,
             next_step="Go on with the version that made it, or begin another --train_dir",
         ) from error
-
-
-def write_attempt(run: RunLayout, config: TrainConfig, found: Sequence[Change], dataset_digest: str) -> str:
-    """Writes the settings of the attempt that begins; returns the file's path."""
-    number = _last_attempt(run) + 1
-    storage.make_dirs(run.attempts_dir)
-    storage.write_json(
-        run.attempt(number),
-        {
-            "format_version": ATTEMPT_FORMAT_VERSION,
-            "attempt": number,
-            "package_version": __version__,
-            "dataset_digest": dataset_digest,
-            "settings": to_dict(config),
-            "changes": [dataclasses.asdict(change) for change in found],
-        },
-    )
-    return run.attempt(number)
-
-
-def dataset_digest(run: RunLayout) -> str | None:
-    """The digest of the last attempt's training split; None if no attempt has one."""
-    number = _last_attempt(run)
-    try:
-        found = storage.read_json(run.attempt(number)) if number else {}
-    except ValueError:
-        return None
-    return found.get("dataset_digest")
-
-
-def _last_attempt(run: RunLayout) -> int:
-    if not storage.is_dir(run.attempts_dir):
-        return 0
-    stems = (entry.name.partition(".")[0] for entry in storage.list_dir(run.attempts_dir))
-    return max((int(stem) for stem in stems if stem.isdigit()), default=0)
 
 
 def _names(*bonds: Bond) -> list[str]:

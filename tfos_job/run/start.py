@@ -119,7 +119,8 @@ def _refuse_repetition(folder: RunFolder) -> None:
     kind = exit_code_class(folder.report["exit_code"])
     if not kind.retryable:
         log.warning("The attempt before has failed for good: not run again")
-        raise kind(**folder.report["first_cause"])
+        cause = folder.report["first_cause"]
+        raise kind(cause["fact"], place=cause["place"], next_step=cause["next_step"])
 
 
 def _changes(config: TrainConfig, folder: RunFolder) -> list[Change]:

@@ -12,10 +12,11 @@ from tfos_job import storage
 from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lock_file import is_abandoned
-from tfos_job.run.folder import FINISHED
+from tfos_job.run.folder import FINISHED, RUNNING
 from tfos_job.run.quantities import is_number
 
-RUNNING, ABANDONED = "running", "abandoned"
+ABANDONED = "abandoned"
+"""The state, for readers, of a run that says `running` though its driver is gone."""
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
