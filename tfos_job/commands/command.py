@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.container_memory import Network
 from tfos_job.config.process import ProcessConfig
+
+if TYPE_CHECKING:
+    from tfos_job.run.outgrown import Outgrown  # with storage, which `--help` need not import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +44,14 @@ class Work:
       worker_records: records of the worker with the most.
       record_bytes: mean bytes of a record; 0 if unknown.
       of_pictures: whether image files are converted, or a dataset of image files is verified.
+      outgrown: what was too much for the containers of earlier attempts; None if nothing was.
     """
 
     network: Network = field(default_factory=Network)
     worker_records: int = 0
     record_bytes: int = 0
     of_pictures: bool = False
+    outgrown: Outgrown | None = None
 
 
 def _unknown(config: Any) -> Work:
@@ -61,6 +66,10 @@ def _foretell_nothing(config: Any, master: str) -> None:
     return None
 
 
+def _nothing_to_tell(config: Any, work: Work, master: str) -> Mapping[str, str]:
+    return {}
+
+
 def _none(config: Any) -> Sequence[tuple[str, str]]:
     return ()
 
@@ -72,6 +81,7 @@ class Submission:
     Attributes:
       profiles: files of spark/conf/ with the settings to start from.
       containers: Spark's settings of driver and executors, from configuration, size of work and Spark's master. Pure.
+      remarks: what the user is told about some of these settings, by setting, unless they give it. Pure.
       queue: YARN's queue unless `--queue` is given.
       size_of_work: reads dataset and run.
       check: raises on the submitting host what the job would raise minutes later; returns the result of a job that has
@@ -84,6 +94,7 @@ class Submission:
 
     profiles: tuple[str, ...]
     containers: Callable[[Any, Work, str], dict[str, str]]
+    remarks: Callable[[Any, Work, str], Mapping[str, str]] = _nothing_to_tell
     queue: str = "default"
     size_of_work: Callable[[Any], Work] = _unknown
     check: Callable[[Any], Any | None] = _unchecked

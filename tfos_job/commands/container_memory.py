@@ -54,6 +54,18 @@ class ContainerMemory:
         return {"spark.executor.memory": f"{self.heap}m", "spark.executor.memoryOverhead": f"{self.overhead}m"}
 
 
+def grown(memory: ContainerMemory, *, peak_bytes: int, beside: int) -> ContainerMemory:
+    """A container for processes that were killed for their memory; never less than `memory`.
+
+    Args:
+      memory: what is asked for without knowing of that.
+      peak_bytes: what they had together; 0 if it was not measured: then as much as `memory`.
+      beside: MiB beside them that are no part of the heap either.
+    """
+    wanted = memory.overhead * RESERVE if not peak_bytes else beside + peak_bytes / _MIB * RESERVE
+    return ContainerMemory(memory.heap, max(memory.overhead, math.ceil(wanted / _STEP) * _STEP))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """The arguments of `networks.registry.build`. A user's own is taken to be as large as inception_v3."""

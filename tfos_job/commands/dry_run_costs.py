@@ -13,7 +13,7 @@ from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.protocol.topology import Topology, slots_of
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, outgrown
 from tfos_job.run.preparation import Preparation
 from tfos_job.run.worker_inputs import worker_inputs
 
@@ -38,6 +38,7 @@ def memory_mib(prepared: Preparation, topology: Topology, master: str | None) ->
         network=network(prepared),
         worker_records=max(data.part_sizes),
         record_bytes=data.train.manifest.record_bytes,
+        outgrown=outgrown.of_run(prepared.run, prepared.folder.report),
     )
     roles = training_memory.roles(prepared.config, work, topology)
     counts = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
-from tfos_job.commands.container_memory import Network
+from tfos_job.commands.container_memory import RESERVE, Network
 from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.config import TrainConfig
 from tfos_job.config.recipes import with_recipe
@@ -75,11 +75,15 @@ def check(config: TrainConfig) -> dict[str, Any] | None:
 
 
 def size_of_work(config: TrainConfig) -> Work:
+    from tfos_job import storage
     from tfos_job.formats import manifest as manifests
-    from tfos_job.layout import DatasetLayout
+    from tfos_job.layout import DatasetLayout, RunLayout
     from tfos_job.protocol.topology import largest_part
+    from tfos_job.run import outgrown
 
     split = manifests.load(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
+    run = RunLayout(config.train_dir)
+    has_run = not config.overwrite and storage.exists(run.report)
     shards = [(shard.file, shard.num_records) for shard in split.shards]
     return Work(
         network=Network(
@@ -90,6 +94,7 @@ def size_of_work(config: TrainConfig) -> Work:
         ),
         worker_records=largest_part(shards, config.num_workers),
         record_bytes=split.record_bytes,
+        outgrown=outgrown.of_run(run, storage.read_json(run.report)) if has_run else None,
     )
 
 
@@ -113,6 +118,26 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     }
 
 
+def remarks(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
+    """Why containers get more memory than what runs in them is thought to need, by the setting."""
+    from tfos_job.protocol.failures import gib
+    from tfos_job.protocol.topology import topology_of
+
+    peaks = training_memory.outgrown(work, topology_of(config, master))
+    usual, asked = (containers(config, it, master) for it in (dataclasses.replace(work, outgrown=None), work))
+    found = {}
+    for name in ("driver", "executor"):
+        setting = f"spark.{name}.memoryOverhead"
+        if asked[setting] != usual[setting]:
+            peak = max(peak for role, peak in peaks.items() if (role == training_memory.DRIVER) == (name == "driver"))
+            had = f", with {gib(peak)} at the peak: asking for {RESERVE:g} times that" if peak else ""
+            found[setting] = (
+                f"Memory has run out in an attempt of this run{had or f': asking for {RESERVE:g} times as much'}, "
+                f"{setting}={asked[setting]} instead of {usual[setting]}"
+            )
+    return found
+
+
 TRAIN = Command(
     name="train",
     config=TrainConfig,
@@ -124,6 +149,7 @@ TRAIN = Command(
         profiles=("common", "train"),
         queue="gpu",
         containers=containers,
+        remarks=remarks,
         size_of_work=size_of_work,
         check=check,
         foretell=lambda config, master: say_forecast(train(dataclasses.replace(config, dry_run=True), master)),

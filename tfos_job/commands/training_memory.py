@@ -17,7 +17,37 @@ DRIVER, WORKER, PARAMETER_SERVER = "driver", "worker", "parameter_server"
 
 
 def roles(config: TrainConfig, work: Work, topology: Topology) -> dict[str, ContainerMemory]:
-    """The memory of a container with one of each role; parameter servers on the driver's host are part of it."""
+    """The memory of a container with one of each role; parameter servers on the driver's host are part of it.
+
+    Where memory has run out before, it is at least what was too little then, and a reserve.
+    """
+    found = _estimated(config, work, topology)
+    for role, peak_bytes in outgrown(work, topology).items():
+        beside = container_memory.JVM_BESIDE_HEAP + (container_memory.DRIVER_PYTHON if role == DRIVER else 0)
+        found[role] = container_memory.grown(found[role], peak_bytes=peak_bytes, beside=beside)
+    return found
+
+
+def outgrown(work: Work, topology: Topology) -> dict[str, int]:
+    """Bytes that the processes had together, of each container that was too small for them; 0 if not measured."""
+    if work.outgrown is None:
+        return {}
+    names, peaks = work.outgrown.roles, work.outgrown.peak_bytes  # by the roles of protocol/topology.py
+    on_driver_host = topology.num_driver_ps_tasks > 0
+    found = {}
+    if "worker" in names:
+        found[WORKER] = peaks.get("worker", 0)
+    if "ps" in names and not on_driver_host:
+        found[PARAMETER_SERVER] = peaks.get("ps", 0)
+    if "chief" in names or ("ps" in names and on_driver_host):
+        servers = topology.num_driver_ps_tasks * peaks.get("ps", 0)
+        is_known = "chief" in peaks and (servers or not on_driver_host)
+        found[DRIVER] = peaks["chief"] + servers if is_known else 0
+    return found
+
+
+def _estimated(config: TrainConfig, work: Work, topology: Topology) -> dict[str, ContainerMemory]:
+    """The memory that follows from what runs in a container."""
     on_driver_host = topology.num_driver_ps_tasks > 0
     whitened_values = config.whitened_values(work.network.num_channels)
     nodes = {

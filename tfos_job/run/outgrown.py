@@ -1,0 +1,71 @@
+"""The attempts of a run that ended because memory ran out, and how much their processes had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfos_job import storage
+from tfos_job.errors import MissingInputError
+from tfos_job.layout import RunLayout
+from tfos_job.protocol.failures import Reason
+from tfos_job.protocol.topology import CHIEF, PS, WORKER
+from tfos_job.run.quantities import is_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outgrown:
+    """What was too much for containers.
+
+    Attributes:
+      roles: of the processes that memory ran out for.
+      peak_bytes: the most that a process of each role had in those attempts, as far as it was measured.
+    """
+
+    roles: frozenset[str]
+    peak_bytes: Mapping[str, int]
+
+
+def of_run(run: RunLayout, report: Mapping[str, Any] | None) -> Outgrown | None:
+    """What the run's attempts have found out; None if memory has not run out in any.
+
+    Args:
+      run: the folder, whose files of attempts are read where the report has dropped what is long.
+      report: of the run; None without one.
+    """
+    roles: set[str] = set()
+    peaks: dict[str, int] = {}
+    for attempt in _attempts(report):
+        cause = attempt.get("first_cause")
+        if not isinstance(cause, Mapping) or cause.get("reason") != Reason.MEMORY:
+            continue
+        role = _role(cause.get("task"))
+        roles.add(role if role in (CHIEF, PS) else WORKER)
+        for node in _nodes(run, attempt):
+            role, peak = _role(node.get("task")), node.get("peak_bytes")
+            if is_number(peak):
+                peaks[role] = max(peaks.get(role, 0), int(peak))
+    return Outgrown(roles=frozenset(roles), peak_bytes=peaks) if roles else None
+
+
+def _attempts(report: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    for attempt in (report or {}).get("attempts") or ():
+        if isinstance(attempt, Mapping):
+            yield attempt
+
+
+def _nodes(run: RunLayout, attempt: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    nodes = attempt.get("nodes")
+    if nodes is None and isinstance(attempt.get("number"), int):
+        try:
+            nodes = storage.read_json(run.attempt(attempt["number"])).get("nodes")
+        except (MissingInputError, ValueError):
+            nodes = None  # removed, or damaged: then the peak is not known
+    for node in nodes or ():
+        if isinstance(node, Mapping):
+            yield node
+
+
+def _role(task: Any) -> str:
+    return str(task or "").partition(":")[0]
