@@ -121,7 +121,7 @@ class Command:
         name, _, supervisor = role.partition(" ")
         for process in self.descendants():
             with contextlib.suppress(psutil.Error):
-                if _role(process) == name:
+                if role_of(process) == name:
                     return process.parent() if supervisor else process
         raise AssertionError(f"no process is {role}: {[p.cmdline() for p in self.descendants()]}")
 
@@ -158,7 +158,7 @@ class Submission(Command):
 _Kind = TypeVar("_Kind", bound=Command)
 
 
-def _role(process: psutil.Process) -> str:
+def role_of(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "tfos_job.training.server_process" in command:
         return Path(process.cwd()).name.split("-")[0]  # <role>-<index>-…

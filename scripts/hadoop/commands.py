@@ -28,9 +28,9 @@ def up(folder: Path, num_hosts: int | None = None) -> None:
     begun = time.monotonic()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "hadoop.json").is_file():
         raise HadoopError(f"{folder} holds something else; name another folder, or an empty one", 78)
-    java()  # before anything is made
-    if num_hosts is not None:
+    if num_hosts is not None:  # these two before anything is made
         require_rights(num_hosts)
+    java()
     jars = fetch_jars()
     was_there = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)

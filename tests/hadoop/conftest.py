@@ -57,14 +57,16 @@ def can_hide() -> bool:
 class Hadoop:
     """The daemons in a folder, and what is done to them."""
 
+    num_hosts = 0
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         # No container sees a Python that did not travel with its job, wherever that can be arranged.
         self.hidden = pythons_of_this_host() if can_hide() else []
 
-    def run(self, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*HADOOP, command, str(self.folder)],
+            [*HADOOP, command, *words, str(self.folder)],
             env={**os.environ, "TFOS_JOB_HADOOP_HIDE": ":".join(self.hidden)},
             capture_output=True,
             text=True,
@@ -76,7 +78,7 @@ class Hadoop:
 
     def up(self) -> None:
         """Starts what does not run, and waits until all of it is ready."""
-        self.run("up")
+        self.run("up", *(("--hosts", str(self.num_hosts)) if self.num_hosts else ()))
 
     @property
     def conf_dir(self) -> Path:
@@ -87,8 +89,13 @@ class Hadoop:
         return json.loads((self.folder / "hadoop.json").read_text("utf-8"))
 
     @property
+    def here(self) -> str:
+        """Address of NameNode, ResourceManager and a driver in client mode."""
+        return f"{self.state['subnet']}.1" if self.num_hosts else "127.0.0.1"
+
+    @property
     def url(self) -> str:
-        return f"hdfs://127.0.0.1:{self.state['ports']['namenode.rpc']}"
+        return f"hdfs://{self.here}:{self.state['ports']['namenode.rpc']}"
 
     def pid(self, daemon: str) -> int:
         return self.state["daemons"][daemon]["pid"]
@@ -110,14 +117,14 @@ class Hadoop:
 
     def webhdfs(self, path: str, query: str, method: str = "PUT") -> Any:
         """What an administrator does, as the user who owns this HDFS."""
-        url = f"http://127.0.0.1:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
+        url = f"http://{self.here}:{self.state['ports']['namenode.http']}/webhdfs/v1{path}?{query}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(urllib.request.Request(url, method=method), timeout=ANSWER_TIMEOUT_S) as response:
             return json.loads(response.read() or "null")
 
     def rest(self, path: str) -> Any:
         """A page of the ResourceManager."""
-        url = f"http://127.0.0.1:{self.state['ports']['resourcemanager.http']}{path}"
+        url = f"http://{self.here}:{self.state['ports']['resourcemanager.http']}{path}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(url, timeout=ANSWER_TIMEOUT_S) as response:
             return json.load(response)
@@ -138,7 +145,7 @@ class Hadoop:
     def end_application(self, application_id: str) -> None:
         port = self.state["ports"]["resourcemanager.http"]
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/ws/v1/cluster/apps/{application_id}/state?user.name={getpass.getuser()}",
+            f"http://{self.here}:{port}/ws/v1/cluster/apps/{application_id}/state?user.name={getpass.getuser()}",
             data=b'{"state": "KILLED"}',
             headers={"Content-Type": "application/json"},
             method="PUT",
@@ -214,15 +221,18 @@ def submit(hadoop: Hadoop) -> Iterator[Submit]:
         yield start
 
 
-def client_mode(settings: dict[str, str], shipment: Shipment | None = None) -> dict[str, str]:
+def client_mode(
+    settings: dict[str, str], shipment: Shipment | None = None, *, here: str = "127.0.0.1"
+) -> dict[str, str]:
     """The environment of a `tfos-job COMMAND --master yarn`, whose driver is here.
 
     Args:
       settings: Spark's.
       shipment: what travels to the executors.
+      here: address of the driver.
     """
     quick = dict.fromkeys(("spark.yarn.am.extraJavaOptions", "spark.executor.extraJavaOptions"), JAVA_OPTIONS)
-    settings = {"spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false", **quick, **settings}
+    settings = {"spark.driver.host": here, "spark.ui.enabled": "false", **quick, **settings}
     environment = {"PYSPARK_PYTHON": sys.executable}
     if shipment is not None:
         settings |= {
