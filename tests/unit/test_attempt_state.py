@@ -610,6 +610,22 @@ def test_an_end_has_what_is_known_of_each_node() -> None:
     assert told["worker:1"].process.host == "H1"
 
 
+def test_a_kill_that_the_kernel_has_counted_is_for_memory_and_any_other_may_be_anybodys() -> None:
+    killed = of_process(Kind.KILLED, "its TensorFlow process 7 was killed by SIGKILL")
+    lost = Lost(SECOND, "connection closed")
+    for num_oom_kills, reason in ((1, Reason.MEMORY), (0, Reason.NONE)):
+        attempt = Attempt().train()
+        attempt.say(Vitals(3 << 30, 4 << 30, num_oom_kills), killed, task=FIRST)
+        attempt.hear(lost)
+        attempt.wait(SUSPECT_S)
+        first = attempt.end().first
+        assert first is not None
+        assert first.reason is reason
+        assert ("3.00 GiB of 4.00 GiB" in attempt.error().fact) == (num_oom_kills > 0)
+        assert attempt.error().fact.endswith("(followed by worker:1)")
+        assert len(attempt.end().followers) == 1
+
+
 def test_an_end_without_a_step_is_at_the_checkpoint_that_it_began_with() -> None:
     attempt = Attempt(start_step=10, checkpoint_step=12)
     attempt.hear(StopRequested(signal.SIGTERM))

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host.child import end_in_words
-from tfos_job.protocol import messages
+from tfos_job.protocol import failures, messages
 from tfos_job.protocol.attempt_end import NodeRecord
 from tfos_job.protocol.events import ChildEnded, Event, Joined, LockLost, Lost, Said, StopHurried, StopRequested
 from tfos_job.protocol.failures import Failure, Kind, Process, Reason
@@ -166,6 +166,14 @@ class AttemptFacts:
 
     def _fail(self, task: Task, failure: Failure) -> None:
         self.failures.append(replace(failure, process=self.process(task)))
+
+    def blame_memory(self, failure: Failure) -> Failure:
+        """One of the failures, with the kernel's word where it has killed for memory; it is replaced by that."""
+        if failure.process is None:
+            return failure
+        known = failures.with_memory(failure, self._record(failure.process.task))
+        self.failures = [known if each is failure else each for each in self.failures]
+        return known
 
     def process(self, task: Task) -> Process:
         """A task and its place, as far as it is known."""

@@ -236,7 +236,8 @@ class AttemptState:
         match self._blame.decide(now_s):
             case Question(container):
                 self._instructions.append(AskSpark(container))
-            case Failure() as first:
+            case Failure() as found:
+                first = self._facts.blame_memory(found)
                 self._say_who_failed(first)
                 self._first = first
                 self._end_with(failures.to_error(self._facts.failures), now_s)
