@@ -64,6 +64,9 @@ def begun(folder: Path, step: int = 7, **changes: Any) -> TrainConfig:
     report = {
         "state": "finished" if is_done else "interrupted",
         "step": step,
+        "total_steps": data.total_steps,
+        "num_records": data.train.manifest.num_records,
+        "checkpoint": run.checkpoint(step),
         "model": meta["model"],
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
@@ -138,6 +141,21 @@ def test_a_finished_run(folder: Path) -> None:
     assert row(found, "time") == ""
     storage.remove(RunLayout(config.train_dir).report)
     assert dry_run.forecast(config, "local[3]")["action"] == "finish"
+
+
+def test_a_finished_run_whose_dataset_a_program_had_fed(folder: Path) -> None:
+    (folder / "run").mkdir()
+    (folder / "data").rename(folder / "run" / "dataset")
+    config = begun(folder, step=20, dataset_dir=str(folder / "run" / "dataset"))
+    storage.remove(config.dataset_dir)
+    before = contents(folder)
+    found = dry_run.forecast(config, "local[3]")
+    assert (found["action"], found["step"], found["total_steps"], found["dataset"]) == ("nothing", 20, 20, None)
+    assert row(found, "run") == f"{folder}/run: is finished: step 20 of 20. Nothing to do"
+    assert row(found, "dataset") == "removed, as that of a finished run is"
+    assert contents(folder) == before
+    with pytest.raises(MissingInputError, match="no such split"):
+        dry_run.forecast(dataclasses.replace(config, max_number_of_steps=30), "local[3]")
 
 
 def test_a_run_that_is_overwritten(folder: Path) -> None:

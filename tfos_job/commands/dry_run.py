@@ -6,15 +6,17 @@ What `train` refuses before it starts Spark is refused here, by the same functio
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from tfos_job import lock_file, storage
 from tfos_job.commands import dry_run_costs
 from tfos_job.config import NETWORKS, TrainConfig
+from tfos_job.layout import RunLayout
 from tfos_job.protocol.topology import Topology, check_slots, resolve_master, topology_of
 from tfos_job.run import folder
 from tfos_job.run.folder import FINISHED
-from tfos_job.run.preparation import Preparation, prepare, with_absolute_paths
+from tfos_job.run.preparation import Preparation, done_without_data, prepare, with_absolute_paths
 
 BEGIN, RESUME, OVERWRITE, FINISH, NOTHING = "begin", "resume", "overwrite", "finish", "nothing"
 """What is done with the run: it is begun, gone on with, begun anew, or finished but for its report or altogether."""
@@ -35,6 +37,8 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
     topology = topology_of(config, master)
     if master is not None:
         check_slots(topology, master)
+    if done := done_without_data(config):
+        return _finished(config, done)
     prepared = prepare(config, rehearses=False)
     num_parameters = _num_parameters(prepared)
     steps = max(0, prepared.data.total_steps - prepared.start.step)
@@ -55,6 +59,27 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
         "time": dry_run_costs.time(prepared, steps),
         "locked_by": lock_file.held_by(prepared.run.lock),
         "unchecked": [] if prepared.is_built else ["whether the network can be built, which needs TensorFlow"],
+    }
+
+
+def _finished(config: TrainConfig, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a finished run whose dataset is gone: what its report says of it, and nothing of a dataset or of nodes."""
+    gone = ("dataset", "nodes", "memory_mib", "disk_bytes", "time")
+    return {
+        "dry_run": True,
+        "action": NOTHING,
+        "train_dir": config.train_dir,
+        "step": report["step"],
+        "total_steps": report["total_steps"],
+        "checkpoint": report["checkpoint"],
+        "initial_weights": None,
+        "removes": [],
+        "changes": [],
+        "network": {**report["model"], "num_parameters": report.get("num_parameters")},
+        "length": {"steps": 0, "batch_size": config.batch_size, "images": 0, "passes": 0.0},
+        **dict.fromkeys(gone),
+        "locked_by": lock_file.held_by(RunLayout(config.train_dir).lock),
+        "unchecked": [],
     }
 
 

@@ -19,7 +19,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         "run": _run(found),
         "removes": ", ".join(found["removes"]),
         "changes": resume.listed([Change(**change) for change in found["changes"]]),
-        "dataset": _dataset(found["dataset"]),
+        "dataset": _dataset(found["dataset"]) if found["dataset"] else "removed, as that of a finished run is",
         "network": _network(found["network"]),
     }
     if found["length"]["steps"]:
