@@ -17,8 +17,9 @@ from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Reason
 from tfos_job.protocol.topology import counted
 
-COOLDOWN_S = 600.0
-"""Seconds that a host is left out: YARN's NodeManager expiry, after which a dead host gives no containers anyway."""
+COOLDOWN_S = 300.0
+"""Seconds that a host is left out: less than the deadline of `containers`, so that it is taken back where no other host
+has room. A host that is cut off gives YARN no containers, however long that lasts."""
 MEMORY_S = 3600.0
 """Seconds after which a failure no longer counts against its host."""
 FAILURES_OF_A_BAD_HOST = 2

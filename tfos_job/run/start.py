@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
-from tfos_job.errors import SettingsError, exit_code_class
+from tfos_job.errors import NodeDiedError, SettingsError, exit_code_class
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
@@ -117,7 +117,8 @@ def _refuse_repetition(folder: RunFolder) -> None:
     if folder.report is None or not folder.is_next_attempt or folder.report["state"] != FAILED:
         return
     kind = exit_code_class(folder.report["exit_code"])
-    if not kind.retryable:
+    restarts = folder.settings is not None and folder.settings.max_restarts > 0
+    if not kind.retryable or (kind is NodeDiedError and restarts):  # its driver has tried again, and given up
         log.warning("The attempt before has failed for good: not run again")
         cause = folder.report["first_cause"]
         raise kind(cause["fact"], place=cause["place"], next_step=cause["next_step"])
