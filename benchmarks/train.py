@@ -295,7 +295,7 @@ def _wait_for_servers(switchboard: Switchboard) -> dict[Task, str]:
             addresses[event.task] = f"{event.hello.host}:{event.hello.port}"
         elif isinstance(event, Said) and isinstance(event.message, messages.Ready):
             ready.add(event.task)
-        elif isinstance(event, (Said, Lost)):
+        elif isinstance(event, Lost) or (isinstance(event, Said) and not isinstance(event.message, messages.Vitals)):
             raise JobError(f"while the cluster was starting: {event}")
     return addresses
 

@@ -35,4 +35,4 @@ def test_a_task_without_a_port_tells_the_driver_why(spark: SparkSession) -> None
     assert (said.message.kind, said.message.exit_code) == (Kind.RAISED, ResourceError.exit_code)
     assert said.message.place == f"host {host}, --port_range {port}-{port}"
     # Spark's own words for it have no exit code that counts.
-    assert launch._spark_cause(caught.value)[0].startswith("tfos_job.nodes.supervisor.NodeFailed: no port of")
+    assert launch._spark_cause(caught.value)[0].startswith("tfos_job.nodes.account.NodeFailed: no port of")

@@ -66,22 +66,6 @@ def test_the_limit_of_yarn(tmp_path: Path) -> None:
             host_memory.yarn_limit_mb(yarn_site(tmp_path, bad))
 
 
-def test_the_lowest_limit_of_the_control_groups(tmp_path: Path) -> None:
-    (tmp_path / "v2/a/b").mkdir(parents=True)
-    (tmp_path / "v2/a/memory.max").write_text("1048576\n")
-    (tmp_path / "v2/a/b/memory.max").write_text("max\n")
-    (tmp_path / "v1/memory").mkdir(parents=True)
-    (tmp_path / "v1/memory/memory.limit_in_bytes").write_text("2097152\n")
-    own = tmp_path / "cgroup"
-    own.write_text("0::/a/b\n")
-    assert machine.memory_limit_bytes(str(tmp_path / "v2"), str(own)) == 1 << 20
-    own.write_text("4:cpu,memory:/not/in/this/namespace\n2:cpu:/\n")
-    assert machine.memory_limit_bytes(str(tmp_path / "v1"), str(own)) == 2 << 20
-    (tmp_path / "v1/memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
-    assert machine.memory_limit_bytes(str(tmp_path / "v1"), str(own)) is None
-    assert machine.memory_limit_bytes(str(tmp_path), str(tmp_path / "none")) is None
-
-
 # --- ports and clocks ------------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.unit.waits import PATIENCE_S
 from tfos_job.errors import NodeDiedError, ResourceError
 from tfos_job.host import gpus, ports
-from tfos_job.nodes import node, supervisor
+from tfos_job.nodes import account, node
+from tfos_job.nodes.account import NodeFailed
 from tfos_job.nodes.node import NodeArgs, NodeContext
-from tfos_job.nodes.supervisor import NodeFailed
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import new_key
@@ -64,10 +64,10 @@ def test_what_fails_of_a_container_that_is_gone_is_its_loss(tmp_path: Path) -> N
     """YARN has killed it for its memory, and its TensorFlow process was still importing."""
     raised = Failure(Kind.RAISED, "ImportError: cannot import name 'x'", 70, place="p", next_step="n", detail="a log")
     there, gone = str(tmp_path), str(tmp_path / "environment")
-    assert supervisor.judged(raised, [there]) == raised
-    lost = supervisor.judged(raised, [there, gone])
+    assert account.judged(raised, [there]) == raised
+    lost = account.judged(raised, [there, gone])
     assert (lost.kind, lost.exit_code, lost.place, lost.next_step) == (Kind.LOST, NodeDiedError.exit_code, "", "")
     assert lost.cause == f"its container's folder was removed while it worked: {raised.cause}"
     assert lost.detail == "a log"
     killed = Failure(Kind.KILLED, "killed by SIGKILL")
-    assert supervisor.judged(killed, [gone]) == killed
+    assert account.judged(killed, [gone]) == killed

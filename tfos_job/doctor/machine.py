@@ -155,48 +155,7 @@ def _output(command: Sequence[str]) -> str:
     return said
 
 
-# --- memory, disk, ports ---------------------------------------------------------------------------------------------
-
-
-def host_memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def memory_limit_bytes(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int | None:
-    """Returns the lowest limit of this process's control groups; None if none is below the host's memory."""
-    limits: list[int] = []
-    try:
-        lines = Path(own).read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        if controllers == "":
-            limits += _limits_above(Path(root), group, "memory.max")
-        elif "memory" in controllers.split(","):
-            limits += _limits_above(Path(root, "memory"), group, "memory.limit_in_bytes")
-    lowest = min(limits, default=None)
-    return lowest if lowest is not None and lowest < host_memory_bytes() else None
-
-
-def _limits_above(mount: Path, group: str, name: str) -> list[int]:
-    """Returns the limits of a control group and its parents.
-
-    In a container's own namespace the group's path does not exist, and the mount's root is the container's group.
-    """
-    limits = []
-    folder = mount / group.lstrip("/")
-    for candidate in (folder, *folder.parents):
-        try:
-            text = (candidate / name).read_text().strip()
-        except OSError:
-            text = ""
-        if text.isdigit():
-            limits.append(int(text))
-        if candidate == mount:
-            break
-    return limits
+# --- disk, ports ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tfos_job.doctor.machine import Disk
 from tfos_job.doctor.tokens import Token
 from tfos_job.doctor.trial import Trial
 from tfos_job.errors import SettingsError
-from tfos_job.host import gpus
+from tfos_job.host import gpus, memory
 
 DRIVER, EXECUTOR = "driver", "executor"
 
@@ -162,8 +162,8 @@ def run(
         disk=machine.scratch_disk(),
         num_free_ports=machine.count_free_ports(request.port_range),
         gpus_assigned=None if gpus_assigned is None else tuple(gpus_assigned),
-        memory_limit_bytes=machine.memory_limit_bytes(),
-        host_memory_bytes=machine.host_memory_bytes(),
+        memory_limit_bytes=memory.limit_bytes(),
+        host_memory_bytes=memory.host_bytes(),
         time_s=time.time(),
         seconds=round(time.monotonic() - began_s, 3),
         **facts,

@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from tfos_job.host import container, logs
+from tfos_job.host import container, logs, stacks
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.parent import Parent
-from tfos_job.nodes import supervisor
-from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
+from tfos_job.nodes import account
+from tfos_job.nodes.account import NodeFailed
+from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
 from tfos_job.protocol import messages
 from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import call_driver
@@ -92,6 +93,7 @@ class ParameterServer:
 
 
 def main() -> None:
+    stacks.register()
     logs.text_to_stderr()
     orders = Parent().hear()
     if orders is None:
@@ -102,10 +104,10 @@ def main() -> None:
     task = Task(PS, order.index)
     held = socket.socket(fileno=order.held_fd)
     try:
-        hello = supervisor.hello(task, own_host, int(own_port), order.attempt)
+        hello = account.hello(task, own_host, int(own_port), order.attempt)
         line = call_driver((str(host), int(str(port))), bytes.fromhex(order.key), hello)
         Supervisor(line, _supervisor_spec(task, order, held)).run()
-        supervisor.tell(line, messages.Left())
+        account.tell(line, messages.Left())
     except (NodeFailed, LineClosed, OSError) as e:
         sys.exit(f"{task}: {e}" if not isinstance(e, NodeFailed) else 1)
     finally:

@@ -18,8 +18,9 @@ from tfos_job.host import container, gpus
 from tfos_job.host.child import child_environment
 from tfos_job.host.parent import go_on_without_parent
 from tfos_job.host.ports import PortRange
-from tfos_job.nodes import supervisor
-from tfos_job.nodes.supervisor import NodeFailed, Supervisor, SupervisorSpec
+from tfos_job.nodes import account
+from tfos_job.nodes.account import NodeFailed
+from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.line import call_driver, own_address
 from tfos_job.protocol.server import ServerSpec
@@ -44,6 +45,7 @@ class NodeArgs:
       local: all nodes share this host.
       start_timeout: seconds for the TensorFlow server to answer.
       port_range: to listen in; None for any ports.
+      container_bytes: memory of an executor's container; 0 if nobody limits it.
     """
 
     driver: tuple[str, int]
@@ -56,6 +58,7 @@ class NodeArgs:
     local: bool
     start_timeout: int
     port_range: PortRange | None = None
+    container_bytes: int = 0
 
     def __contains__(self, name: str) -> bool:
         """False for `'num_gpus' in tf_args`, on which TFoS would allocate GPUs itself: Spark does that."""
@@ -88,19 +91,19 @@ def main(args: NodeArgs, ctx: Any) -> None:
     go_on_without_parent()
     task = Task(ctx.job_name, ctx.task_index)
     host, port = ctx.cluster_spec[task.role][task.index].rsplit(":", 1)
-    line = call_driver(args.driver, args.key, supervisor.hello(task, host, int(port), args.attempt))
+    line = call_driver(args.driver, args.key, account.hello(task, host, int(port), args.attempt))
     parent = os.getppid()
     work_dir = tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=context.folders[0])
     try:
         try:
             Supervisor(line, _supervisor_spec(task, args, ctx, work_dir)).run()
         except JobError as e:
-            raise supervisor.report(line, failures.of_error(e)) from e
+            raise account.report(line, failures.of_error(e)) from e
         finally:
             shutil.rmtree(work_dir, ignore_errors=True)
             if task.role == PS:
                 _end_foreground(ctx, parent)
-        supervisor.tell(line, messages.Left())
+        account.tell(line, messages.Left())
     finally:
         line.close()  # Only after the clean-up: the driver waits for this, then ends Spark and its processes.
 
@@ -115,7 +118,7 @@ def report_without_role(driver: tuple[str, int], key: bytes, attempt: int, error
         EXECUTOR, index, own_address(driver), os.getpid(), container=container.container_id(), attempt=attempt
     )
     with contextlib.closing(call_driver(driver, key, hello)) as line:
-        return supervisor.report(line, failures.of_error(error))
+        return account.report(line, failures.of_error(error))
 
 
 def _end_foreground(ctx: Any, parent: int) -> None:
@@ -139,6 +142,7 @@ def _end_foreground(ctx: Any, parent: int) -> None:
 def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> SupervisorSpec:
     assert context is not None
     num_gpus = args.num_gpus if task.role == WORKER else 0
+    manager = ctx.mgr._process.pid
     if task.role == WORKER:
         with open(os.path.join(work_dir, INPUT_FILE), "w", encoding="utf-8") as input_file:
             input_file.write(args.inputs[task.index].to_text())
@@ -151,7 +155,7 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
             index=task.index,
             num_gpus=num_gpus,
             allow_cpu=args.allow_cpu,
-            orphaned_pids=[ctx.mgr._process.pid],
+            orphaned_pids=[manager],
             folders=list(context.folders),
             held_fd=context.held.fileno(),
         ),
@@ -162,6 +166,8 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
         start_timeout=args.start_timeout,
         parent="Spark's Python worker of this node",
         held=context.held,
+        other_pids=(manager, os.getppid()) if task.role == PS else (manager,),  # a worker's parent is Spark's own
+        container_bytes=args.container_bytes,
     )
 
 

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,13 +28,14 @@ from msgspec.structs import replace
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host import container
 from tfos_job.host.child import Child, end_in_words
+from tfos_job.host.memory import Meter
+from tfos_job.nodes.account import MemoryAccount, NodeFailed, judged, log_name, report, stacks_of_node, tell
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import SILENCE_S, NodeLine
-from tfos_job.protocol.messages import Beat, Hello, Notice, Ready, Stop, ToDriver, ToSupervisor
+from tfos_job.protocol.messages import Beat, DumpStacks, Notice, Ready, Stop, ToSupervisor
 from tfos_job.protocol.server import STOP, ServerSpec
-from tfos_job.protocol.topology import Task
 from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Staged, Stager
 
@@ -42,10 +43,6 @@ _POLL_S = 0.5
 _STOP_S = 2.0
 _LOG_FILE = "process.log"
 _CACHE_DIR = "tfos_job-shards"
-
-
-class NodeFailed(Exception):
-    """Ends this process or its Spark task; the driver has the `Failure` already."""
 
 
 # The events of a supervisor, beside the words of its process:
@@ -93,6 +90,8 @@ class SupervisorSpec:
       start_timeout: seconds for the TensorFlow server to answer.
       parent: the process that has started this one, in words.
       held: listens on the port that the process will serve on, until the process takes it.
+      other_pids: processes of this node beside the supervisor and its process, whose memory counts as well.
+      container_bytes: limit of YARN's container; 0 if it is unknown.
     """
 
     server: ServerSpec
@@ -103,49 +102,14 @@ class SupervisorSpec:
     start_timeout: int
     parent: str
     held: socket.socket
+    other_pids: tuple[int, ...] = ()
+    container_bytes: int = 0
 
     @property
     def log_path(self) -> str:
         return container.log_file(log_name(self.server.role, self.server.index)) or os.path.join(
             self.work_dir, _LOG_FILE
         )
-
-
-def hello(task: Task, host: str, port: int, attempt: int) -> Hello:
-    """The first message of the supervisor of `task`."""
-    url = container.log_url(log_name(task.role, task.index))
-    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url, attempt)
-
-
-def log_name(role: str, index: int) -> str:
-    """The name of a TensorFlow process's log in YARN's folder."""
-    return f"{role}-{index}.log"
-
-
-def tell(line: NodeLine, message: ToDriver) -> None:
-    """Sends a message to the driver. A lost line is no error here: the thread that reads the line reports it."""
-    try:
-        line.send(message)
-    except LineClosed:
-        pass
-
-
-def report(line: NodeLine, failure: Failure) -> NodeFailed:
-    """Tells the driver; returns the exception to raise."""
-    tell(line, failure)
-    return NodeFailed(failure.cause)
-
-
-def judged(failure: Failure, folders: Iterable[str]) -> Failure:
-    """The failure, or the loss of the container if one of these folders is gone.
-
-    YARN removes a container's folder when it ends the container, which its processes may outlive for a moment: what
-    fails of that says nothing. Spark can say why the container was ended.
-    """
-    if failure.kind is not Kind.RAISED or all(map(os.path.isdir, folders)):
-        return failure
-    cause = f"its container's folder was removed while it worked: {failure.cause}"
-    return Failure(Kind.LOST, cause, NodeDiedError.exit_code, detail=failure.detail)
 
 
 class Supervisor:
@@ -157,6 +121,8 @@ class Supervisor:
         self._spec = spec
         self._parent = os.getppid()
         self._process, self._log_start = _spawn(spec)
+        pids = (os.getpid(), self._process.pid, *spec.other_pids)
+        self._memory = MemoryAccount(line, Meter(pids, container_bytes=spec.container_bytes))
         self._events: queue.Queue[_Event] = queue.Queue()
         self._serving = False
         self._is_orphaned = False
@@ -170,11 +136,18 @@ class Supervisor:
 
     def _hear_driver(self) -> None:
         try:
-            while not isinstance(self._line.receive(), Stop):
-                pass
-            self._events.put(_DriverStopped())
+            while True:
+                match self._line.receive():
+                    case DumpStacks():  # not by the thread that may be the one that stands still
+                        threading.Thread(target=self._tell_stacks, daemon=True).start()
+                    case Stop():
+                        self._events.put(_DriverStopped())
+                        return
         except LineClosed as e:
             self._events.put(_DriverLost(str(e)))
+
+    def _tell_stacks(self) -> None:
+        tell(self._line, stacks_of_node(self._process.pid, self._spec.log_path))
 
     def _hear_process(self) -> None:
         while (words := self._process.hear()) is not None:
@@ -208,6 +181,7 @@ class Supervisor:
                 self._check_clock()
         finally:
             self._ended.set()
+            self._memory.tell()
             self._end_process()
             if self._stager.ident:  # it works in the folder that will be removed
                 self._stager.join(_STOP_S)
@@ -226,6 +200,7 @@ class Supervisor:
             case Failure():
                 raise self._report(replace(event, detail=self._log_tail()))
             case _ProcessEnded(exit_code):
+                self._memory.note_end(self._process.pid)
                 kind = Kind.KILLED if exit_code < 0 else Kind.RAISED
                 self._fail(kind, f"its TensorFlow process {self._process.pid} {end_in_words(exit_code)}")
             case _DriverLost(reason):
@@ -235,6 +210,7 @@ class Supervisor:
             self._deadline = time.monotonic() + SILENCE_S
 
     def _check_clock(self) -> None:
+        self._memory.check()
         if os.getppid() != self._parent:
             for pid in self._spec.server.orphaned_pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -251,6 +227,7 @@ class Supervisor:
         raise self._report(Failure(kind, cause, exit_code, detail=self._log_tail()))
 
     def _report(self, failure: Failure) -> NodeFailed:
+        self._memory.tell()  # the driver knows then whether the kernel has killed for memory
         return report(self._line, judged(failure, (self._spec.work_dir, sys.prefix)))
 
     def _log_tail(self) -> str:

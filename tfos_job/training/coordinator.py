@@ -22,15 +22,19 @@ from typing import Any
 import numpy as np
 from msgspec.structs import asdict
 
+from tfos_job.host import stacks
 from tfos_job.host.imports import without
+from tfos_job.host.parent import Parent, go_on_without_parent
 
+if __name__ == "__main__":  # TensorFlow's import takes seconds, and may stand still, too
+    go_on_without_parent()
+    stacks.register()
 with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
     import tensorflow as tf
 
 from tfos_job import lock_file
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host import container, logs
-from tfos_job.host.parent import Parent
 from tfos_job.inference.evaluation import Counts, write_evaluation
 from tfos_job.input.damage import data_errors
 from tfos_job.layout import RunLayout

@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 
 from tfos_job.errors import JobError, ResourceError
-from tfos_job.host import logs, ports
+from tfos_job.host import logs, ports, stacks
 from tfos_job.host.imports import without
 from tfos_job.host.parent import BEAT_S, Parent
 from tfos_job.protocol import failures, messages
@@ -68,8 +68,9 @@ def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
 
 
 def main() -> None:
-    logs.text_to_stderr()
     supervisor = Parent()
+    stacks.register()
+    logs.text_to_stderr()
     orders = supervisor.hear()
     if orders is None:
         sys.exit(1)
