@@ -1,0 +1,125 @@
+"""Spark's own view of its executors, and its requests to the cluster manager: the private part of Spark, by py4j.
+
+What is `private[spark]` in Scala is public in the bytecode (4.3: CoarseGrainedSchedulerBackend and, for YARN,
+YarnSchedulerBackend and YarnAllocator).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pyspark import SparkContext
+
+from tfos_job.host.limits import within
+
+_JVM_S = 10.0  # an answer takes milliseconds; the ApplicationMaster is asked for some of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """An executor that Spark counts on.
+
+    Attributes:
+      id: of Spark.
+      host: on YARN that of its NodeManager.
+      container: of YARN; empty elsewhere.
+    """
+
+    id: str
+    host: str
+    container: str = ""
+
+    def __str__(self) -> str:
+        return f"executor {self.id} on host {self.host}" + (f", container {self.container}" if self.container else "")
+
+
+class Backend(Protocol):
+    """What `Executors` needs of Spark. Any call may raise whatever py4j makes of a JVM that does not answer."""
+
+    def executors(self) -> tuple[Executor, ...]:
+        """Those that have registered, without those that are being removed."""
+
+    def replace(self, executors: Collection[Executor]) -> None:
+        """Kills executors; the cluster manager starts others in their place."""
+
+    def leave_out(self, hosts: Collection[str]) -> None:
+        """Asks YARN for no container on these hosts, and for containers on all others again."""
+
+
+class SparkBackend:
+    """The scheduler of a SparkContext with executors."""
+
+    def __init__(self, sc: SparkContext) -> None:
+        self._sc = sc
+        self._context: Any = sc._jsc.sc()
+
+    def executors(self) -> tuple[Executor, ...]:
+        return within(_JVM_S, self._executors, "executors")
+
+    def _executors(self) -> tuple[Executor, ...]:
+        backend = self._context.schedulerBackend()
+        active = self._context.statusStore().executorList(True)
+        found = [_of_summary(active.apply(i)) for i in range(active.size())]
+        return tuple(each for each in found if backend.isExecutorActive(each.id))
+
+    def replace(self, executors: Collection[Executor]) -> None:
+        within(_JVM_S, lambda: self._replace(executors), "replace executors")
+
+    def _replace(self, executors: Collection[Executor]) -> None:
+        backend, java = self._context.schedulerBackend(), self._sc._jvm
+        # The total that Spark asks for stays, so others come in their place; a task on them counts as failed.
+        backend.killExecutors(self._seq([each.id for each in executors]), False, True, True)
+        # Without this, one on a host that is cut off would be on Spark's list until its heartbeats are missed: YARN
+        # tells Spark nothing of a container that it was told to release.
+        reason = java.org.apache.spark.scheduler.ExecutorProcessLost("it is replaced", java.scala.Option.empty(), True)
+        for each in executors:
+            backend.removeExecutor(each.id, reason)
+
+    def leave_out(self, hosts: Collection[str]) -> None:
+        within(_JVM_S, lambda: self._leave_out(sorted(hosts)), "leave out hosts")
+
+    def _leave_out(self, hosts: Sequence[str]) -> None:
+        backend, java = self._context.schedulerBackend(), self._sc._jvm
+        if not backend.getClass().getName().rpartition(".")[2].startswith("Yarn"):
+            return
+        profiles = _companion(java.org.apache.spark.resource, "ResourceProfile")
+        profile = profiles.getOrCreateDefaultProfile(self._context.conf())
+        answer = _companion(java.scala.reflect, "ClassTag").apply(java.java.lang.Class.forName("java.lang.Object"))
+        total = backend.totalExpectedExecutors()
+        # The allocator looks at the hosts only when the total changes. One less ends none of those that run.
+        for number in (total - 1, total):
+            totals = java.java.util.HashMap()
+            totals.put(profile, number)
+            wanted = java.PythonUtils.toScalaMap(totals)
+            request = backend.prepareRequestExecutors(wanted)
+            request = request.copy(
+                wanted,
+                request.numLocalityAwareTasksPerResourceProfileId(),
+                request.hostToLocalTaskCount(),
+                self._seq(hosts).toSet(),
+            )
+            backend.amEndpoint().get().askSync(request, answer)
+
+    def _seq(self, words: Sequence[str]) -> Any:
+        java = self._sc._jvm
+        found = java.java.util.ArrayList()
+        for word in words:
+            found.add(word)
+        return java.PythonUtils.toSeq(found)
+
+
+def _companion(package: Any, name: str) -> Any:
+    """The companion object of a Scala class."""
+    return getattr(getattr(package, f"{name}$"), "MODULE$")
+
+
+def _of_summary(summary: Any) -> Executor:
+    attributes = summary.attributes()
+    container = attributes.get("CONTAINER_ID")
+    return Executor(
+        id=summary.id(),
+        host=summary.hostPort().partition(":")[0],  # without a port at first
+        container=container.get() if container.isDefined() else "",
+    )
