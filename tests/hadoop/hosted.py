@@ -6,23 +6,17 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from scripts.hadoop.network import Network, require_rights
 from scripts.hadoop.problem import HadoopError
-from tests.command import SMALL, Submission, role_of
+from tests.command import is_alive, role_of
 from tests.hadoop.conftest import Hadoop
-from tfos_job import storage
-from tfos_job.errors import JobError
-from tfos_job.layout import RunLayout, checkpoint_step
 
 NUM_HOSTS = 3
-_EXECUTOR_MB = 1792
-_DRIVER_MB = 512
 
 
 def obstacle() -> str:
@@ -74,9 +68,14 @@ class HostedHadoop(Hadoop):
                     found.append(process)
         return found
 
-    def places(self) -> dict[str, str]:
-        """The host of each role that a process has somewhere now: driver, coordinator, ps, worker, executor."""
-        return {role: host for host in self.hosts for process in self.processes_on(host) for role in _roles(process)}
+    def places(self, hosts: Sequence[str] = ()) -> dict[str, str]:
+        """The host of each role that a process has now, on these hosts or on all: driver, coordinator, ps, worker …"""
+        return {
+            role: host
+            for host in hosts or self.hosts
+            for process in self.processes_on(host)
+            for role in _roles(process)
+        }
 
     def cut(self, host: str) -> None:
         self.run("cut", host)
@@ -108,6 +107,15 @@ class HostedHadoop(Hadoop):
                 return f"{here} - {there}"
         raise AssertionError(f"{process.cmdline()} has no connection to another host: {listed.stdout}")
 
+    def left_behind(self, timeout_s: float) -> str:
+        """The processes that containers have left on the hosts, once there was time for their end; in words."""
+        deadline_s = time.monotonic() + timeout_s
+        while left := [process for host in self.hosts for process in self.processes_on(host) if is_alive(process)]:
+            if time.monotonic() > deadline_s:
+                return f"left behind: {', '.join(map(str, left))}"
+            time.sleep(0.5)
+        return ""
+
     @property
     def node_memory_mb(self) -> int:
         nodes = self.rest("/ws/v1/cluster/nodes")["nodes"]["node"]
@@ -120,70 +128,3 @@ def _roles(process: psutil.Process) -> Iterator[str]:
             yield role
         elif "org.apache.spark.deploy.yarn.ApplicationMaster" in process.cmdline():
             yield "driver"
-
-
-# --- a training on them ----------------------------------------------------------------------------------------------
-
-NUM_STEPS, SAVE_STEPS = 80, 10
-PACE = "100mbit"
-"""The network has 1.4 million parameters: 5.7 MB each way and step, which this cable holds up for half a second."""
-
-
-class HostedTraining:
-    """`submit train` with a worker and a parameter server, whose driver has a host for itself.
-
-    The cables are slow while it trains, so that a cut comes in the middle on every machine.
-    """
-
-    def __init__(self, hadoop: HostedHadoop, dataset: str, run: str, *settings: object) -> None:
-        self.hadoop = hadoop
-        self.run = run
-        overhead_mb = hadoop.node_memory_mb - _EXECUTOR_MB - _DRIVER_MB + 1  # no executor finds room beside the driver
-        self.command = Submission(
-            *("train", "--environment", "none", "--dataset_dir", dataset, "--train_dir", run, *SMALL),
-            *("--num_executors", 2, "--num_ps_tasks", 1, "--max_number_of_steps", NUM_STEPS),
-            *("--save_steps", SAVE_STEPS, *settings, "--"),
-            *("--driver-memory", f"{_DRIVER_MB}m", "--conf", f"spark.driver.memoryOverhead={overhead_mb}m"),
-            *("--executor-memory", "512m", "--conf", f"spark.executor.memoryOverhead={_EXECUTOR_MB - 512}m"),
-            *("--conf", "spark.yarn.maxAppAttempts=1"),
-        )
-
-    def report(self) -> dict[str, Any]:
-        path = RunLayout(self.run).report
-        with contextlib.suppress(JobError):
-            return storage.read_json(path)
-        return {}
-
-    def wait_for_checkpoint(self) -> int:
-        """Until it trains and has a checkpoint, at the pace of slow cables; returns the checkpoint's step."""
-        self.command.wait_for_line("step 0 of")
-        for host in self.hadoop.hosts:
-            self.hadoop.rate(host, PACE)
-        self.command.wait_for_line(f"checkpoint {self.run}/checkpoints/step-")
-        return self.report()["step"]
-
-    def wait_for_next_step(self, num_attempts: int) -> float:
-        """Until an attempt after `num_attempts` has done a step; returns seconds."""
-        began_s = time.monotonic()
-
-        def has_trained() -> bool:
-            report = self.report()
-            attempts = report.get("attempts", [])
-            return len(attempts) > num_attempts and report["step"] > attempts[-1]["start_step"]
-
-        self.command.wait_until(has_trained)
-        return time.monotonic() - began_s
-
-    def fault(self) -> str:
-        """What is not as it should be after its end, in words."""
-        if (code := self.command.wait()) != 0:
-            return f"ended with {code}: {self.command.stderr[-3000:]}"
-        steps = [checkpoint_step(entry.name) for entry in storage.list_dir(RunLayout(self.run).checkpoints_dir)]
-        report = self.report()
-        last = report["attempts"][-1]
-        read, counted = sum(report["records_read"]), (NUM_STEPS - last["start_step"]) * report["batch_size"]
-        if (report["step"], max(filter(None, steps))) != (NUM_STEPS, NUM_STEPS):
-            return f"ended at step {report['step']} of {NUM_STEPS}, checkpoints {steps}"
-        if read != counted:
-            return f"{read} records were read for the {counted} of the last attempt"
-        return ""

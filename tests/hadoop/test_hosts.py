@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hadoop.conftest import HADOOP
+from tests.hadoop.conftest import HADOOP, upload
 from tests.hadoop.hosted import HostedHadoop, obstacle
+from tests.hadoop.hosted_training import HostedTraining
 from tfos_job.driver.session import JAVA_OPTIONS
 
 pytestmark = pytest.mark.hadoop
@@ -129,3 +130,19 @@ def test_without_the_rights_one_sentence_says_so_and_nothing_is_left(hosted: Hos
         assert words in line
         assert not folder.exists()
         assert traces(folder) == []
+
+
+def test_a_training_that_loses_its_workers_host_goes_on_elsewhere(
+    hosted: HostedHadoop, small_dataset: Path, tmp_path: Path
+) -> None:
+    """The DataNode there is gone with it: shards are read, and checkpoints written, without."""
+    dataset = upload(small_dataset, f"{hosted.url}/small/dataset")
+    training = HostedTraining(hosted, dataset, f"{hosted.url}/run")
+    try:
+        training.wait_for_checkpoint()
+        found = training.disturb("worker")
+    finally:
+        training.command.end()
+    assert found["error"] is None, found
+    hosted.heal(found["cut"])
+    assert hosted.left_behind(ANSWER_TIMEOUT_S) == ""
