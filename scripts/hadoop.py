@@ -17,9 +17,12 @@ Exit codes: 0, 2 (a wrong word), 69 (something did not come up, is not up, or ma
 else).
 """
 
+import signal
 import sys
 
 from hadoop.commands import main  # the folder beside this file, which comes before it
 
 if __name__ == "__main__":
+    # As Ctrl-C: what was started so far is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

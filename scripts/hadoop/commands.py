@@ -7,8 +7,6 @@ import contextlib
 import re
 import shlex
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -263,8 +261,6 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    # As Ctrl-C: what was started so far is ended.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _run(parser().parse_args())
     except HadoopError as error:
