@@ -135,7 +135,7 @@ def test_one_executor_with_its_server_on_the_drivers_host_and_statistics_of_its_
     assert job.wait() == 0, job.stderr
     said = [
         "Training ", " 80 records of 10 classes", "Starting Spark (local-cluster[1,1,1024])",
-        "Computing whitening statistics of 80 records", "Starting 1 parameter server and 1 worker",
+        "Computing whitening statistics of 80 records", "Starting attempt 1: 1 parameter server and 1 worker",
         "Building the network", "The network has ", "step 20 of 20: ",
     ]  # fmt: skip
     assert [words for words in said if words not in job.stderr] == []

@@ -28,7 +28,7 @@ class Run:
     """An attempt at its start: its coordinator imports TensorFlow, and its Spark job is told to do nothing."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, port_range: tuple[int, int] | None = None) -> None:
-        monkeypatch.setattr(attempt, "_NODES_STOP_S", 0.0)
+        monkeypatch.setattr(attempt, "_FAILED_STOP_S", 0.0)
         monkeypatch.setattr(attempt, "_CANCEL_S", 0.0)
         monkeypatch.setattr(launch.NodeJob, "start", lambda _: None)  # there is no Spark
         self.stop = StopSignal()
@@ -42,8 +42,7 @@ class Run:
             num_gpus=0,
             driver_host="127.0.0.1",
             local=True,
-            start_timeout=int(PATIENCE_S),
-            deadlines=config(start_timeout=int(PATIENCE_S)).phase_deadlines,
+            deadlines=config(start_timeout=int(PATIENCE_S), deadlines="shutdown=1").phase_deadlines,
             port_range=port_range,
         )
         self.attempt = Attempt(
@@ -84,11 +83,15 @@ def test_an_attempt_that_ends_leaves_no_process(started: Run, ends: str) -> None
             raise BusyError("lost its lock")
 
     started.guard = end
-    with pytest.raises(kinds[ends]) as caught:
-        started.attempt.run()
-    assert started.phases == ["registration", "stopping"]
+    found = started.attempt.run()
+    assert isinstance(found.outcome, kinds[ends])
+    assert started.phases == ["registration", "shutdown"]
+    assert (found.number, found.phase) == (1, "registration")
     if ends == "killed":
-        assert caught.value.fact == "the coordinator was killed by SIGKILL"
+        assert found.outcome.fact == "the coordinator was killed by SIGKILL"
+        assert found.first is not None
+    else:
+        assert found.first is None
     with pytest.raises(ProcessLookupError):
         os.kill(started.coordinator_pid, 0)
 
@@ -116,9 +119,10 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
             started.guard = lambda: None
 
     started.guard = call
-    assert started.attempt.run() == FINISHED
+    end = started.attempt.run()
+    assert (end.outcome, end.step, end.checkpoint_step) == (FINISHED, 1, 1)
     assert started.messages == [CheckpointBegun(1), CheckpointPublished(1, "step-1", 1.0), FINISHED]
-    assert started.phases == ["registration", "build", "first_step", "stopping"]
+    assert started.phases == ["registration", "build", "first_step", "shutdown"]
     assert lines[WORKER].receive() == Stop()
     for line in lines.values():
         line.close()
@@ -126,8 +130,18 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
 
 def test_sparks_failure_is_an_event_like_others(started: Run) -> None:
     started.attempt._switchboard.events.put(Failure(Kind.SPARK, "Job aborted"))
-    with pytest.raises(NodeDiedError, match="Spark: Job aborted"):
-        started.attempt.run()
+    assert str(started.attempt.run().outcome).startswith("Spark: Job aborted")
+
+
+def test_the_loss_of_the_lock_does_not_hide_what_came_before(started: Run) -> None:
+    started.attempt._switchboard.events.put(Failure(Kind.SPARK, "Job aborted"))
+
+    def lose() -> None:
+        if started.attempt._switchboard.events.empty():  # the failure is known, and others are being collected
+            raise BusyError("lost its lock")
+
+    started.guard = lose
+    assert str(started.attempt.run().outcome).startswith("Spark: Job aborted")
 
 
 def test_an_attempt_without_ports_for_all_leaves_none_taken(monkeypatch: pytest.MonkeyPatch) -> None:

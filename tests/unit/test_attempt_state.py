@@ -152,7 +152,7 @@ def hello(task: Task) -> Hello:
 
 def test_a_start_goes_from_the_nodes_to_the_coordinator_to_the_first_step() -> None:
     attempt = Attempt()
-    began = Log(logging.INFO, "Starting 1 parameter server and 2 workers")
+    began = Log(logging.INFO, "Starting attempt 3: 1 parameter server and 2 workers")
     assert attempt.instructions == [began, BeginPhase("registration"), StartProcesses()]
     assert attempt.join(*NODES) == []
     assert attempt.say(Ready(1), task=SERVER) == attempt.say(Ready(1), task=FIRST) == []

@@ -24,6 +24,7 @@ from tfos_job.driver.reservations import ReservationServer
 from tfos_job.errors import ResourceError
 from tfos_job.nodes.node import NodeArgs
 from tfos_job.nodes.tfos import import_tfos, own_run
+from tfos_job.protocol.events import ExecutorAlive, LossExplained
 from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.topology import Topology
 
@@ -175,6 +176,7 @@ class Context:
 
     def __init__(self) -> None:
         self.executors = [Summary("1", "container_1", "of another attempt"), Summary("2", "container_2", "")]
+        self.active = {"2"}
         self.cancelled: list[str] = []
         self.groups: list[str] = []
         self.begun, self.goes_on = threading.Event(), threading.Event()
@@ -184,7 +186,10 @@ class Context:
     def sc(self) -> Context:
         return self
 
-    statusStore = sc  # noqa: N815 - Spark's name
+    statusStore = schedulerBackend = sc  # noqa: N815 - Spark's name
+
+    def isExecutorActive(self, executor: str) -> bool:
+        return executor in self.active
 
     def executorList(self, active_only: bool) -> Any:
         assert not active_only
@@ -252,10 +257,13 @@ def test_the_loss_of_an_executor_before_the_attempt_explains_nothing(monkeypatch
     job = node_job(queue.Queue(), sc=context)
     job.start()
     wait_until(lambda: bool(job._lost_before))
-    assert job.loss_reason("") == ""
+    assert job.ask("") is None
+    assert job.ask("container_2") == ExecutorAlive()
+    context.active.clear()  # its connection is gone, and YARN has not told why
+    assert job.ask("container_2") is None
     context.executors[1] = Summary("2", "container_2", "it was killed")
-    assert job.loss_reason("") == job.loss_reason("container_2") == "it was killed"
-    assert job.loss_reason("container_3") == ""
+    assert job.ask("") == job.ask("container_2") == LossExplained("it was killed")
+    assert job.ask("container_3") is None
     job.close(0)
 
 

@@ -23,11 +23,13 @@ from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import JobError
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes.node import NodeArgs
+from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.attempt_state import AttemptState
-from tfos_job.protocol.events import Event, LossExplained, Lost, StopHurried, StopRequested
+from tfos_job.protocol.events import Event, LockLost, Lost, StopHurried, StopRequested
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.instructions import (
     AskSpark,
+    AskStacks,
     AssignCoordinator,
     BeginPhase,
     CloseRegistration,
@@ -38,15 +40,15 @@ from tfos_job.protocol.instructions import (
     SendStop,
     StartProcesses,
 )
-from tfos_job.protocol.messages import Finished, Stop, ToDriver
+from tfos_job.protocol.messages import DumpStacks, Stop, ToDriver
 from tfos_job.protocol.switchboard import Switchboard
-from tfos_job.protocol.topology import Topology, WorkerInput
+from tfos_job.protocol.topology import COORDINATOR, Topology, WorkerInput
 from tfos_job.run.assignment import RunAssignment
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
-_NODES_STOP_S = 3.0
+_FAILED_STOP_S = 3.0  # for nodes of an attempt that has failed: the next one waits
 _CLOSE_POLL_S = 0.02
 _CANCEL_S = 1.0
 
@@ -64,9 +66,10 @@ class AttemptSpec:
       allow_cpu: a worker without its GPU goes on without.
       driver_host: address of the driver that every node reaches.
       local: all nodes share the driver's host.
-      start_timeout: seconds for each node to start.
       deadlines: of the phases.
       port_range: to listen in; None for any ports.
+      avoided_hosts: a node that calls from one of them ends the attempt.
+      executor_hosts: of each executor that Spark has, to say who is missing; empty if that is unknown.
     """
 
     topology: Topology
@@ -75,11 +78,12 @@ class AttemptSpec:
     num_gpus: int
     driver_host: str
     local: bool
-    start_timeout: int
     deadlines: Deadlines
     allow_cpu: bool = False
     port_range: PortRange | None = None
     number: int = 1
+    avoided_hosts: frozenset[str] = frozenset()
+    executor_hosts: tuple[str, ...] = ()
 
 
 class Attempt:
@@ -119,6 +123,10 @@ class Attempt:
             deadlines=spec.deadlines,
             driver_host=spec.driver_host,
             is_local=spec.local,
+            start_step=spec.assignment.plan.start_step,
+            checkpoint_step=spec.assignment.plan.start_step if spec.assignment.checkpoint else None,
+            avoided_hosts=spec.avoided_hosts,
+            executor_hosts=spec.executor_hosts,
         )
         self._key = new_key()
         with contextlib.ExitStack() as taken:
@@ -128,7 +136,12 @@ class Attempt:
             taken.callback(self._switchboard.close)
             self._job = NodeJob(sc, spec.topology, self._node_args(), self._switchboard.events)
             taken.pop_all()
-        self._is_stop_told = self._is_hurry_told = False
+        self._is_stop_told = self._is_hurry_told = self._is_loss_told = False
+
+    @property
+    def _start_timeout(self) -> int:
+        """Seconds for a node's server to answer."""
+        return int(self._spec.deadlines.registration)
 
     def _node_args(self) -> NodeArgs:
         spec = self._spec
@@ -141,34 +154,36 @@ class Attempt:
             num_gpus=spec.num_gpus,
             allow_cpu=spec.allow_cpu,
             local=spec.local,
-            start_timeout=spec.start_timeout,
+            start_timeout=self._start_timeout,
             port_range=spec.port_range,
         )
 
-    def run(self) -> Finished:
-        """Runs to the end of training or to the stop signal.
+    def run(self) -> AttemptEnd:
+        """Runs to the end of training, to the stop signal, or to a failure.
 
-        Raises:
-          JobError: the first cause of the failure.
-          InterruptedJobError: stopped by a signal, and without time for a last checkpoint; `Finished.interrupted` tells
-            of a stop with one.
+        Returns:
+          The end; its outcome has the first cause of a failure. `Finished.interrupted` tells of a stop by a signal with
+          a last checkpoint, InterruptedJobError of one without.
         """
         try:
-            outcome = self._carry_out(self._state.begin(time.monotonic()))
-            while outcome is None:
+            end = self._carry_out(self._state.begin(time.monotonic()))
+            while end is None:
                 for event in self._events():
-                    outcome = self._carry_out(self._state.handle(event, time.monotonic()))
-                    if outcome is not None:
+                    end = self._carry_out(self._state.handle(event, time.monotonic()))
+                    if end is not None:
                         break
         finally:
             self.close()
-        if isinstance(outcome, JobError):
-            raise outcome
-        return outcome
+        return end
 
     def _events(self) -> Iterator[Event | None]:
         """The next events; None if no line brought one in time."""
-        self._guard()
+        if not self._is_loss_told:
+            try:
+                self._guard()
+            except JobError as error:
+                self._is_loss_told = True
+                yield LockLost(error)
         yield from self._processes.newly_ended()
         yield self._next_of_lines()
         if self._stop.signum is not None and not self._is_stop_told:
@@ -187,8 +202,8 @@ class Attempt:
             return dataclasses.replace(event, log_tail=self._processes.log_tail(event.task))
         return event
 
-    def _carry_out(self, instructions: Iterable[Instruction]) -> Finished | JobError | None:
-        """Carries out instructions, and those that follow from Spark's answer; returns the outcome if there is one."""
+    def _carry_out(self, instructions: Iterable[Instruction]) -> AttemptEnd | None:
+        """Carries out instructions, and those that follow from Spark's answer; returns the attempt's end if it came."""
         pending = deque(instructions)
         while pending:
             match pending.popleft():
@@ -196,7 +211,7 @@ class Attempt:
                     self._on_phase(name)
                 case StartProcesses():
                     self._job.start()
-                    self._processes.start(self._switchboard.address, self._key, self._spec.start_timeout)
+                    self._processes.start(self._switchboard.address, self._key, self._start_timeout)
                 case CloseRegistration():
                     self._job.close_registration()
                 case AssignCoordinator(cluster):
@@ -208,11 +223,17 @@ class Attempt:
                 case Log(level, text):
                     log.log(level, "%s", text)
                 case AskSpark(container):
-                    if reason := self._job.loss_reason(container):
-                        pending.extend(self._state.handle(LossExplained(reason), time.monotonic()))
+                    if answer := self._job.ask(container):
+                        pending.extend(self._state.handle(answer, time.monotonic()))
+                case AskStacks():
+                    self._ask_stacks()
                 case EndWith(end):
-                    return end.outcome
+                    return end
         return None
+
+    def _ask_stacks(self) -> None:
+        for task in self._switchboard.connected() - {COORDINATOR}:
+            self._switchboard.send(task, DumpStacks())
 
     def _assign_coordinator(self, cluster: Mapping[str, Sequence[str]]) -> None:
         self._processes.assign_coordinator(
@@ -220,12 +241,15 @@ class Attempt:
         )
 
     def close(self) -> None:
-        """Ends every process of this attempt, in seconds, whatever state it is in."""
-        self._on_phase("stopping")
-        self._processes.end_coordinator(_NODES_STOP_S if self._state.is_finished else 0)
+        """Ends every process of this attempt, in seconds, whatever state it is in. Nothing is heard of it later."""
+        self._on_phase("shutdown")
+        limit_s = self._spec.deadlines.shutdown
+        if not self._state.is_finished:
+            limit_s = min(limit_s, _FAILED_STOP_S)
+        self._processes.end_coordinator(limit_s if self._state.is_finished else 0)
         for task in self._spec.topology.nodes:
             self._switchboard.send(task, Stop())
-        deadline = time.monotonic() + _NODES_STOP_S
+        deadline = time.monotonic() + limit_s
         # A job that has failed is over sooner than its nodes, which still clean up; Spark's end would cut that off.
         while self._switchboard.connected() and time.monotonic() < deadline:
             time.sleep(_CLOSE_POLL_S)

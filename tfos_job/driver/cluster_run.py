@@ -1,11 +1,10 @@
-"""The part of a training that has a SparkContext: preflight, statistics, and one attempt on a TFCluster."""
+"""The part of a training that has a SparkContext: preflight, statistics, and its attempts, each on a TFCluster."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import signal
-from dataclasses import dataclass
 from typing import Any
 
 from pyspark import SparkContext
@@ -17,6 +16,7 @@ from tfos_job.doctor.diagnosis import FAILED, WARNING
 from tfos_job.driver import preflight, session
 from tfos_job.driver.attempt import Attempt, AttemptSpec
 from tfos_job.driver.progress import ProgressLine
+from tfos_job.driver.restarts import Held, Launch, Restarts
 from tfos_job.driver.run_report import RunReport
 from tfos_job.driver.statistics_job import statistics_of
 from tfos_job.driver.stop_signal import StopSignal
@@ -25,11 +25,13 @@ from tfos_job.host import container
 from tfos_job.layout import DatasetLayout
 from tfos_job.lease import Lease
 from tfos_job.protocol import messages
+from tfos_job.protocol.attempt_end import AttemptEnd
+from tfos_job.protocol.restart_policy import RestartPolicy
 from tfos_job.protocol.topology import Topology, topology_of
-from tfos_job.run import folder
+from tfos_job.run import folder, handover
 from tfos_job.run.assignment import RunAssignment, assignment_of
 from tfos_job.run.plan import plan_of
-from tfos_job.run.preparation import Preparation
+from tfos_job.run.preparation import Preparation, resumed
 from tfos_job.run.specs import NormalizationSpec, normalization_of
 from tfos_job.run.worker_inputs import worker_inputs
 from tfos_job.staging.stager import RESERVE_BYTES
@@ -40,22 +42,8 @@ log = logging.getLogger(__name__)
 _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Held:
-    """The two causes that end a training early: a signal, or the loss of the run's lock."""
-
-    stop: StopSignal
-    lease: Lease
-
-    def check(self) -> None:
-        """Raises if one of them has come before the first step."""
-        self.lease.check_quickly()
-        if self.stop.signum is not None:
-            raise InterruptedJobError("stopped before the first step", signum=self.stop.signum)
-
-
 def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lease) -> None:
-    """Starts Spark and the nodes, commits the run to its settings, and trains.
+    """Starts Spark, commits the run to its settings, and trains, in as many attempts as it takes and may take.
 
     Args:
       prepared: the training.
@@ -70,19 +58,25 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     topology = topology_of(config, master)
     settings = session.training_settings(topology, master, config.start_timeout)
     name = f"tfos_job train {prepared.run.root}"
-    report.on_phase("spark")
+    report.on_phase("application")
     opened = session.open_session(name, master, settings, start_timeout=config.start_timeout)
     # Outside this block a signal ends the command at once.
     with opened as spark, StopSignal() as stop:
-        held = _Held(stop=stop, lease=lease)
+        held = Held(stop=stop, lease=lease)
         if not session.is_local(spark.sparkContext.master):
-            report.on_phase("preflight")
+            report.on_phase("containers")
             _examine(spark, prepared, topology, report, held)
         prepared = commit(prepared, report)
-        normalization, statistics = _normalization(spark.sparkContext, prepared, report, held)
-        assignment = assignment_to(prepared, normalization, statistics, lock_token=lease.token)
-        finished = _train(spark.sparkContext, prepared, topology, assignment, report, held)
-    if finished.interrupted:
+        number = prepared.folder.next_attempt
+        handover.take_over(prepared.run, lease, number, prepared.start.checkpoint)
+        restarts = Restarts(
+            _Trainer(spark.sparkContext, master, report, held),
+            policy=RestartPolicy(max_restarts=config.max_restarts, max_preemptions=config.max_preemptions),
+            report=report,
+            held=held,
+        )
+        finished = restarts.run(Launch(number=number, prepared=prepared))
+    if finished is not None and finished.interrupted:
         total_steps = prepared.data.total_steps
         raise InterruptedJobError(
             f"stopped at step {finished.step} of {total_steps}"
@@ -127,7 +121,7 @@ def assignment_to(
     return assignment_of(config, data, plan, checkpoint=checkpoint, lock_token=lock_token)
 
 
-def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, report: RunReport, held: _Held) -> None:
+def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, report: RunReport, held: Held) -> None:
     """Checks that every executor meets the job's requirements, before any node starts.
 
     Raises:
@@ -145,7 +139,7 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
         min_free_bytes=max(needed) + RESERVE_BYTES,
         port_range=config.ports,
         folder=config.train_dir,
-        start_timeout=config.start_timeout,
+        start_timeout=int(config.phase_deadlines.containers),
     )
     diagnosis = preflight.examine(spark, expected, held.check)
     noticed = [check for check in diagnosis.checks if check.state in (WARNING, FAILED)]
@@ -157,7 +151,7 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
 
 
 def _normalization(
-    sc: SparkContext, prepared: Preparation, report: RunReport, held: _Held
+    sc: SparkContext, prepared: Preparation, report: RunReport, held: Held
 ) -> tuple[NormalizationSpec, str | None]:
     """The normalization with the digest of its statistics, and their path, if they are needed.
 
@@ -185,38 +179,60 @@ def _normalization(
     return dataclasses.replace(wanted, digest=made.digest), path
 
 
-def _train(
-    sc: SparkContext,
-    prepared: Preparation,
-    topology: Topology,
-    assignment: RunAssignment,
-    report: RunReport,
-    held: _Held,
-) -> messages.Finished:
-    """Runs one attempt. A restart would be another attempt here, in the same SparkContext."""
-    config, start = prepared.config, prepared.start
-    spec = AttemptSpec(
-        topology=topology,
-        inputs=worker_inputs(config, prepared.data, start.positions),
-        assignment=assignment,
-        num_gpus=config.num_gpus,
-        driver_host=sc.getConf().get("spark.driver.host") or "",
-        local=session.is_local(sc.master),
-        start_timeout=config.start_timeout,
-        deadlines=dataclasses.replace(config.phase_deadlines, drain=_drain_s(config, sc)),
-        allow_cpu=config.allow_cpu,
-        port_range=config.ports,
-    )
-    with ProgressLine(start.step, assignment.plan.total_steps) as progress:
+class _Trainer:
+    """Runs the attempts of a training on TFClusters of one SparkContext."""
 
-        def on_message(message: messages.ToDriver) -> None:
-            report.on_message(message)
-            progress.on_message(message)
+    def __init__(self, sc: SparkContext, master: str | None, report: RunReport, held: Held) -> None:
+        self._sc = sc
+        self._master = master
+        self._report = report
+        self._held = held
 
-        attempt = Attempt(
-            sc, spec, on_message=on_message, on_phase=report.on_phase, stop=held.stop, guard=held.lease.check_quickly
+    def topology(self, prepared: Preparation) -> Topology:
+        return topology_of(prepared.config, self._master)
+
+    def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
+        checkpoint = handover.take_over(prepared.run, self._held.lease, number)
+        return resumed(prepared, checkpoint, num_executors)
+
+    def run(self, launch: Launch) -> AttemptEnd:
+        prepared = launch.prepared
+        normalization, statistics = _normalization(self._sc, prepared, self._report, self._held)
+        lease = self._held.lease
+        assignment = assignment_to(prepared, normalization, statistics, lock_token=lease.token)
+        with ProgressLine(prepared.start.step, assignment.plan.total_steps) as progress:
+
+            def on_message(message: messages.ToDriver) -> None:
+                self._report.on_message(message)
+                progress.on_message(message)
+
+            attempt = Attempt(
+                self._sc,
+                self._spec(launch, assignment),
+                on_message=on_message,
+                on_phase=self._report.on_phase,
+                stop=self._held.stop,
+                guard=lease.check_quickly,
+            )
+            return attempt.run()
+
+    def _spec(self, launch: Launch, assignment: RunAssignment) -> AttemptSpec:
+        prepared = launch.prepared
+        config = prepared.config
+        return AttemptSpec(
+            number=launch.number,
+            topology=self.topology(prepared),
+            inputs=worker_inputs(config, prepared.data, prepared.start.positions),
+            assignment=assignment,
+            num_gpus=config.num_gpus,
+            driver_host=self._sc.getConf().get("spark.driver.host") or "",
+            local=session.is_local(self._sc.master),
+            deadlines=dataclasses.replace(config.phase_deadlines, drain=_drain_s(config, self._sc)),
+            allow_cpu=config.allow_cpu,
+            port_range=config.ports,
+            avoided_hosts=launch.avoided_hosts,
+            executor_hosts=launch.executor_hosts,
         )
-        return attempt.run()
 
 
 def _drain_s(config: TrainConfig, sc: SparkContext) -> float:

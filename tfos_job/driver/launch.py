@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JNetworkError
@@ -18,6 +19,7 @@ from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host.limits import within
 from tfos_job.nodes import node, tfos_task
 from tfos_job.nodes.tfos import import_tfos, own_run
+from tfos_job.protocol.events import ExecutorAlive, LossExplained
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.topology import Topology
 
@@ -79,7 +81,7 @@ class NodeJob:
 
     def _launch(self) -> None:
         try:
-            self._lost_before = {executor for executor, _, _ in self._losses()}
+            self._lost_before = {each.id for each in self._executors() if each.why_lost}
             self._run_cluster()
         except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
             # If Spark failed first, `run_spark_job` has reported that in better words.
@@ -122,28 +124,28 @@ class NodeJob:
         """Closes the rendezvous, which nodes ask for each other's addresses before all are ready."""
         self._reservations.stop()
 
-    def loss_reason(self, container_id: str) -> str:
-        """Spark's words for the end of the executor in that container, or of any executor if `container_id` is empty.
+    def ask(self, container_id: str) -> LossExplained | ExecutorAlive | None:
+        """What Spark knows of the executor in that container, or of any that was lost if `container_id` is empty.
 
-        Executors that were lost before this cluster began do not count. Empty if Spark knows of none, or not yet: YARN
-        tells it with its next heartbeat.
+        Executors that were lost before this cluster began do not count. None if Spark does not know yet: YARN tells it
+        with its next heartbeat.
         """
-        new = [(container, why) for executor, container, why in self._losses() if executor not in self._lost_before]
-        return next((why for container, why in new if container_id in ("", container)), "")
+        found = [each for each in self._executors() if each.id not in self._lost_before]
+        fitting = [each for each in found if container_id in ("", each.container)]
+        if why := next((each.why_lost for each in fitting if each.why_lost), ""):
+            return LossExplained(why)
+        return ExecutorAlive() if container_id and any(each.is_alive for each in fitting) else None
 
-    def _losses(self) -> list[tuple[str, str, str]]:
-        """The id, the container and the reason of each executor that was lost; empty where Spark does not answer."""
+    def _executors(self) -> list[_Executor]:
+        """The executors so far; empty where Spark does not answer."""
 
-        def ask() -> list[tuple[str, str, str]]:
-            executors = self._sc._jsc.sc().statusStore().executorList(False)
-            summaries = [executors.apply(i) for i in range(executors.size())]
-            return [
-                (summary.id(), _or_empty(summary.attributes().get("CONTAINER_ID")), _or_empty(summary.removeReason()))
-                for summary in summaries
-            ]
+        def ask() -> list[_Executor]:
+            context = self._sc._jsc.sc()
+            backend, executors = context.schedulerBackend(), context.statusStore().executorList(False)
+            return [_executor(executors.apply(i), backend) for i in range(executors.size())]
 
         try:
-            return [loss for loss in within(_JVM_S, ask, "loss reason") if loss[2]]
+            return within(_JVM_S, ask, "executors")
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot ask Spark for its executors: %s", e)
             return []
@@ -171,6 +173,27 @@ class NodeJob:
         if not self._ended.is_set():
             self.cancel()
             self._ended.wait(cancel_s)
+
+
+@dataclass(frozen=True)
+class _Executor:
+    """An executor that Spark has, or had: `why_lost` has Spark's words then."""
+
+    id: str
+    container: str
+    why_lost: str
+    is_alive: bool
+
+
+def _executor(summary: Any, backend: Any) -> _Executor:
+    executor, why_lost = summary.id(), _or_empty(summary.removeReason())
+    return _Executor(
+        id=executor,
+        container=_or_empty(summary.attributes().get("CONTAINER_ID")),
+        why_lost=why_lost,
+        # Not one whose connection is gone, and of which YARN has not told yet.
+        is_alive=not why_lost and executor != "driver" and backend.isExecutorActive(executor),
+    )
 
 
 def _or_empty(option: Any) -> str:

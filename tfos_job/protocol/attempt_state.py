@@ -122,7 +122,7 @@ class AttemptState:
     def begin(self, now_s: float) -> list[Instruction]:
         """The first instructions."""
         self._begun_s = self._reminded_s = now_s
-        self._instructions = [Log(logging.INFO, f"Starting {self._topology}")]
+        self._instructions = [Log(logging.INFO, f"Starting attempt {self._number}: {self._topology}")]
         self._enter(_Phase.REGISTRATION, now_s, self._deadlines.registration)
         return [*self._instructions, StartProcesses()]
 

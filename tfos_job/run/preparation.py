@@ -111,6 +111,26 @@ def prepare(config: TrainConfig, *, rehearses: bool = True) -> Preparation:
     )
 
 
+def resumed(prepared: Preparation, checkpoint: CheckpointInfo | None, num_executors: int) -> Preparation:
+    """The same training from a checkpoint of its own, with so many nodes. Pure.
+
+    Args:
+      prepared: the training, committed to its settings.
+      checkpoint: the run's newest one that verifies; None if it has none.
+      num_executors: nodes, of which the shards of each worker follow.
+    """
+    config, data = prepared.config, prepared.data
+    if num_executors != config.num_executors:
+        config = dataclasses.replace(config, num_executors=num_executors)
+        data = training_data.training_data(config, data.charset, data.train, data.validation)
+    committed = dataclasses.replace(
+        prepared.folder, clear=False, checkpoints=(), committed_digest=data.train.manifest.digest
+    )
+    of_its_own = Decision(changes=[], restore=None, may_not_build=False)
+    begin = start.start_of(config, data, committed, of_its_own, checkpoint)
+    return dataclasses.replace(prepared, config=config, folder=committed, data=data, changes=[], start=begin)
+
+
 def done_without_data(config: TrainConfig) -> dict[str, Any] | None:
     """The report of a finished run that a Python program has fed, so that its dataset is gone; None for any other."""
     run, dataset_dir = RunLayout(storage.absolute(config.train_dir)), storage.absolute(config.dataset_dir)
