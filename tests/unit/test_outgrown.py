@@ -42,7 +42,7 @@ def test_the_highest_peak_of_a_role_in_the_attempts_that_memory_has_ended(tmp_pa
         {"first_cause": None, "nodes": []},
         {"start_step": 5},  # of an earlier version
     )
-    assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={"worker": 4 * GIB, "ps": GIB})
+    assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={"worker": 4 * GIB, "ps": GIB}, container_bytes={})
 
 
 def test_without_such_an_attempt_there_is_nothing_to_know(tmp_path: Path) -> None:
@@ -56,22 +56,38 @@ def test_nodes_that_the_report_has_dropped_are_in_the_file_of_the_attempt(tmp_pa
     storage.write_json(run.attempt(3), attempt(worker_0=5 * GIB))
     short = {"number": 3, "first_cause": {"task": None, "reason": "memory"}}  # Spark's own failure: of some executor
     known = found(tmp_path, short)
-    assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={"worker": 5 * GIB})
+    assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={"worker": 5 * GIB}, container_bytes={})
     gone = found(tmp_path, {**short, "number": 4})
-    assert gone == Outgrown(roles=frozenset({"worker"}), peak_bytes={})
+    assert gone == Outgrown(roles=frozenset({"worker"}), peak_bytes={}, container_bytes={})
+
+
+def test_the_container_of_the_process_that_memory_ran_out_for(tmp_path: Path) -> None:
+    places = [
+        {"task": "worker:1", "container": "container_1", "limit_bytes": 3 * GIB},
+        {"task": "worker:0", "container": "container_2", "limit_bytes": 9 * GIB},
+    ]
+    known = found(tmp_path, attempt("worker:1") | {"nodes": places}, attempt("ps:0") | {"nodes": [{"task": "ps:0"}]})
+    assert known == Outgrown(roles=frozenset({"worker", "ps"}), peak_bytes={}, container_bytes={"worker": 3 * GIB})
+    shared = {**places[0], "container": None}  # a limit of the host's, such as that of a whole machine
+    known = found(tmp_path, attempt("worker:1") | {"nodes": [shared]})
+    assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={}, container_bytes={})
 
 
 def asked(
-    roles: set[str], peaks: dict[str, int], *, ps_place: str = "executor", master: str = "yarn"
+    roles: set[str],
+    peaks: dict[str, int],
+    sizes: dict[str, int] | None = None,
+    *,
+    ps_place: str = "executor",
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
     """Overheads without and with that knowledge, in MiB, by setting, and what the user is told."""
     config = TrainConfig(dataset_dir="d", train_dir="t", num_executors=4, num_ps_tasks=2, ps_place=ps_place)
-    work = Work(outgrown=Outgrown(roles=frozenset(roles), peak_bytes=peaks))
+    work = Work(outgrown=Outgrown(roles=frozenset(roles), peak_bytes=peaks, container_bytes=sizes or {}))
     sizes = [
         {name: int(value.removesuffix("m")) for name, value in settings.items() if name in BOTH}
-        for settings in (train_command.containers(config, it, master) for it in (Work(), work))
+        for settings in (train_command.containers(config, it, "yarn") for it in (Work(), work))
     ]
-    return sizes[0], sizes[1], train_command.remarks(config, work, master)
+    return sizes[0], sizes[1], train_command.remarks(config, work, "yarn")
 
 
 def test_executors_get_the_peak_and_a_reserve_beside_their_jvm() -> None:
@@ -81,7 +97,7 @@ def test_executors_get_the_peak_and_a_reserve_beside_their_jvm() -> None:
     assert 8 * 1024 * 1.25 + 300 <= size < 8 * 1024 * 1.25 + 300 + 256
     assert told == {
         "spark.executor.memoryOverhead": "Memory has run out in an attempt of this run, with 8.00 GiB at the peak: "
-        "asking for 1.25 times that, spark.executor.memoryOverhead="
+        "asking for 1.25 times as much, spark.executor.memoryOverhead="
         f"{size}m instead of {usual['spark.executor.memoryOverhead']}m"
     }
 
@@ -97,6 +113,13 @@ def test_a_peak_that_was_not_measured_counts_as_what_is_usual() -> None:
     before = usual["spark.executor.memoryOverhead"]
     assert before * 1.25 <= now["spark.executor.memoryOverhead"] < before * 1.25 + 256
     assert "in an attempt of this run: asking for 1.25 times as much, " in told["spark.executor.memoryOverhead"]
+
+
+def test_what_yarn_has_killed_had_more_than_was_measured_before() -> None:
+    _, now, told = asked({"worker"}, {"worker": GIB}, {"worker": 8 * GIB})
+    total = now["spark.executor.memoryOverhead"] + 512
+    assert 10 * 1024 <= total < 10 * 1024 + 256
+    assert "with 1.00 GiB at the peak, in a container of 8.00 GiB: asking" in told["spark.executor.memoryOverhead"]
 
 
 def test_parameter_servers_beside_the_driver_are_in_its_container() -> None:

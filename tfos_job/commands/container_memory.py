@@ -54,15 +54,31 @@ class ContainerMemory:
         return {"spark.executor.memory": f"{self.heap}m", "spark.executor.memoryOverhead": f"{self.overhead}m"}
 
 
-def grown(memory: ContainerMemory, *, peak_bytes: int, beside: int) -> ContainerMemory:
-    """A container for processes that were killed for their memory; never less than `memory`.
+@dataclass(frozen=True, kw_only=True)
+class TooSmall:
+    """What processes had when memory ran out for them.
+
+    Attributes:
+      peak_bytes: their memory, all together; 0 if it was not measured.
+      container_bytes: the container's, which YARN killed at some moment after the last measurement; 0 if unknown.
+    """
+
+    peak_bytes: int = 0
+    container_bytes: int = 0
+
+
+def grown(memory: ContainerMemory, before: TooSmall, *, beside: int) -> ContainerMemory:
+    """A container for processes for which memory has run out; never less than `memory`.
 
     Args:
       memory: what is asked for without knowing of that.
-      peak_bytes: what they had together; 0 if it was not measured: then as much as `memory`.
-      beside: MiB beside them that are no part of the heap either.
+      before: what was too little; if nothing of it is known, as much as `memory`.
+      beside: MiB beside these processes that are no part of the heap either.
     """
-    wanted = memory.overhead * RESERVE if not peak_bytes else beside + peak_bytes / _MIB * RESERVE
+    wanted = memory.overhead * RESERVE
+    if before.peak_bytes or before.container_bytes:
+        of_peak = beside + before.peak_bytes / _MIB * RESERVE if before.peak_bytes else 0
+        wanted = max(of_peak, before.container_bytes / _MIB * RESERVE - memory.heap)
     return ContainerMemory(memory.heap, max(memory.overhead, math.ceil(wanted / _STEP) * _STEP))
 
 

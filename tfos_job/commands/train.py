@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
-from tfos_job.commands.container_memory import RESERVE, Network
+from tfos_job.commands.container_memory import RESERVE, Network, TooSmall
 from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.config import TrainConfig
 from tfos_job.config.recipes import with_recipe
@@ -120,22 +120,29 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
 
 def remarks(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     """Why containers get more memory than what runs in them is thought to need, by the setting."""
-    from tfos_job.protocol.failures import gib
     from tfos_job.protocol.topology import topology_of
 
-    peaks = training_memory.outgrown(work, topology_of(config, master))
+    before = training_memory.outgrown(work, topology_of(config, master))
     usual, asked = (containers(config, it, master) for it in (dataclasses.replace(work, outgrown=None), work))
     found = {}
     for name in ("driver", "executor"):
         setting = f"spark.{name}.memoryOverhead"
         if asked[setting] != usual[setting]:
-            peak = max(peak for role, peak in peaks.items() if (role == training_memory.DRIVER) == (name == "driver"))
-            had = f", with {gib(peak)} at the peak: asking for {RESERVE:g} times that" if peak else ""
+            those = [it for role, it in before.items() if (role == training_memory.DRIVER) == (name == "driver")]
             found[setting] = (
-                f"Memory has run out in an attempt of this run{had or f': asking for {RESERVE:g} times as much'}, "
+                f"Memory has run out in an attempt of this run{_had(those)}: asking for {RESERVE:g} times as much, "
                 f"{setting}={asked[setting]} instead of {usual[setting]}"
             )
     return found
+
+
+def _had(before: Sequence[TooSmall]) -> str:
+    """What was too little, in words."""
+    from tfos_job.protocol.failures import gib
+
+    peak, container = max(it.peak_bytes for it in before), max(it.container_bytes for it in before)
+    of_peak = f", with {gib(peak)} at the peak" if peak else ""
+    return of_peak + (f", in a container of {gib(container)}" if container else "")
 
 
 TRAIN = Command(

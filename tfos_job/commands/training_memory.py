@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
-from tfos_job.commands.container_memory import ContainerMemory
+from tfos_job.commands.container_memory import ContainerMemory, TooSmall
 from tfos_job.config import PRELOADED, TrainConfig
 
 if TYPE_CHECKING:
@@ -22,27 +22,28 @@ def roles(config: TrainConfig, work: Work, topology: Topology) -> dict[str, Cont
     Where memory has run out before, it is at least what was too little then, and a reserve.
     """
     found = _estimated(config, work, topology)
-    for role, peak_bytes in outgrown(work, topology).items():
+    for role, before in outgrown(work, topology).items():
         beside = container_memory.JVM_BESIDE_HEAP + (container_memory.DRIVER_PYTHON if role == DRIVER else 0)
-        found[role] = container_memory.grown(found[role], peak_bytes=peak_bytes, beside=beside)
+        found[role] = container_memory.grown(found[role], before, beside=beside)
     return found
 
 
-def outgrown(work: Work, topology: Topology) -> dict[str, int]:
-    """Bytes that the processes had together, of each container that was too small for them; 0 if not measured."""
+def outgrown(work: Work, topology: Topology) -> dict[str, TooSmall]:
+    """The containers that were too small, by role."""
     if work.outgrown is None:
         return {}
-    names, peaks = work.outgrown.roles, work.outgrown.peak_bytes  # by the roles of protocol/topology.py
+    # By the roles of protocol/topology.py:
+    names, peaks, sizes = work.outgrown.roles, work.outgrown.peak_bytes, work.outgrown.container_bytes
     on_driver_host = topology.num_driver_ps_tasks > 0
     found = {}
     if "worker" in names:
-        found[WORKER] = peaks.get("worker", 0)
+        found[WORKER] = TooSmall(peak_bytes=peaks.get("worker", 0), container_bytes=sizes.get("worker", 0))
     if "ps" in names and not on_driver_host:
-        found[PARAMETER_SERVER] = peaks.get("ps", 0)
+        found[PARAMETER_SERVER] = TooSmall(peak_bytes=peaks.get("ps", 0), container_bytes=sizes.get("ps", 0))
     if "chief" in names or ("ps" in names and on_driver_host):
         servers = topology.num_driver_ps_tasks * peaks.get("ps", 0)
         is_known = "chief" in peaks and (servers or not on_driver_host)
-        found[DRIVER] = peaks["chief"] + servers if is_known else 0
+        found[DRIVER] = TooSmall(peak_bytes=peaks["chief"] + servers if is_known else 0)
     return found
 
 

@@ -20,11 +20,13 @@ class Outgrown:
 
     Attributes:
       roles: of the processes that memory ran out for.
-      peak_bytes: the most that a process of each role had in those attempts, as far as it was measured.
+      peak_bytes: the most that the processes of a node of each role had in those attempts, as far as it was measured.
+      container_bytes: the largest of YARN's containers that was too small, by the role in it, where that is known.
     """
 
     roles: frozenset[str]
     peak_bytes: Mapping[str, int]
+    container_bytes: Mapping[str, int]
 
 
 def of_run(run: RunLayout, report: Mapping[str, Any] | None) -> Outgrown | None:
@@ -36,6 +38,7 @@ def of_run(run: RunLayout, report: Mapping[str, Any] | None) -> Outgrown | None:
     """
     roles: set[str] = set()
     peaks: dict[str, int] = {}
+    limits: dict[str, int] = {}
     for attempt in _attempts(report):
         cause = attempt.get("first_cause")
         if not isinstance(cause, Mapping) or cause.get("reason") != Reason.MEMORY:
@@ -43,10 +46,17 @@ def of_run(run: RunLayout, report: Mapping[str, Any] | None) -> Outgrown | None:
         role = _role(cause.get("task"))
         roles.add(role if role in (CHIEF, PS) else WORKER)
         for node in _nodes(run, attempt):
-            role, peak = _role(node.get("task")), node.get("peak_bytes")
-            if is_number(peak):
-                peaks[role] = max(peaks.get(role, 0), int(peak))
-    return Outgrown(roles=frozenset(roles), peak_bytes=peaks) if roles else None
+            _note(peaks, node, "peak_bytes")
+            # The limit of a node that is in no container may be one of other processes, too.
+            if node.get("task") == cause.get("task") and node.get("container"):
+                _note(limits, node, "limit_bytes")
+    return Outgrown(roles=frozenset(roles), peak_bytes=peaks, container_bytes=limits) if roles else None
+
+
+def _note(highest: dict[str, int], node: Mapping[str, Any], key: str) -> None:
+    role, value = _role(node.get("task")), node.get(key)
+    if is_number(value):
+        highest[role] = max(highest.get(role, 0), int(value))
 
 
 def _attempts(report: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
