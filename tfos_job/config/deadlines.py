@@ -15,7 +15,7 @@ class Deadlines:
       containers: until all executors are there.
       registration: from then until the TensorFlow servers of all nodes answer.
       build: until the network is on the parameter servers.
-      first_step: until the first step is done.
+      first_step: without news from the coordinator or the stagers, until the first step is done.
       stall: without news from the coordinator or the stagers, later.
       checkpoint: for a checkpoint in progress when a process has died.
       drain: from a signal to the end of a last checkpoint.
