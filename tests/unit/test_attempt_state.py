@@ -62,7 +62,7 @@ from tfos_job.protocol.messages import (
     Stacks,
     Vitals,
 )
-from tfos_job.protocol.topology import COORDINATOR, PS, WORKER, Task, Topology
+from tfos_job.protocol.topology import COORDINATOR, EXECUTOR, PS, WORKER, Task, Topology
 
 LIMITS = Deadlines(
     application=3600,
@@ -366,6 +366,14 @@ def of_process(kind: Kind, cause: str, exit_code: int = NodeDiedError.exit_code)
             NodeDiedError,
             f"worker:0 on host H0, container {CONTAINER}: the line to it is gone: connection closed. {AGAIN}",
             id="the supervisor, or the executor's JVM",
+        ),
+        pytest.param(
+            Said(
+                Task(EXECUTOR, 0), failures.of_error(ResourceError("no port of 4-6 is free", place="--port_range 4-6"))
+            ),
+            ResourceError,
+            f"--port_range 4-6: no port of 4-6 is free. {AGAIN}",
+            id="a Spark task before it has a role",
         ),
         pytest.param(
             Said(SECOND, failures.of_error(BadDataError("digest is not the manifest's", place="/s/3.tfrecord"))),

@@ -191,6 +191,19 @@ def test_architecture_has_every_module_of_every_room() -> None:
     assert listed == modules
 
 
+def test_every_death_has_a_test() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = re.search(r"^\| who dies .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert table is not None
+    cells = [row.rpartition(" | ")[2] for row in table[1].splitlines()]
+    for cell in cells:
+        tests = cell.replace("as the first row", cells[0])
+        files = [file if "/" in file else f"unit/{file}" for file in re.findall(r"`([\w/]+\.py)`", tests)]
+        assert files
+        content = "".join((ROOT / "tests" / file).read_text("utf-8") for file in files)
+        assert [name for name in re.findall(r"`(\w+)`", tests) if f"\ndef test_{name}(" not in content] == []
+
+
 def test_formats_has_every_version_and_field() -> None:
     text = (ROOT / "docs" / "formats.md").read_text("utf-8")
     versions = {
