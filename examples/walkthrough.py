@@ -46,9 +46,8 @@ for split, gnt_dir in gnt_dirs.items():
         gnt_dir=gnt_dir, dataset_dir=dataset_dir, dataset_split_name=split, charset_size=charset_size
     )
     print(f"{split}: {convert(spark, config).num_records} records")
-spark.stop()  # `train` starts a Spark of its own
 
-# %% Training, with one parameter server and one worker.
+# %% Training, with one parameter server and one worker, on the same SparkSession: `train` starts one if there is none.
 report = train(
     TrainConfig(
         dataset_dir=dataset_dir,
@@ -59,8 +58,7 @@ report = train(
         epoch=8,
         learning_rate=5e-4,
         eval_steps=0,  # evaluate at the end alone
-    ),
-    master="local[2]",
+    )
 )
 print(f"{report['state']} at step {report['step']}, {report['images_per_second']:.0f} images/s")
 

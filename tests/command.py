@@ -187,12 +187,23 @@ def starting(kind: type[_Kind]) -> Iterator[Callable[..., _Kind]]:
             command.end()
 
 
-def example(name: str, *words: object, folder: Path, num_images: int = 0) -> list[str]:
-    """The lines that a program of examples/ prints, run in a folder; it trains once on `num_images`, if on any."""
+def example(
+    name: str, *words: object, folder: Path, num_images: int = 0, num_trainings: int = 1, by: tuple[object, ...] = ()
+) -> list[str]:
+    """The lines that a program of examples/ prints, run in a folder, by Python or by a program of Python's.
+
+    Args:
+      name: of the program.
+      words: its arguments.
+      folder: the working directory.
+      num_images: that it trains on; 0 if it does not train.
+      num_trainings: how often it trains then.
+      by: the program that runs it.
+    """
     tally["starts"] += 1
-    tally["trainings"] += num_images > 0
+    tally["trainings"] += num_trainings if num_images else 0
     tally["images"] += num_images
-    command = [sys.executable, ROOT / "examples" / name, *words]
+    command = [sys.executable, *by, ROOT / "examples" / name, *words]
     done = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.cluster import notebook
 from tests.command import SMALL, StartCommand, example, run
 from tests.ports import free_port_range
 from tfos_job.formats import gnt, gnt_reader
@@ -22,11 +23,17 @@ pytestmark = pytest.mark.cluster
 NUM_CLASSES, NUM_WRITERS, NUM_EPOCHS, BATCH_SIZE = 20, 24, 8, 32  # of examples/walkthrough.py
 
 
-def test_writers_never_seen_are_read(tmp_path: Path) -> None:
+def test_writers_never_seen_are_read_in_a_notebook(tmp_path: Path) -> None:
     """All of it from Python, with the seed's network. What must not be learned is in tests/unit/test_learning.py."""
     steps = NUM_EPOCHS * NUM_WRITERS * NUM_CLASSES // BATCH_SIZE
-    said = example("walkthrough.py", folder=tmp_path, num_images=steps * BATCH_SIZE)
-    train_dir, gnt_dir = tmp_path / "walkthrough" / "run", tmp_path / "walkthrough" / "gnt"
+    home = tmp_path / "walkthrough"
+    *said, found = example(
+        "walkthrough.py", home / "dataset", home / "again", folder=tmp_path,
+        num_images=(steps + 2) * BATCH_SIZE, num_trainings=2, by=(notebook.__file__,),
+    )  # fmt: skip
+    # The first training was on a thread and in the program's session, which outlived it; the second on the main thread.
+    assert json.loads(found) == {"rows": 3, "steps": 2, "is_same": True}
+    train_dir, gnt_dir = home / "run", home / "gnt"
     (path,) = (train_dir / "evaluation").glob("step-*-test.json")
     evaluation = json.loads(path.read_text())
     assert 0.90 <= evaluation["top_1"] <= evaluation["top_3"] <= evaluation["top_5"] <= 1

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from tfos_job.host import process_environment
-from tfos_job.host.process_environment import VariableChange, apply, settle, settle_local_spark, settle_submission
+from tfos_job.host.process_environment import (
+    VariableChange,
+    applied,
+    apply,
+    settle,
+    settle_local_spark,
+    settle_submission,
+)
 
 
 def settled(**found: str) -> dict[str, str]:
@@ -131,3 +138,12 @@ def test_this_process_as_its_user_has_set_it_up(tmp_path: Path, monkeypatch: pyt
         warnings.warn("no error", stacklevel=1)
     assert os.environ["KERAS_HOME"] == os.devnull
     assert process_environment.needed() == []
+
+
+def test_changes_can_be_made_for_a_time() -> None:
+    environ = {"PYSPARK_PYTHON": "/usr/bin/python3", "HOME": "/home/me"}
+    before = dict(environ)
+    with applied(environ, settle_local_spark(environ, python="/venv/bin/python", path="/a")):
+        assert environ["PYSPARK_PYTHON"] == "/venv/bin/python"
+        assert environ["PYTHONPATH"] == "/a"
+    assert environ == before

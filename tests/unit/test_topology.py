@@ -7,7 +7,16 @@ import pytest
 
 from tfos_job.config import TrainConfig
 from tfos_job.errors import SettingsError
-from tfos_job.protocol.topology import Slots, Topology, WorkerInput, assign_shards, check_slots, slots_of, topology_of
+from tfos_job.protocol.topology import (
+    Slots,
+    Topology,
+    WorkerInput,
+    assign_shards,
+    check_slots,
+    slots_of,
+    task_failures_of,
+    topology_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +34,11 @@ from tfos_job.protocol.topology import Slots, Topology, WorkerInput, assign_shar
 )
 def test_slots_of_a_master(master: str, slots: Slots | None) -> None:
     assert slots_of(master, cpu_count=8) == slots
+
+
+def test_a_task_on_local_threads_fails_as_often_as_the_master_says() -> None:
+    masters = ("local", "local[4]", "local[*]", "local[4,1]", "local[*, 3]")
+    assert [task_failures_of(master) for master in masters] == [1, 1, 1, 1, 3]
 
 
 @pytest.mark.parametrize("master", ["local", "local[2]", "local-cluster[2,4,1024]"])

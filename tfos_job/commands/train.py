@@ -22,16 +22,18 @@ def train(config: TrainConfig, master: str | None = None) -> dict[str, Any]:
 
     Args:
       config: the run.
-      master: Spark's master, such as local[4] (default: that of spark-submit, else local Spark).
+      master: Spark's master, such as local[4] (default: that of the SparkSession that there is, or of spark-submit,
+        else local Spark).
     """
     if config.dry_run:
         from tfos_job.commands import dry_run
 
         return dry_run.forecast(config, master)
+    from tfos_job.driver.session import program_master
     from tfos_job.jobs.train import train
     from tfos_job.protocol.topology import resolve_master
 
-    return train(config, resolve_master(master, config.num_executors))
+    return train(config, resolve_master(master or program_master(), config.num_executors))
 
 
 def run(config: TrainConfig, context: Context) -> None:

@@ -14,14 +14,16 @@ from collections.abc import Iterator, Mapping
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job.driver import jvm, spark_defaults
+from tfos_job.driver import jvm, program_session, spark_defaults
 from tfos_job.driver.start_errors import explain_context
 from tfos_job.driver.start_limit import end_jvm, time_limit
 from tfos_job.driver.withdrawal import withdrawn
-from tfos_job.host import process_environment
+from tfos_job.errors import BusyError
+from tfos_job.host import process_environment, signals
 from tfos_job.host.child import module_path
 from tfos_job.host.container import under_spark_submit
 from tfos_job.host.limits import within
+from tfos_job.host.process_environment import VariableChange
 from tfos_job.protocol.topology import Topology, check_slots, slots_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourc
 # (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 _STOP_S = 10.0
+_in_use = threading.Lock()  # a process has one SparkContext
+_started: SparkContext | None = None  # by this module; any other one is the program's that calls a command
 _LOCAL_START_S = 600  # a JVM takes seconds, and there is no queue
 
 
@@ -60,13 +64,15 @@ def begin_in_cluster(*, trains: bool) -> None:
       SettingsError: Spark rejects a setting.
       ResourceError: Spark does not start for another reason.
     """
+    global _started
     settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if trains else {})}
     conf = _submitted_conf()
     for key, value in settings.items():
         conf.setIfMissing(key, value)
     try:
         with _own_signals():
-            SparkContext.getOrCreate(conf).setLogLevel("WARN")
+            _started = SparkContext.getOrCreate(conf)
+            _started.setLogLevel("WARN")
     except Exception as e:
         raise explain_context(e, "") from e
 
@@ -79,7 +85,7 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+            signals.restore({signal.SIGINT: before})
 
 
 def _submitted_conf() -> SparkConf:
@@ -103,14 +109,25 @@ def training_settings(topology: Topology, master: str | None, start_timeout: int
     if master is not None:
         check_slots(topology, master)
         slots = slots_of(master)
-        if slots is not None and slots.executors > 1:
-            settings["spark.task.cpus"] = str(slots.cores)
+        if slots is not None:  # also where it is Spark's default: a JVM keeps the settings of its first session
+            settings["spark.task.cpus"] = str(slots.cores if slots.executors > 1 else 1)
     return settings
 
 
 def is_local(master: str) -> bool:
     """True if all of Spark runs on this host."""
     return slots_of(master) is not None
+
+
+def program_master() -> str | None:
+    """The master of the SparkSession that the calling program has, if it has one."""
+    context = _program_context()
+    return None if context is None else str(context.master)
+
+
+def _program_context() -> SparkContext | None:
+    active: SparkContext | None = SparkContext._active_spark_context
+    return None if active is _started else active
 
 
 @contextlib.contextmanager
@@ -121,7 +138,7 @@ def open_session(
     *,
     start_timeout: int | None = None,
 ) -> Iterator[SparkSession]:
-    """Opens a SparkSession for a `with` block.
+    """Opens a SparkSession for a `with` block, or takes the one that the calling program has and leaves it running.
 
     Args:
       app_name: for the UIs of Spark and YARN.
@@ -130,23 +147,56 @@ def open_session(
       start_timeout: seconds for the start (default: 600 for a local master, unlimited on a cluster with a queue).
 
     Raises:
-      SettingsError: Spark rejects a setting, or a setting of this host prevents the start of its JVM.
+      SettingsError: Spark rejects a setting, a setting of this host prevents the start of its JVM, or the program's
+        session has other settings.
       ResourceError: Spark does not start.
+      BusyError: another thread of this process has a session open.
     """
+    if not _in_use.acquire(blocking=False):
+        raise BusyError("another command of this process uses Spark", next_step="Wait for its end")
+    try:
+        context = _program_context()
+        if context is not None:
+            with program_session.borrowed(context, master, settings or {}) as spark:
+                yield spark
+        else:
+            with _own_session(app_name, master, settings or {}, start_timeout) as spark:
+                yield spark
+    finally:
+        _in_use.release()
+
+
+@contextlib.contextmanager
+def _own_session(
+    app_name: str, master: str | None, settings: Mapping[str, str], start_timeout: int | None
+) -> Iterator[SparkSession]:
+    """Starts a session for a `with` block, in the environment that it needs."""
+    changes: list[VariableChange] = []
     local = master is not None and is_local(master)
-    of_this_host = spark_defaults.kept_defaults(os.environ) if local else {}
     if local or (master is None and under_spark_submit() and is_local(_submitted_conf().get("spark.master") or "")):
         changes = process_environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
-        process_environment.apply(os.environ, changes)
-        for change in changes:
-            if change.before is not None:
-                log.debug("%s", change)
-    builder = SparkSession.builder.appName(app_name)
-    wanted = {**of_this_host, **_common_settings(master), **(settings or {})}
+    for change in changes:
+        if change.before is not None:
+            log.debug("%s", change)
+    with process_environment.applied(os.environ, changes):
+        spark = _start(app_name, master, settings, start_timeout, local=local)
+        try:
+            yield spark
+        finally:
+            _stop(spark)
+
+
+def _start(
+    app_name: str, master: str | None, settings: Mapping[str, str], start_timeout: int | None, *, local: bool
+) -> SparkSession:
+    global _started
+    of_this_host = spark_defaults.kept_defaults(os.environ) if local else {}
+    wanted = {**of_this_host, **_common_settings(master), **settings}
     if master is not None:
         wanted["spark.master"] = master
     if SparkContext._active_spark_context is None:
         log.info("Starting Spark%s", f" ({master})" if master else "")
+    builder = SparkSession.builder.appName(app_name)
     with time_limit(start_timeout or (_LOCAL_START_S if local else None)), _own_signals():
         jvm.start(wanted, local=local)
         with withdrawn(wanted, is_needed=not (local or in_cluster_mode())):
@@ -156,13 +206,11 @@ def open_session(
                 spark = builder.getOrCreate()
             except Exception as e:
                 raise explain_context(e, master or "") from e
+    _started = spark.sparkContext
     if master is None:
         # spark-submit's JVM has started with its own log settings.
         spark.sparkContext.setLogLevel("WARN")
-    try:
-        yield spark
-    finally:
-        _stop(spark)
+    return spark
 
 
 def _stop(spark: SparkSession) -> None:
@@ -174,6 +222,7 @@ def _stop(spark: SparkSession) -> None:
         end_jvm()
     except Exception as e:  # noqa: BLE001 - any exception of py4j after the end of the JVM
         log.debug("Spark does not stop: %s", e)
+        end_jvm()
     except BaseException:  # a signal
         end_jvm()
         raise

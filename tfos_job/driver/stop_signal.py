@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Mapping
 from typing import Any
 
-from tfos_job.host.signals import SIGNALS, Received, Stopped
+from tfos_job.host import signals
+from tfos_job.host.signals import Received, Stopped
 
 log = logging.getLogger(__name__)
 
 
 class StopSignal:
-    """SIGINT and SIGTERM as flags for the length of a `with`.
+    """SIGINT and SIGTERM as flags for the length of a `with`; on another thread than the main one none of them comes.
 
     Attributes:
       signum: the first signal: stop in good order.
@@ -23,10 +25,10 @@ class StopSignal:
         self.signum: int | None = None
         self.hurry = False
         self._received = Received()
-        self._before: dict[int, Any] = {}
+        self._before: Mapping[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        self._before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
+        self._before = signals.install(self._handle)
         return self
 
     def _handle(self, signum: int, _: Any) -> None:
@@ -44,5 +46,4 @@ class StopSignal:
             log.warning("%s: stopping, with a last checkpoint where training has begun", name)
 
     def __exit__(self, *_: Any) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        signals.restore(self._before)

@@ -9,6 +9,7 @@ Determined with TensorFlow 2.21, Keras 3.15 and Spark 4.3.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import locale
 import os
@@ -149,6 +150,16 @@ def apply(environ: dict[str, str] | os._Environ[str], changes: list[VariableChan
             environ.pop(change.name, None)
         else:
             environ[change.name] = change.after
+
+
+@contextlib.contextmanager
+def applied(environ: dict[str, str] | os._Environ[str], changes: list[VariableChange]) -> Iterator[None]:
+    """Makes the changes for the length of a `with` block."""
+    apply(environ, changes)
+    try:
+        yield
+    finally:
+        apply(environ, [VariableChange(it.name, it.after, it.before, it.reason) for it in changes])
 
 
 def needed() -> list[VariableChange]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
@@ -49,6 +50,24 @@ class Received:
         return True
 
 
+def install(handler: Callable[[int, Any], None], signums: Iterable[int] = SIGNALS) -> Mapping[int, Any]:
+    """Has signals handled from now on; returns what handled them before, for `restore`.
+
+    Python handles signals on its main thread alone, and lets no other thread change that. So nothing is changed, and
+    nothing returned, on another thread: there signals are those of the program whose thread it is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {signum: signal.signal(signum, handler) for signum in signums}
+
+
+def restore(before: Mapping[int, Any]) -> None:
+    """Undoes `install`."""
+    for signum, handler in before.items():
+        # None: a library's own handler, of which Python knows nothing, was there; it cannot be given back.
+        signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
 _received = Received()  # while they are raised
 
 
@@ -59,16 +78,13 @@ def raised() -> Iterator[None]:
     SIGINT stays ignored if it was at the start of this process: a shell does that for background jobs.
     """
     _received.signum = None
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    for signum, handler in before.items():
-        # spark-submit's JVM is protected from SIGINT in this way (docs/training.md).
-        if handler is not signal.SIG_IGN or under_spark_submit():
-            signal.signal(signum, _handle)
+    # spark-submit's JVM is protected from SIGINT in this way (docs/training.md).
+    heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN or under_spark_submit()]
+    before = install(_handle, heard)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        restore(before)
 
 
 def _handle(signum: int, _: Any) -> None:

@@ -98,7 +98,7 @@ class Slots:
     cores: int
 
 
-_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,\s*\d+)?\])?")
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,\s*(\d+))?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
 
 
@@ -110,6 +110,12 @@ def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
         return Slots(1, (cpu_count or os.cpu_count() or 1) if cores == "*" else int(cores))
     cluster = _LOCAL_CLUSTER.fullmatch(master)
     return Slots(int(cluster.group(1)), int(cluster.group(2))) if cluster else None
+
+
+def task_failures_of(master: str) -> int:
+    """How often a task may fail on `local[N]` or `local[N,F]`: F, whatever spark.task.maxFailures says."""
+    local = _LOCAL.fullmatch(master)
+    return int(local.group(2) or 1) if local else 1
 
 
 def resolve_master(requested: str | None, num_nodes: int) -> str | None:
