@@ -61,10 +61,11 @@ shape = {"num_classes": len(charset), "image_size": 64, "num_channels": 1, "keep
 model = registry.build("chinese_rec", **shape, seed=1)
 optimizer = keras.optimizers.Adam(2e-4)
 optimizer.build(model.trainable_variables)
+arrays = {name: v.numpy() for name, v in variables.all_variables(model, optimizer).items()}
 meta = dict.fromkeys(checkpoints.META_KEYS) | {
     "model": {"model_name": "chinese_rec", **shape}, "characters": charset.characters
 }
-checkpoints.publish(RunLayout(sys.argv[1]), 1, variables.all_arrays(model, optimizer), meta)
+checkpoints.publish(RunLayout(sys.argv[1]), 1, arrays, meta)
 page = np.full((480, 640), 235, np.uint8)
 page[200:206, 250:350] = page[150:300, 297:303] = 40
 Image.fromarray(page).save(sys.argv[1] + "/page.png")

@@ -65,7 +65,15 @@ class Recorder:
     def on_evaluation(self, step: int, counts: Counts) -> None:
         pass
 
-    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+    def has_room(self) -> bool:
+        return True
+
+    def wait_for_room(self) -> None:
+        pass
+
+    def on_checkpoint(
+        self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...], held_s: float
+    ) -> None:
         meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS)
         checkpoints.publish(self.run, step, variables, {**meta, "input_position": {"records_read": positions}})
 

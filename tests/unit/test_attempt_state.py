@@ -740,6 +740,14 @@ def test_a_checkpoint_on_its_way_is_published_though_a_worker_has_died() -> None
     assert "was not finished" not in attempt.logged()
 
 
+def test_the_second_of_two_checkpoints_on_their_way_is_waited_for() -> None:
+    attempt = Attempt().train()
+    attempt.say(CheckpointBegun(5), CheckpointBegun(7), CheckpointPublished(5, "step-5", 1.0))
+    attempt.hear(Lost(FIRST, "connection closed"))
+    assert not any(isinstance(instruction, EndWith) for instruction in attempt.wait(COLLECT_S))
+    assert isinstance(attempt.say(CheckpointPublished(7, "step-7", 1.0))[-1], EndWith)
+
+
 @pytest.mark.parametrize(
     ("event", "after_s", "is_told"),
     [

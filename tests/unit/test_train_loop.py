@@ -53,6 +53,7 @@ class CountingEngine:
         return 0.6 * self.step_s
 
     def snapshot(self) -> dict[str, np.ndarray]:
+        self.now_s += 0.25
         return {"step": np.array(self.global_step)}
 
 
@@ -62,14 +63,29 @@ class Diary:
         self.positions: dict[int, tuple[int, ...]] = {}
         self.evaluating: list[int] = []
         self.measured_before: int | None = None
+        self.held_s: list[float] = []
+        self.room_from = 0  # the step from which on there is room
+        self.waited: list[int] = []
+        self.step = 0
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
         assert profile.steps <= step
+        self.step = step
         if profile.compute_s is not None and self.measured_before is None:
             self.measured_before = step
 
-    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None:
+    def has_room(self) -> bool:
+        return self.step >= self.room_from
+
+    def wait_for_room(self) -> None:
+        if not self.has_room():
+            self.waited.append(self.step)
+
+    def on_checkpoint(
+        self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...], held_s: float
+    ) -> None:
         assert variables["step"] == step
+        self.held_s.append(held_s)
         self.entries.append(("save", step))
         self.positions[step] = positions
 
@@ -122,6 +138,36 @@ def test_exactly_the_steps_that_were_asked_for(step_s: float) -> None:
     assert end.images == 12340
     # Blocks are short in time, so that a stop is answered soon.
     assert max(engine.blocks) * step_s <= max(6.0, 3 * step_s)
+
+
+def test_a_save_without_room_is_made_later_and_the_steps_go_on() -> None:
+    diary = Diary()
+    diary.room_from = 9
+    loop(CountingEngine(PLAN), diary, save_steps=4).run()
+    assert diary.entries == [("save", 9), ("save", 12), ("save", 16), ("save", 20)]
+    assert diary.waited == []
+    by_time = Diary()
+    by_time.room_from = 9
+    loop(CountingEngine(PLAN), by_time, save_seconds=5).run()
+    assert by_time.entries[0] == ("save", 9)
+
+
+def test_the_saves_of_an_evaluation_and_of_the_end_wait_for_room() -> None:
+    diary = Diary()
+    diary.room_from = 100
+    loop(CountingEngine(PLAN), diary, save_steps=4, eval_steps=15, validation_shards=("v",)).run()
+    assert diary.entries == [("save", 15), ("evaluate", 15), ("save", 20), ("evaluate", 20)]
+    assert diary.waited == [15, 20]
+    stopped = Diary()
+    stopped.room_from = 100
+    loop(CountingEngine(PLAN), stopped, stop_at=7, save_steps=4).run()
+    assert (stopped.entries, stopped.waited) == ([("save", 7)], [7])
+
+
+def test_a_save_tells_how_long_the_steps_have_waited() -> None:
+    diary = Diary()
+    loop(CountingEngine(PLAN), diary, save_steps=10).run()
+    assert diary.held_s == [0.25, 0.25]
 
 
 def test_an_evaluation_tells_that_it_is_alive() -> None:

@@ -104,17 +104,18 @@ def with_normalization(model: keras.Model, normalization: Normalization) -> kera
     return keras.Model(images, model(Normalize(normalization)(images)), name=model.name)
 
 
-def all_arrays(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, np.ndarray]:
-    """All arrays that a training resumes from: the network's and the optimizer's, which include the global step."""
-    arrays = model_arrays(model)
-    arrays.update((OPTIMIZER_PREFIX + v.path, np.asarray(v.numpy())) for v in optimizer.variables)
-    return arrays
+def all_variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    """All variables that a training resumes from: the network's and the optimizer's, which include the global step."""
+    return {
+        **{MODEL_PREFIX + variable.path: variable for variable in model.variables},
+        **{OPTIMIZER_PREFIX + variable.path: variable for variable in optimizer.variables},
+    }
 
 
 def assign_all(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, arrays: Mapping[str, np.ndarray], place: str = ""
 ) -> None:
-    """The inverse of `all_arrays`; `optimizer` must have been built.
+    """Sets all variables of `all_variables`; `optimizer` must have been built.
 
     Raises:
       SettingsError: a variable is missing, left over or of another shape.

@@ -38,7 +38,7 @@ class AttemptFacts:
       lock_error: the run belongs to another command now.
       step: the last that was done in this attempt; None before the first.
       published_step: of the last checkpoint.
-      publishing_step: of the checkpoint that is on its way.
+      publishing_step: of the newest checkpoint that is on its way.
       publishing_s: seconds that the last checkpoint took.
       block_s: seconds between the last two messages of progress.
       last_news_s: time of the last news from the coordinator or a stager.
@@ -152,7 +152,8 @@ class AttemptFacts:
                 self.publishing_step = message.step
             case messages.CheckpointPublished():
                 self.published_step = message.step
-                self.publishing_step = None
+                if message.step == self.publishing_step:  # else a newer one is on its way, too
+                    self.publishing_step = None
                 self.publishing_s = message.seconds
             case messages.Progress():
                 self.step = message.step

@@ -30,6 +30,7 @@ class StepBlock:
       update_s: time from a worker's last gradient to the end of all updates, summed over the steps.
       step_s: time that workers spent in steps, from asking for input to the last update, summed over the steps.
       positions: for each worker that took part, the records of its stream consumed since the very start.
+      worker_step_s: for each of them, the mean time of its steps.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class StepBlock:
     update_s: float
     step_s: float
     positions: Mapping[int, int] = field(default_factory=dict)
+    worker_step_s: Mapping[int, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):

@@ -33,7 +33,16 @@ class Listener(Protocol):
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None: ...
 
-    def on_checkpoint(self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...]) -> None: ...
+    def has_room(self) -> bool:
+        """True if a checkpoint can be taken now without waiting for earlier ones to be written."""
+
+    def wait_for_room(self) -> None:
+        """Waits until `has_room`."""
+
+    def on_checkpoint(
+        self, step: int, variables: Mapping[str, np.ndarray], positions: tuple[int, ...], held_s: float
+    ) -> None:
+        """Takes a checkpoint, for which the steps have waited `held_s`; writes it while training goes on."""
 
     def on_evaluating(self, step: int, num_examples: int) -> None: ...
 
@@ -59,7 +68,9 @@ class Loop:
     """Runs an engine from `plan.start_step` to `plan.total_steps`, or until asked to stop.
 
     Saves every `save_steps` and `save_seconds`, and at the end; evaluates every `eval_steps`, and at the end. A
-    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. It measures a
+    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. If checkpoints
+    are due sooner than they can be written, one is taken as soon as there is room for it, and training does not wait;
+    only those of an evaluation and of the last step are waited for. It measures a
     step's computing time once: when that costs less than a hundredth of the time that the steps have taken, or at the
     end.
     """
@@ -92,8 +103,8 @@ class Loop:
         """Raises DivergedError if the loss is no finite number; earlier checkpoints stay."""
         while self._step < self._plan.total_steps and not self._should_stop():
             self._run_block()
-            if self._save_is_due():
-                self._save()
+            if self._evaluation_is_due() or (self._save_is_due() and self._listener.has_room()):
+                self._save()  # before an evaluation in any case, or `best` could name a step without a checkpoint
             if self._evaluation_is_due():
                 self._evaluate()
             if self._measurement_is_cheap() and not self._should_stop():
@@ -149,10 +160,10 @@ class Loop:
 
     def _save_is_due(self) -> bool:
         plan = self._plan
-        by_steps = plan.save_steps is not None and self._step % plan.save_steps == 0
+        # The last one may have been taken late.
+        by_steps = plan.save_steps is not None and self._step // plan.save_steps > self._saved_step // plan.save_steps
         by_time = plan.save_seconds is not None and self._clock() - self._saved_time >= plan.save_seconds
-        # Evaluated variables must be on disk, or `best` could name a step without a checkpoint.
-        return by_steps or by_time or self._evaluation_is_due()
+        return by_steps or by_time
 
     def _evaluation_is_due(self) -> bool:
         return bool(self._plan.validation_shards and self._plan.eval_steps and self._step % self._plan.eval_steps == 0)
@@ -160,10 +171,13 @@ class Loop:
     def _save(self) -> None:
         if self._step == self._saved_step:
             return
+        began_s = self._clock()
+        self._listener.wait_for_room()
         counted = self._engine.global_step
         if counted != self._step:
             raise JobError(f"{self._step} steps were run, the optimizer counts {counted}", next_step="Report this bug")
-        self._listener.on_checkpoint(self._step, self._engine.snapshot(), tuple(self._positions))
+        variables = self._engine.snapshot()
+        self._listener.on_checkpoint(self._step, variables, tuple(self._positions), self._clock() - began_s)
         self._saved_step = self._step
         self._saved_time = self._clock()
 

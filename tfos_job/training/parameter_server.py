@@ -21,16 +21,18 @@ from tfos_job.inference.evaluation import Counts, count_shard
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import training_dataset
 from tfos_job.networks import registry
-from tfos_job.networks.variables import all_arrays, assign_all
+from tfos_job.networks.variables import all_variables, assign_all
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE
 from tfos_job.run.plan import TrainPlan
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.finetuning import load_weights, train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
+from tfos_job.training.snapshot import Snapshot
 from tfos_job.training.step import compute_seconds, train_step
 
 _EVALUATION_BATCH_SIZE = 128
 _POLL_S = 0.02
+_HERE = f"/job:{CHIEF}/replica:0/task:0/device:CPU:0"
 
 
 class _NoRecovery:
@@ -84,6 +86,7 @@ class ParameterServerEngine:
             assign_all(self._model, self._optimizer, variables)
         elif plan.initial_weights is not None:
             load_weights(self._model, plan.initial_weights)
+        self._snapshot = Snapshot(all_variables(self._model, self._optimizer), _HERE)
         self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
         self._step = tf.function(self._closure)
         self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
@@ -160,6 +163,7 @@ class ParameterServerEngine:
             update_s=float(update_s.sum()),
             step_s=float(step_s.sum()),
             positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
+            worker_step_s={int(w): float(step_s[worker == w].mean()) for w in np.unique(worker)},
         )
 
     def measure_compute(self) -> float:
@@ -200,7 +204,7 @@ class ParameterServerEngine:
         return function
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        return {**all_arrays(self._model, self._optimizer), **self._normalization.variables()}
+        return {**self._snapshot.take(), **self._normalization.variables()}
 
     @property
     def num_parameters(self) -> tuple[int, int]:
