@@ -123,6 +123,17 @@ def test_training_elsewhere_is_told_in_lines(caplog: pytest.LogCaptureFixture, m
     assert said[4] == "step 100: evaluating, 640 images so far"
 
 
+def test_a_restart_is_told_as_such(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.INFO, "tfos_job")
+    with ProgressLine(40, 100, attempt=2) as line:
+        line.on_message(Built(1, 1))
+        line.on_message(at(41))
+    assert caplog.messages[-1].startswith("attempt 2, step 41 of 100: loss ")
+    with Terminal(monkeypatch) as terminal, LogLines("train", ()), ProgressLine(40, 100, attempt=2) as line:
+        line.on_message(Built(1, 1))
+        assert terminal.states[-1].startswith("attempt 2, train:  40%|")
+
+
 def test_counted_work_elsewhere_is_told_every_ten_seconds_and_at_its_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def test_those_who_watch_see_the_steps_between_checkpoints(tmp_path: Path, monke
     report = RunReport(run, None, {})
     begin(report)
     report.on_phase("first_step")
+    report.on_phase("training")
     for step in range(1, 200):
         report.on_message(progress(step))
     report._writer.flush()

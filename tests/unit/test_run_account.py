@@ -54,28 +54,42 @@ def test_phases_are_of_their_attempt_and_summed() -> None:
     made.end_attempt(died(2, 3), "ended", {}, 20.0)
     made.end(NodeDiedError("killed"), 21.0)
     first, second = (attempt["phases"] for attempt in made.values["attempts"])
-    assert first == {"application": 3.0, "training": 6.0, "shutdown": 2.0, "end": 0.0, "backoff": 3.0}
-    assert second == {"training": 5.0, "end": 1.0}
+    assert first == {"application": 3.0, "training": 6.0, "shutdown": 2.0}
+    assert second == {"backoff": 3.0, "training": 5.0, "end": 1.0}
     sums = {"application": 3.0, "training": 11.0, "shutdown": 2.0, "end": 1.0, "backoff": 3.0}
     assert made.values["phases"] == sums
     again = account(json.loads(json.dumps(made.snapshot(21.0))))
     begin(again, 3, 0, 0.0)
-    again.begin_phase("training", 0.0)
-    again.end(None, 4.0)
+    again.begin_phase("first_step", 0.0)
+    again.begin_phase("training", 0.5)
+    again.end(None, 4.5)
+    assert again.values["first_step_s"] == 0.5
+    sums["first_step"] = 0.5
     assert again.values["phases"] == sums | {"training": 15.0}
+
+
+def test_a_restart_that_never_began_ends_with_the_phase_that_it_was_in() -> None:
+    made = account()
+    begin(made, 1, 0, 0.0)
+    made.begin_phase("training", 0.0)
+    made.end_attempt(died(1, 3), "restarted", {}, 4.0)
+    made.begin_phase("backoff", 4.0)
+    made.end(InterruptedJobError("stopped", signum=15), 6.0)
+    assert made.values["phases"] == made.attempt["phases"] == {"training": 4.0, "backoff": 2.0}
+    assert (made.attempt["state"], made.values["state"]) == ("failed", "interrupted")
 
 
 def test_steps_that_are_repeated_count_once() -> None:
     made = account(now_s=100.0)
     begin(made, 1, 0, 100.0)
     for step in (2, 4, 6):
-        made.hear(progress(step, 3.0), 0.0)
+        made.hear(progress(step, 3.0))
     assert made.snapshot(120.0)["goodput"] == 9 / 20
     made.end_attempt(died(1, 6), "restarted", {}, 120.0)
     begin(made, 2, 4, 130.0)
     first = made.snapshot(130.0)
     assert (first["counted_s"], first["elapsed_s"], first["goodput"]) == (6.0, 30.0, 0.2)
-    made.hear(progress(6, 5.0), 0.0)
+    made.hear(progress(6, 5.0))
     made.end(None, 140.0)
     ended = made.snapshot(140.0)
     assert (ended["counted_s"], ended["elapsed_s"], ended["num_restarts"]) == (11.0, 40.0, 1)
@@ -83,7 +97,7 @@ def test_steps_that_are_repeated_count_once() -> None:
     # A later command goes on with it; the pause between two commands is not counted.
     later = account(ended, now_s=1000.0)
     begin(later, 3, 6, 1000.0)
-    later.hear(progress(8, 4.0), 0.0)
+    later.hear(progress(8, 4.0))
     found = later.snapshot(1010.0)
     assert (found["counted_s"], found["elapsed_s"], found["goodput"]) == (15.0, 50.0, 0.3)
     assert (found["num_attempts"], found["num_restarts"]) == (3, 1)
@@ -118,8 +132,8 @@ def test_a_long_run_has_a_short_report(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 31):
         begin(made, number, 10 * (number - 1), 0.0)
         for step in range(10 * number - 9, 10 * number + 1):
-            made.hear(progress(step, 2.0), 0.0)
-            made.hear(Evaluated(step, "test", {"top_1": 0.5}), 0.0)
+            made.hear(progress(step, 2.0))
+            made.hear(Evaluated(step, "test", {"top_1": 0.5}))
         made.end_attempt(died(number, 10 * number), "restarted", {}, 0.0)
     values = made.snapshot(600.0)
     assert [attempt["number"] for attempt in values["attempts"]] == [1, *range(22, 31)]
@@ -135,9 +149,9 @@ def test_a_long_run_has_a_short_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_slow_worker_is_named_while_it_trains_and_at_the_end_with_its_host() -> None:
     made = account()
     begin(made, 1, 0, 0.0)
-    made.hear(progress(2, 1.0, worker_step_s={"0": 1.0, "1": 1.2}), 0.0)
+    made.hear(progress(2, 1.0, worker_step_s={"0": 1.0, "1": 1.2}))
     assert made.values["slowest_worker"] is None
-    made.hear(progress(4, 1.0, worker_step_s={"0": 1.0, "1": 2.0}), 0.0)
+    made.hear(progress(4, 1.0, worker_step_s={"0": 1.0, "1": 2.0}))
     assert made.values["slowest_worker"] == {"task": "worker:1", "host": None, "step_s": 1.6, "others_s": 1.0}
     nodes = (
         NodeRecord(process=Process(task=Task("worker", 0), host="g"), step_s=1.0),
@@ -169,5 +183,5 @@ def test_the_end_of_a_command_has_the_place_of_its_last_attempts_cause(error: Jo
 def test_numbers_that_json_does_not_have_are_null() -> None:
     made = account()
     begin(made, 1, 0, 0.0)
-    made.hear(Evaluated(1, "test", {"loss": math.inf, "top_1": math.nan}), 0.0)
+    made.hear(Evaluated(1, "test", {"loss": math.inf, "top_1": math.nan}))
     assert made.snapshot(0.0)["validation"] == [{"step": 1, "loss": None, "top_1": None}]

@@ -14,7 +14,7 @@ from tfos_job import storage
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.errors import MissingInputError
 from tfos_job.layout import RunLayout
-from tfos_job.run import given_settings, previous_run, quantities, summary, verdict
+from tfos_job.run import attempt_words, given_settings, previous_run, quantities, summary, verdict
 from tfos_job.run.news import News
 from tfos_job.run.summary import RunSummary
 
@@ -65,6 +65,8 @@ def test_a_run_of_several_attempts_lasts_as_long_as_they_together() -> None:
     run = RunSummary(place="/r/night", report={"attempts": attempts, "updated": "2026-11-29T08:05:30Z"})
     assert (run.name, run.host, run.duration_s) == ("night", "b", 930.0)
     assert (run.started, run.ended) == ("2026-11-29T01:30:00Z", "2026-11-29T08:05:30Z")
+    waited = RunSummary(place="/r", report={**run.report, "elapsed_s": 1000.0})
+    assert waited.duration_s == 1000.0  # with what was between restarts
     odd = RunSummary(place="/r", report={"attempts": [None, {"started": "?"}]})
     assert (odd.host, odd.duration_s) == ("", None)
     assert RunSummary(place="/r", report={}).duration_s is None
@@ -191,6 +193,73 @@ def test_what_is_new_is_told_once() -> None:
     report |= {"checkpoint": "c", "validation": [{"step": 20, "top_1": 0.75, "loss": 0.9, "num_examples": 200}]}
     assert news.of(report) == ["step 20: validation: top-1 75.0 %, loss 0.900", "checkpoint c"]
     assert News().of({"attempts": [None], "metrics": 3, "validation": None}) == []  # of another version
+
+
+KILLED = {"task": "worker:0", "host": "a", "place": "worker:0 on host a", "fact": "was killed by SIGKILL"}
+
+
+def failed(number: int, step: int, decision: str = "restarted after 0.0 s: restart 1 of 3") -> dict[str, Any]:
+    return {
+        "number": number, "host": "h", "started": "T", "start_step": 0, "end_step": step, "state": "failed",
+        "first_cause": KILLED, "decision": decision,
+    }  # fmt: skip
+
+
+def test_restarts_are_told_with_their_cause() -> None:
+    news = News()
+    running: dict[str, Any] = {"number": 1, "host": "h", "started": "T", "start_step": 0}
+    assert news.of({"attempts": [running]}, with_step=False) == ["attempt 1 on h, began T at step 0"]
+    assert news.of({"attempts": [failed(1, 45)]}, with_step=False) == [
+        "attempt 1 failed at step 45: worker:0 on host a: was killed by SIGKILL; another one follows"
+    ]
+    second = running | {"number": 2, "start_step": 40}
+    report = {"attempts": [failed(1, 45), second]}
+    assert news.of(report, with_step=False) == ["restarted from step 40: attempt 2 on h, restart 1 of 3"]
+    assert news.of(report, with_step=False) == []
+    # Both within one look, and a last one that nothing follows.
+    ended = [failed(1, 45), failed(2, 47, "restarted after 3.1 s: restart 2 of 3"), running | {"number": 3}]
+    assert news.of({"attempts": ended}, with_step=False) == [
+        "attempt 2 failed at step 47: worker:0 on host a: was killed by SIGKILL; another one follows",
+        "restarted from step 0: attempt 3 on h, restart 2 of 3",
+    ]
+    ended[-1] = failed(3, 47, "ended: --max_restarts 3")
+    assert news.of({"attempts": ended}, with_step=False) == []
+    # Those of a long run are not all in its report.
+    many = [failed(1, 3), *(failed(number, number) for number in range(900, 998))]
+    assert news.of({"attempts": [*many, running | {"number": 998, "start_step": 990}]}, with_step=False)[-1] == (
+        "restarted from step 990: attempt 998 on h, restart 1 of 3"
+    )
+
+
+def test_attempts_in_words() -> None:
+    node = {"task": "worker:0", "host": "a", "peak_bytes": 900 << 20, "limit_bytes": 1 << 30, "num_oom_kills": 1}
+    report: dict[str, Any] = {
+        "num_attempts": 3, "num_restarts": 2, "goodput": 0.873, "elapsed_s": 100.0, "updated": "2026-11-29T00:00:00Z",
+        "attempts": [failed(1, 45), failed(2, 47) | {"nodes": [node, {"task": "ps:0"}]}, {"number": 3}],
+        "slowest_worker": {"task": "worker:1", "host": "b", "step_s": 1.5, "others_s": 0.5},
+        "excluded_hosts": [{"host": "a", "reason": "2 attempts have failed there"}],
+    }  # fmt: skip
+    run = RunSummary(place="/r", report=report)
+    assert run.goodput == 0.873
+    assert attempt_words.count(report) == "3 (2 by a restart)"
+    assert attempt_words.memories(run.attempts) == [("memory of worker:0", "900 MiB of 1.0 GiB, killed 1 × on host a")]
+    assert attempt_words.slowest_worker(report) == "worker:1 on host b: 1.5 s a step, the others 500 ms"
+    assert attempt_words.excluded_hosts(report) == "a (2 attempts have failed there)"
+    told = attempt_words.failed_before(report)
+    end = "failed at step 45: worker:0 on host a: was killed by SIGKILL; restarted after 0.0 s: restart 1 of 3"
+    assert told == [("attempt 1", end), ("attempt 2", end.replace("45", "47"))]
+    over = report | {"attempts": report["attempts"][:2], "first_cause": KILLED}
+    assert attempt_words.failed_before(over) == told[:1]  # the last one's cause is the run's
+
+
+def test_the_phases_of_an_application_are_those_of_its_attempts() -> None:
+    attempts = [
+        {"application": "application_1", "phases": {"build": 9.0}},
+        {"application": "application_2", "phases": {"build": 1.0, "training": 5.0}},
+        {"application": "application_2", "phases": {"build": 2.0}},
+        {"application": "application_2"},
+    ]
+    assert summary.phases_of({"attempts": attempts}, "application_2") == {"build": 3.0, "training": 5.0}
 
 
 def test_no_time_is_left_before_there_is_a_rate_of_this_attempt() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfos_job.protocol.topology import counted
 from tfos_job.run import resume
-from tfos_job.run.quantities import duration
+from tfos_job.run.quantities import duration, size
 from tfos_job.run.resume import Change
 
 _WIDTH = 8
@@ -121,4 +121,4 @@ def _time(time: Mapping[str, Any]) -> str:
 
 
 def _mib(mib: float) -> str:
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+    return size(mib * (1 << 20))

@@ -19,7 +19,15 @@ class ProgressLine:
     The first block of steps gives no rate: workers make their graphs meanwhile, which takes longer than the steps.
     """
 
-    def __init__(self, start_step: int, total_steps: int) -> None:
+    def __init__(self, start_step: int, total_steps: int, *, attempt: int = 1) -> None:
+        """Shows nothing yet.
+
+        Args:
+          start_step: of the attempt.
+          total_steps: of the run.
+          attempt: its number in the run, which is shown from the second one on.
+        """
+        self._attempt = f"attempt {attempt}, " if attempt > 1 else ""
         self._start_step = start_step
         self._total = total_steps
         self._bar: Bar | None = None
@@ -37,7 +45,7 @@ class ProgressLine:
         match message:
             case messages.Built():
                 log.info("The network has %s. The first step takes longer than others", _trained(message))
-                self._bar = Bar("train", total=self._total, unit="step", initial=self._start_step)
+                self._bar = Bar(f"{self._attempt}train", total=self._total, unit="step", initial=self._start_step)
             case messages.Progress():
                 self._on_progress(message)
             case messages.CheckpointPublished():
@@ -65,7 +73,8 @@ class ProgressLine:
         elif self._first is None or message.step == self._total or self._is_due():
             self._last_line_s = now_s
             log.info(
-                "step %d of %d: loss %.4f, top-1 %.4f, %s, input wait %.1f%%%s",
+                "%sstep %d of %d: loss %.4f, top-1 %.4f, %s, input wait %.1f%%%s",
+                self._attempt,
                 message.step,
                 self._total,
                 message.loss,

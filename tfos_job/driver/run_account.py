@@ -49,6 +49,8 @@ class RunAccount:
         self._counted_s = 0.0
         self._num_begun = 0  # attempts of this command
         self._phase: tuple[str, float] | None = None
+        self._closed_s: float | None = None  # when the last attempt ended, if no phase began since
+        self._between: dict[str, float] = {}  # phases since then
         self._step_s: dict[Task, tuple[float, int]] = {}  # sum of means and their number, by worker
         self.values: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -94,31 +96,40 @@ class RunAccount:
         for name in ("curve", "validation"):
             values[name] = [point for point in values[name] if point["step"] <= start_step]
         values["metrics"] = self._last_metrics()
-        values["attempts"].append({**attempt, "phases": {}})
+        values["attempts"].append({**attempt, "phases": self._between})
+        self._between, self._closed_s = {}, None
         _shorten(values["attempts"])
         self._step_s = {}
         self._num_begun += 1
 
     def begin_phase(self, name: str, now_s: float) -> None:
-        """Ends the phase before, whose seconds go to the attempt's phases and to those of the run."""
+        """Ends the phase before, and begins this one."""
         self.end_phase(now_s)
-        self._phase = (name, now_s)
+        self._phase, self._closed_s = (name, now_s), None
 
     def end_phase(self, now_s: float) -> None:
+        """Gives the phase's seconds to the run's phases and to the attempt's; of two attempts to the later one's."""
         if self._phase is None:
             return
         name, began_s = self._phase
         self._phase = None
-        for phases in (self.attempt["phases"], self.values["phases"]):
+        if name == "first_step":
+            # With tracing of the graph and the first batch: a user waits for it after `build`.
+            self.values["first_step_s"] = round(now_s - began_s, 3)
+        for phases in (self._between if self._is_closed else self.attempt["phases"], self.values["phases"]):
             phases[name] = round(phases.get(name, 0.0) + now_s - began_s, 3)
 
-    def hear(self, message: messages.ToDriver, now_s: float) -> None:
+    @property
+    def _is_closed(self) -> bool:
+        return "state" in self.attempt
+
+    def hear(self, message: messages.ToDriver) -> None:
         """Takes a message of the coordinator."""
         match message:
             case messages.Built():
                 self.values |= {"num_parameters": message.num_parameters, "num_trained": message.num_trained}
             case messages.Progress():
-                self._hear_progress(message, now_s)
+                self._hear_progress(message)
             case messages.CheckpointPublished():
                 self.values["checkpoint"] = message.path
             case messages.Evaluated():
@@ -127,10 +138,7 @@ class RunAccount:
             case messages.Finished():
                 self._hear_finished(message)
 
-    def _hear_progress(self, progress: messages.Progress, now_s: float) -> None:
-        if self._phase is not None and self._phase[0] == "first_step":
-            # With tracing of the graph and the first batch: a user waits for it after `build`.
-            self.values["first_step_s"] = round(now_s - self._phase[1], 3)
+    def _hear_progress(self, progress: messages.Progress) -> None:
         self._counted_s += progress.seconds
         rate = round(progress.images_per_second, 2)
         self.values["step"] = progress.step
@@ -184,7 +192,8 @@ class RunAccount:
           excluded: the hosts that the next attempt leaves out, with the reasons.
           now_s: the time.
         """
-        self.begin_phase("end", now_s)
+        self.end_phase(now_s)
+        self._closed_s = now_s
         hosts = [{"host": host, "reason": reason} for host, reason in excluded.items()]
         account = attempt_account.of_end(end)
         self.attempt.update({**account, "ended": now(), "decision": decision, "excluded_hosts": hosts})
@@ -194,10 +203,13 @@ class RunAccount:
 
     def end(self, error: JobError | None, now_s: float) -> None:
         """Closes the command's account, and its attempt if that is open."""
+        if self._closed_s is not None:
+            self._phase = ("end", self._closed_s)
         self.end_phase(now_s)
         state, told = attempt_account.state_of(error), attempt_account.of_error(error) if error else None
         last = self.attempt
-        if "state" not in last:
+        last["phases"] |= self._between
+        if not self._is_closed:
             of_attempt = None if isinstance(error, InterruptedJobError) else told
             last.update(ended=now(), state=state, end_step=self.values["step"], first_cause=of_attempt)
         elif told and last["state"] == FAILED and (cause := last["first_cause"])["exit_code"] == told["exit_code"]:

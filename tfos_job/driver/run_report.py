@@ -122,7 +122,7 @@ class RunReport:
 
     def on_message(self, message: messages.ToDriver) -> None:
         """Takes a message of the coordinator."""
-        self._account.hear(message, time.monotonic())
+        self._account.hear(message)
         is_due = time.monotonic() - self._put_s >= _PROGRESS_S
         if isinstance(message, messages.CheckpointPublished) or (isinstance(message, messages.Progress) and is_due):
             self._put()

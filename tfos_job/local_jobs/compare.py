@@ -63,6 +63,8 @@ def to_json(compared: Compared) -> dict[str, Any]:
                 "total_steps": run.report.get("total_steps"),
                 "duration_s": run.duration_s,
                 "host": run.host or None,
+                "num_attempts": run.report.get("num_attempts", len(run.attempts)),
+                "goodput": run.goodput,
                 "images_per_second": run.report.get("images_per_second"),
                 "scores": {score.split: {"step": score.step, **_metrics(score.metrics)} for score in run.scores},
             }

@@ -22,7 +22,7 @@ from tfos_job.reports import page_file
 from tfos_job.reports.page import RunData, render
 from tfos_job.reports.page_parts import Picture, Share, Table
 from tfos_job.reports.page_tables import Evaluation
-from tfos_job.run import given_settings, previous_run, summary, verdict
+from tfos_job.run import attempt_words, given_settings, previous_run, summary, verdict
 from tfos_job.run.quantities import duration, is_number, number, share
 from tfos_job.run.summary import RunSummary
 
@@ -82,8 +82,13 @@ def lines(run: RunSummary, other: RunSummary | None, compared_with: str) -> list
         ("step", f"{report.get('step')} of {report.get('total_steps')}"),
         ("duration", duration(took) if took is not None else None),
         ("host", run.host),
-        ("attempts", len(run.attempts)),
+        ("attempts", attempt_words.count(report)),
+        *attempt_words.failed_before(report),
+        ("goodput", share(run.goodput) if run.goodput is not None else None),
+        *attempt_words.memories(run.attempts),
+        ("excluded hosts", attempt_words.excluded_hosts(report)),
         ("images/s", number(float(rate)) if is_number(rate) else None),
+        ("slow worker", attempt_words.slowest_worker(report)),
         ("bound by", bound.get("by") if isinstance(bound, Mapping) else None),
         ("checkpoint", report.get("checkpoint")),
         ("command", " ".join(given_settings.command(run.settings))),

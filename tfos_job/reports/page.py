@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfos_job.reports import page_tables
+from tfos_job.reports import page_attempts, page_tables
+from tfos_job.reports.page_attempts import FailedAttempt
 from tfos_job.reports.page_parts import Bar, Picture, Table, clock, shown, template
 from tfos_job.reports.page_tables import Evaluation
-from tfos_job.run import given_settings, summary, verdict
+from tfos_job.run import attempt_words, given_settings, summary, verdict
 from tfos_job.run.folder import RUNNING
 from tfos_job.run.quantities import NOTHING, duration, is_number, measured, number, share
 from tfos_job.run.summary import RunSummary
@@ -28,7 +29,15 @@ SECTIONS = {
 }
 # How `bound.by` of a report reads in a sentence, and the order of its phases, which JSON does not keep.
 _BOUND_BY = {"input": "waiting for input", "network": "the network between the nodes", "compute": "computing"}
-_PHASES = ("spark", "preflight", "statistics", "nodes", "coordinator", "training", "stopping", "end")
+_PHASES = (
+    "application", "containers", "statistics", "registration", "build", "first_step", "training", "shutdown", "backoff",
+    "end",
+)  # fmt: skip
+# Their names in reports of earlier versions.
+_OLD_PHASES = {
+    "spark": "application", "preflight": "containers", "nodes": "registration", "coordinator": "build",
+    "stopping": "shutdown",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +98,7 @@ class View:
       command: its parts, each a flag with its value.
       bottleneck: of the steps, in sentences.
       settings: those that were given, then the defaults.
+      failed: the ends of attempts that failed.
       notes: missing parts, by section.
     """
 
@@ -112,6 +122,8 @@ class View:
     data: Sequence[Picture]
     settings: Sequence[Table]
     attempts: Table | None
+    nodes: Table | None
+    failed: Sequence[FailedAttempt]
     notes: Mapping[str, Sequence[str]]
     made: str
 
@@ -145,7 +157,9 @@ def view(data: RunData) -> View:
         data_title=data.data_title,
         data=data.data,
         settings=page_tables.settings(run.settings),
-        attempts=page_tables.attempts(run),
+        attempts=page_attempts.attempts(run),
+        nodes=page_attempts.nodes(run),
+        failed=page_attempts.failed(run),
         notes=data.notes,
         made=data.made,
     )
@@ -186,9 +200,12 @@ def facts(run: RunSummary) -> dict[str, str]:
         "host": run.host or NOTHING,
         "started": clock(run.started),
         "ended": clock(run.ended) if run.state != RUNNING else NOTHING,
+        "attempts": attempt_words.count(report) or NOTHING,
+        "goodput": NOTHING if run.goodput is None else share(run.goodput),
         "training loss": measured(metrics.get("train_loss")),
         "validation loss": measured(metrics.get("loss")),
         "images/s": measured(report.get("images_per_second")),
+        "slow worker": attempt_words.slowest_worker(report) or NOTHING,
         "training records": shown(report.get("num_records")),
         "classes": shown(model.get("num_classes")),
         "network": str(model.get("model_name", NOTHING)),
@@ -212,8 +229,15 @@ def _phases(phases: Mapping[str, Any]) -> list[Bar]:
     total_s = sum(times_s.values())
     if total_s <= 0:
         return []
-    names = sorted(times_s, key=lambda name: _PHASES.index(name) if name in _PHASES else len(_PHASES))
-    return [Bar(name=name, share=times_s[name] / total_s, value=duration(times_s[name])) for name in names]
+
+    def place(name: str) -> int:
+        known = _OLD_PHASES.get(name, name)
+        return _PHASES.index(known) if known in _PHASES else len(_PHASES)
+
+    names = sorted(times_s, key=place)
+    return [
+        Bar(name=name.replace("_", " "), share=times_s[name] / total_s, value=duration(times_s[name])) for name in names
+    ]
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

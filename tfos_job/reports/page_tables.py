@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.reports.page_parts import Picture, Table, clock, shares_and_numbers, shown
-from tfos_job.run import given_settings, summary
-from tfos_job.run.quantities import duration
-from tfos_job.run.summary import RunSummary
-
-_OF_ATTEMPT = ("state", "start_step", "end_step", "started", "ended", "host", "changes", "records", "settings")
+from tfos_job.reports.page_parts import Picture, Table, shares_and_numbers
+from tfos_job.run import given_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,35 +45,3 @@ def settings(given: Mapping[str, Any]) -> list[Table]:
         rows = [(setting.name, setting.value) for setting in same]
         tables.append(Table(head=("setting", "value"), rows=rows, caption=f"{len(same)} defaults", folded=True))
     return tables
-
-
-def attempts(run: RunSummary) -> Table | None:
-    if not run.attempts:
-        return None
-    more = sorted({name for attempt in run.attempts for name in attempt} - set(_OF_ATTEMPT))
-    updated = str(run.report.get("updated") or "")
-    rows = []
-    for count, attempt in enumerate(run.attempts, start=1):
-        took = summary.total_s([attempt], updated)
-        changes = attempt.get("changes")
-        rows.append(
-            (
-                count,
-                attempt.get("state"),
-                f"{shown(attempt.get('start_step'))} → {shown(attempt.get('end_step'))}",
-                None if took is None else duration(took),
-                clock(str(attempt.get("started") or "")),
-                attempt.get("host"),
-                "; ".join(map(str, changes)) if isinstance(changes, list) else changes,
-                _records(attempt.get("records")),
-                *(attempt.get(name) for name in more),
-            )
-        )
-    head = ("attempt", "state", "steps", "duration", "started", "host", "changed settings", "records", *more)
-    return Table(head=head, rows=rows, caption="Each start of training")
-
-
-def _records(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return "other ones than before"
-    return f"{value.get('seen_twice', 0)} seen twice, {value.get('skipped', 0)} skipped"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfos_job.run import attempt_words
 from tfos_job.run.quantities import duration, is_number, number, share
 from tfos_job.run.summary import attempts_of
 
@@ -13,14 +14,15 @@ class News:
     """What is new each time that a run's report is read; the first time, where the run stands."""
 
     def __init__(self) -> None:
-        self._num_attempts = 0
+        self._begun: Any = None  # the number of the last attempt that was told
+        self._restarted: Any = None  # and of the last one whose end was
         self._checkpoint: Any = None
         self._evaluated_step: Any = None
         self._step: Any = None
 
     def of(self, report: Mapping[str, Any], *, with_step: bool = True) -> list[str]:
         """Returns the lines; `with_step` is False to leave the step, which is new every time, for later."""
-        lines = [*self._attempt(report), *self._evaluation(report)]
+        lines = [*self._attempts(report), *self._evaluation(report)]
         checkpoint = report.get("checkpoint")
         if checkpoint != self._checkpoint:
             self._checkpoint = checkpoint
@@ -30,16 +32,20 @@ class News:
             lines.append(progress(report))
         return lines
 
-    def _attempt(self, report: Mapping[str, Any]) -> list[str]:
+    def _attempts(self, report: Mapping[str, Any]) -> list[str]:
+        """The beginning of the last attempt, and before it the end of the one that it follows."""
         attempts = attempts_of(report)
-        if len(attempts) == self._num_attempts:
-            return []
-        self._num_attempts = len(attempts)
-        if not attempts:
-            return []
-        host = f" on {attempts[-1]['host']}" if attempts[-1].get("host") else ""
-        began = attempts[-1].get("start_step")
-        return [f"attempt {len(attempts)}{host}, began {attempts[-1].get('started')} at step {began}"]
+        lines = []
+        for index, attempt in [*enumerate(attempts)][-2:]:
+            told = attempt_words.number_of(attempt, index)
+            before = attempts[index - 1] if index else {}
+            if attempt is attempts[-1] and told != self._begun:
+                self._begun = told
+                lines.append(_beginning(told, attempt, before))
+            if attempt_words.is_restarted(attempt) and told != self._restarted:
+                self._restarted = told
+                lines.append(f"attempt {told} {attempt_words.end(attempt)}; another one follows")
+        return lines
 
     def _evaluation(self, report: Mapping[str, Any]) -> list[str]:
         evaluations = [point for point in report.get("validation") or [] if isinstance(point, Mapping)]
@@ -48,6 +54,14 @@ class News:
         last = evaluations[-1]
         self._evaluated_step = last.get("step")
         return [f"step {last.get('step')}: validation: {metrics(last)}"]
+
+
+def _beginning(told: int, attempt: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    host = f" on {attempt['host']}" if attempt.get("host") else ""
+    step = attempt.get("start_step")
+    if reason := attempt_words.restart_reason(before):
+        return f"restarted from step {step}: attempt {told}{host}, {reason}"
+    return f"attempt {told}{host}, began {attempt.get('started')} at step {step}"
 
 
 def progress(report: Mapping[str, Any]) -> str:

@@ -41,6 +41,12 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.2f}".replace("-", "−")
 
 
+def size(value_bytes: float) -> str:
+    """Bytes of memory or disk, in MiB or GiB."""
+    mib = value_bytes / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
+
+
 def duration(value_s: float) -> str:
     """Seconds, in the two units that matter."""
     if value_s < 1:

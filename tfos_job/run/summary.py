@@ -98,8 +98,16 @@ class RunSummary:
 
     @property
     def duration_s(self) -> float | None:
-        """Seconds of all attempts, without the pauses between them; None if unknown."""
-        return total_s(self.attempts, str(self.report.get("updated") or ""))
+        """Seconds of all attempts, without the pauses between commands; None if unknown."""
+        elapsed_s = self.report.get("elapsed_s")  # of earlier versions, too, only by their attempts
+        summed_s = total_s(self.attempts, str(self.report.get("updated") or ""))
+        return max(summed_s, float(elapsed_s)) if summed_s is not None and is_number(elapsed_s) else summed_s
+
+    @property
+    def goodput(self) -> float | None:
+        """The share of that time that went into steps that count; None if unknown."""
+        value = self.report.get("goodput")
+        return float(value) if is_number(value) else None
 
     @property
     def scores(self) -> list[Score]:
@@ -187,6 +195,16 @@ def read(train_dir: str, report: Mapping[str, Any] | None = None) -> RunSummary:
 def attempts_of(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The attempts in a report, the first one first."""
     return [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
+
+
+def phases_of(report: Mapping[str, Any], application: str) -> dict[str, float]:
+    """Seconds of the phases of all attempts in one YARN application."""
+    found: dict[str, float] = {}
+    for attempt in attempts_of(report):
+        if attempt.get("application") == application:
+            for name, seconds in (attempt.get("phases") or {}).items():
+                found[name] = found.get(name, 0.0) + seconds
+    return found
 
 
 def words(run: RunSummary) -> str:

@@ -12,11 +12,22 @@ from tfos_job.commands.registry import COMMANDS
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import join
+from tfos_job.run import summary
 from tfos_job.submit import follow, verdict, watch
 from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import OUTCOMES, Request
 
 log = logging.getLogger(__name__)
+
+# Of a training's report, as they read in a line.
+_PHASES = {
+    "application": "settings",
+    "containers": "executors and preflight",
+    "registration": "registration",
+    "build": "model build",
+    "first_step": "first step",
+    "backoff": "waits before restarts",
+}
 
 
 def run_on_kubernetes(request: Request, line: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -108,7 +119,7 @@ def _conclude(watched: Watched, request: Request, outcome_dir: str, *, began: fl
 
 
 def _phases(watched: Watched, outcome: dict[str, Any] | None, request: Request, began: float, uploaded: float) -> str:
-    """Seconds of each phase, from the command to the first step."""
+    """Seconds of each phase, from the command to the first step; of several attempts, all of them together."""
     now = time.time()
     submitted = watched.times.get("submitted", now)
     phases = {"prepare and upload": uploaded - began, "submit": submitted - uploaded}
@@ -117,13 +128,7 @@ def _phases(watched: Watched, outcome: dict[str, Any] | None, request: Request, 
     if request.submission.trains:
         report = follow.read_report(request.config.train_dir)
         if report.get("application") == watched.application:
-            names = {
-                "spark": "settings",
-                "preflight": "executors and preflight",
-                "nodes": "registration",
-                "coordinator": "model build",
-            }
-            phases |= {name: report.get("phases", {}).get(phase, 0.0) for phase, name in names.items()}
-            phases["first step"] = report.get("first_step_s", 0.0)
+            seconds = summary.phases_of(report, watched.application)
+            phases |= {name: seconds[phase] for phase, name in _PHASES.items() if phase in seconds}
     text = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
     return f"{now - began:.1f} s in all: {text}"
