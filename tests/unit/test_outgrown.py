@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from tfos_job.commands import train as train_command
 from tfos_job.commands.command import Work
 from tfos_job.config import TrainConfig
 from tfos_job.layout import RunLayout
-from tfos_job.run import outgrown
+from tfos_job.protocol import failures
+from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
+from tfos_job.protocol.failures import Failure, Kind, Process, Reason
+from tfos_job.protocol.topology import Task
+from tfos_job.run import attempt_account, outgrown
 from tfos_job.run.outgrown import Outgrown
 from tfos_job.submit import main as submit
 
@@ -71,6 +76,22 @@ def test_the_container_of_the_process_that_memory_ran_out_for(tmp_path: Path) ->
     shared = {**places[0], "container": None}  # a limit of the host's, such as that of a whole machine
     known = found(tmp_path, attempt("worker:1") | {"nodes": [shared]})
     assert known == Outgrown(roles=frozenset({"worker"}), peak_bytes={}, container_bytes={})
+
+
+def test_the_account_of_an_attempt_says_all_of_it(tmp_path: Path) -> None:
+    process = Process(Task("worker", 1), "host-a", "container_1")
+    record = NodeRecord(process=process, peak_bytes=2 * GIB, limit_bytes=3 * GIB)
+    first = Failure(Kind.KILLED, "killed by SIGKILL", process=process, reason=Reason.MEMORY)
+    end = AttemptEnd(
+        number=2, outcome=failures.to_error([first]), phase="training", first=first, step=5, nodes=(record,)
+    )
+    account = json.loads(json.dumps(attempt_account.of_end(end)))
+    known = Outgrown(roles=frozenset({"worker"}), peak_bytes={"worker": 2 * GIB}, container_bytes={"worker": 3 * GIB})
+    assert found(tmp_path, {"number": 2, **account}) == known
+    run = RunLayout(str(tmp_path))
+    storage.make_dirs(run.attempts_dir)
+    storage.write_json(run.attempt(2), account)
+    assert found(tmp_path, attempt_account.without_details({"number": 2, **account})) == known
 
 
 def asked(
