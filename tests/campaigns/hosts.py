@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kinds", nargs="+", choices=KINDS, default=KINDS, help="of the trials (default: all, in turn)"
     )
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: the hosts are removed
     if missing := obstacle():
         print(f"no hosts of their own on this machine: {missing}", file=sys.stderr)
         return 69
