@@ -11,13 +11,14 @@ import pytest
 
 from tests.unit.dataset import config, data, folder
 from tfos_job.driver.restarts import Held, Launch, Restarts
+from tfos_job.driver.scheduler_backend import Executor
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BadDataError, BusyError, InterruptedJobError, JobError, NodeDiedError, ResourceError
 from tfos_job.protocol import failures
-from tfos_job.protocol.attempt_end import AttemptEnd
+from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
 from tfos_job.protocol.failures import Failure, Kind, Process, Reason
 from tfos_job.protocol.messages import Finished
-from tfos_job.protocol.restart_policy import RestartPolicy
+from tfos_job.protocol.restart_policy import COOLDOWN_S, RestartPolicy
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.preparation import Preparation, resumed
@@ -73,7 +74,7 @@ class Clock:
 class Job:
     """A training whose attempts end as they are told; what it does is in `done`, in order."""
 
-    def __init__(self, *ends: Failure | JobError | Finished, executors: Any = None, **flags: Any) -> None:
+    def __init__(self, *ends: Failure | JobError | Finished, executors: Cluster | None = None, **flags: Any) -> None:
         self.done: list[Any] = []
         self.launches: list[Launch] = []
         self.ends = list(ends)
@@ -93,7 +94,7 @@ class Job:
             ),
             report=report,
             held=held,
-            executors=executors,
+            executors=executors or Cluster(),  # type: ignore[arg-type]
             clock=self.clock,
             sleep=self.clock.sleep,
         )
@@ -122,6 +123,9 @@ class Job:
             start_step=start.step,
             step=start.step + 1,
             checkpoint_step=newest,
+            nodes=tuple(
+                NodeRecord(process=Process(Task(WORKER, i), host, f"container_{host}")) for i, host in enumerate("abc")
+            ),
         )
 
     def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
@@ -152,23 +156,30 @@ class Job:
 
 
 class Cluster:
-    """Executors on hosts; `come` is how many there are when they are waited for."""
+    """Executors on hosts; `come` is how many there are when they are waited for.
 
-    def __init__(self, *hosts: str, come: int | ResourceError) -> None:
+    Host `a` of the nodes is `a.example` to Spark, and so on.
+    """
+
+    def __init__(self, *hosts: str, come: int | ResourceError = 3) -> None:
         self.known = set(hosts)
         self.come = come
         self.left_out: dict[str, float] = {}
-        self.replaced: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
+        self.replaced: list[tuple[str, ...]] = []
         self.asked: list[tuple[int, int, float]] = []
 
     def hosts(self) -> set[str]:
         return self.known
 
+    def running(self) -> tuple[Executor, ...]:
+        hosts = enumerate(sorted(self.known))
+        return tuple(Executor(id=str(i), host=f"{host}.example", container=f"container_{host}") for i, host in hosts)
+
     def avoid(self, hosts: Mapping[str, float]) -> None:
         self.left_out = dict(hosts)
 
-    def replace(self, *, hosts: Collection[str] = (), containers: Collection[str] = ()) -> None:
-        self.replaced.append((tuple(hosts), tuple(containers)))
+    def replace(self, *, containers: Collection[str] = ()) -> None:
+        self.replaced.append(tuple(containers))
 
     def wait(self, num: int, least: int, deadline_s: float, on_wait: Callable[[], None]) -> int:
         self.asked.append((num, least, deadline_s))
@@ -292,18 +303,18 @@ def test_a_host_that_was_cut_off_is_left_out_and_its_executors_are_replaced() ->
     cluster = Cluster("a", "b", "c", come=3)
     job = Job(silent("b"), FINISHED, executors=cluster)
     job.begin_all()
-    assert cluster.left_out == {"b": 600.0}
-    assert cluster.replaced == [(("b",), ("container_b",))]
+    assert cluster.left_out == {"b.example": COOLDOWN_S}
+    assert cluster.replaced == [("container_b",)]
     assert cluster.asked == [(3, 3, 600.0)]
     assert job.launches[1].avoided_hosts == {"b"}
-    assert job.launches[1].executor_hosts == ("a", "b", "c")
+    assert [launch.executor_hosts for launch in job.launches] == [(), ("a", "b", "c")]
     assert job.done[1].endswith(", without b")
 
 
 def test_executors_that_live_are_used_again() -> None:
     cluster = Cluster("a", "b", "c", come=3)
     Job(killed(host="b"), FINISHED, executors=cluster).begin_all()
-    assert (cluster.left_out, cluster.replaced) == ({}, [((), ())])
+    assert (cluster.left_out, cluster.replaced) == ({}, [()])
 
 
 def test_fewer_executors_begin_with_fewer_workers_and_their_own_positions() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from tfos_job.host.ports import PortRange
 from tfos_job.nodes.node import NodeArgs
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.attempt_state import AttemptState
-from tfos_job.protocol.events import Event, LockLost, Lost, StopHurried, StopRequested
+from tfos_job.protocol.events import Event, LockLost, Lost, Said, StopHurried, StopRequested
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.instructions import (
     AskSpark,
@@ -40,7 +41,7 @@ from tfos_job.protocol.instructions import (
     SendStop,
     StartProcesses,
 )
-from tfos_job.protocol.messages import DumpStacks, Stop, ToDriver
+from tfos_job.protocol.messages import DumpStacks, Stacks, Stop, ToDriver
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import COORDINATOR, Topology, WorkerInput
 from tfos_job.run.assignment import RunAssignment
@@ -232,8 +233,14 @@ class Attempt:
         return None
 
     def _ask_stacks(self) -> None:
+        """Nodes answer over their lines; the coordinator, which may wait for ever, writes into its log at a signal."""
         for task in self._switchboard.connected() - {COORDINATOR}:
             self._switchboard.send(task, DumpStacks())
+        threading.Thread(target=self._read_stacks, name="coordinator-stacks", daemon=True).start()
+
+    def _read_stacks(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the log is closed: nobody waits for this any more
+            self._switchboard.events.put(Said(COORDINATOR, Stacks(self._processes.coordinator_stacks())))
 
     def _assign_coordinator(self, cluster: Mapping[str, Sequence[str]]) -> None:
         self._processes.assign_coordinator(

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from tfos_job.host import container, ports
+from tfos_job.host import container, ports, stacks
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes.driver_host import ParameterServer
@@ -123,6 +123,12 @@ class AttemptProcesses:
         num_bytes = os.fstat(self._coordinator_log.fileno()).st_size - self._log_start
         text = os.pread(self._coordinator_log.fileno(), num_bytes, self._log_start).decode(errors="replace")
         return failures.log_tail(text.splitlines(keepends=True))
+
+    def coordinator_stacks(self) -> str:
+        """The Python stacks of the coordinator, or why there are none; takes seconds if it does not answer."""
+        if self.coordinator is None:
+            return "The coordinator was not started."
+        return stacks.of_child(self.coordinator.pid, self._coordinator_log.fileno())
 
     def end_coordinator(self, grace_s: float) -> None:
         if self.coordinator is not None:

@@ -15,6 +15,7 @@ from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, WARNING
 from tfos_job.driver import preflight, session
 from tfos_job.driver.attempt import Attempt, AttemptSpec
+from tfos_job.driver.executors import Executors
 from tfos_job.driver.progress import ProgressLine
 from tfos_job.driver.restarts import Held, Launch, Restarts
 from tfos_job.driver.run_report import RunReport
@@ -74,6 +75,7 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
             policy=RestartPolicy(max_restarts=config.max_restarts, max_preemptions=config.max_preemptions),
             report=report,
             held=held,
+            executors=Executors(spark.sparkContext, is_local=session.is_local(spark.sparkContext.master)),
         )
         finished = restarts.run(Launch(number=number, prepared=prepared))
     if finished is not None and finished.interrupted:

@@ -64,6 +64,10 @@ class Executors:
         self._there()
         return set(self._seen)
 
+    def running(self) -> tuple[Executor, ...]:
+        """Those that are there; none in `local[N]`, or if Spark does not answer."""
+        return self._there()
+
     def replace(self, *, hosts: Collection[str] = (), containers: Collection[str] = ()) -> None:
         """Kills the executors on these hosts and in these containers; the cluster manager starts others.
 

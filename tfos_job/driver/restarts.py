@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tfos_job.driver.executor_names import ExecutorNames
+from tfos_job.driver.executors import Executors
 from tfos_job.driver.run_report import RunReport
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BusyError, InterruptedJobError, JobError, ResourceError, exit_code_class
@@ -82,22 +84,6 @@ class Trainer(Protocol):
         """
 
 
-class Executors(Protocol):
-    """Spark's executors on a cluster (`driver/executors.py`)."""
-
-    def hosts(self) -> set[str]:
-        """Those of the executors that answer."""
-
-    def avoid(self, hosts: Mapping[str, float]) -> None:
-        """Wants no new executor on these hosts for so many seconds, and admits all others."""
-
-    def replace(self, *, hosts: Collection[str] = (), containers: Collection[str] = ()) -> Any:
-        """Ends executors, for others in their place."""
-
-    def wait(self, num: int, least: int, deadline_s: float, on_wait: Callable[[], None]) -> int:
-        """Waits for executors; raises ResourceError without the least number of them."""
-
-
 class Restarts:
     """Runs attempts until the training is done, or none is to follow."""
 
@@ -108,7 +94,7 @@ class Restarts:
         policy: RestartPolicy,
         report: RunReport,
         held: Held,
-        executors: Executors | None = None,
+        executors: Executors,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -119,7 +105,7 @@ class Restarts:
           policy: decides about the next one.
           report: has an entry for each; that of the first is open.
           held: ends waits.
-          executors: of a cluster; None where all nodes share the driver's host.
+          executors: those of Spark.
           clock: seconds that only go forward.
           sleep: waits for so many seconds.
         """
@@ -130,7 +116,7 @@ class Restarts:
         self._executors = executors
         self._clock = clock
         self._sleep = sleep
-        self._known_hosts: set[str] = set()
+        self._names = ExecutorNames()
 
     def run(self, launch: Launch) -> Finished | None:
         """Runs attempts, this one first.
@@ -143,7 +129,9 @@ class Restarts:
         """
         first = launch.prepared
         while True:
+            self._names.learn_executors(self._executors.running())
             end = self._trainer.run(launch)
+            self._names.learn_nodes(end.nodes)
             if isinstance(end.outcome, Finished):
                 self._report.end_attempt(end, "ended: stopped" if end.outcome.interrupted else "ended: all is done")
                 return end.outcome
@@ -170,7 +158,7 @@ class Restarts:
           JobError: there is none.
         """
         now_s = self._clock()
-        decision = self._policy.after(end, now_s, len(self._note_hosts()))
+        decision = self._policy.after(end, now_s, len(self._executors.hosts()))
         error: JobError | None = None
         if isinstance(decision, Enough):
             error, words = decision.error, f"ended: {decision.reason}"
@@ -195,12 +183,6 @@ class Restarts:
         when = f"in {decision.delay_s:.1f} s" if decision.delay_s else "at once"
         log.warning("Restarting %s: %s", when, decision.reason)
         return decision
-
-    def _note_hosts(self) -> set[str]:
-        """The hosts on which this application has had executors."""
-        if self._executors is not None:
-            self._known_hosts |= self._executors.hosts()
-        return self._known_hosts
 
     def _next(self, before: Launch, first: Preparation, end: AttemptEnd, decision: Again) -> Launch:
         """The next attempt, once there is what it needs.
@@ -227,7 +209,7 @@ class Restarts:
             number=number,
             prepared=prepared,
             avoided_hosts=frozenset(each.host for each in self._policy.avoided(self._clock())),
-            executor_hosts=tuple(sorted(self._executors.hosts())) if self._executors is not None else (),
+            executor_hosts=self._names.addresses(self._executors.running()),
         )
 
     def _gather(self, first: Preparation, end: AttemptEnd, check: Callable[[], None]) -> int:
@@ -238,12 +220,10 @@ class Restarts:
         """
         config, topology = first.config, self._trainer.topology(first)
         check()
-        if self._executors is None:
-            return config.num_executors
         now_s = self._clock()
-        left_out = {each.host: each.until_s - now_s for each in self._policy.avoided(now_s)}
+        left_out = {self._names.name(it.host): it.until_s - now_s for it in self._policy.avoided(now_s)}
         self._executors.avoid(left_out)
-        self._executors.replace(hosts=tuple(left_out), containers=_silent_containers(end))
+        self._executors.replace(containers=_silent_containers(end))
         fewest = config.num_executors if config.min_executors is None else config.min_executors
         try:
             come = self._executors.wait(
