@@ -9,8 +9,10 @@ import pytest
 
 from tfos_job.doctor.resource_manager import ResourceManager
 from tfos_job.driver.executors import Executors, is_enough, safe_to_leave_out
+from tfos_job.driver.reachability import reachable
 from tfos_job.driver.scheduler_backend import Executor
 from tfos_job.errors import InterruptedJobError, NodeDiedError, ResourceError
+from tfos_job.host import ports
 
 
 class Cluster:
@@ -22,6 +24,7 @@ class Cluster:
         self.there: list[Executor] = []
         self.left_out: list[frozenset[str]] = []
         self.replaced: list[str] = []
+        self.cut: set[str] = set()
         self.error: Exception | None = None
         self._num = 0
         self._nodes = None if num_hosts is None else frozenset([*rooms, *map(str, range(num_hosts - len(rooms)))])
@@ -56,8 +59,14 @@ class Cluster:
             for host, room in self.rooms.items():
                 if host not in refused and sum(each.host == host for each in self.there) < room:
                     self._num += 1
-                    self.there.append(Executor(id=str(self._num), host=host, container=f"container_{self._num}"))
+                    name = str(self._num)
+                    self.there.append(
+                        Executor(id=name, host=host, container=f"container_{name}", address=f"{host}:{name}")
+                    )
                     return
+
+    def reach(self, addresses: Collection[str]) -> Collection[str]:
+        return {address for address in addresses if address.partition(":")[0] not in self.cut}
 
     def manager(self) -> ResourceManager:
         manager: ResourceManager = self  # type: ignore[assignment]
@@ -71,6 +80,7 @@ def executors_of(cluster: Cluster, *, master: str = "yarn", is_local: bool = Fal
         is_local=is_local,
         backend=None if master == "local[2]" else cluster,
         manager=cluster.manager(),
+        reach=cluster.reach,
         clock=lambda: cluster.now_s,
         sleep=cluster.sleep,
     )
@@ -172,6 +182,33 @@ def test_executors_are_replaced_by_host_and_by_container() -> None:
     assert cluster.replaced == ["1", "3"]
 
 
+def test_executors_on_a_host_that_was_cut_off_are_replaced() -> None:
+    cluster = Cluster({"a": 2, "b": 3}, wanted=3)
+    executors = executors_of(cluster)
+    executors.wait(3, 3, 60.0)
+    cluster.cut, cluster.rooms["a"] = {"a"}, 0
+    assert executors.wait(3, 3, 60.0) == 3
+    assert cluster.replaced == ["1", "2"]
+    assert executors.hosts() == {"b"}
+
+
+def test_hosts_behind_a_firewall_are_not_taken_for_cut_off() -> None:
+    cluster = Cluster({"a": 2, "b": 3}, wanted=3)
+    cluster.cut = {"a", "b"}
+    executors = executors_of(cluster)
+    assert executors.wait(3, 3, 60.0) == 3
+    assert executors.wait(3, 3, 60.0) == 3
+    assert cluster.replaced == []
+
+
+def test_what_takes_a_connection_is_reachable() -> None:
+    with ports.listen("127.0.0.1") as listener, ports.listen("127.0.0.1") as other:
+        there, gone = (f"127.0.0.1:{each.getsockname()[1]}" for each in (listener, other))
+        other.close()
+        assert reachable([there, gone, "127.0.0.1"]) == {there}
+    assert reachable([]) == frozenset()
+
+
 def test_one_host_alone_is_not_avoided() -> None:
     cluster = Cluster({"here": 3}, wanted=3)
     executors = executors_of(cluster, master="local-cluster[3,1,1024]", is_local=True)
@@ -201,7 +238,7 @@ def test_a_jvm_that_does_not_answer(error: Exception, kind: type[Exception], wor
     executors.wait(3, 3, 60.0)
     cluster.error = error
     executors.replace(hosts=["a"])
-    assert executors.hosts() == {"a"}
+    assert executors.hosts() == set()
     with pytest.raises(kind, match=words):
         executors.wait(3, 3, 60.0)
     assert cluster.now_s == pytest.approx(at_s, abs=0.5)

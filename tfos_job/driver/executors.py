@@ -11,6 +11,7 @@ from pyspark import SparkContext
 
 from tfos_job.doctor.host_memory import conf_dir
 from tfos_job.doctor.resource_manager import ResourceManager
+from tfos_job.driver.reachability import reachable
 from tfos_job.driver.scheduler_backend import Backend, Executor, SparkBackend
 from tfos_job.errors import NodeDiedError, ResourceError
 from tfos_job.protocol.topology import slots_of
@@ -35,6 +36,7 @@ class Executors:
         is_local: bool,
         backend: Backend | None = None,
         manager: ResourceManager | None = None,
+        reach: Callable[[Collection[str]], Collection[str]] = reachable,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -45,6 +47,7 @@ class Executors:
           is_local: all of Spark runs on this host, so that there is no other host to prefer.
           backend: of Spark (default: that of `sc`).
           manager: YARN's (default: that of Hadoop's configuration).
+          reach: those of some addresses that can be reached.
           clock: seconds.
           sleep: waits for seconds.
         """
@@ -54,15 +57,16 @@ class Executors:
         self._backend = backend or (None if in_driver else SparkBackend(sc))
         on_yarn = sc.master.startswith("yarn")
         self._manager = manager or ResourceManager.of_conf(conf_dir() if on_yarn else None)
+        self._reach = reach
         self._clock, self._sleep = clock, sleep
         self._seen: set[str] = set()
+        self._reached: set[str] = set()
         self._avoided: dict[str, float] = {}
         self._left_out: frozenset[str] = frozenset()
 
     def hosts(self) -> set[str]:
-        """The hosts on which executors are or were."""
-        self._there()
-        return set(self._seen)
+        """The hosts on which executors are."""
+        return {each.host for each in self.there()}
 
     def running(self) -> tuple[Executor, ...]:
         """Those that are there; none in `local[N]`, or if Spark does not answer."""
@@ -76,7 +80,7 @@ class Executors:
           containers: of YARN.
         """
         found = [
-            each for each in self._there() if each.host in hosts or (each.container and each.container in containers)
+            each for each in self.there() if each.host in hosts or (each.container and each.container in containers)
         ]
         self._replace(found)
 
@@ -121,11 +125,15 @@ class Executors:
             if asked_s is None or now_s - asked_s >= _NODES_EVERY_S:
                 asked_s = now_s
                 self._leave_out(self._to_leave_out(avoided))
-            there = self._there(needed=True)
+            there = self.there(needed=True)
             self._replace([each for each in there if each.host in avoided])
             welcome = [each for each in there if each.host not in avoided]
             if is_enough(len(welcome), num, least, (now_s - began_s) / deadline_s):
-                return len(welcome)
+                silent = self._silent(welcome)
+                if not silent:
+                    return len(welcome)
+                self._replace(silent)
+                welcome = [each for each in welcome if each not in silent]
             if now_s - began_s >= deadline_s:
                 raise self._too_few(welcome, num, deadline_s, avoided)
             if now_s - logged_s >= _LOG_EVERY_S:
@@ -145,7 +153,7 @@ class Executors:
             next_step="Run it again when there is room, ask for less, or allow more time: --deadlines containers=…",
         )
 
-    def _there(self, *, needed: bool = False) -> tuple[Executor, ...]:
+    def there(self, *, needed: bool = False) -> tuple[Executor, ...]:
         """The executors; none if the JVM does not answer, unless it has ended and they are needed."""
         if self._backend is None:
             return ()
@@ -158,6 +166,19 @@ class Executors:
             return ()
         self._seen.update(each.host for each in found)
         return found
+
+    def _silent(self, executors: Collection[Executor]) -> list[Executor]:
+        """Those on a host that could be reached before, and cannot be now: Spark notices it a minute later.
+
+        A host that was never reached may be behind a firewall.
+        """
+        if self._is_local:
+            return []
+        answering = self._reach([each.address for each in executors if each.address])
+        self._reached.update(each.host for each in executors if each.address in answering)
+        return [
+            each for each in executors if each.address and each.address not in answering and each.host in self._reached
+        ]
 
     def _replace(self, executors: Iterable[Executor]) -> None:
         found = list(executors)

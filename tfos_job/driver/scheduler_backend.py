@@ -25,11 +25,13 @@ class Executor:
       id: of Spark.
       host: on YARN that of its NodeManager.
       container: of YARN; empty elsewhere.
+      address: `host:port` of its block manager; empty until that has registered, too.
     """
 
     id: str
     host: str
     container: str = ""
+    address: str = ""
 
     def __str__(self) -> str:
         return f"executor {self.id} on host {self.host}" + (f", container {self.container}" if self.container else "")
@@ -118,8 +120,11 @@ def _companion(package: Any, name: str) -> Any:
 def _of_summary(summary: Any) -> Executor:
     attributes = summary.attributes()
     container = attributes.get("CONTAINER_ID")
+    address = summary.hostPort()  # the host alone at first
+    host, colon, _ = address.rpartition(":")
     return Executor(
         id=summary.id(),
-        host=summary.hostPort().partition(":")[0],  # without a port at first
+        host=host or address,
         container=container.get() if container.isDefined() else "",
+        address=address if colon else "",
     )
