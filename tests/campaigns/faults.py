@@ -38,7 +38,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
-from tests.campaigns.fault_places import Job, Place, convert_data, role_of  # noqa: E402
+from tests.fault_places import Job, Place, convert_data, role_of  # noqa: E402
 from tfos_job import storage  # noqa: E402
 from tfos_job.layout import RunLayout, checkpoint_step  # noqa: E402
 from tfos_job.run import checkpoints  # noqa: E402

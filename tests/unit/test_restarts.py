@@ -171,7 +171,7 @@ class Cluster:
     def hosts(self) -> set[str]:
         return self.known
 
-    def running(self) -> tuple[Executor, ...]:
+    def there(self) -> tuple[Executor, ...]:
         hosts = enumerate(sorted(self.known))
         return tuple(Executor(id=str(i), host=f"{host}.example", container=f"container_{host}") for i, host in hosts)
 

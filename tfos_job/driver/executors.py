@@ -68,10 +68,6 @@ class Executors:
         """The hosts on which executors are."""
         return {each.host for each in self.there()}
 
-    def running(self) -> tuple[Executor, ...]:
-        """Those that are there; none in `local[N]`, or if Spark does not answer."""
-        return self._there()
-
     def replace(self, *, hosts: Collection[str] = (), containers: Collection[str] = ()) -> None:
         """Kills the executors on these hosts and in these containers; the cluster manager starts others.
 

@@ -129,7 +129,7 @@ class Restarts:
         """
         first = launch.prepared
         while True:
-            self._names.learn_executors(self._executors.running())
+            self._names.learn_executors(self._executors.there())
             end = self._trainer.run(launch)
             self._names.learn_nodes(end.nodes)
             if isinstance(end.outcome, Finished):
@@ -209,7 +209,7 @@ class Restarts:
             number=number,
             prepared=prepared,
             avoided_hosts=frozenset(each.host for each in self._policy.avoided(self._clock())),
-            executor_hosts=self._names.addresses(self._executors.running()),
+            executor_hosts=self._names.addresses(self._executors.there()),
         )
 
     def _gather(self, first: Preparation, end: AttemptEnd, check: Callable[[], None]) -> int:

@@ -19,7 +19,7 @@ from tests.command import is_alive, wait_until_gone
 from tests.command import role_of as role_of_ours
 from tests.hadoop.conftest import Hadoop, client_mode, upload
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 MARK = "TFOS_JOB_TEST_CAMPAIGN"
 """A variable that all processes of a trial inherit."""
 GONE_S = 30.0
