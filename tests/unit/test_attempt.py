@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,24 @@ import pytest
 
 from tests.ports import free_port_range
 from tests.unit.dataset import config, run_assignment
-from tests.unit.waits import PATIENCE_S
+from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.driver import attempt, launch
 from tfos_job.driver.attempt import Attempt, AttemptSpec
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BusyError, InterruptedJobError, JobError, NodeDiedError, ResourceError
+from tfos_job.host import proc, stacks
 from tfos_job.protocol.failures import Failure, Kind
-from tfos_job.protocol.line import call_driver
-from tfos_job.protocol.messages import CheckpointBegun, CheckpointPublished, Finished, Hello, Ready, Stop
+from tfos_job.protocol.line import NodeLine, call_driver
+from tfos_job.protocol.messages import (
+    CheckpointBegun,
+    CheckpointPublished,
+    DumpStacks,
+    Finished,
+    Hello,
+    Ready,
+    Stacks,
+    Stop,
+)
 from tfos_job.protocol.topology import CHIEF, PS, WORKER, Topology
 
 FINISHED = Finished(1, True, 1.0, 32, [32])
@@ -27,7 +38,12 @@ FINISHED = Finished(1, True, 1.0, 32, [32])
 class Run:
     """An attempt at its start: its coordinator imports TensorFlow, and its Spark job is told to do nothing."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, port_range: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        port_range: tuple[int, int] | None = None,
+        deadlines: str = "shutdown=1",
+    ) -> None:
         monkeypatch.setattr(attempt, "_FAILED_STOP_S", 0.0)
         monkeypatch.setattr(attempt, "_CANCEL_S", 0.0)
         monkeypatch.setattr(launch.NodeJob, "start", lambda _: None)  # there is no Spark
@@ -42,7 +58,7 @@ class Run:
             num_gpus=0,
             driver_host="127.0.0.1",
             local=True,
-            deadlines=config(start_timeout=int(PATIENCE_S), deadlines="shutdown=1").phase_deadlines,
+            deadlines=config(start_timeout=int(PATIENCE_S), deadlines=deadlines).phase_deadlines,
             port_range=port_range,
         )
         self.attempt = Attempt(
@@ -126,6 +142,42 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
     assert lines[WORKER].receive() == Stop()
     for line in lines.values():
         line.close()
+
+
+def test_an_attempt_that_stands_still_asks_all_for_their_stacks_and_the_coordinators_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = Run(monkeypatch, deadlines="shutdown=1,first_step=1")
+    lines: dict[str, NodeLine] = {}
+    answers: list[threading.Thread] = []
+
+    def answer(line: NodeLine) -> None:
+        assert line.receive() == DumpStacks()
+        line.send(Stacks("in a supervisor"))
+
+    def call() -> None:
+        wait_until(lambda: proc.catches(started.coordinator_pid, stacks.SIGNAL))
+        lines.update({role: started.call(role) for role in (PS, WORKER, CHIEF)})
+        for role, line in lines.items():
+            line.send(Ready(1))
+            if role != CHIEF:
+                answers.append(threading.Thread(target=answer, args=(line,)))
+                answers[-1].start()
+        started.guard = lambda: None
+
+    started.guard = call
+    found = started.attempt.run()
+    for thread in answers:
+        thread.join()
+    for line in lines.values():
+        line.close()
+    assert isinstance(found.outcome, NodeDiedError)
+    assert found.outcome.fact.startswith("no step was finished for 1 s")
+    assert found.stacks.keys() == {"chief:0", "ps:0", "worker:0"}
+    assert found.stacks["ps:0"] == "in a supervisor"
+    assert "coordinator.py" in found.stacks["chief:0"]
+    (chief,) = (node for node in found.nodes if node.process.task.role == CHIEF)
+    assert chief.peak_bytes > 0
 
 
 def test_sparks_failure_is_an_event_like_others(started: Run) -> None:

@@ -70,6 +70,7 @@ class AttemptSpec:
       deadlines: of the phases.
       port_range: to listen in; None for any ports.
       avoided_hosts: a node that calls from one of them ends the attempt.
+      container_bytes: memory of an executor's container; 0 if nobody limits it.
       executor_hosts: of each executor that Spark has, to say who is missing; empty if that is unknown.
     """
 
@@ -84,6 +85,7 @@ class AttemptSpec:
     port_range: PortRange | None = None
     number: int = 1
     avoided_hosts: frozenset[str] = frozenset()
+    container_bytes: int = 0
     executor_hosts: tuple[str, ...] = ()
 
 
@@ -157,6 +159,7 @@ class Attempt:
             local=spec.local,
             start_timeout=self._start_timeout,
             port_range=spec.port_range,
+            container_bytes=spec.container_bytes,
         )
 
     def run(self) -> AttemptEnd:
@@ -186,6 +189,7 @@ class Attempt:
                 self._is_loss_told = True
                 yield LockLost(error)
         yield from self._processes.newly_ended()
+        yield from self._processes.vitals()
         yield self._next_of_lines()
         if self._stop.signum is not None and not self._is_stop_told:
             self._is_stop_told = True

@@ -12,10 +12,12 @@ from typing import BinaryIO
 
 from tfos_job.host import container, ports, stacks
 from tfos_job.host.child import Child, child_environment
+from tfos_job.host.memory import Meter
 from tfos_job.host.ports import PortRange
+from tfos_job.nodes.account import MemoryAccount
 from tfos_job.nodes.driver_host import ParameterServer
 from tfos_job.protocol import failures
-from tfos_job.protocol.events import ChildEnded
+from tfos_job.protocol.events import ChildEnded, Said
 from tfos_job.protocol.topology import CHIEF, COORDINATOR, PS, Task, Topology
 from tfos_job.run.assignment import Assignment, RunAssignment
 from tfos_job.run.json_values import to_json
@@ -57,6 +59,7 @@ class AttemptProcesses:
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
         self._scratch = container.make_scratch(attempt)
         self._noticed: set[Task] = set()
+        self._memory: MemoryAccount | None = None  # the coordinator's
 
     def start(self, driver: tuple[str, int], key: bytes, start_timeout: int) -> None:
         """Spawns the processes. They import TensorFlow while Spark starts the nodes, which also takes seconds.
@@ -84,6 +87,7 @@ class AttemptProcesses:
             env={**child_environment(""), "TMPDIR": self._scratch},
             output=self._coordinator_log,
         )
+        self._memory = MemoryAccount(Meter([self.coordinator.pid]))
 
     def assign_coordinator(
         self, run: RunAssignment, *, driver: tuple[str, int], key: bytes, nodes: Mapping[str, Sequence[str]]
@@ -104,7 +108,7 @@ class AttemptProcesses:
         )
         self.coordinator.tell(to_json(assignment))
 
-    def newly_ended(self) -> Iterator[ChildEnded]:
+    def newly_ended(self) -> Iterator[ChildEnded | Said]:
         """Those that have ended since the last call."""
         children = [(server.task, server.process, "its supervisor") for server in self._servers]
         if self.coordinator is not None:
@@ -113,7 +117,19 @@ class AttemptProcesses:
             code = process.poll()
             if code is not None and task not in self._noticed:
                 self._noticed.add(task)
+                if task == COORDINATOR:
+                    yield from self._vitals(process.pid)
                 yield ChildEnded(task, name, code, self.log_tail(task))
+
+    def vitals(self) -> Iterator[Said]:
+        """The coordinator's memory, every ten seconds, if it has changed: it does not measure itself."""
+        yield from self._vitals()
+
+    def _vitals(self, ended: int | None = None) -> Iterator[Said]:
+        if self._memory is not None:
+            found = self._memory.due() if ended is None else self._memory.news(ended)
+            if found is not None:
+                yield Said(COORDINATOR, found)
 
     def log_tail(self, task: Task) -> str:
         """The last lines of the coordinator's log; empty for others, which write into the driver's."""

@@ -11,6 +11,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tfos_job.config import DATASET, PCA, ZCA, TrainConfig
+from tfos_job.doctor import host_memory
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, WARNING
 from tfos_job.driver import preflight, session
@@ -233,8 +234,16 @@ class _Trainer:
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
             avoided_hosts=launch.avoided_hosts,
+            container_bytes=_container_bytes(self._sc),
             executor_hosts=launch.executor_hosts,
         )
+
+
+def _container_bytes(sc: SparkContext) -> int:
+    """The memory of an executor's container, which YARN limits; 0 elsewhere."""
+    if not sc.master.startswith("yarn"):
+        return 0
+    return host_memory.executor_container(dict(sc.getConf().getAll())).total_mb * host_memory.MIB
 
 
 def _drain_s(config: TrainConfig, sc: SparkContext) -> float:

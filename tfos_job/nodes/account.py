@@ -63,35 +63,33 @@ def judged(failure: Failure, folders: Iterable[str]) -> Failure:
 
 
 class MemoryAccount:
-    """Tells the driver of a node's memory, as that grows."""
+    """What there is to tell of a process's or a node's memory, as that grows."""
 
-    def __init__(self, line: NodeLine, meter: Meter) -> None:
-        self._line = line
+    def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._told = Usage()
-        self._told_s = time.monotonic()
-        self._sampled_s = -math.inf
+        self._sampled_s = self._told_s = -math.inf
 
-    def check(self) -> None:
-        """Measures once a second, and tells every ten seconds what has changed. To be called more often."""
+    def due(self) -> Vitals | None:
+        """Measures once a second, and returns every ten seconds what has changed. To be called more often."""
         now_s = time.monotonic()
         if now_s - self._told_s >= _VITALS_S:
-            self.tell()
-        elif now_s - self._sampled_s >= _SAMPLE_S:
+            return self.news()
+        if now_s - self._sampled_s >= _SAMPLE_S:
             self._sampled_s = now_s
             self._meter.sample()
+        return None
 
-    def note_end(self, pid: int) -> None:
-        """The node's TensorFlow process has ended."""
-        self._meter.note_end(pid)
-
-    def tell(self) -> None:
-        """Measures, and tells what has changed since the last time: before a node's last word, too."""
+    def news(self, ended: int | None = None) -> Vitals | None:
+        """Measures; None if nothing has changed since the last time. `ended`: a child that has just ended."""
+        if ended is not None:
+            self._meter.note_end(ended)
         usage = self._meter.sample()
         self._sampled_s = self._told_s = time.monotonic()
-        if usage != self._told:
-            self._told = usage
-            tell(self._line, Vitals(**dataclasses.asdict(usage)))
+        if usage == self._told:
+            return None
+        self._told = usage
+        return Vitals(**dataclasses.asdict(usage))
 
 
 def stacks_of_node(pid: int, log_path: str) -> Stacks:

@@ -34,7 +34,7 @@ from tfos_job.protocol import failures, messages
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import SILENCE_S, NodeLine
-from tfos_job.protocol.messages import Beat, DumpStacks, Notice, Ready, Stop, ToSupervisor
+from tfos_job.protocol.messages import Beat, DumpStacks, Notice, Ready, Stop, ToSupervisor, Vitals
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Staged, Stager
@@ -122,7 +122,7 @@ class Supervisor:
         self._parent = os.getppid()
         self._process, self._log_start = _spawn(spec)
         pids = (os.getpid(), self._process.pid, *spec.other_pids)
-        self._memory = MemoryAccount(line, Meter(pids, container_bytes=spec.container_bytes))
+        self._memory = MemoryAccount(Meter(pids, container_bytes=spec.container_bytes))
         self._events: queue.Queue[_Event] = queue.Queue()
         self._serving = False
         self._is_orphaned = False
@@ -181,7 +181,7 @@ class Supervisor:
                 self._check_clock()
         finally:
             self._ended.set()
-            self._memory.tell()
+            self._tell_vitals(self._memory.news())
             self._end_process()
             if self._stager.ident:  # it works in the folder that will be removed
                 self._stager.join(_STOP_S)
@@ -200,7 +200,7 @@ class Supervisor:
             case Failure():
                 raise self._report(replace(event, detail=self._log_tail()))
             case _ProcessEnded(exit_code):
-                self._memory.note_end(self._process.pid)
+                self._tell_vitals(self._memory.news(self._process.pid))
                 kind = Kind.KILLED if exit_code < 0 else Kind.RAISED
                 self._fail(kind, f"its TensorFlow process {self._process.pid} {end_in_words(exit_code)}")
             case _DriverLost(reason):
@@ -210,7 +210,7 @@ class Supervisor:
             self._deadline = time.monotonic() + SILENCE_S
 
     def _check_clock(self) -> None:
-        self._memory.check()
+        self._tell_vitals(self._memory.due())
         if os.getppid() != self._parent:
             for pid in self._spec.server.orphaned_pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -227,8 +227,12 @@ class Supervisor:
         raise self._report(Failure(kind, cause, exit_code, detail=self._log_tail()))
 
     def _report(self, failure: Failure) -> NodeFailed:
-        self._memory.tell()  # the driver knows then whether the kernel has killed for memory
+        self._tell_vitals(self._memory.news())  # the driver knows then whether the kernel has killed for memory
         return report(self._line, judged(failure, (self._spec.work_dir, sys.prefix)))
+
+    def _tell_vitals(self, vitals: Vitals | None) -> None:
+        if vitals is not None:
+            tell(self._line, vitals)
 
     def _log_tail(self) -> str:
         """The last lines of the process's log; empty if the log is gone with its folder."""

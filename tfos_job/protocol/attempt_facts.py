@@ -19,6 +19,8 @@ from tfos_job.protocol.topology import CHIEF, PS, WORKER, Task, Topology
 
 _STACKS_LINES = 200
 _STACKS_CHARACTERS = 32 << 10
+# What the driver finds out by itself about a coordinator that may stand still.
+_NO_NEWS = messages.Vitals | messages.Stacks
 
 
 class AttemptFacts:
@@ -90,7 +92,7 @@ class AttemptFacts:
                 self._welcome(task, hello)
             case Said(task, message):
                 # A notice is a stager's, for whose shards the first step may be waiting.
-                if task.role == CHIEF or isinstance(message, messages.Notice):
+                if isinstance(message, messages.Notice) or (task.role == CHIEF and not isinstance(message, _NO_NEWS)):
                     self.last_news_s = now_s
                 return self._hear(task, message, now_s)
             case Lost(task, reason, log_tail, is_silent):
