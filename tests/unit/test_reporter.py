@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.plan import PLAN
 from tests.unit.small_checkpoints import META, arrays, step_names
@@ -23,6 +24,7 @@ from tfos_job.run import checkpoints
 from tfos_job.run.assignment import CheckpointMeta, RunAssignment
 from tfos_job.run.handover import take_over
 from tfos_job.training.bottleneck import StepProfiler
+from tfos_job.training.coordinator import to_failure
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import EVALUATION_KS
 from tfos_job.training.reporter import Reporter
@@ -145,3 +147,16 @@ def test_the_user_is_told_once_that_checkpoints_are_due_too_soon(
     assert len(notices) == 1
     assert notices[0].is_warning
     assert "Raise --save_steps or --save_seconds" in notices[0].text
+
+
+def test_an_error_within_a_graph_is_told_by_its_cause() -> None:
+    @tf.function
+    def step(text: tf.Tensor) -> tf.Tensor:
+        return tf.strings.to_number(text)
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        step(tf.constant("no number"))
+    failure = to_failure(caught.value)
+    assert failure.cause.startswith("InvalidArgumentError: StringToNumberOp could not correctly convert string")
+    assert to_failure(ValueError("a\nb")).cause == "ValueError: a"
+    assert to_failure(ValueError()).cause == "ValueError: no message"

@@ -83,12 +83,21 @@ def to_failure(error: Exception) -> Failure:
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
         return failures.of_error(error)
-    first_line = (str(error).strip() or "no message").splitlines()[0]
     name = type(error).__name__
-    cause = f"{name}: {first_line}"
+    cause = f"{name}: {telling_line(str(error))}"
     if isinstance(error, _CONNECTION_ERRORS):
         return Failure(Kind.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail, exception=name)
     return Failure(Kind.RAISED, cause, JobError.exit_code, detail=detail, exception=name)
+
+
+def telling_line(message: str) -> str:
+    """The line of an exception's message that has the cause.
+
+    TensorFlow's errors of a graph begin with the place in Python, and name the node of the graph after the cause.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]
+    node = next((at for at, line in enumerate(lines) if line.startswith("[[{{node")), 0)
+    return lines[node - 1] if node and lines[0].startswith("Graph execution error") else lines[0]
 
 
 def main() -> None:
