@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port_range
 from tests.unit.waits import PATIENCE_S, wait_until
+from tfos_job.protocol import line as line_module
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.frames import LineClosed, new_key
 from tfos_job.protocol.line import NodeLine, call_driver
@@ -81,8 +83,11 @@ class Relay:
         self.cut()
 
 
-def test_a_connection_that_is_reset_before_it_is_a_line_is_made_again(switchboard: Switchboard) -> None:
+def test_a_connection_that_is_reset_before_it_is_a_line_is_made_again(
+    switchboard: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once, within the nonce, after it, and within the hello: the driver hears of one line in the end."""
+    monkeypatch.setattr(line_module, "CALL_S", PATIENCE_S)
     relay = Relay(switchboard.address, cuts=[0, 5, 16, 40])
     line = call_driver(relay.address, KEY, HELLO)
     assert relay.num_calls == 5
@@ -109,12 +114,20 @@ def test_an_established_line_that_is_reset_is_lost(switchboard: Switchboard) -> 
     relay.close()
 
 
-def test_a_driver_that_listens_a_moment_later_is_reached() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+def test_a_driver_that_listens_a_moment_later_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, call = [], line_module._call
+
+    def counted(*arguments: Any) -> NodeLine:
+        calls.append(arguments)
+        return call(*arguments)
+
+    monkeypatch.setattr(line_module, "CALL_S", PATIENCE_S)
+    monkeypatch.setattr(line_module, "_call", counted)
+    port, _ = free_port_range(1)
     lines: list[NodeLine] = []
     caller = threading.Thread(target=lambda: lines.append(call_driver(("127.0.0.1", port), KEY, HELLO)))
-    caller.start()  # refused
+    caller.start()
+    wait_until(lambda: len(calls) == 2)  # the first was refused
     board = Switchboard("127.0.0.1", KEY, (port, port))
     caller.join()
     assert event(board) == Joined(TASK, HELLO)
