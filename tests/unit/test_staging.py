@@ -150,6 +150,27 @@ def test_a_restart_on_the_same_host_finds_what_is_there(copies: list[Copy], tmp_
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in shared.iterdir())
 
 
+def test_two_attempts_use_one_cache_at_a_time_and_a_killed_one_leaves_no_part_of_a_file(
+    copies: list[Copy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a host that was cut off comes back: its node of the attempt before may copy and evict for a moment."""
+    shared, download = tmp_path / "shared", storage.download
+    names: set[str] = set()
+
+    def watched(source: str, target: str) -> str:
+        digest = download(source, target)
+        names.update(path.name for path in shared.iterdir())  # what a SIGKILL would leave now
+        return digest
+
+    monkeypatch.setattr(storage, "download", watched)
+    given = cache_plan(copies, cache_bytes=copies[0].size_bytes)  # each evicts what the other one may want next
+    with Reader(given, tmp_path / "old", shared) as old, Reader(given, tmp_path / "new", shared) as new:
+        for _ in range(6):
+            (of_old,), (of_new,) = old.read(1), new.read(1)
+            assert of_old == of_new
+    assert names <= {copy.sha256 for copy in copies}
+
+
 @pytest.mark.parametrize(("change", "words"), [("bit", "has SHA-256"), ("length", "bytes, its manifest says")])
 def test_a_file_that_is_another_one_is_named_and_not_kept(
     copies: list[Copy], tmp_path: Path, change: str, words: str

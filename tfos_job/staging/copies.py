@@ -15,14 +15,21 @@ from tfos_job.formats.tfrecord import read_records
 from tfos_job.layout import join
 
 
-def fetch(source: str, target: str, size_bytes: int, sha256: str) -> None:
+def fetch(source: str, target: str, size_bytes: int, sha256: str, folder: str | None = None) -> None:
     """Copies one file and verifies the copy.
+
+    Args:
+      source: remote path.
+      target: local path, at which the copy appears whole.
+      size_bytes: of the file.
+      sha256: of the file.
+      folder: has the copy until it is verified, on the disk of `target` (default: the folder of `target`).
 
     Raises:
       BadDataError: its size or digest differs.
       JobError: storage fails.
     """
-    unverified = f"{target}.{uuid.uuid4().hex}"
+    unverified = os.path.join(folder or os.path.dirname(target), f"{os.path.basename(target)}.{uuid.uuid4().hex}")
     try:
         found = storage.download(source, unverified)
         found_bytes = os.path.getsize(unverified)

@@ -177,7 +177,8 @@ class Stager:
                 return
 
     def _fetch(self, copy: Copy, path: str) -> None:
-        fetch(copy.source, path, copy.size_bytes, copy.sha256)
+        # Of a worker that is killed meanwhile nothing stays in the cache, which other attempts use.
+        fetch(copy.source, path, copy.size_bytes, copy.sha256, folder=self._folder)
         self._num_files += 1
         self._size_bytes += copy.size_bytes
 
