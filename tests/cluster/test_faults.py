@@ -1,7 +1,8 @@
-"""Real processes killed and stopped at work: the job always ends, soon, says why, and leaves nothing behind."""
+"""Real processes killed and stopped at work: the job goes on or ends, soon, says why, and leaves nothing behind."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tests.command import ENDLESS, SMALL, StartCommand, wait_until_gone
+from tests.ports import free_port_range
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 
 LOCAL = ("--master", "local[2]")
+NO_RESTART = ("--max_restarts", 0)
 SERVER_ON_DRIVER_HOST = ("--ps_place", "driver", "--master", "local-cluster[1,1,1024]")
 
 
@@ -28,12 +32,55 @@ def report(train_dir: Path) -> dict[str, Any]:
     return found
 
 
+def has_newer_checkpoint(run: RunLayout, before: list[str]) -> bool:
+    return checkpoints.candidates(run)[:1] not in ([], before[:1])
+
+
+def test_a_run_outlives_the_death_of_each_of_its_processes(
+    start: StartCommand, small_dataset: Path, tmp_path: Path
+) -> None:
+    """Two workers, whose steps are counted together; a port range just wide enough for one attempt at a time."""
+    first_port, last_port = free_port_range(6)
+    run = RunLayout(str(tmp_path))
+    job = start(
+        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, "--max_restarts", 3,
+        "--num_executors", 3, "--max_number_of_steps", 301, "--save_steps", 50, "--master", "local[3]",
+        "--port_range", f"{first_port}-{last_port}",
+    )  # fmt: skip
+    processes: list[psutil.Process] = []
+    causes = {
+        "worker": r"worker:\d on host 127.0.0.1: its TensorFlow process \d+ was killed by SIGKILL",
+        "ps": "ps:0 on host 127.0.0.1: its TensorFlow process \\d+ was killed by SIGKILL",
+        "coordinator": "chief:0 on host 127.0.0.1: the coordinator was killed by SIGKILL",
+    }
+    job.wait_for_step()
+    for number, (role, cause) in enumerate(causes.items(), 1):
+        job.wait_for_line(f"Starting attempt {number}:")
+        job.wait_until(functools.partial(has_newer_checkpoint, run, checkpoints.candidates(run)))
+        processes += job.descendants()
+        job.find(role).kill()
+        job.wait_for_line(f"Attempt {number} has ended at step ")
+        assert re.search(f"Attempt {number} has ended at step \\d+: {cause}", job.stderr), job.stderr
+    assert job.wait() == 0, job.stderr
+    made = report(tmp_path)
+    assert (made["state"], made["exit_code"], made["step"]) == ("finished", 0, 301)
+    assert [attempt["number"] for attempt in made["attempts"]] == [1, 2, 3, 4]
+    starts = [attempt["start_step"] for attempt in made["attempts"]]
+    assert starts == sorted(set(starts))
+    told = [attempt["first_cause"]["role"] for attempt in made["attempts"][:3]]
+    assert told == ["worker", "ps", "chief"]
+    checkpoint = checkpoints.latest(run)
+    assert checkpoint is not None
+    assert (checkpoint.step, checkpoint.path) == (301, made["checkpoint"])
+    assert sum(checkpoint.input_position["records_read"]) == 301 * 32
+    assert not wait_until_gone(processes, job.patience_s)
+
+
 @pytest.mark.parametrize(
     ("role", "where", "named", "cause"),
     [
-        # Seen by its supervisor; by the driver, whose line breaks, with TFoS's own process left waiting; by the driver
-        # and by what the executor's JVM has started.
-        ("worker", LOCAL, "worker:0 on host 127.0.0.1", "was killed by SIGKILL"),
+        # Seen by the driver, whose line breaks, with TFoS's own process left waiting; and by what the executor's JVM
+        # has started. One that its supervisor sees is in the test above.
         ("ps supervisor", LOCAL, "ps:0 on host 127.0.0.1", "the line to it is gone"),
         ("executor", ("--master", "local-cluster[2,1,1024]"), "on host 127.0.0.1", "the line to it is gone"),
     ],
@@ -41,7 +88,7 @@ def report(train_dir: Path) -> dict[str, Any]:
 def test_a_killed_process_ends_the_job_with_its_name(
     start: StartCommand, small_dataset: Path, tmp_path: Path, role: str, where: tuple[str, ...], named: str, cause: str
 ) -> None:
-    job = start("train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, *ENDLESS, *where)
+    job = start("train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, *ENDLESS, *where, *NO_RESTART)
     job.wait_for_step()
     processes = job.descendants()
     job.find(role).kill()
@@ -86,7 +133,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_if_it_had_not_been(
     assert report(broken)["state"] == "running"
 
     # The lock of a dead process does not stop the next one.
-    beheaded = start(*to_be_ended, *LOCAL)
+    beheaded = start(*to_be_ended, *LOCAL, *NO_RESTART)
     beheaded.wait_for_step()
     processes = beheaded.descendants()
     beheaded.find("coordinator").kill()
@@ -132,7 +179,7 @@ def test_a_step_that_never_ends_ends_the_job(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     job = start(
         "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path / "run", *SMALL, *LOCAL,
-        "--model_name", "stuck:build", "--max_number_of_steps", 1, "--stall_timeout", 5,
+        "--model_name", "stuck:build", "--max_number_of_steps", 1, "--stall_timeout", 5, *NO_RESTART,
     )  # fmt: skip
     assert job.wait() == 71, job.stderr
     last_line = job.stderr.splitlines()[-1]

@@ -308,7 +308,7 @@ def all_files(folder: str) -> list[str]:
 def test_a_container_too_small_is_named_with_its_limit(dataset_on_hdfs: str, hdfs_dir: str, submit: Submit) -> None:
     run = f"{hdfs_dir}/run"
     submission = submit(
-        *training(dataset_on_hdfs, run, *ENDLESS),
+        *training(dataset_on_hdfs, run, *ENDLESS, "--max_restarts", 0),
         *("--", "--executor-memory", "512m", "--conf", "spark.executor.memoryOverhead=128m"),
         *("--conf", "spark.yarn.maxAppAttempts=1"),
     )

@@ -117,6 +117,7 @@ class Restarts:
         self._clock = clock
         self._sleep = sleep
         self._names = ExecutorNames()
+        self._known_hosts: set[str] = set()  # that had executors when an attempt began
 
     def run(self, launch: Launch) -> Finished | None:
         """Runs attempts, this one first.
@@ -129,7 +130,9 @@ class Restarts:
         """
         first = launch.prepared
         while True:
-            self._names.learn_executors(self._executors.there())
+            there = self._executors.there()
+            self._names.learn_executors(there)
+            self._known_hosts.update(each.host for each in there)
             end = self._trainer.run(launch)
             self._names.learn_nodes(end.nodes)
             if isinstance(end.outcome, Finished):
@@ -158,7 +161,7 @@ class Restarts:
           JobError: there is none.
         """
         now_s = self._clock()
-        decision = self._policy.after(end, now_s, len(self._executors.hosts()))
+        decision = self._policy.after(end, now_s, len(self._known_hosts | self._executors.hosts()))
         error: JobError | None = None
         if isinstance(decision, Enough):
             error, words = decision.error, f"ended: {decision.reason}"
