@@ -393,7 +393,7 @@ def main() -> None:
         plan = make_plan(config, args.num_classes)
         shards = write_shards(Path(folder), args.num_classes)
         worker_input = WorkerInput(worker=0, seed=_SEED, start_record=0, num_records=_NUM_RECORDS, shards=shards)
-        settings = session.training_settings(_TOPOLOGY, _MASTER, _START_TIMEOUT_S)
+        settings = session.training_settings(_TOPOLOGY, _MASTER, max_restarts=0)
         with contextlib.ExitStack() as stack:
             spark = stack.enter_context(session.open_session("tfos_job benchmark train", _MASTER, settings))
             cluster = stack.enter_context(nodes_up(spark.sparkContext, worker_input))

@@ -169,9 +169,11 @@ def test_what_no_retry_helps_comes_first(kinds: tuple[Any, ...], code: int) -> N
 
 
 def test_fewer_executors_than_asked_for() -> None:
-    check = only(look(Expected(num_executors=3, start_timeout=5)))
-    assert (check.name, check.exit_code) == ("executors", 69)
-    assert check.fact == "2 of 3 came within 5 s: executor 1 on host h1, executor 2 on host h2"
+    fact = "2 of 3 executors have come (1 on h1, 1 on h2) within 5 s; queue gpu has 0 of 1 yarn.io/gpu free"
+    cluster = dataclasses.replace(CLUSTER, missing=fact)
+    executors = [result_of("executor", 1), result_of("executor", 2)]
+    check = only(diagnose(Expected(num_executors=3), cluster, result_of("driver", 0), executors))
+    assert (check.name, check.exit_code, check.fact) == ("executors", 69, fact)
 
 
 def test_executors_that_came_and_did_not_answer() -> None:

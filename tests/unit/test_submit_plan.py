@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import shlex
 import subprocess
@@ -16,9 +17,12 @@ from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
+from tfos_job.driver import session
 from tfos_job.errors import SettingsError
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
+from tfos_job.protocol import spark_settings
+from tfos_job.protocol.topology import topology_of
 from tfos_job.submit import spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.main import main
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped, spark_submit_line
@@ -91,11 +95,59 @@ def test_the_whole_line_of_a_training() -> None:
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
         "spark.python.worker.reuse": "false",
-        "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+        "spark.scheduler.minRegisteredResourcesRatio": "0.0",
+        "spark.excludeOnFailure.enabled": "false",
+        "spark.executor.heartbeatInterval": "5s",
+        "spark.network.timeout": "60s",
         "spark.yarn.maxAppAttempts": "2",
         "spark.yarn.submit.waitAppCompletion": "true",
     }.items():
         assert settings[setting] == value, setting
+
+
+def test_a_submitted_training_has_the_settings_of_one_whose_driver_is_here() -> None:
+    config = TrainConfig(**DIRS, num_executors=3)
+    settings = submit(config)
+    here = session.training_settings(topology_of(config, "yarn"), "yarn", config.max_restarts)
+    assert {key: settings.get(key) for key in here} == here
+
+
+@pytest.mark.parametrize("num_executors", [2, 3, 17])
+@pytest.mark.parametrize("max_restarts", [0, 1, 3, 10])
+def test_no_number_of_restarts_ends_the_application_before_the_policy_does(
+    num_executors: int, max_restarts: int
+) -> None:
+    settings = submit(TrainConfig(**DIRS, num_executors=num_executors, max_restarts=max_restarts))
+    # YARN's ApplicationMaster ends the application when so many containers have ended by themselves.
+    allowed = int(settings["spark.executor.maxNumFailures"]) - 1
+    lost_at_worst = int(settings["spark.executor.instances"]) * (max_restarts + 1)
+    assert allowed >= lost_at_worst
+    assert settings["spark.executor.failuresValidityInterval"] == "900s"
+
+
+def test_a_users_own_limit_that_is_below_the_restarts_is_told() -> None:
+    config = TrainConfig(**DIRS, num_executors=3)
+
+    def told(*spark_args: str, command: str = "train", of: object = config) -> list[str]:
+        return spark_submit.doubts(request(of, *spark_args, command=command))
+
+    limit = ("--conf", "spark.executor.maxNumFailures=9")
+    assert submit(config, *limit)["spark.executor.maxNumFailures"] == "9"
+    assert told(*limit) == [
+        "Spark ends the application when 9 executors have ended, and --max_restarts 3 may need more: "
+        "spark.executor.maxNumFailures=24 allows them"
+    ]
+    assert told() == told("--conf", "spark.executor.maxNumFailures=10") == told("--num-executors", "nonsense") == []
+    assert told(*limit, of=dataclasses.replace(config, max_restarts=2)) == []
+    assert told(*limit, command="convert") == []
+
+
+def test_spark_itself_allows_too_few_for_many_restarts() -> None:
+    assert spark_settings.doubts({}, 3, 1) == []
+    assert spark_settings.doubts({}, 3, 2) != []
+    assert "spark.yarn.max.executor.failures=24" in str(
+        spark_settings.doubts({"spark.yarn.max.executor.failures": "4"}, 3, 3)
+    )
 
 
 def test_a_gpu_for_each_worker_and_none_for_the_parameter_server() -> None:

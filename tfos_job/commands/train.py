@@ -108,6 +108,7 @@ def other_dirs(config: TrainConfig) -> list[tuple[str, str]]:
 
 def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     """An executor for each node that is not on the driver's host. Static executors are all alike."""
+    from tfos_job.protocol.spark_settings import executor_failures
     from tfos_job.protocol.topology import topology_of
 
     topology = topology_of(config, master)
@@ -115,8 +116,8 @@ def containers(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
     return {
         **driver.of_driver(),
         **executor.of_executor(),
+        **executor_failures(topology.num_spark_executors, config.max_restarts),
         "spark.executor.instances": str(topology.num_spark_executors),
-        "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{config.start_timeout}s",
     }
 
 

@@ -39,7 +39,7 @@ class Expected:
     port_range: tuple[int, int] | None = None
     folder: str | None = None
     storage_timeout_s: float = 30.0
-    start_timeout: int = 600
+    start_timeout: float = 600
     deep: bool = False
 
 
@@ -52,6 +52,7 @@ class Cluster:
       num_slots: nodes that a local master can run; None if only the cluster manager knows.
       in_driver: True if the driver's JVM is the only executor, as in `local[N]`.
       num_registered: executors that have registered.
+      missing: which executors are missing, and what their queue lacks; empty if none is.
       num_held_ports: ports of the range that the examination itself holds on the driver's host.
       executor, driver: the containers that Spark requests; None without containers, or if the settings are invalid.
       yarn_limit_mb: the largest container of YARN; None if it is unknown.
@@ -63,6 +64,7 @@ class Cluster:
     num_slots: int | None = None
     in_driver: bool = False
     num_registered: int = 0
+    missing: str = ""
     num_held_ports: int = 0
     executor: Container | None = None
     driver: Container | None = None

@@ -29,13 +29,12 @@ def check_executors(case: Case) -> list[Check]:
                 next_step="Give a --master with more, or fewer --num_executors",
             )
         ]
-    if not cluster.in_driver and cluster.num_registered < wanted:
+    if cluster.missing:
         return [
             failed(
                 "executors",
                 ResourceError,
-                f"{cluster.num_registered} of {wanted} came within {case.expected.start_timeout} s"
-                + (f": {here}" if here else ""),
+                cluster.missing,
                 next_step="Check what the queue or the cluster has free, or give fewer --num_executors",
             )
         ]

@@ -29,6 +29,7 @@ from tfos_job.lease import Lease
 from tfos_job.protocol import messages
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.restart_policy import RestartPolicy
+from tfos_job.protocol.spark_settings import doubts
 from tfos_job.protocol.topology import Topology, topology_of
 from tfos_job.run import folder, handover
 from tfos_job.run.assignment import RunAssignment, assignment_of
@@ -58,7 +59,7 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     """
     config = prepared.config
     topology = topology_of(config, master)
-    settings = session.training_settings(topology, master, config.start_timeout)
+    settings = session.training_settings(topology, master, config.max_restarts)
     name = f"tfos_job train {prepared.run.root}"
     report.on_phase("application")
     opened = session.open_session(name, master, settings, start_timeout=config.start_timeout)
@@ -131,6 +132,9 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
       JobError: one error that names every unmet requirement.
     """
     config = prepared.config
+    settings = dict(spark.sparkContext.getConf().getAll())
+    for doubt in doubts(settings, topology.num_spark_executors, config.max_restarts):
+        log.warning("%s", doubt)
     inputs = worker_inputs(config, prepared.data, prepared.start.positions)
     needed = [worker.cache_plan.least_bytes if worker.cache_plan else 0 for worker in inputs]
     expected = Expected(
@@ -142,7 +146,7 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
         min_free_bytes=max(needed) + RESERVE_BYTES,
         port_range=config.ports,
         folder=config.train_dir,
-        start_timeout=int(config.phase_deadlines.containers),
+        start_timeout=config.phase_deadlines.containers,
     )
     diagnosis = preflight.examine(spark, expected, held.check)
     noticed = [check for check in diagnosis.checks if check.state in (WARNING, FAILED)]

@@ -26,25 +26,31 @@ from tfos_job.doctor.checks import diagnose
 from tfos_job.doctor.diagnosis import Check, Diagnosis, failed
 from tfos_job.doctor.probe import DRIVER, ProbeRequest, ProbeResult
 from tfos_job.driver.executor_probe import ExecutorProbe
-from tfos_job.errors import JobError, ResourceError, SettingsError
+from tfos_job.driver.executors import Executors
+from tfos_job.errors import JobError, NodeDiedError, ResourceError, SettingsError
 from tfos_job.protocol.topology import slots_of
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.1
-_LOG_EVERY_S = 10.0
 
-
-def examine(spark: SparkSession, expected: Expected, on_wait: Callable[[], None] = lambda: None) -> Diagnosis:
+def examine(
+    spark: SparkSession,
+    expected: Expected,
+    on_wait: Callable[[], None] = lambda: None,
+    executors: Executors | None = None,
+) -> Diagnosis:
     """Examines the driver and every executor of a running SparkContext, each once, with a time limit.
 
     Args:
       spark: session of the application; it can be used afterwards.
       expected: the job's requirements; `start_timeout` is the time limit for the executors to register.
       on_wait: called several times a second during waits; its exception ends the examination.
+      executors: of the application (default: they are asked for).
     """
     sc = spark.sparkContext
-    return Examination(sc, expected, cluster_of(sc.master, dict(sc.getConf().getAll()), sc.version), on_wait).run()
+    cluster = cluster_of(sc.master, dict(sc.getConf().getAll()), sc.version)
+    executors = executors or Executors(sc, is_local=slots_of(sc.master) is not None)
+    return Examination(sc, expected, cluster, on_wait, executors).run()
 
 
 def settings_without_spark() -> dict[str, str]:
@@ -90,12 +96,15 @@ class Examination:
         expected: Expected,
         cluster: Cluster,
         on_wait: Callable[[], None] = lambda: None,
+        executors: Executors | None = None,
     ) -> None:
         self._sc = sc
+        self._executors = executors
         self._on_wait = on_wait
         self._expected = expected
         self._cluster = cluster
         self._problems: list[Check] = list(cluster.problems)
+        self._missing = ""
         self._token = uuid.uuid4().hex[:12]
 
     def run(self) -> Diagnosis:
@@ -112,6 +121,7 @@ class Examination:
         cluster = dataclasses.replace(
             self._cluster,
             num_registered=num_registered,
+            missing=self._missing,
             num_held_ports=1 if address and self._expected.port_range else 0,
             problems=tuple(self._problems),
         )
@@ -146,27 +156,20 @@ class Examination:
 
     def _wait_for_executors(self) -> int:
         """Waits for enough executors, or for all that can register, or for the time limit; returns their number."""
-        if self._sc is None:
+        if self._executors is None:
             return 0
         if self._cluster.in_driver:
             return 1
         wanted, most = self._expected.num_executors, self._cluster.num_slots
         wanted = wanted if most is None else min(wanted, most)
-        deadline_s = time.monotonic() + self._expected.start_timeout
-        logged_s = time.monotonic()
-        while True:
-            try:
-                there = len(self._sc._jsc.sc().statusTracker().getExecutorInfos()) - 1  # the driver is one of them
-            except (Py4JError, OSError) as e:
-                self._problems.append(failed("spark", ResourceError, f"Spark's JVM does not answer: {e}"))
-                return 0
-            if there >= wanted or time.monotonic() > deadline_s:
-                return there
-            if time.monotonic() - logged_s >= _LOG_EVERY_S:
-                logged_s = time.monotonic()
-                log.info("waiting for executors: %d of %d have come", there, wanted)
-            self._on_wait()
-            time.sleep(_POLL_S)
+        try:
+            return self._executors.wait(wanted, wanted, self._expected.start_timeout, self._on_wait)
+        except ResourceError as e:
+            self._missing = e.fact
+        except NodeDiedError as e:
+            self._problems.append(failed("spark", ResourceError, e.fact))
+            return 0
+        return len(self._executors.there())
 
     def _place(self) -> str | None:
         if self._expected.folder is None:

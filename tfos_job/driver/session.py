@@ -24,6 +24,7 @@ from tfos_job.host.child import module_path
 from tfos_job.host.container import under_spark_submit
 from tfos_job.host.limits import within
 from tfos_job.host.process_environment import VariableChange
+from tfos_job.protocol.spark_settings import HEARTBEATS, executor_failures
 from tfos_job.protocol.topology import Topology, check_slots, slots_of
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,21 @@ ONE_TASK_SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",
     "spark.python.worker.reuse": "false",  # a process that has used TensorFlow must not serve another cluster
 }
+# Settings of a training, for its restarts. A user's own ones are stronger.
+RESTART_SETTINGS = {
+    **HEARTBEATS,
+    "spark.scheduler.minRegisteredResourcesRatio": "0.0",  # the wait for executors is ours: `executors.Executors`
+}
 # One node per executor, all of them at the same time, each once.
-TFCLUSTER_SETTINGS = {**ONE_TASK_SETTINGS, "spark.scheduler.minRegisteredResourcesRatio": "1.0"}
+TFCLUSTER_SETTINGS = {
+    **ONE_TASK_SETTINGS,
+    "spark.excludeOnFailure.enabled": "false",  # Spark refuses it for tasks that run once; restarts leave out hosts
+    **RESTART_SETTINGS,
+}
 # Spark only distributes work here: without its second compiler a JVM starts in 0.6 of the processor time
 # (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
+_YIELDING = {*RESTART_SETTINGS, *executor_failures(1, 0)}  # to a user's own
 _STOP_S = 10.0
 _in_use = threading.Lock()  # a process has one SparkContext
 _started: SparkContext | None = None  # by this module; any other one is the program's that calls a command
@@ -94,16 +105,18 @@ def _submitted_conf() -> SparkConf:
     return SparkConf()
 
 
-def training_settings(topology: Topology, master: str | None, start_timeout: int) -> dict[str, str]:
+def training_settings(topology: Topology, master: str | None, max_restarts: int) -> dict[str, str]:
     """Returns Spark's settings for a TFCluster: one node per executor, all at the same time, each once.
+
+    Args:
+      topology: the nodes.
+      master: of Spark; None if spark-submit has set it.
+      max_restarts: `--max_restarts`.
 
     Raises:
       SettingsError: the master has too few slots for the topology.
     """
-    settings = {
-        **TFCLUSTER_SETTINGS,
-        "spark.scheduler.maxRegisteredResourcesWaitingTime": f"{start_timeout}s",
-    }
+    settings = {**TFCLUSTER_SETTINGS, **executor_failures(topology.num_spark_executors, max_restarts)}
     if master is None and under_spark_submit():
         master = _submitted_conf().get("spark.master")
     if master is not None:
@@ -198,7 +211,7 @@ def _start(
         log.info("Starting Spark%s", f" ({master})" if master else "")
     builder = SparkSession.builder.appName(app_name)
     with time_limit(start_timeout or (_LOCAL_START_S if local else None)), _own_signals():
-        jvm.start(wanted, local=local)
+        wanted = _yielded(wanted, local=local)
         with withdrawn(wanted, is_needed=not (local or in_cluster_mode())):
             for key, value in wanted.items():
                 builder = builder.config(key, value)
@@ -211,6 +224,13 @@ def _start(
         # spark-submit's JVM has started with its own log settings.
         spark.sparkContext.setLogLevel("WARN")
     return spark
+
+
+def _yielded(wanted: Mapping[str, str], *, local: bool) -> dict[str, str]:
+    """Starts the JVM, which knows a user's own settings; returns the settings for the context."""
+    jvm.start({key: value for key, value in wanted.items() if key not in _YIELDING}, local=local)
+    theirs = SparkConf()
+    return {key: value for key, value in wanted.items() if key not in _YIELDING or not theirs.contains(key)}
 
 
 def _stop(spark: SparkSession) -> None:

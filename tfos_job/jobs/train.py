@@ -36,7 +36,7 @@ def train(config: TrainConfig, master: str | None) -> dict[str, Any]:
       JobError: the cause that stopped it, also in the report.
     """
     config = with_absolute_paths(config)
-    session.training_settings(topology_of(config, master), master, config.start_timeout)  # raises if slots are missing
+    session.training_settings(topology_of(config, master), master, config.max_restarts)  # raises if slots are missing
     run = RunLayout(config.train_dir)
     if done := done_without_data(config):
         log.info("%s is finished. Nothing to do", run.root)

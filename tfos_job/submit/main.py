@@ -153,6 +153,8 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
     request = _request(options, config, app_args, spark_args, hdfs_dir)
     profiles = [spark_folder.profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
+    for doubt in spark_submit.doubts(request):
+        log.warning("%s", doubt)
     theirs, _ = spark_arguments.parse(spark_args)
     for setting, text in submission.remarks(config, request.work, options.master).items():
         if setting not in theirs:

@@ -16,6 +16,7 @@ from tfos_job.commands.registry import SUBMISSIONS
 from tfos_job.config import paths
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
+from tfos_job.protocol import spark_settings
 from tfos_job.submit import spark_arguments
 
 FOLDERS = OUTCOMES, EVENTS = "outcomes", "spark-events"
@@ -140,6 +141,16 @@ def spark_submit_line(request: Request, profiles: Sequence[Mapping[str, str]]) -
             flag = by_setting.get(setting)
             line += [flag, settings[setting]] if flag else ["--conf", f"{setting}={settings[setting]}"]
     return [*line, *passed_on, program, *request.app_args]
+
+
+def doubts(request: Request) -> list[str]:
+    """What of the user's own flags keeps a training from being restarted, each as a sentence."""
+    if not request.submission.trains:
+        return []
+    theirs, _ = spark_arguments.parse(request.spark_args)
+    settings = request.submission.containers(request.config, request.work, request.master) | theirs
+    number = settings["spark.executor.instances"]
+    return spark_settings.doubts(settings, int(number) if number.isdecimal() else 0, request.config.max_restarts)
 
 
 def _identity(request: Request) -> dict[str, str]:
