@@ -66,19 +66,17 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     # Outside this block a signal ends the command at once.
     with opened as spark, StopSignal() as stop:
         held = Held(stop=stop, lease=lease)
-        if not session.is_local(spark.sparkContext.master):
+        is_local = session.is_local(spark.sparkContext.master)
+        executors = Executors(spark.sparkContext, is_local=is_local)
+        if not is_local:
             report.on_phase("containers")
-            _examine(spark, prepared, topology, report, held)
+            _examine(spark, prepared, topology, report, held, executors)
         prepared = commit(prepared, report)
         number = prepared.folder.next_attempt
         handover.take_over(prepared.run, lease, number, prepared.start.checkpoint)
-        restarts = Restarts(
-            _Trainer(spark.sparkContext, master, report, held),
-            policy=RestartPolicy(max_restarts=config.max_restarts, max_preemptions=config.max_preemptions),
-            report=report,
-            held=held,
-            executors=Executors(spark.sparkContext, is_local=session.is_local(spark.sparkContext.master)),
-        )
+        trainer = _Trainer(spark.sparkContext, master, report, held)
+        policy = RestartPolicy(max_restarts=config.max_restarts, max_preemptions=config.max_preemptions)
+        restarts = Restarts(trainer, policy=policy, report=report, held=held, executors=executors)
         finished = restarts.run(Launch(number=number, prepared=prepared))
     if finished is not None and finished.interrupted:
         total_steps = prepared.data.total_steps
@@ -125,7 +123,14 @@ def assignment_to(
     return assignment_of(config, data, plan, checkpoint=checkpoint, lock_token=lock_token)
 
 
-def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, report: RunReport, held: Held) -> None:
+def _examine(
+    spark: SparkSession,
+    prepared: Preparation,
+    topology: Topology,
+    report: RunReport,
+    held: Held,
+    executors: Executors,
+) -> None:
     """Checks that every executor meets the job's requirements, before any node starts.
 
     Raises:
@@ -148,7 +153,7 @@ def _examine(spark: SparkSession, prepared: Preparation, topology: Topology, rep
         folder=config.train_dir,
         start_timeout=config.phase_deadlines.containers,
     )
-    diagnosis = preflight.examine(spark, expected, held.check)
+    diagnosis = preflight.examine(spark, expected, held.check, executors)
     noticed = [check for check in diagnosis.checks if check.state in (WARNING, FAILED)]
     report.values["preflight"] = [dataclasses.asdict(check) for check in noticed]
     for check in noticed:
