@@ -112,7 +112,9 @@ def test_an_attempt_that_ends_leaves_no_process(started: Run, ends: str) -> None
         os.kill(started.coordinator_pid, 0)
 
 
-def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_carried_out(started: Run) -> None:
+def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_carried_out(
+    started: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     lines: dict[str, Any] = {}
 
     def call() -> None:
@@ -140,6 +142,7 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
     assert started.messages == [CheckpointBegun(1), CheckpointPublished(1, "step-1", 1.0), FINISHED]
     assert started.phases == ["registration", "build", "first_step", "shutdown"]
     assert lines[WORKER].receive() == Stop()
+    assert "ps:0, worker:0 did not end within 1 s: the Spark job is cancelled" in caplog.text  # they are deaf here
     for line in lines.values():
         line.close()
 

@@ -264,6 +264,9 @@ class Attempt:
         # A job that has failed is over sooner than its nodes, which still clean up; Spark's end would cut that off.
         while self._switchboard.connected() and time.monotonic() < deadline:
             time.sleep(_CLOSE_POLL_S)
+        if late := self._switchboard.connected() - {COORDINATOR}:
+            words = ", ".join(map(str, sorted(late)))
+            log.warning("%s did not end within %.0f s: the Spark job is cancelled", words, limit_s)
         self._job.wait(max(0.0, deadline - time.monotonic()))
         self._job.close(_CANCEL_S)
         self._processes.close()

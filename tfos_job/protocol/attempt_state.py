@@ -261,10 +261,11 @@ class AttemptState:
     def _decide_standing(self, now_s: float) -> None:
         assert self._error is not None
         facts = self._facts
+        asked = facts.talking | ({COORDINATOR} - facts.ended)  # also before its first word
         if facts.failures:  # this is why
             self._first = None
             self._begin_blame(now_s)
-        elif facts.is_hurried or now_s >= self._deadline_s or facts.stacks.keys() >= facts.talking:
+        elif facts.is_hurried or now_s >= self._deadline_s or facts.stacks.keys() >= asked:
             writers = ", ".join(map(str, sorted(facts.stacks)))
             self._log(logging.INFO, f"Stacks were written by {writers or 'no process'}")
             self._end_with(self._error, now_s)
