@@ -22,18 +22,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
 def of_process() -> dict[str, Any]:
     """What a library must leave as it was."""
-    return {"environment": dict(os.environ), "handlers": [str(signal.getsignal(signum)) for signum in SIGNALS]}
+    handlers = {signum.name: signal.getsignal(signum) for signum in SIGNALS}
+    return {**os.environ, **handlers, "context": SparkContext._active_spark_context}
 
 
 async def main(program: str, dataset_dir: str, train_dir: str) -> None:
     cells = await asyncio.to_thread(runpy.run_path, program, run_name="__main__")
-    spark, before = cells["spark"], of_process()
-    rows = spark.range(3).count()
-    spark.stop()
+    rows = cells["spark"].range(3).count()
+    cells["spark"].stop()
+    before = of_process()
     config = TrainConfig(dataset_dir=dataset_dir, train_dir=train_dir, max_number_of_steps=2, image_size=16)
     steps = train(config, master="local[2]")["step"]
-    is_same = of_process() == before and SparkContext._active_spark_context is None
-    print(json.dumps({"rows": rows, "steps": steps, "is_same": is_same}))
+    after = of_process()
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    print(json.dumps({"rows": rows, "steps": steps, "changed": changed}))
 
 
 if __name__ == "__main__":

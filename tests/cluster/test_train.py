@@ -32,7 +32,7 @@ def test_writers_never_seen_are_read_in_a_notebook(tmp_path: Path) -> None:
         num_images=(steps + 2) * BATCH_SIZE, num_trainings=2, by=(notebook.__file__,),
     )  # fmt: skip
     # The first training was on a thread and in the program's session, which outlived it; the second on the main thread.
-    assert json.loads(found) == {"rows": 3, "steps": 2, "is_same": True}
+    assert json.loads(found) == {"rows": 3, "steps": 2, "changed": []}
     train_dir, gnt_dir = home / "run", home / "gnt"
     (path,) = (train_dir / "evaluation").glob("step-*-test.json")
     evaluation = json.loads(path.read_text())

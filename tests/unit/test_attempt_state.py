@@ -572,11 +572,24 @@ def test_a_consequence_is_not_doubted_for_nothing(others: list[Event]) -> None:
     assert attempt.error().fact == "UnavailableError"
 
 
-def test_an_exception_that_spark_tells_of_is_a_cause() -> None:
+@pytest.mark.parametrize("exit_code", [JobError.exit_code, NodeDiedError.exit_code])
+def test_an_exception_that_spark_tells_of_is_a_cause(exit_code: int) -> None:
     attempt = Attempt().train()
-    attempt.hear(Failure(Kind.SPARK, "ImportError: no msgspec", JobError.exit_code))
+    attempt.hear(Failure(Kind.SPARK, "SparkException: Python worker exited unexpectedly", exit_code))
     attempt.wait(COLLECT_S)
-    assert str(attempt.error()) == "Spark: ImportError: no msgspec"
+    assert attempt.error().fact == "SparkException: Python worker exited unexpectedly"
+    assert attempt.error().exit_code == exit_code
+
+
+@pytest.mark.parametrize("is_publishing", [True, False])
+def test_a_training_that_is_done_has_not_failed_whatever_happens_meanwhile(is_publishing: bool) -> None:
+    attempt = Attempt().train()
+    if is_publishing:
+        attempt.say(CheckpointBegun(7))
+    attempt.hear(Lost(FIRST, "connection closed"))
+    attempt.wait(COLLECT_S if is_publishing else COLLECT_S - 0.1)
+    attempt.say(FINISHED)
+    assert attempt.end().outcome == FINISHED
 
 
 # Hosts that are left out, and what an end tells.
@@ -715,6 +728,7 @@ def test_a_signal_is_an_interruption_whatever_ends_the_wait(ends: str) -> None:
         attempt.hear(StopHurried())
     elif ends == "time":
         attempt.wait(LIMITS.drain + 0.1)
+        assert "No checkpoint came within 60 s: the coordinator has done no step" in attempt.logged()
     else:  # the signal may have reached the nodes as well
         attempt.hear(Lost(FIRST, "connection closed"))
     error = attempt.error()

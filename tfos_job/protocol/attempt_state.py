@@ -16,7 +16,7 @@ from tfos_job.errors import InterruptedJobError, JobError
 from tfos_job.protocol import failures, overdue
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.attempt_facts import AttemptFacts
-from tfos_job.protocol.blame import Blame, Question
+from tfos_job.protocol.blame import Blame, Question, accused
 from tfos_job.protocol.events import Event, ExecutorAlive, LossExplained
 from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.instructions import (
@@ -146,6 +146,9 @@ class AttemptState:
         return self._instructions
 
     def _decide(self, now_s: float) -> None:
+        if self._facts.finished is not None and self._phase is not _Phase.ENDED:
+            self._phase = _Phase.ENDED  # whatever fails now: the training is done
+            self._instructions.append(EndWith(self.end(self._facts.finished)))
         match self._phase:
             case _Phase.REGISTRATION | _Phase.BUILD:
                 self._decide_start(now_s)
@@ -197,10 +200,7 @@ class AttemptState:
     def _decide_training(self, now_s: float) -> None:
         facts, limits = self._facts, self._deadlines
         limit_s = limits.first_step if self._phase is _Phase.FIRST_STEP else limits.stall
-        if facts.finished is not None:
-            self._phase = _Phase.ENDED
-            self._instructions.append(EndWith(self.end(facts.finished)))
-        elif facts.signum is not None and self._must_interrupt(now_s):
+        if facts.signum is not None and self._must_interrupt(now_s):
             self._end_with(InterruptedJobError("stopped", signum=facts.signum), now_s)
         elif facts.signum is None and facts.lock_error is not None:
             self._end_with(facts.lock_error, now_s)
@@ -225,8 +225,12 @@ class AttemptState:
                 f"Waiting for the running steps and a last checkpoint, {text}at most {drain_s:g} s "
                 "(--stop_timeout); a second signal does not wait",
             )
+        is_late = now_s > self._stop_deadline_s
+        if is_late:
+            at = f"is behind step {self._facts.step}" if self._facts.step else "has done no step"
+            self._log(logging.WARNING, f"No checkpoint came within {drain_s:g} s: the coordinator {at}")
         # A signal may have reached Spark's JVM and its nodes, too: then their failures are expected.
-        return bool(self._facts.failures) or self._facts.is_hurried or now_s > self._stop_deadline_s
+        return bool(self._facts.failures) or self._facts.is_hurried or is_late
 
     def _begin_blame(self, now_s: float) -> None:
         self._phase, self._blame = _Phase.BLAMING, Blame(self._facts, now_s, is_local=self._is_local)
@@ -238,18 +242,9 @@ class AttemptState:
                 self._instructions.append(AskSpark(container))
             case Failure() as found:
                 first = self._facts.blame_memory(found)
-                self._say_who_failed(first)
+                self._instructions += accused(self._facts.failures, first)
                 self._first = first
                 self._end_with(failures.to_error(self._facts.failures), now_s)
-
-    def _say_who_failed(self, first: Failure) -> None:
-        for failure in self._facts.failures:
-            self._log(logging.WARNING if failure is first else logging.DEBUG, str(failure))
-        process = first.process
-        if first.detail:
-            self._log(logging.WARNING, f"The last words of {process or 'Spark'}:\n{first.detail.rstrip()}")
-        if process and process.log_url:
-            self._log(logging.WARNING, f"The whole log of {process.task}: {process.log_url}")
 
     def _stand_still(self, error: JobError, first: Failure | None, now_s: float) -> None:
         """Has the stacks written before anything is killed: nothing tells later what a process was waiting for."""

@@ -7,13 +7,15 @@ found silent only later. On a cluster Spark is then asked what became of a conta
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfos_job.errors import NodeDiedError
 from tfos_job.protocol import failures
 from tfos_job.protocol.attempt_facts import AttemptFacts
 from tfos_job.protocol.events import ExecutorAlive, LossExplained
 from tfos_job.protocol.failures import Failure, Kind, Reason
+from tfos_job.protocol.instructions import Log
 from tfos_job.protocol.line import SILENCE_S
 
 COLLECT_S = 2.0
@@ -86,13 +88,24 @@ class Blame:
             self._facts.failures = [explained if each is first else each for each in self._facts.failures]
 
 
+def accused(all_of_them: Sequence[Failure], first: Failure) -> list[Log]:
+    """What the user is told of failures: the first cause, its last words and its log."""
+    told = [Log(logging.WARNING if each is first else logging.DEBUG, str(each)) for each in all_of_them]
+    process = first.process
+    if first.detail:
+        told.append(Log(logging.WARNING, f"The last words of {process or 'Spark'}:\n{first.detail.rstrip()}"))
+    if process and process.log_url:
+        told.append(Log(logging.WARNING, f"The whole log of {process.task}: {process.log_url}"))
+    return told
+
+
 def _is_doubtful(failure: Failure) -> bool:
     """True if another failure may have caused it, which is still to come.
 
-    Spark's job fails by the death of an executor, or by an exception, which is a cause of its own.
+    An exception that Spark tells of is a cause; the loss of an executor follows from that of a host.
     """
-    is_death = failure.exit_code == NodeDiedError.exit_code
-    return failure.kind is Kind.CONSEQUENCE or (failure.kind is Kind.SPARK and is_death)
+    is_loss = failure.kind is Kind.SPARK and failures.EXECUTOR_LOST in failure.cause
+    return failure.kind is Kind.CONSEQUENCE or is_loss
 
 
 def _is_explained_by_spark(failure: Failure) -> bool:

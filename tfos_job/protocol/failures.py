@@ -32,6 +32,8 @@ _MEMORY = re.compile(
     r"killed by YARN for exceeding (?P<kind>physical|virtual) memory limits\."
     r"(?:\s*(?P<used>[\d.]+ [KMGTPE]?B) of (?P<limit>[\d.]+ [KMGTPE]?B) (?:physical|virtual) memory used)?"
 )
+EXECUTOR_LOST = "ExecutorLostFailure"
+"""Spark's word for a task that ended with its executor."""
 _EXIT_STATUS = re.compile(r"[Ee]xit status: (-?\d+)")
 _PREEMPTED = -102
 _VMEM_EXCEEDED = -103
