@@ -23,7 +23,7 @@ from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.line import DRIVER, Line
-from tfos_job.protocol.messages import DumpStacks, Hello, Stacks, Vitals
+from tfos_job.protocol.messages import DumpStacks, Hello, Ready, Stacks, Vitals
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import PS, Task
 
@@ -34,11 +34,12 @@ KEY = new_key()
 WORKER = """
 import json, multiprocessing, queue, subprocess, sys, time, types
 from tfos_job.host import ports
-from tfos_job.nodes import node
+from tfos_job.nodes import node, supervisor as supervision
 from tfos_job.protocol import line
 
 orders = json.loads(sys.argv[1])
-line.SILENCE_S = orders["silence_s"]
+line.SILENCE_S = orders.get("silence_s", line.SILENCE_S)
+supervision.SILENCE_S = orders.get("process_silence_s", line.SILENCE_S)
 held = ports.listen("127.0.0.1")
 address = "%s:%d" % held.getsockname()[:2]
 manager = subprocess.Popen(["sleep", "3600"])
@@ -59,12 +60,12 @@ time.sleep(3600)
 
 
 class SparkWorker:
-    """A Python worker of Spark with a parameter server in it."""
+    """A Python worker of Spark with a parameter server in it; `silences` of its line and of its TensorFlow process."""
 
-    def __init__(self, driver: tuple[str, int], scratch: Path, silence_s: float = 20.0) -> None:
+    def __init__(self, driver: tuple[str, int], scratch: Path, **silences: float) -> None:
         scratch.mkdir()
         self.scratch = scratch
-        orders = {"driver": driver, "key": KEY.hex(), "scratch": str(scratch), "silence_s": silence_s}
+        orders = {"driver": driver, "key": KEY.hex(), "scratch": str(scratch), **silences}
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, json.dumps(orders)], env=child_environment(""), stdout=subprocess.PIPE
         )
@@ -136,6 +137,11 @@ def joined(switchboard: Switchboard) -> Hello:
     return event.hello
 
 
+def tensorflow_process(worker: SparkWorker, hello: Hello) -> psutil.Process:
+    (found,) = (each for each in worker.node_processes(hello.pid) if "server_process" in "".join(each.cmdline()))
+    return found
+
+
 def test_a_supervisor_that_is_stopped_sees_that_sparks_worker_is_gone(
     switchboard: Switchboard, start_worker: StartWorker
 ) -> None:
@@ -194,12 +200,28 @@ def test_a_parameter_server_on_this_host_is_ended_though_all_of_it_is_stopped(sw
     heard(switchboard)
 
 
+def test_a_tensorflow_process_that_is_stopped_is_taken_for_dead_and_ended(
+    switchboard: Switchboard, start_worker: StartWorker
+) -> None:
+    worker = start_worker(switchboard.address, process_silence_s=2.0)
+    server = tensorflow_process(worker, joined(switchboard))
+    while not isinstance(switchboard.events.get(timeout=PATIENCE_S).message, Ready):
+        pass
+    with contextlib.suppress(psutil.NoSuchProcess):  # a machine that stands still for 2 s has been faster
+        server.suspend()
+    (failure,) = (said for said in heard(switchboard) if not isinstance(said, Vitals))
+    assert isinstance(failure, Failure)
+    cause = f"its TensorFlow process {server.pid} has been silent for 2 s"
+    assert (failure.kind, failure.cause) == (Kind.LOST, cause)
+    wait_until(lambda: not is_alive(server))
+
+
 def test_a_supervisor_tells_the_stacks_of_its_node_and_what_memory_it_had(
     switchboard: Switchboard, start_worker: StartWorker
 ) -> None:
     worker = start_worker(switchboard.address)
     hello = joined(switchboard)
-    (server,) = (each for each in worker.node_processes(hello.pid) if "server_process" in "".join(each.cmdline()))
+    server = tensorflow_process(worker, hello)
     wait_until(lambda: proc.catches(server.pid, stacks.SIGNAL))
     for stopped in (False, True):
         if stopped:
