@@ -83,9 +83,9 @@ def _main(argv: list[str], lines: LogLines) -> int:
 
 
 def _conclude(outcome: Outcome, lines: LogLines, command: str, exit_code: int, error: JobError | None) -> int:
+    outcome.end(exit_code, error)
     if error is not None:
         lines.fail(f"tfos-job {command}" if command in COMMANDS else "tfos-job", error, exit_code)
-    outcome.end(exit_code, error)
     return exit_code
 
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,3 +129,40 @@ def test_a_log_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -
             lines.say("a table")
         patched.undo()
         os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())
+
+
+@pytest.mark.parametrize("flags", [(), ("--log_format", "json")])
+def test_nothing_comes_after_what_a_command_ends_with(flags: tuple[str, ...]) -> None:
+    """Neither of threads, nor of Spark's JVM, nor a second line of the error itself."""
+    program = (
+        "import logging, os, sys, threading\n"
+        "from tfos_job.errors import JobError\n"
+        "from tfos_job.host import jvm_output\n"
+        "from tfos_job.host.logs import LogLines\n"
+        "log, words = logging.getLogger('tfos_job.x'), sys.argv[1:]\n"
+        "reader, writer = os.pipe()\n"
+        "with LogLines('train', words) as lines:\n"
+        "    jvm_output.pass_on(os.fdopen(reader, 'rb'))\n"
+        "    log.warning('before')\n"
+        "    lines.fail('tfos-job train', JobError('killed\\n  by SIGKILL', place='worker:0'), 70)\n"
+        "    log.warning('within')\n"
+        "log.warning('after')\n"
+        "os.write(writer, b'of the JVM\\n')\n"
+        "os.close(writer)\n"
+        "[thread.join() for thread in threading.enumerate() if thread.name == 'JVM stderr']\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *flags], capture_output=True, text=True, check=True)
+    first, last = done.stderr.splitlines()
+    assert "before" in first
+    if flags:
+        assert json.loads(last)["exit_code"] == 70
+    else:
+        assert last == "tfos-job train: error: worker:0: killed by SIGKILL"
+
+
+def test_the_next_command_of_a_process_is_heard(capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with LogLines("train", ()) as lines:
+            logging.getLogger("tfos_job.x").warning("heard")
+            lines.fail("tfos-job train", ValueError("x"), 70)
+        assert "heard" in capfd.readouterr().err

@@ -14,6 +14,7 @@ from typing import IO
 
 _WARNING = "WARNING: Using incubator modules: jdk.incubator.vector"
 _BLOCK_BYTES = 1 << 16
+_is_silent = threading.Event()
 
 
 def is_launchers_own(line: str) -> bool:
@@ -24,6 +25,11 @@ def is_launchers_own(line: str) -> bool:
 def pass_on(stream: IO[bytes]) -> None:
     """Takes the lines of a JVM's standard error to this process's own, on a thread, until the JVM ends."""
     threading.Thread(target=_pass_on, args=(stream,), name="JVM stderr", daemon=True).start()
+
+
+def silence(*, on: bool) -> None:
+    """Passes on nothing more, until this is taken back: a JVM that ends has words of its own about that."""
+    (_is_silent.set if on else _is_silent.clear)()
 
 
 def _pass_on(stream: IO[bytes]) -> None:
@@ -37,5 +43,7 @@ def _pass_on(stream: IO[bytes]) -> None:
 
 
 def _write(text: bytes) -> None:
+    if _is_silent.is_set():
+        return
     with contextlib.suppress(OSError):  # ours is closed; the JVM must not wait for a reader
         os.write(2, text)

@@ -13,9 +13,12 @@ from types import TracebackType
 from typing import Any
 
 from tfos_job.config.process import JSON, TEXT, ProcessConfig
+from tfos_job.host import jvm_output
 
 ROOT = "tfos_job"
 """The logger that all of this package's are below; those of libraries say warnings alone."""
+_NOTHING = logging.NullHandler()
+"""Takes what is logged after a command's last line: without any handler Python writes it to stderr by itself."""
 _TEXT_LINE, _TEXT_TIME = "%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"
 
 
@@ -75,6 +78,8 @@ class LogLines:
         self.use(_as_far_as_said(argv))
 
     def __enter__(self) -> LogLines:
+        jvm_output.silence(on=False)
+        self._own.removeHandler(_NOTHING)
         self._root.setLevel(logging.WARNING)
         self._root.addHandler(self._handler)
         return self
@@ -102,14 +107,20 @@ class LogLines:
             _write(text)
 
     def fail(self, prefix: str, error: Exception, exit_code: int) -> None:
-        """Says what a command ends with."""
+        """Says what a command ends with, in the last line of all: threads and the JVM may still have something to say.
+
+        A reader of the log, be it a person or a scheduler that shows its last line, finds the cause there.
+        """
         trace = error if self.process.debug else None
         if self.process.log_format == JSON:
             self._own.error("%s", error, exc_info=trace, extra={"exit_code": exit_code})
-            return
-        if trace is not None:
-            self._own.error("where the error comes from:", exc_info=trace)
-        _write(f"{prefix}: error: {error}")
+        else:
+            if trace is not None:
+                self._own.error("where the error comes from:", exc_info=trace)
+            _write(f"{prefix}: error: {' '.join(str(error).split())}")
+        jvm_output.silence(on=True)
+        self._handler.addFilter(lambda _: False)
+        self._own.addHandler(_NOTHING)
 
 
 def shows_bars() -> bool:

@@ -86,8 +86,8 @@ def nodes(run: RunSummary) -> Table | None:
         (
             node.get("task"),
             node.get("host"),
-            attempt_words.memory(node),
-            _step(node, is_slow=node.get("task") == slow),
+            _unbroken(attempt_words.memory(node)),
+            _unbroken(_step(node, is_slow=node.get("task") == slow)),
             node.get("container"),
             node.get("log_url"),
         )
@@ -129,7 +129,12 @@ def _step(node: Mapping[str, Any], *, is_slow: bool) -> str:
     seconds = node.get("step_s")
     if not is_number(seconds):
         return ""
-    return duration(float(seconds)) + (", slower than the others" if is_slow else "")
+    return duration(float(seconds)) + (" (slow)" if is_slow else "")
+
+
+def _unbroken(text: str) -> str:
+    """The text in one line: the long names beside it would have it broken at each word."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _records(value: Any) -> str:
