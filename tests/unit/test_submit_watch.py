@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import signal
@@ -11,10 +12,12 @@ import pytest
 
 from tfos_job import hadoop_conf
 from tfos_job.commands.registry import SUBMISSIONS
-from tfos_job.errors import InterruptedJobError, NodeDiedError, SettingsError
+from tfos_job.config import TrainConfig, VerifyConfig
+from tfos_job.errors import InterruptedJobError, NodeDiedError, ResourceError, SettingsError
 from tfos_job.submit import main as submit_main
 from tfos_job.submit import watch
 from tfos_job.submit.application_state import Watched
+from tfos_job.submit.watch import Patience
 
 FAILED = """\
 WARNING: Using incubator modules: jdk.incubator.vector
@@ -130,7 +133,14 @@ class Run:
         self.home, self.java = folder / "spark", folder / "java"
         self.environment = {"PATH": os.environ["PATH"], "JAVA_HOME": str(self.java)}
 
-    def __call__(self, spark_submit: str, hadoop: str = "", *, detach: bool = False) -> Watched:
+    def __call__(
+        self,
+        spark_submit: str,
+        hadoop: str = "",
+        *,
+        detach: bool = False,
+        patience: Patience = Patience(submit_s=600, accept_s=600),  # noqa: B008 - it never changes
+    ) -> Watched:
         for path, text in (
             (self.home / "bin" / "spark-submit", spark_submit),
             (self.java / "bin" / "java", f"echo $4 $5 $6 >> {self.log}\n{hadoop}"),
@@ -142,8 +152,7 @@ class Run:
             ["spark-submit"],
             self.environment,
             on_change=lambda _: None,
-            submit_timeout_s=600,
-            accept_timeout_s=600,
+            patience=patience,
             detach=detach,
             when_stopped="Run it again",
         )
@@ -183,6 +192,65 @@ def test_a_signal_leaves_nothing_that_it_does_not_name(
 def test_an_application_that_cannot_be_killed_may_go_on(run: Run) -> None:
     with pytest.raises(InterruptedJobError, match=f"{ID} may go on"):
         run(SUBMITTED + STOP, "exit 1\n")
+
+
+WAITING = f"""\
+cat >&2 <<'END'
+INFO Client: Application report for {ID} (state: ACCEPTED)
+INFO Client:
+\t diagnostics: Application is added to the scheduler and is not yet activated.
+\t queue: root.gpu
+\t final status: UNDEFINED
+END
+exec sleep 600
+"""
+
+
+@pytest.mark.parametrize(
+    ("lack", "words"),
+    [
+        ("queue gpu has 0 of 1 yarn.io/gpu free", "queue gpu has 0 of 1 yarn.io/gpu free"),
+        ("", "it waits in queue gpu"),
+    ],
+)
+def test_an_application_without_a_container_in_time_is_killed_and_told(run: Run, lack: str, words: str) -> None:
+    asked = []
+
+    def lack_of(application: str) -> str:
+        asked.append(application)
+        return lack
+
+    with pytest.raises(ResourceError) as caught:
+        run(SUBMITTED + WAITING, patience=Patience(submit_s=600, accept_s=1, lack=lack_of))
+    assert caught.value.exit_code == 69
+    assert caught.value.fact == (
+        f"YARN has not given the driver a container for 1 s; {words}; "
+        "it says: Application is added to the scheduler and is not yet activated."
+    )
+    assert caught.value.place == ID
+    assert asked == [ID]
+    assert run.asked == [f"application -kill {ID}"]
+
+
+def test_a_resource_manager_that_takes_no_application_in_time(run: Run) -> None:
+    with pytest.raises(ResourceError, match="has not taken the application for 1 s; it says: INFO Retrying") as caught:
+        run("echo 'INFO Retrying connect to server' >&2\nexec sleep 600\n", patience=Patience(submit_s=1, accept_s=600))
+    assert "--submit_timeout" in caught.value.next_step
+    assert run.asked == []
+
+
+def test_the_deadline_of_a_training_is_stronger_than_the_flag_of_submit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    options = argparse.Namespace(submit_timeout=300, accept_timeout=60)
+    dirs = {"dataset_dir": "hdfs://nn/data", "train_dir": "hdfs://nn/run"}
+    for config, accept_s in (
+        (TrainConfig(**dirs, deadlines="application=7,stall=5"), 7),
+        (TrainConfig(**dirs, deadlines="stall=5"), 60),
+        (VerifyConfig(dataset_dir="hdfs://nn/data"), 60),
+    ):
+        assert submit_main._patience(options, config).accept_s == accept_s
 
 
 def test_a_resource_manager_that_was_away_is_asked_again(run: Run, tmp_path: Path) -> None:

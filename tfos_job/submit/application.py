@@ -48,8 +48,7 @@ def run_on_yarn(
     line: Sequence[str],
     environment: Mapping[str, str],
     *,
-    submit_timeout_s: float,
-    accept_timeout_s: float,
+    patience: watch.Patience,
     began: float,
     uploaded: float,
 ) -> int:
@@ -59,8 +58,7 @@ def run_on_yarn(
       request: what is submitted.
       line: the spark-submit line.
       environment: of spark-submit.
-      submit_timeout_s: seconds to reach YARN.
-      accept_timeout_s: seconds that the application may wait for its driver's container.
+      patience: time limits of YARN.
       began: time at which the command began.
       uploaded: time at which everything that travels with the job was uploaded.
     """
@@ -78,8 +76,7 @@ def run_on_yarn(
             line,
             environment,
             on_change=on_change,
-            submit_timeout_s=submit_timeout_s,
-            accept_timeout_s=accept_timeout_s,
+            patience=patience,
             detach=not request.wait,
             when_stopped=COMMANDS[request.command].when_stopped,
         )

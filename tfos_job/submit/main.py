@@ -19,8 +19,9 @@ from tfos_job import cli, hadoop_conf, storage
 from tfos_job.commands import correction, parser
 from tfos_job.commands.parser import FlagParser
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS, SUBMIT
-from tfos_job.config import paths
+from tfos_job.config import deadlines, paths
 from tfos_job.config.values import either
+from tfos_job.doctor.resource_manager import ResourceManager
 from tfos_job.errors import FlagError, SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
@@ -28,6 +29,7 @@ from tfos_job.host.logs import LogLines
 from tfos_job.host.results import to_json
 from tfos_job.submit import application, environment, spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
+from tfos_job.submit.watch import Patience
 
 log = logging.getLogger("tfos_job.submit")
 
@@ -174,8 +176,7 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
         request,
         line,
         spark_submit_environment,
-        submit_timeout_s=options.submit_timeout,
-        accept_timeout_s=options.accept_timeout,
+        patience=_patience(options, config),
         began=began,
         uploaded=time.time(),
     )
@@ -202,6 +203,14 @@ def _request(
         shipped=_shipped(options, spark_args, hdfs_dir) if options.master == "yarn" else Shipped(),
         kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
     )
+
+
+def _patience(options: argparse.Namespace, config: Any) -> Patience:
+    """The time limits of YARN: of a training that of `--deadlines application=…`, if it is given."""
+    given = deadlines.parsed(getattr(config, "deadlines", "")) or {}
+    manager = ResourceManager.of_conf(hadoop_conf.conf_dir())
+    accept_s = given.get("application", options.accept_timeout)
+    return Patience(submit_s=options.submit_timeout, accept_s=accept_s, lack=manager.lack)
 
 
 def _default_hdfs_dir() -> str:

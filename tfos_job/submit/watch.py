@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
@@ -35,13 +36,27 @@ _UNKNOWN = re.compile(r"doesn't exist in RM|ApplicationNotFoundException")
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long YARN may take.
+
+    Attributes:
+      submit_s: until it has accepted the application.
+      accept_s: from then until its driver has a container.
+      lack: what an application waits for and its queue lacks; empty if that is not known.
+    """
+
+    submit_s: float
+    accept_s: float
+    lack: Callable[[str], str] = lambda application: ""
+
+
 def run(
     line: Sequence[str],
     environment: Mapping[str, str],
     *,
     on_change: Callable[[Watched], None],
-    submit_timeout_s: float,
-    accept_timeout_s: float,
+    patience: Patience,
     detach: bool,
     when_stopped: str,
 ) -> Watched:
@@ -51,8 +66,7 @@ def run(
       line: from `spark_submit.spark_submit_line`.
       environment: of spark-submit.
       on_change: called with each new state of the application.
-      submit_timeout_s: time limit until YARN has accepted the application.
-      accept_timeout_s: time limit until its driver has a container.
+      patience: its time limits.
       detach: True to return after the submission.
       when_stopped: for the error of a signal: the state that the command leaves, and the effect of its next run.
 
@@ -64,7 +78,7 @@ def run(
     watched = Watched()
     with DeferredSignals() as signals_here:
         try:
-            _submit(line, environment, watched, signals_here, on_change, submit_timeout_s, accept_timeout_s)
+            _submit(line, environment, watched, signals_here, on_change, patience)
             if watched.application and not watched.has_ended and not detach:
                 _ask_to_the_end(watched, environment, signals_here, on_change)
         except BaseException as e:
@@ -91,8 +105,7 @@ def _submit(
     watched: Watched,
     signals_here: DeferredSignals,
     on_change: Callable[[Watched], None],
-    submit_timeout_s: float,
-    accept_timeout_s: float,
+    patience: Patience,
 ) -> None:
     # In a session of its own, so that this process handles a terminal's Ctrl-C.
     process = _start(line, environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
@@ -100,7 +113,7 @@ def _submit(
     reader = threading.Thread(target=_read, args=(process, lines), name="spark-submit", daemon=True)
     reader.start()
     try:
-        _follow(lines, watched, signals_here, on_change, submit_timeout_s, accept_timeout_s)
+        _follow(lines, watched, signals_here, on_change, patience)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -147,8 +160,7 @@ def _follow(
     watched: Watched,
     signals_here: DeferredSignals,
     on_change: Callable[[Watched], None],
-    submit_timeout_s: float,
-    accept_timeout_s: float,
+    patience: Patience,
 ) -> None:
     began = time.monotonic()
     accepted: float | None = None
@@ -169,20 +181,26 @@ def _follow(
             on_change(watched)
         now = time.monotonic()
         if not watched.application:
-            _limit(now - began, submit_timeout_s, "YARN has not taken the application", watched)
+            if now - began > patience.submit_s:
+                fact = f"YARN has not taken the application for {patience.submit_s:.0f} s"
+                raise _time_is_over(fact, watched, "raise --submit_timeout")
         elif "running" not in watched.times:
             accepted = accepted or now
-            _limit(now - accepted, accept_timeout_s, "YARN has not given the driver a container", watched)
+            if now - accepted > patience.accept_s:
+                fact = f"YARN has not given the driver a container for {patience.accept_s:.0f} s"
+                queue_name = watched.details.get("queue", "").rpartition(".")[2]
+                lack = patience.lack(watched.application) or (f"it waits in queue {queue_name}" if queue_name else "")
+                fact += f"; {lack}" if lack else ""
+                raise _time_is_over(fact, watched, "raise --accept_timeout (of train: --deadlines application=…)")
 
 
-def _limit(waited_s: float, limit_s: float, fact: str, watched: Watched) -> None:
-    if waited_s > limit_s:
-        said = watched.details.get("diagnostics") or next((line for line in reversed(watched.tail) if line.strip()), "")
-        raise _TimeIsOver(
-            f"{fact} for {limit_s:.0f} s" + (f"; it says: {said.strip()}" if said not in ("", "N/A") else ""),
-            place=watched.application or "ResourceManager",
-            next_step="See whether it is up and the queue has room (`yarn top`), or raise --accept_timeout",
-        )
+def _time_is_over(fact: str, watched: Watched, longer: str) -> _TimeIsOver:
+    said = watched.details.get("diagnostics") or next((line for line in reversed(watched.tail) if line.strip()), "")
+    return _TimeIsOver(
+        fact + (f"; it says: {said.strip()}" if said not in ("", "N/A") else ""),
+        place=watched.application or "ResourceManager",
+        next_step=f"See whether it is up and the queue has room (`yarn top`), or {longer}",
+    )
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
