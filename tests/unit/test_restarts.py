@@ -82,6 +82,7 @@ class Job:
         self.clock = Clock()
         self.stop = StopSignal()
         self.loss: BusyError | None = None
+        self.gone = ""
         self.during: Callable[[str], None] = lambda _: None
         self.first = Launch(number=1, prepared=prepared(**flags))
         settings = self.first.prepared.config
@@ -127,6 +128,9 @@ class Job:
                 NodeRecord(process=Process(Task(WORKER, i), host, f"container_{host}")) for i, host in enumerate("abc")
             ),
         )
+
+    def why_spark_is_gone(self) -> str:
+        return self.gone
 
     def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
         self.done.append(f"take over for {number}")
@@ -273,6 +277,22 @@ def test_nothing_begins_after_a_signal_or_the_loss_of_the_lock(when: str, what: 
         assert "(then tfos-job train lost its lock)" in caught.value.fact
     assert [launch.number for launch in job.launches] == [1, 2]
     assert "begin 3 at 0" not in job.done
+
+
+@pytest.mark.parametrize(
+    ("how", "fact"),
+    [
+        (killed(), "was killed by SIGKILL (then Spark's JVM has ended)"),
+        (Failure(Kind.SPARK, "Spark's JVM has ended"), "Spark's JVM has ended"),
+    ],
+)
+def test_nothing_begins_without_spark(how: Failure, fact: str) -> None:
+    job = Job(how)
+    job.gone = "Spark's JVM has ended"
+    with pytest.raises(NodeDiedError) as caught:
+        job.begin_all()
+    assert caught.value.fact == fact
+    assert job.done == ["attempt 1", "end 1: ended: Spark's JVM has ended"]
 
 
 def test_later_restarts_wait() -> None:

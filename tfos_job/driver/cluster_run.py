@@ -24,6 +24,7 @@ from tfos_job.driver.statistics_job import statistics_of
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import InterruptedJobError
 from tfos_job.host import container
+from tfos_job.host.limits import within
 from tfos_job.layout import DatasetLayout
 from tfos_job.lease import Lease
 from tfos_job.protocol import messages
@@ -42,6 +43,7 @@ from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
 log = logging.getLogger(__name__)
 
+_JVM_S = 10.0  # an answer takes milliseconds
 _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 
 
@@ -202,6 +204,16 @@ class _Trainer:
 
     def topology(self, prepared: Preparation) -> Topology:
         return topology_of(prepared.config, self._master)
+
+    def why_spark_is_gone(self) -> str:
+        try:
+            is_stopped = within(_JVM_S, lambda: bool(self._sc._jsc.sc().isStopped()), "is Spark there")
+        except TimeoutError:
+            return "Spark's JVM does not answer"
+        except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
+            log.debug("cannot ask Spark whether it is there: %s", e)
+            return "Spark's JVM has ended"
+        return "Spark has stopped" if is_stopped else ""
 
     def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
         checkpoint = handover.take_over(prepared.run, self._held.lease, number)

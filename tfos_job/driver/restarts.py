@@ -74,6 +74,9 @@ class Trainer(Protocol):
     def run(self, launch: Launch) -> AttemptEnd:
         """Runs one attempt to its end."""
 
+    def why_spark_is_gone(self) -> str:
+        """Why there can be no other attempt in this SparkContext; empty if there can."""
+
     def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
         """The training from its newest checkpoint, for an attempt of this number and with so many nodes.
 
@@ -142,7 +145,7 @@ class Restarts:
             try:
                 launch = self._next(launch, first, end, decision)
             except BusyError as lost:
-                raise _beside(end.outcome, lost) from lost
+                raise _beside(end.outcome, lost.fact) from lost
             start = launch.prepared.start
             self._report.begin(
                 number=launch.number,
@@ -162,21 +165,11 @@ class Restarts:
         """
         now_s = self._clock()
         decision = self._policy.after(end, now_s, len(self._known_hosts | self._executors.hosts()))
-        error: JobError | None = None
+        if isinstance(decision, Again):
+            decision = self._hindered(end) or decision
         if isinstance(decision, Enough):
-            error, words = decision.error, f"ended: {decision.reason}"
-        else:
-            try:
-                self._held.check(f"stopped before a restart; attempt {end.number} had ended: {end.outcome}")
-            except BusyError as lost:
-                assert isinstance(end.outcome, JobError)
-                error, words = _beside(end.outcome, lost), "ended: the lock is lost"
-            except InterruptedJobError as stopped:
-                error, words = stopped, "ended: stopped before a restart"
-        if error is not None:
-            self._report.end_attempt(end, words)
-            raise error
-        assert isinstance(decision, Again)
+            self._report.end_attempt(end, f"ended: {decision.reason}")
+            raise decision.error
         words = f"restarted after {decision.delay_s:.1f} s: {decision.reason}"
         left_out = {each.host: each.reason for each in decision.avoided}
         self._report.end_attempt(end, words, excluded=left_out)
@@ -186,6 +179,18 @@ class Restarts:
         when = f"in {decision.delay_s:.1f} s" if decision.delay_s else "at once"
         log.warning("Restarting %s: %s", when, decision.reason)
         return decision
+
+    def _hindered(self, end: AttemptEnd) -> Enough | None:
+        """What forbids a restart that the policy allows."""
+        try:
+            self._held.check(f"stopped before a restart; attempt {end.number} had ended: {end.outcome}")
+        except BusyError as lost:
+            return Enough(error=_beside(end.outcome, lost.fact), reason="the lock is lost")
+        except InterruptedJobError as stopped:
+            return Enough(error=stopped, reason="stopped before a restart")
+        if gone := self._trainer.why_spark_is_gone():
+            return Enough(error=_beside(end.outcome, gone), reason=gone)
+        return None
 
     def _next(self, before: Launch, first: Preparation, end: AttemptEnd, decision: Again) -> Launch:
         """The next attempt, once there is what it needs.
@@ -251,10 +256,10 @@ def _silent_containers(end: AttemptEnd) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.container for each in processes if each is not None and each.container))
 
 
-def _beside(error: Any, lost: BusyError) -> JobError:
-    """The first cause, with the loss of the lock, which forbids another attempt."""
+def _beside(error: Any, fact: str) -> JobError:
+    """The first cause, with the fact that forbids another attempt."""
     assert isinstance(error, JobError)
-    if isinstance(error, BusyError) and error.fact == lost.fact:
+    if fact in error.fact:
         return error
     kind = exit_code_class(error.exit_code)
-    return kind(f"{error.fact} (then {lost.fact})", place=error.place, next_step=error.next_step)
+    return kind(f"{error.fact} (then {fact})", place=error.place, next_step=error.next_step)
