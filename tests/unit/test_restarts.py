@@ -173,7 +173,7 @@ class Cluster:
         self.asked: list[tuple[int, int, float]] = []
 
     def hosts(self) -> set[str]:
-        return self.known
+        return {each.host for each in self.there()}
 
     def there(self) -> tuple[Executor, ...]:
         hosts = enumerate(sorted(self.known))
@@ -329,6 +329,20 @@ def test_a_host_that_was_cut_off_is_left_out_and_its_executors_are_replaced() ->
     assert job.launches[1].avoided_hosts == {"b"}
     assert [launch.executor_hosts for launch in job.launches] == [(), ("a", "b", "c")]
     assert job.done[1].endswith(", without b")
+
+
+def test_a_host_without_executors_still_counts_as_one_of_the_application() -> None:
+    cluster = Cluster("a", "b", "c")
+    job = Job(silent("b"), silent("c"), FINISHED, executors=cluster)
+
+    def lose(when: str) -> None:
+        if when == "containers":
+            cluster.known -= {"b"}
+
+    job.during = lose
+    job.newest = checkpoint(7)
+    job.begin_all()
+    assert job.launches[2].avoided_hosts == {"b", "c"}
 
 
 def test_executors_that_live_are_used_again() -> None:
