@@ -495,13 +495,15 @@ def test_the_end_of_a_container_is_explained_by_spark(reason: str, kind: type[Jo
     assert attempt.error().place == f"worker:1 on host H1, container {CONTAINER}"
 
 
-@pytest.mark.parametrize("ends", ["time", "hurry", "the executor is there"])
+@pytest.mark.parametrize("ends", ["time", "signal", "hurry", "the executor is there"])
 def test_an_explanation_is_not_waited_for_for_ever(ends: str) -> None:
     attempt = Attempt(is_local=False).train()
     attempt.hear(Lost(SECOND, "connection closed"))
     assert attempt.wait(COLLECT_S) == [AskSpark(CONTAINER)]
     if ends == "time":
         attempt.wait(EXPLAIN_S)
+    elif ends == "signal":
+        attempt.hear(StopRequested(signal.SIGTERM))
     elif ends == "hurry":
         attempt.hear(StopHurried())
     else:

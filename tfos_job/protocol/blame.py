@@ -60,7 +60,7 @@ class Blame:
             self._certain_s = now_s
         if now_s < self._settled_s:
             return None
-        if self._is_local or not _is_explained_by_spark(first):
+        if self._is_local or not _is_explained_by_spark(first) or self._facts.signum is not None:
             return first
         if self._asked_s is None:
             self._asked_s = now_s
