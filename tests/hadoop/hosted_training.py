@@ -24,18 +24,17 @@ _DRIVER_MB = 512
 class HostedTraining:
     """`submit train` with a worker and a parameter server, whose driver has a host for itself.
 
-    Its cables are slow until something is done to them, so that it comes in the middle on every machine. Shards are
-    read again in each epoch, from HDFS: the cache holds less than all of them.
+    Its cables are slow until something is done to them, so that it comes in the middle on every machine.
     """
 
-    def __init__(self, hadoop: HostedHadoop, dataset: str, run: str, *settings: object) -> None:
+    def __init__(self, hadoop: HostedHadoop, dataset: str, run: str) -> None:
         self._hadoop = hadoop
         self._run = run
         overhead_mb = hadoop.node_memory_mb - _EXECUTOR_MB - _DRIVER_MB + 1  # no executor finds room beside the driver
         self.command = Submission(
             *("train", "--environment", "none", "--dataset_dir", dataset, "--train_dir", run, *SMALL),
             *("--num_executors", 2, "--num_ps_tasks", 1, "--max_number_of_steps", NUM_STEPS),
-            *("--save_steps", SAVE_STEPS, "--input_mode", "files", "--cache_gb", "0.0002", *settings, "--"),
+            *("--save_steps", SAVE_STEPS, "--"),
             *("--driver-memory", f"{_DRIVER_MB}m", "--conf", f"spark.driver.memoryOverhead={overhead_mb}m"),
             *("--executor-memory", "512m", "--conf", f"spark.executor.memoryOverhead={_EXECUTOR_MB - 512}m"),
             *("--conf", "spark.yarn.maxAppAttempts=1"),
@@ -71,7 +70,8 @@ class HostedTraining:
             found["next_step_s"] = self._seconds_to_next_step(began_s)
             found["places_later"] = hadoop.places([host for host in hadoop.hosts if host != found["cut"]])
         found["exit_code"] = self.command.wait()
-        return found | {"num_attempts": len(self.report()["attempts"]), "error": self._fault(kind, found) or None}
+        found["num_attempts"] = len(self.report()["attempts"])
+        return found | {"error": self._fault(kind, found) or None}
 
     def _seconds_to_next_step(self, began_s: float) -> float | None:
         """Until a second attempt has done a step, as far as its report tells, every five seconds; None without one."""
