@@ -119,14 +119,15 @@ def test_the_state_of_an_attempt(outcome: JobError | Finished, state: str, cause
 
 
 def test_what_is_long_is_cut() -> None:
-    many = Failure(Kind.LOST, "gone", process=WORKER, detail="\n".join("x" * 1000 for _ in range(99)))
+    many = Failure(Kind.LOST, "gone" * 9999, process=WORKER, detail="\n".join("x" * 1000 for _ in range(99)))
+    of_each = "old" + "y" * 30_000 + "new"
     account = attempt_account.of_end(
         end(
             failures.to_error([many]), first=many, followers=(LOST,) * 99,
-            stacks={str(COORDINATOR): "old" + "y" * 30_000 + "new"},
+            stacks={str(COORDINATOR): of_each, **{f"worker:{i}": of_each for i in range(99)}},
         )
     )  # fmt: skip
-    assert len(json.dumps(account)) < 50_000
+    assert len(json.dumps(account)) < 100_000
     assert account["stacks"]["chief:0"].endswith("new")
 
 

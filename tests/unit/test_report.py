@@ -186,8 +186,9 @@ def test_a_restart_goes_on_in_one_account_with_files_of_its_attempts(tmp_path: P
         assert file["first_cause"]["task"] == "worker:0"
         assert file["settings"]["dataset_dir"] == "/data"
         assert file["settings"] == account["flags"]
-    assert files[0]["excluded_hosts"] == [{"host": "h", "reason": "two attempts failed there"}]
-    assert account["excluded_hosts"] == []
+    assert files[0]["excluded_hosts"] == account["excluded_hosts"]
+    assert account["excluded_hosts"] == [{"host": "h", "reason": "two attempts failed there"}]
+    assert files[1]["excluded_hosts"] == []
 
 
 def test_a_disk_that_fails_ends_no_run_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

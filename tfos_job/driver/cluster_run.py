@@ -224,7 +224,7 @@ class _Trainer:
         normalization, statistics = _normalization(self._sc, prepared, self._report, self._held)
         lease = self._held.lease
         assignment = assignment_to(prepared, normalization, statistics, lock_token=lease.token)
-        with ProgressLine(prepared.start.step, assignment.plan.total_steps) as progress:
+        with ProgressLine(prepared.start.step, assignment.plan.total_steps, attempt=launch.number) as progress:
 
             def on_message(message: messages.ToDriver) -> None:
                 self._report.on_message(message)

@@ -64,7 +64,7 @@ class RunAccount:
             "metrics": {},
             "images_per_second": previous.get("images_per_second"),
             "slowest_worker": None,
-            "excluded_hosts": [],
+            "excluded_hosts": list(previous.get("excluded_hosts") or []),
             "application": application,
             **facts,
         }
@@ -197,7 +197,8 @@ class RunAccount:
         hosts = [{"host": host, "reason": reason} for host, reason in excluded.items()]
         account = attempt_account.of_end(end)
         self.attempt.update({**account, "ended": now(), "decision": decision, "excluded_hosts": hosts})
-        self.values["excluded_hosts"] = hosts
+        others = [host for host in self.values["excluded_hosts"] if host["host"] not in excluded]
+        self.values["excluded_hosts"] = [*others, *hosts]
         if account["slowest_worker"] is not None:
             self.values["slowest_worker"] = account["slowest_worker"]
 

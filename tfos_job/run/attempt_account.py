@@ -18,7 +18,8 @@ NUM_DETAILED = 5
 """Attempts of which the report has stacks, last lines, followers and nodes: the last ones."""
 _MAX_LINES = 30
 _MAX_LINE = 500
-_MAX_STACKS = 20_000
+_MAX_FACT = 2000  # characters: of an exception within a graph, which names all of its operations
+_MAX_STACKS = 60_000  # of an attempt, shared by its processes
 _MAX_FOLLOWERS = 20
 _DETAILS = ("nodes", "followed_by", "stacks")
 
@@ -36,7 +37,7 @@ def of_end(end: AttemptEnd) -> dict[str, Any]:
         "slowest_worker": slowest_worker(step_s, hosts),
         "first_cause": first_cause(end),
         "followed_by": [_follower(failure) for failure in end.followers[:_MAX_FOLLOWERS]],
-        "stacks": {task: text[-_MAX_STACKS:] for task, text in end.stacks.items()},
+        "stacks": {task: text[-_MAX_STACKS // len(end.stacks) :] for task, text in end.stacks.items()},
     }
 
 
@@ -57,7 +58,7 @@ def first_cause(end: AttemptEnd) -> dict[str, Any] | None:
     return {
         **told,
         **_where(first.process),
-        "fact": first.cause,
+        "fact": first.cause[:_MAX_FACT],
         "kind": first.kind.value,
         "reason": first.reason.value,
         "exception": first.exception,
@@ -68,7 +69,7 @@ def first_cause(end: AttemptEnd) -> dict[str, Any] | None:
 def of_error(error: JobError) -> dict[str, Any]:
     """The words of an error, and the exit code and class that it ends a command with."""
     return {
-        "fact": error.fact,
+        "fact": error.fact[:_MAX_FACT],
         "place": error.place,
         "next_step": error.next_step,
         "exit_code": error.exit_code,
@@ -122,7 +123,7 @@ def _node(node: NodeRecord) -> dict[str, Any]:
 
 
 def _follower(failure: Failure) -> dict[str, Any]:
-    return {**_where(failure.process), "kind": failure.kind.value, "fact": failure.cause}
+    return {**_where(failure.process), "kind": failure.kind.value, "fact": failure.cause[:_MAX_FACT]}
 
 
 def _where(process: Process | None) -> dict[str, Any]:

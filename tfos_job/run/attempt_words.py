@@ -101,7 +101,7 @@ def slowest_worker(report: Mapping[str, Any]) -> str:
 
 
 def excluded_hosts(report: Mapping[str, Any]) -> str:
-    """The hosts that the last attempt leaves out, with the reasons; empty if there are none."""
+    """The hosts that attempts have left out, with the reasons; empty if there are none."""
     hosts = [host for host in report.get("excluded_hosts") or () if isinstance(host, Mapping)]
     return "; ".join(f"{host.get('host')} ({host.get('reason')})" for host in hosts)
 
