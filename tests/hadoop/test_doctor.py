@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,12 +104,15 @@ def test_executors_on_yarn(
         "spark.executor.resource.gpu.discoveryScript": str(tmp_path / "gpus.sh"),
         "spark.executorEnv.PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
-    variables = client_mode(settings, environment.prepare(ship_dir))
+    shipment = environment.prepare(ship_dir)
+    variables = client_mode(settings, shipment)
+    began_s = time.monotonic()
     ports = "{}-{}".format(*free_port_range(20))
     done = start_doctor(
         variables, "--num_executors", 2, "--num_gpus", 1, "--port_range", ports, "--train_dir", hdfs_dir
     )
     assert done.wait() == 0, done.stderr
+    patience_s = math.ceil(time.monotonic() - began_s)  # for Spark's start, and again for as many executors
     assert not_ok(done) == {}
     one, other = done.result()["executors"]
     assert (one["executor_id"], other["executor_id"]) == ("1", "2")
@@ -118,6 +123,17 @@ def test_executors_on_yarn(
         assert executor["tokens"][0]["kind"] == "YARN_AM_RM_TOKEN"
     assert "executors of 896 MiB (512 and 384 overhead); YARN gives up to" in done.stderr
     assert storage.list_dir(hdfs_dir) == []
+
+    # Three pairs of GPUs, of which there are two.
+    (tmp_path / "gpus.sh").write_text("""#!/bin/sh\necho '{"name": "gpu", "addresses": ["0", "1"]}'\n""")
+    pairs = {f"spark.{each}.resource.gpu.amount": "2" for each in ("executor", "task")}
+    greedy = start_doctor(
+        client_mode(settings | pairs, shipment), "--num_executors", 3, "--num_gpus", 2, "--start_timeout", patience_s
+    )
+    assert greedy.wait() == 69, greedy.stderr
+    assert not_ok(greedy)["executors"]["fact"] == (
+        f"2 of 3 executors have come (2 on localhost) within {patience_s} s; queue gpu has 0 of 2 yarn.io/gpu free"
+    )
 
 
 def test_what_yarn_never_gives_and_what_it_does_not_give_now(
@@ -137,5 +153,7 @@ def test_what_yarn_never_gives_and_what_it_does_not_give_now(
     fact = not_ok(large)["memory"]["fact"]
     assert fact.startswith("executor container of 1013760 MiB (921600 and 92160 overhead), and YARN gives ")
     assert "Required executor memory" in not_ok(large)["spark"]["fact"]
-    assert not_ok(late)["spark"]["fact"] == "Spark has not started within 30 s"
+    # The node is there for YARN, with all that it has.
+    fact = "Spark has not started within 30 s; queue default has room, but has not given 1 container"
+    assert not_ok(late)["spark"]["fact"] == fact
     assert "ok         storage" in late.stderr

@@ -131,10 +131,13 @@ def test_the_alarm_ends_what_waits_for_spark(monkeypatch: pytest.MonkeyPatch) ->
             try:
                 time.sleep(FOR_EVER_S)
             except TimeoutError as e:
-                raise ResourceError("Spark does not start: Error while sending or receiving") from e
+                error = ResourceError("Spark does not start: Error while sending or receiving")
+                error.add_note("queue gpu has 0 of 1 yarn.io/gpu free")  # as `withdrawal` does
+                raise error from e
 
-    with pytest.raises(ResourceError, match="Spark has not started within 1 s"):
+    with pytest.raises(ResourceError) as caught:
         wait_for_spark()
+    assert caught.value.fact == "Spark has not started within 1 s; queue gpu has 0 of 1 yarn.io/gpu free"
     with pytest.raises(ResourceError, match="no such queue"), start_limit.time_limit(1):
         raise ResourceError("no such queue")
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)  # nothing rings after it

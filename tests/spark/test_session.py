@@ -43,12 +43,32 @@ def test_the_programs_session_is_used_and_goes_on(spark: SparkSession) -> None:
 
 
 def test_a_session_that_cannot_do_the_work_is_refused_and_goes_on(spark: SparkSession) -> None:
-    settings = session.training_settings(Topology(num_ps_tasks=1, num_workers=1), MASTER, 600)
+    settings = session.training_settings(Topology(num_ps_tasks=1, num_workers=1), MASTER, 3)
     with pytest.raises(SettingsError) as caught, session.open_session("other", "local[4]", settings):
         pass
     assert "since it has spark.task.maxFailures=2, spark.master=local[2,2]" in caught.value.fact
     assert '.config("spark.task.maxFailures", "1"), .config("spark.master", "local[4]")' in caught.value.next_step
     assert spark.range(3).count() == 3
+
+
+def test_a_users_own_settings_for_restarts_are_stronger_and_no_others(spark: SparkSession) -> None:
+    wanted = session.training_settings(Topology(num_ps_tasks=1, num_workers=1), "yarn", 3)
+    of_the_user = {
+        "spark.network.timeout": "300s",
+        "spark.yarn.max.executor.failures": "5",  # the old name of one
+        "spark.speculation": "true",
+    }
+    properties = spark._jvm.java.lang.System  # where spark-submit puts them
+    assert session._yielded(wanted, local=False) == wanted
+    for key, value in of_the_user.items():
+        properties.setProperty(key, value)
+    try:
+        found = session._yielded(wanted, local=False)
+    finally:
+        for key in of_the_user:
+            properties.clearProperty(key)
+    assert set(wanted) - set(found) == {"spark.network.timeout", "spark.executor.maxNumFailures"}
+    assert found["spark.speculation"] == "false"
 
 
 def test_a_process_has_one_command_on_spark_at_a_time(spark: SparkSession) -> None:

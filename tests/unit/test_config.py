@@ -211,6 +211,12 @@ def test_deadlines_of_phases_follow_from_the_time_limits_and_are_stronger() -> N
     assert dataclasses.asdict(given) == {**plain, "build": 20, "stall": 30}
 
 
+@pytest.mark.parametrize(("text", "start_s"), [("", 5), ("containers=7", 5), ("application=7,stall=1", 7)])
+def test_the_start_of_a_driver_outside_the_cluster_is_no_longer_than_before(text: str, start_s: int) -> None:
+    config = TrainConfig(dataset_dir="data", train_dir="run", start_timeout=5, deadlines=text)
+    assert config.driver_start_s == start_s
+
+
 @pytest.mark.parametrize(
     ("values", "steps"),
     [

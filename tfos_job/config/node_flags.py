@@ -107,3 +107,11 @@ class NodeFlags(Flags):
                 **(parsed(self.deadlines) or {}),
             }
         )
+
+    @property
+    def driver_start_s(self) -> int:
+        """Seconds for the start of Spark by a driver outside the cluster, which waits for its ApplicationMaster.
+
+        It is the deadline of `application` if that is given, else `--start_timeout`.
+        """
+        return int((parsed(self.deadlines) or {}).get("application", self.start_timeout))

@@ -64,7 +64,7 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     settings = session.training_settings(topology, master, config.max_restarts)
     name = f"tfos_job train {prepared.run.root}"
     report.on_phase("application")
-    opened = session.open_session(name, master, settings, start_timeout=config.start_timeout)
+    opened = session.open_session(name, master, settings, start_timeout=config.driver_start_s)
     # Outside this block a signal ends the command at once.
     with opened as spark, StopSignal() as stop:
         held = Held(stop=stop, lease=lease)

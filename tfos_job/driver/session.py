@@ -35,22 +35,18 @@ ONE_TASK_SETTINGS = {
     "spark.speculation": "false",
     "spark.dynamicAllocation.enabled": "false",
     "spark.python.worker.reuse": "false",  # a process that has used TensorFlow must not serve another cluster
-}
-# Settings of a training, for its restarts. A user's own ones are stronger.
-RESTART_SETTINGS = {
-    **HEARTBEATS,
     "spark.scheduler.minRegisteredResourcesRatio": "0.0",  # the wait for executors is ours: `executors.Executors`
 }
 # One node per executor, all of them at the same time, each once.
 TFCLUSTER_SETTINGS = {
     **ONE_TASK_SETTINGS,
     "spark.excludeOnFailure.enabled": "false",  # Spark refuses it for tasks that run once; restarts leave out hosts
-    **RESTART_SETTINGS,
+    **HEARTBEATS,
 }
 # Spark only distributes work here: without its second compiler a JVM starts in 0.6 of the processor time
 # (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
-_YIELDING = {*RESTART_SETTINGS, *executor_failures(1, 0)}  # to a user's own
+_YIELDING = {*HEARTBEATS, *executor_failures(1, 0)}  # to a user's own
 _STOP_S = 10.0
 _in_use = threading.Lock()  # a process has one SparkContext
 _started: SparkContext | None = None  # by this module; any other one is the program's that calls a command

@@ -24,7 +24,7 @@ def time_limit(timeout_s: int | None) -> Iterator[None]:
     signal reaches, the JVM is ended instead, which ends the wait, unless spark-submit has started it.
 
     Raises:
-      ResourceError: the time limit was exceeded.
+      ResourceError: the time limit was exceeded; with the notes of the exception that ended the block.
     """
     rang = False
 
@@ -43,7 +43,7 @@ def time_limit(timeout_s: int | None) -> Iterator[None]:
                 raise
             end_jvm()
             raise ResourceError(
-                f"Spark has not started within {timeout_s} s",
+                "; ".join([f"Spark has not started within {timeout_s:.0f} s", *getattr(e, "__notes__", [])]),
                 next_step="Look at what its queue has free and at its diagnostics, or give more --start_timeout",
             ) from e
 

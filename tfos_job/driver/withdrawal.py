@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from pyspark import SparkConf, SparkContext
 
+from tfos_job.doctor.host_memory import conf_dir
+from tfos_job.doctor.resource_manager import ResourceManager
 from tfos_job.host.limits import within
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ _WITHDRAW_S = 10.0
 @contextlib.contextmanager
 def withdrawn(settings: dict[str, str], *, is_needed: bool) -> Iterator[None]:
     """Withdraws the application from YARN if the `with` block, which starts the SparkContext, fails.
+
+    Its exception gets a note that has the application's queue and what that lacks.
 
     Args:
       settings: of the session; a tag that identifies the application is added.
@@ -32,16 +36,22 @@ def withdrawn(settings: dict[str, str], *, is_needed: bool) -> Iterator[None]:
     settings["spark.yarn.tags"] = ",".join(filter(None, [SparkConf().get("spark.yarn.tags"), tag]))
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        explain = isinstance(error, Exception)  # a signal needs no reason
         try:
-            within(_WITHDRAW_S, lambda: _withdraw(tag), "withdraw")
+            for note in within(_WITHDRAW_S, lambda: _withdraw(tag, explain=explain), "withdraw"):
+                error.add_note(note)
         except Exception as e:  # noqa: BLE001 - must not hide the error of the start
             log.warning("What waits at YARN could not be withdrawn (yarn application -list -appTags %s): %s", tag, e)
         raise
 
 
-def _withdraw(tag: str) -> None:
-    """Kills the applications with a tag; on a thread of its own, since the main thread's JVM connection is in use."""
+def _withdraw(tag: str, *, explain: bool) -> list[str]:
+    """Kills the applications with a tag; on a thread of its own, since the main thread's JVM connection is in use.
+
+    Returns:
+      For each of them, if `explain`, where it waited and for what.
+    """
     java = SparkContext._jvm
     client = java.org.apache.hadoop.yarn.client.api.YarnClient.createYarnClient()
     client.init(java.org.apache.hadoop.yarn.conf.YarnConfiguration())
@@ -50,6 +60,11 @@ def _withdraw(tag: str) -> None:
     tags.add(tag)
     request = java.org.apache.hadoop.yarn.api.protocolrecords.GetApplicationsRequest.newInstance()
     request.setApplicationTags(tags)
+    manager, notes = ResourceManager.of_conf(conf_dir()), []
     for report in client.getApplications(request):
-        log.warning("withdrawing %s", report.getApplicationId().toString())
+        name = report.getApplicationId().toString()
+        if explain:
+            notes.append(manager.lack(name) or f"{name} waits in queue {str(report.getQueue()).rpartition('.')[2]}")
+        log.warning("withdrawing %s", name)
         client.killApplication(report.getApplicationId())
+    return notes
