@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 import psutil
 
-from tests.command import is_alive, wait_until_gone
+from tests.command import is_alive, tally, wait_until_gone
 from tests.command import role_of as role_of_ours
 from tests.hadoop.conftest import Hadoop, client_mode, upload
 
@@ -80,6 +80,7 @@ class Job:
 
     def __init__(self, words: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self._mark = uuid.uuid4().hex
+        tally["starts"] += 1
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
