@@ -173,7 +173,7 @@ class Restarts:
         words = f"restarted after {decision.delay_s:.1f} s: {decision.reason}"
         left_out = {each.host: each.reason for each in decision.avoided}
         self._report.end_attempt(end, words, excluded=left_out)
-        log.warning("Attempt %d has ended at step %d: %s", end.number, end.step, end.outcome)
+        log.warning("Attempt %d has ended at step %d: %s", end.number, end.step, _cause(end))
         for host, reason in left_out.items():
             log.warning("Host %s is left out for now: %s", host, reason)
         when = f"in {decision.delay_s:.1f} s" if decision.delay_s else "at once"
@@ -183,7 +183,7 @@ class Restarts:
     def _hindered(self, end: AttemptEnd) -> Enough | None:
         """What forbids a restart that the policy allows."""
         try:
-            self._held.check(f"stopped before a restart; attempt {end.number} had ended: {end.outcome}")
+            self._held.check(f"stopped before a restart; attempt {end.number} had ended: {_cause(end)}")
         except BusyError as lost:
             return Enough(error=_beside(end.outcome, lost.fact), reason="the lock is lost")
         except InterruptedJobError as stopped:
@@ -198,7 +198,7 @@ class Restarts:
         Raises:
           JobError: a signal, the loss of the lock, no executors in time, no checkpoint that verifies.
         """
-        what = f"stopped while waiting for a restart; attempt {end.number} had ended: {end.outcome}"
+        what = f"stopped while waiting for a restart; attempt {end.number} had ended: {_cause(end)}"
 
         def check() -> None:
             self._held.check(what)
@@ -241,7 +241,7 @@ class Restarts:
                 check,
             )
         except ResourceError as error:
-            fact = f"{error.fact}; attempt {end.number} had ended: {end.outcome}"
+            fact = f"{error.fact}; attempt {end.number} had ended: {_cause(end)}"
             raise ResourceError(fact, place=error.place, next_step=error.next_step) from error
         num_nodes = min(config.num_executors, come + topology.num_driver_ps_tasks)
         if num_nodes < config.num_executors:
@@ -254,6 +254,13 @@ def _silent_containers(end: AttemptEnd) -> tuple[str, ...]:
     failures = end.followers if end.first is None else (end.first, *end.followers)
     processes = (failure.process for failure in failures if failure.reason is Reason.SILENT)
     return tuple(dict.fromkeys(each.container for each in processes if each is not None and each.container))
+
+
+def _cause(end: AttemptEnd) -> str:
+    """What ended a failed attempt, without what a user could do: that is done already."""
+    error = end.outcome
+    assert isinstance(error, JobError)
+    return f"{error.place}: {error.fact}" if error.place else error.fact
 
 
 def _beside(error: Any, fact: str) -> JobError:
