@@ -185,7 +185,13 @@ def test_a_step_that_never_ends_ends_the_job(
     last_line = job.stderr.splitlines()[-1]
     assert "chief:0 on host 127.0.0.1: no step was finished for 5 s" in last_line
     assert "--stall_timeout" in last_line
-    assert report(tmp_path / "run")["state"] == "failed"
+    found = report(tmp_path / "run")
+    assert found["state"] == "failed"
+    # Where each process stood, before it was killed.
+    stacks = found["attempts"][-1]["stacks"]
+    assert list(stacks) == ["chief:0", "ps:0", "worker:0"]
+    assert "training/parameter_server.py" in stacks["chief:0"]
+    assert "training/server_process.py" in stacks["worker:0"]
 
 
 def test_a_flipped_bit_ends_training_with_its_file_and_byte(
