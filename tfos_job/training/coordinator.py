@@ -8,6 +8,7 @@ to the driver.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -40,6 +41,8 @@ from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.reporter import Reporter
 
+_log = logging.getLogger(f"{logs.ROOT}.coordinator")  # this module's own name is __main__
+
 # The errors that TensorFlow raises when another process of the cluster has gone.
 _CONNECTION_ERRORS = (
     tf.errors.UnavailableError,
@@ -52,6 +55,7 @@ _CONNECTION_ERRORS = (
 def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messages.Finished:
     """Connects, trains, and returns how far it came; raises what stopped it."""
     plan, checkpoint = assignment.run.plan, assignment.run.checkpoint
+    _log.info("attempt %d begins with %s", assignment.attempt, checkpoint or "fresh variables")
     engine = ParameterServerEngine(assignment.cluster)
 
     def on_search(shard: str) -> None:
