@@ -107,7 +107,7 @@ def _hdfs(folder: Path, layout: Layout) -> dict[str, object]:
 def _datanode(folder: Path, layout: Layout, daemon: Daemon) -> dict[str, object]:
     name = daemon.name
     return {
-        "dfs.datanode.hostname": layout.address(name),
+        **({"dfs.datanode.hostname": layout.address(name)} if daemon.host else {}),
         "dfs.datanode.address": layout.at(f"{name}.data"),
         "dfs.datanode.ipc.address": layout.at(f"{name}.ipc"),
         "dfs.datanode.http.address": layout.at(f"{name}.http"),
