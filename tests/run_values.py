@@ -19,6 +19,7 @@ import numpy as np
 # Keys of JSON that tell of time, of a mean over the last few steps, whose number depends on time, or of both.
 OF_TIME = {"created", "started", "ended", "updated", "time", "mtime_s", "seconds", "phases", "first_step_s"}
 OF_TIME |= {"images_per_second", "bound", "input_wait_fraction", "train_loss", "train_top_1", "document_sha256"}
+OF_TIME |= {"counted_s", "elapsed_s", "goodput", "nodes", "slowest_worker", "checkpoint_digest"}
 
 Facts = dict[str, Any]
 """What a run leaves behind: `KIND: FILE KEY` → a number, a text or an array."""

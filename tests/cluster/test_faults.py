@@ -67,8 +67,17 @@ def test_a_run_outlives_the_death_of_each_of_its_processes(
     assert [attempt["number"] for attempt in made["attempts"]] == [1, 2, 3, 4]
     starts = [attempt["start_step"] for attempt in made["attempts"]]
     assert starts == sorted(set(starts))
-    told = [attempt["first_cause"]["role"] for attempt in made["attempts"][:3]]
-    assert told == ["worker", "ps", "chief"]
+    *failed, finished = made["attempts"]
+    assert [attempt["first_cause"]["role"] for attempt in failed] == ["worker", "ps", "chief"]
+    assert all(attempt["decision"].startswith("restarted after ") for attempt in failed)
+    assert {node["task"] for node in finished["nodes"]} >= {"ps:0", "worker:0", "worker:1"}
+    assert all(node["peak_bytes"] for node in finished["nodes"] if node["role"] in ("ps", "worker"))
+    assert {node["task"] for node in finished["nodes"] if node["step_s"]} == {"worker:0", "worker:1"}
+    assert (made["num_attempts"], made["num_restarts"]) == (4, 3)
+    assert 0 < made["counted_s"] < made["elapsed_s"]
+    assert made["checkpoint_digest"]
+    files = [json.loads(Path(run.attempt(number)).read_text()) for number in range(1, 5)]
+    assert [file["state"] for file in files] == ["failed", "failed", "failed", "finished"]
     checkpoint = checkpoints.latest(run)
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.path) == (301, made["checkpoint"])
@@ -94,9 +103,13 @@ def test_a_killed_process_ends_the_job_with_its_name(
     job.find(role).kill()
     assert job.wait(job.patience_s) == 71, job.stderr
     last_line = job.stderr.splitlines()[-1]
+    assert last_line.startswith("tfos-job train: error: ")
     assert named in last_line
     assert cause in last_line
-    assert (report(tmp_path)["state"], report(tmp_path)["exit_code"]) == ("failed", 71)
+    found = report(tmp_path)
+    assert (found["state"], found["exit_code"], found["exit_class"]) == ("failed", 71, "NodeDiedError")
+    assert found["first_cause"]["task"] in last_line
+    assert found["first_cause"]["fact"] in last_line
     assert not Path(RunLayout(str(tmp_path)).lock).exists()
     assert not wait_until_gone(processes, job.patience_s)
 

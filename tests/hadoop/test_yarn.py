@@ -284,6 +284,7 @@ def kill_driver_and_wait_for_the_next(submission: Submission, run: str) -> None:
     assert [attempt["application_attempt"] for attempt in attempts] == [1, 2]
     assert {attempt["application"] for attempt in attempts} == {submission.application}
     assert attempts[1]["start_step"] >= reached
+    assert (attempts[0]["state"], attempts[1]["number"]) == ("abandoned", 2)
     submission.wait_for_line("attempt 2, driver on")
 
 
@@ -321,7 +322,10 @@ def test_a_container_too_small_is_named_with_its_limit(dataset_on_hdfs: str, hdf
     assert [attempt["first_cause"]["reason"] for attempt in report["attempts"]] == ["memory", "memory"]
     assert "memory has run out in two attempts" in submission.stderr
     assert "spark.executor.memoryOverhead" in cause["next_step"]
-    assert "spark.executor.memoryOverhead" in submission.stderr
+    last_line = submission.stderr.splitlines()[-1]
+    assert last_line.startswith("tfos-job submit train: error: ")
+    assert cause["fact"] in last_line
+    assert "spark.executor.memoryOverhead" in last_line
 
 
 # --- nothing runs ----------------------------------------------------------------------------------------------------
@@ -350,9 +354,9 @@ def test_what_yarn_refuses(gnt_dir: str, hdfs_dir: str, submit: Submit) -> None:
     elsewhere = submit(*convert, "--queue", "nope")
     too_large = submit(*convert, "--", "--executor-memory", "900g")
     assert elsewhere.wait() == 78, elsewhere.stderr
-    assert "unknown queue: nope" in elsewhere.stderr
+    assert "unknown queue: nope" in elsewhere.stderr.splitlines()[-1]
     assert too_large.wait() == 78, too_large.stderr
-    assert "above the max threshold" in too_large.stderr
+    assert "above the max threshold" in too_large.stderr.splitlines()[-1]
 
 
 def test_a_dry_run_prints_the_line_and_changes_nothing(
