@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import tensorflow as tf
 from tests.plan import PLAN
 from tests.unit.small_checkpoints import META, arrays, step_names
 from tfos_job import storage
-from tfos_job.errors import BusyError
+from tfos_job.errors import BusyError, StorageError
 from tfos_job.inference.evaluation import Counts
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
@@ -160,3 +161,12 @@ def test_an_error_within_a_graph_is_told_by_its_cause() -> None:
     assert failure.cause.startswith("InvalidArgumentError: StringToNumberOp could not correctly convert string")
     assert to_failure(ValueError("a\nb")).cause == "ValueError: a"
     assert to_failure(ValueError()).cause == "ValueError: no message"
+
+
+def test_a_full_disk_is_no_bug() -> None:
+    of_python = to_failure(OSError(errno.ENOSPC, "No space left on device", "/tmp/trace"))
+    of_tensorflow = to_failure(tf.errors.ResourceExhaustedError(None, None, "/run/events; No space left on device"))
+    assert of_python.exit_code == of_tensorflow.exit_code == StorageError.exit_code
+    assert of_python.place == "/tmp/trace"
+    assert "No space left on device" in of_tensorflow.cause
+    assert of_tensorflow.detail

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # TensorFlow's import takes seconds, and may stand s
 with without("matplotlib"):  # Keras, which TensorFlow imports, would import it for pictures of its own
     import tensorflow as tf
 
+from tfos_job import storage
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host import container, logs
 from tfos_job.input.damage import data_errors
@@ -87,6 +88,8 @@ def to_failure(error: Exception) -> Failure:
     detail = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
         return failures.of_error(error)
+    if full := storage.full_disk(error):
+        return failures.of_error(full, detail)
     name = type(error).__name__
     cause = f"{name}: {telling_line(str(error))}"
     if isinstance(error, _CONNECTION_ERRORS):
