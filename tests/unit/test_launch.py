@@ -279,3 +279,26 @@ def test_a_failure_of_spark_is_told_once() -> None:
     assert job.wait(0)
     job.close(0)
     assert context.cancelled == []
+
+
+PAGE = """Task 1 in stage 0.0 failed 1 times, most recent failure: Lost task 1.0 in stage 0.0 (TID 1) (host executor 2):
+Traceback (most recent call last):
+  File "/tfos_job/nodes/node.py", line 85, in main
+{}
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "exit_code"),
+    [
+        ("tfos_job.protocol.frames.LineClosed: cannot reach the driver at 10.0.0.1:4000: timed out", 71),
+        ("tfos_job.nodes.account.NodeFailed: the line to the driver is gone: silent for 20 s", 71),
+        ("ConnectionRefusedError: [Errno 111] Connection refused", 71),
+        ("TimeoutError: timed out", 71),
+        ("OSError: [Errno 28] No space left on device: '/tmp/ps-0'", 74),
+        ("ModuleNotFoundError: No module named 'mine'", 70),
+    ],
+)
+def test_a_node_that_could_not_tell_the_driver_why_it_failed_may_be_started_again(raised: str, exit_code: int) -> None:
+    """A cut cable during the start: nothing but Spark's exception tells of it."""
+    assert launch._spark_cause(RuntimeError(PAGE.format(raised))) == (raised, exit_code)

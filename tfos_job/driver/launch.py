@@ -14,6 +14,7 @@ from typing import Any
 from py4j.protocol import Py4JNetworkError
 from pyspark import cloudpickle
 
+from tfos_job import storage
 from tfos_job.driver.reservations import ReservationServer
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host.limits import within
@@ -25,6 +26,8 @@ from tfos_job.protocol.topology import Topology
 
 log = logging.getLogger(__name__)
 
+# The last line of a node that has lost its connection: to the driver, which it would have told why, or to others.
+_DISCONNECTED = re.compile(r"(?:[\w.]+\.)?(?:NodeFailed|LineClosed|Connection\w*Error|BrokenPipeError|TimeoutError)\b")
 _JVM_S = 10.0  # an answer takes milliseconds; a JVM that is stopped or collects garbage takes its time
 
 
@@ -204,7 +207,8 @@ def _or_empty(option: Any) -> str:
 def _spark_cause(error: Exception) -> tuple[str, int]:
     """The line of Spark's exception that has the cause, and its exit code.
 
-    Errors of this package are ignored: the node has reported them as a `Failure`, which comes first.
+    Errors of this package are ignored: the node has reported them as a `Failure`, which comes first. If it could not,
+    its line was lost, and another attempt may go well.
     """
     if isinstance(error, Py4JNetworkError | ConnectionError):
         return "Spark's JVM has ended", NodeDiedError.exit_code
@@ -213,5 +217,7 @@ def _spark_cause(error: Exception) -> tuple[str, int]:
     # A Python traceback ends with the exception; Scala's frames begin with "at".
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failed|Closed)\b", line)]
     if lost is None and raised:
-        return raised[-1], JobError.exit_code
+        full = storage.full_disk(error)
+        code = NodeDiedError.exit_code if _DISCONNECTED.match(raised[-1]) else JobError.exit_code
+        return raised[-1], code if full is None else full.exit_code
     return lost or next(iter(lines), type(error).__name__), NodeDiedError.exit_code
