@@ -769,6 +769,7 @@ def test_the_second_of_two_checkpoints_on_their_way_is_waited_for() -> None:
     [
         (ChildEnded(COORDINATOR, "the coordinator", 1), 0, False),
         (Said(COORDINATOR, Failure(Kind.CONSEQUENCE, "UnavailableError")), 0, False),
+        (Lost(COORDINATOR, "silent for 20 s", is_silent=True), 0, False),  # it is stopped
         (StopHurried(), 0, True),
         (None, LIMITS.checkpoint + 0.1, True),
     ],
@@ -781,6 +782,20 @@ def test_nobody_waits_for_a_checkpoint_that_cannot_come(event: Event | None, aft
     attempt.hear(event, after_s=after_s)
     assert "the line to it is gone" in attempt.error().fact
     assert ("The checkpoint of step 5 was not finished" in attempt.logged()) == is_told
+
+
+@pytest.mark.parametrize("when", ["while the first cause is found", "while it is published"])
+def test_a_signal_shortens_the_wait_for_a_checkpoint(when: str) -> None:
+    attempt = Attempt().train()
+    attempt.say(CheckpointBegun(5))
+    attempt.say(of_process(Kind.KILLED, "killed"), task=FIRST)
+    attempt.wait(COLLECT_S if when == "while it is published" else COLLECT_S - 0.1)
+    assert attempt.hear(StopRequested(signal.SIGTERM)) == []
+    attempt.wait(0.1)
+    assert attempt.wait(LIMITS.drain - 0.2) == []
+    attempt.wait(0.3)
+    assert attempt.error().fact == "killed"
+    assert "The checkpoint of step 5 was not finished" in attempt.logged()
 
 
 def test_a_checkpoint_after_a_signal_has_the_time_of_the_signal() -> None:

@@ -274,10 +274,13 @@ class AttemptState:
         self._deadline_s = now_s + limit_s if self._stop_deadline_s is None else self._stop_deadline_s
 
     def _decide_publishing(self, now_s: float) -> None:
-        """Waits for a checkpoint in progress: it needs no node, so it can be published whichever process has died."""
+        """Waits for a checkpoint in progress, which needs no node. A coordinator without its line publishes none."""
         facts, error = self._facts, self._error
         assert error is not None
-        if facts.publishing_step is not None and COORDINATOR not in facts.left | facts.ended:
+        if facts.signum is not None and self._stop_deadline_s is None:  # somebody waits now
+            self._stop_deadline_s = now_s + self._deadlines.drain
+            self._deadline_s = min(self._deadline_s, self._stop_deadline_s)
+        if facts.publishing_step is not None and COORDINATOR in facts.talking - facts.ended:
             # A coordinator whose run belongs to another command must not publish.
             if not facts.is_hurried and facts.lock_error is None and now_s <= self._deadline_s:
                 return
