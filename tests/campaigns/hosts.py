@@ -12,8 +12,8 @@ it in the middle:
     reset_line         a TCP connection of the worker's supervisor, Spark's Python process, is reset
     slow               nothing, but all cables stay at 100 Mbit/s until the end
 
-The training must end with 0, at the exact step, with its checkpoint, and the last attempt must have read as many
-records as its steps take. After a cut, the cut host must be blamed, and the second attempt go on from a checkpoint on
+The training must end with 0, at the exact step, with its checkpoint, and must have read as many records as these steps
+take. After a cut, the cut host must be blamed, and the second attempt go on from a checkpoint on
 the two other hosts. When the cables are healed, no process of the training may be left on any host. `next_step_s` is
 the time from the cut to the second attempt's first step, as the report tells of it, every five seconds.
 

@@ -95,10 +95,9 @@ class HostedTraining:
         newest = max(step for entry in entries if (step := checkpoint_step(entry.name)) is not None)
         if (report["step"], newest) != (NUM_STEPS, NUM_STEPS):
             return f"ended at step {report['step']} of {NUM_STEPS} with the checkpoint of step {newest}"
-        num_attempts, last = found["num_attempts"], report["attempts"][-1]
-        read, counted = sum(report["records_read"]), (NUM_STEPS - last["start_step"]) * report["batch_size"]
-        if read != counted:
-            return f"{read} records were read for the {counted} of the last attempt"
+        num_attempts, read = found["num_attempts"], sum(report["records_read"])
+        if read != (counted := NUM_STEPS * report["batch_size"]):  # of all attempts: the checkpoint has the position
+            return f"{read} records were read for the {counted} of {NUM_STEPS} steps"
         if kind == "slow" and num_attempts != 1:
             return f"a slow cable has made {num_attempts} attempts of one"
         return self._fault_of_restart(report, found["cut"]) if "cut" in found else ""
