@@ -2,8 +2,7 @@
 
     python tests/campaigns/hosts.py --log hosts.jsonl
 
-Each trial trains a small network on YARN, with a worker, a parameter server and the driver on a host each, and disturbs
-it in the middle:
+Each trial trains a small network on YARN, whose driver has a host for itself, and disturbs it in the middle:
 
     worker             the worker's host is cut off, and with it the DataNode there, until the training has ended
     ps                 the same with the parameter server's host
