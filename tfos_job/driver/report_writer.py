@@ -30,6 +30,7 @@ class ReportWriter:
 
     def __init__(self) -> None:
         self._pending: dict[str, Document] = {}
+        self._taken: dict[str, Document] = {}  # what is being written
         self._is_due = self._is_awaited = self._is_closed = False
         self._begun = self._ended = 0  # rounds, in each of which all that is pending is written
         self._failure: Exception | None = None
@@ -61,9 +62,10 @@ class ReportWriter:
             finally:
                 self._is_awaited = False
             failure = self._failure
-            path = next(iter(self._pending), "")
+            path = next(iter((*self._taken, *self._pending)), "")
         if not is_done:
-            raise StorageError(f"not written within {limit_s:.0f} s", place=path)
+            step = "See whether its file system is up, and run the command again"
+            raise StorageError(f"not written within {limit_s:.0f} s", place=path, next_step=step)
         if failure is not None:
             raise failure
 
@@ -96,10 +98,11 @@ class ReportWriter:
                     return
                 self._is_due = False
                 self._begun += 1
-                taken, self._pending = self._pending, {}
+                self._taken, self._pending = self._pending, {}
                 is_awaited = self._is_awaited
-            failed, failure = self._write(taken, is_awaited=is_awaited)
+            failed, failure = self._write(self._taken, is_awaited=is_awaited)
             with self._changed:
+                self._taken = {}
                 if not self._is_closed:
                     self._pending = {**failed, **self._pending}
                     if failure is not None and self._failure is None and not is_awaited:
