@@ -64,7 +64,8 @@ def _withdraw(tag: str, *, explain: bool) -> list[str]:
     for report in client.getApplications(request):
         name = report.getApplicationId().toString()
         if explain:
-            notes.append(manager.lack(name) or f"{name} waits in queue {str(report.getQueue()).rpartition('.')[2]}")
+            queue, state = str(report.getQueue()).rpartition(".")[2], report.getYarnApplicationState().toString()
+            notes.append(manager.lack(name) or f"{name} is {state} in queue {queue}")
         log.warning("withdrawing %s", name)
         client.killApplication(report.getApplicationId())
     return notes
