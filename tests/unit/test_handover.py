@@ -50,7 +50,8 @@ def test_an_attempt_begins_with_the_newest_whole_one_and_puts_the_damaged_ones_a
     assert (found.step, found.path) == (2, run.checkpoint(2))
     names = [name.rpartition("-")[0] or name for name in step_names(run)]
     assert names == ["_damaged-step-00000003", "_damaged-step-00000004", "step", "step"]  # older ones were not read
-    assert "step-00000004 is damaged and no checkpoint any more: it is kept for a look as " in caplog.text
+    assert "step-00000004: not a whole checkpoint: variables.npz does not have the SHA-256" in caplog.text
+    assert f"It is kept for a look as {run.checkpoints_dir}/_damaged-step-00000004-" in caplog.text
 
 
 def test_where_none_verifies_all_stay_and_a_run_without_any_begins_afresh(run: RunLayout, lease: Lease) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.small_checkpoints import flip_byte, publish, record_evaluation, step_names
 from tfos_job import storage
-from tfos_job.errors import BusyError
+from tfos_job.errors import BadDataError, BusyError
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoint_files, checkpoints, retention
 from tfos_job.run.retention import Retention
@@ -82,7 +82,7 @@ def test_the_best_one_is_read_once(run: RunLayout, proved: list[int]) -> None:
 def test_the_last_two_damaged_ones_are_kept_whatever_their_step_is(run: RunLayout) -> None:
     publish(run, 7, 8, 9)
     for step in (8, 9, 7):
-        checkpoints.put_aside(run, run.checkpoint(step))
+        checkpoints.put_aside(run, run.checkpoint(step), BadDataError("torn"))
     assert [name.split("-")[2] for name in step_names(run)] == ["00000007", "00000009"]
     retention.sweep(run)
     assert len(step_names(run)) == 2
@@ -113,7 +113,7 @@ def test_nothing_is_removed_for_one_who_has_lost_the_lock(run: RunLayout) -> Non
 def test_one_that_was_put_aside_meanwhile_is_passed_over(run: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(run, 1, 2, 3)
     found = checkpoints.candidates(run)
-    checkpoints.put_aside(run, run.checkpoint(3))
+    checkpoints.put_aside(run, run.checkpoint(3), BadDataError("torn"))
     monkeypatch.setattr(checkpoints, "candidates", lambda _: found)
     assert Retention(run).apply() == [run.checkpoint(2), run.checkpoint(1)]
 

@@ -96,12 +96,12 @@ def publish(
     return target
 
 
-def put_aside(run: RunLayout, path: str) -> None:
+def put_aside(run: RunLayout, path: str, damage: BadDataError) -> None:
     """Renames a damaged checkpoint, so that it is none any more and can be looked at; the last ones of these stay."""
     name = path.rpartition("/")[2]
     target = run.checkpoint_damaged(name, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     storage.publish_dir(path, target)
-    _log.warning("%s is damaged and no checkpoint any more: it is kept for a look as %s", name, target)
+    _log.warning("%s: %s. It is kept for a look as %s", name, damage.fact, target)
     aside = {since: e.path for e in storage.list_dir(run.checkpoints_dir) if (since := damaged_since(e.name))}
     for since in sorted(aside, reverse=True)[KEEP_DAMAGED:]:
         storage.remove(aside[since])
@@ -112,8 +112,7 @@ def _stands(run: RunLayout, path: str) -> bool:
     try:
         verify(path)
     except BadDataError as error:
-        _log.warning("%s", error)
-        put_aside(run, path)
+        put_aside(run, path, error)
         return False
     _log.info("checkpoint %s is there already and whole: left as it is", path)
     return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
@@ -12,8 +10,6 @@ from tfos_job.run.checkpoint_files import CheckpointInfo
 
 ATTEMPT = "attempt"
 """The number in the run's lock that fences off the attempts before."""
-
-_log = logging.getLogger(__name__)
 
 
 def take_over(
@@ -44,15 +40,14 @@ def take_over(
     lease.announce(**{ATTEMPT: attempt})
     retention.sweep(run)
     paths = checkpoints.candidates(run)
-    damaged: list[str] = []
+    damaged: dict[str, BadDataError] = {}
     for path in paths:
         if chosen is not None and path == chosen.path:
             break
         try:
             found = checkpoints.verify(path)
         except BadDataError as error:
-            _log.warning("%s", error)
-            damaged.append(path)
+            damaged[path] = error
         except MissingInputError:
             pass  # the end of an attempt before has removed it
         else:
@@ -60,6 +55,6 @@ def take_over(
             break
     if chosen is None and damaged:
         raise checkpoints.none_verifies(run, len(paths))
-    for path in damaged:
-        checkpoints.put_aside(run, path)
+    for path, damage in damaged.items():
+        checkpoints.put_aside(run, path, damage)
     return chosen

@@ -6,15 +6,12 @@ For the holder of the run's lock, and who works on its behalf.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.layout import RunLayout, building_attempt, damaged_since
 from tfos_job.run import checkpoint_files, checkpoints
-
-_log = logging.getLogger(__name__)
 
 
 class Retention:
@@ -56,7 +53,7 @@ class Retention:
           StorageError: the file system failed; the next call goes on.
         """
         paths = checkpoints.candidates(self._run)
-        damaged: list[str] = []
+        damaged: dict[str, BadDataError] = {}
         kept = self._first(self._keep_last, paths, damaged)
         kept += self._first(1, [path for path in checkpoints.by_merit(self._run) if path not in kept], damaged)
         self._guard()
@@ -64,17 +61,17 @@ class Retention:
         # If none verifies, all stay for inspection.
         for path in paths if kept else []:
             if path in damaged:
-                checkpoints.put_aside(self._run, path)
+                checkpoints.put_aside(self._run, path, damaged[path])
             elif path not in kept:
                 storage.discard_dir(path)  # removed by one rename, for concurrent readers
                 self._whole.discard(path)
         return sorted(kept, reverse=True)
 
-    def _first(self, num: int, paths: list[str], damaged: list[str]) -> list[str]:
+    def _first(self, num: int, paths: list[str], damaged: dict[str, BadDataError]) -> list[str]:
         """The first whole ones of `paths`. Those that are found damaged on the way are added to `damaged`."""
         return list(itertools.islice((path for path in paths if self._is_whole(path, damaged)), num))
 
-    def _is_whole(self, path: str, damaged: list[str]) -> bool:
+    def _is_whole(self, path: str, damaged: dict[str, BadDataError]) -> bool:
         if path in self._whole:
             return True
         if path in damaged:
@@ -82,8 +79,7 @@ class Retention:
         try:
             checkpoint_files.prove(path)
         except BadDataError as error:
-            _log.warning("%s", error)
-            damaged.append(path)
+            damaged[path] = error
         except MissingInputError:
             pass  # the publisher has put it aside
         else:
