@@ -16,7 +16,7 @@ from tfos_job.driver.executor_names import ExecutorNames
 from tfos_job.driver.executors import Executors
 from tfos_job.driver.run_report import RunReport
 from tfos_job.driver.stop_signal import StopSignal
-from tfos_job.errors import BusyError, InterruptedJobError, JobError, ResourceError, exit_code_class
+from tfos_job.errors import BusyError, InterruptedJobError, JobError, exit_code_class
 from tfos_job.lease import Lease
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Reason
@@ -146,6 +146,11 @@ class Restarts:
                 launch = self._next(launch, first, end, decision)
             except BusyError as lost:
                 raise _beside(end.outcome, lost.fact) from lost
+            except InterruptedJobError:
+                raise  # which says it
+            except JobError as error:
+                fact = f"{error.fact}; attempt {end.number} had ended: {_cause(end)}"
+                raise type(error)(fact, place=error.place, next_step=error.next_step) from error
             start = launch.prepared.start
             self._report.begin(
                 number=launch.number,
@@ -233,16 +238,12 @@ class Restarts:
         self._executors.avoid(left_out)
         self._executors.replace(containers=_silent_containers(end))
         fewest = config.num_executors if config.min_executors is None else config.min_executors
-        try:
-            come = self._executors.wait(
-                topology.num_spark_executors,
-                fewest - topology.num_driver_ps_tasks,
-                config.phase_deadlines.containers,
-                check,
-            )
-        except ResourceError as error:
-            fact = f"{error.fact}; attempt {end.number} had ended: {_cause(end)}"
-            raise ResourceError(fact, place=error.place, next_step=error.next_step) from error
+        come = self._executors.wait(
+            topology.num_spark_executors,
+            fewest - topology.num_driver_ps_tasks,
+            config.phase_deadlines.containers,
+            check,
+        )
         num_nodes = min(config.num_executors, come + topology.num_driver_ps_tasks)
         if num_nodes < config.num_executors:
             log.warning("Going on with %d of %d nodes (--min_executors)", num_nodes, config.num_executors)
