@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pytest
 
 from tests.unit.dataset import config, data, folder
+from tfos_job.driver import cluster_run
 from tfos_job.driver.restarts import Held, Launch, Restarts
 from tfos_job.driver.scheduler_backend import Executor
 from tfos_job.driver.stop_signal import StopSignal
-from tfos_job.errors import BadDataError, BusyError, InterruptedJobError, JobError, NodeDiedError, ResourceError
+from tfos_job.errors import (
+    BadDataError,
+    BusyError,
+    InterruptedJobError,
+    JobError,
+    NodeDiedError,
+    ResourceError,
+    StorageError,
+)
 from tfos_job.protocol import failures
 from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
 from tfos_job.protocol.failures import Failure, Kind, Process, Reason
@@ -303,11 +313,15 @@ def test_later_restarts_wait() -> None:
     assert "end 2: restarted after 4.0 s: restart 2 of 3 without a newer checkpoint (--max_restarts)" in job.done
 
 
-def test_a_run_without_a_checkpoint_that_verifies_ends() -> None:
+@pytest.mark.parametrize("error", [BadDataError("none of the 2 checkpoints verifies"), StorageError("no NameNode")])
+def test_a_run_without_a_checkpoint_that_verifies_ends_and_says_what_began_it(error: JobError) -> None:
     job = Job(killed())
-    job.newest = BadDataError("none of the 2 checkpoints verifies")
-    with pytest.raises(BadDataError, match="none of the 2"):
+    job.newest = error
+    with pytest.raises(type(error)) as caught:
         job.begin_all()
+    assert caught.value.fact == f"{error.fact}; attempt 1 had ended: worker:0 on host a, container container_a: " + (
+        "was killed by SIGKILL"
+    )
     assert len(job.launches) == 1
 
 
@@ -367,6 +381,16 @@ def test_fewer_executors_begin_with_fewer_workers_and_their_own_positions() -> N
     assert smaller.start.records == {"seen_twice": 14, "skipped": 0}
     # Once there are enough again, all take part.
     assert (whole.config.num_executors, len(whole.data.parts), whole.start.positions) == (3, 2, (7, 7))
+
+
+def test_the_report_has_the_workers_of_the_attempt_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By them the passes over the data are counted."""
+    monkeypatch.setattr(cluster_run.handover, "take_over", lambda *_: checkpoint(7))
+    report: Any = types.SimpleNamespace(values={"num_workers": 2, "records_per_worker": [50, 50]})
+    held: Any = types.SimpleNamespace(lease=None)
+    trainer = cluster_run._Trainer(None, None, report, held)  # type: ignore[arg-type]
+    assert trainer.resume(prepared(), 2, 2).config.num_workers == 1
+    assert report.values == {"num_workers": 1, "records_per_worker": [100]}
 
 
 def test_executors_that_never_come_end_the_job_with_what_began_it() -> None:

@@ -217,7 +217,9 @@ class _Trainer:
 
     def resume(self, prepared: Preparation, number: int, num_executors: int) -> Preparation:
         checkpoint = handover.take_over(prepared.run, self._held.lease, number)
-        return resumed(prepared, checkpoint, num_executors)
+        found = resumed(prepared, checkpoint, num_executors)
+        self._report.values.update(num_workers=found.config.num_workers, records_per_worker=list(found.data.part_sizes))
+        return found
 
     def run(self, launch: Launch) -> AttemptEnd:
         prepared = launch.prepared
