@@ -160,9 +160,11 @@ class Job:
     def begin(self, *, number: int, start_step: int, checkpoint: str | None, records: Mapping[str, int] | None) -> None:
         self.done.append(f"begin {number} at {start_step}")
 
-    def end_attempt(self, end: AttemptEnd, decision: str, *, excluded: Mapping[str, str] | None = None) -> None:
+    def end_attempt(
+        self, end: AttemptEnd, decision: str, *, excluded: Mapping[str, str] | None = None, gave_up: bool = False
+    ) -> None:
         left_out = f", without {', '.join(excluded)}" if excluded else ""
-        self.done.append(f"end {end.number}: {decision}{left_out}")
+        self.done.append(f"end {end.number}: {decision}{left_out}{', given up' if gave_up else ''}")
 
     def on_phase(self, name: str) -> None:
         self.done.append(name)
@@ -357,6 +359,22 @@ def test_a_host_without_executors_still_counts_as_one_of_the_application() -> No
     job.newest = checkpoint(7)
     job.begin_all()
     assert job.launches[2].avoided_hosts == {"b", "c"}
+
+
+def test_whether_restarts_have_been_tried_is_told_with_the_last_attempt() -> None:
+    for flags, last in (
+        ({"max_restarts": 0}, "end 1: ended: --max_restarts 0"),
+        ({"max_restarts": 1}, "end 2: ended: --max_restarts 1, given up"),
+    ):
+        job = Job(killed("worker"), killed("ps"), **flags)
+        with pytest.raises(NodeDiedError):
+            job.begin_all()
+        assert job.done[-1] == last
+    job = Job(killed("worker"), killed("ps"))
+    job.during = lambda when: setattr(job, "gone", "Spark's JVM has ended" if len(job.launches) == 2 else "")
+    with pytest.raises(NodeDiedError):
+        job.begin_all()
+    assert job.done[-1] == "end 2: ended: Spark's JVM has ended"  # YARN's next driver has another one
 
 
 def test_executors_that_live_are_used_again() -> None:

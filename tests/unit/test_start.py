@@ -9,7 +9,15 @@ import pytest
 
 from tests.unit.dataset import config, data, folder
 from tfos_job.config import TrainConfig
-from tfos_job.errors import BadDataError, JobError, NodeDiedError, ResourceError, SettingsError
+from tfos_job.errors import (
+    BadDataError,
+    BusyError,
+    JobError,
+    NodeDiedError,
+    ResourceError,
+    SettingsError,
+    StorageError,
+)
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import RunFolder
 from tfos_job.run.start import Start, decide, start_of
@@ -185,17 +193,19 @@ def test_what_may_go_well_another_time_is_run_again_by_yarn() -> None:
     cause = {"fact": "killed", "place": "there", "next_step": ""}
     for kind in (NodeDiedError, ResourceError):
         report = {"state": "failed", "exit_code": kind.exit_code, "first_cause": cause}
-        found = begun(report=report, is_next_attempt=True, settings=dataclasses.replace(MADE, max_restarts=0))
-        decide(config(), found)
-    decide(config(), dataclasses.replace(found, settings=MADE))
-
-
-def test_a_run_that_has_used_up_its_restarts_is_not_run_again_by_yarn() -> None:
-    cause = {"fact": "killed", "place": "there", "next_step": ""}
-    report = {"state": "failed", "exit_code": NodeDiedError.exit_code, "first_cause": cause}
-    with pytest.raises(NodeDiedError, match=r"^there: killed"):
         decide(config(), begun(report=report, is_next_attempt=True))
-    decide(config(), begun(report=report))  # by the user
+
+
+@pytest.mark.parametrize("kind", [NodeDiedError, StorageError, BusyError])
+def test_a_run_that_has_used_up_its_restarts_is_not_run_again_by_yarn(kind: type[JobError]) -> None:
+    cause = {"fact": "killed", "place": "there", "next_step": ""}
+    report = {"state": "failed", "exit_code": kind.exit_code, "first_cause": cause}
+    given_up = report | {"attempts": [{"gave_up": False}, {"gave_up": True}]}
+    with pytest.raises(kind, match=r"^there: killed"):
+        decide(config(), begun(report=given_up, is_next_attempt=True))
+    decide(config(), begun(report=given_up))  # by the user
+    decide(config(), begun(report=report | {"attempts": [{"gave_up": False}]}, is_next_attempt=True))
+    decide(config(), begun(report=report, is_next_attempt=True))  # it had no attempt, or has lost Spark's JVM
 
 
 def test_weights_in_the_folder_that_is_cleared() -> None:

@@ -173,7 +173,7 @@ class Restarts:
         if isinstance(decision, Again):
             decision = self._hindered(end) or decision
         if isinstance(decision, Enough):
-            self._report.end_attempt(end, f"ended: {decision.reason}")
+            self._report.end_attempt(end, f"ended: {decision.reason}", gave_up=decision.gave_up)
             raise decision.error
         words = f"restarted after {decision.delay_s:.1f} s: {decision.reason}"
         left_out = {each.host: each.reason for each in decision.avoided}

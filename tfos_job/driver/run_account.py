@@ -183,7 +183,9 @@ class RunAccount:
             metrics |= {"evaluated_step" if name == "step" else name: value for name, value in point.items()}
         return metrics
 
-    def end_attempt(self, end: AttemptEnd, decision: str, excluded: Mapping[str, str], now_s: float) -> None:
+    def end_attempt(
+        self, end: AttemptEnd, decision: str, excluded: Mapping[str, str], now_s: float, *, gave_up: bool = False
+    ) -> None:
         """Closes the attempt.
 
         Args:
@@ -191,12 +193,15 @@ class RunAccount:
           decision: what follows, and why.
           excluded: the hosts that the next attempt leaves out, with the reasons.
           now_s: the time.
+          gave_up: restarts have not helped, so that YARN's next driver need not try.
         """
         self.end_phase(now_s)
         self._closed_s = now_s
         hosts = [{"host": host, "reason": reason} for host, reason in excluded.items()]
         account = attempt_account.of_end(end)
-        self.attempt.update({**account, "ended": now(), "decision": decision, "excluded_hosts": hosts})
+        self.attempt.update(
+            {**account, "ended": now(), "decision": decision, "gave_up": gave_up, "excluded_hosts": hosts}
+        )
         others = [host for host in self.values["excluded_hosts"] if host["host"] not in excluded]
         self.values["excluded_hosts"] = [*others, *hosts]
         if account["slowest_worker"] is not None:

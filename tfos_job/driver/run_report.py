@@ -127,15 +127,18 @@ class RunReport:
         if isinstance(message, messages.CheckpointPublished) or (isinstance(message, messages.Progress) and is_due):
             self._put()
 
-    def end_attempt(self, end: AttemptEnd, decision: str, *, excluded: Mapping[str, str] | None = None) -> None:
+    def end_attempt(
+        self, end: AttemptEnd, decision: str, *, excluded: Mapping[str, str] | None = None, gave_up: bool = False
+    ) -> None:
         """Closes the attempt.
 
         Args:
           end: of the attempt.
           decision: what follows, and why, in words.
           excluded: the hosts that the next attempt leaves out, with the reasons.
+          gave_up: restarts have not helped, so that YARN's next driver need not try.
         """
-        self._account.end_attempt(end, decision, excluded or {}, time.monotonic())
+        self._account.end_attempt(end, decision, excluded or {}, time.monotonic(), gave_up=gave_up)
         self._put(with_attempt=True)
 
     def end(self, error: JobError | None) -> None:

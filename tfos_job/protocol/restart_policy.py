@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tfos_job.errors import BusyError, JobError, NodeDiedError, ResourceError, StorageError, exit_code_class
 from tfos_job.protocol import failures
@@ -50,10 +50,14 @@ class Again:
 
 @dataclass(frozen=True, kw_only=True)
 class Enough:
-    """No other attempt: the job ends with `error`."""
+    """No other attempt: the job ends with `error`.
+
+    `gave_up`: there were restarts, and they have not helped, so that no other driver should try.
+    """
 
     error: JobError
     reason: str
+    gave_up: bool = False
 
 
 class RestartPolicy:
@@ -121,7 +125,7 @@ class RestartPolicy:
             case _:
                 decision = self._after_failure(end, error)
         if isinstance(decision, Enough):
-            return decision
+            return replace(decision, gave_up=self.num_restarts > 0)
         return Again(delay_s=self._delay_s(), reason=decision, avoided=self.avoided(now_s))
 
     def _note_progress(self, end: AttemptEnd) -> None:

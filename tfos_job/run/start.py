@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
-from tfos_job.errors import NodeDiedError, SettingsError, exit_code_class
+from tfos_job.errors import SettingsError, exit_code_class
 from tfos_job.run import checkpoints, resume
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
 from tfos_job.run.resume import Change
 from tfos_job.run.specs import described_normalization, normalization_of
+from tfos_job.run.summary import attempts_of
 from tfos_job.run.training_data import TrainingData
 
 log = logging.getLogger(__name__)
@@ -111,14 +112,16 @@ def start_of(
 def _refuse_repetition(folder: RunFolder) -> None:
     """Fails if the attempt before failed for good: YARN starts a second attempt after any failure.
 
+    So it does if its driver has begun again itself, and given up; not if that has lost Spark, with its container.
+
     Raises:
       JobError: that of the attempt before.
     """
     if folder.report is None or not folder.is_next_attempt or folder.report["state"] != FAILED:
         return
     kind = exit_code_class(folder.report["exit_code"])
-    restarts = folder.settings is not None and folder.settings.max_restarts > 0
-    if not kind.retryable or (kind is NodeDiedError and restarts):  # its driver has tried again, and given up
+    gave_up = any(attempt.get("gave_up") for attempt in attempts_of(folder.report)[-1:])
+    if not kind.retryable or gave_up:
         log.warning("The attempt before has failed for good: not run again")
         cause = folder.report["first_cause"]
         raise kind(cause["fact"], place=cause["place"], next_step=cause["next_step"])
