@@ -347,6 +347,18 @@ def test_a_host_that_was_cut_off_is_left_out_and_its_executors_are_replaced() ->
     assert job.done[1].endswith(", without b")
 
 
+def test_a_host_that_spark_cannot_leave_out_is_not_refused_either() -> None:
+    """Outside of YARN nothing tells that Spark's `b.example` is the host that calls from `b`."""
+
+    class Unnamed(Cluster):
+        def there(self) -> tuple[Executor, ...]:
+            return tuple(dataclasses.replace(each, container="") for each in super().there())
+
+    job = Job(silent("b"), FINISHED, executors=Unnamed("a", "b", "c"))
+    job.begin_all()
+    assert job.launches[1].avoided_hosts == frozenset()
+
+
 def test_a_host_without_executors_still_counts_as_one_of_the_application() -> None:
     cluster = Cluster("a", "b", "c")
     job = Job(silent("b"), silent("c"), FINISHED, executors=cluster)

@@ -221,7 +221,12 @@ class Restarts:
         return Launch(
             number=number,
             prepared=prepared,
-            avoided_hosts=frozenset(each.host for each in self._policy.avoided(self._clock())),
+            avoided_hosts=frozenset(
+                # Nodes come again and again from a host that Spark has another, unknown name for.
+                each.host
+                for each in self._policy.avoided(self._clock())
+                if self._names.name(each.host) in self._known_hosts
+            ),
             executor_hosts=self._names.addresses(self._executors.there()),
         )
 
