@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
+import math
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job.config import DATASET, PCA, ZCA, TrainConfig
+from tfos_job.config import DATASET, PCA, ZCA
 from tfos_job.doctor import host_memory
 from tfos_job.doctor.case import Expected
 from tfos_job.doctor.diagnosis import FAILED, WARNING
@@ -205,6 +208,20 @@ class _Trainer:
     def topology(self, prepared: Preparation) -> Topology:
         return topology_of(prepared.config, self._master)
 
+    # Asked for once, before the first attempt: a JVM that is stopped later would keep the driver waiting for ever.
+
+    @functools.cached_property
+    def _settings(self) -> Mapping[str, str]:
+        return dict(self._sc.getConf().getAll())
+
+    @functools.cached_property
+    def _kill_delay_s(self) -> float:
+        """In YARN's cluster mode its delay between SIGTERM and SIGKILL, which limits a last checkpoint."""
+        if not (session.in_cluster_mode() and container.application_id()):
+            return math.inf
+        settings: Any = self._sc._jsc.hadoopConfiguration()
+        return int(settings.get(_KILL_DELAY_MS, "250")) / 1000
+
     def why_spark_is_gone(self) -> str:
         try:
             is_stopped = within(_JVM_S, lambda: bool(self._sc._jsc.sc().isStopped()), "is Spark there")
@@ -251,28 +268,21 @@ class _Trainer:
             inputs=worker_inputs(config, prepared.data, prepared.start.positions),
             assignment=assignment,
             num_gpus=config.num_gpus,
-            driver_host=self._sc.getConf().get("spark.driver.host") or "",
+            driver_host=self._settings.get("spark.driver.host", ""),
             local=session.is_local(self._sc.master),
-            deadlines=dataclasses.replace(config.phase_deadlines, drain=_drain_s(config, self._sc)),
+            deadlines=dataclasses.replace(
+                config.phase_deadlines, drain=min(config.phase_deadlines.drain, self._kill_delay_s)
+            ),
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
             avoided_hosts=launch.avoided_hosts,
-            container_bytes=_container_bytes(self._sc),
+            container_bytes=_container_bytes(self._sc.master, self._settings),
             executor_hosts=launch.executor_hosts,
         )
 
 
-def _container_bytes(sc: SparkContext) -> int:
+def _container_bytes(master: str, settings: Mapping[str, str]) -> int:
     """The memory of an executor's container, which YARN limits; 0 elsewhere."""
-    if not sc.master.startswith("yarn"):
+    if not master.startswith("yarn"):
         return 0
-    return host_memory.executor_container(dict(sc.getConf().getAll())).total_mb * host_memory.MIB
-
-
-def _drain_s(config: TrainConfig, sc: SparkContext) -> float:
-    """The deadline of a last checkpoint, in YARN's cluster mode at most its delay between SIGTERM and SIGKILL."""
-    drain_s = config.phase_deadlines.drain
-    if not (session.in_cluster_mode() and container.application_id()):
-        return drain_s
-    settings: Any = sc._jsc.hadoopConfiguration()
-    return min(drain_s, int(settings.get(_KILL_DELAY_MS, "250")) / 1000)
+    return host_memory.executor_container(dict(settings)).total_mb * host_memory.MIB
