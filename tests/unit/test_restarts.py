@@ -347,6 +347,17 @@ def test_a_host_that_was_cut_off_is_left_out_and_its_executors_are_replaced() ->
     assert job.done[1].endswith(", without b")
 
 
+@pytest.mark.parametrize(("waited_s", "avoided"), [(10.0, {"b"}), (60.0, set())])
+def test_a_host_is_taken_back_before_the_wait_for_others_ends(waited_s: float, avoided: set[str]) -> None:
+    """Where nobody else has room, a doubtful host is better than none."""
+    cluster = Cluster("a", "b", "c")
+    job = Job(silent("b"), FINISHED, executors=cluster, deadlines="containers=100")
+    job.during = lambda when: job.clock.sleep(waited_s if when == "resume" else 0)
+    job.begin_all()
+    assert cluster.left_out == {"b.example": 50.0}
+    assert job.launches[1].avoided_hosts == avoided
+
+
 def test_a_host_that_spark_cannot_leave_out_is_not_refused_either() -> None:
     """Outside of YARN nothing tells that Spark's `b.example` is the host that calls from `b`."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -214,7 +214,8 @@ class Restarts:
             check()
             self._sleep(min(_POLL_S, left_s))
         self._report.on_phase("containers")
-        num_executors = self._gather(first, end, check)
+        left_out = self._left_out(first.config.phase_deadlines.containers)
+        num_executors = self._gather(first, end, left_out, check)
         number = before.number + 1
         prepared = self._trainer.resume(first, number, num_executors)
         check()
@@ -223,14 +224,25 @@ class Restarts:
             prepared=prepared,
             avoided_hosts=frozenset(
                 # Nodes come again and again from a host that Spark has another, unknown name for.
-                each.host
-                for each in self._policy.avoided(self._clock())
-                if self._names.name(each.host) in self._known_hosts
+                host
+                for host, until_s in left_out.items()
+                if until_s > self._clock() and self._names.name(host) in self._known_hosts
             ),
             executor_hosts=self._names.addresses(self._executors.there()),
         )
 
-    def _gather(self, first: Preparation, end: AttemptEnd, check: Callable[[], None]) -> int:
+    def _left_out(self, deadline_s: float) -> dict[str, float]:
+        """The hosts without nodes, each until a time: taken back where no other host has room in half of the deadline.
+
+        Args:
+          deadline_s: of the wait for executors.
+        """
+        now_s = self._clock()
+        return {it.host: min(it.until_s, now_s + deadline_s / 2) for it in self._policy.avoided(now_s)}
+
+    def _gather(
+        self, first: Preparation, end: AttemptEnd, left_out: Mapping[str, float], check: Callable[[], None]
+    ) -> int:
         """Waits for the executors of the next attempt; returns the number of its nodes.
 
         Raises:
@@ -239,8 +251,7 @@ class Restarts:
         config, topology = first.config, self._trainer.topology(first)
         check()
         now_s = self._clock()
-        left_out = {self._names.name(it.host): it.until_s - now_s for it in self._policy.avoided(now_s)}
-        self._executors.avoid(left_out)
+        self._executors.avoid({self._names.name(host): until_s - now_s for host, until_s in left_out.items()})
         self._executors.replace(containers=_silent_containers(end))
         fewest = config.num_executors if config.min_executors is None else config.min_executors
         come = self._executors.wait(
