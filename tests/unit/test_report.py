@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.waits import PATIENCE_S
 from tfos_job import storage
 from tfos_job.config import TrainConfig
 from tfos_job.driver.run_report import RunReport
 from tfos_job.errors import NodeDiedError, StorageError
+from tfos_job.jobs import train
 from tfos_job.layout import RunLayout
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Failure, Kind, Process
@@ -238,6 +240,25 @@ def test_a_report_that_another_job_has_begun_is_left_to_it(tmp_path: Path, *, cl
     report.on_message(CheckpointPublished(3, "c"))
     report._writer.hold()
     assert not Path(run.report).exists() if clears else read(run)["num_attempts"] == 3
+
+
+def test_a_command_that_cannot_ask_whose_the_run_is_leaves_no_thread_that_writes(tmp_path: Path) -> None:
+    class Lease:
+        def check(self) -> None:
+            raise StorageError("no NameNode")
+
+    run = RunLayout(str(tmp_path))
+    report = RunReport(run, None, {})
+    begin(report)
+    lease: Any = Lease()
+    with pytest.raises(NodeDiedError), train._ending(report, lease):
+        raise NodeDiedError("killed")
+    writer = report._writer._thread
+    assert writer is not None
+    writer.join(PATIENCE_S)
+    assert not writer.is_alive()
+    report.on_message(CheckpointPublished(3, "c"))
+    assert read(run)["checkpoint"] is None
 
 
 def test_the_digest_of_the_checkpoint_is_in_the_report(tmp_path: Path) -> None:

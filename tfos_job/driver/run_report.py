@@ -151,6 +151,10 @@ class RunReport:
         if self.values["curve"] and not self._held:
             self._draw()
 
+    def abandon(self) -> None:
+        """Writes nothing any more, not even what is waiting: whose the run is now is not known."""
+        self._writer.close()
+
     def _draw(self) -> None:
         from tfos_job.reports.curves import draw_loss
 

@@ -116,6 +116,7 @@ def _ending(report: RunReport, lease: Lease) -> Iterator[None]:
             if error is None or _is_ours(report, lease):
                 report.end(_as_job_error(error))
         except JobError as e:
+            report.abandon()
             if error is None:
                 raise
             log.warning("The report could not be written: %s", e)
