@@ -384,6 +384,20 @@ def test_a_host_without_executors_still_counts_as_one_of_the_application() -> No
     assert job.launches[2].avoided_hosts == {"b", "c"}
 
 
+def test_the_last_host_is_not_left_out_for_one_that_never_came_back() -> None:
+    cluster = Cluster("a", "b")
+    job = Job(silent("a"), killed(host="b"), killed("ps", host="b"), FINISHED, executors=cluster)
+
+    def lose(when: str) -> None:
+        if when == "containers" and len(job.launches) == 1:
+            cluster.known -= {"a"}
+            job.clock.sleep(COOLDOWN_S)
+
+    job.during = lose
+    job.begin_all()
+    assert [launch.avoided_hosts for launch in job.launches] == [set()] * 4
+
+
 def test_whether_restarts_have_been_tried_is_told_with_the_last_attempt() -> None:
     for flags, last in (
         ({"max_restarts": 0}, "end 1: ended: --max_restarts 0"),

@@ -120,7 +120,8 @@ class Restarts:
         self._clock = clock
         self._sleep = sleep
         self._names = ExecutorNames()
-        self._known_hosts: set[str] = set()  # that had executors when an attempt began
+        self._hosts: set[str] = set()  # that had executors when the attempt began
+        self._known_hosts: set[str] = set()  # when any began
 
     def run(self, launch: Launch) -> Finished | None:
         """Runs attempts, this one first.
@@ -135,7 +136,8 @@ class Restarts:
         while True:
             there = self._executors.there()
             self._names.learn_executors(there)
-            self._known_hosts.update(each.host for each in there)
+            self._hosts = {each.host for each in there}
+            self._known_hosts |= self._hosts
             end = self._trainer.run(launch)
             self._names.learn_nodes(end.nodes)
             if isinstance(end.outcome, Finished):
@@ -169,7 +171,8 @@ class Restarts:
           JobError: there is none.
         """
         now_s = self._clock()
-        decision = self._policy.after(end, now_s, len(self._known_hosts | self._executors.hosts()))
+        left_out_now = {self._names.name(it.host) for it in self._policy.avoided(now_s)}
+        decision = self._policy.after(end, now_s, len(self._hosts | self._executors.hosts() | left_out_now))
         if isinstance(decision, Again):
             decision = self._hindered(end) or decision
         if isinstance(decision, Enough):

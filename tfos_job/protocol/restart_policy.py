@@ -103,7 +103,7 @@ class RestartPolicy:
         Args:
           end: of the attempt; its outcome is an error.
           now_s: of a clock that only goes forward.
-          known_hosts: hosts on which this application has had executors, with those that are left out now.
+          known_hosts: hosts on which executors were in that attempt, with those that are left out now.
         """
         error = end.outcome
         assert isinstance(error, JobError)
