@@ -11,7 +11,7 @@ import pytest
 
 from tfos_job.driver import run_account
 from tfos_job.driver.run_account import RunAccount
-from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError
+from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
 from tfos_job.protocol.failures import Failure, Kind, Process
 from tfos_job.protocol.messages import Bottleneck, Evaluated, Progress
@@ -159,6 +159,17 @@ def test_the_slow_worker_is_named_while_it_trains_and_at_the_end_with_its_host()
     )
     made.end_attempt(died(1, 4, nodes=nodes), "ended", {}, 0.0)
     assert made.values["slowest_worker"] == {"task": "worker:1", "host": "h", "step_s": 1.7, "others_s": 1.0}
+
+
+def test_a_restart_that_does_not_come_about_adds_to_the_phases_of_the_attempt_before() -> None:
+    made = account()
+    begin(made, 1, 0, 0.0)
+    for name, now_s in (("containers", 0.0), ("training", 20.0)):
+        made.begin_phase(name, now_s)
+    made.end_attempt(died(1, 3), "restarted", {}, 30.0)
+    made.begin_phase("containers", 30.0)
+    made.end(ResourceError("2 of 3 executors have come"), 130.0)
+    assert made.attempt["phases"] == made.values["phases"] == {"containers": 120.0, "training": 10.0}
 
 
 @pytest.mark.parametrize(

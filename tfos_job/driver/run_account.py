@@ -214,7 +214,8 @@ class RunAccount:
         self.end_phase(now_s)
         state, told = attempt_account.state_of(error), attempt_account.of_error(error) if error else None
         last = self.attempt
-        last["phases"] |= self._between
+        for name, seconds in self._between.items():  # of a restart that has not come about
+            last["phases"][name] = round(last["phases"].get(name, 0.0) + seconds, 3)
         if not self._is_closed:
             of_attempt = None if isinstance(error, InterruptedJobError) else told
             last.update(ended=now(), state=state, end_step=self.values["step"], first_cause=of_attempt)
