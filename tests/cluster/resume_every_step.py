@@ -59,6 +59,9 @@ class Recorder:
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
         pass
 
+    def is_evaluated(self, step: int) -> bool:
+        return True
+
     def on_evaluating(self, step: int, num_examples: int) -> None:
         pass
 

@@ -94,8 +94,10 @@ def test_what_happens_is_told_to_the_driver_and_is_in_the_runs_folder(run: RunLa
     reporter = reporter_of(run, lease, line, 1)
     on_block(reporter, 4)
     reporter.on_checkpoint(4, arrays(4), (20, 20), 0.125)
+    assert not reporter.is_evaluated(4)
     reporter.on_evaluation(4, Counts(10, 1.0, dict.fromkeys(EVALUATION_KS, 5)))
     reporter.close()
+    assert reporter.is_evaluated(4)
     assert line.names() == ["Progress", "CheckpointBegun", "CheckpointPublished", "Evaluated"]
     progress, _, published, evaluated = line.said
     assert (progress.step, progress.images_per_second, progress.seconds) == (4, 20.0, 2.0)

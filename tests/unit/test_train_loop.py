@@ -66,6 +66,7 @@ class Diary:
         self.held_s: list[float] = []
         self.room_from = 0  # the step from which on there is room
         self.waited: list[int] = []
+        self.evaluated: set[int] = set()  # by an attempt before
         self.step = 0
 
     def on_block(self, step: int, block: StepBlock, learning_rate: float, profile: StepProfile) -> None:
@@ -88,6 +89,9 @@ class Diary:
         self.held_s.append(held_s)
         self.entries.append(("save", step))
         self.positions[step] = positions
+
+    def is_evaluated(self, step: int) -> bool:
+        return step in self.evaluated
 
     def on_evaluating(self, step: int, num_examples: int) -> None:
         self.evaluating.append(num_examples)
@@ -183,6 +187,15 @@ def test_a_stop_saves_where_it_is_and_does_not_evaluate() -> None:
     assert (end.step, end.interrupted) == (7, True)
     assert diary.entries == [("save", 7)]
     assert diary.positions == {7: (70,)}
+
+
+@pytest.mark.parametrize("was_evaluated", [True, False])
+def test_an_evaluation_that_the_attempt_before_has_not_done_comes_first(*, was_evaluated: bool) -> None:
+    diary = Diary()
+    diary.evaluated = {10} if was_evaluated else set()
+    loop(CountingEngine(PLAN), diary, start_step=10, eval_steps=10, validation_shards=("v",)).run()
+    end = [("save", 20), ("evaluate", 20)]
+    assert diary.entries == (end if was_evaluated else [("evaluate", 10), *end])
 
 
 def test_a_stop_interrupts_an_evaluation_within_training_and_at_its_end() -> None:

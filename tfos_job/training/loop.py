@@ -44,6 +44,9 @@ class Listener(Protocol):
     ) -> None:
         """Takes a checkpoint, for which the steps have waited `held_s`; writes it while training goes on."""
 
+    def is_evaluated(self, step: int) -> bool:
+        """True if the run has the evaluation of this step already."""
+
     def on_evaluating(self, step: int, num_examples: int) -> None: ...
 
     def on_evaluation(self, step: int, counts: Counts) -> None: ...
@@ -68,7 +71,8 @@ class Loop:
     """Runs an engine from `plan.start_step` to `plan.total_steps`, or until asked to stop.
 
     Saves every `save_steps` and `save_seconds`, and at the end; evaluates every `eval_steps`, and at the end. A
-    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk. If checkpoints
+    checkpoint always precedes the evaluation of the same step, so that what was evaluated is on disk; an evaluation
+    that an attempt has not come to is the first work of the next one, which begins with its checkpoint. If checkpoints
     are due sooner than they can be written, one is taken as soon as there is room for it, and training does not wait;
     only those of an evaluation and of the last step are waited for. It measures a
     step's computing time once: when that costs less than a hundredth of the time that the steps have taken, or at the
@@ -101,6 +105,8 @@ class Loop:
 
     def run(self) -> TrainingEnd:
         """Raises DivergedError if the loss is no finite number; earlier checkpoints stay."""
+        if self._step and self._evaluation_is_due() and not self._listener.is_evaluated(self._step):
+            self._evaluate()  # the attempt before has ended between this checkpoint and its evaluation
         while self._step < self._plan.total_steps and not self._should_stop():
             self._run_block()
             if self._evaluation_is_due() or (self._save_is_due() and self._listener.has_room()):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from msgspec.structs import asdict
 
-from tfos_job import lock_file
+from tfos_job import lock_file, storage
 from tfos_job.inference.evaluation import Counts, write_evaluation
 from tfos_job.layout import RunLayout
 from tfos_job.protocol import messages
@@ -101,6 +101,9 @@ class Reporter:
 
         self._line.send(messages.CheckpointBegun(step))
         self._publisher.publish(step, variables, meta, tell)
+
+    def is_evaluated(self, step: int) -> bool:
+        return storage.exists(self._run.evaluation(step, self._split_name))
 
     def on_evaluating(self, step: int, num_examples: int) -> None:
         self._line.send(messages.Evaluating(step, num_examples))
