@@ -41,9 +41,13 @@ class JobError(Exception):
         self.place = place
         self.next_step = next_step
 
+    @property
+    def cause(self) -> str:
+        """Place and fact, without what the reader can do."""
+        return f"{self.place}: {self.fact}" if self.place else self.fact
+
     def __str__(self) -> str:
-        text = f"{self.place}: {self.fact}" if self.place else self.fact
-        return f"{text}. {self.next_step}" if self.next_step else text
+        return f"{self.cause}. {self.next_step}" if self.next_step else self.cause
 
     def __reduce__(self) -> tuple:
         # Keyword-only arguments do not survive Exception's own pickling, and errors travel from Spark executors.
@@ -133,3 +137,9 @@ def exit_code_class(exit_code: int) -> type[JobError]:
     """The error class that ends with `exit_code`; `JobError` for a code no class has."""
     kinds: list[type[JobError]] = [*JobError.__subclasses__(), FlagError]
     return next((kind for kind in kinds if kind.exit_code == exit_code), JobError)
+
+
+def with_remark(error: JobError, remark: str) -> JobError:
+    """The same error, with a remark behind its fact."""
+    kind = exit_code_class(error.exit_code)
+    return kind(f"{error.fact} ({remark})", place=error.place, next_step=error.next_step)

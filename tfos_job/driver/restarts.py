@@ -16,7 +16,7 @@ from tfos_job.driver.executor_names import ExecutorNames
 from tfos_job.driver.executors import Executors
 from tfos_job.driver.run_report import RunReport
 from tfos_job.driver.stop_signal import StopSignal
-from tfos_job.errors import BusyError, InterruptedJobError, JobError, exit_code_class
+from tfos_job.errors import BusyError, InterruptedJobError, JobError, with_remark
 from tfos_job.lease import Lease
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Reason
@@ -280,13 +280,10 @@ def _cause(end: AttemptEnd) -> str:
     """What ended a failed attempt, without what a user could do: that is done already."""
     error = end.outcome
     assert isinstance(error, JobError)
-    return f"{error.place}: {error.fact}" if error.place else error.fact
+    return error.cause
 
 
 def _beside(error: Any, fact: str) -> JobError:
     """The first cause, with the fact that forbids another attempt."""
     assert isinstance(error, JobError)
-    if fact in error.fact:
-        return error
-    kind = exit_code_class(error.exit_code)
-    return kind(f"{error.fact} (then {fact})", place=error.place, next_step=error.next_step)
+    return error if fact in error.fact else with_remark(error, f"then {fact}")

@@ -63,7 +63,7 @@ class _Failures:
 
     def add(self, error: JobError) -> None:
         if not self.num_failures:
-            self.first = f"{error.place}: {error.fact}"
+            self.first = error.cause
         self.num_failures += 1
         self.kinds.add(type(error))
 

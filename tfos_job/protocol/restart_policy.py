@@ -11,7 +11,7 @@ import random as random_module
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tfos_job.errors import BusyError, JobError, NodeDiedError, ResourceError, StorageError, exit_code_class
+from tfos_job.errors import BusyError, JobError, NodeDiedError, ResourceError, StorageError, with_remark
 from tfos_job.protocol import failures
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Reason
@@ -121,7 +121,9 @@ class RestartPolicy:
                 decision = Enough(error=_out_of_memory(end, error), reason="memory has run out a second time")
             case _ if before is not None and not is_left_out and _are_alike(before, end):
                 words = f"it has ended two attempts at step {end.step}"
-                decision = Enough(error=_with(error, words), reason="the same cause has ended two attempts at one step")
+                decision = Enough(
+                    error=with_remark(error, words), reason="the same cause has ended two attempts at one step"
+                )
             case _:
                 decision = self._after_failure(end, error)
         if isinstance(decision, Enough):
@@ -160,7 +162,7 @@ class RestartPolicy:
     def _after_preemption(self, error: JobError) -> str | Enough:
         if 0 <= self._max_preemptions <= self._num_preemptions:
             words = f"after {counted(self._num_preemptions, 'restart')} for preemptions (--max_preemptions)"
-            told = _with(error, words) if self._num_preemptions else error
+            told = with_remark(error, words) if self._num_preemptions else error
             return Enough(error=told, reason=f"--max_preemptions {self._max_preemptions}")
         self._num_preemptions += 1
         most = "any number" if self._max_preemptions < 0 else self._max_preemptions
@@ -169,7 +171,9 @@ class RestartPolicy:
     def _after_avoided_host(self, error: JobError) -> str | Enough:
         if self._num_from_avoided >= MAX_FROM_AVOIDED:
             words = f"after {counted(self._num_from_avoided, 'restart')} for that reason"
-            return Enough(error=_with(error, words), reason="nodes come from hosts that are left out, again and again")
+            return Enough(
+                error=with_remark(error, words), reason="nodes come from hosts that are left out, again and again"
+            )
         self._num_from_avoided += 1
         return f"a node came from a host that is left out, {self._num_from_avoided} of {MAX_FROM_AVOIDED} times"
 
@@ -181,7 +185,7 @@ class RestartPolicy:
             words = f"after {counted(self._num_failures, 'restart')} without a newer checkpoint (--max_restarts)"
             if self.num_restarts > self._num_failures:
                 words += f", {self.num_restarts} in all"
-            return Enough(error=_with(error, words), reason=reason)
+            return Enough(error=with_remark(error, words), reason=reason)
         self._num_failures += 1
         self._was_out_of_memory |= _reason(end) is Reason.MEMORY
         return f"restart {self._num_failures} of {self._max_restarts} without a newer checkpoint (--max_restarts)"
@@ -228,12 +232,6 @@ def _cause(end: AttemptEnd) -> tuple[object, ...]:
     return end.phase, end.outcome.exit_code  # a training that stood still
 
 
-def _with(error: JobError, words: str) -> JobError:
-    """The same error, with what its attempts have in common."""
-    kind = exit_code_class(error.exit_code)
-    return kind(f"{error.fact} ({words})", place=error.place, next_step=error.next_step)
-
-
 def _out_of_memory(end: AttemptEnd, error: JobError) -> JobError:
     words = "memory has run out in two attempts"
     task = end.first.process.task if end.first and end.first.process else None
@@ -241,4 +239,4 @@ def _out_of_memory(end: AttemptEnd, error: JobError) -> JobError:
         if node.process.task == task and node.peak_bytes:
             limit = f" of {failures.gib(node.limit_bytes)}" if node.limit_bytes else ""
             words += f"; at its peak it had {failures.gib(node.peak_bytes)}{limit}"
-    return _with(error, words)
+    return with_remark(error, words)

@@ -103,7 +103,7 @@ def _persist(attempt: Callable[[], T], limit: _Limit) -> T:
             if not is_passing(error) or time.monotonic() + pause_s > limit.retry_until_s:
                 raise
             limit.failure = error
-            text = f"{error.place}: {error.fact}" if isinstance(error, JobError) else reason(error)
+            text = error.cause if isinstance(error, JobError) else reason(error)
             _log.warning("HDFS: %s; trying again in %g s", text, pause_s)
         tries += 1
         time.sleep(pause_s)
