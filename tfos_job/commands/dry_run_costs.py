@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from tfos_job import storage
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
-from tfos_job.protocol.topology import Topology, slots_of
+from tfos_job.host.memory import host_bytes
+from tfos_job.protocol.topology import Topology, is_local
 from tfos_job.run import checkpoints, outgrown
 from tfos_job.run.preparation import Preparation
 from tfos_job.run.worker_inputs import worker_inputs
@@ -46,9 +46,8 @@ def memory_mib(prepared: Preparation, topology: Topology, master: str | None) ->
         training_memory.PARAMETER_SERVER: topology.num_executor_ps_tasks,
     }
     total = sum(memory.total * counts.get(role, 1) for role, memory in roles.items())
-    is_here = master is not None and slots_of(master) is not None
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return {**{role: memory.total for role, memory in roles.items()}, "total": total, "host": host if is_here else None}
+    host = host_bytes() >> 20 if is_local(master) else None
+    return {**{role: memory.total for role, memory in roles.items()}, "total": total, "host": host}
 
 
 def disk_bytes(prepared: Preparation, num_parameters: int | None) -> dict[str, int | None]:

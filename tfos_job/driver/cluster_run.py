@@ -34,7 +34,7 @@ from tfos_job.protocol import messages
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.restart_policy import RestartPolicy
 from tfos_job.protocol.spark_settings import doubts
-from tfos_job.protocol.topology import Topology, topology_of
+from tfos_job.protocol.topology import Topology, is_local, topology_of
 from tfos_job.run import folder, handover
 from tfos_job.run.assignment import RunAssignment, assignment_of
 from tfos_job.run.plan import plan_of
@@ -71,9 +71,9 @@ def run(prepared: Preparation, master: str | None, report: RunReport, lease: Lea
     # Outside this block a signal ends the command at once.
     with opened as spark, StopSignal() as stop:
         held = Held(stop=stop, lease=lease)
-        is_local = session.is_local(spark.sparkContext.master)
-        executors = Executors(spark.sparkContext, is_local=is_local)
-        if not is_local:
+        local = is_local(spark.sparkContext.master)
+        executors = Executors(spark.sparkContext, is_local=local)
+        if not local:
             report.on_phase("containers")
             _examine(spark, prepared, topology, report, held, executors)
         prepared = commit(prepared, report)
@@ -269,7 +269,7 @@ class _Trainer:
             assignment=assignment,
             num_gpus=config.num_gpus,
             driver_host=self._settings.get("spark.driver.host", ""),
-            local=session.is_local(self._sc.master),
+            local=is_local(self._sc.master),
             deadlines=dataclasses.replace(
                 config.phase_deadlines, drain=min(config.phase_deadlines.drain, self._kill_delay_s)
             ),

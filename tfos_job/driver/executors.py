@@ -14,7 +14,7 @@ from tfos_job.doctor.resource_manager import ResourceManager
 from tfos_job.driver.reachability import reachable
 from tfos_job.driver.scheduler_backend import Backend, Executor, SparkBackend
 from tfos_job.errors import NodeDiedError, ResourceError
-from tfos_job.protocol.topology import slots_of
+from tfos_job.protocol.topology import is_in_driver
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class Executors:
         """
         self._application = str(sc.applicationId or "")
         self._is_local = is_local
-        in_driver = slots_of(sc.master) is not None and not sc.master.startswith("local-cluster")
-        self._backend = backend or (None if in_driver else SparkBackend(sc))
+        self._backend = backend or (None if is_in_driver(sc.master) else SparkBackend(sc))
         on_yarn = sc.master.startswith("yarn")
         self._manager = manager or ResourceManager.of_conf(conf_dir() if on_yarn else None)
         self._reach = reach

@@ -28,7 +28,7 @@ from tfos_job.doctor.probe import DRIVER, ProbeRequest, ProbeResult
 from tfos_job.driver.executor_probe import ExecutorProbe
 from tfos_job.driver.executors import Executors
 from tfos_job.errors import JobError, NodeDiedError, ResourceError, SettingsError
-from tfos_job.protocol.topology import slots_of
+from tfos_job.protocol.topology import is_in_driver, is_local, slots_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def examine(
     """
     sc = spark.sparkContext
     cluster = cluster_of(sc.master, dict(sc.getConf().getAll()), sc.version)
-    executors = executors or Executors(sc, is_local=slots_of(sc.master) is not None)
+    executors = executors or Executors(sc, is_local=is_local(sc.master))
     return Examination(sc, expected, cluster, on_wait, executors).run()
 
 
@@ -64,7 +64,7 @@ def settings_without_spark() -> dict[str, str]:
 def cluster_of(master: str, settings: dict[str, str], spark_version: str = "") -> Cluster:
     """Derives the driver's view of the cluster from Spark's settings; a size that cannot be parsed is a problem."""
     slots = slots_of(master)
-    in_driver = slots is not None and not master.startswith("local-cluster")
+    in_driver = is_in_driver(master)
     problems = []
     containers: dict[str, Any] = {}
     limit_mb = None

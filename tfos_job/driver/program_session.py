@@ -11,7 +11,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tfos_job.errors import SettingsError
-from tfos_job.protocol.topology import slots_of, task_failures_of
+from tfos_job.protocol.topology import is_in_driver, task_failures_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def borrowed(context: SparkContext, master: str | None, settings: Mapping[str, s
       SettingsError: it cannot do the command's work; what was running goes on.
     """
     others = _DEFAULTS | dict(context.getConf().getAll())
-    is_one_process = slots_of(context.master) is not None and not context.master.startswith("local-cluster")
+    is_one_process = is_in_driver(context.master)
     if is_one_process:
         others[_FAILURES] = str(task_failures_of(context.master))
         others[_REUSE] = settings.get(_REUSE, others[_REUSE])  # can be changed, as below

@@ -25,7 +25,7 @@ from tfos_job.host.container import under_spark_submit
 from tfos_job.host.limits import within
 from tfos_job.host.process_environment import VariableChange
 from tfos_job.protocol.spark_settings import HEARTBEATS, executor_failures
-from tfos_job.protocol.topology import Topology, check_slots, slots_of
+from tfos_job.protocol.topology import Topology, check_slots, is_local, slots_of
 
 log = logging.getLogger(__name__)
 
@@ -123,11 +123,6 @@ def training_settings(topology: Topology, master: str | None, max_restarts: int)
     return settings
 
 
-def is_local(master: str) -> bool:
-    """True if all of Spark runs on this host."""
-    return slots_of(master) is not None
-
-
 def program_master() -> str | None:
     """The master of the SparkSession that the calling program has, if it has one."""
     context = _program_context()
@@ -181,8 +176,8 @@ def _own_session(
 ) -> Iterator[SparkSession]:
     """Starts a session for a `with` block, in the environment that it needs."""
     changes: list[VariableChange] = []
-    local = master is not None and is_local(master)
-    if local or (master is None and under_spark_submit() and is_local(_submitted_conf().get("spark.master") or "")):
+    local = is_local(master)
+    if local or (master is None and under_spark_submit() and is_local(_submitted_conf().get("spark.master"))):
         changes = process_environment.settle_local_spark(os.environ, python=sys.executable, path=module_path())
     for change in changes:
         if change.before is not None:
@@ -246,7 +241,7 @@ def _stop(spark: SparkSession) -> None:
 
 def _common_settings(master: str | None) -> dict[str, str]:
     settings = {"spark.ui.showConsoleProgress": "false"}
-    if master is not None and is_local(master):
+    if is_local(master):
         log4j2 = importlib.resources.files("tfos_job.driver") / "log4j2.properties"
         quiet = f"-Dlog4j2.configurationFile=file:{log4j2}"
         settings |= {

@@ -83,10 +83,9 @@ def topology_of(config: TrainConfig, master: str | None) -> Topology:
       config: of the run.
       master: Spark's master; None if spark-submit has set it.
     """
-    is_local = master is not None and slots_of(master) is not None
     place = config.ps_place
     if place == "auto":
-        place = "driver" if config.num_gpus and not is_local else "executor"
+        place = "driver" if config.num_gpus and not is_local(master) else "executor"
     return Topology(config.num_ps_tasks, config.num_workers, ps_on_driver_host=place == "driver")
 
 
@@ -110,6 +109,16 @@ def slots_of(master: str, cpu_count: int | None = None) -> Slots | None:
         return Slots(1, (cpu_count or os.cpu_count() or 1) if cores == "*" else int(cores))
     cluster = _LOCAL_CLUSTER.fullmatch(master)
     return Slots(int(cluster.group(1)), int(cluster.group(2))) if cluster else None
+
+
+def is_local(master: str | None) -> bool:
+    """True if all of Spark runs on this host; None is a master that spark-submit has set."""
+    return master is not None and slots_of(master) is not None
+
+
+def is_in_driver(master: str) -> bool:
+    """True if the driver's JVM is the only executor, as on `local[N]`."""
+    return _LOCAL.fullmatch(master) is not None
 
 
 def task_failures_of(master: str) -> int:
@@ -147,7 +156,7 @@ def check_slots(topology: Topology, master: str, cpu_count: int | None = None) -
     if slots is None:
         return
     # In separate executors a node fills a whole executor, however many cores it has (TFoS wants one node an executor).
-    separate = master.startswith("local-cluster")
+    separate = not is_in_driver(master)
     offered = slots.executors if separate else slots.cores
     needed = topology.num_spark_executors
     if offered < needed:
