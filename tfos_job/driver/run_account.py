@@ -15,8 +15,9 @@ from tfos_job.protocol import messages
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.topology import WORKER, Task
 from tfos_job.run import attempt_account, goodput
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.folder import FAILED, RUNNING
-from tfos_job.run.summary import ABANDONED, attempts_of, seconds_of
+from tfos_job.run.summary import ABANDONED, seconds_of
 
 FORMAT_VERSION = 1
 _MAX_CURVE_POINTS = 1000

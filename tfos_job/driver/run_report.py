@@ -29,9 +29,8 @@ from tfos_job.layout import RunLayout, join
 from tfos_job.protocol import messages
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.run import attempts, checkpoint_files
-from tfos_job.run.attempts import AttemptFile
+from tfos_job.run.attempts import AttemptFile, attempts_of
 from tfos_job.run.resume import Change
-from tfos_job.run.summary import attempts_of
 
 log = logging.getLogger(__name__)
 

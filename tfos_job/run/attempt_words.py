@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.quantities import duration, is_number, number, size
-from tfos_job.run.summary import attempts_of
 
 _MOST_ATTEMPTS = 5
 RESTARTED = "restarted"

@@ -64,10 +64,14 @@ def end(file: AttemptFile, account: Mapping[str, Any]) -> dict[str, Any]:
     return {**account, **file.values}
 
 
+def attempts_of(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The attempts in a report, the first one first."""
+    return [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
+
+
 def next_number(run: RunLayout, report: Mapping[str, Any] | None) -> int:
     """The number of the run's next attempt: one that failed before its file was written is in the report alone."""
-    attempts = (report or {}).get("attempts")
-    told = [attempt.get("number") or 0 for attempt in attempts or () if isinstance(attempt, Mapping)]
+    told = [attempt.get("number") or 0 for attempt in attempts_of(report or {})]
     return max(_last_number(run), len(told), *told, 0) + 1
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfos_job.run import attempt_words
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.quantities import duration, is_number, number, share
-from tfos_job.run.summary import attempts_of
 
 
 class News:

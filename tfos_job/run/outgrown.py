@@ -11,6 +11,7 @@ from tfos_job.errors import MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.protocol.failures import Reason
 from tfos_job.protocol.topology import CHIEF, PS, WORKER
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.quantities import is_number
 
 
@@ -39,7 +40,7 @@ def of_run(run: RunLayout, report: Mapping[str, Any] | None) -> Outgrown | None:
     roles: set[str] = set()
     peaks: dict[str, int] = {}
     limits: dict[str, int] = {}
-    for attempt in _attempts(report):
+    for attempt in attempts_of(report or {}):
         cause = attempt.get("first_cause")
         if not isinstance(cause, Mapping) or cause.get("reason") != Reason.MEMORY:
             continue
@@ -57,12 +58,6 @@ def _note(highest: dict[str, int], node: Mapping[str, Any], key: str) -> None:
     role, value = _role(node.get("task")), node.get(key)
     if is_number(value):
         highest[role] = max(highest.get(role, 0), int(value))
-
-
-def _attempts(report: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    for attempt in (report or {}).get("attempts") or ():
-        if isinstance(attempt, Mapping):
-            yield attempt
 
 
 def _nodes(run: RunLayout, attempt: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

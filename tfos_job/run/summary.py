@@ -12,6 +12,7 @@ from tfos_job import storage
 from tfos_job.errors import BadDataError, JobError, MissingInputError
 from tfos_job.layout import RunLayout
 from tfos_job.lock_file import is_abandoned
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.folder import FINISHED, RUNNING
 from tfos_job.run.quantities import is_number
 
@@ -190,11 +191,6 @@ def read(train_dir: str, report: Mapping[str, Any] | None = None) -> RunSummary:
     return RunSummary(
         place=storage.absolute(run.root), report=known, settings=settings, evaluations=evaluations, notes=notes
     )
-
-
-def attempts_of(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The attempts in a report, the first one first."""
-    return [attempt for attempt in report.get("attempts") or [] if isinstance(attempt, Mapping)]
 
 
 def phases_of(report: Mapping[str, Any], application: str) -> dict[str, float]:
