@@ -13,6 +13,7 @@ from tfos_job.commands.container_memory import RESERVE, Network, TooSmall
 from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.config import TrainConfig
 from tfos_job.config.recipes import with_recipe
+from tfos_job.host.memory import gib
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +142,6 @@ def remarks(config: TrainConfig, work: Work, master: str) -> dict[str, str]:
 
 def _had(before: Sequence[TooSmall]) -> str:
     """What was too little, in words."""
-    from tfos_job.protocol.failures import gib
-
     peak, container = max(it.peak_bytes for it in before), max(it.container_bytes for it in before)
     of_peak = f", with {gib(peak)} at the peak" if peak else ""
     return of_peak + (f", in a container of {gib(container)}" if container else "")

@@ -11,6 +11,7 @@ from tfos_job.doctor.diagnosis import OK, WARNING, Check, failed
 from tfos_job.doctor.host_memory import MIB, Container
 from tfos_job.doctor.probe import ProbeResult
 from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.host.memory import gib
 
 # Ports that train opens on the driver's host (control server, TFoS's rendezvous, coordinator) and on each node.
 DRIVER_PORTS, NODE_PORTS = 3, 1
@@ -35,18 +36,14 @@ def check_disk(case: Case) -> list[Check]:
                 failed(
                     "disk",
                     ResourceError,
-                    f"{_gb(disk.free_bytes)} free in {disk.path}, {_gb(needed_bytes)} needed for {num_nodes} node(s)",
+                    f"{gib(disk.free_bytes)} free in {disk.path}, {gib(needed_bytes)} needed for {num_nodes} node(s)",
                     where=[result.name for result in results if result in case.executors],
                     next_step="Free some, point TMPDIR to a larger disk, or ask for less (train: --cache_gb)",
                 )
             )
     if checks or least_bytes is None:
         return checks
-    return [Check(name="disk", state=OK, fact=f"{_gb(least_bytes)} free or more where nodes keep their files")]
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / (1 << 30):.2f} GiB"
+    return [Check(name="disk", state=OK, fact=f"{gib(least_bytes)} free or more where nodes keep their files")]
 
 
 def check_gpu(case: Case) -> list[Check]:

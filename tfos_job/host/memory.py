@@ -73,6 +73,11 @@ class Meter:
             self._peaks[pid] = max(self._peaks[pid], highest)
 
 
+def gib(num_bytes: float) -> str:
+    """Memory or disk in words."""
+    return f"{num_bytes / (1 << 30):.2f} GiB"
+
+
 def host_bytes() -> int:
     """The memory of this host."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

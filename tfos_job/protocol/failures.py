@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tfos_job.errors import BusyError, JobError, NodeDiedError, exit_code_class
+from tfos_job.host.memory import gib
 from tfos_job.protocol.topology import Task
 
 if TYPE_CHECKING:
@@ -212,11 +213,6 @@ def _killed(
     return msgspec.structs.replace(
         failure, kind=Kind.KILLED, cause=cause, next_step=next_step, exit_code=exit_code, reason=reason
     )
-
-
-def gib(num_bytes: int) -> str:
-    """Memory in words."""
-    return f"{num_bytes / (1 << 30):.2f} GiB"
 
 
 def log_tail(lines: Iterable[str]) -> str:

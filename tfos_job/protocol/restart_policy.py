@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tfos_job.errors import BusyError, JobError, NodeDiedError, ResourceError, StorageError, with_remark
+from tfos_job.host.memory import gib
 from tfos_job.protocol import failures
 from tfos_job.protocol.attempt_end import AttemptEnd
 from tfos_job.protocol.failures import Reason
@@ -237,6 +238,6 @@ def _out_of_memory(end: AttemptEnd, error: JobError) -> JobError:
     task = end.first.process.task if end.first and end.first.process else None
     for node in end.nodes:
         if node.process.task == task and node.peak_bytes:
-            limit = f" of {failures.gib(node.limit_bytes)}" if node.limit_bytes else ""
-            words += f"; at its peak it had {failures.gib(node.peak_bytes)}{limit}"
+            limit = f" of {gib(node.limit_bytes)}" if node.limit_bytes else ""
+            words += f"; at its peak it had {gib(node.peak_bytes)}{limit}"
     return with_remark(error, words)
