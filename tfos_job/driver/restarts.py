@@ -23,6 +23,7 @@ from tfos_job.protocol.failures import Reason
 from tfos_job.protocol.messages import Finished
 from tfos_job.protocol.restart_policy import Again, Enough, RestartPolicy
 from tfos_job.protocol.topology import Topology
+from tfos_job.run.attempt_words import RESTARTED
 from tfos_job.run.preparation import Preparation
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class Restarts:
         if isinstance(decision, Enough):
             self._report.end_attempt(end, f"ended: {decision.reason}", gave_up=decision.gave_up)
             raise decision.error
-        words = f"restarted after {decision.delay_s:.1f} s: {decision.reason}"
+        words = f"{RESTARTED} after {decision.delay_s:.1f} s: {decision.reason}"
         left_out = {each.host: each.reason for each in decision.avoided}
         self._report.end_attempt(end, words, excluded=left_out)
         log.warning("Attempt %d has ended at step %d: %s", end.number, end.step, _cause(end))
