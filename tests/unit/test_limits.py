@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.waits import PATIENCE_S, wait_until
-from tfos_job.driver import launch, tasks
+from tfos_job.driver import launch, scheduler_backend, tasks
 from tfos_job.driver.launch import NodeJob
 from tfos_job.host.limits import within
 from tfos_job.nodes.node import NodeArgs
@@ -39,7 +39,8 @@ class Stopped:
 def test_an_attempt_ends_though_the_jvm_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(launch, "_JVM_S", 0.1)
+    for module in (launch, scheduler_backend):
+        monkeypatch.setattr(module, "JVM_S", 0.1)
     context = Stopped()
     args = NodeArgs(
         driver=("127.0.0.1", 1),

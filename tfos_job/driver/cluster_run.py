@@ -23,6 +23,7 @@ from tfos_job.driver.executors import Executors
 from tfos_job.driver.progress import ProgressLine
 from tfos_job.driver.restarts import Held, Launch, Restarts
 from tfos_job.driver.run_report import RunReport
+from tfos_job.driver.scheduler_backend import JVM_S
 from tfos_job.driver.statistics_job import statistics_of
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import InterruptedJobError
@@ -46,7 +47,6 @@ from tfos_job.statistics.pixel_statistics import PIXELS, WHITENING, Subject
 
 log = logging.getLogger(__name__)
 
-_JVM_S = 10.0  # an answer takes milliseconds
 _KILL_DELAY_MS = "yarn.nodemanager.sleep-delay-before-sigkill.ms"
 
 
@@ -224,7 +224,7 @@ class _Trainer:
 
     def why_spark_is_gone(self) -> str:
         try:
-            is_stopped = within(_JVM_S, lambda: bool(self._sc._jsc.sc().isStopped()), "is Spark there")
+            is_stopped = within(JVM_S, lambda: bool(self._sc._jsc.sc().isStopped()), "is Spark there")
         except TimeoutError:
             return "Spark's JVM does not answer"
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone

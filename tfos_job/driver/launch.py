@@ -8,7 +8,6 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JNetworkError
@@ -16,19 +15,19 @@ from pyspark import cloudpickle
 
 from tfos_job import storage
 from tfos_job.driver.reservations import ReservationServer
+from tfos_job.driver.scheduler_backend import JVM_S, Fate, fates
 from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host.limits import within
 from tfos_job.nodes import node, tfos_task
 from tfos_job.nodes.tfos import import_tfos, own_run
 from tfos_job.protocol.events import ExecutorAlive, LossExplained
-from tfos_job.protocol.failures import Failure, Kind
+from tfos_job.protocol.failures import EXECUTOR_LOST, Failure, Kind
 from tfos_job.protocol.topology import Topology
 
 log = logging.getLogger(__name__)
 
 # The last line of a node that has lost its connection: to the driver, which it would have told why, or to others.
 _DISCONNECTED = re.compile(r"(?:[\w.]+\.)?(?:NodeFailed|LineClosed|Connection\w*Error|BrokenPipeError|TimeoutError)\b")
-_JVM_S = 10.0  # an answer takes milliseconds; a JVM that is stopped or collects garbage takes its time
 
 
 class _NodeRDD:
@@ -84,7 +83,7 @@ class NodeJob:
 
     def _launch(self) -> None:
         try:
-            self._lost_before = {each.id for each in self._executors() if each.why_lost}
+            self._lost_before = {each.id for each in self._fates() if each.why_lost}
             self._run_cluster()
         except (Exception, SystemExit) as e:  # noqa: BLE001 - TFoS raises bare Exceptions, and exits
             # If Spark failed first, `run_spark_job` has reported that in better words.
@@ -133,22 +132,16 @@ class NodeJob:
         Executors that were lost before this cluster began do not count. None if Spark does not know yet: YARN tells it
         with its next heartbeat.
         """
-        found = [each for each in self._executors() if each.id not in self._lost_before]
+        found = [each for each in self._fates() if each.id not in self._lost_before]
         fitting = [each for each in found if container_id in ("", each.container)]
         if why := next((each.why_lost for each in fitting if each.why_lost), ""):
             return LossExplained(why)
         return ExecutorAlive() if container_id and any(each.is_alive for each in fitting) else None
 
-    def _executors(self) -> list[_Executor]:
-        """The executors so far; empty where Spark does not answer."""
-
-        def ask() -> list[_Executor]:
-            context = self._sc._jsc.sc()
-            backend, executors = context.schedulerBackend(), context.statusStore().executorList(False)
-            return [_executor(executors.apply(i), backend) for i in range(executors.size())]
-
+    def _fates(self) -> list[Fate]:
+        """Of the executors so far; empty where Spark does not answer."""
         try:
-            return within(_JVM_S, ask, "executors")
+            return fates(self._sc)
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
             log.debug("cannot ask Spark for its executors: %s", e)
             return []
@@ -163,7 +156,7 @@ class NodeJob:
         Never raises, so that Spark's error does not hide the one that ends the attempt.
         """
         try:
-            within(_JVM_S, lambda: self._sc._jsc.sc().cancelJobGroupAndFutureJobs(self._group), "cancel")
+            within(JVM_S, lambda: self._sc._jsc.sc().cancelJobGroupAndFutureJobs(self._group), "cancel")
         except TimeoutError:
             log.warning("Spark's JVM does not answer: its job is not cancelled")
         except Exception as e:  # noqa: BLE001 - whatever py4j makes of a JVM that is gone
@@ -178,32 +171,6 @@ class NodeJob:
             self._ended.wait(cancel_s)
 
 
-@dataclass(frozen=True)
-class _Executor:
-    """An executor that Spark has, or had: `why_lost` has Spark's words then."""
-
-    id: str
-    container: str
-    why_lost: str
-    is_alive: bool
-
-
-def _executor(summary: Any, backend: Any) -> _Executor:
-    executor, why_lost = summary.id(), _or_empty(summary.removeReason())
-    return _Executor(
-        id=executor,
-        container=_or_empty(summary.attributes().get("CONTAINER_ID")),
-        why_lost=why_lost,
-        # Not one whose connection is gone, and of which YARN has not told yet.
-        is_alive=not why_lost and executor != "driver" and backend.isExecutorActive(executor),
-    )
-
-
-def _or_empty(option: Any) -> str:
-    """The string in a Scala Option."""
-    return str(option.get()) if option.isDefined() else ""
-
-
 def _spark_cause(error: Exception) -> tuple[str, int]:
     """The line of Spark's exception that has the cause, and its exit code.
 
@@ -213,7 +180,7 @@ def _spark_cause(error: Exception) -> tuple[str, int]:
     if isinstance(error, Py4JNetworkError | ConnectionError):
         return "Spark's JVM has ended", NodeDiedError.exit_code
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lost = next((line for line in lines if "ExecutorLostFailure" in line or "SparkException" in line), None)
+    lost = next((line for line in lines if EXECUTOR_LOST in line or "SparkException" in line), None)
     # A Python traceback ends with the exception; Scala's frames begin with "at".
     raised = [line for line in lines if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Failed|Closed)\b", line)]
     if lost is None and raised:

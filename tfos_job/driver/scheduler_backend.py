@@ -6,7 +6,7 @@ YarnSchedulerBackend and YarnAllocator).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from pyspark import SparkContext
 
 from tfos_job.host.limits import within
 
-_JVM_S = 10.0  # an answer takes milliseconds; the ApplicationMaster is asked for some of them
+JVM_S = 10.0
+"""Seconds for an answer of Spark's JVM: it takes milliseconds, but the JVM may collect garbage, or ask YARN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,23 @@ class Executor:
 
     def __str__(self) -> str:
         return f"executor {self.id} on host {self.host}" + (f", container {self.container}" if self.container else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """What became of an executor that Spark has, or had.
+
+    Attributes:
+      id: of Spark.
+      container: of YARN; empty elsewhere.
+      why_lost: Spark's words for its end; empty while it has none.
+      is_alive: Spark still counts on it. Not so where the connection is gone, and YARN has not told why yet.
+    """
+
+    id: str
+    container: str
+    why_lost: str
+    is_alive: bool
 
 
 class Backend(Protocol):
@@ -58,16 +76,15 @@ class SparkBackend:
         self._context: Any = sc._jsc.sc()
 
     def executors(self) -> tuple[Executor, ...]:
-        return within(_JVM_S, self._executors, "executors")
+        return within(JVM_S, self._executors, "executors")
 
     def _executors(self) -> tuple[Executor, ...]:
         backend = self._context.schedulerBackend()
-        active = self._context.statusStore().executorList(True)
-        found = [_of_summary(active.apply(i)) for i in range(active.size())]
+        found = map(_of_summary, _summaries(self._context, active_only=True))
         return tuple(each for each in found if backend.isExecutorActive(each.id))
 
     def replace(self, executors: Collection[Executor]) -> None:
-        within(_JVM_S, lambda: self._replace(executors), "replace executors")
+        within(JVM_S, lambda: self._replace(executors), "replace executors")
 
     def _replace(self, executors: Collection[Executor]) -> None:
         backend, java = self._context.schedulerBackend(), self._sc._jvm
@@ -80,7 +97,7 @@ class SparkBackend:
             backend.removeExecutor(each.id, reason)
 
     def leave_out(self, hosts: Collection[str]) -> None:
-        within(_JVM_S, lambda: self._leave_out(sorted(hosts)), "leave out hosts")
+        within(JVM_S, lambda: self._leave_out(sorted(hosts)), "leave out hosts")
 
     def _leave_out(self, hosts: Sequence[str]) -> None:
         backend, java = self._context.schedulerBackend(), self._sc._jvm
@@ -112,19 +129,49 @@ class SparkBackend:
         return java.PythonUtils.toSeq(found)
 
 
+def fates(sc: SparkContext) -> list[Fate]:
+    """What became of all executors so far, the driver's own among them; raises whatever py4j makes of the JVM."""
+
+    def ask() -> list[Fate]:
+        context: Any = sc._jsc.sc()
+        backend = context.schedulerBackend()
+        return [_fate(summary, backend) for summary in _summaries(context, active_only=False)]
+
+    return within(JVM_S, ask, "executors")
+
+
+def _fate(summary: Any, backend: Any) -> Fate:
+    executor, why_lost = summary.id(), _or_empty(summary.removeReason())
+    return Fate(
+        id=executor,
+        container=_container(summary),
+        why_lost=why_lost,
+        is_alive=not why_lost and executor != "driver" and backend.isExecutorActive(executor),
+    )
+
+
+def _summaries(context: Any, *, active_only: bool) -> Iterator[Any]:
+    found = context.statusStore().executorList(active_only)
+    return (found.apply(i) for i in range(found.size()))
+
+
 def _companion(package: Any, name: str) -> Any:
     """The companion object of a Scala class."""
     return getattr(getattr(package, f"{name}$"), "MODULE$")
 
 
 def _of_summary(summary: Any) -> Executor:
-    attributes = summary.attributes()
-    container = attributes.get("CONTAINER_ID")
     address = summary.hostPort()  # the host alone at first
     host, colon, _ = address.rpartition(":")
     return Executor(
-        id=summary.id(),
-        host=host or address,
-        container=container.get() if container.isDefined() else "",
-        address=address if colon else "",
+        id=summary.id(), host=host or address, container=_container(summary), address=address if colon else ""
     )
+
+
+def _container(summary: Any) -> str:
+    return _or_empty(summary.attributes().get("CONTAINER_ID"))
+
+
+def _or_empty(option: Any) -> str:
+    """The string in a Scala Option."""
+    return str(option.get()) if option.isDefined() else ""

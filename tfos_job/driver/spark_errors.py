@@ -10,9 +10,10 @@ from py4j.protocol import Py4JError
 
 from tfos_job import storage
 from tfos_job.errors import JobError, NodeDiedError, SettingsError, StorageError
+from tfos_job.protocol.failures import EXECUTOR_LOST
 
 _LOST_TASK = re.compile(r"Lost task .*? \(TID \d+\) \((?P<where>[^)]*)\): (?P<cause>[^\n]*)")
-_DEATHS = ("ExecutorLostFailure", "Python worker exited unexpectedly", "Python worker failed to connect back")
+_DEATHS = (EXECUTOR_LOST, "Python worker exited unexpectedly", "Python worker failed to connect back")
 # No such program, one of another version, or one without this package and what it needs.
 _OTHER_PYTHON = re.compile(
     r'Cannot run program "[^"\n]*"|Python in worker has different version[^\n]*'
