@@ -91,8 +91,9 @@ def test_training_on_a_terminal_takes_its_rate_from_what_follows_the_first_block
             assert "20/40" in terminal.states[-1]
             assert "?" not in "".join(terminal.states)
             assert "<" not in "".join(terminal.states)
-            line.on_message(CheckpointPublished(20, "run/checkpoints/step-00000020"))
-            assert "step 20: checkpoint run/checkpoints/step-00000020" in "".join(terminal.states)
+            line.on_message(CheckpointPublished(20, "run/checkpoints/step-00000020", held_s=0.0625))
+            told = "step 20: checkpoint run/checkpoints/step-00000020; steps waited 0.06 s"
+            assert told in "".join(terminal.states)
             line.on_message(at(40))
             line.on_message(finished(40))
         assert "train: 100%" in terminal.states[-1]

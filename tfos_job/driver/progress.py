@@ -49,7 +49,7 @@ class ProgressLine:
             case messages.Progress():
                 self._on_progress(message)
             case messages.CheckpointPublished():
-                log.info("step %d: checkpoint %s", message.step, message.path)
+                log.info("step %d: checkpoint %s; steps waited %.2f s", message.step, message.path, message.held_s)
             case messages.Evaluating() if self._is_due():
                 log.info("step %d: evaluating, %d images so far", message.step, message.num_examples)
             case messages.Searching(shard=shard) if self._is_due():
