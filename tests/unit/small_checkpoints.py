@@ -8,7 +8,7 @@ import numpy as np
 
 from tfos_job import storage
 from tfos_job.layout import RunLayout
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoint_files, checkpoints
 
 META = {
     "model": {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 1, "keep_prob": 1.0},
@@ -42,6 +42,11 @@ def step_names(run: RunLayout) -> list[str]:
 def record_evaluation(run: RunLayout, step: int, split_name: str, top_1: float) -> None:
     storage.make_dirs(run.evaluation_dir)
     storage.write_json(run.evaluation(step, split_name), {"top_1": top_1})
+
+
+def damage(run: RunLayout, *steps: int) -> None:
+    for step in steps:
+        flip_byte(Path(run.checkpoint(step)) / checkpoint_files.VARIABLES_FILE)
 
 
 def flip_byte(path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.small_checkpoints import META, arrays, flip_byte, publish, step_names
+from tests.unit.small_checkpoints import META, arrays, damage, publish, step_names
 from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError, JobError
 from tfos_job.layout import RunLayout
 from tfos_job.lease import Lease
 from tfos_job.lock_file import holder_of, require
-from tfos_job.run import checkpoint_files, checkpoints
+from tfos_job.run import checkpoints
 from tfos_job.run.handover import ATTEMPT, take_over
 
 
@@ -28,11 +28,6 @@ def run(tmp_path: Path) -> RunLayout:
 def lease(run: RunLayout) -> Iterator[Lease]:
     with Lease(run.lock, "train") as lease:
         yield lease
-
-
-def damage(run: RunLayout, *steps: int) -> None:
-    for step in steps:
-        flip_byte(Path(run.checkpoint(step)) / checkpoint_files.VARIABLES_FILE)
 
 
 def publish_as(run: RunLayout, lease: Lease, attempt: int, step: int) -> str:

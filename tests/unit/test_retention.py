@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.small_checkpoints import flip_byte, publish, record_evaluation, step_names
+from tests.unit.small_checkpoints import damage, publish, record_evaluation, step_names
 from tfos_job import storage
 from tfos_job.errors import BadDataError, BusyError
 from tfos_job.layout import RunLayout
@@ -28,10 +28,6 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(checkpoint_files, "prove", note)
     return steps
-
-
-def damage(run: RunLayout, step: int) -> None:
-    flip_byte(Path(run.checkpoint(step)) / checkpoint_files.VARIABLES_FILE)
 
 
 def test_the_newest_two_that_verify_and_the_best_stay_and_the_damaged_one_is_put_aside(run: RunLayout) -> None:
