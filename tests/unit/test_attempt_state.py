@@ -65,7 +65,6 @@ from tfos_job.protocol.messages import (
 from tfos_job.protocol.topology import COORDINATOR, EXECUTOR, PS, WORKER, Task, Topology
 
 LIMITS = Deadlines(
-    application=3600,
     containers=500,
     registration=600,
     build=400,

@@ -201,13 +201,12 @@ def test_deadlines_of_phases_follow_from_the_time_limits_and_are_stronger() -> N
     limits: dict[str, Any] = {"start_timeout": 5, "stall_timeout": 6, "stop_timeout": 7}
     plain = dataclasses.asdict(TrainConfig(**TRAIN, **limits).phase_deadlines)
     assert plain == {
-        "application": 3600,
         **dict.fromkeys(("containers", "registration", "build"), 5),
         **dict.fromkeys(("first_step", "stall", "checkpoint"), 6),
         "drain": 7,
         "shutdown": 30,
     }
-    given = TrainConfig(**TRAIN, **limits, deadlines="build=20, stall = 30").phase_deadlines
+    given = TrainConfig(**TRAIN, **limits, deadlines="build=20, stall = 30,application=8").phase_deadlines
     assert dataclasses.asdict(given) == {**plain, "build": 20, "stall": 30}
 
 

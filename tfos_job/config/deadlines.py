@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """Seconds that each phase may take. Their names are those of the phases in report.json.
+    """Seconds that each phase of a training may take. A phase that is in report.json, too, has the same name there.
 
     Attributes:
-      application: until YARN has accepted the application and started its driver.
       containers: until all executors are there.
       registration: from then until the TensorFlow servers of all nodes answer.
       build: until the network is on the parameter servers.
@@ -22,7 +21,6 @@ class Deadlines:
       shutdown: for the orderly end of the nodes.
     """
 
-    application: float
     containers: float
     registration: float
     build: float
@@ -33,7 +31,9 @@ class Deadlines:
     shutdown: float
 
 
-PHASES = tuple(item.name for item in dataclasses.fields(Deadlines))
+APPLICATION = "application"
+"""The phase before: until YARN has started the driver or, of one that is not in the cluster, its ApplicationMaster."""
+PHASES = (APPLICATION, *(item.name for item in dataclasses.fields(Deadlines)))
 
 
 def unknown_phase(text: str) -> str:
@@ -42,9 +42,14 @@ def unknown_phase(text: str) -> str:
     return next((name for name in names if name not in PHASES), "")
 
 
-def parsed(text: str) -> dict[str, float] | None:
+def application_s(text: str, default_s: int) -> int:
+    """The deadline of `application` in `PHASE=SECONDS,…`; without one the default of whoever waits."""
+    return (parsed(text) or {}).get(APPLICATION, default_s)
+
+
+def parsed(text: str) -> dict[str, int] | None:
     """Seconds by phase of `PHASE=SECONDS,…`; None for a text of another form."""
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
     for part in text.split(",") if text else ():
         name, equals, number = (word.strip() for word in part.partition("="))
         if (

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tfos_job.config.deadlines import PHASES, Deadlines, parsed, unknown_phase
+from tfos_job.config.deadlines import APPLICATION, PHASES, Deadlines, application_s, parsed, unknown_phase
 from tfos_job.config.flags import EXTENT, Flags, Subject, flag
 from tfos_job.config.values import PORT_RANGE, TextForm
 
-_APPLICATION_S = 3600
 _SHUTDOWN_S = 30
 _DEADLINES = TextForm(
     lambda text: parsed(text) is not None,
@@ -74,8 +73,8 @@ class NodeFlags(Flags):
         minimum=0,
     )
     max_preemptions: int = _flag("restarts after a container was preempted; -1 for any number", -1, minimum=-1)
-    start_timeout: int = _limit("seconds that the cluster may take to start before the job fails", 600)
-    stall_timeout: int = _limit("seconds that one step may take before the job fails", 600)
+    start_timeout: int = _limit("seconds that each phase of a start may take", 600)
+    stall_timeout: int = _limit("seconds that one step may take before the attempt ends", 600)
     stop_timeout: int = _limit(
         "seconds for the running steps and a last checkpoint after Ctrl-C or SIGTERM; a second signal ends the job at "
         "once",
@@ -83,9 +82,9 @@ class NodeFlags(Flags):
     )
     deadlines: str = flag(
         "seconds that phases may take, as PHASE=SECONDS with commas between; the phases are "
-        f"{', '.join(PHASES)} (default: {_APPLICATION_S} for application; --start_timeout for containers, "
-        "registration and build; --stall_timeout for first_step, stall and checkpoint; --stop_timeout for drain; "
-        f"{_SHUTDOWN_S} for shutdown)",
+        f"{', '.join(PHASES)} (default: for application --accept_timeout of `submit`, or --start_timeout of a driver "
+        "outside the cluster; --start_timeout for containers, registration and build; --stall_timeout for first_step, "
+        f"stall and checkpoint; --stop_timeout for drain; {_SHUTDOWN_S} for shutdown)",
         "",
         metavar="PHASE=SECONDS,…",
         form=_DEADLINES,
@@ -97,21 +96,18 @@ class NodeFlags(Flags):
     def phase_deadlines(self) -> Deadlines:
         """The deadline of each phase: that of `--deadlines`, else of the time limit that covers the phase."""
         start, stall = self.start_timeout, self.stall_timeout
+        given = parsed(self.deadlines) or {}
         return Deadlines(
             **{
-                "application": _APPLICATION_S,
                 **dict.fromkeys(("containers", "registration", "build"), start),
                 **dict.fromkeys(("first_step", "stall", "checkpoint"), stall),
                 "drain": self.stop_timeout,
                 "shutdown": _SHUTDOWN_S,
-                **(parsed(self.deadlines) or {}),
+                **{phase: seconds for phase, seconds in given.items() if phase != APPLICATION},
             }
         )
 
     @property
     def driver_start_s(self) -> int:
-        """Seconds for the start of Spark by a driver outside the cluster, which waits for its ApplicationMaster.
-
-        It is the deadline of `application` if that is given, else `--start_timeout`.
-        """
-        return int((parsed(self.deadlines) or {}).get("application", self.start_timeout))
+        """Seconds for the start of Spark by a driver outside the cluster, which waits for its ApplicationMaster."""
+        return application_s(self.deadlines, self.start_timeout)

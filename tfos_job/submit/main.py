@@ -207,9 +207,8 @@ def _request(
 
 def _patience(options: argparse.Namespace, config: Any) -> Patience:
     """The time limits of YARN: of a training that of `--deadlines application=…`, if it is given."""
-    given = deadlines.parsed(getattr(config, "deadlines", "")) or {}
     manager = ResourceManager.of_conf(hadoop_conf.conf_dir())
-    accept_s = given.get("application", options.accept_timeout)
+    accept_s = deadlines.application_s(getattr(config, "deadlines", ""), options.accept_timeout)
     return Patience(submit_s=options.submit_timeout, accept_s=accept_s, lack=manager.lack)
 
 
