@@ -26,6 +26,10 @@ from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for tests.command
+
+from tests.command import role_of
+
 COMMAND = (sys.executable, "-m", "tfos_job")
 ROLES = ("worker", "ps", "coordinator")
 _STEP = re.compile(r"INFO step \d+ of \d+: loss")
@@ -78,10 +82,7 @@ class Training:
 
     def _find(self, role: str) -> psutil.Process:
         for process in self._process.children(recursive=True):
-            line = " ".join(process.cmdline())
-            if role == "coordinator" and "tfos_job.training.coordinator" in line:
-                return process
-            if "tfos_job.training.server_process" in line and Path(process.cwd()).name.startswith(role):
+            if role_of(process) == role:
                 return process
         raise SystemExit(f"no {role}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -143,8 +144,7 @@ class Submission(Command):
 
     @property
     def application(self) -> str:
-        words = (word for line in self.stderr.splitlines() for word in line.split())
-        return next((word for word in words if word.startswith("application_")), "")
+        return application_in(self.stderr)
 
     def end(self) -> None:
         """With SIGTERM, which ends its application as well."""
@@ -158,8 +158,18 @@ class Submission(Command):
 _Kind = TypeVar("_Kind", bound=Command)
 
 
+def application_in(text: str) -> str:
+    """The first application of YARN that a text names; empty if there is none."""
+    found = re.search(r"application_\d+_\d+", text)
+    return found[0] if found else ""
+
+
 def role_of(process: psutil.Process) -> str:
-    command = " ".join(process.cmdline())
+    """`worker`, `ps` (their TensorFlow processes), `coordinator`, `executor`, `driver` (its JVM on YARN); else empty."""
+    words = process.cmdline()
+    if "org.apache.spark.deploy.yarn.ApplicationMaster" in words:
+        return "driver"  # the JVM, which starts Python
+    command = " ".join(words)
     if "tfos_job.training.server_process" in command:
         return Path(process.cwd()).name.split("-")[0]  # <role>-<index>-…
     if "tfos_job.training.coordinator" in command:

@@ -15,9 +15,9 @@ from xml.sax.saxutils import escape
 
 import psutil
 
-from tests.command import is_alive, tally, wait_until_gone
+from tests.command import application_in, is_alive, tally, wait_until_gone
 from tests.command import role_of as role_of_ours
-from tests.hadoop.conftest import Hadoop, client_mode, upload
+from tests.hadoop.conftest import ENDED, Hadoop, client_mode, upload
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "TFOS_JOB_TEST_CAMPAIGN"
@@ -48,8 +48,6 @@ def role_of(process: psutil.Process) -> str:
         if role := role_of_ours(process):
             return role
         line = " ".join(process.cmdline())
-        if "deploy.yarn.ApplicationMaster" in line and process.name() == "java":
-            return "driver"  # the JVM, which starts Python
         if "org.apache.spark.deploy.SparkSubmit" in line and process.name() == "java":
             return "jvm"
         if any(role_of_ours(child) in ("worker", "ps") for child in process.children()):
@@ -133,8 +131,7 @@ class Submission(Job):
 
     @property
     def application(self) -> str:
-        words = self._log.read_text(errors="replace").split()
-        return next((word.strip(":,.") for word in words if word.startswith("application_")), "")
+        return application_in(self._log.read_text(errors="replace"))
 
     def processes(self) -> list[psutil.Process]:
         number = self.application.replace("application_", "")
@@ -146,7 +143,7 @@ class Submission(Job):
     def left(self) -> list[str]:
         left = super().left()
         state = self._hadoop.application(self.application)["state"]
-        return [*left, *([] if state in ("FINISHED", "FAILED", "KILLED") else [f"{self.application} is {state}"])]
+        return [*left, *([] if state in ENDED else [f"{self.application} is {state}"])]
 
     def close(self) -> None:
         if self._process.poll() is None:

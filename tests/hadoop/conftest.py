@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HADOOP = [sys.executable, str(ROOT / "scripts" / "hadoop.py")]
 UP_TIMEOUT_S = 280
 ANSWER_TIMEOUT_S = 60
+ENDED = ("FINISHED", "FAILED", "KILLED")
+"""States of an application for YARN."""
 
 
 def pythons_of_this_host() -> list[str]:
@@ -138,7 +140,7 @@ class Hadoop:
 
     def wait_for_end(self, application_id: str) -> dict[str, Any]:
         """What YARN says of an application that has ended."""
-        while (app := self.application(application_id))["state"] not in ("FINISHED", "FAILED", "KILLED"):
+        while (app := self.application(application_id))["state"] not in ENDED:
             time.sleep(0.5)
         return app
 

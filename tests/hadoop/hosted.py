@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -74,7 +74,7 @@ class HostedHadoop(Hadoop):
             role: host
             for host in hosts or self.hosts
             for process in self.processes_on(host)
-            for role in _roles(process)
+            if (role := _role_of(process))
         }
 
     def cut(self, host: str) -> None:
@@ -90,7 +90,7 @@ class HostedHadoop(Hadoop):
         """The process of a role, wherever it is."""
         for host in self.hosts:
             for process in self.processes_on(host):
-                if role in _roles(process):
+                if _role_of(process) == role:
                     return process
         raise AssertionError(f"no process is {role}: {self.places()}")
 
@@ -122,9 +122,7 @@ class HostedHadoop(Hadoop):
         return min(node["availMemoryMB"] + node["usedMemoryMB"] for node in nodes)
 
 
-def _roles(process: psutil.Process) -> Iterator[str]:
+def _role_of(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        if role := role_of(process):
-            yield role
-        elif "org.apache.spark.deploy.yarn.ApplicationMaster" in process.cmdline():
-            yield "driver"
+        return role_of(process)
+    return ""  # it has ended
