@@ -165,7 +165,7 @@ def application_in(text: str) -> str:
 
 
 def role_of(process: psutil.Process) -> str:
-    """`worker`, `ps` (their TensorFlow processes), `coordinator`, `executor`, `driver` (its JVM on YARN); else empty."""
+    """`worker`, `ps` (their TensorFlow processes), `coordinator`, `executor`, `driver` (on YARN, its JVM) or empty."""
     words = process.cmdline()
     if "org.apache.spark.deploy.yarn.ApplicationMaster" in words:
         return "driver"  # the JVM, which starts Python
