@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,15 @@ def test_numbers_that_json_does_not_have_are_null() -> None:
     begin(made, 1, 0, 0.0)
     made.hear(Evaluated(1, "test", {"loss": math.inf, "top_1": math.nan}))
     assert made.snapshot(0.0)["validation"] == [{"step": 1, "loss": None, "top_1": None}]
+
+
+def test_formats_has_every_field_as_it_is_written() -> None:
+    made = account()
+    begin(made, 1, 0, 0.0)
+    made.end_attempt(died(1, 3, nodes=(NodeRecord(process=WORKER),)), "ended", {"h": "two have failed there"}, 1.0)
+    made.end(NodeDiedError("killed"), 2.0)
+    report = made.snapshot(2.0)
+    (attempt,) = report["attempts"]
+    parts = (report, attempt, attempt["first_cause"], *attempt["followed_by"], *attempt["nodes"], report["phases"])
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
+    assert not {name for part in parts for name in part if f"`{name}`" not in text}
