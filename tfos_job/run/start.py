@@ -14,11 +14,11 @@ from typing import Any
 from tfos_job.config import EXTENT, NETWORKS, ORIGIN, RECIPE, TrainConfig
 from tfos_job.errors import SettingsError, exit_code_class
 from tfos_job.run import checkpoints, resume
+from tfos_job.run.attempts import attempts_of
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FAILED, RunFolder
 from tfos_job.run.resume import Change
 from tfos_job.run.specs import described_normalization, normalization_of
-from tfos_job.run.summary import attempts_of
 from tfos_job.run.training_data import TrainingData
 
 log = logging.getLogger(__name__)
