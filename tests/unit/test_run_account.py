@@ -17,7 +17,9 @@ from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
 from tfos_job.protocol.failures import Failure, Kind, Process
 from tfos_job.protocol.messages import Bottleneck, Evaluated, Progress
 from tfos_job.protocol.topology import Task
+from tfos_job.reports import page_attempts
 from tfos_job.run import attempt_account, goodput
+from tfos_job.run.summary import RunSummary
 
 BOUND = Bottleneck(None, None, 10, 0.5, 0.005, None, 0.1, None)
 WORKER = Process(task=Task("worker", 1), host="h")
@@ -199,13 +201,30 @@ def test_numbers_that_json_does_not_have_are_null() -> None:
     assert made.snapshot(0.0)["validation"] == [{"step": 1, "loss": None, "top_1": None}]
 
 
-def test_formats_has_every_field_as_it_is_written() -> None:
+def ended() -> dict[str, Any]:
+    """A report with one attempt, that has all fields."""
     made = account()
     begin(made, 1, 0, 0.0)
     made.end_attempt(died(1, 3, nodes=(NodeRecord(process=WORKER),)), "ended", {"h": "two have failed there"}, 1.0)
     made.end(NodeDiedError("killed"), 2.0)
-    report = made.snapshot(2.0)
+    return made.snapshot(2.0)
+
+
+def test_formats_has_every_field_as_it_is_written() -> None:
+    report = ended()
     (attempt,) = report["attempts"]
     parts = (report, attempt, attempt["first_cause"], *attempt["followed_by"], *attempt["nodes"], report["phases"])
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
     assert not {name for part in parts for name in part if f"`{name}`" not in text}
+
+
+def test_the_page_has_words_for_every_field_of_an_attempt() -> None:
+    """A field that it does not know, of a later version, is a column with its name."""
+    report = ended()
+    table = page_attempts.attempts(RunSummary(place="run", report=report))
+    assert table is not None
+    assert table.head[-1] == "records"
+    report["attempts"][0]["later"] = 1
+    table = page_attempts.attempts(RunSummary(place="run", report=report))
+    assert table is not None
+    assert table.head[-2:] == ("records", "later")

@@ -18,6 +18,7 @@ from tfos_job.run.summary import RunSummary
 _OF_ATTEMPT = (
     "state", "start_step", "end_step", "started", "ended", "host", "changes", "records", "settings", "number", "phase",
     "phases", "nodes", "slowest_worker", "excluded_hosts", "first_cause", "followed_by", "stacks", "decision",
+    "gave_up",
 )  # fmt: skip
 
 
