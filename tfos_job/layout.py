@@ -109,7 +109,7 @@ class RunLayout:
         return join(self.root, "attempts")
 
     def attempt(self, number: int) -> str:
-        """Returns the path of an attempt's settings; the first attempt is 1."""
+        """Returns the path of an attempt's file; the first attempt is 1."""
         return join(self.attempts_dir, f"{number:03d}.json")
 
     @property
