@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config.deadlines import APPLICATION, PHASES, Deadlines, application_s, parsed, unknown_phase
-from tfos_job.config.flags import EXTENT, Flags, Subject, flag
+from tfos_job.config.flags import EXTENT, Flags, Subject, flag, require
 from tfos_job.config.values import PORT_RANGE, TextForm
 
 _SHUTDOWN_S = 30
@@ -29,7 +29,7 @@ def _limit(help_text: str, default: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFlags(Flags):
-    """Parameter servers and workers."""
+    """Parameter servers and workers, and the combinations of their flags that fail."""
 
     num_executors: int = _flag("nodes: parameter servers and workers together", 2, minimum=1)
     num_ps_tasks: int = _flag(
@@ -91,6 +91,28 @@ class NodeFlags(Flags):
         bond=EXTENT,
         subject=Subject.TIMEOUTS,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.num_executors > self.num_ps_tasks,
+            "num_executors",
+            f"{self.num_executors} nodes with {self.num_ps_tasks} parameter server(s) leave no worker",
+            f"Give --num_executors {self.num_ps_tasks + 1} or more",
+        )
+        fewest = self.num_executors if self.min_executors is None else self.min_executors
+        require(
+            fewest <= self.num_executors,
+            "min_executors",
+            f"{fewest} is more than --num_executors {self.num_executors}",
+            "Give a smaller one, or `none`",
+        )
+        require(
+            fewest > self.num_ps_tasks,
+            "min_executors",
+            f"{fewest} nodes with {self.num_ps_tasks} parameter servers leave no worker",
+            f"Give --min_executors {self.num_ps_tasks + 1} or more",
+        )
 
     @property
     def phase_deadlines(self) -> Deadlines:

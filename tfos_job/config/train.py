@@ -35,25 +35,6 @@ class TrainConfig(TrainFlags):
         super().__post_init__()
         refuse_both(self.max_number_of_steps is not None and self.epoch is not None, "epoch", "max_number_of_steps")
         require(
-            self.num_executors > self.num_ps_tasks,
-            "num_executors",
-            f"{self.num_executors} nodes with {self.num_ps_tasks} parameter server(s) leave no worker",
-            f"Give --num_executors {self.num_ps_tasks + 1} or more",
-        )
-        fewest = self.num_executors if self.min_executors is None else self.min_executors
-        require(
-            fewest <= self.num_executors,
-            "min_executors",
-            f"{fewest} is more than --num_executors {self.num_executors}",
-            "Give a smaller one, or `none`",
-        )
-        require(
-            fewest > self.num_ps_tasks,
-            "min_executors",
-            f"{fewest} nodes with {self.num_ps_tasks} parameter servers leave no worker",
-            f"Give --min_executors {self.num_ps_tasks + 1} or more",
-        )
-        require(
             self.model_name != "inception_v3" or self.side >= 75,
             "image_size",
             f"{self.side} is less than 75, which inception_v3 needs",

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from msgspec.structs import replace
 
-from tfos_job.errors import JobError, NodeDiedError
+from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError
 from tfos_job.host.child import end_in_words
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.attempt_end import NodeRecord
@@ -169,6 +169,13 @@ class AttemptFacts:
 
     def _fail(self, task: Task, failure: Failure) -> None:
         self.failures.append(replace(failure, process=self.process(task)))
+
+    def interruption(self, signum: int) -> InterruptedJobError:
+        """The error of a stop by a signal, with the checkpoint that the run goes on from."""
+        fact = "stopped before a checkpoint"
+        if self.published_step:
+            fact = f"stopped; the last checkpoint of this attempt is of step {self.published_step}"
+        return InterruptedJobError(fact, next_step="Run train again to go on", signum=signum)
 
     def blame_memory(self, failure: Failure) -> Failure:
         """One of the failures, with the kernel's word where it has killed for memory; it is replaced by that."""

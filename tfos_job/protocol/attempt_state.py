@@ -286,13 +286,7 @@ class AttemptState:
                 return
             self._log(logging.WARNING, f"The checkpoint of step {facts.publishing_step} was not finished")
         if isinstance(error, InterruptedJobError):
-            error = InterruptedJobError(
-                f"stopped; the last checkpoint of this attempt is of step {facts.published_step}"
-                if facts.published_step
-                else "stopped before a checkpoint",
-                next_step="Run train again to go on",
-                signum=error.signum,
-            )
+            error = facts.interruption(error.signum)
         self._phase = _Phase.ENDED
         self._instructions.append(EndWith(self.end(error)))
 

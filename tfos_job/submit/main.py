@@ -155,12 +155,7 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
     request = _request(options, config, app_args, spark_args, hdfs_dir)
     profiles = [spark_folder.profile(name) for name in submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
-    for doubt in spark_submit.doubts(request):
-        log.warning("%s", doubt)
-    theirs, _ = spark_arguments.parse(spark_args)
-    for setting, text in submission.remarks(config, request.work, options.master).items():
-        if setting not in theirs:
-            log.info("%s", text)
+    _say_remarks(request)
     if options.dry_run:
         submission.foretell(config, options.master)
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
@@ -180,6 +175,16 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
         began=began,
         uploaded=time.time(),
     )
+
+
+def _say_remarks(request: Request) -> None:
+    """What the user should know of the settings that were asked for, and of those that are set for the work."""
+    for doubt in spark_submit.doubts(request):
+        log.warning("%s", doubt)
+    theirs, _ = spark_arguments.parse(request.spark_args)
+    for setting, text in request.submission.remarks(request.config, request.work, request.master).items():
+        if setting not in theirs:
+            log.info("%s", text)
 
 
 def _request(
