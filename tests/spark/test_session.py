@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from tfos_job.driver import session, start_limit
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import BusyError, ResourceError, SettingsError
+from tfos_job.protocol.spark_settings import HEARTBEATS
 from tfos_job.protocol.topology import Topology
 
 MASTER = "local[2,2]"  # of the fixture `spark`, where a task may fail once
@@ -67,7 +68,8 @@ def test_a_users_own_settings_for_restarts_are_stronger_and_no_others(spark: Spa
     finally:
         for key in of_the_user:
             properties.clearProperty(key)
-    assert set(wanted) - set(found) == {"spark.network.timeout", "spark.executor.maxNumFailures"}
+    # The interval of heartbeats must be below their timeouts, so that all of these are the user's.
+    assert set(wanted) - set(found) == {*HEARTBEATS, "spark.executor.maxNumFailures"}
     assert found["spark.speculation"] == "false"
 
 

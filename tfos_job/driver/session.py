@@ -221,7 +221,10 @@ def _yielded(wanted: Mapping[str, str], *, local: bool) -> dict[str, str]:
     """Starts the JVM, which knows a user's own settings; returns the settings for the context."""
     jvm.start({key: value for key, value in wanted.items() if key not in _YIELDING}, local=local)
     theirs = SparkConf()
-    return {key: value for key, value in wanted.items() if key not in _YIELDING or not theirs.contains(key)}
+    given = {key for key in _YIELDING if theirs.contains(key)}
+    if given & HEARTBEATS.keys():
+        given |= HEARTBEATS.keys()  # Spark refuses an interval above a timeout
+    return {key: value for key, value in wanted.items() if key not in given}
 
 
 def _stop(spark: SparkSession) -> None:

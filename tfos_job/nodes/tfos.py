@@ -7,6 +7,7 @@ its own address at 8.8.8.8, counts GPUs by a wrong column of nvidia-smi, logs it
 
 from __future__ import annotations
 
+import functools
 import logging
 import pickle
 import socket
@@ -22,6 +23,7 @@ _RESERVATION_CONTEXT = b"reservation"
 _ANSWER_LIMIT_S = 60.0
 
 
+@functools.cache  # a program's other threads may import TensorFlow while a later attempt begins
 def import_tfos() -> types.SimpleNamespace:
     """TFoS's modules, without the TensorFlow that its `compat` imports for functions that are not called here.
 
