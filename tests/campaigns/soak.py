@@ -102,12 +102,12 @@ def plot(samples: Sequence[Mapping[str, Any]], path: Path) -> None:
     restarts = [line["restarts"] for line in samples]
     for role in ROLES:
         memory.plot(restarts, [line["held"][role]["memory_bytes"] / MIB for line in samples], "o-", label=role)
-    memory.set(xlabel="restarts", ylabel="MiB of its own", title="memory", yscale="log")
-    memory.legend(fontsize="small")
-    for name in ("threads", "descriptors"):
-        driver.plot(restarts, [line["held"]["driver"][name] for line in samples], "o-", label=name)
-    driver.set(xlabel="restarts", title="the driver", ylim=(0, None))
-    driver.legend(fontsize="small")
+    memory.set(xlabel="restarts", ylabel="MiB of its own", title="memory", ylim=(0, None))
+    for name, mark in (("threads", "o-"), ("descriptors", "x--")):
+        driver.plot(restarts, [line["held"]["driver"][name] for line in samples], mark, label=name)
+    driver.set(xlabel="restarts", title="the driver's threads and descriptors", ylim=(0, None))
+    for axes in (memory, driver):
+        axes.legend(fontsize="small", loc="center", ncols=3)
     figure.savefig(path, dpi=100)
 
 
