@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,24 @@ def heard(switchboard: Switchboard) -> list[Any]:
     return messages
 
 
+@contextlib.contextmanager
+def beating(line: Line[Any, Any]) -> Iterator[None]:
+    """Sends beats, for the length of a `with`."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        while not is_over.wait(0.2):
+            line.beat()
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 def is_free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) != 0
@@ -157,19 +176,21 @@ def test_a_supervisor_that_is_stopped_sees_that_sparks_worker_is_gone(
     assert (failure.kind, failure.cause) == (Kind.LOST, "Spark's Python worker of this node is gone")
     wait_until(lambda: not any(map(is_alive, processes)))
     assert not worker.scratch.exists()
-    assert is_free(hello.port)
+    wait_until(lambda: is_free(hello.port))  # its threads end one by one, the last one with the port
 
 
 def test_a_node_whose_driver_falls_silent_ends_all_of_itself(start_worker: StartWorker) -> None:
     """As on a host that is cut off: its connection stays open, and the next attempt has begun when the host is back."""
     with socket.create_server((HOST, 0)) as server:
-        worker = start_worker(server.getsockname(), silence_s=1.0)
+        worker = start_worker(server.getsockname(), silence_s=3.0, process_silence_s=PATIENCE_S)
         sock, _ = server.accept()
         line = Line(sock, KEY, DRIVER, 1)
         hello = line.receive_first()
         assert isinstance(hello, Hello)
-        line.beat()  # the only one
-        processes = worker.node_processes(hello.pid)
+        with beating(line):  # until the TensorFlow process can clean up: before, it is killed after 2 s
+            processes = worker.node_processes(hello.pid)
+            while not isinstance(line.receive(), Ready):
+                pass
         assert worker.supervisors_exit_code() != 0  # and so Spark's task has failed
         wait_until(lambda: not any(map(is_alive, processes)))
         assert not worker.scratch.exists()
