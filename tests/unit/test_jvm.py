@@ -199,6 +199,7 @@ def test_the_launchers_own_warning_is_left_out_and_nothing_else(capfd: pytest.Ca
         "half a line",
     ]
     words = "\n".join(lines)
+    jvm_output.silence(on=True)  # as a command that has failed in this process leaves it
     with subprocess.Popen(["printf", "%s", words], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         jvm_output.pass_on(process.stdout)

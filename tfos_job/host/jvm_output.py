@@ -23,7 +23,11 @@ def is_launchers_own(line: str) -> bool:
 
 
 def pass_on(stream: IO[bytes]) -> None:
-    """Takes the lines of a JVM's standard error to this process's own, on a thread, until the JVM ends."""
+    """Takes the lines of a JVM's standard error to this process's own, on a thread, until the JVM ends.
+
+    This one is heard, even if a command of this process has failed before.
+    """
+    silence(on=False)
     threading.Thread(target=_pass_on, args=(stream,), name="JVM stderr", daemon=True).start()
 
 
