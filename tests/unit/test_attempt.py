@@ -178,7 +178,7 @@ def test_an_attempt_that_stands_still_asks_all_for_their_stacks_and_the_coordina
     assert found.outcome.fact.startswith("no step was finished for 1 s")
     assert found.stacks.keys() == {"chief:0", "ps:0", "worker:0"}
     assert found.stacks["ps:0"] == "in a supervisor"
-    assert "coordinator.py" in found.stacks["chief:0"]
+    assert "most recent call first" in found.stacks["chief:0"]  # it may be deep in an import, or at work
     (chief,) = (node for node in found.nodes if node.process.task.role == CHIEF)
     assert chief.peak_bytes > 0
 
