@@ -10,6 +10,7 @@ within is 1.5 times the start + 8 s. The last line of stdout is one JSON object;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from tests.command import role_of
 
 COMMAND = (sys.executable, "-m", "tfos_job")
 ROLES = ("worker", "ps", "coordinator")
-_STEP = re.compile(r"INFO step \d+ of \d+: loss")
+_STEP = re.compile(r"step \d+ of \d+: loss")
 _START = ("containers", "statistics", "registration", "build", "first_step")
 """The phases between the SparkContext and the first step."""
 
@@ -82,8 +83,9 @@ class Training:
 
     def _find(self, role: str) -> psutil.Process:
         for process in self._process.children(recursive=True):
-            if role_of(process) == role:
-                return process
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                if role_of(process) == role:
+                    return process
         raise SystemExit(f"no {role}")
 
     def start_s(self) -> float:
@@ -134,4 +136,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # As Ctrl-C: what was started so far is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     main()

@@ -201,7 +201,8 @@ KINDS = {
     # Training needs Spark's JVM at its start and at its end, which waits for it only so long.
     "jvm_stopped": Kind(place="local", hit=signalled("jvm", signal.SIGSTOP)),
     "node_stopped": Kind(place="local", hit=signalled("worker", signal.SIGSTOP), attempts=2),
-    "supervisor_stopped": Kind(place="local", hit=signalled("supervisor", signal.SIGSTOP), attempts=2),
+    # Its server takes steps meanwhile: a run may be done before its silence is noticed.
+    "supervisor_stopped": Kind(place="local", hit=signalled("supervisor", signal.SIGSTOP)),
     "coordinator_stopped": Kind(place="local", hit=signalled("coordinator", signal.SIGSTOP), attempts=2),
     "exception": Kind(place="local", hit=switched("no number"), codes=(70,), again=True, attempts=2, flags=OWN_NETWORK),
     "nan": Kind(place="local", hit=switched("nan"), codes=(76,), again=True, attempts=2, flags=OWN_NETWORK),
