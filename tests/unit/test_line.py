@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from tests.unit.lines import HELLO, KEY, TASK, event
 from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.protocol import line as line_module
 from tfos_job.protocol import messages
@@ -23,13 +24,8 @@ from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import LineClosed, new_key
 from tfos_job.protocol.line import DRIVER, NODE, Line, NodeLine, call_driver
-from tfos_job.protocol.messages import CheckpointBegun, Hello, Ready, Stop, ToDriver, ToNode
+from tfos_job.protocol.messages import CheckpointBegun, Ready, Stop, ToDriver, ToNode
 from tfos_job.protocol.switchboard import Switchboard
-from tfos_job.protocol.topology import WORKER, Task
-
-KEY = new_key()
-HELLO = Hello(WORKER, 0, "127.0.0.1", 42, 4242)
-TASK = Task(WORKER, 0)
 
 
 @pytest.fixture
@@ -37,10 +33,6 @@ def switchboard() -> Iterator[Switchboard]:
     board = Switchboard("127.0.0.1", KEY)
     yield board
     board.close()
-
-
-def event(board: Switchboard) -> Any:
-    return board.events.get(timeout=PATIENCE_S)
 
 
 def test_a_conversation(switchboard: Switchboard) -> None:

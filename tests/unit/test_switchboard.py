@@ -12,18 +12,14 @@ from typing import Any
 import pytest
 
 from tests.ports import free_port_range
+from tests.unit.lines import HELLO, KEY, TASK, event
 from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.protocol import line as line_module
 from tfos_job.protocol.events import Joined, Lost, Said
-from tfos_job.protocol.frames import LineClosed, new_key
+from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import NodeLine, call_driver
-from tfos_job.protocol.messages import Hello, Ready
+from tfos_job.protocol.messages import Ready
 from tfos_job.protocol.switchboard import MAX_HALF_OPEN, Switchboard
-from tfos_job.protocol.topology import WORKER, Task
-
-KEY = new_key()
-HELLO = Hello(WORKER, 0, "127.0.0.1", 42, 4242)
-TASK = Task(WORKER, 0)
 
 
 @pytest.fixture
@@ -31,10 +27,6 @@ def switchboard() -> Iterator[Switchboard]:
     board = Switchboard("127.0.0.1", KEY)
     yield board
     board.close()
-
-
-def event(board: Switchboard) -> Any:
-    return board.events.get(timeout=PATIENCE_S)
 
 
 class Relay:
