@@ -12,10 +12,11 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from tests.command import run
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import ConvertConfig
 from tfos_job.jobs.convert_images import convert_images
 from tfos_job.layout import RunLayout
-from tfos_job.networks import registry, variables
+from tfos_job.networks import registry
 from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
@@ -55,7 +56,7 @@ def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
     network = {"model_name": "inception_v3", "num_classes": 5, "image_size": 75, "num_channels": 3, "keep_prob": 0.8}
     meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS) | {"model": network}
     origin = RunLayout(str(tmp_path / "origin"))
-    checkpoints.publish(origin, 1, variables.model_arrays(registry.build(**network, seed=1)), meta)
+    checkpoints.publish(origin, 1, model_arrays(registry.build(**network, seed=1)), meta)
     start = ("--checkpoint_path", origin.root, "--checkpoint_exclude_scopes", "logits")
     scopes = ("--trainable_scopes", "mixed10,logits", "--learning_rate", 1e-3)
     inception = ("--model_name", "inception_v3", "--image_size", 75, "--batch_size", 4, "--max_number_of_steps", 2)

@@ -14,12 +14,13 @@ import pytest
 
 from tests.command import ENDLESS, SMALL, StartCommand
 from tests.hadoop.conftest import Hadoop, upload
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job import cli, storage
 from tfos_job.config import TrainConfig, to_dict
 from tfos_job.errors import MissingInputError
 from tfos_job.formats import manifest as manifests
 from tfos_job.layout import DatasetLayout, RunLayout, checkpoint_step
-from tfos_job.networks import registry, variables
+from tfos_job.networks import registry
 from tfos_job.run import checkpoints
 from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Stager, copies_of
@@ -101,7 +102,7 @@ def untrained(dataset_on_hdfs: str, hdfs_dir: str) -> RunLayout:
         "input_position": {},
         "metrics": {},
     }
-    checkpoints.publish(run, 20, variables.model_arrays(registry.build(**model, seed=1)), meta)
+    checkpoints.publish(run, 20, model_arrays(registry.build(**model, seed=1)), meta)
     points = [{"step": step, "loss": 2.0, "top_1": 0.1, "learning_rate": 1e-3} for step in (1, 20)]
     curve = [{**point, "images_per_second": 9.0} for point in points]
     storage.write_json(run.report, {"state": "finished", "exit_code": 0, "step": 20, "curve": curve, "attempts": []})

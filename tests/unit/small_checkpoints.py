@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from tfos_job import storage
 from tfos_job.layout import RunLayout
+from tfos_job.networks import variables
 from tfos_job.run import checkpoint_files, checkpoints
 
 META = {
@@ -18,6 +20,11 @@ META = {
     "input_position": {"0": 12},
     "metrics": {"loss": 1.5},
 }
+
+
+def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """A network's variables as a checkpoint has them."""
+    return {name: variable.numpy() for name, variable in variables.model_variables(model).items()}
 
 
 def arrays(step: int) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job.errors import SettingsError
 from tfos_job.networks import registry, variables
 
@@ -43,7 +44,7 @@ def test_it_computes_what_the_seed_job_wrote_down() -> None:
 
 
 def test_one_seed_gives_one_network_with_stable_names() -> None:
-    first, again, other = (variables.model_arrays(build(0.8, seed)) for seed in (3, 3, 4))
+    first, again, other = (model_arrays(build(0.8, seed)) for seed in (3, 3, 4))
     assert sorted(first) == sorted(
         [f"model/{layer}/{kind}" for layer in ("conv1", "conv2", "conv3", "fc1", "fc2") for kind in ("kernel", "bias")]
         + [f"model/dropout{i}_random/seed_generator_state" for i in (1, 2)]
@@ -63,13 +64,13 @@ def test_dropout_drops_in_training_alone() -> None:
 
 def test_variables_that_do_not_fit_are_named_and_nothing_is_assigned() -> None:
     model = build()
-    before = variables.model_arrays(model)
-    arrays = variables.model_arrays(build(seed=1)) | {"optimizer/fc2/kernel": np.zeros(3), "global_step": np.int64(3)}
+    before = model_arrays(model)
+    arrays = model_arrays(build(seed=1)) | {"optimizer/fc2/kernel": np.zeros(3), "global_step": np.int64(3)}
     arrays["model/fc2/kernel"] = arrays["model/fc2/kernel"][:, :4]
     arrays["model/fc3/bias"] = arrays.pop("model/conv1/bias")
     with pytest.raises(SettingsError) as caught:
         variables.assign_model(model, arrays)
     for fact in ("model/conv1/bias is missing", "model/fc3/bias is not in", "model/fc2/kernel has shape (1024, 4)"):
         assert fact in str(caught.value)
-    for name, array in variables.model_arrays(model).items():
+    for name, array in model_arrays(model).items():
         np.testing.assert_array_equal(array, before[name])

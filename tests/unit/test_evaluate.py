@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
 from tfos_job.errors import BadDataError, SettingsError
@@ -24,7 +25,7 @@ from tfos_job.formats.manifest_parts import Shard
 from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.local_jobs.evaluate import evaluate
-from tfos_job.networks import registry, variables
+from tfos_job.networks import registry
 from tfos_job.run import checkpoints
 from tfos_job.run.predictions import Predictions
 
@@ -160,7 +161,7 @@ def config(model: keras.Model, tmp_path: Path, write_shard: Callable[..., str]) 
     checkpoints.publish(
         RunLayout(str(tmp_path / "run")),
         20,
-        variables.model_arrays(model),
+        model_arrays(model),
         {
             "model": {"model_name": "chinese_rec", "num_classes": NUM_CLASSES, "image_size": 8, "keep_prob": 0.8},
             "characters": "".join(CHARSET.characters),

@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, NodeDiedError, SettingsError
 from tfos_job.host import calls
 from tfos_job.layout import RunLayout
-from tfos_job.networks import registry, variables
+from tfos_job.networks import registry
 from tfos_job.run import checkpoints
 from tfos_job.run.json_values import to_json
 from tfos_job.run.specs import InitialWeights, ModelSpec, RehearsalSpec
@@ -50,7 +51,7 @@ def drawn(num_classes: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS) | {"charset_digest": DIGEST}
     run = RunLayout(str(tmp_path_factory.mktemp("run")))
-    return checkpoints.publish(run, 7, variables.model_arrays(network(seed=1)), meta)
+    return checkpoints.publish(run, 7, model_arrays(network(seed=1)), meta)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:
 
 def test_weights_for_other_images_or_other_classes(tmp_path: Path) -> None:
     meta = dict.fromkeys(checkpoints.META_KEYS) | {"charset_digest": "a" * 64, "normalization": {"kind": "zca"}}
-    arrays = variables.model_arrays(network(seed=1))
+    arrays = model_arrays(network(seed=1))
     path = checkpoints.publish(RunLayout(str(tmp_path / "run")), 7, arrays, meta)
     model = network()
     with pytest.raises(SettingsError, match="was trained with --normalization zca, this training has none"):

@@ -20,6 +20,7 @@ from PIL import Image
 
 from tests.unit import streams
 from tests.unit.reader import Parsed, assert_self_contained
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job import cli, storage
 from tfos_job.config import AugmentationConfig, EvaluateConfig, TrainConfig, to_dict
 from tfos_job.errors import BadDataError
@@ -37,7 +38,7 @@ from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
 from tfos_job.lease import Lease
 from tfos_job.local_jobs import report
 from tfos_job.local_jobs.evaluate import evaluate as evaluate_run
-from tfos_job.networks import registry, variables
+from tfos_job.networks import registry
 from tfos_job.reports import evaluation_tables, montage, sample
 from tfos_job.reports.sample import InputView
 from tfos_job.run import checkpoints, summary
@@ -120,7 +121,7 @@ def template(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
         "input_position": {},
         "metrics": {},
     }
-    checkpoints.publish(run, 20, variables.model_arrays(model), meta)
+    checkpoints.publish(run, 20, model_arrays(model), meta)
     point = {"loss": 2.0, "top_1": 0.1, "learning_rate": 1e-3, "images_per_second": 9.0}
     curve = [{"step": 1, **point}, {"step": 20, **point}]
     storage.write_json(run.report, {"state": "finished", "exit_code": 0, "step": 20, "curve": curve, "attempts": []})

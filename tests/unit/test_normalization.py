@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests.echo import SCALE
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import TrainConfig
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.input.decoding import to_float
@@ -243,7 +244,7 @@ def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(tmp_path: Path)
 def test_a_normalized_network_has_the_variables_of_the_plain_one() -> None:
     model = registry.build("chinese_rec", num_classes=3, image_size=S, num_channels=1, keep_prob=0.8, seed=0)
     whole = variables.with_normalization(model, Normalization(kind="per_image"))
-    assert variables.model_arrays(whole).keys() == variables.model_arrays(model).keys()
+    assert model_arrays(whole).keys() == model_arrays(model).keys()
     images = to_float(tf.constant(pixels(3)))
     expected = model(tf.image.per_image_standardization(images), training=False)
     np.testing.assert_allclose(whole(images, training=False), expected, atol=1e-6)

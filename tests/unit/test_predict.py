@@ -19,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.unit import streams
+from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
@@ -110,7 +111,7 @@ def publish(root: Path, **changes: Any) -> keras.Model:
     meta = {"model": model, "characters": CHARACTERS, "dataset_digest": "", "input_position": {}, "metrics": {}}
     meta |= {"charset_digest": "", **changes}
     made = registry.build(**meta["model"], seed=1)
-    checkpoints.publish(RunLayout(str(root)), 7, variables.model_arrays(made), meta)
+    checkpoints.publish(RunLayout(str(root)), 7, model_arrays(made), meta)
     return made
 
 

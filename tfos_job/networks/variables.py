@@ -22,9 +22,9 @@ from tfos_job.run.checkpoint_files import OPTIMIZER_PREFIX, CheckpointInfo
 MODEL_PREFIX = "model/"
 
 
-def model_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+def model_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """All variables of `model`, dropout's random states included, by checkpoint name."""
-    return {MODEL_PREFIX + variable.path: np.asarray(variable.numpy()) for variable in model.variables}
+    return {MODEL_PREFIX + variable.path: variable for variable in model.variables}
 
 
 def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: str = "") -> None:
@@ -38,7 +38,7 @@ def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: st
     Raises:
       SettingsError: a variable is missing, left over or of another shape.
     """
-    targets = {MODEL_PREFIX + variable.path: variable for variable in model.variables}
+    targets = model_variables(model)
     stored = {name for name in arrays if name.startswith(MODEL_PREFIX)}
     problems = [f"{name} is missing" for name in sorted(targets.keys() - stored)]
     problems += [f"{name} is not in the network" for name in sorted(stored - targets.keys())]
@@ -106,10 +106,11 @@ def with_normalization(model: keras.Model, normalization: Normalization) -> kera
 
 def all_variables(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
     """All variables that a training resumes from: the network's and the optimizer's, which include the global step."""
-    return {
-        **{MODEL_PREFIX + variable.path: variable for variable in model.variables},
-        **{OPTIMIZER_PREFIX + variable.path: variable for variable in optimizer.variables},
-    }
+    return model_variables(model) | _optimizer_variables(optimizer)
+
+
+def _optimizer_variables(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    return {OPTIMIZER_PREFIX + variable.path: variable for variable in optimizer.variables}
 
 
 def assign_all(
@@ -121,7 +122,7 @@ def assign_all(
       SettingsError: a variable is missing, left over or of another shape.
     """
     assign_model(model, arrays, place)
-    targets = {OPTIMIZER_PREFIX + v.path: v for v in optimizer.variables}
+    targets = _optimizer_variables(optimizer)
     missing = sorted(targets.keys() - arrays.keys())
     if missing:
         raise SettingsError(
