@@ -23,15 +23,18 @@ from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
+from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.evaluation import evaluate_shards
 from tfos_job.inference.ink_character import SEVERAL
 from tfos_job.inference.pictures import Request, read_picture
-from tfos_job.inference.predictor import Predictor
+from tfos_job.inference.predictor import Predictor, Seen
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.predict import predict
 from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoints
+from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.model_digest import model_digest
 
 CHARACTERS = "一丁七万丈"
 
@@ -399,3 +402,44 @@ def test_threads_share_a_predictor(train_dir: Path) -> None:
         assert list(pool.map(lambda picture: predictor.predict([picture]), pictures * 4)) == expected * 4
     assert (predictor.step, predictor.classes) == (7, tuple(CHARACTERS))
     assert predictor.checkpoint == RunLayout(str(train_dir)).checkpoint(7)
+
+
+def test_the_steps_of_a_prediction_are_there_one_by_one(train_dir: Path) -> None:
+    predictor = Predictor(train_dir)
+    assert (predictor.form, predictor.on_paper) == (Form(image_size=16), True)
+    seen = [predictor.see(Request(name, pixels)) for name, pixels in (("a", cross()), ("b", cross(60, 40)))]
+    assert all(isinstance(one, Seen) for one in seen)
+    images = np.stack([one.image for one in seen if isinstance(one, Seen)])
+    assert (images.dtype, images.shape) == (np.uint8, (2, 16, 16, 1))
+    probabilities = predictor.probabilities(images)
+    assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, len(CHARACTERS)))
+    tops = predictor.tops(probabilities, 2)
+    expected = predictor.answers([Request("a", cross()), Request("b", cross(60, 40))], 2)
+    assert [one.with_top(top) for one, top in zip(seen, tops, strict=True) if isinstance(one, Seen)] == list(expected)
+    assert predictor.tops(np.float32([[0.2, 0.4, 0.4]]), 2)[0] == (
+        Guess("丁", 1, np.float32(0.4)),
+        Guess("七", 2, np.float32(0.4)),
+    )
+    assert isinstance(predictor.see(Request("c", b"no image")), NoAnswer)
+    assert isinstance(predictor.see(Request("d", np.full((9, 9), 255, np.uint8))), Answer)
+
+
+def test_the_digest_is_that_of_all_that_an_answer_follows_from(train_dir: Path, tmp_path: Path) -> None:
+    info, arrays = checkpoints.read(RunLayout(str(train_dir)), "last")
+    digest = model_digest(info, arrays)
+    assert Predictor(train_dir).digest == digest
+    assert model_digest(info, {**arrays, "optimizer/step": np.zeros(3)}) == digest
+    name = next(name for name in arrays if name.startswith("model/"))
+    others = [
+        model_digest(info, {**arrays, name: arrays[name] + 1}),
+        model_digest(info, {**arrays, "normalization/limits": np.zeros(2, np.float32)}),
+        *(
+            model_digest(CheckpointInfo(info.path, info.document | change), arrays)
+            for change in (
+                {"characters": "一丁七万三"},
+                {"dataset_name": "images"},
+                {"normalization": {"kind": "per_image"}},
+            )
+        ),
+    ]
+    assert len({digest, *others}) == 6

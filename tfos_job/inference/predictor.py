@@ -28,9 +28,10 @@ from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.model_digest import model_digest
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A picture as the network sees it.
 
     Attributes:
@@ -39,11 +40,17 @@ class _Seen(NamedTuple):
     """
 
     answer: Answer
-    image: tf.Tensor
+    image: np.ndarray
+
+    def with_top(self, top: tuple[Guess, ...]) -> Answer:
+        """The whole answer, with what the network says."""
+        return dataclasses.replace(self.answer, top=top)
 
 
 class Predictor:
     """A run's network, loaded once, that names the classes of pictures. Threads may share it.
+
+    Who makes batches of pictures from many callers takes its three steps one by one: `see`, `probabilities`, `tops`.
 
     Args:
       train_dir: folder of the run.
@@ -55,6 +62,9 @@ class Predictor:
       checkpoint: the path of the checkpoint's folder.
       step: of the checkpoint.
       classes: the characters, or names, of the classes in the order of their ids.
+      digest: SHA-256 over weights, classes and preprocessing (`run/model_digest.py`).
+      form: of the images that the network takes.
+      on_paper: whether it knows ink on paper; its ink is looked for unless `raw_image` is given.
 
     Raises:
       MissingInputError: there is no checkpoint.
@@ -77,8 +87,10 @@ class Predictor:
     def _restore(self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool) -> None:
         self.checkpoint, self.step = info.path, info.step
         self.classes = tuple(info.characters)
-        self._form = form_of(info)
-        self._seeks_ink = readers.resolve(None, info.dataset_name, info.path).on_paper and not raw_image
+        self.digest = model_digest(info, arrays)
+        self.form = form_of(info)
+        self.on_paper = readers.resolve(None, info.dataset_name, info.path).on_paper
+        self._seeks_ink = self.on_paper and not raw_image
         self._model: keras.Model = restore_model(info, arrays)
 
     def predict(self, pictures: Iterable[Picture], top_k: int = 3) -> list[dict[str, Any]]:
@@ -110,15 +122,21 @@ class Predictor:
         """The same, each as soon as its batch is computed."""
         coming = iter(requests)
         while batch := list(itertools.islice(coming, PREDICTED_BATCH)):
-            seen = [self._see(request) for request in batch]
-            tops = iter(self._tops([one.image for one in seen if isinstance(one, _Seen)], top_k))
+            seen = [self.see(request) for request in batch]
+            images = [one.image for one in seen if isinstance(one, Seen)]
+            tops = iter(self.tops(self.probabilities(np.stack(images)), top_k) if images else ())
             for one in seen:
-                yield dataclasses.replace(one.answer, top=next(tops)) if isinstance(one, _Seen) else one
+                yield one.with_top(next(tops)) if isinstance(one, Seen) else one
 
-    def _see(self, request: Request) -> _Seen | Answer | NoAnswer:
-        """A picture as the network sees it, or the answer that needs no network."""
+    def see(self, request: Request) -> Seen | Answer | NoAnswer:
+        """A picture as the network sees it, or the answer that needs no network.
+
+        Raises:
+          SettingsError: it is an object of another type, or an array of another shape.
+          StorageError: a file system has failed.
+        """
         try:
-            pixels = given.read(request, num_channels=1 if self._seeks_ink else self._form.num_channels)
+            pixels = given.read(request, num_channels=1 if self._seeks_ink else self.form.num_channels)
         except (AccessError, BadDataError, MissingInputError) as error:
             return NoAnswer(request.name, error)
         answer = Answer(image=request.name, step=self.step, top=())
@@ -128,14 +146,23 @@ class Predictor:
             if found.doubtful == ink.BLANK:  # any network would be sure of something
                 return answer
             answer = dataclasses.replace(answer, box=found.box)
-            pixels = np.repeat(found.pixels[:, :, np.newaxis], self._form.num_channels, axis=2)
-        return _Seen(answer, preprocess(tf.constant(pixels[np.newaxis]), self._form)[0])
+            pixels = np.repeat(found.pixels[:, :, np.newaxis], self.form.num_channels, axis=2)
+        return Seen(answer, preprocess(tf.constant(pixels[np.newaxis]), self.form)[0].numpy())
 
-    def _tops(self, images: list[tf.Tensor], top_k: int) -> list[tuple[Guess, ...]]:
-        """The most probable classes of images, uint8 [S, S, C]."""
-        if not images:
-            return []
-        probabilities = tf.nn.softmax(self._model(to_float(tf.stack(images)), training=False))
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """The softmax probabilities of all classes.
+
+        Args:
+          images: uint8 [n, S, S, C], n ≥ 1, as `see` makes them.
+
+        Returns:
+          float32 [n, num_classes].
+        """
+        found: np.ndarray = tf.nn.softmax(self._model(to_float(tf.constant(images)), training=False)).numpy()
+        return found
+
+    def tops(self, probabilities: np.ndarray, top_k: int) -> list[tuple[Guess, ...]]:
+        """The most probable classes of each row of [n, num_classes], first of equals the one of the lower id."""
         top = tf.math.top_k(probabilities, k=min(top_k, probabilities.shape[1]))
         return [
             tuple(Guess(self.classes[i], int(i), float(p)) for i, p in zip(ids, values, strict=True))
