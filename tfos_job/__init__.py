@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tfos_job.config import (
         ConvertConfig,
         EvaluateConfig,
+        ExportConfig,
         FeedConfig,
         InspectConfig,
         PredictConfig,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tfos_job.jobs.dataframe import convert_dataframe
     from tfos_job.jobs.verify import verify
     from tfos_job.local_jobs.evaluate import evaluate
+    from tfos_job.local_jobs.export import export
     from tfos_job.local_jobs.inspect import inspect
     from tfos_job.local_jobs.predict import predict
     from tfos_job.local_jobs.synth import synthesize
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ConvertConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FeedConfig",
     "InspectConfig",
     "PredictConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "convert_arrays",
     "convert_dataframe",
     "evaluate",
+    "export",
     "inspect",
     "predict",
     "synthesize",
@@ -62,6 +66,7 @@ _MODULES = {
     "convert_arrays": "jobs.arrays",
     "convert_dataframe": "jobs.dataframe",
     "evaluate": "local_jobs.evaluate",
+    "export": "local_jobs.export",
     "inspect": "local_jobs.inspect",
     "predict": "local_jobs.predict",
     "synthesize": "local_jobs.synth",

@@ -174,6 +174,39 @@ class RunLayout:
         return join(self.evaluation_dir, f"{BUILDING_PREFIX}{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
 
 
+EXPORT_DOCUMENT = "export.json"
+"""Of a version of an exported network, in its folder."""
+
+
+@dataclass(frozen=True)
+class ExportLayout:
+    """Exported networks (`--export_dir`), in TensorFlow Serving's layout: it serves the highest version.
+
+    ::
+
+        12/export.json            what it is, and the digests of its files
+        12/saved_model.pb, 12/variables/, 12/assets.extra/
+        _building-<token>/        a version that is being written; removed by the next export
+    """
+
+    root: str
+
+    @property
+    def lock(self) -> str:
+        return join(self.root, "_lock")
+
+    def version(self, number: int) -> str:
+        return join(self.root, str(number))
+
+    def building(self, token: str) -> str:
+        return join(self.root, BUILDING_PREFIX + token)
+
+
+def export_version(name: str) -> int | None:
+    """Returns the version in the name of an export's folder; None for any other name."""
+    return int(name) if name.isascii() and name.isdigit() else None
+
+
 def checkpoint_step(name: str) -> int | None:
     """Returns the step in a checkpoint folder's name; None for any other name."""
     digits = name.removeprefix(CHECKPOINT_PREFIX)

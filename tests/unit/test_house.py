@@ -28,7 +28,7 @@ from tfos_job.config import TrainConfig, to_dict
 from tfos_job.driver import run_account
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
-from tfos_job.run import attempts, checkpoint_files, checkpoints
+from tfos_job.run import attempts, checkpoint_files, checkpoints, exports
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 from tfos_job.submit.distributions import normalised
@@ -211,6 +211,7 @@ def test_formats_has_every_version_and_field() -> None:
         "statistics-*.npz": pixel_statistics.FORMAT_VERSION,
         "synth.json": synth.FORMAT_VERSION,
         "checkpoint.json": checkpoint_files.FORMAT_VERSION,
+        "export.json": exports.FORMAT_VERSION,
         "attempts/NNN.json": attempts.FORMAT_VERSION,
         "report.json": run_account.FORMAT_VERSION,
     }
@@ -218,6 +219,7 @@ def test_formats_has_every_version_and_field() -> None:
         assert f"| `{file}` | `format_version` {version} |" in text
     minor = tfos_job.__version__.rpartition(".")[0]
     numbers = (manifest.FORMAT_VERSION, checkpoint_files.FORMAT_VERSION, pixel_statistics.FORMAT_VERSION)
+    numbers += (exports.FORMAT_VERSION,)
     (row,) = re.findall(rf"^\| {re.escape(minor)} \| (.*) \|$", text, re.MULTILINE)
     assert [int(re.match(r"\d+", cell)[0]) for cell in row.split(" | ")] == list(numbers)  # type: ignore[index]
     assert f"(adopted shards) {manifest.ADOPTED_FORMAT_VERSION}," in row

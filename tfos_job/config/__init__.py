@@ -38,6 +38,7 @@ from tfos_job.config.defaults import (
 )
 from tfos_job.config.doctor import DoctorConfig
 from tfos_job.config.evaluate import EvaluateConfig
+from tfos_job.config.export import ExportConfig
 from tfos_job.config.feed import FeedConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
 from tfos_job.config.recipes import RECIPES
@@ -89,6 +90,7 @@ __all__ = [
     "ConvertConfig",
     "DoctorConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "FeedConfig",
     "InspectConfig",
     "PredictConfig",

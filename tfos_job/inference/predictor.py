@@ -12,21 +12,22 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfos_job.config.defaults import PREDICTED_BATCH
 from tfos_job.errors import AccessError, BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import readers
-from tfos_job.inference import ink
+from tfos_job.inference import ink, saved_model
 from tfos_job.inference import pictures as given
 from tfos_job.inference.answer import Answer, Guess, NoAnswer
+from tfos_job.inference.graph import network_function
+from tfos_job.inference.ink_statistics import InkStatistics
 from tfos_job.inference.pictures import Picture, Request
-from tfos_job.input.decoding import preprocess, to_float
+from tfos_job.input.decoding import preprocess
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, exports
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.model_digest import model_digest
 
@@ -65,6 +66,8 @@ class Predictor:
       digest: SHA-256 over weights, classes and preprocessing (`run/model_digest.py`).
       form: of the images that the network takes.
       on_paper: whether it knows ink on paper; its ink is looked for unless `raw_image` is given.
+      ink: how the ink of its training pictures looks, for who draws such pictures; None if it is not known. An export
+        knows.
 
     Raises:
       MissingInputError: there is no checkpoint.
@@ -84,14 +87,39 @@ class Predictor:
         made._restore(info, arrays, raw_image)
         return made
 
+    @classmethod
+    def exported(cls, export_dir: str | os.PathLike[str], raw_image: bool = False) -> Predictor:
+        """The predictor of an exported network, whose files are proved first. `checkpoint` is the version's folder.
+
+        Args:
+          export_dir: folder of a version, or of several: the highest one is taken.
+          raw_image: as of a run.
+
+        Raises:
+          MissingInputError: there is none.
+          BadDataError: it is damaged.
+        """
+        info = exports.read(exports.resolve(os.fspath(export_dir)))
+        made = cls.__new__(cls)
+        made._network = saved_model.load(info)
+        made.checkpoint, made.step, made.classes = info.path, info.step, info.classes
+        made.digest, made.form = info.digest, info.form
+        made.ink = None if info.ink is None else InkStatistics.from_json(info.ink)
+        made._take(on_paper=info.on_paper, raw_image=raw_image)
+        return made
+
     def _restore(self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool) -> None:
         self.checkpoint, self.step = info.path, info.step
         self.classes = tuple(info.characters)
         self.digest = model_digest(info, arrays)
+        self.ink: InkStatistics | None = None
         self.form = form_of(info)
-        self.on_paper = readers.resolve(None, info.dataset_name, info.path).on_paper
-        self._seeks_ink = self.on_paper and not raw_image
-        self._model: keras.Model = restore_model(info, arrays)
+        self._network = network_function(restore_model(info, arrays), self.form)
+        self._take(on_paper=readers.resolve(None, info.dataset_name, info.path).on_paper, raw_image=raw_image)
+
+    def _take(self, *, on_paper: bool, raw_image: bool) -> None:
+        self.on_paper = on_paper
+        self._seeks_ink = on_paper and not raw_image
 
     def predict(self, pictures: Iterable[Picture], top_k: int = 3) -> list[dict[str, Any]]:
         """The most probable classes of pictures, as `tfos-job predict` prints them.
@@ -158,7 +186,7 @@ class Predictor:
         Returns:
           float32 [n, num_classes].
         """
-        found: np.ndarray = tf.nn.softmax(self._model(to_float(tf.constant(images)), training=False)).numpy()
+        found: np.ndarray = self._network(tf.cast(images, tf.float32)).numpy()
         return found
 
     def tops(self, probabilities: np.ndarray, top_k: int) -> list[tuple[Guess, ...]]:

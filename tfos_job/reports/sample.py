@@ -110,6 +110,24 @@ def choose(contents: Manifest, num_images: int, seed: int) -> tuple[dict[int, li
     return positions, sum(eligible)
 
 
+def read(split: SplitLayout, contents: Manifest, *, num_images: int, seed: int) -> tuple[list[bytes], list[str], int]:
+    """The Examples of a sample, the paths of the shards that they are in, and the number of eligible records.
+
+    Raises:
+      BadDataError: there are no records, or one is damaged.
+      MissingInputError: a shard does not exist.
+    """
+    positions, num_eligible = choose(contents, num_images, seed)
+    if not positions:
+        raise BadDataError("the split has no records", place=split.root)
+    paths = shard_paths(split, contents)
+    examples = []
+    for shard, wanted in positions.items():
+        found = read_positions(paths[shard], wanted)
+        examples += [found[position].example for position in wanted]
+    return examples, [paths[shard] for shard in positions], num_eligible
+
+
 def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images: int, seed: int) -> Sample:
     """Reads a sample and processes it by the pipeline's own functions, up to the network's input.
 
@@ -124,20 +142,13 @@ def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images:
       BadDataError: there are no records, or one is damaged.
       MissingInputError: a shard does not exist.
     """
-    positions, num_eligible = choose(contents, num_images, seed)
-    if not positions:
-        raise BadDataError("the split has no records", place=split.root)
-    paths = shard_paths(split, contents)
-    examples = []
-    for shard, wanted in positions.items():
-        found = read_positions(paths[shard], wanted)
-        examples += [found[position].example for position in wanted]
+    examples, shards, num_eligible = read(split, contents, num_images=num_images, seed=seed)
     form = Form(
         image_size=view.image_size,
         num_channels=contents.num_channels,
         antialias=readers.resolve(None, contents.dataset_name, split.root).antialias,
     )
-    with data_errors([paths[shard] for shard in positions]):
+    with data_errors(shards):
         pixels, labels = decode(tf.constant(examples), form)
     order = np.argsort(labels.numpy(), kind="stable")
     stored = tf.gather(pixels, order)
@@ -146,7 +157,7 @@ def take(split: SplitLayout, contents: Manifest, view: InputView, *, num_images:
         stored=stored.numpy(),
         augmented=_versions(stored, seed, view),
         words=view.words,
-        num_shards=len(positions),
+        num_shards=len(shards),
         num_eligible=num_eligible,
     )
 

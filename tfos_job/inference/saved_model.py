@@ -1,0 +1,134 @@
+"""A SavedModel, written and loaded: `inference/graph.py` is what is in it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tfos_job.formats.form import Form
+from tfos_job.inference.graph import (
+    ALL_CLASSES,
+    CLASSES,
+    ENCODED,
+    IDS,
+    IMAGES,
+    LEVELS,
+    PROBABILITIES,
+    ExportedNetwork,
+    Function,
+)
+from tfos_job.inference.parity import parity
+from tfos_job.inference.warm_up import WarmUp, write_requests
+from tfos_job.run import exports
+from tfos_job.run.exports import ExportInfo
+
+NAME = "saved_model"
+_BATCH = 64
+"""Records that are compared at a time."""
+
+
+def write(folder: str, model: keras.Model, classes: Sequence[str], form: Form, top_k: int) -> dict[str, Any]:
+    """Writes a network as a SavedModel, with warm-up requests, to an empty local folder.
+
+    Args:
+      folder: local.
+      model: of `networks.variables.restore_model`.
+      classes: the characters, or names, of the classes in the order of their ids.
+      form: of the network's images.
+      top_k: k, at most the number of classes.
+
+    Returns:
+      Its entry in `export.json`: the signatures.
+    """
+    ExportedNetwork(model, classes, form, top_k).save(folder)
+    blank = np.full((1, *form.shape), 255, np.uint8)
+    write_requests(
+        folder,
+        [
+            WarmUp(ENCODED, IMAGES, np.array([encoded(blank[0])], object)),
+            WarmUp(LEVELS, IMAGES, blank.astype(np.float32)),
+            WarmUp(ALL_CLASSES, IMAGES, blank.astype(np.float32)),
+        ],
+    )
+    return {"signatures": _signatures(form, top_k, len(classes))}
+
+
+def load(info: ExportInfo) -> Function:
+    """Loads the network of a version whose files are whole, and nothing else of it.
+
+    Returns:
+      A function of float32 [n, S, S, C], levels from 0 to 255, that returns float32 [n, num_classes].
+
+    Raises:
+      BadDataError: a file is missing or another.
+    """
+    with exports.local_files(info) as folder:
+        loaded = tf.saved_model.load(folder)
+
+    def probabilities(images: tf.Tensor) -> tf.Tensor:
+        return loaded.signatures[ALL_CLASSES](images=images)[PROBABILITIES]  # it lives as long as `loaded`
+
+    return probabilities
+
+
+def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, Any]:
+    """Loads a SavedModel and compares its answers about images, uint8 [n, S, S, C], by all its signatures.
+
+    Args:
+      folder: local.
+      images: n ≥ 1.
+      expected: float32 [n, num_classes], of the checkpoint.
+
+    Returns:
+      The entry `parity` of `export.json`.
+
+    Raises:
+      JobError: an answer differs.
+    """
+    signatures = tf.saved_model.load(folder).signatures
+    found = np.concatenate([_of_batch(signatures, images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)])
+    return parity(NAME, expected, found)
+
+
+def _of_batch(signatures: Mapping[str, Callable[..., Any]], images: np.ndarray) -> np.ndarray:
+    """The probabilities of all classes, where the other signatures put theirs in place of the most probable ones."""
+    files = tf.constant([encoded(image) for image in images])
+    levels = tf.constant(images, tf.float32)
+    found: np.ndarray = signatures[ALL_CLASSES](images=levels)[PROBABILITIES].numpy()
+    for answer in (signatures[LEVELS](images=levels), signatures[ENCODED](images=files)):
+        np.put_along_axis(found, answer[IDS].numpy(), answer[PROBABILITIES].numpy(), axis=1)
+    return found
+
+
+def encoded(image: np.ndarray) -> bytes:
+    """An image, uint8 [h, w, C], as a PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _signatures(form: Form, top_k: int, num_classes: int) -> dict[str, Any]:
+    """Names, types, shapes and units of inputs and outputs, by signature; -1 is the number of images."""
+    levels = _tensor("float32", [-1, *form.shape], "grey levels or RGB, 0 black to 255 white")
+    files = _tensor("string", [-1], "bytes of a PNG, JPEG or GIF, without alpha")
+    answer = {
+        CLASSES: _tensor("string", [-1, top_k], "characters or names, UTF-8, the most probable first"),
+        IDS: _tensor("int64", [-1, top_k], "positions in `classes` of export.json"),
+        PROBABILITIES: _tensor("float32", [-1, top_k], "softmax"),
+    }
+    of_all = {PROBABILITIES: _tensor("float32", [-1, num_classes], "softmax, by class id")}
+    return {
+        ENCODED: {"inputs": {IMAGES: files}, "outputs": answer},
+        LEVELS: {"inputs": {IMAGES: levels}, "outputs": answer},
+        ALL_CLASSES: {"inputs": {IMAGES: levels}, "outputs": of_all},
+    }
+
+
+def _tensor(dtype: str, shape: list[int], unit: str) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "unit": unit}

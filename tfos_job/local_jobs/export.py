@@ -1,0 +1,200 @@
+"""`export`: a checkpoint as a network that needs nothing of this package, in this process.
+
+What can be known without TensorFlow is known before it is loaded: the checkpoint is read, and compared with the newest
+version.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import tfos_job
+from tfos_job import storage
+from tfos_job.config import ExportConfig
+from tfos_job.config.defaults import PREDICTED_BATCH
+from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
+from tfos_job.formats import manifest, readers, tf_example
+from tfos_job.formats.form import Form
+from tfos_job.layout import DatasetLayout, ExportLayout, RunLayout
+from tfos_job.lease import Lease
+from tfos_job.run import checkpoints, exports
+from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.exports import ExportInfo
+from tfos_job.run.model_digest import PREPROCESSING_VERSION, model_digest
+
+_NUM_RECORDS = 300  # that answers are compared about, and whose ink is measured
+_SEED = 0  # of their choice
+
+_log = logging.getLogger(__name__)
+
+
+def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Publishes the next version of an exported network, unless the newest one is the same.
+
+    Args:
+      config: run, checkpoint and folder of the versions.
+      load_tensorflow: called before TensorFlow is imported; not if nothing is to be done.
+
+    Returns:
+      `version`, its folder `path`, `digest`, `step`, and `already_exported`.
+
+    Raises:
+      MissingInputError: there is no checkpoint.
+      BadDataError: the checkpoint is damaged.
+      BusyError: another `export` is at work there.
+      SettingsError: the network of that name is not the one of the checkpoint any more.
+      StorageError: a file system has failed; nothing is published.
+    """
+    run, export = RunLayout(config.train_dir), ExportLayout(config.export_dir)
+    info, arrays = checkpoints.read_network(run, config.checkpoint)
+    digest = model_digest(info, arrays)
+    with Lease(export.lock, "tfos-job export") as lease:
+        standing = _standing(export, config, digest, len(info.characters))
+        if standing is not None:
+            _log.info("%s is already exported as %s: nothing to do", info.path, standing.path)
+            return _result(standing, already_exported=True)
+        load_tensorflow()
+        with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
+            described = _write(folder, run, info, arrays, top_k=config.top_k)
+            document = {**_document(run, info), **described, "digest": digest}
+            published = exports.publish(export, folder, document, lease.check)
+        _log.info("exported %s as %s", info.path, published.path)
+        if config.keep_versions is not None:
+            exports.retain(export, config.keep_versions)
+    return _result(published, already_exported=False)
+
+
+def _result(info: ExportInfo, *, already_exported: bool) -> dict[str, Any]:
+    place = {"version": info.version, "path": info.path, "digest": info.digest, "step": info.step}
+    return {**place, "already_exported": already_exported}
+
+
+def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_classes: int) -> ExportInfo | None:
+    """The newest version if it is whole and what is to be exported; older ones do not count, nobody serves them."""
+    for number in exports.versions(export)[:1]:
+        try:
+            info = exports.read(export.version(number))
+            if (info.digest, info.document["top_k"]) == (digest, min(config.top_k, num_classes)):
+                exports.prove(info)
+                return info
+        except BadDataError as error:
+            _log.warning("exported again: %s", error)
+    return None
+
+
+def _write(
+    folder: str, run: RunLayout, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], *, top_k: int
+) -> dict[str, Any]:
+    """Writes and proves the files of a version; returns what `export.json` has of them."""
+    from tfos_job.inference import ink_statistics, saved_model
+    from tfos_job.inference.predictor import Predictor
+    from tfos_job.networks.variables import restore_model
+
+    predictor = Predictor.restored(info, arrays)
+    form, k = predictor.form, min(top_k, len(predictor.classes))
+    written = saved_model.write(folder, restore_model(info, arrays), predictor.classes, form, k)
+    records, ink = "training pictures", None
+    pictures, examples = _training_pictures(run, form)
+    if not examples:
+        records = "random pixels"
+        pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RECORDS, *form.shape), np.uint8)
+    elif predictor.on_paper:
+        ink = ink_statistics.measure(map(_stored, examples))
+    parts = np.array_split(pictures, -(-len(pictures) // PREDICTED_BATCH))
+    expected = np.concatenate([predictor.probabilities(part) for part in parts])
+    proof = {"records": records, **saved_model.prove(folder, pictures, expected)}
+    return {
+        "top_k": k,
+        "formats": {saved_model.NAME: {**written, "parity": proof}},
+        "ink": None if ink is None else ink.to_json(),
+    }
+
+
+def _training_pictures(run: RunLayout, form: Form) -> tuple[np.ndarray, list[bytes]]:
+    """Some of the run's training pictures as the network sees them, uint8 [n, S, S, C], and their Examples.
+
+    There are none where the dataset is gone, or has other pictures by now.
+    """
+    import tensorflow as tf
+
+    from tfos_job.input.damage import data_errors
+    from tfos_job.input.decoding import decode
+    from tfos_job.reports import sample
+
+    try:
+        settings = storage.read_json(run.config)
+        split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
+        contents = manifest.load(split)
+        if contents.num_channels != form.num_channels:
+            raise SettingsError(f"{contents.num_channels} channel(s), the network has others", place=split.root)
+        examples, shards, _ = sample.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
+        with data_errors(shards):
+            return decode(tf.constant(examples), form)[0].numpy(), examples
+    except (JobError, ValueError, KeyError, TypeError) as error:
+        _log.warning("the pictures of the training cannot be read, so nothing is known of their ink: %s", error)
+        return np.zeros((0, *form.shape), np.uint8), []
+
+
+def _stored(example: bytes) -> np.ndarray:
+    """The grey pixels of a record as they are stored, uint8 [h, w]."""
+    from tfos_job.inference.pictures import read_picture
+
+    features = tf_example.decode_example(example)
+    data, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
+    assert isinstance(data, bytes)
+    if features["image/format"] != b"raw":
+        return read_picture(data, "a training picture")[:, :, 0]
+    return np.frombuffer(data, np.uint8).reshape(int(height), int(width))
+
+
+def _document(run: RunLayout, info: CheckpointInfo) -> dict[str, Any]:
+    """What `export.json` has of the checkpoint."""
+    import keras
+    import tensorflow as tf
+
+    reader = readers.resolve(None, info.dataset_name, info.path)
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "package_version": tfos_job.__version__,
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__},
+        "step": info.step,
+        "checkpoint": storage.absolute(info.path),
+        "checkpoint_digest": info.document["document_sha256"],
+        "model": info.model,
+        "classes": list(info.characters),
+        "charset_digest": info.charset_digest,
+        "dataset_name": info.dataset_name,
+        "dataset_digest": info.dataset_digest,
+        "preprocessing": {
+            "version": PREPROCESSING_VERSION,
+            "image_size": info.model["image_size"],
+            "num_channels": info.model["num_channels"],
+            "antialias": reader.antialias,
+            "on_paper": reader.on_paper,
+            "normalization": info.normalization,
+        },
+        "metrics": {"training": info.document["metrics"], "evaluations": _evaluations(run, info)},
+    }
+
+
+def _evaluations(run: RunLayout, info: CheckpointInfo) -> dict[str, Any]:
+    """What the run has counted of the checkpoint, by split."""
+    if storage.absolute(info.path) != storage.absolute(run.checkpoint(info.step)):
+        return {}
+    beginning, ending = run.evaluation(info.step, "").rpartition("/")[2].removesuffix(".json"), ".json"
+    found = {}
+    try:
+        for entry in storage.list_dir(run.evaluation_dir):
+            if entry.name.startswith(beginning) and entry.name.endswith(ending):
+                found[entry.name.removeprefix(beginning).removesuffix(ending)] = storage.read_json(entry.path)
+    except MissingInputError:
+        pass  # none so far
+    except ValueError as error:
+        _log.warning("an evaluation of step %d is left out, it is no JSON: %s", info.step, error)
+    return found

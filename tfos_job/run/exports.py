@@ -1,0 +1,249 @@
+"""Exported networks: `export.json`, the test for a whole version, and how one is published and kept.
+
+::
+
+    EXPORT_DIR/12/export.json      what it is: digest, step, classes, preprocessing, inputs and outputs, files
+    EXPORT_DIR/12/…                what `inference/graph.py` has written, and files for other programs
+
+A version is published whole by one rename, under the lock of EXPORT_DIR. Readers take the highest number, as TensorFlow
+Serving does. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from tfos_job import storage
+from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats.form import Form
+from tfos_job.formats.hashing import HashingReader
+from tfos_job.layout import BUILDING_PREFIX, EXPORT_DOCUMENT, ExportLayout, export_version, join
+from tfos_job.run.checkpoint_files import document_digest
+
+FORMAT_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """A version of an exported network: its folder, and its `export.json`."""
+
+    path: str
+    document: dict[str, Any]
+
+    @property
+    def version(self) -> int:
+        return self.document["version"]
+
+    @property
+    def digest(self) -> str:
+        """Of the model (`run/model_digest.py`)."""
+        return self.document["digest"]
+
+    @property
+    def step(self) -> int:
+        return self.document["step"]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.document["classes"])
+
+    @property
+    def form(self) -> Form:
+        """Of the network's images."""
+        found = self.document["preprocessing"]
+        return Form(**{key: found[key] for key in ("image_size", "num_channels", "antialias")})
+
+    @property
+    def on_paper(self) -> bool:
+        """Whether it knows ink on paper, so that the ink of other pictures must be found first."""
+        return self.document["preprocessing"]["on_paper"]
+
+    @property
+    def ink(self) -> dict[str, Any] | None:
+        """How the ink of training pictures looks (`inference/ink_statistics.py`); None if it is not known."""
+        return self.document["ink"]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def versions(export: ExportLayout) -> list[int]:
+    """The published versions, highest first; not those without an `export.json`, which others have made."""
+    return [number for number in _numbers(export) if storage.exists(join(export.version(number), EXPORT_DOCUMENT))]
+
+
+def _numbers(export: ExportLayout) -> list[int]:
+    if not storage.is_dir(export.root):
+        return []
+    found = [export_version(entry.name) for entry in storage.list_dir(export.root) if entry.is_dir]
+    return sorted((number for number in found if number is not None), reverse=True)
+
+
+def resolve(export_dir: str) -> str:
+    """The folder of a version: `export_dir` itself, or that of its highest version.
+
+    Raises:
+      MissingInputError: there is none.
+    """
+    if storage.exists(join(export_dir, EXPORT_DOCUMENT)):
+        return export_dir
+    export = ExportLayout(export_dir)
+    for number in versions(export):
+        return export.version(number)
+    raise MissingInputError(
+        f"no exported network there: no version with an {EXPORT_DOCUMENT}",
+        place=export_dir,
+        next_step="Make one with `tfos-job export`",
+    )
+
+
+def read(path: str) -> ExportInfo:
+    """The `export.json` of a version's folder.
+
+    Raises:
+      BadDataError: it is damaged.
+      MissingInputError: there is none.
+    """
+    try:
+        document = storage.read_json(join(path, EXPORT_DOCUMENT))
+    except ValueError as error:
+        raise _damaged(path, f"{EXPORT_DOCUMENT} is not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
+        raise _damaged(path, f"{EXPORT_DOCUMENT} is not of format version {FORMAT_VERSION}")
+    if document.get("document_sha256") != document_digest(document):
+        raise _damaged(path, f"{EXPORT_DOCUMENT} does not have its own digest")
+    return ExportInfo(path, document)
+
+
+def prove(info: ExportInfo) -> None:
+    """Proves that the files of a version are those that were written.
+
+    Raises:
+      BadDataError: one is missing or another; the error says which.
+    """
+    for name in info.document["files"]:
+        try:
+            with storage.open_read(join(info.path, name)) as stream:
+                reader = HashingReader(stream)
+                while reader.read(storage.BUFFER_BYTES):
+                    pass
+        except MissingInputError as error:
+            raise _damaged(info.path, f"{name} is missing") from error
+        _require_same(info, name, reader.size_bytes, reader.sha256)
+
+
+@contextlib.contextmanager
+def local_files(info: ExportInfo) -> Iterator[str]:
+    """Yields a local folder with the proved files of a version: its own, or a copy during the `with` block.
+
+    Raises:
+      BadDataError: as `prove`.
+    """
+    local = storage.local_path(info.path)
+    if local is not None:
+        prove(info)
+        yield local
+        return
+    with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
+        for name in info.document["files"]:
+            target = join(folder, name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                sha256 = storage.download(join(info.path, name), target)
+            except MissingInputError as error:
+                raise _damaged(info.path, f"{name} is missing") from error
+            _require_same(info, name, os.path.getsize(target), sha256)
+        yield folder
+
+
+def _require_same(info: ExportInfo, name: str, size_bytes: int, sha256: str) -> None:
+    expected = info.document["files"][name]
+    if size_bytes != expected["size_bytes"]:
+        raise _damaged(info.path, f"{name} has {size_bytes} bytes, expected {expected['size_bytes']}")
+    if sha256 != expected["sha256"]:
+        raise _damaged(info.path, f"{name} does not have the SHA-256 {expected['sha256']}")
+
+
+def _damaged(path: str, fact: str) -> BadDataError:
+    return BadDataError(f"not a whole export: {fact}", place=path, next_step="Use another version, or export it again")
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def publish(
+    export: ExportLayout, folder: str, document: Mapping[str, Any], guard: Callable[[], None] = lambda: None
+) -> ExportInfo:
+    """Publishes what is in a local folder as the next version. The caller has the lock.
+
+    Args:
+      export: where.
+      folder: local, with the version's files.
+      document: the content of `export.json`; number, files and digest are added.
+      guard: called last before it is published; raises if the lock is somebody else's by now.
+
+    Raises:
+      StorageError: the file system failed; nothing is published.
+    """
+    _sweep(export)
+    building = export.building(uuid.uuid4().hex)
+    try:
+        files = {name: _copy(join(folder, name), join(building, name)) for name in sorted(_names(folder))}
+        number = max(_numbers(export), default=0) + 1
+        whole = {"format_version": FORMAT_VERSION, **document, "version": number, "files": files}
+        whole["document_sha256"] = document_digest(whole)
+        storage.write_json(join(building, EXPORT_DOCUMENT), whole)
+        guard()
+        storage.publish_dir(building, export.version(number))
+    except BaseException:
+        storage.remove(building)
+        raise
+    return ExportInfo(export.version(number), whole)
+
+
+def retain(export: ExportLayout, num_versions: int) -> list[int]:
+    """Removes all but the highest versions, and none that others have made; returns the removed. Needs the lock."""
+    removed = versions(export)[num_versions:]
+    for number in removed:
+        storage.discard_dir(export.version(number))
+        _log.info("removed version %d of %s", number, export.root)
+    return removed
+
+
+def _sweep(export: ExportLayout) -> None:
+    """Removes what an export that ended before its rename has left."""
+    for entry in storage.list_dir(export.root):
+        if entry.name.startswith(BUILDING_PREFIX):
+            storage.remove(entry.path)
+
+
+def _names(folder: str) -> Iterator[str]:
+    """The files below a local folder."""
+    for parent, _, names in os.walk(folder):
+        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in names)
+
+
+def _copy(source: str, target: str) -> dict[str, Any]:
+    """Copies a local file; returns its size and digest."""
+    storage.make_dirs(target.rpartition("/")[0])
+    return storage.write_file(target, functools.partial(_write, source))
+
+
+def _write(source: str, stream: BinaryIO) -> dict[str, Any]:
+    digest, size_bytes = hashlib.sha256(), 0
+    with open(source, "rb") as file:
+        while piece := file.read(storage.BUFFER_BYTES):
+            stream.write(piece)
+            digest.update(piece)
+            size_bytes += len(piece)
+    return {"size_bytes": size_bytes, "sha256": digest.hexdigest()}
