@@ -156,19 +156,24 @@ class Predictor:
             for one in seen:
                 yield one.with_top(next(tops)) if isinstance(one, Seen) else one
 
-    def see(self, request: Request) -> Seen | Answer | NoAnswer:
+    def see(self, request: Request, *, raw_image: bool = False) -> Seen | Answer | NoAnswer:
         """A picture as the network sees it, or the answer that needs no network.
+
+        Args:
+          request: the picture.
+          raw_image: do not look for the ink of this one either.
 
         Raises:
           SettingsError: it is an object of another type, or an array of another shape.
           StorageError: a file system has failed.
         """
+        seeks_ink = self._seeks_ink and not raw_image
         try:
-            pixels = given.read(request, num_channels=1 if self._seeks_ink else self.form.num_channels)
+            pixels = given.read(request, num_channels=1 if seeks_ink else self.form.num_channels)
         except (AccessError, BadDataError, MissingInputError) as error:
             return NoAnswer(request.name, error)
         answer = Answer(image=request.name, step=self.step, top=())
-        if self._seeks_ink:
+        if seeks_ink:
             found = ink.find(pixels[:, :, 0])
             answer = dataclasses.replace(answer, inverted=found.inverted, doubtful=found.doubtful)
             if found.doubtful == ink.BLANK:  # any network would be sure of something
