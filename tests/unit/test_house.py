@@ -79,7 +79,8 @@ def test_the_exact_versions_are_allowed_ones_of_every_requirement(python: str) -
             if pin.marker is None or pin.marker.evaluate(environment):
                 assert pins.setdefault(normalised(pin.name), version.version) == version.version
     project, build = PYPROJECT["project"], PYPROJECT["build-system"]
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"], *build["requires"]]:
+    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    for text in [*project["dependencies"], *extras, *build["requires"]]:
         requirement = Requirement(text)
         assert pins[normalised(requirement.name)] in requirement.specifier, f"{text}: run scripts/constraints.sh"
         assert {bound.operator for bound in requirement.specifier} & {">=", "==", "~="}, f"{text}: no oldest version"

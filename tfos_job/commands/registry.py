@@ -7,13 +7,14 @@ from tfos_job.commands.export import EXPORT
 from tfos_job.commands.inspect import INSPECT
 from tfos_job.commands.report import REPORT
 from tfos_job.commands.run_results import PREDICT, TENSORBOARD
+from tfos_job.commands.serve import SERVE
 from tfos_job.commands.synth import SYNTH
 from tfos_job.commands.train import TRAIN
 from tfos_job.commands.verify import VERIFY
 
 COMMANDS = {
     command.name: command
-    for command in (SYNTH, CONVERT, VERIFY, INSPECT, TRAIN, EVALUATE, PREDICT, EXPORT, REPORT, TENSORBOARD, DOCTOR)
+    for command in (SYNTH, CONVERT, VERIFY, INSPECT, TRAIN, EVALUATE, PREDICT, EXPORT, SERVE, REPORT, TENSORBOARD, DOCTOR)
 }
 SUBMISSIONS = {name: command.submission for name, command in COMMANDS.items() if command.submission is not None}
 """The commands that `submit` sends to a cluster."""

@@ -43,6 +43,7 @@ from tfos_job.config.feed import FeedConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
 from tfos_job.config.recipes import RECIPES
 from tfos_job.config.run_results import PredictConfig, ReportConfig, TensorboardConfig
+from tfos_job.config.serve import ServeConfig
 from tfos_job.config.synth import SynthConfig
 from tfos_job.config.train import TrainConfig
 from tfos_job.config.verify import VerifyConfig
@@ -95,6 +96,7 @@ __all__ = [
     "InspectConfig",
     "PredictConfig",
     "ReportConfig",
+    "ServeConfig",
     "SynthConfig",
     "TensorboardConfig",
     "TrainConfig",

@@ -1,0 +1,204 @@
+"""Batches of a network that a test holds in its hand: it computes when it is let, and shows what it was given."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from tfos_job.serve.batcher import Batcher, Ticket
+from tfos_job.serve.refusals import Failed, Full, Unavailable
+
+LONG_AGO_S = -1e9  # a request that has waited long enough, whatever the latency
+
+
+class Network:
+    """Twice each picture's number. Each batch is put into `batches`, and waits for a word in `words`."""
+
+    def __init__(self) -> None:
+        self.batches: queue.Queue[list[int]] = queue.Queue()
+        self.words: queue.Queue[BaseException | None] = queue.Queue()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.batches.put(images[:, 0].tolist())
+        word = self.words.get()
+        if word is not None:
+            raise word
+        return images * 2
+
+    def go(self, num_batches: int = 1) -> None:
+        for _ in range(num_batches):
+            self.words.put(None)
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.waits: list[Sequence[float]] = []
+        self.num_ended = 0
+
+    def began(self, waits_s: Sequence[float]) -> None:
+        self.waits.append(waits_s)
+
+    def ended(self, took_s: float) -> None:
+        assert took_s >= 0
+        self.num_ended += 1
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    made = Network()
+    yield made
+    made.go(100)
+
+
+def batcher_of(network: Network, **changes: object) -> Batcher:
+    settings = {"max_batch_size": 4, "max_latency_s": 3600.0, "max_queue": 8, "watcher": None, **changes}
+    return Batcher(network, **settings)  # type: ignore[arg-type]
+
+
+def put(batcher: Batcher, *numbers: int, arrived_s: float | None = None) -> Ticket:
+    with batcher.reserved(len(numbers)) as places:
+        images = [np.array([number]) for number in numbers]
+        return places.put(images, time.monotonic() if arrived_s is None else arrived_s)
+
+
+def rows(ticket: Ticket) -> list[int]:
+    found: list[int] = ticket.wait(time.monotonic() + 600)[:, 0].tolist()
+    return found
+
+
+def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network: Network) -> None:
+    watcher = Watched()
+    batcher = batcher_of(network, watcher=watcher)
+    first, second = put(batcher, 1, 2, 3), put(batcher, 4, 5)
+    assert network.batches.get() == [1, 2, 3, 4]  # an hour's latency, and one picture of a request without the other
+    network.go()
+    assert rows(first) == [2, 4, 6]
+    assert not second.done.is_set()
+    third = put(batcher, 6, 7, 8)
+    assert network.batches.get() == [5, 6, 7, 8]
+    network.go()
+    assert (rows(second), rows(third)) == ([8, 10], [12, 14, 16])
+    assert batcher.close(600)
+    assert [len(waits) for waits in watcher.waits] == [4, 4]
+    assert watcher.num_ended == 2
+
+
+def test_the_latency_counts_from_the_arrival_of_the_first_request(network: Network) -> None:
+    batcher = batcher_of(network)
+    first = put(batcher, 1)
+    put(batcher, 2)
+    assert batcher._due_in_s(first.arrived_s + 600) == pytest.approx(3000)
+    assert batcher._due_in_s(first.arrived_s + 3600) == pytest.approx(0)
+    old = batcher_of(network)
+    put(old, 3, arrived_s=LONG_AGO_S)
+    assert network.batches.get() == [3]
+    network.go()
+
+
+def test_while_the_network_is_busy_the_next_batch_grows(network: Network) -> None:
+    batcher = batcher_of(network, max_latency_s=0.0)
+    put(batcher, 1)
+    assert network.batches.get() == [1]
+    tickets = [put(batcher, number) for number in range(2, 8)]
+    network.go(3)
+    assert [rows(ticket) for ticket in tickets] == [[2 * number] for number in range(2, 8)]
+    assert [network.batches.get(), network.batches.get()] == [[2, 3, 4, 5], [6, 7]]
+
+
+def test_a_full_queue_refuses_and_places_come_back(network: Network) -> None:
+    batcher = batcher_of(network, max_latency_s=0.0, max_queue=3)
+    put(batcher, 1)
+    network.batches.get()  # computing: it takes no place any more
+    with batcher.reserved(2) as places:
+        put(batcher, 2)
+        with pytest.raises(Full) as refused, batcher.reserved(1):
+            pass
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        places.put([np.array([3])], time.monotonic())  # the other one's picture could not be read
+    assert batcher.num_waiting == 2
+    put(batcher, 4)
+    network.go(2)
+    assert network.batches.get() == [2, 3, 4]
+
+
+def test_a_failure_of_the_network_is_that_of_its_batch_alone(network: Network) -> None:
+    batcher = batcher_of(network, max_latency_s=0.0)
+    ticket = put(batcher, 1)
+    network.words.put(ValueError("/secret/path"))
+    with pytest.raises(Failed) as failed:
+        rows(ticket)
+    assert "ValueError" in failed.value.fact
+    assert "secret" not in failed.value.fact
+    network.go()
+    assert rows(put(batcher, 2)) == [4]
+    assert batcher.is_alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_death_of_the_thread_is_seen_and_nobody_waits_for_it(network: Network) -> None:
+    batcher = batcher_of(network, max_latency_s=0.0)
+    computed = put(batcher, 1)
+    network.batches.get()
+    queued = put(batcher, 2)
+    network.words.put(KeyboardInterrupt())
+    for ticket in (computed, queued):
+        with pytest.raises(Failed):
+            rows(ticket)
+    batcher._thread.join()
+    assert not batcher.is_alive
+    with pytest.raises(Failed):
+        put(batcher, 3)
+
+
+def test_who_gave_up_is_not_computed(network: Network) -> None:
+    batcher = batcher_of(network, max_latency_s=0.0)
+    put(batcher, 1)
+    network.batches.get()
+    gone, there = put(batcher, 2), put(batcher, 3)
+    with pytest.raises(Unavailable, match="no answer in time"):
+        gone.wait(time.monotonic())
+    network.go(2)
+    assert rows(there) == [6]
+    assert network.batches.get() == [3]
+
+
+def test_closing_answers_what_is_queued_and_takes_nothing_more(network: Network) -> None:
+    batcher = batcher_of(network)
+    ticket = put(batcher, 1)
+    with ThreadPoolExecutor(1) as pool:
+        closing = pool.submit(batcher.close, 600.0)
+        assert network.batches.get() == [1]  # at once, whatever the latency
+        with pytest.raises(Unavailable):
+            put(batcher, 2)
+        network.go()
+        assert closing.result()
+    assert rows(ticket) == [2]
+    assert batcher.num_waiting == 0
+
+
+def test_many_threads_get_their_own_answers() -> None:
+    sizes: list[int] = []
+
+    def network(images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return images * 2
+
+    batcher = Batcher(network, max_batch_size=8, max_latency_s=0.001, max_queue=64, watcher=None)
+    barrier = threading.Barrier(16)
+
+    def ask(number: int) -> list[list[int]]:
+        barrier.wait()
+        return [rows(put(batcher, number, number + 1000 * k)) for k in range(50)]
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(ask, range(16)))
+    assert found == [[[2 * n, 2 * n + 2000 * k] for k in range(50)] for n in range(16)]
+    assert sum(sizes) == 16 * 50 * 2
+    assert max(sizes) <= 8
+    assert batcher.close(600)

@@ -1,0 +1,169 @@
+"""waitress with our loop, by sockets: what a client of Flask cannot see."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tfos_job.errors import ResourceError
+from tfos_job.serve.server import Server, ServerLimits, listen, url_of
+
+LIMITS = {"max_connections": 64, "max_body_bytes": 1000, "num_threads": 8, "request_s": 600.0}
+
+
+class Held:
+    """Running: a server whose application answers `/held` when it is let, and everything else at once."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.asked, self.go = threading.Semaphore(0), threading.Event()
+        self.broken: list[int] = []
+        listener = listen("127.0.0.1", 0)
+        self.port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://127.0.0.1:{self.port}/"
+        limits = ServerLimits(**{**LIMITS, **changes})
+        self.server = Server(self._answer, listener, limits, lambda client, status, began_s: self.broken.append(status))
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        self.asked.release()
+        if environ["PATH_INFO"] == "/held":
+            self.go.wait()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port))
+
+    def ask(self, path: str = "/", body: bytes = b"body") -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    made = Held()
+    yield made
+    made.go.set()
+    made.server.stop(600)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(32) as made:
+        yield made
+
+
+def until_refused(server: Held) -> None:
+    while True:
+        try:
+            server.connect().close()
+        except ConnectionRefusedError:
+            return
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """What comes until the server closes the connection."""
+    data = b""
+    with connection:
+        while block := connection.recv(1000):
+            data += block
+    return data
+
+
+def head(body_bytes: int, path: str = "/") -> bytes:
+    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
+
+
+def test_the_end_loses_no_request_that_has_begun(held: Held, pool: ThreadPoolExecutor) -> None:
+    """More than there are threads, one that is half sent, and one connection that is kept alive."""
+    kept = http.client.HTTPConnection("127.0.0.1", held.port)
+    kept.request("GET", "/")
+    kept.getresponse().read()
+    held.asked.acquire()
+    half = held.connect()
+    half.sendall(head(4) + b"ha")
+    callers = [held.connect() for _ in range(20)]
+    for caller in callers:
+        caller.sendall(head(4, "/held") + b"body")
+    ending = pool.submit(held.server.stop, 600)
+    until_refused(held)
+    half.sendall(b"lf")
+    held.go.set()
+    for caller, body in [*((caller, b"body") for caller in callers), (half, b"half")]:
+        data = read_to_end(caller)
+        assert data.startswith(b"HTTP/1.1 200 OK")
+        assert data.endswith(body)
+    assert ending.result() == 0
+    assert kept.sock is not None
+    assert read_to_end(kept.sock) == b""
+
+
+def test_an_end_that_is_due_says_how_many_have_no_answer(held: Held, pool: ThreadPoolExecutor) -> None:
+    answers: list[Future[Any]] = [pool.submit(held.ask, "/held") for _ in range(3)]
+    for _ in range(3):
+        held.asked.acquire()
+    assert held.server.stop(0.05) == 3
+    for answer in answers:
+        assert isinstance(answer.exception(), OSError | http.client.HTTPException)
+    assert held.server.stop(0.05) == 3
+
+
+def test_slow_callers_hold_up_nobody(held: Held) -> None:
+    """Four times as many as threads, with half a head or half a body."""
+    callers = [held.connect() for _ in range(32)]
+    for number, caller in enumerate(callers):
+        caller.sendall(head(100)[: -1 - 3 * (number % 2)] if number < 16 else head(100) + b"x")
+    assert held.ask() == (200, b"body")
+    for caller in callers:
+        caller.close()
+
+
+def test_a_request_that_does_not_come_is_given_up() -> None:
+    held = Held(request_s=0.0)
+    with held.connect() as caller:
+        caller.sendall(b"POST / HT")
+        assert caller.recv(1) == b""
+    held.server.stop(600)
+
+
+def test_idle_connections_make_room() -> None:
+    held = Held(max_connections=4)
+    idle = [held.connect() for _ in range(4)]
+    assert held.ask() == (200, b"body")
+    for caller in idle:
+        caller.close()
+    held.server.stop(600)
+
+
+def test_a_body_that_is_too_large_is_told_to_who_is_still_sending(held: Held) -> None:
+    assert held.ask(body=b"x" * 1000) == (200, b"x" * 1000)
+    with held.connect() as caller:
+        caller.sendall(head(50_000_000))
+        for _ in range(200):
+            caller.sendall(b"x" * 100_000)
+        data = caller.recv(10_000)
+        assert data.startswith(b"HTTP/1.1 413 ")
+        assert data.endswith(b'{"error": "the body is larger than 1000 bytes"}')
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1) == b""
+    with held.connect() as caller:
+        caller.sendall(b"nonsense\r\n\r\n")
+        assert caller.recv(10_000).startswith(b"HTTP/1.0 400 ")
+    assert held.broken == [413, 400]
+
+
+def test_a_port_that_is_taken_is_named(held: Held) -> None:
+    with pytest.raises(ResourceError, match=rf"127\.0\.0\.1:{held.port}: cannot listen there"):
+        listen("127.0.0.1", held.port)
+    with pytest.raises(ResourceError, match="--port 0"):
+        listen("no such host", 0)

@@ -1,0 +1,35 @@
+"""`serve`: a network that answers by HTTP, on this host."""
+
+from __future__ import annotations
+
+from tfos_job.commands.command import Command, Context
+from tfos_job.commands.tensorflow_start import load_tensorflow
+from tfos_job.config import ServeConfig
+from tfos_job.errors import SettingsError
+
+
+def _serve(config: ServeConfig, context: Context) -> None:
+    try:
+        from tfos_job.local_jobs.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("flask", "waitress", "prometheus_client"):
+            raise
+        raise SettingsError(
+            f"{error.name} is not installed: `serve` is an extra of this package",
+            next_step="pip install 'tfos_job[serve]'",
+        ) from error
+    serve(
+        config,
+        emit=context.emit,
+        write=context.write,
+        load_tensorflow=lambda: load_tensorflow(loud=context.is_debug),
+    )
+
+
+SERVE = Command(
+    name="serve",
+    config=ServeConfig,
+    run=_serve,
+    help="answer by HTTP: pictures, drawings, a page to draw on",
+    when_stopped="Nothing is left; run it again",
+)

@@ -1,0 +1,240 @@
+"""Pictures of many requests, in batches of one network. Threads alone: nothing of HTTP or TensorFlow.
+
+A request reserves its places in the queue before its pictures are decoded, so that one for which there is no room
+costs nothing. A place is free again when its picture goes into a batch. A batch begins when it is full, or when its
+first request has waited for `max_latency_s` since it arrived; while the network is busy, the next batch grows.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from tfos_job.serve.refusals import Failed, Full, Unavailable
+
+Network = Callable[[np.ndarray], np.ndarray]
+"""From images, uint8 [n, S, S, C], to a row for each, [n, …]."""
+
+_DEAD = "the thread that computes has ended"
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """What is told of the batches, for metrics; called on the batcher's thread."""
+
+    def began(self, waits_s: Sequence[float]) -> None: ...
+
+    def ended(self, took_s: float) -> None: ...
+
+
+@dataclass(eq=False)
+class Ticket:
+    """The pictures of one request, and what the network says about them, once it does.
+
+    Attributes:
+      arrived_s: when the request arrived, of `time.monotonic`.
+      rows: by the position of the picture.
+      num_missing: rows that are not there yet.
+      error: why there will be none.
+      is_abandoned: nobody waits for the answer any more.
+    """
+
+    arrived_s: float
+    rows: list[np.ndarray | None]
+    num_missing: int
+    done: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+    is_abandoned: bool = False
+
+    def wait(self, until_s: float) -> np.ndarray:
+        """The rows, [n, …]; `until_s` is of `time.monotonic`.
+
+        Raises:
+          Unavailable: they were not computed in time; they will not be computed any more.
+          Failed: the network has failed.
+        """
+        if not self.done.wait(max(0.0, until_s - time.monotonic())):
+            self.is_abandoned = True
+            raise Unavailable("no answer in time: the server has too much to do", retry_after_s=1)
+        if self.error is not None:
+            raise self.error
+        return np.stack([row for row in self.rows if row is not None])
+
+    def give(self, position: int, row: np.ndarray) -> None:
+        self.rows[position] = row
+        self.num_missing -= 1
+        if not self.num_missing:
+            self.done.set()
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.done.set()
+
+
+@dataclass(frozen=True)
+class _Picture:
+    ticket: Ticket
+    position: int
+    image: np.ndarray
+
+
+class Places:
+    """The places that one request holds in the queue, for pictures that are on their way."""
+
+    def __init__(self, batcher: Batcher, number: int) -> None:
+        self._batcher = batcher
+        self.number = number
+
+    def put(self, images: Sequence[np.ndarray], arrived_s: float) -> Ticket:
+        """Queues pictures, at most as many as there are places.
+
+        Raises:
+          Failed: the batcher's thread has died.
+          Unavailable: the batcher is closed.
+        """
+        assert 0 < len(images) <= self.number
+        ticket = Ticket(arrived_s, [None] * len(images), len(images))
+        self._batcher._put([_Picture(ticket, at, image) for at, image in enumerate(images)])
+        self.number -= len(images)
+        return ticket
+
+
+class Batcher:
+    """The queue before a network, and the thread that empties it, from the beginning to `close`.
+
+    Args:
+      network: what is computed; on one thread.
+      max_batch_size: pictures that it is given at once.
+      max_latency_s: for which a batch waits for more, from the arrival of its first request.
+      max_queue: pictures that wait, or are decoded to wait.
+      watcher: is told of the batches.
+    """
+
+    def __init__(
+        self, network: Network, *, max_batch_size: int, max_latency_s: float, max_queue: int, watcher: Watcher | None
+    ) -> None:
+        self._network = network
+        self._max_batch_size = max_batch_size
+        self._max_latency_s = max_latency_s
+        self._max_queue = max_queue
+        self._watcher = watcher
+        self._queue: collections.deque[_Picture] = collections.deque()
+        self._num_reserved = 0  # places that have no picture yet
+        self._computing: list[_Picture] = []
+        self._last_batch_s = 0.0
+        self._is_closed = self._has_died = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """False once its thread has ended, be it by `close`."""
+        return self._thread.is_alive()
+
+    @property
+    def num_waiting(self) -> int:
+        """Pictures in the queue, and places for those on their way."""
+        return len(self._queue) + self._num_reserved
+
+    @contextmanager
+    def reserved(self, number: int) -> Iterator[Places]:
+        """Places in the queue during a `with` block; those that have no picture at its end are given back.
+
+        Raises:
+          Full: there are not so many.
+        """
+        with self._changed:
+            if self.num_waiting + number > self._max_queue:
+                batches = 1 + self.num_waiting / self._max_batch_size
+                fact = f"{self.num_waiting} pictures wait already, and there is room for {self._max_queue}"
+                raise Full(fact, retry_after_s=batches * self._last_batch_s)
+            self._num_reserved += number
+        places = Places(self, number)
+        try:
+            yield places
+        finally:
+            with self._changed:
+                self._num_reserved -= places.number
+
+    def close(self, timeout_s: float) -> bool:
+        """Ends the thread when the queue is empty; false if it has not ended after `timeout_s`."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _put(self, pictures: Sequence[_Picture]) -> None:
+        with self._changed:
+            if self._has_died:
+                raise Failed(_DEAD)
+            if self._is_closed:
+                raise Unavailable("the network is being replaced", retry_after_s=1)
+            self._queue.extend(pictures)
+            self._num_reserved -= len(pictures)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next():
+                self._compute(batch)
+        finally:
+            with self._changed:
+                left = [*self._computing, *self._queue]
+                self._queue.clear()
+                self._has_died = not self._is_closed or bool(left)
+            for picture in left:
+                picture.ticket.fail(Failed(_DEAD))
+
+    def _next(self) -> list[_Picture]:
+        """Waits for the next batch; empty once the batcher is closed."""
+        with self._changed:
+            while True:
+                self._forget_abandoned()
+                due_in_s = self._due_in_s(time.monotonic())
+                if due_in_s is None and self._is_closed:
+                    return []
+                if due_in_s is not None and due_in_s <= 0:
+                    num = min(len(self._queue), self._max_batch_size)
+                    self._computing = [self._queue.popleft() for _ in range(num)]
+                    return self._computing
+                self._changed.wait(due_in_s)
+
+    def _due_in_s(self, now_s: float) -> float | None:
+        """Seconds until the next batch begins; None while no picture waits."""
+        if not self._queue:
+            return None
+        if self._is_closed or len(self._queue) >= self._max_batch_size:
+            return 0.0
+        return self._queue[0].ticket.arrived_s + self._max_latency_s - now_s
+
+    def _forget_abandoned(self) -> None:
+        """Leaves out pictures whose callers are gone, so that a crowd that gave up is not computed for nobody."""
+        if any(picture.ticket.is_abandoned for picture in self._queue):
+            self._queue = collections.deque(p for p in self._queue if not p.ticket.is_abandoned)
+
+    def _compute(self, batch: list[_Picture]) -> None:
+        began_s = time.monotonic()
+        if self._watcher is not None:
+            self._watcher.began([began_s - picture.ticket.arrived_s for picture in batch])
+        try:
+            rows = self._network(np.stack([picture.image for picture in batch]))
+            for picture, row in zip(batch, rows, strict=True):
+                picture.ticket.give(picture.position, row)
+        except Exception as error:  # noqa: BLE001 - of any network; it is that of these pictures alone
+            _log.exception("The network has failed on %d pictures", len(batch))
+            for picture in batch:
+                picture.ticket.fail(Failed(f"the network has failed: {type(error).__name__}"))
+        self._last_batch_s = time.monotonic() - began_s
+        if self._watcher is not None:
+            self._watcher.ended(self._last_batch_s)
+        self._computing = []

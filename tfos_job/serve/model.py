@@ -1,0 +1,192 @@
+"""A model that answers requests: a network with its batcher, and all that is done for a picture around it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from tfos_job.errors import BadDataError
+from tfos_job.formats.form import Form
+from tfos_job.inference.answer import Answer, Guess, NoAnswer
+from tfos_job.inference.pictures import Request
+from tfos_job.serve.asked import Asked, Drawing, Options
+from tfos_job.serve.batcher import Batcher
+from tfos_job.serve.limits import Limits
+from tfos_job.serve.metrics import Metrics
+from tfos_job.serve.refusals import BadRequest, Failed, TooLarge
+
+_WARM_UP_S = 600.0  # beyond the time that a caller has: the first answer builds graphs
+_CROSS = [[[10, 30], [50, 30]], [[30, 10], [30, 50]]]
+
+
+class Seen(Protocol):
+    """A picture as the network sees it, and what is known without the network: of `Predictor.see`."""
+
+    @property
+    def answer(self) -> Answer: ...
+
+    @property
+    def image(self) -> np.ndarray: ...
+
+    def with_top(self, top: tuple[Guess, ...]) -> Answer: ...
+
+
+class Network(Protocol):
+    """What is asked of a `Predictor`."""
+
+    step: int
+    digest: str
+    form: Form
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    def see(self, request: Request, *, raw_image: bool = False) -> Any: ...
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray: ...
+
+    def tops(self, probabilities: np.ndarray, top_k: int) -> list[tuple[Guess, ...]]: ...
+
+
+Draw = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
+"""From strokes and the size of their canvas to a picture, uint8 [h, w], as training saw them."""
+
+
+class Model:
+    """A model under its name.
+
+    Args:
+      name: in answers and metrics.
+      predictor: what computes; the batcher's thread has its `probabilities`, others `see` and `tops`.
+      draw: makes pictures of strokes.
+      limits: of a request.
+      metrics: takes what is counted.
+      max_batch_size, max_latency_s, max_queue: of the `Batcher`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        predictor: Network,
+        draw: Draw,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        max_batch_size: int,
+        max_latency_s: float,
+        max_queue: int,
+    ) -> None:
+        self.name = name
+        self.predictor = predictor
+        self._draw = draw
+        self._limits = limits
+        self._metrics = metrics
+        self._max_batch_size = max_batch_size
+        self.batcher = Batcher(
+            predictor.probabilities,
+            max_batch_size=max_batch_size,
+            max_latency_s=max_latency_s,
+            max_queue=max_queue,
+            watcher=metrics.watcher(name),
+        )
+
+    def warm_up(self) -> None:
+        """Computes batches of one picture and of as many as fit, and answers requests, before anybody waits for it.
+
+        Raises:
+          Refusal: the answer is none.
+        """
+        shape = (self.predictor.form.image_size, self.predictor.form.image_size, self.predictor.form.num_channels)
+        for number in (1, self._max_batch_size):
+            rows = self.predictor.probabilities(np.full((number, *shape), 255, np.uint8))
+            if rows.shape != (number, len(self.predictor.classes)) or not np.isfinite(rows).all():
+                raise Failed(f"the network answers with {rows.shape} or with numbers that are not finite")
+        asked = [Asked("picture", _file_of_a_cross()), Asked("drawing", Drawing(_CROSS, [60, 60]))]
+        for one in asked:
+            self.answer([one], Options(), time.monotonic(), timeout_s=_WARM_UP_S)
+
+    def describe(self) -> dict[str, Any]:
+        """The model in an answer."""
+        return {"model": self.name, "digest": self.predictor.digest, "step": self.predictor.step}
+
+    def answer(
+        self, asked: Sequence[Asked], options: Options, arrived_s: float, timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """The answers about pictures, in their order.
+
+        Args:
+          asked: what is asked about.
+          options: how.
+          arrived_s: when the request arrived, of `time.monotonic`.
+          timeout_s: from then to the answer (default: that of the limits).
+
+        Raises:
+          Full: there is no room for so many.
+          Unavailable: there was no answer in time.
+          TooLarge: the only one has more pixels than are taken.
+          BadRequest: the only one cannot be read.
+          Failed: the network has failed.
+        """
+        with self.batcher.reserved(len(asked)) as places:
+            found = [self._see(one, options, is_alone=len(asked) == 1) for one in asked]
+            images = [one.image for one in found if not isinstance(one, Answer | NoAnswer)]
+            ticket = places.put(images, arrived_s) if images else None
+        tops = iter(())  # type: Any
+        if ticket is not None:
+            until_s = arrived_s + (self._limits.timeout_s if timeout_s is None else timeout_s)
+            tops = iter(self.predictor.tops(ticket.wait(until_s), options.top_k))
+        answers = [self._to_json(one, tops, options) for one in found]
+        if len(answers) == 1 and "error" in answers[0]:
+            raise BadRequest(answers[0]["error"])
+        return {**self.describe(), "predictions": answers}
+
+    def _see(self, asked: Asked, options: Options, *, is_alone: bool) -> Any:
+        with self._limits.decoders:
+            if isinstance(asked.source, Drawing):
+                try:
+                    picture = self._draw(asked.source.strokes, asked.source.size)
+                except BadDataError as error:
+                    return NoAnswer(asked.name, BadDataError(error.cause, next_step=error.next_step))
+                # It is cropped and of training's width: what looks for ink could only lose a stroke.
+                return self.predictor.see(Request(asked.name, picture), raw_image=True)
+            try:
+                self._limits.check_pixels(asked.source)
+            except TooLarge as error:
+                if is_alone:
+                    raise
+                return NoAnswer(asked.name, BadDataError(error.fact))
+            return self.predictor.see(Request(asked.name, asked.source), raw_image=options.raw_image)
+
+    def _to_json(self, one: Any, tops: Any, options: Options) -> dict[str, Any]:
+        if isinstance(one, NoAnswer):
+            self._metrics.saw(self.name, "unreadable")
+            return one.to_json()
+        answer = one if isinstance(one, Answer) else one.with_top(next(tops))
+        self._metrics.saw(self.name, "doubtful" if answer.doubtful else "answered")
+        values = answer.to_json()
+        if options.seen and not isinstance(one, Answer):
+            values["seen"] = _png(one.image)
+        return values
+
+
+def _file_of_a_cross() -> bytes:
+    """A PNG of a character that every network of ink takes for one."""
+    image = Image.new("L", (60, 60), 255)
+    for (left, top), (right, bottom) in _CROSS:
+        image.paste(40, (left - 2, top - 2, right + 2, bottom + 2))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _png(image: np.ndarray) -> str:
+    """An image, uint8 [S, S, C], as a PNG in base64."""
+    stream = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,215 @@
+"""waitress behind a signal: it takes connections on a thread of its own, and drains.
+
+waitress reads requests without a thread each, so that slow callers hold up nobody, but it ends at once or not at all
+(docs/decisions/0005-http-server.md). Here its loop is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+from tfos_job.errors import ResourceError
+from tfos_job.serve.channel import Channel
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_TURN_S, _DRAINING_TURN_S = 1.0, 0.05
+_KEPT_S = 0.5  # for which a connection that is kept alive may still ask while the server drains, to be told so
+_IDLE_S = 30
+_HEAD_BYTES = 16 << 10
+_MEMORY_BYTES = 512 << 10  # of a body, before it goes to a file
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address.
+
+    Raises:
+      ResourceError: it is taken, or not this host's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ResourceError(
+            f"cannot listen there: {error.strerror or error}",
+            place=f"{host}:{port}",
+            next_step="Give another --port, or --port 0 for any that is free",
+        ) from error
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerLimits:
+    """What callers may take.
+
+    Attributes:
+      max_connections: open at once; the others wait for the system to take them.
+      max_body_bytes: of a request.
+      num_threads: requests that the application has at once.
+      request_s: in which a request must have come.
+    """
+
+    max_connections: int
+    max_body_bytes: int
+    num_threads: int
+    request_s: float
+
+
+class _Waitress(TcpWSGIServer):
+    """waitress' server, and what its connections ask it."""
+
+    channel_class = Channel
+    is_draining = False
+    on_broken: Callable[[str, int, float], None]
+
+    def accept_waiting(self) -> None:
+        """Takes all connections that the system has made; closing would reset them."""
+        for _ in range(_BACKLOG):
+            if not select.select([self.socket], [], [], 0)[0]:
+                return
+            self.handle_accept()
+
+
+class Server:
+    """An application behind a socket, from the beginning to `stop`.
+
+    Args:
+      application: WSGI.
+      listener: it is closed by `stop`.
+      limits: what callers may take.
+      on_broken: is told of requests that never reach the application: the caller, the status, and when they began.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        listener: socket.socket,
+        limits: ServerLimits,
+        on_broken: Callable[[str, int, float], None] = lambda client, status, began_s: None,
+    ) -> None:
+        self._limits = limits
+        self._map: dict[int, Any] = {}
+        self._dispatcher = ThreadedTaskDispatcher()
+        self._dispatcher.queue_logger = logging.getLogger(f"{__name__}.queue")
+        self._dispatcher.queue_logger.setLevel(logging.ERROR)  # the application refuses before requests pile up
+        self._dispatcher.set_thread_count(limits.num_threads)
+        address = listener.getsockname()
+        self._server = _Waitress(
+            application,
+            map=self._map,
+            _sock=listener,
+            dispatcher=self._dispatcher,
+            adj=_adjustments(listener, limits),
+            bind_socket=False,
+            sockinfo=(listener.family, listener.type, listener.proto, address),
+        )
+        self._server.on_broken = on_broken
+        self._ends_at_s: float | None = None
+        self._drained_at_s = 0.0
+        self._num_lost = 0
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="http", daemon=True).start()
+
+    def wait(self) -> None:
+        """Waits for the end; a signal interrupts it.
+
+        Not by `Thread.join`: Python 3.11 takes a thread for ended whose `join` is left by an exception.
+        """
+        self._ended.wait()
+
+    def stop(self, timeout_s: float) -> int:
+        """Takes no more connections, and ends when all requests that are there are answered.
+
+        Args:
+          timeout_s: after which it ends anyway.
+
+        Returns:
+          The number of requests without an answer.
+        """
+        if self._ended.is_set():
+            return self._num_lost
+        self._ends_at_s = time.monotonic() + timeout_s
+        self._server.is_draining = True
+        self._server.pull_trigger()
+        self.wait()
+        self._dispatcher.shutdown(timeout=1)
+        return self._num_lost
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._ended.set()
+
+    def _serve(self) -> None:
+        while not self._is_over(time.monotonic()):
+            turn_s = _DRAINING_TURN_S if self._server.is_draining else _TURN_S
+            wasyncore.loop(turn_s, use_poll=True, map=self._map, count=1)
+            self._keep_house(time.monotonic())
+        self._num_lost = sum(channel.is_busy for channel in self._channels())
+        wasyncore.close_all(self._map, ignore_all=True)
+
+    def _channels(self) -> list[Channel]:
+        return list(self._server.active_channels.values())
+
+    def _is_over(self, now_s: float) -> bool:
+        if not self._server.is_draining:
+            return False
+        if self._server.accepting:
+            self._server.accept_waiting()
+            self._server.accepting = False
+            self._server.del_channel(self._map)
+            self._server.socket.close()
+            self._drained_at_s = now_s
+        assert self._ends_at_s is not None
+        if now_s >= self._ends_at_s:
+            return True
+        channels = self._channels()
+        is_kept = bool(channels) and now_s < self._drained_at_s + _KEPT_S
+        return not is_kept and not any(channel.is_busy for channel in channels)
+
+    def _keep_house(self, now_s: float) -> None:
+        """Closes connections of which nothing is to be expected, and idle ones when others wait for a connection."""
+        channels = self._channels()
+        for channel in channels:
+            if channel.is_overdue(now_s, self._limits.request_s):
+                channel.has_unread = False
+                channel.handle_close()
+        if len(channels) >= self._limits.max_connections:
+            idle = [channel for channel in channels if not channel.is_busy and channel.lingers_until_s is None]
+            for channel in sorted(idle, key=lambda each: each.last_activity)[: 1 + len(idle) // 2]:
+                channel.handle_close()
+
+
+def _adjustments(listener: socket.socket, limits: ServerLimits) -> Adjustments:
+    return Adjustments(
+        sockets=[listener],
+        threads=limits.num_threads,
+        backlog=_BACKLOG,
+        connection_limit=limits.max_connections + 2,  # waitress counts the listener and its own pipe
+        channel_timeout=_IDLE_S,
+        cleanup_interval=5,
+        max_request_body_size=limits.max_body_bytes + 1,  # waitress refuses that very size
+        max_request_header_size=_HEAD_BYTES,
+        inbuf_overflow=_MEMORY_BYTES,
+        ident=None,
+        log_socket_errors=False,
+        asyncore_use_poll=True,
+    )
