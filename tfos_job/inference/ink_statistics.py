@@ -70,7 +70,7 @@ class InkStatistics:
         except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
             raise BadDataError(f"no statistics of ink: {error!r}") from error
         sides = (made.side, *(made.sheet or ()))
-        if not (0 < made.stroke_width < 1 and all(4 <= side <= 4096 for side in sides)):
+        if not (0 < made.stroke_width < 1 and all(4 <= side <= 4096 for side in sides) and 0 <= made.ink_level < 255):
             raise BadDataError(f"no statistics of ink: {made}")
         return made
 

@@ -36,7 +36,7 @@ _FAR = 16.0  # times the canvas, from its origin: coordinates are of something e
 
 
 def draw(strokes: Sequence[Any], size: Sequence[Any], like: InkStatistics = TYPICAL) -> GreyArray:
-    """Draws strokes with a round pen, cropped and as wide as the ink of training pictures.
+    """Draws strokes with a round pen, cropped, as wide and as dark as the ink of training pictures.
 
     Where on the canvas they are, and how large, makes no difference.
 
@@ -46,8 +46,8 @@ def draw(strokes: Sequence[Any], size: Sequence[Any], like: InkStatistics = TYPI
       like: what the pictures of training look like.
 
     Returns:
-      uint8 [h, w]: paper is 255, ink 0. The longer side is `like.side`, and the ink touches all four sides; or the
-      picture is `like.sheet`, and the ink in the middle of it.
+      uint8 [h, w]: paper is 255, ink `like.ink_level`. The longer side is `like.side`, and the ink touches all
+      four sides; or the picture is `like.sheet`, and the ink in the middle of it.
 
     Raises:
       BadDataError: there is no stroke, or not one of them is of finite numbers; there are too many points, or more of
@@ -70,7 +70,8 @@ def draw(strokes: Sequence[Any], size: Sequence[Any], like: InkStatistics = TYPI
     if path > _MAX_PATH * side * _UNIT:
         raise BadDataError("the strokes are longer than those of any character", place="strokes", next_step=_NEXT)
     pieces = [piece for line in placed for piece in _pieces(line + np.array([left, top]))]
-    return _inked(pieces, sheet, width)
+    darkness = (255 - _inked(pieces, sheet, width).astype(np.int64)) * (255 - like.ink_level)
+    return (255 - (darkness + 127) // 255).astype(np.uint8)
 
 
 def _lines(strokes: Sequence[Any]) -> list[npt.NDArray[np.float64]]:
@@ -146,7 +147,7 @@ def _pieces(line: IntArray) -> list[tuple[int, int, int, int]]:
 
 
 def _inked(pieces: list[tuple[int, int, int, int]], sheet: tuple[int, int], width: int) -> GreyArray:
-    """The picture of pieces with round ends, `width` units wide."""
+    """The picture of pieces with round ends, `width` units wide: paper is 255, ink 0."""
     height, across = sheet
     far = np.int64(1) << 40
     squares = np.full(sheet, far)  # of the distance from each pixel's centre to the nearest line
