@@ -30,5 +30,5 @@ uv=$(command -v uv) || {
     python3 -m pip install --quiet --disable-pip-version-check --target "$aside" uv
     uv=$aside/bin/uv
 }
-"$uv" pip compile pyproject.toml --extra dev --extra serve --universal --python-version 3.11 --no-annotate --quiet \
+"$uv" pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --quiet \
     --custom-compile-command scripts/constraints.sh "${options[@]}" --output-file "$file" >/dev/null

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,11 +25,12 @@ from tests.unit import small_runs
 from tests.unit.small_checkpoints import flip_byte, record_evaluation
 from tests.unit.small_runs import CHARSET, STEP, SmallRun, png
 from tfos_job import storage
+from tfos_job.commands import export as commands
 from tfos_job.config import ExportConfig, PredictConfig
-from tfos_job.errors import BadDataError, BusyError, JobError, MissingInputError
+from tfos_job.errors import BadDataError, BusyError, FlagError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import tfrecord
 from tfos_job.formats.form import Form
-from tfos_job.inference import warm_up
+from tfos_job.inference import portable, warm_up
 from tfos_job.inference.evaluation import evaluate_shards
 from tfos_job.inference.ink_statistics import InkStatistics, measure
 from tfos_job.inference.parity import parity
@@ -66,7 +68,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     run = small_runs.make(root)
     record_evaluation(RunLayout(run.train_dir), STEP, "test", 0.25)
     export_dir = str(root / "versions")
-    result = export(ExportConfig(train_dir=run.train_dir, export_dir=export_dir, top_k=3))
+    result = export(ExportConfig(train_dir=run.train_dir, export_dir=export_dir, top_k=3, formats="tflite,onnx"))
     return Exported(run, export_dir, f"{export_dir}/1", result)
 
 
@@ -102,12 +104,14 @@ def test_evaluation_prediction_and_the_exported_network_give_the_same_answers(
     seen = [predictor.see(Request("", pixels)) for pixels in glyphs]
     levels = np.stack([one.image for one in seen if isinstance(one, Seen)]).astype(np.float32)
     of_levels = in_parts(loaded.signatures["levels"], levels)
+    of_others = without_tensorflow(exported.path, levels, tmp_path)
 
     ways = {
         "predict": firsts(predicted),
         "Predictor.exported": firsts(of_export),
         "files": (of_files["ids"][:, 0], of_files["probabilities"][:, 0]),
         "levels": (of_levels["ids"][:, 0], of_levels["probabilities"][:, 0]),
+        **{name: (of_all.argmax(axis=1), of_all.max(axis=1)) for name, of_all in of_others.items()},
     }
     for way, (ids, probabilities) in ways.items():
         np.testing.assert_array_equal(ids, evaluated.predicted, err_msg=way)
@@ -134,22 +138,46 @@ def test_the_search_for_the_ink_is_that_of_a_run(exported: Exported) -> None:
     assert of_run.digest == exported.result["digest"]
 
 
-ALONE = """
+REFUSE = """
 import importlib.abc, json, sys
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "tfos_job":
+        if name.split(".")[0] in REFUSED:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Refuse())
+"""
+RUNTIMES = """
+REFUSED = {"tfos_job", "tensorflow", "keras"}
+REFUSE
+import numpy as np, onnxruntime
+from ai_edge_litert.interpreter import Interpreter
+
+folder, images, output = sys.argv[1:]
+images = np.load(images)
+tflite = Interpreter(f"{folder}/model.tflite").get_signature_runner()(images=images)["probabilities"]
+session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+np.savez(output, tflite=tflite, onnx=session.run(["probabilities"], {"images": images})[0])
+""".replace("REFUSE\n", REFUSE)
+ALONE = """
+REFUSED = {"tfos_job"}
+REFUSE
 import tensorflow as tf
 
 network = tf.saved_model.load(sys.argv[1])
 answer = network.signatures["serving_default"](images=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
 print(json.dumps([[name.decode() for name in names] for names in answer["classes"].numpy()]))
-print(json.dumps([name for name in sys.modules if name.split(".")[0] == "tfos_job"]))
-"""
+""".replace("REFUSE\n", REFUSE)
+
+
+def without_tensorflow(folder: str, levels: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
+    """The probabilities by both runtimes, in a process that has neither TensorFlow nor this package."""
+    np.save(tmp_path / "levels.npy", levels)
+    command = [sys.executable, "-c", RUNTIMES, folder, str(tmp_path / "levels.npy"), str(tmp_path / "found.npz")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    with np.load(tmp_path / "found.npz") as found:
+        return dict(found)
 
 
 def test_it_answers_in_a_process_that_has_not_this_package(exported: Exported, tmp_path: Path) -> None:
@@ -158,10 +186,9 @@ def test_it_answers_in_a_process_that_has_not_this_package(exported: Exported, t
         path.write_bytes(png(pixels))
     command = [sys.executable, "-c", ALONE, exported.path, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    classes, modules = map(json.loads, done.stdout.splitlines())
+    classes = json.loads(done.stdout)
     expected = Predictor(exported.run.train_dir, raw_image=True).predict(paths)
     assert classes == [[guess["character"] for guess in answer["top"]] for answer in expected]
-    assert modules == []
 
 
 def test_photographs_in_colour_are_reduced_and_normalized_within_the_graph(tmp_path: Path) -> None:
@@ -214,9 +241,12 @@ def test_what_it_takes_and_gives_is_what_export_json_says(exported: Exported) ->
         "training": {"loss": 1.5, "top_1": 0.5},
         "evaluations": {"test": {"top_1": 0.25}},
     }
-    proof = document["formats"]["saved_model"]["parity"]
-    assert (proof["records"], proof["num_records"], proof["num_same_top_1"]) == ("training pictures", 300, 300)
-    assert proof["largest_difference"] < NEAR
+    assert list(document["formats"]) == ["onnx", "saved_model", "tflite"]
+    for of_format in document["formats"].values():
+        proof = of_format["parity"]
+        assert (proof["records"], proof["num_records"], proof["num_same_top_1"]) == ("training pictures", 300, 300)
+        assert proof["largest_difference"] < NEAR
+    assert described["all_classes"] == {key: document["formats"]["onnx"][key] for key in ("inputs", "outputs")}
     found = InkStatistics.from_json(document["ink"])
     assert found == Predictor.exported(exported.path).ink == measure(exported.run.glyphs)
     assert found is not None
@@ -303,8 +333,9 @@ def test_a_second_export_does_nothing_unless_the_newest_version_is_another(expor
     again = export(config, load_tensorflow=begin)
     assert again == exported.result | {"path": f"{export_dir}/1", "already_exported": True}
     assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(Exporting):
-        export(dataclasses.replace(config, top_k=2), load_tensorflow=begin)
+    for change in ({"top_k": 2}, {"train_dir": small_runs.make(tmp_path, 20, characters="一丁七万丈三下").train_dir}):
+        with pytest.raises(Exporting):
+            export(dataclasses.replace(config, **change), load_tensorflow=begin)
 
     flip_byte(tmp_path / "e" / "1" / "saved_model.pb")
     mended = export(config)
@@ -392,6 +423,29 @@ def test_it_is_loaded_from_any_file_system_after_its_copy_is_proved(exported: Ex
             Predictor.exported("memory://exports")
     finally:
         memory.rm("/exports", recursive=True)
+
+
+def test_a_network_that_a_format_cannot_hold_is_named(tmp_path: Path) -> None:
+    images = keras.Input((4, 4, 1))
+    odd = keras.layers.Lambda(tf.math.digamma)(images)  # TFLite's runtime alone has no such kernel
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(odd)))
+    with pytest.raises(JobError, match=r"the network cannot be converted to tflite: .*[^.]\. Leave tflite out of"):
+        portable.write(str(tmp_path), "tflite", model, 2, Form(image_size=4))
+
+
+def test_formats_without_their_packages_are_refused_before_anything_is_done(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExportConfig(train_dir=exported.run.train_dir, export_dir="hdfs://nn/e", formats="onnx")
+    assert config.all_formats == ("saved_model", "onnx")
+    commands.check(config)
+    with pytest.raises(SettingsError, match=r"^--formats onnx: their packages are extras, which do not travel"):
+        commands.check_submitted(config)
+    monkeypatch.setitem(commands._PACKAGES, "onnx", ("json", "no_such_package"))
+    with pytest.raises(SettingsError, match=r"no_such_package is not installed\. pip install 'tfos_job\[onnx\]'"):
+        commands.check(config)
+    with pytest.raises(FlagError, match=r"Did you mean onnx\?"):
+        ExportConfig(train_dir="t", export_dir="e", formats="saved_model,onx")
 
 
 def test_a_network_that_answers_otherwise_is_not_published() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.evaluate import size_of_work
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import ExportConfig
-from tfos_job.config.defaults import PREDICTED_BATCH
+from tfos_job.config.defaults import NAMED_CHECKPOINTS, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
+
+# What a format needs beside TensorFlow, by import name: the extras of pyproject.toml.
+_PACKAGES = {SAVED_MODEL: (), TFLITE: ("ai_edge_litert",), ONNX: ("tf2onnx", "onnx", "onnxruntime")}
 
 
 def run(config: ExportConfig, context: Context) -> None:
@@ -18,16 +23,36 @@ def run(config: ExportConfig, context: Context) -> None:
 
 
 def check(config: ExportConfig) -> None:
-    """Raises MissingInputError for a run or a checkpoint that is not there."""
+    """Raises MissingInputError for a run or a checkpoint, SettingsError for a package that is not there."""
     from tfos_job import storage
-    from tfos_job.config.defaults import NAMED_CHECKPOINTS
-    from tfos_job.errors import MissingInputError
+    from tfos_job.errors import MissingInputError, SettingsError
     from tfos_job.layout import RunLayout
     from tfos_job.run import checkpoints
 
     if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
         raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
     checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+    for name in config.all_formats:
+        missing = [module for module in _PACKAGES[name] if importlib.util.find_spec(module) is None]
+        if missing:
+            raise SettingsError(
+                f"the package {missing[0]} is not installed",
+                place=f"--formats {name}",
+                next_step=f"pip install 'tfos_job[{name}]'",
+            )
+
+
+def check_submitted(config: ExportConfig) -> None:
+    """The same, and refuses what the job's containers have no packages for."""
+    from tfos_job.errors import SettingsError
+
+    if config.all_formats != (SAVED_MODEL,):
+        raise SettingsError(
+            "their packages are extras, which do not travel with a job",
+            place=f"--formats {config.formats}",
+            next_step="Call `tfos-job export` on a host that has them; --export_dir may be on HDFS",
+        )
+    check(config)
 
 
 def containers(config: ExportConfig, work: Work, master: str) -> dict[str, str]:
@@ -45,6 +70,6 @@ EXPORT = Command(
         profiles=("common", "driver"),
         containers=containers,
         size_of_work=size_of_work,
-        check=check,
+        check=check_submitted,
     ),
 )

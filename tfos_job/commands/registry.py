@@ -14,7 +14,20 @@ from tfos_job.commands.verify import VERIFY
 
 COMMANDS = {
     command.name: command
-    for command in (SYNTH, CONVERT, VERIFY, INSPECT, TRAIN, EVALUATE, PREDICT, EXPORT, SERVE, REPORT, TENSORBOARD, DOCTOR)
+    for command in (
+        SYNTH,
+        CONVERT,
+        VERIFY,
+        INSPECT,
+        TRAIN,
+        EVALUATE,
+        PREDICT,
+        EXPORT,
+        SERVE,
+        REPORT,
+        TENSORBOARD,
+        DOCTOR,
+    )
 }
 SUBMISSIONS = {name: command.submission for name, command in COMMANDS.items() if command.submission is not None}
 """The commands that `submit` sends to a cluster."""

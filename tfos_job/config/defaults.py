@@ -29,6 +29,8 @@ NAMED_CHECKPOINTS = ("last", "best")
 """The words for a checkpoint of a run; any other is a path."""
 PREDICTED_BATCH = 64
 """Pictures that `predict` looks at together: more would hardly be faster, and the first answers would come later."""
+SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
+EXPORT_FORMATS = (SAVED_MODEL, TFLITE, ONNX)
 STDIN = "-"
 """The picture's name that stands for standard input."""
 BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's

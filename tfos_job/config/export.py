@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfos_job.config.defaults import NAMED_CHECKPOINTS
+from tfos_job.config.defaults import EXPORT_FORMATS, NAMED_CHECKPOINTS, SAVED_MODEL
 from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.values import TextForm
+
+
+def _unknown(text: str) -> str:
+    """The first name of a list that is no format; empty if all are."""
+    return next((name for name in text.split(",") if name not in EXPORT_FORMATS), "")
+
+
+_FORMATS = TextForm(
+    lambda text: not _unknown(text),
+    "{!r} is not a list of formats",
+    f"Write it as {','.join(EXPORT_FORMATS)}",
+    names=EXPORT_FORMATS,
+    word=_unknown,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +32,19 @@ class ExportConfig(Flags):
     checkpoint: str = path(
         "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=NAMED_CHECKPOINTS
     )
+    formats: str = flag(
+        f"comma-separated: {', '.join(EXPORT_FORMATS)}; the first is always among them. The others take batches of "
+        "images alone, and need the extras of their names: pip install 'tfos_job[tflite,onnx]'",
+        SAVED_MODEL,
+        form=_FORMATS,
+    )
     top_k: int = flag("classes in an answer of the exported network; all of them if there are fewer", 5, minimum=1)
     keep_versions: int | None = flag(
         "versions to keep, the new one among them; older ones are removed", None, minimum=1
     )
+
+    @property
+    def all_formats(self) -> tuple[str, ...]:
+        """The names in `formats`, each once, and `saved_model`."""
+        wanted = {SAVED_MODEL, *self.formats.split(",")}
+        return tuple(name for name in EXPORT_FORMATS if name in wanted)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
 from tfos_job.formats.form import Form
 from tfos_job.inference.graph import (
     ALL_CLASSES,
@@ -27,10 +28,6 @@ from tfos_job.inference.parity import parity
 from tfos_job.inference.warm_up import WarmUp, write_requests
 from tfos_job.run import exports
 from tfos_job.run.exports import ExportInfo
-
-NAME = "saved_model"
-_BATCH = 64
-"""Records that are compared at a time."""
 
 
 def write(folder: str, model: keras.Model, classes: Sequence[str], form: Form, top_k: int) -> dict[str, Any]:
@@ -92,8 +89,9 @@ def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, An
       JobError: an answer differs.
     """
     signatures = tf.saved_model.load(folder).signatures
-    found = np.concatenate([_of_batch(signatures, images[at : at + _BATCH]) for at in range(0, len(images), _BATCH)])
-    return parity(NAME, expected, found)
+    parts = np.array_split(images, -(-len(images) // PREDICTED_BATCH))
+    found = np.concatenate([_of_batch(signatures, part) for part in parts])
+    return parity(SAVED_MODEL, expected, found)
 
 
 def _of_batch(signatures: Mapping[str, Callable[..., Any]], images: np.ndarray) -> np.ndarray:
@@ -115,19 +113,27 @@ def encoded(image: np.ndarray) -> bytes:
 
 def _signatures(form: Form, top_k: int, num_classes: int) -> dict[str, Any]:
     """Names, types, shapes and units of inputs and outputs, by signature; -1 is the number of images."""
-    levels = _tensor("float32", [-1, *form.shape], "grey levels or RGB, 0 black to 255 white")
     files = _tensor("string", [-1], "bytes of a PNG, JPEG or GIF, without alpha")
     answer = {
         CLASSES: _tensor("string", [-1, top_k], "characters or names, UTF-8, the most probable first"),
         IDS: _tensor("int64", [-1, top_k], "positions in `classes` of export.json"),
         PROBABILITIES: _tensor("float32", [-1, top_k], "softmax"),
     }
-    of_all = {PROBABILITIES: _tensor("float32", [-1, num_classes], "softmax, by class id")}
     return {
         ENCODED: {"inputs": {IMAGES: files}, "outputs": answer},
-        LEVELS: {"inputs": {IMAGES: levels}, "outputs": answer},
-        ALL_CLASSES: {"inputs": {IMAGES: levels}, "outputs": of_all},
+        LEVELS: {"inputs": {IMAGES: _levels(form)}, "outputs": answer},
+        ALL_CLASSES: all_classes_signature(form, num_classes),
     }
+
+
+def all_classes_signature(form: Form, num_classes: int) -> dict[str, Any]:
+    """From levels to the probabilities of all classes."""
+    of_all = _tensor("float32", [-1, num_classes], "softmax, by class id")
+    return {"inputs": {IMAGES: _levels(form)}, "outputs": {PROBABILITIES: of_all}}
+
+
+def _levels(form: Form) -> dict[str, Any]:
+    return _tensor("float32", [-1, *form.shape], "grey levels or RGB, 0 black to 255 white")
 
 
 def _tensor(dtype: str, shape: list[int], unit: str) -> dict[str, Any]:

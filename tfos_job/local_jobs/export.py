@@ -17,7 +17,7 @@ import numpy as np
 import tfos_job
 from tfos_job import storage
 from tfos_job.config import ExportConfig
-from tfos_job.config.defaults import PREDICTED_BATCH
+from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import manifest, readers, tf_example
 from tfos_job.formats.form import Form
@@ -61,7 +61,7 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
             return _result(standing, already_exported=True)
         load_tensorflow()
         with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
-            described = _write(folder, run, info, arrays, top_k=config.top_k)
+            described = _write(folder, run, info, arrays, config)
             document = {**_document(run, info), **described, "digest": digest}
             published = exports.publish(export, folder, document, lease.check)
         _log.info("exported %s as %s", info.path, published.path)
@@ -80,7 +80,8 @@ def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_class
     for number in exports.versions(export)[:1]:
         try:
             info = exports.read(export.version(number))
-            if (info.digest, info.document["top_k"]) == (digest, min(config.top_k, num_classes)):
+            is_same = (info.digest, info.document["top_k"]) == (digest, min(config.top_k, num_classes))
+            if is_same and set(config.all_formats) <= set(info.document["formats"]):
                 exports.prove(info)
                 return info
         except BadDataError as error:
@@ -89,16 +90,16 @@ def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_class
 
 
 def _write(
-    folder: str, run: RunLayout, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], *, top_k: int
+    folder: str, run: RunLayout, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
 ) -> dict[str, Any]:
     """Writes and proves the files of a version; returns what `export.json` has of them."""
-    from tfos_job.inference import ink_statistics, saved_model
+    from tfos_job.inference import ink_statistics, portable, saved_model
     from tfos_job.inference.predictor import Predictor
     from tfos_job.networks.variables import restore_model
 
     predictor = Predictor.restored(info, arrays)
-    form, k = predictor.form, min(top_k, len(predictor.classes))
-    written = saved_model.write(folder, restore_model(info, arrays), predictor.classes, form, k)
+    model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
+    top_k = min(config.top_k, num_classes)
     records, ink = "training pictures", None
     pictures, examples = _training_pictures(run, form)
     if not examples:
@@ -108,10 +109,18 @@ def _write(
         ink = ink_statistics.measure(map(_stored, examples))
     parts = np.array_split(pictures, -(-len(pictures) // PREDICTED_BATCH))
     expected = np.concatenate([predictor.probabilities(part) for part in parts])
-    proof = {"records": records, **saved_model.prove(folder, pictures, expected)}
+    formats = {}
+    for name in config.all_formats:
+        if name == SAVED_MODEL:
+            written = saved_model.write(folder, model, predictor.classes, form, top_k)
+            proof = saved_model.prove(folder, pictures, expected)
+        else:
+            written = portable.write(folder, name, model, num_classes, form)
+            proof = portable.prove(folder, name, pictures, expected)
+        formats[name] = {**written, "parity": {"records": records, **proof}}
     return {
-        "top_k": k,
-        "formats": {saved_model.NAME: {**written, "parity": proof}},
+        "top_k": top_k,
+        "formats": formats,
         "ink": None if ink is None else ink.to_json(),
     }
 
