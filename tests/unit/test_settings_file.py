@@ -287,6 +287,8 @@ def test_a_command_line_is_the_same_without_its_file(name: str, tmp_path: Path, 
             values[item.name] = item.metadata["choices"][-1]
         elif kind == "bool":
             values[item.name] = not item.default
+        elif kind.startswith("tuple"):
+            values[item.name] = ("a=-odd näme", "b=c")
         elif kind in ("int", "float"):
             values[item.name] = {"int": 1, "float": 0.125}[kind]
         else:

@@ -94,6 +94,8 @@ def write(item: dataclasses.Field[Any], value: Any) -> list[str]:
         return list(value)
     if is_switch(item):
         return [f"--{item.name}"] if value else []
+    if isinstance(value, tuple):
+        return [f"--{item.name}={each}" for each in value]
     if value is None:
         return [f"--{item.name}={NONE}"] if takes_none(item) else []
     return [f"--{item.name}={str(value).lower() if isinstance(value, bool) else value}"]

@@ -198,6 +198,15 @@ def _add_flag(group: argparse._ActionsContainer, item: dataclasses.Field[Any], *
     names = [f"--{item.name}", *([f"-{item.metadata['short']}"] if "short" in item.metadata else [])]
     if flag_text.is_switch(item):
         return group.add_argument(*names, action="store_true", default=argparse.SUPPRESS, help=text)
+    if kind_of(item).startswith("tuple"):
+        return group.add_argument(
+            *names,
+            type=functools.partial(flag_text.read, item),
+            action="append",
+            default=argparse.SUPPRESS,
+            help=text,
+            metavar=flag_text.metavar(item),
+        )
     const = True if kind_of(item) == "bool" else item.metadata.get("const")
     optional_value: dict[str, Any] = {} if const is None else {"nargs": "?", "const": const}
     return group.add_argument(

@@ -128,7 +128,8 @@ def _value(node: yaml.Node, path: str, above: tuple[int, ...]) -> Any:
     if isinstance(node, yaml.MappingNode):
         return _tree(node, path, above)
     if isinstance(node, yaml.SequenceNode):
-        return [None] * len(node.value)  # no setting is a list: only that it is one matters
+        # Texts, of a flag that may be given several times; of all other settings it matters only that it is a list.
+        return [each.value if isinstance(each, yaml.ScalarNode) else None for each in node.value]
     text = str(node.value)
     if node.tag == _NULL:
         return None

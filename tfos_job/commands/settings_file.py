@@ -33,6 +33,7 @@ FLAG = "config"
 _OF_A_RECORD = {"train_dir", "overwrite", "change_settings"}  # nobody writes all of these by hand
 _EXCLUSIVE = (LENGTHS, ("charset", "charset_size"), ("runs", "train_dir"), ("quiet", "verbose"))
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_KINDS |= {"tuple[str, ...]": "a list of texts"}
 
 Items = Mapping[str, dataclasses.Field[Any]]
 
@@ -184,6 +185,8 @@ def _value(item: dataclasses.Field[Any], node: Node, path: str) -> Any:
     """
     value, place = node.value, settings_document.place(path, node.line)
     expected = _KINDS[kind_of(item)]
+    if isinstance(value, list) and kind_of(item).startswith("tuple"):
+        value = tuple(value)
     if isinstance(value, dict | list):
         kind = "a list" if isinstance(value, list) else "settings of their own"
         raise FlagError(f"{item.name}: {kind}, not {expected}", place=place)

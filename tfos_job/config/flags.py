@@ -54,6 +54,8 @@ class Subject(enum.Enum):
 def flag(help_text: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
     """A dataclass field that is also a flag. Its name is the flag's name; without a default it is required.
 
+    A flag whose field is a tuple may be given several times.
+
     Args:
       help_text: what it is, with its unit.
       default: the default.

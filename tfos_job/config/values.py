@@ -157,8 +157,9 @@ def refusal(value: Any, kind: str, metadata: Mapping[str, Any], *, may_be_empty:
         return f"{value!r} is not {either(choices)}", _meant(value, choices, next_step)
     if accepted is not None and not accepted.accepts(value):
         return accepted.fact(value), next_step
-    if form is not None and not form.accepts(value):
-        return form.fact.format(value), _meant(form.word(value), form.names, form.next_step)
+    for text in value if kind.startswith("tuple") else [value]:
+        if form is not None and not form.accepts(text):
+            return form.fact.format(text), _meant(form.word(text), form.names, form.next_step)
     return "", ""
 
 
@@ -172,6 +173,9 @@ def _type_fact(value: Any, kind: str) -> str:
         return "" if isinstance(value, bool) else f"{value!r} is not true or false"
     if kind == "str":
         return "" if isinstance(value, str) else f"{value!r} is not a text"
+    if kind.startswith("tuple"):
+        is_list = isinstance(value, tuple) and all(isinstance(each, str | os.PathLike) for each in value)
+        return "" if is_list else f"{value!r} is not a list of texts"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""`serve`: a network that answers by HTTP, in this process, until a signal ends it.
+"""`serve`: models that answer by HTTP, in this process, until a signal ends it.
 
 The address is taken and answers `/healthz` before TensorFlow is loaded: what is wrong with flags is known at once.
 """
@@ -6,32 +6,35 @@ The address is taken and answers `/healthz` before TensorFlow is loaded: what is
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import ServeConfig
-from tfos_job.errors import InterruptedJobError, JobError, MissingInputError, ResourceError
+from tfos_job.errors import InterruptedJobError, ResourceError
 from tfos_job.host.signals import Stopped
+from tfos_job.inference import strokes
+from tfos_job.inference.ink_statistics import TYPICAL
 from tfos_job.layout import RunLayout
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, exports
 from tfos_job.serve import access_log, application, server
 from tfos_job.serve.keys import Keys
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.metrics import Metrics
-from tfos_job.serve.model import Model
+from tfos_job.serve.model import Loaded, Model
 from tfos_job.serve.models import Models
-from tfos_job.serve.refusals import Refusal
+from tfos_job.serve.reloading import Loader, Reloading, Source
 
-DEFAULT_NAME = "default"
-"""The name of a model that is given none."""
 _SPARE_THREADS = 16  # beside those that wait for the network: for refusals, the page and who asks for health
 _MIB = 1 << 20
+_TOP_K = 5  # of a checkpoint, in TensorFlow Serving's answers: the default of `export`
 
 _log = logging.getLogger(__name__)
 
@@ -46,39 +49,93 @@ def serve(
     """Serves until it is interrupted, and then answers the requests that it has.
 
     Args:
-      config: the model, the address and the limits.
-      emit: takes the address and the model, when they answer.
+      config: the models, the address and the limits.
+      emit: takes the address and the models, when they answer.
       write: takes the lines of the access log, if that goes to stdout.
       load_tensorflow: called before TensorFlow is imported.
 
     Raises:
       InterruptedJobError: by a signal, the only end.
       MissingInputError: there is no checkpoint or export.
-      BadDataError: the checkpoint is damaged, or the file of keys holds none.
+      BadDataError: the checkpoint or export is damaged, or the file of keys holds none.
       ResourceError: the port is taken.
     """
     keys = None if config.api_key_file is None else Keys(config.api_key_file)
-    _require(config)
+    sources = [_source(name, folder, config.checkpoint) for name, folder in config.models]
+    newest = [source.newest() for source in sources]
     service = _service(config, keys, access_log.opened(config.access_log, write))
     listener = server.listen(config.host, config.port)
     if keys is None and not config.is_loopback:
         _log.warning("--insecure: whoever reaches %s may ask, without a key", server.url_of(listener))
     with _serving(config, service, listener) as wait:
         load_tensorflow()
-        model = _load(config, service)
-        service.models.put(model)
+        make = functools.partial(_model, config, service)
+        loader = Loader(service.models, make, service.metrics, timeout_s=config.request_timeout)
+        models = [loader.load(source, folder) for source, folder in zip(sources, newest, strict=True)]
         service.lifecycle.begin()
         _log.info("Ready at %s", server.url_of(listener))
-        emit({"url": server.url_of(listener), **model.describe()})
+        emit({"url": server.url_of(listener), "models": [model.describe() for model in models]})
+        exported = [source for source in sources if isinstance(source, ExportSource)]
+        if exported and config.reload_seconds:
+            Reloading(loader, exported, config.reload_seconds)
         wait()
 
 
-def _require(config: ServeConfig) -> None:
-    """Raises what is wrong with the model's folder as far as it is seen without TensorFlow."""
-    if config.train_dir is not None:
-        checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
-    elif not storage.is_dir(str(config.export_dir)):
-        raise MissingInputError("no such folder", place=str(config.export_dir), next_step="Give a folder of `export`")
+@dataclass(frozen=True)
+class RunSource:
+    """A checkpoint of a run; `checkpoint` is `last`, `best` or a path. It stays the one that it was at the start."""
+
+    name: str
+    train_dir: str
+    checkpoint: str
+
+    def newest(self) -> str:
+        checkpoints.require(RunLayout(self.train_dir), self.checkpoint)
+        return self.train_dir
+
+    def load(self, folder: str) -> Loaded:
+        from tfos_job.inference.predictor import Predictor
+
+        predictor = Predictor(folder, self.checkpoint)
+        return Loaded(predictor, strokes.draw, predictor.step, min(_TOP_K, len(predictor.classes)))
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """The highest version of an export, or the one whose folder it is; local or not."""
+
+    name: str
+    export_dir: str
+
+    def newest(self) -> str:
+        return exports.resolve(self.export_dir)
+
+    def load(self, folder: str) -> Loaded:
+        from tfos_job.inference.predictor import Predictor
+
+        info = exports.read(folder)
+        predictor = Predictor.exported(folder)
+        like = TYPICAL if predictor.ink is None else predictor.ink
+        return Loaded(predictor, functools.partial(strokes.draw, like=like), info.version, info.document["top_k"])
+
+
+def _source(name: str, folder: str, checkpoint: str) -> Source:
+    """A folder as what is in it: a run has checkpoints."""
+    if storage.is_dir(RunLayout(folder).checkpoints_dir):
+        return RunSource(name, folder, checkpoint)
+    return ExportSource(name, folder)
+
+
+def _model(config: ServeConfig, service: application.Service, name: str, loaded: Loaded) -> Model:
+    return Model(
+        name,
+        loaded,
+        limits=service.limits,
+        metrics=service.metrics,
+        max_batch_size=config.max_batch_size,
+        max_latency_s=config.max_latency_ms / 1000,
+        max_queue=config.max_queue,
+    )
 
 
 def _service(config: ServeConfig, keys: Keys | None, log: access_log.AccessLog) -> application.Service:
@@ -112,7 +169,7 @@ def _serving(
         max_connections=config.max_connections,
         max_body_bytes=config.max_body_mb * _MIB,
         # Each picture that waits has a thread that waits for it, so none waits where nobody counts it.
-        num_threads=config.max_queue + config.max_batch_size + _SPARE_THREADS,
+        num_threads=len(config.models) * (config.max_queue + config.max_batch_size) + _SPARE_THREADS,
         request_s=config.request_timeout,
     )
     running = server.Server(application.make(service), listener, limits, note_broken)
@@ -128,37 +185,3 @@ def _serving(
         raise InterruptedJobError(f"stopped by {signal.Signals(signum).name}: {fact}", signum=signum) from stopped
     finally:
         running.stop(0)
-
-
-def _load(config: ServeConfig, service: application.Service) -> Model:
-    """The model, warmed up.
-
-    Raises:
-      JobError: the network has no answer to a picture.
-    """
-    from tfos_job.inference import strokes
-    from tfos_job.inference.predictor import Predictor
-
-    _log.info("Loading the model of %s", config.train_dir or config.export_dir)
-    if config.train_dir is not None:
-        predictor = Predictor(config.train_dir, config.checkpoint)
-    else:
-        predictor = Predictor.exported(str(config.export_dir))
-    model = Model(
-        DEFAULT_NAME,
-        predictor,
-        strokes.draw,
-        limits=service.limits,
-        metrics=service.metrics,
-        max_batch_size=config.max_batch_size,
-        max_latency_s=config.max_latency_ms / 1000,
-        max_queue=config.max_queue,
-    )
-    _log.info("Warming up: batches of 1 and %d, a picture and a drawing", config.max_batch_size)
-    try:
-        model.warm_up()
-    except Refusal as error:
-        raise JobError(error.fact, place=predictor.checkpoint, next_step="Give another checkpoint") from error
-    service.metrics.loaded(model.name, predictor.digest, predictor.step)
-    service.metrics.watch_queue(model.name, lambda: model.batcher.num_waiting)
-    return model

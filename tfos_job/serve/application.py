@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from tfos_job.serve import tensorflow_serving
 from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.asked import read_body, read_options
 from tfos_job.serve.channel import BEGAN_S
@@ -20,9 +19,9 @@ from tfos_job.serve.limits import Limits
 from tfos_job.serve.metrics import CONTENT_TYPE, Metrics
 from tfos_job.serve.models import Models
 from tfos_job.serve.refusals import Refusal
+from tfos_job.serve.responses import as_json
 
 _PAGE_FOLDER = "page"  # beside this module
-_JSON = "application/json"
 _FORM_BYTES = 1 << 16  # of a form's fields that are no files
 _OTHER_PARTS = 16  # of a form
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -77,6 +76,7 @@ def make(service: Service) -> Flask:
     app.register_error_handler(HTTPException, _failed)
     app.register_error_handler(Exception, _broken)
     app.add_url_rule("/predict", view_func=lambda: _predict(service), methods=["POST"], endpoint="predict")
+    tensorflow_serving.add_routes(app, service.models, service.lifecycle, service.limits)
     app.add_url_rule("/healthz", view_func=lambda: _health(service), endpoint="healthz")
     app.add_url_rule("/readyz", view_func=lambda: _readiness(service), endpoint="readyz")
     app.add_url_rule("/metrics", view_func=lambda: _metrics(service), endpoint="metrics")
@@ -116,23 +116,23 @@ def _predict(service: Service) -> Response:
     service.lifecycle.require(g.began_s)
     options = read_options(request.args)
     asked = read_body(request, service.limits.max_images)
-    with service.models.used() as model:
-        g.facts = {"model": model.name, "step": model.predictor.step, "pictures": len(asked)}
-        return _json(model.answer(asked, options, g.began_s))
+    with service.models.used(request.args.get("model")) as model:
+        g.facts = {"model": model.name, "step": model.loaded.network.step, "pictures": len(asked)}
+        return as_json(model.answer(asked, options, g.began_s))
 
 
 def _health(service: Service) -> Response:
     """True as long as all threads live that answers need."""
     dead = [model.name for model in service.models.all if not model.batcher.is_alive]
     if dead:
-        return _json({"healthy": False, "error": f"the thread that computes has ended: {', '.join(dead)}"}, 503)
-    return _json({"healthy": True})
+        return as_json({"healthy": False, "error": f"the thread that computes has ended: {', '.join(dead)}"}, 503)
+    return as_json({"healthy": True})
 
 
 def _readiness(service: Service) -> Response:
     if service.lifecycle.is_ready and all(model.batcher.is_alive for model in service.models.all):
-        return _json({"ready": True, "models": [model.describe() for model in service.models.all]})
-    return _json({"ready": False}, 503)
+        return as_json({"ready": True, "models": [model.describe() for model in service.models.all]})
+    return as_json({"ready": False}, 503)
 
 
 def _metrics(service: Service) -> Response:
@@ -143,14 +143,8 @@ def _page(app: Flask) -> Response:
     return app.send_static_file("index.html")
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # File names in multipart may hold half a character, which UTF-8 has no bytes for.
-    return Response(text.encode("utf-8", "backslashreplace"), status, content_type=_JSON)
-
-
 def _refused(error: Refusal) -> Response:
-    response = _json({"error": error.fact}, error.status)
+    response = as_json({"error": error.fact}, error.status)
     response.headers.update(error.headers)
     return response
 
@@ -158,7 +152,7 @@ def _refused(error: Refusal) -> Response:
 def _failed(error: HTTPException) -> Response:
     """What Flask itself refuses: another path, another method, a form that is too large or no form."""
     fact = "the body or the form is too large" if isinstance(error, RequestEntityTooLarge) else error.name
-    response = _json({"error": fact}, error.code or 500)
+    response = as_json({"error": fact}, error.code or 500)
     for name, value in error.get_headers():
         if name == "Allow":
             response.headers[name] = value
@@ -167,4 +161,4 @@ def _failed(error: HTTPException) -> Response:
 
 def _broken(error: Exception) -> Response:
     _log.error("%s %s: a fault of the server", request.method, request.path, exc_info=error)
-    return _json({"error": "a fault of the server; its log has more"}, 500)
+    return as_json({"error": "a fault of the server; its log has more"}, 500)

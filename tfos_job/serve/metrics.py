@@ -27,7 +27,8 @@ class Metrics:
         self._waits = self._histogram("queue_seconds", "from a request's first byte to its picture's batch", model)
         self._computing = self._histogram("network_seconds", "of the network, for a batch", model)
         self._waiting = self._gauge("queue_pictures", "pictures that wait for the network", model)
-        self._model = self._gauge("model_info", "the model that answers", [*model, "digest", "step"])
+        self._model = self._gauge("model_info", "the model that answers", [*model, "digest", "version"])
+        self._reloads = self._counter("reloads", "newer versions by what became of them", [*model, "outcome"])
         self._ready = self._gauge("ready", "1 while requests are answered", [])
 
     def answered(self, route: str, status: int, took_s: float) -> None:
@@ -44,10 +45,14 @@ class Metrics:
     def watch_queue(self, model: str, num_waiting: Callable[[], int]) -> None:
         self._waiting.labels(model).set_function(num_waiting)
 
-    def loaded(self, model: str, digest: str, step: int) -> None:
+    def loaded(self, model: str, digest: str, version: int) -> None:
         """Names the model that answers, instead of the one before."""
         self._model.remove_by_labels({"model": model})
-        self._model.labels(model, digest, str(step)).set(1)
+        self._model.labels(model, digest, str(version)).set(1)
+
+    def reloaded(self, model: str, outcome: str) -> None:
+        """Counts a newer version: `loaded` or `failed`."""
+        self._reloads.labels(model, outcome).inc()
 
     def text(self, is_ready: bool) -> bytes:
         self._ready.set(is_ready)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,13 +59,29 @@ Draw = Callable[[Sequence[Any], Sequence[Any]], np.ndarray]
 """From strokes and the size of their canvas to a picture, uint8 [h, w], as training saw them."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded.
+
+    Attributes:
+      network: what computes; the batcher's thread has its `probabilities`, others `see` and `tops`.
+      draw: makes pictures of strokes.
+      version: number of the export's version, or the checkpoint's step.
+      top_k: classes in an answer of the exported network.
+    """
+
+    network: Network
+    draw: Draw
+    version: int
+    top_k: int
+
+
 class Model:
     """A model under its name.
 
     Args:
       name: in answers and metrics.
-      predictor: what computes; the batcher's thread has its `probabilities`, others `see` and `tops`.
-      draw: makes pictures of strokes.
+      loaded: the network and what belongs to it.
       limits: of a request.
       metrics: takes what is counted.
       max_batch_size, max_latency_s, max_queue: of the `Batcher`.
@@ -73,8 +90,7 @@ class Model:
     def __init__(
         self,
         name: str,
-        predictor: Network,
-        draw: Draw,
+        loaded: Loaded,
         *,
         limits: Limits,
         metrics: Metrics,
@@ -83,13 +99,13 @@ class Model:
         max_queue: int,
     ) -> None:
         self.name = name
-        self.predictor = predictor
-        self._draw = draw
+        self.loaded = loaded
+        self._network = loaded.network
         self._limits = limits
         self._metrics = metrics
         self._max_batch_size = max_batch_size
         self.batcher = Batcher(
-            predictor.probabilities,
+            loaded.network.probabilities,
             max_batch_size=max_batch_size,
             max_latency_s=max_latency_s,
             max_queue=max_queue,
@@ -102,10 +118,10 @@ class Model:
         Raises:
           Refusal: the answer is none.
         """
-        shape = (self.predictor.form.image_size, self.predictor.form.image_size, self.predictor.form.num_channels)
+        shape = (self._network.form.image_size, self._network.form.image_size, self._network.form.num_channels)
         for number in (1, self._max_batch_size):
-            rows = self.predictor.probabilities(np.full((number, *shape), 255, np.uint8))
-            if rows.shape != (number, len(self.predictor.classes)) or not np.isfinite(rows).all():
+            rows = self._network.probabilities(np.full((number, *shape), 255, np.uint8))
+            if rows.shape != (number, len(self._network.classes)) or not np.isfinite(rows).all():
                 raise Failed(f"the network answers with {rows.shape} or with numbers that are not finite")
         asked = [Asked("picture", _file_of_a_cross()), Asked("drawing", Drawing(_CROSS, [60, 60]))]
         for one in asked:
@@ -113,7 +129,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """The model in an answer."""
-        return {"model": self.name, "digest": self.predictor.digest, "step": self.predictor.step}
+        return {"model": self.name, "digest": self._network.digest, "step": self._network.step}
 
     def answer(
         self, asked: Sequence[Asked], options: Options, arrived_s: float, timeout_s: float | None = None
@@ -133,35 +149,57 @@ class Model:
           BadRequest: the only one cannot be read.
           Failed: the network has failed.
         """
+        until_s = arrived_s + (self._limits.timeout_s if timeout_s is None else timeout_s)
         with self.batcher.reserved(len(asked)) as places:
-            found = [self._see(one, options, is_alone=len(asked) == 1) for one in asked]
+            found = [self.see(one, options, is_alone=len(asked) == 1) for one in asked]
             images = [one.image for one in found if not isinstance(one, Answer | NoAnswer)]
             ticket = places.put(images, arrived_s) if images else None
-        tops = iter(())  # type: Any
+        tops: Iterator[tuple[Guess, ...]] = iter(())
         if ticket is not None:
-            until_s = arrived_s + (self._limits.timeout_s if timeout_s is None else timeout_s)
-            tops = iter(self.predictor.tops(ticket.wait(until_s), options.top_k))
+            tops = iter(self._network.tops(ticket.wait(until_s), options.top_k))
         answers = [self._to_json(one, tops, options) for one in found]
         if len(answers) == 1 and "error" in answers[0]:
             raise BadRequest(answers[0]["error"])
         return {**self.describe(), "predictions": answers}
 
-    def _see(self, asked: Asked, options: Options, *, is_alone: bool) -> Any:
+    def rows(self, images: Sequence[np.ndarray], arrived_s: float) -> np.ndarray:
+        """The probabilities of all classes for images that are as the network sees them.
+
+        Args:
+          images: each uint8 or float32 [S, S, C], levels from 0 to 255.
+          arrived_s: as in `answer`.
+
+        Returns:
+          float32 [n, num_classes].
+
+        Raises:
+          Refusal: as `answer`.
+        """
+        with self.batcher.reserved(len(images)) as places:
+            ticket = places.put(images, arrived_s)
+        return ticket.wait(arrived_s + self._limits.timeout_s)
+
+    def see(self, asked: Asked, options: Options, *, is_alone: bool) -> Any:
+        """A picture or drawing as the network sees it, or the answer that needs no network, as `Predictor.see`.
+
+        Raises:
+          TooLarge: it has more pixels than are taken, and is alone.
+        """
         with self._limits.decoders:
             if isinstance(asked.source, Drawing):
                 try:
-                    picture = self._draw(asked.source.strokes, asked.source.size)
+                    picture = self.loaded.draw(asked.source.strokes, asked.source.size)
                 except BadDataError as error:
                     return NoAnswer(asked.name, BadDataError(error.cause, next_step=error.next_step))
                 # It is cropped and of training's width: what looks for ink could only lose a stroke.
-                return self.predictor.see(Request(asked.name, picture), raw_image=True)
+                return self._network.see(Request(asked.name, picture), raw_image=True)
             try:
                 self._limits.check_pixels(asked.source)
             except TooLarge as error:
                 if is_alone:
                     raise
                 return NoAnswer(asked.name, BadDataError(error.fact))
-            return self.predictor.see(Request(asked.name, asked.source), raw_image=options.raw_image)
+            return self._network.see(Request(asked.name, asked.source), raw_image=options.raw_image)
 
     def _to_json(self, one: Any, tops: Any, options: Options) -> dict[str, Any]:
         if isinstance(one, NoAnswer):

@@ -1,0 +1,97 @@
+"""The shapes of TensorFlow Serving's REST."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.unit.serving import SIDE, Served, png
+
+PICTURES = [{"b64": base64.b64encode(png(grey)).decode()} for grey in (100, 250)]
+LEVELS = [[[[grey]] * SIDE] * SIDE for grey in (100, 250.5)]
+TOP = {
+    "classes": [["丁", "一"], ["万", "一"]],
+    "ids": [[1, 0], [3, 0]],
+    "probabilities": [[pytest.approx(0.9), 0.0]] * 2,
+}
+ROWS = [{key: value[row] for key, value in TOP.items()} for row in (0, 1)]
+EVERY = [[0.0, pytest.approx(0.9), 0.0, 0.0], [0.0, 0.0, 0.0, pytest.approx(0.9)]]
+URL = "/v1/models/default:predict"
+
+
+@pytest.fixture
+def served() -> Served:
+    return Served().begin()
+
+
+def ask(served: Served, value: Any, url: str = URL) -> tuple[int, Any]:
+    response = served.client.post(url, json=value)
+    return response.status_code, response.json
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ({"instances": PICTURES}, {"predictions": ROWS}),
+        ({"instances": [{"images": each} for each in PICTURES]}, {"predictions": ROWS}),
+        ({"inputs": PICTURES}, {"outputs": TOP}),
+        ({"inputs": {"images": PICTURES}, "signature_name": "serving_default"}, {"outputs": TOP}),
+        ({"instances": LEVELS, "signature_name": "levels"}, {"predictions": ROWS}),
+        ({"instances": LEVELS, "signature_name": "all_classes"}, {"predictions": EVERY}),
+        ({"inputs": LEVELS, "signature_name": "all_classes"}, {"outputs": EVERY}),
+    ],
+)
+def test_rows_and_columns_of_every_signature(served: Served, body: Any, answer: Any) -> None:
+    assert ask(served, body) == (200, answer)
+    assert ask(served, body, "/v1/models/default/versions/700:predict") == (200, answer)
+    assert all(served.network.raw)
+
+
+def test_status_and_metadata_name_version_and_signatures(served: Served) -> None:
+    for url in ("/v1/models/default", "/v1/models/default/versions/700"):
+        (status,) = served.client.get(url).json["model_version_status"]  # type: ignore[index]
+        assert (status["version"], status["state"], status["status"]["error_code"]) == ("700", "AVAILABLE", "OK")
+        metadata = served.client.get(f"{url}/metadata").json
+        assert metadata is not None
+        assert metadata["model_spec"] == {"name": "default", "signature_name": "", "version": "700"}
+        signatures = metadata["metadata"]["signature_def"]["signature_def"]
+        assert list(signatures) == ["serving_default", "levels", "all_classes"]
+        shape = signatures["levels"]["inputs"]["images"]["tensor_shape"]["dim"]
+        assert [dim["size"] for dim in shape] == ["-1", "8", "8", "1"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ([], 400, "not an object"),
+        ({}, 400, "one of them"),
+        ({"instances": PICTURES, "inputs": PICTURES}, 400, "one of them"),
+        ({"instances": []}, 400, "not a list of pictures"),
+        ({"instances": {"b64": ""}}, 400, "not a list of pictures"),
+        ({"instances": ["/etc/passwd"]}, 400, "images[0]"),
+        ({"instances": [{"b64": "bm9uZQ=="}]}, 400, "images[0]: not a PNG, JPEG or GIF"),
+        ({"instances": PICTURES, "signature_name": "other"}, 400, "signature_name"),
+        ({"instances": [[[1]]], "signature_name": "levels"}, 400, "images[0] is not a list of numbers [8, 8, 1]"),
+        ({"instances": [[[1], [1, 2]]], "signature_name": "levels"}, 400, "not a list of numbers"),
+        ({"instances": [[[[1e39]] * SIDE] * SIDE], "signature_name": "levels"}, 400, "too large"),
+        ({"instances": PICTURES[:1] * 5}, 413, "5 pictures"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_what_is_wrong_is_said(served: Served, body: Any, status: int, words: str) -> None:
+    found, answer = ask(served, body)
+    assert (found, list(answer)) == (status, ["error"])
+    assert words in answer["error"]
+    assert served.model.batcher.num_waiting == 0
+
+
+def test_other_models_and_versions_are_not_there(served: Served) -> None:
+    body = {"instances": PICTURES}
+    assert ask(served, body, "/v1/models/other:predict")[0] == 404
+    assert ask(served, body, "/v1/models/default/versions/7:predict")[0] == 404
+    assert ask(served, body, "/v1/models/default:classify")[0] in (404, 405)
+    assert served.client.get("/v1/models/other/metadata").status_code == 404
+    served.lifecycle.drain()
+    assert ask(served, body)[0] == 503
