@@ -122,6 +122,7 @@ BAD = {
     "huge": ([[[10**400, 1]]], SIZE),
     "far": ([[[1e30, 1]]], SIZE),
     "text": ([[["1", "2"]]], SIZE),
+    "long text": ([[["1" * 10_000_000, "2"], *[["1", "2"]] * (strokes.MAX_POINTS - 1)]], SIZE),  # 1.6 TB as an array
     "none": ([[None]], SIZE),
     "true": ([[[True, False]]], SIZE),
     "three numbers": ([[[1, 2, 3]]], SIZE),
@@ -133,6 +134,7 @@ BAD = {
     "no size": (ONE, None),
     "one size": (ONE, [280]),
     "size 0": (ONE, [280, 0]),
+    "size of nearly 0": ([[[5e-324, 0], [0, 0]]], [5e-324, 5e-324]),
     "size NaN": (ONE, [280, math.nan]),
     "size in text": (ONE, ["280", "280"]),
     "too many points": ([[[k % 280, 1] for k in range(strokes.MAX_POINTS + 1)]], SIZE),

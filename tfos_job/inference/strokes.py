@@ -88,7 +88,7 @@ def _lines(strokes: Sequence[Any]) -> list[npt.NDArray[np.float64]]:
 
 def _line(stroke: Any, place: str) -> npt.NDArray[np.float64]:
     try:
-        points = np.asarray(stroke)
+        points = np.asarray(stroke if _holds_numbers(stroke) else None)
     except (ValueError, OverflowError):  # lists of different lengths; numbers above all types
         points = np.empty(0, object)
     if points.dtype.kind not in "iuf" or points.ndim != 2 or points.shape[1] != 2 or not len(points):
@@ -97,6 +97,14 @@ def _line(stroke: Any, place: str) -> npt.NDArray[np.float64]:
     if not np.isfinite(points).all():
         raise BadDataError("a coordinate is not a finite number", place=place, next_step="Give numbers in pairs")
     return points
+
+
+def _holds_numbers(stroke: Any) -> bool:
+    """True for points of numbers. Of texts numpy would make an array with room for the longest one in each place."""
+    if isinstance(stroke, np.ndarray):
+        return True
+    is_list = isinstance(stroke, Sequence) and all(isinstance(point, Sequence | np.ndarray) for point in stroke)
+    return is_list and all(isinstance(value, int | float | np.number) for point in stroke for value in point)
 
 
 def _extent(size: Sequence[Any], lines: list[npt.NDArray[np.float64]]) -> tuple[npt.NDArray[np.float64], float]:
@@ -116,7 +124,7 @@ def _extent(size: Sequence[Any], lines: list[npt.NDArray[np.float64]]) -> tuple[
 
 
 def _is_length(length: Any) -> bool:
-    return isinstance(length, int | float) and not isinstance(length, bool) and 0 < length < 1e6
+    return isinstance(length, int | float) and not isinstance(length, bool) and 1e-6 < length < 1e6
 
 
 def _placed(
