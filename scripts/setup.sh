@@ -6,7 +6,7 @@
 # and says what it found.
 #
 # TFOS_JOB_VENV         where the virtual environment lies or shall lie
-# TFOS_JOB_EXTRAS       the extras of pyproject.toml to install (default dev,serve,tflite,onnx; empty: none)
+# TFOS_JOB_EXTRAS       the extras of pyproject.toml to install (default dev,infer,serve,tflite,onnx; empty: none)
 # TFOS_JOB_CONSTRAINTS  the exact versions to install (default constraints.txt; scripts/constraints.sh makes it)
 # pip's own variables (PIP_INDEX_URL, PIP_RETRIES, ...) work as ever. Exit 69: something is missing and cannot be
 # installed from here; the message says what to install.
@@ -14,7 +14,7 @@ set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=${TFOS_JOB_VENV:-$ROOT/.venv}
-EXTRAS=${TFOS_JOB_EXTRAS-dev,serve,tflite,onnx}
+EXTRAS=${TFOS_JOB_EXTRAS-dev,infer,serve,tflite,onnx}
 CONSTRAINTS=${TFOS_JOB_CONSTRAINTS:-$ROOT/constraints.txt}
 
 say() { printf '%s\n' "$*" >&2; }

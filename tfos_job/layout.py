@@ -207,6 +207,45 @@ def export_version(name: str) -> int | None:
     return int(name) if name.isascii() and name.isdigit() else None
 
 
+@dataclass(frozen=True)
+class InferenceLayout:
+    """Results of `infer` (`--output_dir`).
+
+    ::
+
+        part-00000.parquet         the rows of a partition, published whole; .jsonl by --output_format
+        _parts/part-00000.json     its size, digest and counts: the partition is done
+        _plan.json                 what the results follow from
+        _SUCCESS                   the counts of all; published last
+        _lock                      of the command that writes
+    """
+
+    root: str
+
+    @property
+    def plan(self) -> str:
+        return join(self.root, "_plan.json")
+
+    @property
+    def success(self) -> str:
+        return join(self.root, "_SUCCESS")
+
+    @property
+    def lock(self) -> str:
+        return join(self.root, "_lock")
+
+    @property
+    def parts_dir(self) -> str:
+        return join(self.root, "_parts")
+
+    def part(self, number: int, output_format: str) -> str:
+        return join(self.root, f"part-{number:05d}.{output_format}")
+
+    def part_record(self, number: int) -> str:
+        """Returns the path of the document about a part."""
+        return join(self.parts_dir, f"part-{number:05d}.json")
+
+
 def checkpoint_step(name: str) -> int | None:
     """Returns the step in a checkpoint folder's name; None for any other name."""
     digits = name.removeprefix(CHECKPOINT_PREFIX)

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from tfos_job import storage
-from tfos_job.layout import RunLayout
-from tfos_job.networks import variables
+from tfos_job.formats import manifest as manifests
+from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.networks import registry, variables
 from tfos_job.run import checkpoint_files, checkpoints
 
 META = {
@@ -60,3 +61,19 @@ def flip_byte(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def publish_untrained(run: RunLayout, dataset_dir: str, split_name: str = "train", *, image_size: int = 16) -> str:
+    """Publishes a network for a dataset that has learnt nothing; returns the checkpoint's folder."""
+    dataset = DatasetLayout(dataset_dir)
+    charset = manifests.load_charset(dataset)
+    model = {"model_name": "hanzi_net", "num_classes": len(charset), "image_size": image_size, "keep_prob": 0.8}
+    meta = {
+        "model": model,
+        "characters": "".join(charset.characters),
+        "charset_digest": charset.digest,
+        "dataset_digest": manifests.load(dataset.split(split_name)).digest,
+        "input_position": {},
+        "metrics": {},
+    }
+    return checkpoints.publish(run, 20, model_arrays(registry.build(**model, seed=1)), meta)

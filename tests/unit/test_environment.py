@@ -55,6 +55,34 @@ def test_the_closure_follows_extras_and_markers_but_not_what_stays_at_home() -> 
     assert distributions.closure("tfos_job", requirements) == {"tfos-job", "tensor-flow", "numpy", "cuda-runtime"}
 
 
+def test_the_closure_has_the_extras_that_a_command_asks_for() -> None:
+    requirements = {
+        "tfos-job": ["numpy", "pyarrow; extra == 'infer'", "pytest; extra == 'dev'", "old; python_version < '3'"],
+        "numpy": [],
+        "pyarrow": ["numpy"],
+    }
+    assert distributions.closure("tfos_job", requirements) == {"tfos-job", "numpy"}
+    assert distributions.closure("tfos_job", requirements, ["infer"]) == {"tfos-job", "numpy", "pyarrow"}
+    with pytest.raises(SettingsError, match=r"has no extra 'serve'.* pip install 'tfos_job\[serve\]'"):
+        distributions.closure("tfos_job", requirements, ["serve"])
+    del requirements["pyarrow"]
+    with pytest.raises(SettingsError, match="tfos-job requires pyarrow, which is not installed"):
+        distributions.closure("tfos_job", requirements, ["infer"])
+
+
+def test_what_parquet_needs_travels() -> None:
+    """By the requirements of pyproject.toml: an environment's metadata may be of another day."""
+    project = tomllib.loads((Path(tfos_job.__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    available = distributions.installed()
+    requirements = {name: distribution.requires or [] for name, distribution in available.items()}
+    of_infer = [f"{text}; extra == 'infer'" for text in project["optional-dependencies"]["infer"]]
+    requirements["tfos-job"] = [*project["dependencies"], *of_infer]
+    plain = distributions.closure("tfos_job", requirements)
+    assert distributions.closure("tfos_job", requirements, ["infer"]) - plain >= {"pyarrow", "pandas", "pytz"}
+    needed = {file.relative for file in distributions.files(available["pyarrow"])}
+    assert {"pyarrow/__init__.py", "pyarrow/parquet/core.py"} <= needed
+
+
 def test_a_requirement_that_is_not_installed_is_named_with_the_one_who_wants_it() -> None:
     with pytest.raises(SettingsError, match="keras requires numpy, which is not installed"):
         distributions.closure("tfos_job", {"tfos-job": ["keras"], "keras": ["numpy"]})

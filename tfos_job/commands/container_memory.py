@@ -18,6 +18,7 @@ TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
 # Memory for the largest picture, a progressive JPEG of 64 megapixels and 54 MiB: in Python, and in TensorFlow.
 PICTURE = 1280
 DECODED_PICTURE = 800
+PARTITION = 250  # rows of a partition as Python objects and as a file; a million inputs' names
 CHARTS = 250  # matplotlib, the largest chart, and all pictures of a page
 CUDA_HOST = 2500  # host memory of CUDA, cuDNN and XLA on a GPU node
 RESERVE = 1.25
@@ -178,6 +179,22 @@ def batch_executor(*, of_pictures: bool = False) -> ContainerMemory:
     """
     pictures = PICTURE + TENSORFLOW + DECODED_PICTURE
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + (pictures if of_pictures else 256))
+
+
+def scoring_executor(*, network: Network, batch_size: int, of_pictures: bool, on_gpu: bool) -> ContainerMemory:
+    """`infer`, and `evaluate` on executors: a Python worker, and beside it the process that predicts.
+
+    The process holds the rows of a partition and some batches, and of a picture all pixels several times.
+    """
+    forward = 0.0 if on_gpu else batch_size * network.activation_bytes / 2 / _MIB
+    batches = 8 * batch_size * network.image_size**2 * network.num_channels / _MIB
+    process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + 4 * _copies(network.num_parameters) + forward + batches
+    return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process + PARTITION + (PICTURE if of_pictures else 0))
+
+
+def scoring_driver(*, network: Network) -> ContainerMemory:
+    """`infer`: it reads the model to prove it, and lists the inputs."""
+    return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + 3 * _copies(network.num_parameters) + PARTITION)
 
 
 def batch_driver() -> ContainerMemory:

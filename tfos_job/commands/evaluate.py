@@ -47,10 +47,15 @@ def check(config: EvaluateConfig) -> None:
 
 def size_of_work(config: EvaluateConfig | ExportConfig | PredictConfig) -> Work:
     """The run's network, as far as its report has it."""
+    return size_of_run(config.train_dir)
+
+
+def size_of_run(train_dir: str) -> Work:
+    """A run's network, as far as its report has it."""
     from tfos_job import storage
     from tfos_job.layout import RunLayout
 
-    report = RunLayout(config.train_dir).report
+    report = RunLayout(train_dir).report
     model = storage.read_json(report).get("model", {}) if storage.exists(report) else {}
     names = [field.name for field in dataclasses.fields(Network)]
     return Work(network=Network(**{name: model[name] for name in names if name in model}))

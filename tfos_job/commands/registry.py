@@ -4,6 +4,7 @@ from tfos_job.commands.convert import CONVERT
 from tfos_job.commands.doctor import DOCTOR
 from tfos_job.commands.evaluate import EVALUATE
 from tfos_job.commands.export import EXPORT
+from tfos_job.commands.infer import INFER
 from tfos_job.commands.inspect import INSPECT
 from tfos_job.commands.report import REPORT
 from tfos_job.commands.run_results import PREDICT, TENSORBOARD
@@ -22,6 +23,7 @@ COMMANDS = {
         TRAIN,
         EVALUATE,
         PREDICT,
+        INFER,
         EXPORT,
         SERVE,
         REPORT,

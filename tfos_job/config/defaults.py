@@ -27,6 +27,9 @@ FILL_MODES = AUTO_FILL, CONSTANT, NEAREST, REFLECT, WRAP = "auto", "constant", "
 MAX_WHITENED_VALUES = 4096
 NAMED_CHECKPOINTS = ("last", "best")
 """The words for a checkpoint of a run; any other is a path."""
+PARQUET, JSON_LINES = "parquet", "jsonl"
+RESULT_FORMATS = (PARQUET, JSON_LINES)
+"""Values of `infer --output_format`, which are the endings of the files."""
 PREDICTED_BATCH = 64
 """Pictures that `predict` looks at together: more would hardly be faster, and the first answers would come later."""
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"

@@ -57,11 +57,7 @@ def find(gnt_dir: str) -> SourceListing:
         if entry.is_dir or _is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
             left_out.append(name)
             continue
-        _require_file(entry, name)
-        if name.endswith(SUFFIX):
-            sources.append(SourceFile(name, entry.path, entry.size_bytes, entry.mtime_s))
-            continue
-        members, others = _members(entry, name)
+        members, others = _of_entry(entry, name)
         sources += members
         left_out += others
     _require_once(sources, gnt_dir)
@@ -77,6 +73,19 @@ def find(gnt_dir: str) -> SourceListing:
             next_step="Check --gnt_dir" + _packed_twice(left_out),
         )
     return listing
+
+
+def of_file(entry: storage.Entry, name: str) -> list[SourceFile]:
+    """The sources in one file, named `name`, that is a GNT file or a ZIP archive; raises as `find` does."""
+    return _of_entry(entry, name)[0]
+
+
+def _of_entry(entry: storage.Entry, name: str) -> tuple[list[SourceFile], list[str]]:
+    """The sources in a file, and the names of what else is in it."""
+    _require_file(entry, name)
+    if name.endswith(SUFFIX):
+        return [SourceFile(name, entry.path, entry.size_bytes, entry.mtime_s)], []
+    return _members(entry, name)
 
 
 def images_below(image_dir: str) -> list[FoundFile]:

@@ -21,14 +21,14 @@ from tfos_job.errors import JobError, NodeDiedError, exit_code_class
 from tfos_job.host.child import KILL_WAIT_S, Child, child_environment, end_in_words
 from tfos_job.host.parent import Parent
 
-_LAST_BYTES = 2000  # of a dead process's output, for the error
+LAST_BYTES = 2000  # of a dead process's output, for the error
 # No beat arrives while a slow disk loads a library, or while the host swaps.
 SILENCE_S = 300.0
 _INSTANT_S = 1e-3
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """The end of a call: the returned value, or the parts of a `JobError`."""
 
     result: Any = None
@@ -36,6 +36,12 @@ class _Answer:
     fact: str = ""
     place: str = ""
     next_step: str = ""
+
+    def value(self) -> Any:
+        """The returned value; raises the `JobError`."""
+        if self.exit_code:
+            raise exit_code_class(self.exit_code)(self.fact, place=self.place, next_step=self.next_step)
+        return self.result
 
 
 def call(
@@ -77,13 +83,11 @@ def call(
         finally:
             child.end()
         if answer is None:
-            raise _died(name, code, os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0), if_killed)
-    if answer.exit_code:
-        raise exit_code_class(answer.exit_code)(answer.fact, place=answer.place, next_step=answer.next_step)
-    return answer.result
+            raise died(name, code, os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0), if_killed)
+    return answer.value()
 
 
-def _listen(child: Child, silence_s: float, limit_s: float | None) -> _Answer | None:
+def _listen(child: Child, silence_s: float, limit_s: float | None) -> Answer | None:
     """Waits for the answer; None if the process ends without one."""
     began_s = time.monotonic()
     while True:
@@ -101,13 +105,14 @@ def _listen(child: Child, silence_s: float, limit_s: float | None) -> _Answer | 
         if message is None:
             return None
         if "answer" in message:
-            return _Answer(**message["answer"])
+            return Answer(**message["answer"])
 
 
-def _died(name: str, code: int | None, said: bytes, if_killed: str) -> JobError:
+def died(name: str, code: int | None, said: bytes, if_killed: str) -> JobError:
+    """The error of a process that has ended without an answer; `said` is its output."""
     if code is not None and code < 0:
         return NodeDiedError(f"{name} {end_in_words(code)}", next_step=if_killed)
-    tail = said[-_LAST_BYTES:].decode(errors="replace").strip()
+    tail = said[-LAST_BYTES:].decode(errors="replace").strip()
     how = "has hung up" if code is None else end_in_words(code)
     return JobError(f"{name} {how}: {tail}", next_step="This is a bug")
 
@@ -120,15 +125,19 @@ def answer(work: Callable[[Any], Any]) -> NoReturn:
         os._exit(1)
     parent.beat()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    try:
-        said = _Answer(work(request))
-    except JobError as error:
-        said = _Answer(None, error.exit_code, error.fact, error.place, error.next_step)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug, which the caller reports
-        fact = "".join(traceback.format_exception(error))[-_LAST_BYTES:].strip()
-        said = _Answer(None, JobError.exit_code, fact, next_step="This is a bug")
-    parent.say(answer=vars(said))
+    parent.say(answer=vars(made(work, request)))
     os._exit(0)  # a regular end takes TensorFlow a while
+
+
+def made(work: Callable[[Any], Any], request: Any) -> Answer:
+    """The end of a call of `work`; in the process."""
+    try:
+        return Answer(work(request))
+    except JobError as error:
+        return Answer(None, error.exit_code, error.fact, error.place, error.next_step)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a bug, which the caller reports
+        fact = "".join(traceback.format_exception(error))[-LAST_BYTES:].strip()
+        return Answer(None, JobError.exit_code, fact, next_step="This is a bug")
 
 
 def _end_with(parent: Parent) -> None:

@@ -42,7 +42,7 @@ def data_errors(
     try:
         yield
     except tf.errors.NotFoundError as error:
-        raise MissingInputError(_first_line(error), next_step="Run `verify` on the split") from error
+        raise MissingInputError(first_line(error), next_step="Run `verify` on the split") from error
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
         if with_network and not _is_of_input(error):
             raise
@@ -54,7 +54,7 @@ def data_errors(
                 raise found from error
         if not (isinstance(error, tf.errors.DataLossError) or _WRONG_NUMBER in error.message):
             raise  # the records are intact: the error has another cause
-        raise BadDataError(_first_line(error), place=", ".join(shards), next_step=_NEXT_STEP) from error
+        raise BadDataError(first_line(error), place=", ".join(shards), next_step=_NEXT_STEP) from error
 
 
 def _is_of_input(error: tf.errors.OpError) -> bool:
@@ -79,11 +79,11 @@ def _read_through(shard: str) -> None:
                 try:
                     decoded(tf.constant([data]))
                 except tf.errors.OpError as error:
-                    fact = f"the record cannot be decoded: {_first_line(error)}"
+                    fact = f"the record cannot be decoded: {first_line(error)}"
                     raise BadDataError(fact, place=f"{shard}, byte {offset}", next_step=_NEXT_STEP) from error
 
 
-def _first_line(error: tf.errors.OpError) -> str:
+def first_line(error: tf.errors.OpError) -> str:
     """Returns the kernel's message, without a graph's traceback before it and the node's name after it."""
     message = error.message
     if message.startswith("Graph execution error"):

@@ -72,10 +72,35 @@ def decode(serialized: tf.Tensor, form: Form, group_size: int | None = None) -> 
       The pixels, uint8 [n, S, S, C], and the labels, int64 [n].
     """
     features = tf.io.parse_example(serialized, _FEATURES)
-    encoded, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
+    encoded, image_format, height, width = (
+        features[f"image/{name}"] for name in ("encoded", "format", "height", "width")
+    )
+    return decode_images(encoded, image_format, height, width, form, group_size), features["image/class/label"]
+
+
+def decode_images(
+    encoded: tf.Tensor,
+    image_format: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    form: Form,
+    group_size: int | None = None,
+) -> tf.Tensor:
+    """Decodes and preprocesses images as `decode` does those of Examples.
+
+    Args:
+      encoded: bytes of files, or of `raw` grey pixels, string [n], n ≥ 1.
+      image_format: `raw`, or anything else for a file, string [n].
+      height: of raw images, in pixels, int64 [n].
+      width: likewise.
+      form: of the result.
+      group_size: as for `decode`.
+
+    Returns:
+      uint8 [n, S, S, C].
+    """
     ones = tf.ones_like(height)
     shapes = tf.stack([ones, height, width, ones], axis=1)
-    image_format = features["image/format"]
     is_raw = tf.equal(image_format, b"raw")
 
     def one_by_one() -> tf.Tensor:
@@ -91,7 +116,7 @@ def decode(serialized: tf.Tensor, form: Form, group_size: int | None = None) -> 
         images = one_by_one()
     else:
         images = tf.cond(tf.reduce_all(is_raw), unrolled, one_by_one)
-    return tf.ensure_shape(images, [None, *form.shape]), features["image/class/label"]
+    return tf.ensure_shape(images, [None, *form.shape])
 
 
 def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: int) -> tf.Tensor:

@@ -55,29 +55,36 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def shipped(available: Mapping[str, Distribution]) -> dict[str, Distribution]:
+def shipped(available: Mapping[str, Distribution], extras: Iterable[str] = ()) -> dict[str, Distribution]:
     """Returns the distributions to ship, by normalised name: requirements of `tfos_job`, and installed `nvidia-*`.
+
+    Args:
+      available: installed ones, by normalised name.
+      extras: of `tfos_job` whose requirements travel, too.
 
     Raises:
       SettingsError: a required distribution is not installed.
     """
     requirements = {name: distribution.requires or [] for name, distribution in available.items()}
-    names = closure(ROOT, requirements) | {name for name in available if name.startswith(ALWAYS_SHIPPED)}
+    names = closure(ROOT, requirements, extras) | {name for name in available if name.startswith(ALWAYS_SHIPPED)}
     return {name: available[name] for name in sorted(names - NOT_SHIPPED)}
 
 
-def closure(root: str, requirements: Mapping[str, Iterable[str]]) -> set[str]:
-    """Returns `root` and all of its requirements, direct and indirect, including extras.
+def closure(root: str, requirements: Mapping[str, Iterable[str]], extras: Iterable[str] = ()) -> set[str]:
+    """Returns `root` and all of its requirements, direct and indirect, with the extras that they ask for.
 
     Args:
       root: the name of a distribution.
       requirements: requirements of each installed distribution, by normalised name, as in its metadata.
+      extras: of `root`.
 
     Raises:
-      SettingsError: a requirement is not installed.
+      SettingsError: a requirement is not installed, or `root` has no such extra.
     """
     done: set[tuple[str, str]] = set()
-    waiting = [(normalised(root), "", "")]
+    waiting = [(normalised(root), extra, "") for extra in ("", *extras)]
+    for extra in extras:
+        _require_extra(root, requirements.get(normalised(root), ()), extra)
     while waiting:
         name, extra, wanted_by = waiting.pop()
         if (name, extra) in done or (name in NOT_SHIPPED and name != normalised(root)):
@@ -93,6 +100,16 @@ def closure(root: str, requirements: Mapping[str, Iterable[str]]) -> set[str]:
                 for wanted in ("", *requirement.extras):
                     waiting.append((normalised(requirement.name), wanted, name))
     return {name for name, _ in done}
+
+
+def _require_extra(root: str, requirements: Iterable[str], extra: str) -> None:
+    """Raises SettingsError for an extra that nothing is required for: the installed metadata may be old."""
+    markers = [requirement.marker for requirement in map(Requirement, requirements) if requirement.marker is not None]
+    if not any(one.evaluate({"extra": extra}) and not one.evaluate({"extra": ""}) for one in markers):
+        raise SettingsError(
+            f"the {root} that is installed in this Python has no extra {extra!r}",
+            next_step=f"Install it again: pip install '{root}[{extra}]', or scripts/setup.sh in a checkout",
+        )
 
 
 def is_needed(path: str) -> bool:

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -75,26 +75,31 @@ class _Archive:
 # --- shipping --------------------------------------------------------------------------------------------------------
 
 
-def plan(hdfs_dir: str, *, python: bool = True) -> Shipment:
+def plan(hdfs_dir: str, *, python: bool = True, extras: Sequence[str] = ()) -> Shipment:
     """Returns the shipment of `prepare`, without packing, uploading or a call to HDFS.
 
     Args:
       hdfs_dir: folder of the archives.
       python: True to ship the Python environment.
+      extras: of this package whose requirements the environment has.
     """
-    urls = [join(hdfs_dir, archive.name) for archive in (*([_python()] if python else []), _spark_jars(), _package())]
+    archives = (*([_python(extras)] if python else []), _spark_jars(), _package())
+    urls = [join(hdfs_dir, archive.name) for archive in archives]
     return _shipment(urls, python=python)
 
 
-def prepare(hdfs_dir: str, *, python: bool = True, log: Callable[[str], object] = _log.info) -> Shipment:
+def prepare(
+    hdfs_dir: str, *, python: bool = True, extras: Sequence[str] = (), log: Callable[[str], object] = _log.info
+) -> Shipment:
     """Ensures that all archives are on HDFS: packs those that changed and uploads those that are missing.
 
     Args:
       hdfs_dir: folder of the archives; created if it is missing.
       python: True to ship the Python environment.
+      extras: of this package whose requirements the environment has.
       log: called with messages about long operations.
     """
-    paths = [*([python_archive(log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
+    paths = [*([python_archive(extras, log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
     urls = [publish(path, hdfs_dir, log=log) for path in paths]
     return _shipment(urls, python=python)
 
@@ -104,9 +109,9 @@ def _shipment(urls: list[str], *, python: bool) -> Shipment:
     return Shipment(archive, urls[-2], urls[-1])
 
 
-def python_archive(*, log: Callable[[str], object] = _log.info) -> Path:
-    """Packs this interpreter with the packages that `tfos_job` needs; returns the file in the cache."""
-    return _cached(_python(), log)
+def python_archive(extras: Sequence[str] = (), *, log: Callable[[str], object] = _log.info) -> Path:
+    """Packs this interpreter with the packages that `tfos_job` and its extras need; returns the file in the cache."""
+    return _cached(_python(extras), log)
 
 
 def spark_jars_archive(*, log: Callable[[str], object] = _log.info) -> Path:
@@ -122,8 +127,8 @@ def package_zip(*, log: Callable[[str], object] = _log.info) -> Path:
 # --- the three archives ----------------------------------------------------------------------------------------------
 
 
-def _python() -> _Archive:
-    packages = distributions.shipped(distributions.installed())
+def _python(extras: Sequence[str] = ()) -> _Archive:
+    packages = distributions.shipped(distributions.installed(), extras)
 
     def write(path: Path) -> None:
         packing.write_tar_gz(path, packing.members(packages))
@@ -262,10 +267,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tfos_job.submit.environment", description=__doc__)
     parser.add_argument("--format", choices=packing.WRITERS, default="tar.gz")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--extra", action="append", default=[], help="of tfos_job, such as infer; may be repeated")
     options = parser.parse_args(argv)
     logs.text_to_stderr()
     try:
-        contents = packing.members(distributions.shipped(distributions.installed()))
+        contents = packing.members(distributions.shipped(distributions.installed(), options.extra))
         packing.WRITERS[options.format](options.output, contents)
     except JobError as error:
         _log.error("%s", error)

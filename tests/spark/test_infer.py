@@ -1,0 +1,179 @@
+"""`infer` on a real Spark: a row for each input, also where it is damaged; killed, continued, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from tests.command import StartCommand, wait_until_gone
+from tests.no_spark import NoSpark
+from tests.unit.small_checkpoints import publish_untrained
+from tfos_job.config import InferConfig
+from tfos_job.driver.on_demand import Spark
+from tfos_job.errors import SettingsError
+from tfos_job.formats import gnt, gnt_reader
+from tfos_job.jobs.infer import infer
+from tfos_job.layout import InferenceLayout, RunLayout
+from tfos_job.scoring import plan
+
+ORPHANS_S = 60
+NUM_FILES, NUM_RECORDS = 16, 110  # of a MiB together, which is a partition
+
+
+@pytest.fixture(scope="module")
+def run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> RunLayout:
+    layout = RunLayout(str(tmp_path_factory.mktemp("run")))
+    publish_untrained(layout, str(small_dataset))
+    return layout
+
+
+@pytest.fixture(scope="module")
+def inputs(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A split with a flipped bit, GNT files with one, and pictures of which one is cut short."""
+    root = tmp_path_factory.mktemp("inputs")
+    shutil.copytree(small_dataset, root / "dataset")
+    shutil.copytree(small_dataset.parent / "gnt" / "test", root / "gnt")
+    shard = sorted((root / "dataset" / "test").rglob("*.tfrecord"))[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    file = sorted((root / "gnt").glob("*.gnt"))[0]
+    with file.open("rb") as stream:
+        third = list(gnt_reader.read_records(stream, ""))[2]
+    data = bytearray(file.read_bytes())
+    data[third.offset] ^= 1  # its size
+    file.write_bytes(data)
+    (root / "pictures" / "啊").mkdir(parents=True)
+    glyph = np.full((60, 80), 255, np.uint8)
+    glyph[10:50, 38:42] = glyph[28:32, 10:70] = 0
+    for name in ("b.png", "cut.png", "d.png"):
+        Image.fromarray(glyph).save(root / "pictures" / "啊" / name)
+    cut = root / "pictures" / "啊" / "cut.png"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(root / "pictures" / "blank.png")
+    return root
+
+
+def answer(spark: Spark, run: RunLayout, source: Path, output_dir: Path, **changes: Any) -> dict[str, Any]:
+    config = {"train_dir": run.root, "input": str(source), "output_dir": str(output_dir)}
+    return infer(spark, InferConfig(**config | changes)).to_dict()
+
+
+def rows_of(output_dir: Path) -> list[dict[str, Any]]:
+    """The rows of all parts, in their order."""
+    rows = []
+    for part in sorted(output_dir.glob("part-*")):
+        if part.suffix == ".parquet":
+            rows += pyarrow.parquet.read_table(part).to_pylist()
+        else:
+            rows += map(json.loads, part.read_text("utf-8").splitlines())
+    return rows
+
+
+def test_what_can_be_read_is_answered_and_what_cannot_is_told(
+    spark: SparkSession, run: RunLayout, inputs: Path, tmp_path: Path
+) -> None:
+    result = answer(spark, run, inputs / "dataset" / "test", tmp_path / "split", top_k=2)
+    rows = rows_of(tmp_path / "split")
+    assert (result["num_rows"], result["num_errors"], result["num_labelled"]) == (20, 1, 19)
+    (bad,) = (row for row in rows if row["error"])
+    assert bad["error"].startswith("checksum: ")
+    assert (bad["classes"], bad["label"]) == ([], None)
+    assert sum(row["class_ids"][:1] == [row["label_id"]] for row in rows) == result["num_correct"]
+    assert all(len(row["classes"]) == len(row["probabilities"]) == 2 for row in rows if row is not bad)
+    assert all(list(row)[-3:] == ["model_digest", "step", "error"] and row["step"] == 20 for row in rows)
+    places = [(row["source"], row["offset"]) for row in rows]
+    assert places == sorted(set(places))
+
+    # The same glyphs from their GNT files, as text: the same answers, and a row for each range that is lost.
+    result = answer(spark, run, inputs / "gnt", tmp_path / "gnt", output_format="jsonl", top_k=2)
+    assert (result["num_rows"], result["num_errors"]) == (20, 1)
+    again = rows_of(tmp_path / "gnt")
+    assert [row["label"] for row in again if not row["error"]].count("啊") == 2
+    (lost,) = (row for row in again if row["error"])
+    assert "bytes cannot be read" in lost["error"]
+    by_label = {}
+    for row in rows[10:] + again[10:]:  # of the second writer, whose files are whole
+        by_label.setdefault(row["label"], []).append(row)
+    for one, other in by_label.values():
+        assert one["class_ids"] == other["class_ids"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+    result = answer(spark, run, inputs / "pictures", tmp_path / "pictures")
+    assert (result["num_rows"], result["num_errors"], result["num_doubtful"]) == (4, 1, 1)
+    found = {os.path.basename(row["source"]): row for row in rows_of(tmp_path / "pictures")}
+    assert found["blank.png"]["doubtful"] == "blank"
+    assert found["cut.png"]["error"].startswith("not a readable PNG: ")
+    assert found["b.png"]["class_ids"] == found["d.png"]["class_ids"]
+    assert {row["label"] for row in found.values()} == {"啊", None}
+    assert all(row["offset"] is None for row in found.values())
+
+
+def test_a_second_run_does_nothing_and_other_results_are_refused(
+    spark: SparkSession, run: RunLayout, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "MIN_PARTITIONS", 1000)
+    monkeypatch.setattr(plan, "LEAST_BYTES", 1)
+    split, output = small_dataset / "train", InferenceLayout(str(tmp_path / "out"))
+    first = answer(spark, run, split, tmp_path / "out", output_format="jsonl")
+    assert (first["num_partitions"], first["num_answered"], first["up_to_date"]) == (8, 8, False)
+    rows = rows_of(tmp_path / "out")
+
+    again = answer(NoSpark(), run, split, tmp_path / "out", output_format="jsonl")
+    assert again | {"seconds": 0, "num_answered": 8, "up_to_date": False} == first | {"seconds": 0}
+    for change, word in (
+        ({"top_k": 2}, r"--top_k \(it was 3\)"),
+        ({"output_format": "parquet"}, "--output_format"),
+        ({"input": str(small_dataset / "test")}, "the input"),
+    ):
+        with pytest.raises(SettingsError, match=f"{word}.* changed. Give another --output_dir"):
+            answer(NoSpark(), run, split, tmp_path / "out", **{"output_format": "jsonl"} | change)
+
+    # A part that is gone, and one that is not whole, are made again, and those alone.
+    Path(output.part(3, "jsonl")).unlink()
+    Path(output.part(5, "jsonl")).write_text("{}\n")
+    Path(output.success).unlink()
+    before = Path(output.part(4, "jsonl")).stat().st_mtime_ns
+    repaired = answer(spark, run, split, tmp_path / "out", output_format="jsonl", batch_size=64)
+    assert repaired["num_answered"] == 2
+    assert Path(output.part(4, "jsonl")).stat().st_mtime_ns == before
+    assert rows_of(tmp_path / "out") == rows
+
+
+def test_a_job_that_is_killed_goes_on_where_it_was(
+    spark: SparkSession, run: RunLayout, tmp_path: Path, start: StartCommand
+) -> None:
+    draw = np.random.default_rng(0)
+    (tmp_path / "gnt").mkdir()
+    for number in range(NUM_FILES):  # each a partition
+        with (tmp_path / "gnt" / f"{number:02d}.gnt").open("wb") as stream:
+            for _ in range(NUM_RECORDS):
+                gnt.write(stream, gnt.encode_tag("啊"), draw.integers(0, 256, (100, 100), np.uint8))
+    output = InferenceLayout(str(tmp_path / "out"))
+    flags = ("--train_dir", run.root, "--input", tmp_path / "gnt", "--output_dir", output.root)
+    job = start("infer", *flags, "--batch_size", 1, "--master", "local[1]")
+    job.wait_until(lambda: list(tmp_path.glob("out/_parts/*.json")))
+    processes = job.descendants()
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert not wait_until_gone(processes, ORPHANS_S)  # one of them may write another part before it sees it
+    assert not Path(output.success).exists()
+    num_done = len(list(tmp_path.glob("out/_parts/*.json")))
+
+    result = answer(spark, run, tmp_path / "gnt", tmp_path / "out")
+    assert 0 < result["num_answered"] <= NUM_FILES - num_done < NUM_FILES
+    assert result["num_rows"] == result["num_labelled"] == NUM_FILES * NUM_RECORDS
+    places = [(row["source"], row["offset"]) for row in rows_of(tmp_path / "out")]
+    assert len(places) == result["num_rows"]
+    assert places == sorted(set(places))
+    assert json.loads(Path(output.success).read_text())["num_rows"] == result["num_rows"]

@@ -1,0 +1,252 @@
+"""`infer` without Spark: which files its inputs are, their partitions, what a folder of results accepts, its rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from tests.unit.manifests import example
+from tfos_job import cli, storage
+from tfos_job.config import InferConfig
+from tfos_job.errors import BadDataError, FlagError, MissingInputError, SettingsError
+from tfos_job.formats import gnt
+from tfos_job.layout import InferenceLayout
+from tfos_job.scoring import inputs, output, parquet, plan
+from tfos_job.scoring.inputs import GNT, PICTURE, SHARD, InputFile
+from tfos_job.scoring.plan import Model, Plan, partitions
+from tfos_job.scoring.rows import COLUMNS, Counts, Row, to_json_lines
+from tfos_job.scoring.task import PartRecord, PartTask
+
+MIB = 1 << 20
+
+
+def gnt_bytes(text: str) -> bytes:
+    stream = io.BytesIO()
+    for character in text:
+        gnt.write(stream, gnt.encode_tag(character), np.full((4, 4), 9, np.uint8))
+    return stream.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """GNT files, an archive of such, and pictures, among what is none of these."""
+    for name in ("gnt/b.gnt", "gnt/sub/a.gnt", "gnt/_hidden.gnt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(gnt_bytes("一丁"))
+    with zipfile.ZipFile(tmp_path / "gnt" / "c.zip", "w") as archive:
+        archive.writestr("in/1.gnt", gnt_bytes("七"))
+        archive.writestr("readme.txt", "")
+    for name in ("pictures/cat/2.png", "pictures/cat/1.JPG", "pictures/.cache/3.png", "pictures/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def names(root: Path, pattern: str) -> list[str]:
+    return [os.path.relpath(file.name, root) for file in inputs.find(str(root / pattern)).files]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("gnt", ["gnt/b.gnt", "gnt/c.zip/in/1.gnt", "gnt/sub/a.gnt"]),
+        ("gnt/", ["gnt/b.gnt", "gnt/c.zip/in/1.gnt", "gnt/sub/a.gnt"]),
+        ("gnt/c.zip", ["gnt/c.zip/in/1.gnt"]),
+        ("gnt/*.gnt", ["gnt/b.gnt"]),
+        ("gnt/_hidden.gnt", ["gnt/_hidden.gnt"]),
+        ("*/sub", ["gnt/sub/a.gnt"]),
+        ("[gp]*/[!.]*/*", ["gnt/sub/a.gnt", "pictures/cat/1.JPG", "pictures/cat/2.png"]),
+        ("pictures", ["pictures/cat/1.JPG", "pictures/cat/2.png"]),
+        ("pictures/cat/2.png", ["pictures/cat/2.png"]),
+    ],
+)
+def test_the_files_of_an_input_are_in_a_fixed_order(root: Path, pattern: str, expected: list[str]) -> None:
+    assert names(root, pattern) == expected
+
+
+def test_a_file_is_there_once_and_a_name_with_a_bracket_is_a_name(root: Path) -> None:
+    os.rename(root / "pictures" / "cat", root / "pictures" / "cat[1]")
+    assert names(root, "pictures/cat[1]") == ["pictures/cat[1]/1.JPG", "pictures/cat[1]/2.png"]
+    assert names(root, "pictures/c*") == names(root, "pictures*/c*")
+    found = inputs.find(str(root / "pictures"))
+    assert (found.files[0].kind, found.num_left_out) == (PICTURE, 2)
+
+
+def test_the_digest_is_that_of_names_sizes_and_times(root: Path) -> None:
+    before = inputs.find(str(root / "gnt")).digest
+    assert inputs.find(str(root / "gnt")).digest == before
+    os.utime(root / "gnt" / "c.zip", (1, 1))
+    assert inputs.find(str(root / "gnt")).digest != before
+
+
+def test_a_split_is_its_manifests_shards(tmp_path: Path) -> None:
+    contents = example()
+    storage.make_dirs(str(tmp_path / "data" / "test"))
+    storage.write_json(str(tmp_path / "data" / "test" / "manifest.json"), contents.to_json())
+    found = inputs.find(str(tmp_path / "data" / "test")).files
+    assert [file.kind for file in found] == [SHARD] * len(contents.shards)
+    assert [file.path for file in found] == [str(tmp_path / "data/test" / shard.file) for shard in contents.shards]
+    assert {file.charset for file in found} == {str(tmp_path / "data" / "charset.json")}
+    (tmp_path / "data" / "charset.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"whole dataset. Name a split in it: test"):
+        inputs.find(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "error", "words"),
+    [
+        ("nothing", MissingInputError, "Check"),
+        ("*.tfrecord", MissingInputError, "nothing matches the pattern"),
+        ("pictures/notes.txt", SettingsError, "is no input. Give a dataset's split"),
+        ("pictures/.cache", MissingInputError, "no input"),
+        ("damaged.zip", BadDataError, "not a whole ZIP"),
+    ],
+)
+def test_what_is_no_input_is_refused(root: Path, pattern: str, error: type[Exception], words: str) -> None:
+    (root / "damaged.zip").write_bytes(b"PK")
+    if pattern == "pictures/.cache":
+        os.remove(root / "pictures/.cache/3.png")
+    with pytest.raises(error, match=words):
+        inputs.find(str(root / pattern))
+
+
+def file(size: int, name: str = "f", kind: str = GNT) -> InputFile:
+    return InputFile(kind, name, size, "1")
+
+
+def test_partitions_are_of_whole_files_and_about_equal() -> None:
+    assert [len(group) for group in partitions([file(10)] * 5)] == [5]
+    assert [len(group) for group in partitions([file(MIB)] * 40)] == [2] * 20
+    groups = partitions([file(300 * MIB, "large"), *[file(MIB)] * 2048])
+    assert [len(group) for group in groups] == [1] + [64] * 32
+    assert sum(map(len, partitions([file(100, kind=PICTURE)] * 100_000))) == 100_000
+    assert max(map(len, partitions([file(100, kind=PICTURE)] * 100_000))) <= 4096
+
+
+def a_plan(**changes: Any) -> Plan:
+    values = {
+        "input": "in",
+        "input_digest": "i",
+        "num_files": 3,
+        "num_partitions": 2,
+        "model_digest": "m",
+        "step": 20,
+        "model": "run/checkpoints/step-00000020",
+        "output_format": "jsonl",
+        "top_k": 3,
+        "raw_image": False,
+    }
+    return Plan(**values | changes)
+
+
+def publish(layout: InferenceLayout, number: int, rows: list[Row]) -> PartRecord:
+    data = to_json_lines(rows, "m", 20)
+    storage.write_bytes(layout.part(number, "jsonl"), data)
+    record = PartRecord(number=number, size_bytes=len(data), sha256="", counts=Counts.of(rows))
+    storage.write_json(layout.part_record(number), record.to_json())
+    return record
+
+
+def test_a_folder_is_continued_by_the_same_plan_and_refused_to_another(tmp_path: Path) -> None:
+    layout, rows = InferenceLayout(str(tmp_path / "out")), [Row("a", class_ids=[1], label_id=1), Row("b", error="no")]
+    plan_id = output.begin(layout, a_plan())
+    assert output.begin(layout, a_plan(input="other/../in", model="a copy", step=20)) == plan_id
+    for changes, words in (
+        ({"model_digest": "n"}, "the model changed"),
+        ({"input_digest": "j", "num_partitions": 3}, r"the input, the partitions \(it was 2\) changed"),
+        ({"raw_image": True}, r"--raw_image \(it was False\) changed. Give another --output_dir, or remove this one"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            output.begin(layout, a_plan(**changes))
+    publish(layout, 1, rows)
+    assert list(output.done_parts(layout, a_plan())) == [1]
+    assert output.finished(layout, a_plan()) is None
+    publish(layout, 0, rows)
+    found = output.done_parts(layout, a_plan())
+    document = output.finish(layout, a_plan(), found.values())
+    assert document == output.finished(layout, a_plan()) == json.loads((tmp_path / "out" / "_SUCCESS").read_text())
+    assert {key: document[key] for key in ("num_rows", "num_errors", "num_labelled", "num_correct")} == {
+        "num_rows": 4,
+        "num_errors": 2,
+        "num_labelled": 2,
+        "num_correct": 2,
+    }
+    Path(layout.part(0, "jsonl")).unlink()
+    assert output.finished(layout, a_plan()) is None
+    Path(layout.part_record(1)).write_text("{")  # torn by a disk
+    assert output.done_parts(layout, a_plan()) == {}
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("")
+    with pytest.raises(SettingsError, match=r"something else than results of infer, such as letters.txt"):
+        output.begin(InferenceLayout(str(tmp_path)), a_plan())
+    with pytest.raises(SettingsError, match="is a file"):
+        output.begin(InferenceLayout(str(tmp_path / "letters.txt")), a_plan())
+
+
+ROWS = [
+    Row("a.gnt", 14, "一", 0, ["一", "丁"], [0, 1], [0.75, 0.12345678]),
+    Row("b\udcff.png", doubtful="blank"),
+    Row("c.png", label="龘", error="not there"),
+]
+
+
+def test_both_formats_have_the_same_columns_and_values() -> None:
+    text = [json.loads(line) for line in to_json_lines(ROWS, "m", None).splitlines()]
+    table = pyarrow.parquet.read_table(io.BytesIO(parquet.to_parquet(ROWS, "m", None)))
+    assert tuple(table.column_names) == tuple(text[0]) == COLUMNS
+    values = table.to_pylist()
+    assert values[0].pop("probabilities") == pytest.approx(text[0].pop("probabilities"), abs=1e-6)
+    assert text[1]["source"] == r"b\xff.png"
+    assert values == text
+    assert pyarrow.parquet.read_table(io.BytesIO(parquet.to_parquet([], "m", 1))).schema == table.schema
+
+
+def test_a_task_arrives_as_it_was_sent() -> None:
+    task = PartTask(
+        number=1,
+        files=(file(3), InputFile(GNT, "a.zip", 4, "2", member={"name": "b.gnt"})),
+        model=Model(digest="m", step=None),
+        part="p",
+        record="r",
+        plan="q",
+        plan_id="i",
+        output_format="jsonl",
+        top_k=1,
+        raw_image=True,
+        batch_size=2,
+    )
+    assert PartTask.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyarrow" else found(name))
+    flags = ["--train_dir", str(root), "--input", str(root / "gnt"), "--output_dir", str(root / "out")]
+    assert cli.main(["infer", *flags]) == 78
+    assert "pip install 'tfos_job[infer]', or give --output_format jsonl" in capsys.readouterr().err
+    assert cli.main(["infer", *flags, "--output_format", "jsonl"]) == 66  # no checkpoint there
+    assert not (root / "out").exists()
+
+
+def test_flags_that_do_not_go_together() -> None:
+    both = {"input": "i", "output_dir": "o"}
+    with pytest.raises(FlagError, match="one of them is needed"):
+        InferConfig(**both)
+    with pytest.raises(SettingsError, match="given together"):
+        InferConfig(**both, train_dir="r", export_dir="e")
+    with pytest.raises(SettingsError, match="--checkpoint"):
+        InferConfig(**both, export_dir="e", checkpoint="best")
+    assert plan.FORMAT_VERSION == 1

@@ -1,0 +1,97 @@
+"""The process that does the work of `infer` on executors (`scoring/task.py`): TensorFlow and a model, loaded once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.errors import BusyError, MissingInputError, ResourceError, SettingsError
+from tfos_job.host import gpus, service
+from tfos_job.inference.answering import Answering
+from tfos_job.inference.predictor import Predictor
+from tfos_job.scoring.parquet import to_parquet
+from tfos_job.scoring.plan import Model
+from tfos_job.scoring.rows import Counts, Row, to_json_lines
+from tfos_job.scoring.task import PartRecord, PartTask
+
+_WRITERS: dict[str, Callable[[list[Row], str, int | None], bytes]] = {"parquet": to_parquet, "jsonl": to_json_lines}
+
+
+@functools.lru_cache(maxsize=1)
+def predictor_of(model: Model, raw_image: bool) -> Predictor:
+    """The model, loaded once.
+
+    Raises:
+      SettingsError: it is no longer the one of that digest.
+      ResourceError: TensorFlow does not see the GPUs of this process.
+      JobError: what loading it raises.
+    """
+    _require_gpus()
+    if model.export_dir:
+        found = Predictor.exported(model.export_dir, raw_image=raw_image)
+    else:
+        found = Predictor(model.train_dir, model.checkpoint, raw_image=raw_image)
+    if found.digest != model.digest:
+        raise SettingsError(
+            f"the model was changed since the job began: digest {found.digest[:12]}, it was {model.digest[:12]}",
+            place=model.place,
+            next_step="Run the command again, with another --output_dir",
+        )
+    return found
+
+
+def _require_gpus() -> None:
+    wanted = gpus.allowed(os.environ)
+    if wanted and not tf.config.list_physical_devices("GPU"):
+        raise ResourceError(
+            f"TensorFlow does not see the GPUs of this task, {', '.join(wanted)}",
+            next_step="Check the driver and CUDA's libraries there (tfos-job doctor), or leave out --num_gpus",
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _answering(model: Model, raw_image: bool, top_k: int, batch_size: int) -> Answering:
+    return Answering(predictor_of(model, raw_image), top_k=top_k, batch_size=batch_size)
+
+
+def answer_part(task: PartTask, got_on: Callable[[], None]) -> PartRecord:
+    """Writes the part of a partition, whole, and then the document about it."""
+    answering = _answering(task.model, task.raw_image, task.top_k, task.batch_size)
+    got_on()
+    rows = list(answering.rows(task.files, got_on))
+    data = _WRITERS[task.output_format](rows, task.model.digest, task.model.step)
+    _require_plan(task)
+    storage.write_bytes(task.part, data)
+    record = PartRecord(
+        number=task.number,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        counts=Counts.of(rows),
+    )
+    storage.write_json(task.record, record.to_json())
+    return record
+
+
+def _require_plan(task: PartTask) -> None:
+    """Raises BusyError if the folder has become that of another job, while this task was left behind."""
+    try:
+        found = storage.read_json(task.plan).get("id")
+    except (MissingInputError, ValueError):
+        found = None
+    if found != task.plan_id:
+        raise BusyError("the folder is that of another job by now", place=task.plan, next_step="Nothing was written")
+
+
+def work(request: dict[str, Any], got_on: Callable[[], None]) -> Any:
+    """Answers a request of `scoring/task.py`."""
+    return answer_part(PartTask.from_json(request["task"]), got_on).to_json()
+
+
+if __name__ == "__main__":
+    service.serve(work)
