@@ -344,6 +344,17 @@ def test_a_scan_that_is_left_out_is_missed() -> None:
             read(data[:start] + data[end:])
 
 
+def test_a_jpeg_of_scans_and_restarts_without_end_is_refused() -> None:
+    """Thirty bytes of a scan would take as long as the whole picture, two of a restart the memory of 128."""
+    data = file(photograph().convert("L"), "JPEG", progressive=True)
+    starts = [found.start() for found in re.finditer(rb"\xff\xda", data)]
+    scan = data[starts[1] : data.index(b"\xff", starts[1] + 2)]
+    assert read(data[: starts[1]] + scan * 50 + data[starts[1] :])
+    for more in (scan * 100, b"\xff\xd0" * 200_000):
+        with pytest.raises(ValueError, match="more parts than any picture needs"):
+            read(data[: starts[1]] + more + data[starts[1] :])
+
+
 @pytest.mark.parametrize("make", [odd_pictures.pngs, odd_pictures.jpegs, odd_pictures.gifs])
 def test_odd_pictures_are_stored_as_all_see_them_or_refused(make: Callable[[], Iterator[Odd]]) -> None:
     """A few of those of tests/campaigns/odd_pictures.py."""

@@ -19,6 +19,7 @@ from PIL import Image
 from tests.unit.serving import Network, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.serve.channel import BEGAN_S
+from tfos_job.serve.refusals import TooLarge
 
 STROKES = [[[1, 1], [9, 9]], [[9, 1], [1, 9]]]
 KEY = "0123456789abcdef"
@@ -92,6 +93,20 @@ def test_one_of_many_that_cannot_be_read_is_told_in_its_place(served: Served) ->
     blank = {"image": "picture", "inverted": False, "step": 7, "top": [], "doubtful": "blank"}
     assert answer["predictions"] == [blank]
     assert served.model.batcher.num_waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("image_format", "at", "part"),
+    [("PNG", 33, b"\0\0\0\0IDAT\x35\xaf\x06\x1e"), ("JPEG", 2, b"\xff\xfe\0\2"), ("JPEG", 2, b"\xff")],
+    ids=["chunks", "comments", "filling"],
+)
+def test_a_file_of_too_many_parts_is_refused_before_a_decoder_sees_it(image_format: str, at: int, part: bytes) -> None:
+    stream = io.BytesIO()
+    Image.new("L", (5, 4)).save(stream, image_format)
+    data, limits = stream.getvalue(), Served().limits
+    limits.check_pixels(data[:at] + part * 9_000 + data[at:])
+    with pytest.raises(TooLarge, match="more than 10000 parts"):
+        limits.check_pixels(data[:at] + part * 10_000 + data[at:])
 
 
 WRONG: dict[str, tuple[Any, str | None, str, int, str]] = {

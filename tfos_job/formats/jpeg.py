@@ -23,6 +23,8 @@ _END, _START_OF_SCAN, _RESTART_INTERVAL = 0xD9, 0xDA, 0xDD
 _SIDE = 8  # of a block, in pixels and in coefficients
 _BLOCK = _SIDE * _SIDE
 _UNKNOWN = 0xFF  # a coefficient that no scan has had yet
+_MOST_SCANS = 100  # encoders make about ten; each may be a few bytes, and takes as long as the whole picture
+_MOST_MARKERS = 1 << 17  # a restart has two bytes, and gets 128 more here
 
 # They begin with a 1, since missing bits count as 0.
 _MORE_BITS = bytes(range(0xB5, 0xF5)) * 2
@@ -141,7 +143,11 @@ def _read(data: bytes) -> tuple[_Frame, list[int]]:
     frame, interval, missing_restarts, in_scan = _Frame(0, 0, 0, {}), 0, 0, False
     ends: list[int] = []
     lowest: dict[int, list[int]] = {}  # of each component's coefficients the bits that are still to come
-    for code, start, body in _markers(data):
+    num_scans = 0
+    for number, (code, start, body) in enumerate(_markers(data)):
+        num_scans += code == _START_OF_SCAN
+        if num_scans > _MOST_SCANS or number > _MOST_MARKERS:
+            raise ValueError("a JPEG of more parts than any picture needs")
         if in_scan:
             ends.append(start)
         if in_scan and code not in _RESTARTS and missing_restarts > 0:

@@ -6,8 +6,12 @@ import os
 import threading
 from dataclasses import dataclass, field
 
+from tfos_job.formats import jpeg, png
 from tfos_job.formats.picture_head import read_head
 from tfos_job.serve.refusals import TooLarge
+
+_MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
+_START_OF_SCAN, _FILL = 0xDA, 0xFF  # of a JPEG
 
 
 def _decoders() -> threading.Semaphore:
@@ -33,6 +37,7 @@ class Limits:
 
     def check_pixels(self, data: bytes) -> None:
         """Raises TooLarge for a file of a larger picture; one that is no picture is for the decoder to name."""
+        _check_parts(data)
         try:
             head = read_head(data)
         except ValueError:
@@ -40,3 +45,30 @@ class Limits:
         if head.width * head.height > self.max_pixels:
             fact = f"a picture of {head.width} × {head.height} pixels is larger than {self.max_pixels} pixels"
             raise TooLarge(fact)
+
+
+def _check_parts(data: bytes) -> None:
+    """Raises TooLarge for a PNG or JPEG of so many parts that to read its head would take minutes."""
+    if data.startswith(png.SIGNATURE):
+        at, after = len(png.SIGNATURE), _after_chunk
+    elif data.startswith(jpeg.SIGNATURE):
+        at, after = 2, _after_marker
+    else:
+        return
+    for _ in range(_MOST_PARTS):
+        at = after(data, at)
+        if at >= len(data):
+            return
+    raise TooLarge(f"a picture file of more than {_MOST_PARTS} parts")
+
+
+def _after_chunk(data: bytes, at: int) -> int:
+    return at + 12 + int.from_bytes(data[at : at + 4], "big")
+
+
+def _after_marker(data: bytes, at: int) -> int:
+    """Where the next marker is; the end of the file for what is none, and for the first scan."""
+    code = int.from_bytes(data[at + 1 : at + 2], "big")
+    if data[at] != _FILL or code == _START_OF_SCAN:
+        return len(data)
+    return at + 1 if code == _FILL else at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
