@@ -269,6 +269,14 @@ def test_no_answer_in_time_is_a_refusal() -> None:
     network.go.set()
 
 
+def test_a_decoder_that_does_not_end_holds_up_nobody_for_longer_than_a_request() -> None:
+    served = Served(timeout_s=0.01).begin()
+    while served.limits.decoders.acquire(blocking=False):
+        pass
+    assert served.predict(png(100)) == (503, {"error": "no answer in time: the server has too much to do"})
+    assert served.model.batcher.num_waiting == 0
+
+
 def test_metrics_and_access_log_have_every_request(served: Served) -> None:
     served.predict({"image": [(io.BytesIO(png(100)), "a"), (io.BytesIO(b"no"), "b")]}, "multipart/form-data")
     served.predict(png(*[255] * 20))

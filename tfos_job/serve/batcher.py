@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tfos_job.serve.refusals import Failed, Full, Unavailable
+from tfos_job.serve.refusals import Failed, Full, Unavailable, too_late
 
 Network = Callable[[np.ndarray], np.ndarray]
 """From images, uint8 [n, S, S, C], to a row for each, [n, …]."""
@@ -63,7 +63,7 @@ class Ticket:
         """
         if not self.done.wait(max(0.0, until_s - time.monotonic())):
             self.is_abandoned = True
-            raise Unavailable("no answer in time: the server has too much to do", retry_after_s=1)
+            raise too_late()
         if self.error is not None:
             raise self.error
         return np.stack([row for row in self.rows if row is not None])

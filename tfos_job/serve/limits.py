@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tfos_job.formats import jpeg, png
 from tfos_job.formats.picture_head import read_head
-from tfos_job.serve.refusals import TooLarge
+from tfos_job.serve.refusals import TooLarge, too_late
 
 _MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
 _START_OF_SCAN, _FILL = 0xDA, 0xFF  # of a JPEG
@@ -27,13 +30,28 @@ class Limits:
       max_images: pictures and drawings.
       max_pixels: of a picture, as its head says before anything is decoded.
       timeout_s: from the first byte to the answer.
-      decoders: what is held while a picture is decoded.
+      decoders: what `decoding` holds.
     """
 
     max_images: int
     max_pixels: int
     timeout_s: float
     decoders: threading.Semaphore = field(default_factory=_decoders)
+
+    @contextmanager
+    def decoding(self, until_s: float) -> Iterator[None]:
+        """A picture's turn to be decoded; `until_s` is of `time.monotonic`.
+
+        Raises:
+          Unavailable: it does not come in time.
+        """
+        left_s = until_s - time.monotonic()
+        if left_s <= 0 or not self.decoders.acquire(timeout=min(left_s, threading.TIMEOUT_MAX)):
+            raise too_late()
+        try:
+            yield
+        finally:
+            self.decoders.release()
 
     def check_pixels(self, data: bytes) -> None:
         """Raises TooLarge for a file of a larger picture; one that is no picture is for the decoder to name."""

@@ -149,9 +149,9 @@ class Model:
           BadRequest: the only one cannot be read.
           Failed: the network has failed.
         """
-        until_s = arrived_s + (self._limits.timeout_s if timeout_s is None else timeout_s)
+        until_s = self.until_s(arrived_s) if timeout_s is None else arrived_s + timeout_s
         with self.batcher.reserved(len(asked)) as places:
-            found = [self.see(one, options, is_alone=len(asked) == 1) for one in asked]
+            found = [self.see(one, options, until_s, is_alone=len(asked) == 1) for one in asked]
             images = [one.image for one in found if not isinstance(one, Answer | NoAnswer)]
             ticket = places.put(images, arrived_s) if images else None
         tops: Iterator[tuple[Guess, ...]] = iter(())
@@ -177,15 +177,20 @@ class Model:
         """
         with self.batcher.reserved(len(images)) as places:
             ticket = places.put(images, arrived_s)
-        return ticket.wait(arrived_s + self._limits.timeout_s)
+        return ticket.wait(self.until_s(arrived_s))
 
-    def see(self, asked: Asked, options: Options, *, is_alone: bool) -> Any:
+    def until_s(self, arrived_s: float) -> float:
+        """When a request of that time must be answered; both of `time.monotonic`."""
+        return arrived_s + self._limits.timeout_s
+
+    def see(self, asked: Asked, options: Options, until_s: float, *, is_alone: bool) -> Any:
         """A picture or drawing as the network sees it, or the answer that needs no network, as `Predictor.see`.
 
         Raises:
           TooLarge: it has more pixels than are taken, and is alone.
+          Unavailable: its turn does not come until then.
         """
-        with self._limits.decoders:
+        with self._limits.decoding(until_s):
             if isinstance(asked.source, Drawing):
                 try:
                     picture = self.loaded.draw(asked.source.strokes, asked.source.size)

@@ -65,6 +65,10 @@ class Unavailable(Refusal):
     status = 503
 
 
+def too_late() -> Unavailable:
+    return Unavailable("no answer in time: the server has too much to do", retry_after_s=1)
+
+
 class Failed(Refusal):
     """A fault of the server; its log has more."""
 

@@ -126,7 +126,8 @@ def _answer(model: Model, body: _Body) -> dict[str, Any]:
 
 def _encoded(model: Model, value: Any, place: str) -> np.ndarray:
     """The image of a file in base64."""
-    seen = model.see(Asked(place, decoded(value, place)), Options(raw_image=True), is_alone=True)
+    asked = Asked(place, decoded(value, place))
+    seen = model.see(asked, Options(raw_image=True), model.until_s(g.began_s), is_alone=True)
     if isinstance(seen, NoAnswer):
         raise BadRequest(f"{place}: {seen.to_json()['error']}")
     assert not isinstance(seen, Answer)  # of pictures that are looked at for ink alone
