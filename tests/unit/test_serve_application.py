@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import random
@@ -18,6 +19,9 @@ from PIL import Image
 
 from tests.unit.serving import Network, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.host.results import ReaderGone
+from tfos_job.serve import application
+from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.channel import BEGAN_S
 from tfos_job.serve.refusals import TooLarge
 
@@ -300,6 +304,16 @@ def test_metrics_and_access_log_have_every_request(served: Served) -> None:
     assert first == first | {"method": "POST", "path": "/predict", "status": 200, "pictures": 2, "model": "default"}
     assert (third["path"], third["status"]) == ("/predict", 415)
     assert (fourth["path"], fourth["client"]) == ("/none", "127.0.0.1")
+
+
+def test_the_access_log_ends_without_the_server(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def gone(line: str) -> None:
+        raise ReaderGone
+
+    served.app = application.make(dataclasses.replace(served.service, access_log=AccessLog(gone)))
+    client = served.app.test_client()
+    assert [client.get("/healthz").status_code for _ in range(2)] == [200, 200]
+    assert caplog.messages == ["The access log ends here: its reader is gone"]
 
 
 def test_every_answer_has_the_headers_of_a_strict_page(served: Served) -> None:

@@ -108,6 +108,20 @@ def test_the_end_loses_no_request_that_has_begun(held: Held, pool: ThreadPoolExe
     assert read_to_end(kept.sock) == b""
 
 
+def test_the_end_answers_all_requests_that_came_together(held: Held, pool: ThreadPoolExecutor) -> None:
+    with held.connect() as caller:
+        caller.sendall((head(4, "/held") + b"body") * 2 + head(4) + b"la")
+        held.asked.acquire()
+        ending = pool.submit(held.server.stop, 600)
+        until_refused(held)
+        held.go.set()
+        held.asked.acquire()
+        caller.sendall(b"st")
+        data = read_to_end(caller)
+    assert (data.count(b"200 OK"), data.count(b"body"), data[-4:]) == (3, 2, b"last")
+    assert ending.result() == 0
+
+
 def test_an_end_that_is_due_says_how_many_have_no_answer(held: Held, pool: ThreadPoolExecutor) -> None:
     answers: list[Future[Any]] = [pool.submit(held.ask, "/held") for _ in range(3)]
     for _ in range(3):

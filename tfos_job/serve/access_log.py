@@ -42,7 +42,7 @@ class AccessLog:
                 self._write(text)
             except (ReaderGone, StorageError) as error:
                 self._write = None
-                _log.warning("The access log ends here: %s", error or "its reader is gone")
+                _log.warning("The access log ends here: %s", str(error) or "its reader is gone")
 
 
 def opened(path: str, to_stdout: Callable[[str], None]) -> AccessLog:

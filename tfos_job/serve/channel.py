@@ -26,10 +26,11 @@ class Parser(HTTPRequestParser):
 
 
 class Task(WSGITask):
-    """A request that the application answers. Once the server drains, its connection ends with it."""
+    """A request that the application answers. Once the server drains, its connection ends with the last one there."""
 
     def execute(self) -> None:
-        if self.channel.server.is_draining:
+        is_last = len(self.channel.requests) == 1 and self.channel.request is None
+        if self.channel.server.is_draining and is_last:
             self.request.headers["CONNECTION"] = "close"
         super().execute()
 
