@@ -79,7 +79,7 @@ def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network:
     assert network.batches.get() == [1, 2, 3, 4]  # an hour's latency, and one picture of a request without the other
     network.go()
     assert rows(first) == [2, 4, 6]
-    assert not second.done.is_set()
+    assert not second.is_done
     third = put(batcher, 6, 7, 8)
     assert network.batches.get() == [5, 6, 7, 8]
     network.go()
@@ -98,6 +98,14 @@ def test_the_latency_counts_from_the_arrival_of_the_first_request(network: Netwo
     old = batcher_of(network)
     put(old, 3, arrived_s=LONG_AGO_S)
     assert network.batches.get() == [3]
+    network.go()
+
+
+def test_who_arrived_first_decides_also_if_another_one_was_decoded_sooner(network: Network) -> None:
+    batcher = batcher_of(network)
+    put(batcher, 1)
+    put(batcher, 2, arrived_s=LONG_AGO_S)
+    assert network.batches.get() == [1, 2]
     network.go()
 
 

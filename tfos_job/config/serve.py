@@ -55,7 +55,7 @@ class ServeConfig(Flags):
     max_queue: int = flag(
         "pictures that wait for the network; a request for which there is no room is refused (429)", 128, minimum=1
     )
-    max_images: int = flag("pictures in a request", 32, minimum=1)
+    max_images: int = flag("pictures in a request, no more than --max_queue", 32, minimum=1)
     max_body_mb: int = flag("megabytes (2^20 bytes) of a request's body", 16, minimum=1, maximum=1024)
     max_megapixels: float = flag("size of a picture, in millions of pixels, before it is decoded", 16.0, above=0)
     max_connections: int = flag("connections that are open at once", 512, minimum=1)
@@ -77,8 +77,6 @@ class ServeConfig(Flags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fact = f"{self.max_images} pictures of one request have no room in a --max_queue of {self.max_queue}"
-        require(self.max_images <= self.max_queue, "max_images", fact, "Give a smaller one, or a larger --max_queue")
         is_guarded = self.is_loopback or self.api_key_file is not None or self.insecure
         next_step = "Give --api_key_file FILE, or --insecure if all who reach it may ask"
         require(is_guarded, "host", f"{self.host} is open to other hosts, and no key is asked for", next_step)

@@ -61,7 +61,7 @@ def serve(
       ResourceError: the port is taken.
     """
     keys = None if config.api_key_file is None else Keys(config.api_key_file)
-    sources = [_source(name, folder, config.checkpoint) for name, folder in config.models]
+    sources = _sources(config)
     newest = [source.newest() for source in sources]
     service = _service(config, keys, access_log.opened(config.access_log, write))
     listener = server.listen(config.host, config.port)
@@ -119,11 +119,15 @@ class ExportSource:
         return Loaded(predictor, functools.partial(strokes.draw, like=like), info.version, info.document["top_k"])
 
 
-def _source(name: str, folder: str, checkpoint: str) -> Source:
-    """A folder as what is in it: a run has checkpoints."""
-    if storage.is_dir(RunLayout(folder).checkpoints_dir):
-        return RunSource(name, folder, checkpoint)
-    return ExportSource(name, folder)
+def _sources(config: ServeConfig) -> list[Source]:
+    """The models of the flags; of a `--model` it is seen what is in its folder: a run has checkpoints."""
+    found: list[Source] = []
+    for name, folder in config.models:
+        is_run = config.train_dir is not None
+        if config.model is not None:
+            is_run = storage.is_dir(RunLayout(folder).checkpoints_dir)
+        found.append(RunSource(name, folder, config.checkpoint) if is_run else ExportSource(name, folder))
+    return found
 
 
 def _model(config: ServeConfig, service: application.Service, name: str, loaded: Loaded) -> Model:
@@ -143,7 +147,9 @@ def _service(config: ServeConfig, keys: Keys | None, log: access_log.AccessLog) 
     return application.Service(
         models=Models(),
         lifecycle=Lifecycle(),
-        limits=Limits(max_images=config.max_images, max_pixels=max_pixels, timeout_s=config.request_timeout),
+        limits=Limits(
+            max_images=min(config.max_images, config.max_queue), max_pixels=max_pixels, timeout_s=config.request_timeout
+        ),
         max_body_bytes=config.max_body_mb * _MIB,
         metrics=Metrics(),
         access_log=log,

@@ -6,7 +6,7 @@ waitress reads requests without a thread each, so that slow callers hold up nobo
 
 from __future__ import annotations
 
-import logging
+import os
 import select
 import socket
 import threading
@@ -18,12 +18,10 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
 
 from tfos_job.errors import ResourceError
 from tfos_job.serve.channel import Channel
-
-_log = logging.getLogger(__name__)
+from tfos_job.serve.workers import Workers
 
 _BACKLOG = 1024
 _TURN_S, _DRAINING_TURN_S = 1.0, 0.05
@@ -43,8 +41,10 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        # Python puts the address into the words of all but this one.
+        fact = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ResourceError(
-            f"cannot listen there: {error.strerror or error}",
+            f"cannot listen there: {fact}",
             place=f"{host}:{port}",
             next_step="Give another --port, or --port 0 for any that is free",
         ) from error
@@ -62,7 +62,7 @@ class ServerLimits:
     Attributes:
       max_connections: open at once; the others wait for the system to take them.
       max_body_bytes: of a request.
-      num_threads: requests that the application has at once.
+      num_threads: most requests that the application has at once.
       request_s: in which a request must have come.
     """
 
@@ -106,16 +106,13 @@ class Server:
     ) -> None:
         self._limits = limits
         self._map: dict[int, Any] = {}
-        self._dispatcher = ThreadedTaskDispatcher()
-        self._dispatcher.queue_logger = logging.getLogger(f"{__name__}.queue")
-        self._dispatcher.queue_logger.setLevel(logging.ERROR)  # the application refuses before requests pile up
-        self._dispatcher.set_thread_count(limits.num_threads)
+        self._workers = Workers(limits.num_threads)
         address = listener.getsockname()
         self._server = _Waitress(
             application,
             map=self._map,
             _sock=listener,
-            dispatcher=self._dispatcher,
+            dispatcher=self._workers,
             adj=_adjustments(listener, limits),
             bind_socket=False,
             sockinfo=(listener.family, listener.type, listener.proto, address),
@@ -149,7 +146,7 @@ class Server:
         self._server.is_draining = True
         self._server.pull_trigger()
         self.wait()
-        self._dispatcher.shutdown(timeout=1)
+        self._workers.close()
         return self._num_lost
 
     def _run(self) -> None:

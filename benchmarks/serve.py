@@ -1,0 +1,332 @@
+"""Serving: what `tfos-job serve` adds to the bare model, and what it gains over the seeds' way, in one run.
+
+For each network, with the weights that a seed decides:
+
+- `bare`: the predictor's own `probabilities` in a process without HTTP, one image at a time and 32 at a time.
+- `serve`: the command in a process of its own, asked by wrk (a program in C) for PNG crops with `raw_image=1`.
+- `seed`: what the seeds' demo does: Flask's own server, a thread for each connection, one `predict` a request.
+- `litserve`: LitServe with the same model and the same batches, where it is installed.
+
+    python benchmarks/serve.py
+
+Needs wrk (Debian's package). The last line of stdout is one JSON object; benchmarks/README.md has dated results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np
+import psutil
+from PIL import Image
+
+_CLASSES = 3755
+_BATCH = 32
+_CLIENTS = 32
+_PACED_CLIENTS = 64
+_LOAD = 0.7  # of the capacity, at which the tail is looked at
+_POST = """wrk.method = "POST"
+wrk.headers["Content-Type"] = "image/png"
+local file = io.open("{picture}", "rb")
+wrk.body = file:read("*all")
+file:close()
+"""
+_PACED = """math.randomseed({seed})
+function delay() return math.floor(-math.log(1 - math.random()) * {think_ms}) end
+"""
+_UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw, and what it cost the server.
+
+    Attributes:
+      per_s: requests a second that were answered with 2xx.
+      p50_ms, p99_ms: latencies.
+      cpu_ms: processor time of the server's processes, a request.
+      num_failed: other answers, and errors of sockets.
+    """
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    num_failed: int
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def publish(folder: Path, network: str) -> None:
+    """A run with one checkpoint."""
+    from tfos_job.formats.charset import level1
+    from tfos_job.layout import RunLayout
+    from tfos_job.networks import registry, variables
+    from tfos_job.run import checkpoints
+
+    model = {"model_name": network, "num_classes": _CLASSES, "image_size": 64, "keep_prob": 0.8}
+    built = registry.build(**model, seed=1)
+    arrays = {name: variable.numpy() for name, variable in variables.model_variables(built).items()}
+    document = {"model": model, "characters": "".join(level1().characters), "charset_digest": "", "dataset_digest": ""}
+    document |= {"input_position": {}, "metrics": {}}
+    checkpoints.publish(RunLayout(str(folder)), 1, arrays, document)
+
+
+def picture() -> bytes:
+    """A glyph's crop, as large as handwriting is."""
+    draw = np.random.default_rng(0)
+    pixels = np.full((64, 60), 255, np.uint8)
+    for _ in range(9):
+        at, width = draw.integers(2, 50), draw.integers(3, 6)
+        strip = draw.integers(0, 160, (56, width), dtype=np.uint8)
+        pixels[4:60, at : at + width] = strip
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def bare(train_dir: Path, seconds: float) -> dict[str, float]:
+    """The network alone, at 1 and at 32 images: its times, and processor time an image."""
+    from tfos_job import Predictor
+
+    predictor = Predictor(train_dir, raw_image=True)
+    image = np.zeros((64, 64, 1), np.uint8)
+    found = {}
+    for size in (1, _BATCH):
+        images = np.stack([image] * size)
+        for _ in range(3):
+            predictor.probabilities(images)
+        times, cpu_s, end_s = [], time.process_time(), time.perf_counter() + seconds
+        while time.perf_counter() < end_s or len(times) < 5:
+            began_s = time.perf_counter()
+            predictor.probabilities(images)
+            times.append(time.perf_counter() - began_s)
+        found[f"ms_{size}"] = 1000 * statistics.median(times)
+        found[f"cpu_ms_{size}"] = 1000 * (time.process_time() - cpu_s) / len(times) / size
+    found["per_s"] = 1000 * _BATCH / found[f"ms_{_BATCH}"]
+    return found
+
+
+# --- servers ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """A server, and its address, which it prints in a line of JSON."""
+    with log.open("w") as stderr:
+        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit(f"{' '.join(command)} ended:\n{log.read_text()[-2000:]}")
+            url = json.loads(line)["url"].rstrip("/")
+            wait_for_answer(url)
+            yield process, url
+        finally:
+            for child in process.children(recursive=True):
+                child.terminate()
+            process.terminate()
+            process.wait(60)
+            process.stdout.close()
+
+
+def wait_for_answer(url: str) -> None:
+    request = urllib.request.Request(f"{url}/predict?raw_image=1", picture(), {"Content-Type": "image/png"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(600):
+        with contextlib.suppress(OSError), opener.open(request, timeout=60) as answer:
+            answer.read()
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{url} does not answer")
+
+
+def serve_command(train_dir: Path) -> list[str]:
+    words = ["serve", "--train_dir", train_dir, "--port", 0, "--access_log", "/dev/null", "--max_batch_size", _BATCH]
+    return [sys.executable, "-m", "tfos_job", *map(str, words)]
+
+
+def serve_as_the_seed(train_dir: str) -> None:
+    """Flask's own server with one prediction a request."""
+    import flask
+    from werkzeug.serving import make_server
+
+    from tfos_job import Predictor
+
+    predictor = Predictor(train_dir, raw_image=True)
+    app = flask.Flask(__name__)
+
+    @app.post("/predict")
+    def predict() -> Any:
+        return flask.jsonify(predictor.predict([flask.request.get_data()]))
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    print(json.dumps({"url": f"http://127.0.0.1:{server.port}"}), flush=True)
+    server.serve_forever()
+
+
+def serve_by_litserve(train_dir: str) -> None:
+    """LitServe with the same model and batches; one process for HTTP, one for the model."""
+    import litserve
+
+    from tfos_job import Predictor
+    from tfos_job.inference.pictures import Request
+
+    class Api(litserve.LitAPI):
+        def setup(self, device: str) -> None:
+            self.predictor = Predictor(train_dir, raw_image=True)
+
+        def decode_request(self, request: Any) -> Any:
+            return self.predictor.see(Request("picture", bytes.fromhex(request["picture"])))
+
+        def predict(self, seen: Any) -> Any:
+            rows = self.predictor.probabilities(np.stack([one.image for one in seen]))
+            return [one.with_top(top).to_json() for one, top in zip(seen, self.predictor.tops(rows, 3), strict=True)]
+
+        def batch(self, inputs: Any) -> Any:
+            return inputs
+
+        def unbatch(self, output: Any) -> Any:
+            return output
+
+    api = Api(max_batch_size=_BATCH, batch_timeout=0.002, api_path="/predict")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    print(json.dumps({"url": "http://127.0.0.1:18999"}), flush=True)
+    server.run(host="127.0.0.1", port=18999, log_level="error", generate_client_file=False)
+
+
+# --- load -------------------------------------------------------------------------------------------------------------
+
+
+def load(
+    process: psutil.Process, url: str, folder: Path, *, clients: int, seconds: float, think_ms: float = 0.0
+) -> Load:
+    """Asks by wrk; with `think_ms`, each client waits so long on average between its requests."""
+    script = folder / "post.lua"
+    paced = _PACED.format(seed=1, think_ms=think_ms) if think_ms else ""
+    script.write_text(_POST.format(picture=folder / "picture.png") + paced)
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "30s", "--latency", "-s", str(script)]
+    before_s = cpu_s(process)
+    done = subprocess.run([*command, f"{url}/predict?raw_image=1"], capture_output=True, text=True, check=True)
+    return parse(done.stdout, cpu_s(process) - before_s)
+
+
+def parse(text: str, cpu_s: float) -> Load:
+    """Wrk's report."""
+    counted = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m),", text)
+    assert counted, text
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    num_refused = int(refused[1]) if refused else 0
+    num_answered = int(counted[1]) - num_refused
+    return Load(
+        per_s=num_answered / (float(counted[2]) * _UNITS_MS[counted[3]] / 1000),
+        p50_ms=percentile(text, "50%"),
+        p99_ms=percentile(text, "99%"),
+        cpu_ms=1000 * cpu_s / max(1, int(counted[1])),
+        num_failed=num_refused + sum(map(int, errors.groups())) if errors else num_refused,
+    )
+
+
+def percentile(text: str, name: str) -> float:
+    found = re.search(rf"^ +{name} +([\d.]+)(us|ms|s|m) *$", text, re.MULTILINE)
+    assert found, text
+    return float(found[1]) * _UNITS_MS[found[2]]
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Processor time of a server and its children."""
+    return sum(sum(each.cpu_times()[:2]) for each in [process, *process.children(recursive=True)])
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def measure(network: str, folder: Path, seconds: float, peers: list[str]) -> dict[str, Any]:
+    train_dir = folder / network
+    publish(train_dir, network)
+    (folder / "picture.png").write_bytes(picture())
+    note(f"{network}: bare")
+    alone = bare(train_dir, seconds)
+    result: dict[str, Any] = {"bare": alone}
+    note(f"{network}: serve")
+    with running(serve_command(train_dir), folder / "serve.log") as (process, url):
+        load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds))  # every thread has answered once
+        one = load(process, url, folder, clients=1, seconds=seconds)
+        many = load(process, url, folder, clients=_CLIENTS, seconds=seconds)
+        think_ms = 1000 * _PACED_CLIENTS / (_LOAD * many.per_s)
+        paced = load(process, url, folder, clients=_PACED_CLIENTS, seconds=seconds, think_ms=think_ms)
+    result["serve"] = {"one": one.__dict__, "many": many.__dict__, "paced": paced.__dict__}
+    result |= {
+        "one_added_ms": one.p50_ms - alone["ms_1"],
+        "many_ratio": many.per_s / alone["per_s"],
+        "many_added_cpu_ms": many.cpu_ms - alone[f"cpu_ms_{_BATCH}"],
+        "paced_p99_over_p50": paced.p99_ms / paced.p50_ms,
+    }
+    for peer in peers:
+        note(f"{network}: {peer}")
+        command = [sys.executable, __file__, "--as", peer, "--train_dir", str(train_dir)]
+        with running(command, folder / f"{peer}.log") as (process, url):
+            if peer == "litserve":
+                note("its requests are JSON: wrk sends the picture in hexadecimal")
+            found = load(process, url, folder, clients=_CLIENTS, seconds=seconds)
+        result[peer] = found.__dict__
+        result[f"over_{peer}"] = many.per_s / found.per_s if found.per_s else None
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--networks", default="chinese_rec,hanzi_net", help="comma-separated names")
+    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--as", dest="peer", choices=("seed", "litserve"), help=argparse.SUPPRESS)
+    parser.add_argument("--train_dir", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peer:
+        {"seed": serve_as_the_seed, "litserve": serve_by_litserve}[arguments.peer](arguments.train_dir)
+        return
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not there: `apt-get install wrk`")
+    peers = ["seed", *(["litserve"] if importlib.util.find_spec("litserve") else [])]
+    with tempfile.TemporaryDirectory(prefix="tfos_job-serve-") as folder:
+        results = {
+            name: measure(name, Path(folder), arguments.seconds, peers) for name in arguments.networks.split(",")
+        }
+    for name, result in results.items():
+        serve = result["serve"]
+        one, many = serve["one"]["p50_ms"], serve["many"]["per_s"]
+        note(
+            f"{name}: one request {one:.1f} ms, bare {result['bare']['ms_1']:.1f}; {_CLIENTS} clients {many:.0f}/s, "
+            f"bare {result['bare']['per_s']:.0f}; p99 over p50 at {_LOAD:.0%} {result['paced_p99_over_p50']:.1f}; "
+            f"over the seeds' {result['over_seed']:.1f}"
+        )
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
