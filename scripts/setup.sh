@@ -2,6 +2,7 @@
 # Prepares what every other script needs, and is quick when nothing has changed:
 #   - a virtual environment with this package in it, editable: .venv, or $TFOS_JOB_VENV
 #   - a Java for Spark: 17 or 21, with the module jdk.incubator.vector (Spark 4 starts its JVM with it)
+# and, for scripts/test.sh alone, a Chromium, if it can be installed.
 # The other scripts source it; then `tfos-job` and `python` are on PATH and JAVA_HOME is set. Run by itself it prepares
 # and says what it found.
 #
@@ -178,6 +179,25 @@ prepare_java() {
         say "JAVA_HOME=$JAVA_HOME is not a Java 17 or 21 that Spark can use: taking $found"
     fi
     export JAVA_HOME=$found
+}
+
+# --- Chromium --------------------------------------------------------------------------------------------------------
+
+# A name proves nothing here either: Ubuntu's package of that name is a word about snap.
+has_chromium() {
+    local name
+    for name in "${CHROMIUM:-}" chromium-headless-shell chromium chromium-browser google-chrome; do
+        [[ -n $name ]] && command -v "$name" >/dev/null && "$name" --version >/dev/null 2>&1 && return 0
+    done
+    return 1
+}
+
+# Only tests/cluster/test_page.py needs it, so scripts/test.sh alone calls this; without it that test is skipped.
+prepare_chromium() {
+    has_chromium && return 0
+    if can_apt; then apt_install chromium-headless-shell chromium || true; fi
+    has_chromium || say "no Chromium: tests/cluster/test_page.py is skipped. Install one ('apt-get install chromium' on" \
+        "Debian) or set CHROMIUM to its path"
 }
 
 prepare_python

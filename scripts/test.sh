@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup.sh
 source scripts/setup.sh
+if [[ $# == 0 || $* == *tests/cluster* ]]; then prepare_chromium; fi
 
 # Each test has a timeout of its own (pyproject.toml); this one is for what would hang outside of them. pytest gets
 # SIGINT first, so that its fixtures still end what the tests started. Files are taken in their order, the long ones of

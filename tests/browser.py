@@ -31,9 +31,12 @@ _FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """The program's path: $CHROMIUM, or the first on PATH of those that are known."""
-    given = os.environ.get("CHROMIUM")
-    return given or next(filter(None, map(shutil.which, NAMES)), None)
+    """The path of a program that runs: $CHROMIUM, or the first on PATH of those that are known."""
+    for name in filter(None, (os.environ.get("CHROMIUM"), *NAMES)):
+        path = shutil.which(name)
+        if path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
 
 
 class Browser:
