@@ -16,7 +16,7 @@ from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
-from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, TrainConfig, VerifyConfig
+from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, InferConfig, TrainConfig, VerifyConfig
 from tfos_job.driver import session
 from tfos_job.errors import SettingsError
 from tfos_job.layout import DatasetLayout
@@ -216,6 +216,31 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
     alone = submit(EvaluateConfig(**DIRS), command="evaluate")
     assert alone["spark.dynamicAllocation.initialExecutors"] == "0"
     assert "spark.executor.memory" not in alone
+
+
+def test_infer_has_executors_of_several_cores_and_what_parquet_needs() -> None:
+    config = InferConfig(train_dir="hdfs://nn/run", input="hdfs://far/in/*", output_dir="hdfs://nn/out", num_gpus=1)
+    settings = submit(config, command="infer")
+    assert settings["spark.app.name"] == "tfos_job infer hdfs://nn/run"
+    assert settings["spark.executor.cores"] == settings["spark.task.cpus"] == "4"
+    assert settings["spark.task.resource.gpu.amount"] == settings["spark.executor.resource.gpu.amount"] == "1"
+    assert settings["spark.dynamicAllocation.maxExecutors"] == "64"
+    assert settings["spark.kerberos.access.hadoopFileSystems"] == "hdfs://far,hdfs://nn"
+    on_cpu = submit(dataclasses.replace(config, num_gpus=0), command="infer")
+    assert "spark.task.resource.gpu.amount" not in on_cpu
+    large = submit(dataclasses.replace(config, num_gpus=0, batch_size=2048), command="infer")
+    assert memory_of(large) > memory_of(on_cpu)
+    extras = SUBMISSIONS["infer"].extras
+    assert (extras(config), extras(dataclasses.replace(config, output_format="jsonl"))) == (("infer",), ())
+
+
+def test_evaluate_has_executors_if_they_are_asked_for() -> None:
+    alone = submit(EvaluateConfig(**DIRS), command="evaluate")
+    shared = submit(EvaluateConfig(**DIRS, num_executors=3), command="evaluate")
+    assert "spark.executor.instances" not in alone
+    assert (shared["spark.executor.instances"], shared["spark.dynamicAllocation.enabled"]) == ("3", "false")
+    assert memory_of(shared) >= 1024
+    assert shared["spark.driver.memoryOverhead"] == alone["spark.driver.memoryOverhead"]
 
 
 def test_report_and_predict_have_a_driver_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,10 @@ class EvaluateConfig(Flags):
     )
     batch_size: int = flag("images per step", 128, minimum=1)
     top_k: str = flag("comma-separated k of the top-k accuracies; 1 is always included", "1,3,5", form=_WHOLE_NUMBERS)
+    num_executors: int = flag(
+        "executors that share the shards; 0: this process alone, or with --master Spark as it is", 0, minimum=0
+    )
+    num_gpus: int = flag("GPUs of each task on an executor", 0, minimum=0)
     numbers_only: bool = flag("write numbers and tables, and no pictures", False)
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tfos_job.inference.answer import Guess
 from tfos_job.inference.predictor import Predictor
 from tfos_job.inference.records import RecordReader, Sight, ahead
 from tfos_job.scoring.inputs import InputFile
@@ -41,7 +42,7 @@ class Answering:
         """
         for batch in ahead(self._batches(self._reader.read(files)), _BATCHES_AHEAD):
             images = [sight.image for sight in batch if sight.image is not None]
-            tops = iter(())
+            tops: Iterator[tuple[Guess, ...]] = iter(())
             if images:
                 tops = iter(self._predictor.tops(self._predictor.probabilities(np.stack(images)), self._top_k))
             for sight in batch:

@@ -22,9 +22,10 @@ from tfos_job.host.bar import Bar
 from tfos_job.input.damage import data_errors
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.layout import RunLayout
-from tfos_job.run.predictions import Predictions
+from tfos_job.run.predictions import JudgedShard, Predictions
 
 ModelCall = Callable[[tf.Tensor], tf.Tensor]
+JudgeCall = Callable[[str], JudgedShard]
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,20 @@ def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], A
     return tf.while_loop(lambda more, _: more, add_next, [tf.constant(True), start])[1]
 
 
+def judge_function(model: keras.Model, *, batch_size: int, form: Form, ks: Sequence[int]) -> JudgeCall:
+    """`judge_shard` of a network as a function of a shard's path. In each process it computes the same, bit for bit."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        return judge_shard(lambda images: model(images, training=False), shard, batch_size=batch_size, form=form, ks=ks)
+
+    def judged(shard: str) -> JudgedShard:
+        vector, columns = judge(tf.constant(shard))
+        return JudgedShard(vector.numpy(), tuple(column.numpy() for column in columns))
+
+    return judged
+
+
 def evaluate_shards(
     model: keras.Model,
     shards: Iterable[str],
@@ -187,22 +202,23 @@ def evaluate_shards(
       BadDataError: a damaged record; the error names its file and byte.
       MissingInputError: a shard is not there.
     """
-
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        return judge_shard(lambda images: model(images, training=False), shard, batch_size=batch_size, form=form, ks=ks)
-
-    counts = Counts.zero(ks)
-    of_each = []
+    judge = judge_function(model, batch_size=batch_size, form=form, ks=ks)
+    judged = []
+    num_done = 0
     with Bar("evaluate", total=num_records, unit="image") as progress:
         for shard in shards:
             with data_errors([shard], with_network=True):
-                vector, columns = judge(tf.constant(shard))
-                shard_counts = Counts.from_vector(vector.numpy(), ks)
-            of_each.append(tuple(column.numpy() for column in columns))
-            counts += shard_counts
-            progress.show(counts.num_examples)
-    return counts, Predictions.joined(of_each)
+                judged.append(judge(shard))
+            num_done += judged[-1].num_records
+            progress.show(num_done)
+    return joined(judged, ks)
+
+
+def joined(shards: Iterable[JudgedShard], ks: Sequence[int]) -> tuple[Counts, Predictions]:
+    """The counts and predictions of shards, in their order: whoever has judged them, the sums are the same."""
+    shards = list(shards)
+    counts = sum((Counts.from_vector(shard.counts, ks) for shard in shards), start=Counts.zero(ks))
+    return counts, Predictions.joined([shard.columns for shard in shards])
 
 
 def write_evaluation(run: RunLayout, step: int, split_name: str, metrics: Mapping[str, int | float]) -> str:

@@ -19,11 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.conversion.folders import class_name
 from tfos_job.errors import AccessError, BadDataError, JobError, MissingInputError
 from tfos_job.formats import gnt, gnt_reader
 from tfos_job.formats.archives import open_source
-from tfos_job.formats.charset import Charset
+from tfos_job.formats.charset import Charset, class_name
 from tfos_job.formats.form import GROUP_SIZE
 from tfos_job.formats.gnt_reader import RecordBlock
 from tfos_job.formats.quarantine import BadRange

@@ -14,11 +14,19 @@ from tfos_job import storage
 from tfos_job.errors import BusyError, MissingInputError, ResourceError, SettingsError
 from tfos_job.host import gpus, service
 from tfos_job.inference.answering import Answering
+from tfos_job.inference.evaluation import JudgeCall, judge_function
 from tfos_job.inference.predictor import Predictor
+from tfos_job.input.damage import data_errors
+from tfos_job.layout import RunLayout
+from tfos_job.networks.variables import restore_model
+from tfos_job.run import checkpoints
+from tfos_job.run.model_digest import model_digest
+from tfos_job.run.predictions import JudgedShard
 from tfos_job.scoring.parquet import to_parquet
 from tfos_job.scoring.plan import Model
 from tfos_job.scoring.rows import Counts, Row, to_json_lines
-from tfos_job.scoring.task import PartRecord, PartTask
+from tfos_job.scoring.task import JudgeTask, PartRecord, PartTask
+from tfos_job.staging.copies import local_copy
 
 _WRITERS: dict[str, Callable[[list[Row], str, int | None], bytes]] = {"parquet": to_parquet, "jsonl": to_json_lines}
 
@@ -37,13 +45,17 @@ def predictor_of(model: Model, raw_image: bool) -> Predictor:
         found = Predictor.exported(model.export_dir, raw_image=raw_image)
     else:
         found = Predictor(model.train_dir, model.checkpoint, raw_image=raw_image)
-    if found.digest != model.digest:
-        raise SettingsError(
-            f"the model was changed since the job began: digest {found.digest[:12]}, it was {model.digest[:12]}",
-            place=model.place,
-            next_step="Run the command again, with another --output_dir",
-        )
+    _require_same(model, found.digest)
     return found
+
+
+def _require_same(model: Model, digest: str) -> None:
+    if digest != model.digest:
+        raise SettingsError(
+            f"the model was changed since the job began: digest {digest[:12]}, it was {model.digest[:12]}",
+            place=model.place,
+            next_step="Run the command again, `infer` with another --output_dir",
+        )
 
 
 def _require_gpus() -> None:
@@ -78,6 +90,24 @@ def answer_part(task: PartTask, got_on: Callable[[], None]) -> PartRecord:
     return record
 
 
+@functools.lru_cache(maxsize=1)
+def _judge(model: Model, batch_size: int, ks: tuple[int, ...]) -> JudgeCall:
+    """The function that judges a shard, of a network that is loaded once."""
+    _require_gpus()
+    info, arrays = checkpoints.read_network(RunLayout(model.train_dir), model.checkpoint)
+    _require_same(model, model_digest(info, arrays))
+    return judge_function(restore_model(info, arrays), batch_size=batch_size, form=info.form, ks=ks)
+
+
+def judge_shard(task: JudgeTask, got_on: Callable[[], None]) -> JudgedShard:
+    """Judges a shard as `evaluate` does in one process."""
+    judge = _judge(task.model, task.batch_size, task.ks)
+    with local_copy(task.path, task.size_bytes, task.sha256) as local:
+        got_on()
+        with data_errors([task.path], with_network=True):
+            return judge(local)
+
+
 def _require_plan(task: PartTask) -> None:
     """Raises BusyError if the folder has become that of another job, while this task was left behind."""
     try:
@@ -90,6 +120,8 @@ def _require_plan(task: PartTask) -> None:
 
 def work(request: dict[str, Any], got_on: Callable[[], None]) -> Any:
     """Answers a request of `scoring/task.py`."""
+    if request["do"] == "judge":
+        return judge_shard(JudgeTask.from_json(request["task"]), got_on).to_json()
     return answer_part(PartTask.from_json(request["task"]), got_on).to_json()
 
 

@@ -9,25 +9,26 @@ from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
-from tfos_job.conversion.dataset import refuse_non_folder
-from tfos_job.errors import BadDataError, DivergedError, SettingsError
+from tfos_job.errors import BadDataError, DivergedError
 from tfos_job.formats import manifest
-from tfos_job.formats.adopted_shards import load_unchanged
-from tfos_job.formats.form import Form
-from tfos_job.inference.evaluation import evaluate_shards, write_evaluation
-from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
-from tfos_job.networks.variables import form_of, restore_model
+from tfos_job.inference.evaluation import evaluate_shards, joined, write_evaluation
+from tfos_job.layout import RunLayout, SplitLayout
+from tfos_job.networks.variables import restore_model
 from tfos_job.reports.evaluation_report import publish
-from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.evaluation_input import JudgedSplit, choose
 from tfos_job.run.evaluation_results import EvaluationResults
 from tfos_job.staging.copies import local_copy
 
 _log = logging.getLogger(__name__)
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, judged: JudgedSplit | None = None) -> dict[str, Any]:
     """Counts each record of the split exactly once, and writes numbers and pictures to the run's `evaluation` folder.
+
+    Args:
+      config: run, split and batches.
+      judged: what executors made of the shards (`jobs/evaluate.py`), which are not read here then but for pictures.
 
     Returns:
       `num_examples`, `loss`, `top_<k>` and `ece`, with `step`, `split` and `checkpoint`; `pictures` is their folder,
@@ -40,21 +41,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
       DivergedError: the loss is not finite.
     """
     run = RunLayout(config.train_dir)
-    refuse_non_folder(config.dataset_dir, "--dataset_dir")
-    split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
-    info, arrays = checkpoints.read_network(run, config.checkpoint)
-    contents = load_unchanged(split)
-    form = form_of(info)
-    _require_compatible(info, contents, form, split.root)
-    _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)
-    counts, predictions = evaluate_shards(
-        restore_model(info, arrays),
-        _staged(split, contents),
-        num_records=contents.num_records,
-        batch_size=config.batch_size,
-        form=form,
-        ks=config.ks,
-    )
+    if judged is None:
+        info, arrays, split, contents = choose(config)
+        _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)
+        counts, predictions = evaluate_shards(
+            restore_model(info, arrays),
+            _staged(split, contents),
+            num_records=contents.num_records,
+            batch_size=config.batch_size,
+            form=info.form,
+            ks=config.ks,
+        )
+    else:
+        info, _, split, contents = judged.input
+        counts, predictions = joined(judged.shards, config.ks)
     if counts.num_examples != contents.num_records:
         raise BadDataError(
             f"holds {counts.num_examples} records, its manifest says {contents.num_records}",
@@ -67,7 +67,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         predictions=predictions,
         names=tuple(info.characters),
         shard_paths=manifest.shard_paths(split, contents),
-        form=form,
+        form=info.form,
     )
     metrics = {**counts.metrics(), "ece": results.calibration.ece}
     if not math.isfinite(metrics["loss"]):
@@ -91,21 +91,6 @@ def _record(
     write_evaluation(run, info.step, results.split_name, metrics)
     _log.info("Drawing the pictures" if pictures else "Writing the tables")
     return publish(results, run, pictures=pictures)
-
-
-def _require_compatible(info: CheckpointInfo, contents: manifest.Manifest, form: Form, place: str) -> None:
-    if contents.charset_digest != info.charset_digest:
-        raise SettingsError(
-            f"charset {contents.charset_digest[:12]} is not the one of {info.path}, {info.charset_digest[:12]}",
-            place=place,
-            next_step="Evaluate on a dataset converted with the charset that the run was trained on",
-        )
-    if contents.num_channels != form.num_channels:
-        raise SettingsError(
-            f"images of {contents.num_channels} channel(s), {info.path} was trained on {form.num_channels}",
-            place=place,
-            next_step="Evaluate on a split that was converted with the same --num_channels",
-        )
 
 
 def _staged(split: SplitLayout, contents: manifest.Manifest) -> Iterator[str]:

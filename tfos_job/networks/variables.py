@@ -13,7 +13,6 @@ import numpy as np
 
 from tfos_job.config import NO_NORMALIZATION
 from tfos_job.errors import SettingsError
-from tfos_job.formats import readers
 from tfos_job.formats.form import Form
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.networks import registry
@@ -77,12 +76,7 @@ def form_of(info: CheckpointInfo) -> Form:
     Raises:
       SettingsError: there is no such reader any more.
     """
-    model = info.model
-    return Form(
-        image_size=model["image_size"],
-        num_channels=model["num_channels"],
-        antialias=readers.resolve(None, info.dataset_name, info.path).antialias,
-    )
+    return info.form
 
 
 class Normalize(keras.layers.Layer):

@@ -25,6 +25,8 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats import readers
+from tfos_job.formats.form import Form
 from tfos_job.formats.hashing import HashingReader, HashingWriter
 from tfos_job.layout import join
 
@@ -67,6 +69,19 @@ class CheckpointInfo:
     def dataset_name(self) -> str:
         """The reader of the training split; default: that of glyphs."""
         return self.document.get("dataset_name", GNT)
+
+    @property
+    def form(self) -> Form:
+        """The form of the images that its network was trained with.
+
+        Raises:
+          SettingsError: there is no such reader any more.
+        """
+        return Form(
+            image_size=self.model["image_size"],
+            num_channels=self.model["num_channels"],
+            antialias=readers.resolve(None, self.dataset_name, self.path).antialias,
+        )
 
     @property
     def charset_digest(self) -> str:

@@ -6,6 +6,8 @@ predictions always give the same lists.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +15,42 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_BINS = 15
+
+
+class JudgedShard(NamedTuple):
+    """What a network made of a shard of n records.
+
+    Attributes:
+      counts: sums over them, as in `inference/evaluation.py`: float64 [2 + number of k].
+      columns: labels int32 [n], predicted classes int32 [n], their probabilities float32 [n], losses float32 [n].
+    """
+
+    counts: np.ndarray
+    columns: tuple[np.ndarray, ...]
+
+    @property
+    def num_records(self) -> int:
+        return len(self.columns[0])
+
+    def to_json(self) -> list[str]:
+        """JSON values of which `from_json` makes the same, bit for bit."""
+        return [_to_text(array) for array in (self.counts, *self.columns)]
+
+    @staticmethod
+    def from_json(value: Sequence[str]) -> JudgedShard:
+        counts, *columns = map(_from_text, value)
+        return JudgedShard(counts, tuple(columns))
+
+
+def _to_text(array: np.ndarray) -> str:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _from_text(text: str) -> np.ndarray:
+    found: np.ndarray = np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +72,7 @@ class Predictions:
     shard_sizes: tuple[int, ...]
 
     @staticmethod
-    def joined(shards: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Predictions:
+    def joined(shards: Sequence[tuple[np.ndarray, ...]]) -> Predictions:
         """Joins the four arrays of each shard."""
         columns = [np.concatenate(column) for column in zip(*shards, strict=True)] if shards else [np.empty(0)] * 4
         types = (np.int32, np.int32, np.float32, np.float32)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.host.service import Service
+from tfos_job.run.predictions import JudgedShard
 from tfos_job.scoring.inputs import InputFile
 from tfos_job.scoring.plan import Model
 from tfos_job.scoring.rows import Counts
@@ -70,6 +71,31 @@ class PartTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeTask:
+    """The order to judge one shard of a split for `evaluate`.
+
+    Attributes:
+      path, size_bytes, sha256: of the shard, by its manifest.
+      ks: of the top-k counts.
+    """
+
+    model: Model
+    path: str
+    size_bytes: int
+    sha256: str
+    batch_size: int
+    ks: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"model": vars(self.model)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> JudgeTask:
+        """The inverse of `to_json`."""
+        return JudgeTask(**value | {"model": Model(**value["model"]), "ks": tuple(value["ks"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartRecord:
     """A part that is published.
 
@@ -101,6 +127,16 @@ def answer_part(task: PartTask, slot: Slot) -> PartRecord:
     """
     request = {"do": "part", "task": task.to_json()}
     return PartRecord.from_json(_service_of(slot).call(request))
+
+
+def judge_shard(task: JudgeTask, slot: Slot) -> JudgedShard:
+    """Judges a shard.
+
+    Raises:
+      BadDataError: a damaged record; the error names its file and byte.
+      JobError: as `answer_part`.
+    """
+    return JudgedShard.from_json(_service_of(slot).call({"do": "judge", "task": task.to_json()}))
 
 
 def _service_of(slot: Slot) -> Service:
