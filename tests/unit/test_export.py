@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -30,7 +31,7 @@ from tfos_job.config import ExportConfig, PredictConfig
 from tfos_job.errors import BadDataError, BusyError, FlagError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import tfrecord
 from tfos_job.formats.form import Form
-from tfos_job.inference import portable, warm_up
+from tfos_job.inference import portable, saved_model, warm_up
 from tfos_job.inference.evaluation import evaluate_shards
 from tfos_job.inference.ink_statistics import InkStatistics, measure
 from tfos_job.inference.parity import parity
@@ -42,6 +43,7 @@ from tfos_job.local_jobs.export import export
 from tfos_job.local_jobs.predict import predict
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints, exports
+from tfos_job.run.checkpoint_files import document_digest
 
 NEAR = 1e-4
 NUM_CLASSES = len(CHARSET)
@@ -410,6 +412,19 @@ def test_a_damaged_version_is_refused(tmp_path: Path, folder: Path, damage: Any,
         Predictor.exported(layout.root)
 
 
+@pytest.mark.parametrize("name", ["../../.bashrc", "/etc/passwd", "variables/../../x"])
+def test_no_file_outside_of_a_version_belongs_to_it(tmp_path: Path, folder: Path, name: str) -> None:
+    """Copies are written under the names in `export.json`, and what its digest proves anybody can compute."""
+    layout = ExportLayout(str(tmp_path / "e"))
+    storage.make_dirs(layout.root)
+    path = publish(layout, folder).path
+    document = storage.read_json(f"{path}/export.json")
+    document["files"][name] = document["files"]["saved_model.pb"]
+    storage.write_json(f"{path}/export.json", document | {"document_sha256": document_digest(document)})
+    with pytest.raises(BadDataError, match="a file outside of the version"):
+        exports.read(path)
+
+
 def test_it_is_loaded_from_any_file_system_after_its_copy_is_proved(exported: Exported) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(exported.path, "/exports/1", recursive=True)
@@ -446,6 +461,32 @@ def test_formats_without_their_packages_are_refused_before_anything_is_done(
         commands.check(config)
     with pytest.raises(FlagError, match=r"Did you mean onnx\?"):
         ExportConfig(train_dir="t", export_dir="e", formats="saved_model,onx")
+
+
+@pytest.mark.parametrize("wrong", ["all_classes", "levels", "serving_default"])
+def test_the_proof_is_that_of_each_signature(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    expected = np.array([[0.2, 0.5, 0.3]] * 70, np.float32)
+    images = np.zeros((70, 4, 4, 1), np.uint8)
+
+    def signature(name: str, ids: list[int]) -> Any:
+        values = expected[0, ids] * (0.9 if name == wrong else 1)
+        return lambda images: {
+            "ids": tf.constant([ids] * len(images), tf.int64),
+            "probabilities": tf.constant([values] * len(images)),
+        }
+
+    signatures = {
+        "all_classes": signature("all_classes", [0, 1, 2]),
+        "levels": signature("levels", [1, 2]),
+        "serving_default": signature("serving_default", [1, 2]),
+    }
+    loaded = SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda folder: loaded)
+    with pytest.raises(JobError, match="does not answer as the checkpoint"):
+        saved_model.prove("", images, expected)
+    wrong = ""
+    signatures |= {name: signature(name, [0, 1, 2] if name == "all_classes" else [1, 2]) for name in signatures}
+    assert saved_model.prove("", images, expected)["largest_difference"] == 0
 
 
 def test_a_network_that_answers_otherwise_is_not_published() -> None:

@@ -122,6 +122,9 @@ def read(path: str) -> ExportInfo:
         raise _damaged(path, f"{EXPORT_DOCUMENT} is not of format version {FORMAT_VERSION}")
     if document.get("document_sha256") != document_digest(document):
         raise _damaged(path, f"{EXPORT_DOCUMENT} does not have its own digest")
+    for name in document.get("files", {}):
+        if ".." in name.split("/") or name.startswith("/"):  # copies of the files are written under these names
+            raise _damaged(path, f"{EXPORT_DOCUMENT} names a file outside of the version: {name}")
     return ExportInfo(path, document)
 
 
