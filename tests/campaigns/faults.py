@@ -158,9 +158,9 @@ def clock_jumped(trial: Trial) -> str:
 
 def preempted(trial: Trial) -> str:
     """An application of the other queue asks for what is its own, of which the training's containers hold a part."""
-    hog = trial.place.hadoop.claim("gpu", seconds=30)
+    hog = trial.place.hadoop.claim("default", seconds=30)
     trial.undo.append(lambda: hog.wait(600))
-    return "queue gpu has claimed its half"
+    return "queue default has claimed its half"
 
 
 @dataclass(frozen=True, kw_only=True)
