@@ -10,7 +10,7 @@ from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.dataset_dirs import adopted_dirs
 from tfos_job.commands.tensorflow_start import load_tensorflow
-from tfos_job.config import EvaluateConfig, ExportConfig, PredictConfig
+from tfos_job.config import EvaluateConfig, PredictConfig
 from tfos_job.config.defaults import NAMED_CHECKPOINTS
 from tfos_job.errors import SettingsError
 
@@ -70,7 +70,7 @@ def check(config: EvaluateConfig) -> None:
     checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
 
 
-def size_of_work(config: EvaluateConfig | ExportConfig | PredictConfig) -> Work:
+def size_of_work(config: EvaluateConfig | PredictConfig) -> Work:
     """The run's network, as far as its report has it."""
     return size_of_run(config.train_dir)
 

@@ -6,9 +6,10 @@ import importlib.util
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
-from tfos_job.commands.evaluate import size_of_work
+from tfos_job.commands.container_memory import Network
+from tfos_job.commands.evaluate import size_of_run
 from tfos_job.commands.tensorflow_start import load_tensorflow
-from tfos_job.config import ExportConfig
+from tfos_job.config import NETWORKS, ExportConfig
 from tfos_job.config.defaults import NAMED_CHECKPOINTS, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
 
 # What a format needs beside TensorFlow, by import name: the extras of pyproject.toml.
@@ -29,9 +30,10 @@ def check(config: ExportConfig) -> None:
     from tfos_job.layout import RunLayout
     from tfos_job.run import checkpoints
 
-    if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
-        raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
-    checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+    if config.train_dir is not None:
+        if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
+            raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
+        checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
     for name in config.all_formats:
         missing = [module for module in _PACKAGES[name] if importlib.util.find_spec(module) is None]
         if missing:
@@ -53,6 +55,14 @@ def check_submitted(config: ExportConfig) -> None:
             next_step="Call `tfos-job export` on a host that has them; --export_dir may be on HDFS",
         )
     check(config)
+
+
+def size_of_work(config: ExportConfig) -> Work:
+    if config.train_dir is not None:
+        return size_of_run(config.train_dir)
+    assert config.model_name is not None
+    side = config.image_size or NETWORKS[config.model_name]
+    return Work(network=Network(model_name=config.model_name, image_size=side, num_channels=3, num_classes=1001))
 
 
 def containers(config: ExportConfig, work: Work, master: str) -> dict[str, str]:

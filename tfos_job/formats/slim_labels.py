@@ -120,7 +120,7 @@ def classes_of(found: FoundLabels, labels: LabelFile | None, known: Sequence[str
     if 0 not in names and names:
         names[0] = BACKGROUND
         warnings = (*warnings, f"no name is given for label 0: class 0 is {BACKGROUND!r}, and has no records")
-    filled = _distinct([names.get(class_id, str(class_id)) for class_id in range(max(names, default=-1) + 1)])
+    filled = distinct([names.get(class_id, str(class_id)) for class_id in range(max(names, default=-1) + 1)])
     if known is not None and filled != tuple(known):
         assert labels is not None
         raise _other_names(filled, known, labels.place)
@@ -147,7 +147,7 @@ def _of_list(
     plain = dict(labels.names)
     shifted = {0: BACKGROUND} | {label + 1: name for label, name in plain.items()}
     if known is not None:
-        is_shifted = tuple(known) == _distinct([shifted[label] for label in range(len(shifted))])
+        is_shifted = tuple(known) == distinct([shifted[label] for label in range(len(shifted))])
         return (shifted if is_shifted else plain), ()
     votes, shifted_votes = (
         sum(class_name(text) == names.get(label) for label, text in found.texts.items()) for names in (plain, shifted)
@@ -166,7 +166,7 @@ def _of_list(
     return plain, ()
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """The names, with the class id behind those that are there twice (of ImageNet's, two are `crane`)."""
     counts = Counter(names)
     return tuple(name if counts[name] == 1 else f"{name} ({class_id})" for class_id, name in enumerate(names))

@@ -16,7 +16,7 @@ import numpy as np
 
 import tfos_job
 from tfos_job import storage
-from tfos_job.config import ExportConfig
+from tfos_job.config import NETWORKS, ExportConfig
 from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import manifest, readers, tf_example
@@ -24,11 +24,12 @@ from tfos_job.formats.form import Form
 from tfos_job.layout import DatasetLayout, ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.run import checkpoints, exports
-from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 from tfos_job.run.exports import ExportInfo
 from tfos_job.run.model_digest import PREPROCESSING_VERSION, model_digest
 
 _NUM_RECORDS = 300  # that answers are compared about, and whose ink is measured
+_NUM_RANDOM = 32  # pictures that are made where there are none
 _SEED = 0  # of their choice
 
 _log = logging.getLogger(__name__)
@@ -51,8 +52,13 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
       SettingsError: the network of that name is not the one of the checkpoint any more.
       StorageError: a file system has failed; nothing is published.
     """
-    run, export = RunLayout(config.train_dir), ExportLayout(config.export_dir)
-    info, arrays = checkpoints.read_network(run, config.checkpoint)
+    run = None if config.train_dir is None else RunLayout(config.train_dir)
+    export = ExportLayout(config.export_dir)
+    if run is None:
+        load_tensorflow()
+        info, arrays = _pretrained(config)
+    else:
+        info, arrays = checkpoints.read_network(run, config.checkpoint)
     digest = model_digest(info, arrays)
     with Lease(export.lock, "tfos-job export") as lease:
         standing = _standing(export, config, digest, len(info.characters))
@@ -68,6 +74,16 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
         if config.keep_versions is not None:
             exports.retain(export, config.keep_versions)
     return _result(published, already_exported=False)
+
+
+def _pretrained(config: ExportConfig) -> tuple[CheckpointInfo, Arrays]:
+    """A network that others have trained."""
+    from tfos_job.networks import pretrained
+
+    assert config.weights is not None
+    assert config.labels is not None
+    image_size = config.image_size or NETWORKS[pretrained.MODEL_NAME]
+    return pretrained.read(config.weights, config.labels, image_size)
 
 
 def _result(info: ExportInfo, *, already_exported: bool) -> dict[str, Any]:
@@ -90,7 +106,7 @@ def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_class
 
 
 def _write(
-    folder: str, run: RunLayout, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
+    folder: str, run: RunLayout | None, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
 ) -> dict[str, Any]:
     """Writes and proves the files of a version; returns what `export.json` has of them."""
     from tfos_job.inference import ink_statistics, portable, saved_model
@@ -101,10 +117,10 @@ def _write(
     model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
     records, ink = "training pictures", None
-    pictures, examples = _training_pictures(run, form)
+    pictures, examples = _training_pictures(run, form) if run else (np.empty(0), [])
     if not examples:
         records = "random pixels"
-        pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RECORDS, *form.shape), np.uint8)
+        pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RANDOM, *form.shape), np.uint8)
     elif predictor.on_paper:
         ink = ink_statistics.measure(map(_stored, examples))
     parts = np.array_split(pictures, -(-len(pictures) // PREDICTED_BATCH))
@@ -162,7 +178,7 @@ def _stored(example: bytes) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(int(height), int(width))
 
 
-def _document(run: RunLayout, info: CheckpointInfo) -> dict[str, Any]:
+def _document(run: RunLayout | None, info: CheckpointInfo) -> dict[str, Any]:
     """What `export.json` has of the checkpoint."""
     import keras
     import tensorflow as tf
@@ -192,9 +208,9 @@ def _document(run: RunLayout, info: CheckpointInfo) -> dict[str, Any]:
     }
 
 
-def _evaluations(run: RunLayout, info: CheckpointInfo) -> dict[str, Any]:
+def _evaluations(run: RunLayout | None, info: CheckpointInfo) -> dict[str, Any]:
     """What the run has counted of the checkpoint, by split."""
-    if storage.absolute(info.path) != storage.absolute(run.checkpoint(info.step)):
+    if run is None or storage.absolute(info.path) != storage.absolute(run.checkpoint(info.step)):
         return {}
     beginning, ending = run.evaluation(info.step, "").rpartition("/")[2].removesuffix(".json"), ".json"
     found = {}
