@@ -6,6 +6,9 @@ killed, or by YARN, which adds up what is resident.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import resource
 from collections.abc import Iterable, Iterator
@@ -138,3 +141,13 @@ def _read(path: Path) -> str:
 
 def _ended_childrens_peak() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KIB
+
+
+def give_back() -> None:
+    """Gives memory that is not used any more back to the system.
+
+    The C library keeps what large objects leave behind, and if they come and go on several threads, more each time.
+    """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)

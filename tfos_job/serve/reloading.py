@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tfos_job.errors import JobError
+from tfos_job.host.memory import give_back
 from tfos_job.serve.metrics import Metrics
 from tfos_job.serve.model import Loaded, Model
 from tfos_job.serve.models import Models
@@ -97,6 +98,7 @@ class Loader:
             _log.warning("%s goes on with %s: %s", source.name, known.folder, error)
             return False
         self._metrics.reloaded(source.name, "loaded")
+        give_back()
         return True
 
 

@@ -25,7 +25,7 @@ from tfos_job.serve.workers import Workers
 
 _BACKLOG = 1024
 _TURN_S, _DRAINING_TURN_S = 1.0, 0.05
-_KEPT_S = 0.5  # for which a connection that is kept alive may still ask while the server drains, to be told so
+_KEPT_S = 1.0  # for which a connection that is kept alive may still ask while the server drains, to be told so
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
 _MEMORY_BYTES = 512 << 10  # of a body, before it goes to a file
