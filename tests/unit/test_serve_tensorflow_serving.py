@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.unit.serving import SIDE, Served, png
@@ -76,6 +77,9 @@ def test_status_and_metadata_name_version_and_signatures(served: Served) -> None
         ({"instances": [[[1]]], "signature_name": "levels"}, 400, "images[0] is not a list of numbers [8, 8, 1]"),
         ({"instances": [[[1], [1, 2]]], "signature_name": "levels"}, 400, "not a list of numbers"),
         ({"instances": [[[[1e39]] * SIDE] * SIDE], "signature_name": "levels"}, 400, "too large"),
+        ({"instances": [[[[10**400]] + [[1]] * (SIDE - 1)] * SIDE], "signature_name": "levels"}, 400, "too large"),
+        ({"instances": [[[["1"]] * SIDE] * SIDE], "signature_name": "levels"}, 400, "not a list of numbers"),
+        ({"instances": [[[[True]] * SIDE] * SIDE], "signature_name": "levels"}, 400, "not a list of numbers"),
         ({"instances": PICTURES[:1] * 5}, 413, "5 pictures"),
     ],
 )
@@ -85,6 +89,21 @@ def test_what_is_wrong_is_said(served: Served, body: Any, status: int, words: st
     assert (found, list(answer)) == (status, ["error"])
     assert words in answer["error"]
     assert served.model.batcher.num_waiting == 0
+
+
+def test_a_long_text_among_levels_is_no_array(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "asarray", None)  # both would have room for it in each of their places
+    monkeypatch.setattr(np, "array", None)
+    levels = [[["1" * 10_000], *[["1"]] * (SIDE - 1)], *[[["1"]] * SIDE] * (SIDE - 1)]
+    status, answer = ask(served, {"instances": [levels], "signature_name": "levels"})
+    assert (status, answer) == (400, {"error": "images[0] is not a list of numbers [8, 8, 1]"})
+
+
+def test_a_full_queue_refuses_before_it_decodes(served: Served) -> None:
+    with served.model.batcher.reserved(8):
+        assert ask(served, {"instances": PICTURES})[0] == 429
+    assert not served.network.asked
+    assert ask(served, {"instances": PICTURES})[0] == 200
 
 
 def test_other_models_and_versions_are_not_there(served: Served) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -162,11 +162,12 @@ class Model:
             raise BadRequest(answers[0]["error"])
         return {**self.describe(), "predictions": answers}
 
-    def rows(self, images: Sequence[np.ndarray], arrived_s: float) -> np.ndarray:
+    def rows(self, images: Iterable[np.ndarray], number: int, arrived_s: float) -> np.ndarray:
         """The probabilities of all classes for images that are as the network sees them.
 
         Args:
-          images: each uint8 or float32 [S, S, C], levels from 0 to 255.
+          images: each uint8 or float32 [S, S, C], levels from 0 to 255. They are made when there is room for them.
+          number: of images.
           arrived_s: as in `answer`.
 
         Returns:
@@ -175,8 +176,8 @@ class Model:
         Raises:
           Refusal: as `answer`.
         """
-        with self.batcher.reserved(len(images)) as places:
-            ticket = places.put(images, arrived_s)
+        with self.batcher.reserved(number) as places:
+            ticket = places.put(list(images), arrived_s)
         return ticket.wait(self.until_s(arrived_s))
 
     def until_s(self, arrived_s: float) -> float:

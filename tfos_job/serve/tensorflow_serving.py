@@ -104,8 +104,8 @@ def _require_version(model: Model, version: int | None) -> None:
 
 def _answer(model: Model, body: _Body) -> dict[str, Any]:
     take = _encoded if body.signature == _ENCODED else _levels
-    images = [take(model, value, f"{_INPUT}[{at}]") for at, value in enumerate(body.values)]
-    rows = model.rows(images, g.began_s)
+    images = (take(model, value, f"{_INPUT}[{at}]") for at, value in enumerate(body.values))
+    rows = model.rows(images, len(body.values), g.began_s)
     columns: dict[str, list[Any]]
     if body.signature == _ALL_CLASSES:
         columns = {_PROBABILITIES: rows.tolist()}
@@ -138,16 +138,22 @@ def _encoded(model: Model, value: Any, place: str) -> np.ndarray:
 def _levels(model: Model, value: Any, place: str) -> np.ndarray:
     """An image of grey levels or RGB."""
     shape = model.loaded.network.form.shape
-    try:
-        image = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        image = np.empty(0, object)
-    if image.dtype.kind not in "iuf" or image.shape != tuple(shape):
+    if not _has_shape(value, shape):
         raise BadRequest(f"{place} is not a list of numbers [{', '.join(map(str, shape))}]")
-    image = image.astype(np.float32)
+    try:
+        image = np.array(value, np.float32)
+    except OverflowError:
+        image = np.array(np.inf)
     if not np.isfinite(image).all():
         raise BadRequest(f"{place} has a number that is too large")
     return image
+
+
+def _has_shape(value: Any, shape: Sequence[int]) -> bool:
+    """True for lists of numbers. Of texts numpy would make an array with room for the longest one in each place."""
+    if not shape:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, list) and len(value) == shape[0] and all(_has_shape(each, shape[1:]) for each in value)
 
 
 def _metadata(model: Model) -> dict[str, Any]:
