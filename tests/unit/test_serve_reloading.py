@@ -91,6 +91,23 @@ def test_a_version_that_does_not_answer_is_left_and_the_old_one_goes_on(caplog: 
         loader_of(served).load(Source(newest=lambda: "2", networks={"2": broken}))
 
 
+def test_a_version_that_a_file_system_did_not_give_is_asked_for_again() -> None:
+    served, source = Served(), Source(networks={number: Network(digest=number) for number in "12"})
+    loader = loader_of(served)
+    loader.load(source)
+    served.lifecycle.begin()
+    source.newest, load = (lambda: "2"), source.load
+
+    def broken(folder: str) -> Loaded:
+        raise StorageError("a DataNode is away", place=folder)
+
+    source.load = broken  # type: ignore[method-assign]
+    assert not loader.refresh(source)
+    source.load = load  # type: ignore[method-assign]
+    assert loader.refresh(source)
+    assert digest(served) == "2"
+
+
 class Held(Network):
     def __init__(self) -> None:
         super().__init__(digest="1")

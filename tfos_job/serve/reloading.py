@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tfos_job.errors import JobError
+from tfos_job.errors import JobError, StorageError
 from tfos_job.host.memory import give_back
 from tfos_job.serve.metrics import Metrics
 from tfos_job.serve.model import Loaded, Model
@@ -83,7 +83,8 @@ class Loader:
     def refresh(self, source: Source) -> bool:
         """Loads the newest version if it is another one than the one that answers; true if it did.
 
-        What fails is logged, and tried again when there is another version: the old one goes on answering.
+        What fails is logged, and the old one goes on answering. A version that is damaged or does not answer is left
+        until there is another one; after a fault of the file system the same one is tried again.
         """
         known = self._known[source.name]
         folder = ""
@@ -93,7 +94,7 @@ class Loader:
                 return False
             self.load(source, folder)
         except Exception as error:  # noqa: BLE001 - whatever it is, requests must not suffer from it
-            known.failed = folder
+            known.failed = "" if isinstance(error, StorageError) else folder
             self._metrics.reloaded(source.name, "failed")
             _log.warning("%s goes on with %s: %s", source.name, known.folder, error)
             return False
