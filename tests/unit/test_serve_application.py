@@ -281,6 +281,12 @@ def test_a_decoder_that_does_not_end_holds_up_nobody_for_longer_than_a_request()
     assert served.model.batcher.num_waiting == 0
 
 
+def test_no_picture_is_decoded_after_the_time_of_its_request() -> None:
+    served = Served(timeout_s=-1.0).begin()
+    assert served.predict(png(100))[0] == 503
+    assert not served.network.asked
+
+
 def test_metrics_and_access_log_have_every_request(served: Served) -> None:
     served.predict({"image": [(io.BytesIO(png(100)), "a"), (io.BytesIO(b"no"), "b")]}, "multipart/form-data")
     served.predict(png(*[255] * 20))

@@ -53,8 +53,10 @@ class Limits:
           Unavailable: it does not come in time.
         """
         left_s = until_s - time.monotonic()
+        if left_s <= 0:  # also of a request of many pictures, when some of them are decoded
+            raise too_late()
         try:
-            self.decoders.get(timeout=min(max(0.0, left_s), threading.TIMEOUT_MAX))
+            self.decoders.get(timeout=min(left_s, threading.TIMEOUT_MAX))
         except queue.Empty:
             raise too_late() from None
         try:
