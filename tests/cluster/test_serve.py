@@ -53,7 +53,7 @@ class Client:
     """A caller with one connection that is kept alive."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+        self._connection = http.client.HTTPConnection("localhost", port)
         self.headers: dict[str, str] = {}
 
     def ask(self, path: str, body: bytes | str | None = None, kind: str = PNG) -> tuple[int, Any]:
