@@ -20,7 +20,7 @@ from PIL import Image
 from tests.unit.serving import Network, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.host.results import ReaderGone
-from tfos_job.serve import application
+from tfos_job.serve import access_log, application
 from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.channel import BEGAN_S
 from tfos_job.serve.refusals import TooLarge
@@ -320,6 +320,33 @@ def test_the_access_log_ends_without_the_server(served: Served, caplog: pytest.L
     client = served.app.test_client()
     assert [client.get("/healthz").status_code for _ in range(2)] == [200, 200]
     assert caplog.messages == ["The access log ends here: its reader is gone"]
+
+
+def test_a_reader_of_the_access_log_that_pauses_holds_up_one_request(
+    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_log, "_PATIENCE_S", 0.01)
+    writing, reads, lines = threading.Event(), threading.Event(), []
+
+    def write(line: str) -> None:
+        writing.set()
+        reads.wait()
+        lines.append(json.loads(line)["path"])
+
+    app = application.make(dataclasses.replace(served.service, access_log=AccessLog(write)))
+
+    def status(path: str) -> int:
+        return app.test_client().get(path).status_code
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(status, "/healthz")
+        writing.wait()
+        assert [status(path) for path in ("/readyz", "/metrics")] == [200, 200]
+        reads.set()
+        assert first.result() == 200
+    assert status("/readyz") == 200
+    assert lines == ["/healthz", "/readyz"]
+    assert caplog.messages == ["The access log has a gap from here on: nobody reads it"]
 
 
 def test_every_answer_has_the_headers_of_a_strict_page(served: Served) -> None:

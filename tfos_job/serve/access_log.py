@@ -17,8 +17,14 @@ from tfos_job.host.results import ReaderGone
 _log = logging.getLogger(__name__)
 
 
+_PATIENCE_S = 1.0
+
+
 class AccessLog:
     """Writes lines until nobody can take them; that ends the log, with a warning, and not the server.
+
+    Where a line is not taken, as by a pipe whose reader has paused, its request waits. Those after it do not: their
+    lines are left out, until the reader goes on.
 
     Args:
       write: takes a line; raises ReaderGone or StorageError.
@@ -27,6 +33,7 @@ class AccessLog:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write: Callable[[str], None] | None = write
         self._lock = threading.Lock()
+        self._is_stalled = False
 
     def add(self, *, began_s: float, **values: Any) -> None:
         """Writes what is known of a request that began at `began_s`, of `time.monotonic`, and ends now."""
@@ -35,14 +42,20 @@ class AccessLog:
         began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
         line = {"time": f"{began}.{int(at % 1 * 1000):03}Z", "ms": round(1000 * took_s, 2), **values}
         text = json.dumps(line)
-        with self._lock:
-            if self._write is None:
-                return
-            try:
+        if not self._lock.acquire(timeout=0 if self._is_stalled else _PATIENCE_S):
+            if not self._is_stalled:
+                self._is_stalled = True
+                _log.warning("The access log has a gap from here on: nobody reads it")
+            return
+        try:
+            if self._write is not None:
                 self._write(text)
-            except (ReaderGone, StorageError) as error:
-                self._write = None
-                _log.warning("The access log ends here: %s", str(error) or "its reader is gone")
+            self._is_stalled = False
+        except (ReaderGone, StorageError) as error:
+            self._write = None
+            _log.warning("The access log ends here: %s", str(error) or "its reader is gone")
+        finally:
+            self._lock.release()
 
 
 def opened(path: str, to_stdout: Callable[[str], None]) -> AccessLog:
