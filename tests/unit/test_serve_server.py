@@ -132,6 +132,19 @@ def test_an_end_that_is_due_says_how_many_have_no_answer(held: Held, pool: Threa
     assert held.server.stop(0.05) == 3
 
 
+def test_the_loop_does_not_end_before_it_is_woken(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees that it is to end, on its own, and would close the pipe that wakes it."""
+    wake = held.server._server.pull_trigger
+
+    def late() -> None:
+        wake()
+        held.server._ended.wait(0.3)
+        wake()
+
+    monkeypatch.setattr(held.server._server, "pull_trigger", late)
+    assert held.server.stop(600) == 0
+
+
 def test_slow_callers_hold_up_nobody(held: Held) -> None:
     """Four times as many as threads, with half a head or half a body."""
     callers = [held.connect() for _ in range(32)]

@@ -121,6 +121,7 @@ class Server:
         self._ends_at_s: float | None = None
         self._drained_at_s = 0.0
         self._num_lost = 0
+        self._is_woken = threading.Event()  # before that, the loop may not close the pipe by which it is woken
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="http", daemon=True).start()
 
@@ -144,7 +145,9 @@ class Server:
             return self._num_lost
         self._ends_at_s = time.monotonic() + timeout_s
         self._server.is_draining = True
-        self._server.pull_trigger()
+        if not self._is_woken.is_set():
+            self._server.pull_trigger()
+            self._is_woken.set()
         self.wait()
         self._workers.close()
         return self._num_lost
@@ -161,6 +164,7 @@ class Server:
             wasyncore.loop(turn_s, use_poll=True, map=self._map, count=1)
             self._keep_house(time.monotonic())
         self._num_lost = sum(channel.is_busy for channel in self._channels())
+        self._is_woken.wait()
         wasyncore.close_all(self._map, ignore_all=True)
 
     def _channels(self) -> list[Channel]:
