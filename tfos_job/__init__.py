@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         EvaluateConfig,
         ExportConfig,
         FeedConfig,
+        InferConfig,
         InspectConfig,
         PredictConfig,
         SynthConfig,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tfos_job.inference.predictor import Predictor
     from tfos_job.jobs.arrays import convert_arrays
     from tfos_job.jobs.dataframe import convert_dataframe
+    from tfos_job.jobs.infer import infer
+    from tfos_job.jobs.predict_udf import predict_udf
     from tfos_job.jobs.verify import verify
     from tfos_job.local_jobs.evaluate import evaluate
     from tfos_job.local_jobs.export import export
@@ -41,6 +44,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FeedConfig",
+    "InferConfig",
     "InspectConfig",
     "PredictConfig",
     "Predictor",
@@ -52,8 +56,10 @@ __all__ = [
     "convert_dataframe",
     "evaluate",
     "export",
+    "infer",
     "inspect",
     "predict",
+    "predict_udf",
     "synthesize",
     "train",
     "train_arrays",
@@ -67,8 +73,10 @@ _MODULES = {
     "convert_dataframe": "jobs.dataframe",
     "evaluate": "local_jobs.evaluate",
     "export": "local_jobs.export",
+    "infer": "jobs.infer",
     "inspect": "local_jobs.inspect",
     "predict": "local_jobs.predict",
+    "predict_udf": "jobs.predict_udf",
     "synthesize": "local_jobs.synth",
     "train": "commands.train",
     "train_arrays": "commands.feeding",

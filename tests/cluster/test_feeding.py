@@ -49,6 +49,14 @@ def test_rows_are_learned_and_a_run_that_has_them_asks_for_none(tmp_path: Path) 
     train_dir = tmp_path / "run"
     report = report_of(train_dir)
     assert (report["num_records"], report["metrics"]["num_examples"]) == (300, 90)
+    # The run as a function of a column, and nothing of TensorFlow in Spark's workers.
+    pictures = tmp_path / "test"
+    (pictures / "green" / "torn.png").write_bytes((pictures / "green" / "301.png").read_bytes()[:-20])
+    *told, errors = example("predict_dataframe.py", train_dir, pictures, folder=tmp_path)
+    counts = {words[0]: list(map(int, words[1:])) for words in map(str.split, told)}
+    assert {name: num_pictures for name, (num_pictures, _) in counts.items()} == {"blue": 30, "green": 31, "red": 30}
+    assert sum(num_right for _, num_right in counts.values()) / 90 == pytest.approx(report["metrics"]["top_1"])
+    assert errors.startswith("torn.png: not a readable PNG")
     # The commands work on what is kept, and know the run.
     planned = run("train", "--train_dir", train_dir, "--epoch", 5, "--dry_run").result()
     assert planned["total_steps"] == 50

@@ -19,12 +19,13 @@ from tfos_job import cli, storage
 from tfos_job.config import InferConfig
 from tfos_job.errors import BadDataError, FlagError, MissingInputError, SettingsError
 from tfos_job.formats import gnt
+from tfos_job.jobs.predict_udf import predict_udf
 from tfos_job.layout import InferenceLayout
 from tfos_job.scoring import inputs, output, parquet, plan
 from tfos_job.scoring.inputs import GNT, PICTURE, SHARD, InputFile
 from tfos_job.scoring.plan import Model, Plan, partitions
 from tfos_job.scoring.rows import COLUMNS, Counts, Row, to_json_lines
-from tfos_job.scoring.task import PartRecord, PartTask
+from tfos_job.scoring.task import PartRecord, PartTask, PicturesTask
 
 MIB = 1 << 20
 
@@ -250,3 +251,24 @@ def test_flags_that_do_not_go_together() -> None:
     with pytest.raises(SettingsError, match="--checkpoint"):
         InferConfig(**both, export_dir="e", checkpoint="best")
     assert plan.FORMAT_VERSION == 1
+
+
+def test_pictures_arrive_as_they_were_sent() -> None:
+    pictures = (b"\x89PNG\xff", "hdfs://nn/a.png", None)
+    task = PicturesTask(model=Model(digest="m", step=1), pictures=pictures, top_k=1, raw_image=False)
+    assert PicturesTask.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_a_function_of_a_column_is_refused_before_there_is_a_column(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="train_dir or export_dir"):
+        predict_udf("run", export_dir="exports")
+    with pytest.raises(SettingsError, match="0 is not a whole number"):
+        predict_udf("run", top_k=0)
+    with pytest.raises(MissingInputError, match="no checkpoint"):
+        predict_udf(root)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pandas" else found(name))
+    with pytest.raises(SettingsError, match=r"needs pandas for .* pip install 'tfos_job\[infer\]'"):
+        predict_udf(root)

@@ -1,4 +1,4 @@
-"""The process that does the work of `infer` on executors (`scoring/task.py`): TensorFlow and a model, loaded once."""
+"""The process that predicts on executors (`scoring/task.py` starts it): TensorFlow and a model, loaded once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import tensorflow as tf
 from tfos_job import storage
 from tfos_job.errors import BusyError, MissingInputError, ResourceError, SettingsError
 from tfos_job.host import gpus, service
+from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.inference.answering import Answering
 from tfos_job.inference.evaluation import JudgeCall, judge_function
+from tfos_job.inference.pictures import Request
 from tfos_job.inference.predictor import Predictor
 from tfos_job.input.damage import data_errors
 from tfos_job.layout import RunLayout
@@ -25,7 +27,7 @@ from tfos_job.run.predictions import JudgedShard
 from tfos_job.scoring.parquet import to_parquet
 from tfos_job.scoring.plan import Model
 from tfos_job.scoring.rows import Counts, Row, to_json_lines
-from tfos_job.scoring.task import JudgeTask, PartRecord, PartTask
+from tfos_job.scoring.task import JudgeTask, PartRecord, PartTask, PicturesTask
 from tfos_job.staging.copies import local_copy
 
 _WRITERS: dict[str, Callable[[list[Row], str, int | None], bytes]] = {"parquet": to_parquet, "jsonl": to_json_lines}
@@ -108,6 +110,22 @@ def judge_shard(task: JudgeTask, got_on: Callable[[], None]) -> JudgedShard:
             return judge(local)
 
 
+def answer_pictures(task: PicturesTask) -> list[list[Any]]:
+    """The answers about pictures, each as JSON values."""
+    predictor = predictor_of(task.model, task.raw_image)
+    nothing = MissingInputError("there is no picture, but a null")
+    requests = [Request("", nothing if picture is None else picture) for picture in task.pictures]
+    return [_values_of(answer) for answer in predictor.answers(requests, task.top_k)]
+
+
+def _values_of(answer: Answer | NoAnswer) -> list[Any]:
+    if isinstance(answer, NoAnswer):
+        return [[], [], [], None, answer.to_json()["error"]]
+    top = () if answer.doubtful else answer.top
+    columns = [[guess.character for guess in top], [guess.class_id for guess in top], [g.probability for g in top]]
+    return [*columns, answer.doubtful or None, None]
+
+
 def _require_plan(task: PartTask) -> None:
     """Raises BusyError if the folder has become that of another job, while this task was left behind."""
     try:
@@ -120,6 +138,8 @@ def _require_plan(task: PartTask) -> None:
 
 def work(request: dict[str, Any], got_on: Callable[[], None]) -> Any:
     """Answers a request of `scoring/task.py`."""
+    if request["do"] == "pictures":
+        return answer_pictures(PicturesTask.from_json(request["task"]))
     if request["do"] == "judge":
         return judge_shard(JudgeTask.from_json(request["task"]), got_on).to_json()
     return answer_part(PartTask.from_json(request["task"]), got_on).to_json()

@@ -9,6 +9,7 @@ from typing import Any
 
 from tfos_job import storage
 from tfos_job.config import EvaluateConfig
+from tfos_job.config.flags import require
 from tfos_job.errors import BadDataError, DivergedError
 from tfos_job.formats import manifest
 from tfos_job.inference.evaluation import evaluate_shards, joined, write_evaluation
@@ -42,6 +43,7 @@ def evaluate(config: EvaluateConfig, judged: JudgedSplit | None = None) -> dict[
     """
     run = RunLayout(config.train_dir)
     if judged is None:
+        require(not config.num_executors, "num_executors", "this process has no Spark", "Call `tfos-job evaluate`")
         info, arrays, split, contents = choose(config)
         _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)
         counts, predictions = evaluate_shards(

@@ -7,6 +7,7 @@ the task; where another task of the same worker has been assigned others, it is 
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,6 +97,33 @@ class JudgeTask:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PicturesTask:
+    """The order to answer about pictures: bytes of files, paths, or None for nothing."""
+
+    model: Model
+    pictures: tuple[bytes | str | None, ...]
+    top_k: int
+    raw_image: bool
+
+    def to_json(self) -> dict[str, Any]:
+        pictures = [
+            {"b64": base64.b64encode(picture).decode("ascii")}
+            if isinstance(picture, bytes | bytearray | memoryview)
+            else picture
+            for picture in self.pictures
+        ]
+        return vars(self) | {"model": vars(self.model), "pictures": pictures}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> PicturesTask:
+        """The inverse of `to_json`."""
+        pictures = (
+            base64.b64decode(picture["b64"]) if isinstance(picture, dict) else picture for picture in value["pictures"]
+        )
+        return PicturesTask(**value | {"model": Model(**value["model"]), "pictures": tuple(pictures)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartRecord:
     """A part that is published.
 
@@ -137,6 +165,16 @@ def judge_shard(task: JudgeTask, slot: Slot) -> JudgedShard:
       JobError: as `answer_part`.
     """
     return JudgedShard.from_json(_service_of(slot).call({"do": "judge", "task": task.to_json()}))
+
+
+def answer_pictures(task: PicturesTask, slot: Slot) -> list[list[Any]]:
+    """Answers about pictures: for each one its classes, class ids, probabilities, `doubtful` and `error`, as in `Row`.
+
+    Raises:
+      JobError: as `answer_part`.
+    """
+    found: list[list[Any]] = _service_of(slot).call({"do": "pictures", "task": task.to_json()})
+    return found
 
 
 def _service_of(slot: Slot) -> Service:
