@@ -122,6 +122,17 @@ def test_the_limit_is_for_each_step_of_the_work_not_for_all(monkeypatch: pytest.
     assert now_s == 15
 
 
+def test_progress_is_told_once_a_beat_however_often_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, told = 0.0, []
+    monkeypatch.setattr(service, "time", SimpleNamespace(monotonic=lambda: now_s))
+    got_on = service._telling(SimpleNamespace(say=lambda **message: told.append((now_s, message))))  # type: ignore[arg-type]
+    for _ in range(300):
+        got_on()
+        now_s += 0.01
+    assert [message for _, message in told] == [{"got_on": True}] * 3
+    assert told[0][0] == 0
+
+
 def test_an_idle_process_gives_its_memory_back_and_the_next_call_has_another(make: Make) -> None:
     answering = make(idle_s=0.2)
     answer = answering.call(1)

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 from tfos_job.errors import JobError, NodeDiedError
 from tfos_job.host import calls
 from tfos_job.host.child import KILL_WAIT_S, Child, child_environment
-from tfos_job.host.parent import Parent
+from tfos_job.host.parent import BEAT_S, Parent
 
 STALL_S = 900.0
 """Time limit for a step of the work, which takes seconds, or a minute where a slow disk loads a library or a model."""
@@ -155,24 +155,35 @@ def serve(work: Callable[[Any, Callable[[], None]], Any], idle_s: float = IDLE_S
     """Main program of the process: calls `work` with each request, and ends with its parent, or idle.
 
     Args:
-      work: takes the request, and a function to call when it has got on with it; returns JSON values.
+      work: takes the request, and a function to call, as often as it likes, when it has got on with it; returns JSON
+        values.
       idle_s: without a request, after which it ends.
     """
     parent = Parent()
     parent.beat()
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(parent, requests), daemon=True).start()
+    got_on = _telling(parent)
     while True:
         try:
             request = requests.get(timeout=idle_s)
         except queue.Empty:
             _end(0)
-        answer = calls.made(lambda request: work(request, lambda: _say_got_on(parent)), request)
+        answer = calls.made(lambda request: work(request, got_on), request)
         parent.say(answer=vars(answer))
 
 
-def _say_got_on(parent: Parent) -> None:
-    parent.say(got_on=True)
+def _telling(parent: Parent) -> Callable[[], None]:
+    """A function that tells the parent of progress, at most once a beat: it may be called for every record."""
+    last_s = -math.inf
+
+    def got_on() -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= BEAT_S:
+            last_s = time.monotonic()
+            parent.say(got_on=True)
+
+    return got_on
 
 
 def _receive(parent: Parent, requests: queue.SimpleQueue[Any]) -> None:

@@ -33,14 +33,14 @@ class Answering:
         self._class_ids = {name: class_id for class_id, name in enumerate(predictor.classes)}
 
     def rows(self, files: Sequence[InputFile], got_on: Callable[[], None] = lambda: None) -> Iterator[Row]:
-        """A row for each input of the files, in order; `got_on` is called after each batch.
+        """A row for each input of the files, in order; `got_on` is called for each of them that is read, and each batch.
 
         A batch has as many images whatever else is among them, so the same files always make the same batches.
 
         Raises:
           StorageError: a file system has failed.
         """
-        for batch in ahead(self._batches(self._reader.read(files)), _BATCHES_AHEAD):
+        for batch in ahead(self._batches(self._reader.read(files), got_on), _BATCHES_AHEAD):
             images = [sight.image for sight in batch if sight.image is not None]
             tops: Iterator[tuple[Guess, ...]] = iter(())
             if images:
@@ -60,12 +60,13 @@ class Answering:
                 yield row
             got_on()
 
-    def _batches(self, sights: Iterator[Sight]) -> Iterator[list[Sight]]:
+    def _batches(self, sights: Iterator[Sight], got_on: Callable[[], None]) -> Iterator[list[Sight]]:
         batch: list[Sight] = []
         num_images = 0
         for sight in sights:
             batch.append(sight)
             num_images += sight.image is not None
+            got_on()  # a large photograph takes seconds, and a batch may be of hundreds
             if num_images == self._batch_size or len(batch) == 4 * self._batch_size:
                 yield batch
                 batch, num_images = [], 0
