@@ -125,12 +125,19 @@ def test_what_is_kept_of_each_record_changes_no_bit_of_the_counts(
         on_shard = functools.partial(work, call, batch_size=3, form=FORM, ks=KS)
         return tf.function(on_shard, [tf.TensorSpec([], tf.string)])
 
-    count, judge = graph(count_shard), graph(judge_shard)
+    num_batches = 0
+
+    def each_batch() -> None:
+        nonlocal num_batches
+        num_batches += 1
+
+    count, judge = graph(count_shard), graph(functools.partial(judge_shard, each_batch=each_batch))
     for i, part in enumerate([*parts(), []]):
         shard = tf.constant(write_shard(f"{i}.tfrecord", part))
         counts, columns = judge(shard)
         assert counts.numpy().tobytes() == count(shard).numpy().tobytes()
         assert [column.shape for column in columns] == [(len(part),)] * 4
+    assert num_batches == sum(-(-size // 3) for size in SHARD_SIZES)
 
 
 @pytest.fixture

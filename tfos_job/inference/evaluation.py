@@ -127,8 +127,12 @@ def judge_shard(
     batch_size: int,
     form: Form,
     ks: Sequence[int],
+    each_batch: Callable[[], None] | None = None,
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """`count_shard`, and the prediction for each of the n records, in their order. Graph only.
+
+    Args:
+      each_batch: called on the host after each batch; it changes no number.
 
     Returns:
       The counts; labels int32 [n], predicted classes int32 [n], their probabilities float32 [n], losses float32 [n].
@@ -142,6 +146,9 @@ def judge_shard(
     def add(state: tuple, images: tf.Tensor, labels: tf.Tensor) -> tuple:
         total, columns, number = state
         counts, of_each = _judge_batch(model_call(images), labels, ks)
+        if each_batch is not None:
+            with tf.control_dependencies([counts]):
+                tf.py_function(each_batch, [], [])
         columns = tuple(column.write(number, part) for column, part in zip(columns, of_each, strict=True))
         return total + counts, columns, number + 1
 
@@ -165,12 +172,20 @@ def _fold(batches: Any, start: Any, add: Callable[[Any, tf.Tensor, tf.Tensor], A
     return tf.while_loop(lambda more, _: more, add_next, [tf.constant(True), start])[1]
 
 
-def judge_function(model: keras.Model, *, batch_size: int, form: Form, ks: Sequence[int]) -> JudgeCall:
+def judge_function(
+    model: keras.Model,
+    *,
+    batch_size: int,
+    form: Form,
+    ks: Sequence[int],
+    each_batch: Callable[[], None] | None = None,
+) -> JudgeCall:
     """`judge_shard` of a network as a function of a shard's path. In each process it computes the same, bit for bit."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        return judge_shard(lambda images: model(images, training=False), shard, batch_size=batch_size, form=form, ks=ks)
+        settings = {"batch_size": batch_size, "form": form, "ks": ks, "each_batch": each_batch}
+        return judge_shard(lambda images: model(images, training=False), shard, **settings)
 
     def judged(shard: str) -> JudgedShard:
         vector, columns = judge(tf.constant(shard))

@@ -93,17 +93,18 @@ def answer_part(task: PartTask, got_on: Callable[[], None]) -> PartRecord:
 
 
 @functools.lru_cache(maxsize=1)
-def _judge(model: Model, batch_size: int, ks: tuple[int, ...]) -> JudgeCall:
+def _judge(model: Model, batch_size: int, ks: tuple[int, ...], got_on: Callable[[], None]) -> JudgeCall:
     """The function that judges a shard, of a network that is loaded once."""
     _require_gpus()
     info, arrays = checkpoints.read_network(RunLayout(model.train_dir), model.checkpoint)
     _require_same(model, model_digest(info, arrays))
-    return judge_function(restore_model(info, arrays), batch_size=batch_size, form=info.form, ks=ks)
+    network = restore_model(info, arrays)
+    return judge_function(network, batch_size=batch_size, form=info.form, ks=ks, each_batch=got_on)
 
 
 def judge_shard(task: JudgeTask, got_on: Callable[[], None]) -> JudgedShard:
-    """Judges a shard as `evaluate` does in one process."""
-    judge = _judge(task.model, task.batch_size, task.ks)
+    """Judges a shard as `evaluate` does in one process. A large network may take an hour, so each batch is a sign."""
+    judge = _judge(task.model, task.batch_size, task.ks, got_on)
     with local_copy(task.path, task.size_bytes, task.sha256) as local:
         got_on()
         with data_errors([task.path], with_network=True):
