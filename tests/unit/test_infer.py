@@ -19,6 +19,7 @@ from tfos_job import cli, storage
 from tfos_job.config import InferConfig
 from tfos_job.errors import BadDataError, FlagError, MissingInputError, SettingsError
 from tfos_job.formats import gnt
+from tfos_job.formats.charset import Charset
 from tfos_job.jobs.predict_udf import predict_udf
 from tfos_job.layout import InferenceLayout
 from tfos_job.scoring import inputs, output, parquet, plan
@@ -90,16 +91,40 @@ def test_the_digest_is_that_of_names_sizes_and_times(root: Path) -> None:
 
 
 def test_a_split_is_its_manifests_shards(tmp_path: Path) -> None:
-    contents = example()
+    charset = Charset(tuple("一丁"))
+    contents = example(charset_digest=charset.digest)
     storage.make_dirs(str(tmp_path / "data" / "test"))
     storage.write_json(str(tmp_path / "data" / "test" / "manifest.json"), contents.to_json())
+    with pytest.raises(MissingInputError, match="no charset"):
+        inputs.find(str(tmp_path / "data" / "test"))
+    storage.write_json(str(tmp_path / "data" / "charset.json"), charset.to_json())
     found = inputs.find(str(tmp_path / "data" / "test")).files
     assert [file.kind for file in found] == [SHARD] * len(contents.shards)
     assert [file.path for file in found] == [str(tmp_path / "data/test" / shard.file) for shard in contents.shards]
     assert {file.charset for file in found} == {str(tmp_path / "data" / "charset.json")}
-    (tmp_path / "data" / "charset.json").write_text("{}")
+    assert inputs.find(str(tmp_path / "data" / "*")).files == found
     with pytest.raises(SettingsError, match=r"whole dataset. Name a split in it: test"):
         inputs.find(str(tmp_path / "data"))
+    storage.write_json(str(tmp_path / "data" / "charset.json"), Charset(tuple("丁一")).to_json())
+    with pytest.raises(BadDataError, match=r"charset\.json: is not the charset of .*data/test"):
+        inputs.find(str(tmp_path / "data" / "test"))
+
+
+def test_a_pattern_matches_what_a_folder_would_have(root: Path) -> None:
+    os.symlink("/nowhere", root / "pictures" / "cat" / "3.png")
+    (root / "pictures" / "cat" / "notes.txt").write_text("")
+    by_pattern = inputs.find(str(root / "pictures" / "cat" / "*"))
+    assert by_pattern == inputs.find(str(root / "pictures" / "cat"))
+    assert [file.special for file in by_pattern.files] == ["", "", storage.BROKEN_LINK]
+    assert by_pattern.num_left_out == 1
+
+
+def test_pictures_are_not_lost_beside_an_archive(root: Path) -> None:
+    (root / "pictures" / ".cache" / "backup.zip").write_bytes(b"")
+    assert names(root, "pictures") == ["pictures/cat/1.JPG", "pictures/cat/2.png"]
+    (root / "pictures" / "cat" / "backup.zip").write_bytes(b"")
+    with pytest.raises(SettingsError, match=r"such as cat/backup\.zip, and 2 pictures"):
+        inputs.find(str(root / "pictures"))
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,12 @@ def find(pattern: str) -> Inputs:
       JobError: what storage raises.
     """
     found: dict[str, InputFile] = {}
-    num_left_out = 0
-    for path in _paths(storage.absolute(pattern)):
-        inputs = _of(path)
+    entries = _entries(storage.absolute(pattern))
+    # Of several, those that are no input by their names are left to the others: `dataset/*` has a charset.json.
+    chosen = [entry for entry in entries if entry.is_dir or _is_input(entry.name)] or entries
+    num_left_out = len(entries) - len(chosen)
+    for entry in chosen:
+        inputs = _of(entry)
         num_left_out += inputs.num_left_out
         for file in inputs.files:  # a pattern may name a folder and a file in it
             found.setdefault(file.name, file)
@@ -96,10 +99,10 @@ def find(pattern: str) -> Inputs:
     return Inputs(tuple(found.values()), num_left_out)
 
 
-def _paths(pattern: str) -> list[str]:
-    """The paths that a pattern matches, sorted; itself, if it is none, or is the name of what is there."""
+def _entries(pattern: str) -> list[storage.Entry]:
+    """What a pattern matches, sorted; what is there, if it is none, or is the name of it."""
     if not _WILDCARD.search(pattern) or storage.exists(pattern):
-        return [pattern]
+        return [storage.stat(pattern)]
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if _WILDCARD.search(part))
     found = list(_matches("/".join(parts[:first]) or "/", parts[first:]))
@@ -108,25 +111,26 @@ def _paths(pattern: str) -> list[str]:
     return found
 
 
-def _matches(folder: str, parts: Sequence[str]) -> Iterator[str]:
+def _matches(folder: str, parts: Sequence[str]) -> Iterator[storage.Entry]:
     part, *rest = parts
     if not storage.is_dir(folder):
         return
     if _WILDCARD.search(part):
-        names = [entry.name for entry in storage.list_dir(folder)]
-        # As in a shell and in Hadoop, a wildcard does not match hidden names.
-        names = [name for name in names if fnmatch.fnmatchcase(name, part) and not name.startswith(("_", "."))]
+        # As listed: a link that leads nowhere is an entry, too. A wildcard matches no hidden name, as in a shell.
+        found = [entry for entry in storage.list_dir(folder) if fnmatch.fnmatchcase(entry.name, part)]
+        found = [entry for entry in found if not entry.name.startswith(("_", "."))]
     else:
-        names = [part] if storage.exists(join(folder, part)) else []
-    for name in names:
-        yield from _matches(join(folder, name), rest) if rest else [join(folder, name)]
+        path = join(folder, part)
+        found = [storage.stat(path)] if storage.exists(path) else []
+    for entry in found:
+        yield from _matches(entry.path, rest) if rest else [entry]
 
 
-def _of(path: str) -> Inputs:
-    """The inputs at a path."""
-    entry = storage.stat(path)
+def _of(entry: storage.Entry) -> Inputs:
+    """The inputs that a file or folder is, or has in it."""
     if not entry.is_dir:
         return Inputs(tuple(_of_file(entry)))
+    path = entry.path
     layout = SplitLayout(path.rstrip("/"))
     if storage.exists(layout.manifest):
         return Inputs(tuple(_of_split(layout)))
@@ -135,11 +139,27 @@ def _of(path: str) -> Inputs:
         splits = [one.name for one in storage.list_dir(path) if storage.exists(dataset.split(one.name).manifest)]
         raise SettingsError("is a whole dataset", place=path, next_step=f"Name a split in it: {', '.join(splits)}")
     below = sources.images_below(path)
-    if any(file.name.endswith((sources.SUFFIX, archives.SUFFIX)) for file in below):
+    pictures = folders.shown(below)
+    if packed := [file.name for file in below if _is_packed(file.name)]:
+        if pictures:
+            raise SettingsError(
+                f"has GNT files or archives in it, such as {printable(packed[0])}, and {len(pictures)} pictures",
+                place=path,
+                next_step="Name those that are meant, by a pattern such as */*.png, or move the others away",
+            )
         listing = sources.find(path)
         return Inputs(tuple(map(_of_source, listing.sources)), len(listing.left_out))
-    pictures = folders.shown(below)
     return Inputs(tuple(_of_picture(path, file) for file in pictures), len(below) - len(pictures))
+
+
+def _is_packed(name: str) -> bool:
+    """True for a GNT file or an archive that is not hidden, nor in a hidden folder."""
+    is_hidden = any(part.startswith(("_", ".")) for part in name.split("/"))
+    return name.endswith((sources.SUFFIX, archives.SUFFIX)) and not is_hidden
+
+
+def _is_input(name: str) -> bool:
+    return name.endswith((sources.SUFFIX, archives.SUFFIX)) or name.lower().endswith(folders.SUFFIXES)
 
 
 def _of_file(entry: storage.Entry) -> list[InputFile]:
@@ -153,9 +173,15 @@ def _of_file(entry: storage.Entry) -> list[InputFile]:
 
 def _of_split(split: SplitLayout) -> Iterator[InputFile]:
     contents = load_unchanged(split)
-    charset = DatasetLayout(split.root.rpartition("/")[0]).charset
+    dataset = DatasetLayout(split.root.rpartition("/")[0])
+    if manifest.load_charset(dataset).digest != contents.charset_digest:  # its records have the ids of other names
+        raise BadDataError(
+            f"is not the charset of {split.root}",
+            place=dataset.charset,
+            next_step="Run `tfos-job verify` on the dataset",
+        )
     for path, shard in zip(manifest.shard_paths(split, contents), contents.shards, strict=True):
-        yield InputFile(SHARD, path, shard.size_bytes, shard.sha256, num_records=shard.num_records, charset=charset)
+        yield InputFile(SHARD, path, shard.size_bytes, shard.sha256, num_records=shard.num_records, charset=dataset.charset)
 
 
 def _of_source(source: SourceFile) -> InputFile:
