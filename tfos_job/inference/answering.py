@@ -33,7 +33,7 @@ class Answering:
         self._class_ids = {name: class_id for class_id, name in enumerate(predictor.classes)}
 
     def rows(self, files: Sequence[InputFile], got_on: Callable[[], None] = lambda: None) -> Iterator[Row]:
-        """A row for each input of the files, in order; `got_on` is called for each of them that is read, and each batch.
+        """A row for each input of the files, in order; `got_on` is called for each that is read, and each batch.
 
         A batch has as many images whatever else is among them, so the same files always make the same batches.
 

@@ -181,7 +181,9 @@ def _of_split(split: SplitLayout) -> Iterator[InputFile]:
             next_step="Run `tfos-job verify` on the dataset",
         )
     for path, shard in zip(manifest.shard_paths(split, contents), contents.shards, strict=True):
-        yield InputFile(SHARD, path, shard.size_bytes, shard.sha256, num_records=shard.num_records, charset=dataset.charset)
+        yield InputFile(
+            SHARD, path, shard.size_bytes, shard.sha256, num_records=shard.num_records, charset=dataset.charset
+        )
 
 
 def _of_source(source: SourceFile) -> InputFile:
