@@ -4,9 +4,9 @@
 
 First wrk asks with twice as many connections as there are places, each again as soon as it is answered or refused, and
 SIGTERM comes in the midst of it. Every request must be answered (200) or refused (429, 503), and the server must end
-saying that none is left; its memory (USS), threads and descriptors may not grow once a quarter of the time is over. Then
-newer versions of an export are published one after the other while wrk asks; no answer may fail, nor may memory grow
-by more than a sixteenth of the weights a version. Needs wrk. Exit code 1 where something is lost or has grown;
+saying that none is left; its memory (USS), threads and descriptors may not grow once a quarter of the time is over.
+Then newer versions of an export are published one after the other while wrk asks; no answer may fail, nor may memory
+grow by more than a sixteenth of the weights a version. Needs wrk. Exit code 1 where something is lost or has grown;
 benchmarks/README.md has the last run.
 """
 

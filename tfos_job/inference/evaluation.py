@@ -184,8 +184,14 @@ def judge_function(
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def judge(shard: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        settings = {"batch_size": batch_size, "form": form, "ks": ks, "each_batch": each_batch}
-        return judge_shard(lambda images: model(images, training=False), shard, **settings)
+        return judge_shard(
+            lambda images: model(images, training=False),
+            shard,
+            batch_size=batch_size,
+            form=form,
+            ks=ks,
+            each_batch=each_batch,
+        )
 
     def judged(shard: str) -> JudgedShard:
         vector, columns = judge(tf.constant(shard))
