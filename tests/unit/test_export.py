@@ -448,6 +448,17 @@ def test_a_network_that_a_format_cannot_hold_is_named(tmp_path: Path) -> None:
         portable.write(str(tmp_path), "tflite", model, 2, Form(image_size=4))
 
 
+def test_a_converter_that_says_nothing_is_quoted_by_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(keras.Model, "export", export)
+    images = keras.Input((4, 4, 1))
+    model = keras.Model(images, keras.layers.Flatten()(images))
+    with pytest.raises(JobError, match="cannot be converted to onnx: AssertionError"):
+        portable.write(str(tmp_path), "onnx", model, 16, Form(image_size=4))
+
+
 def test_formats_without_their_packages_are_refused_before_anything_is_done(
     exported: Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,8 +54,9 @@ def write(folder: str, name: str, model: keras.Model, num_classes: int, form: Fo
                 of_levels = tf.TensorSpec([None, *form.shape], tf.float32, name=IMAGES)
                 whole.export(path, format="onnx", verbose=False, input_signature=[of_levels])
     except Exception as error:  # of the converters: whatever a user's own network makes them raise
+        fact = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
         raise JobError(
-            f"the network cannot be converted to {name}: {str(error).strip().splitlines()[-1].rstrip('.')}",
+            f"the network cannot be converted to {name}: {fact}",
             next_step=f"Leave {name} out of --formats",
         ) from error
     return {"file": _FILES[name], **all_classes_signature(form, num_classes)}
