@@ -175,31 +175,36 @@ class FaultyHadoop(Hadoop):
         self.kill("resourcemanager")
         super().up()
 
-    def claim(self, queue: str, seconds: float) -> subprocess.Popen[bytes]:
-        """An application that takes nearly all that is this queue's own, for some time."""
+    def hog(self, queue: str, signal_file: Path, seconds: float) -> subprocess.Popen[bytes]:
+        """An application that takes nearly all that is this queue's own, for some time, once `signal_file` is there.
+
+        It is at work when this returns, so that its claim needs no start of Spark.
+        """
         memory_mb = self.rest("/ws/v1/cluster/metrics")["clusterMetrics"]["totalMB"] // 2 - 2048
         program = (
-            "import time; from pyspark import SparkContext; sc = SparkContext(); "
+            "import pathlib, time; from pyspark import SparkContext; sc = SparkContext()\n"
+            f"while not pathlib.Path({str(signal_file)!r}).exists(): time.sleep(0.1)\n"
             f"sc.parallelize([0], 1).foreach(lambda _: __import__('time').sleep({seconds}))"
         )
         settings = {
             "spark.master": "yarn",
             "spark.yarn.queue": queue,
-            "spark.executor.instances": "1",
             "spark.executor.memory": f"{memory_mb * 9 // 10}m",
-            "spark.dynamicAllocation.enabled": "false",
+            "spark.dynamicAllocation.enabled": "true",  # no executor before there is a task
+            "spark.dynamicAllocation.shuffleTracking.enabled": "true",
+            "spark.dynamicAllocation.maxExecutors": "1",
         }
-        before = self._containers_of(queue)
+        before = self.containers_of(queue)
         hog = subprocess.Popen(
             [sys.executable, "-c", program],
             env={**os.environ, **client_mode(settings)},
             stderr=subprocess.DEVNULL,
         )
-        while self._containers_of(queue) < before + 2 and hog.poll() is None:  # its master, and what it has claimed
+        while self.containers_of(queue) <= before and hog.poll() is None:  # its master
             time.sleep(0.5)
         return hog
 
-    def _containers_of(self, queue: str) -> int:
+    def containers_of(self, queue: str) -> int:
         apps = (self.rest("/ws/v1/cluster/apps?states=RUNNING")["apps"] or {}).get("app", [])
         return sum(app["runningContainers"] for app in apps if app["queue"].endswith(queue))
 

@@ -47,6 +47,8 @@ STEPS, SAVE_STEPS = 400, 40
 BAND = 0.06
 """Of top-1, below the undisturbed runs' worst: one of 20 records, or four standard deviations with 300 records."""
 POLL_S = 0.1
+HOG_QUEUE = "default"
+"""Of YARN: not that of trainings."""
 UNDISTURBED = 2
 
 
@@ -156,11 +158,25 @@ def clock_jumped(trial: Trial) -> str:
     return f"{hours:+d} h"
 
 
+def hog_started(trial: Trial) -> None:
+    """An application of the other queue is there, and holds nothing but its master yet."""
+    claim = trial.folder / "claim"
+    hog = trial.place.hadoop.hog(HOG_QUEUE, claim, seconds=30)
+
+    def end() -> None:
+        claim.touch()
+        hog.wait(600)
+
+    trial.undo.append(end)
+
+
 def preempted(trial: Trial) -> str:
-    """An application of the other queue asks for what is its own, of which the training's containers hold a part."""
-    hog = trial.place.hadoop.claim("default", seconds=30)
-    trial.undo.append(lambda: hog.wait(600))
-    return "queue default has claimed its half"
+    """It asks for what is its own, of which the training's containers hold a part."""
+    before = trial.place.hadoop.containers_of(HOG_QUEUE)
+    (trial.folder / "claim").touch()
+    while trial.place.hadoop.containers_of(HOG_QUEUE) <= before:
+        time.sleep(POLL_S)
+    return f"queue {HOG_QUEUE} has claimed its half"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +186,7 @@ class Kind:
     Attributes:
       place: `local`, `executors` (local-cluster) or `yarn`.
       hit: does it; returns to whom.
+      prepare: what must be there before the training begins.
       codes: with which the command may end.
       again: the same command follows, and goes on to the end.
       attempts: that the report must have at least, in the end.
@@ -180,6 +197,7 @@ class Kind:
 
     place: str
     hit: Hit
+    prepare: Callable[[Trial], None] = lambda trial: None
     codes: tuple[int, ...] = (0,)
     again: bool = False
     attempts: int = 1
@@ -214,7 +232,7 @@ KINDS = {
     "namenode_30s": Kind(place="yarn", hit=stopped_for("namenode", 30)),
     "namenode_90s": Kind(place="yarn", hit=stopped_for("namenode", 90)),
     "datanode": Kind(place="yarn", hit=daemon_killed),
-    "preempted": Kind(place="yarn", hit=preempted, attempts=2, settings=LARGE),
+    "preempted": Kind(place="yarn", hit=preempted, prepare=hog_started, attempts=2, settings=LARGE),
 }
 
 
@@ -309,6 +327,7 @@ class Campaign:
         return found
 
     def _disturbed(self, trial: Trial, kind: Kind, usual: Usual, found: dict[str, Any]) -> str | None:
+        kind.prepare(trial)
         try:
             self._start(trial, kind.flags, kind.settings)
             self._wait_for_moment(trial, found["moment"])
