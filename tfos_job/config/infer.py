@@ -24,7 +24,8 @@ class InferConfig(Flags):
     )
     input: str = path(
         "a dataset's split (the folder with its manifest.json), GNT files or ZIP archives of them, pictures, or a "
-        "folder of these; a pattern with *, ? or [] names several"
+        "folder of these; a pattern with *, ? or [] names several",
+        metavar="PATH",
     )
     output_dir: str = path("folder for the results; the same command again continues there, or finds all of it done")
     output_format: str = flag("form of the results; parquet needs the extra `infer`", PARQUET, choices=RESULT_FORMATS)
