@@ -167,6 +167,9 @@ def test_it_is_exported_without_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """By the command, with a smaller network in its place."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("w.h5", "l.txt"):
+        Path(name).touch()
     model = {"model_name": "chinese_rec", "num_classes": 2, "image_size": 8, "num_channels": 3, "keep_prob": 1.0}
     made = registry.build(**model, seed=1)
     document = {"step": 0, "model": model, "characters": ["cat", "big dog"], "dataset_name": "images", "metrics": {}}
@@ -208,9 +211,13 @@ def test_what_is_no_weights_of_this_network_is_told(folder: Path, tmp_path: Path
 
 
 def test_flags_of_a_network_without_a_run_belong_together(folder: Path) -> None:
-    given = {"model_name": "inception_v3", "weights": "w.h5", "labels": "l.txt"}
+    labels = str(folder / "6.txt")
+    given = {"model_name": "inception_v3", "weights": str(folder / "inception_v3.ckpt"), "labels": labels}
     config = ExportConfig(export_dir="e", **given)
     commands.check(config)
+    for change in ({"labels": "none.txt"}, {"weights": "none.h5"}):
+        with pytest.raises(MissingInputError, match=r"^none\."):
+            commands.check(dataclasses.replace(config, **change))
     assert commands.size_of_work(config).network.num_classes == 1001
     for missing in ("weights", "labels"):
         with pytest.raises(SettingsError, match=rf"^--{missing}: needed with --model_name"):

@@ -10,7 +10,7 @@ from tfos_job.commands.container_memory import Network
 from tfos_job.commands.evaluate import size_of_run
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import NETWORKS, ExportConfig
-from tfos_job.config.defaults import NAMED_CHECKPOINTS, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
+from tfos_job.config.defaults import KERAS_SUFFIXES, NAMED_CHECKPOINTS, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
 
 # What a format needs beside TensorFlow, by import name: the extras of pyproject.toml.
 _PACKAGES = {SAVED_MODEL: (), TFLITE: ("ai_edge_litert",), ONNX: ("tf2onnx", "onnx", "onnxruntime")}
@@ -24,7 +24,7 @@ def run(config: ExportConfig, context: Context) -> None:
 
 
 def check(config: ExportConfig) -> None:
-    """Raises MissingInputError for a run or a checkpoint, SettingsError for a package that is not there."""
+    """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package that is not there."""
     from tfos_job import storage
     from tfos_job.errors import MissingInputError, SettingsError
     from tfos_job.layout import RunLayout
@@ -34,6 +34,9 @@ def check(config: ExportConfig) -> None:
         if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
             raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
         checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+    for file in filter(None, (config.weights, config.labels)):
+        if file == config.labels or file.endswith(KERAS_SUFFIXES):  # else it is the beginning of names
+            storage.stat(file)
     for name in config.all_formats:
         missing = [module for module in _PACKAGES[name] if importlib.util.find_spec(module) is None]
         if missing:

@@ -33,6 +33,8 @@ RESULT_FORMATS = (PARQUET, JSON_LINES)
 PREDICTED_BATCH = 64
 """Pictures that `predict` looks at together: more would hardly be faster, and the first answers would come later."""
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
+KERAS_SUFFIXES = (".h5", ".keras")
+"""Of files of weights that Keras has written."""
 PRETRAINED = ("inception_v3",)
 """Networks that `export` takes with weights that others have trained."""
 EXPORT_FORMATS = (SAVED_MODEL, TFLITE, ONNX)

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.config import IMAGES
+from tfos_job.config.defaults import IMAGES, KERAS_SUFFIXES
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.slim_labels import BACKGROUND, distinct, parse_labels
@@ -32,7 +32,6 @@ from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 MODEL_NAME = "inception_v3"
 NUM_CHANNELS = 3
 BACKBONE = "backbone"
-KERAS_SUFFIXES = (".h5", ".keras")
 _KERAS_HEADS = (b"\x89HDF\r\n\x1a\n", b"PK\3\4")
 _SCOPE = "InceptionV3/"
 _CONVOLUTION = re.compile(rf"({_SCOPE}(?:Conv2d|Mixed)_.*)/weights")

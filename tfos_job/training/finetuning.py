@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from tfos_job import storage
+from tfos_job.config.defaults import KERAS_SUFFIXES
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
@@ -24,7 +25,6 @@ from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.specs import InitialWeights, described_normalization
 
-KERAS_SUFFIXES = (".h5", ".keras")
 BACKBONE = "backbone"
 """The layer that a file of Keras's own weights is for, in networks that have one; else it is for all of the network."""
 _RANDOM_STATE = "seed_generator_state"  # in a path, by Keras: it belongs to a run and was not trained
