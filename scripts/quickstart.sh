@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 work=${1:-quickstart}
-export TFOS_JOB_EXTRAS= # what runs a job, without the tools of its tests
+export TFOS_JOB_EXTRAS=serve # what runs a job and serves its model, without the tools of the tests
 # shellcheck source=scripts/setup.sh
 source scripts/setup.sh
 
@@ -122,6 +122,7 @@ all of the run    {page}: open it in a browser
 What to type next:
 
   source <(scripts/setup.sh)    # `tfos-job` and `python` in this shell
+  tfos-job serve --train_dir {work}/run    # a page to draw on, and answers by HTTP
   tfos-job tensorboard --train_dir {work}/run    # the curves
   tfos-job train --dataset_dir {work}/dataset --train_dir {work}/hanzi --recipe hanzi    # another network
 
