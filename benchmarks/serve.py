@@ -15,6 +15,7 @@ Needs wrk (Debian's package). The last line of stdout is one JSON object; benchm
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import importlib.util
 import io
@@ -22,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -46,8 +48,8 @@ _CLIENTS = 32
 _PACED_CLIENTS = 64
 _LOAD = 0.7  # of the capacity, at which the tail is looked at
 _POST = """wrk.method = "POST"
-wrk.headers["Content-Type"] = "image/png"
-local file = io.open("{picture}", "rb")
+wrk.headers["Content-Type"] = "{kind}"
+local file = io.open("{body}", "rb")
 wrk.body = file:read("*all")
 file:close()
 """
@@ -136,7 +138,7 @@ def bare(train_dir: Path, seconds: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str]]:
+def running(command: list[str], log: Path, kind: str = "image/png") -> Iterator[tuple[psutil.Process, str]]:
     """A server, and its address, which it prints in a line of JSON."""
     with log.open("w") as stderr:
         process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -145,7 +147,7 @@ def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str
             if not line:
                 raise SystemExit(f"{' '.join(command)} ended:\n{log.read_text()[-2000:]}")
             url = json.loads(line)["url"].rstrip("/")
-            wait_for_answer(url)
+            wait_for_answer(url, kind)
             yield process, url
         finally:
             for child in process.children(recursive=True):
@@ -155,8 +157,18 @@ def running(command: list[str], log: Path) -> Iterator[tuple[psutil.Process, str
             process.stdout.close()
 
 
-def wait_for_answer(url: str) -> None:
-    request = urllib.request.Request(f"{url}/predict?raw_image=1", picture(), {"Content-Type": "image/png"})
+def kind_of(peer: str) -> str:
+    """The type of body that a server takes: LitServe's are JSON."""
+    return "application/json" if peer == "litserve" else "image/png"
+
+
+def body_of(kind: str) -> bytes:
+    data = picture()
+    return data if kind == "image/png" else json.dumps({"b64": base64.b64encode(data).decode()}).encode()
+
+
+def wait_for_answer(url: str, kind: str) -> None:
+    request = urllib.request.Request(f"{url}/predict?raw_image=1", body_of(kind), {"Content-Type": kind})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for _ in range(600):
         with contextlib.suppress(OSError), opener.open(request, timeout=60) as answer:
@@ -190,46 +202,64 @@ def serve_as_the_seed(train_dir: str) -> None:
     server.serve_forever()
 
 
-def serve_by_litserve(train_dir: str) -> None:
-    """LitServe with the same model and batches; one process for HTTP, one for the model."""
+if importlib.util.find_spec("litserve"):  # its processes import this module again, and look for the class here
     import litserve
 
-    from tfos_job import Predictor
-    from tfos_job.inference.pictures import Request
-
     class Api(litserve.LitAPI):
-        def setup(self, device: str) -> None:
-            self.predictor = Predictor(train_dir, raw_image=True)
+        """The same model and batches: a process for HTTP, one for the model."""
 
-        def decode_request(self, request: Any) -> Any:
-            return self.predictor.see(Request("picture", bytes.fromhex(request["picture"])))
+        train_dir = ""
+
+        def setup(self, device: str) -> None:
+            from tfos_job import Predictor
+
+            self.predictor = Predictor(self.train_dir, raw_image=True)
+
+        def decode_request(self, request):  # LitServe takes an annotation for a type of FastAPI
+            from tfos_job.inference.pictures import Request
+
+            return self.predictor.see(Request("picture", base64.b64decode(request["b64"])))
+
+        def batch(self, inputs: Any) -> Any:
+            return inputs
 
         def predict(self, seen: Any) -> Any:
             rows = self.predictor.probabilities(np.stack([one.image for one in seen]))
             return [one.with_top(top).to_json() for one, top in zip(seen, self.predictor.tops(rows, 3), strict=True)]
 
-        def batch(self, inputs: Any) -> Any:
-            return inputs
-
         def unbatch(self, output: Any) -> Any:
             return output
 
+
+def serve_by_litserve(train_dir: str) -> None:
+    """LitServe, at a port that it does not tell by itself."""
     api = Api(max_batch_size=_BATCH, batch_timeout=0.002, api_path="/predict")
+    api.train_dir = train_dir
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    print(json.dumps({"url": "http://127.0.0.1:18999"}), flush=True)
-    server.run(host="127.0.0.1", port=18999, log_level="error", generate_client_file=False)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    print(json.dumps({"url": f"http://127.0.0.1:{port}"}), flush=True)
+    server.run(host="127.0.0.1", port=port, log_level="error", generate_client_file=False)
 
 
 # --- load -------------------------------------------------------------------------------------------------------------
 
 
 def load(
-    process: psutil.Process, url: str, folder: Path, *, clients: int, seconds: float, think_ms: float = 0.0
+    process: psutil.Process,
+    url: str,
+    folder: Path,
+    *,
+    clients: int,
+    seconds: float,
+    think_ms: float = 0.0,
+    kind: str = "image/png",
 ) -> Load:
     """Asks by wrk; with `think_ms`, each client waits so long on average between its requests."""
-    script = folder / "post.lua"
+    script, body = folder / "post.lua", folder / "body"
+    body.write_bytes(body_of(kind))
     paced = _PACED.format(seed=1, think_ms=think_ms) if think_ms else ""
-    script.write_text(_POST.format(picture=folder / "picture.png") + paced)
+    script.write_text(_POST.format(body=body, kind=kind) + paced)
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "30s", "--latency", "-s", str(script)]
     before_s = cpu_s(process)
     done = subprocess.run([*command, f"{url}/predict?raw_image=1"], capture_output=True, text=True, check=True)
@@ -270,7 +300,6 @@ def cpu_s(process: psutil.Process) -> float:
 def measure(network: str, folder: Path, seconds: float, peers: list[str]) -> dict[str, Any]:
     train_dir = folder / network
     publish(train_dir, network)
-    (folder / "picture.png").write_bytes(picture())
     note(f"{network}: bare")
     alone = bare(train_dir, seconds)
     result: dict[str, Any] = {"bare": alone}
@@ -291,10 +320,8 @@ def measure(network: str, folder: Path, seconds: float, peers: list[str]) -> dic
     for peer in peers:
         note(f"{network}: {peer}")
         command = [sys.executable, __file__, "--as", peer, "--train_dir", str(train_dir)]
-        with running(command, folder / f"{peer}.log") as (process, url):
-            if peer == "litserve":
-                note("its requests are JSON: wrk sends the picture in hexadecimal")
-            found = load(process, url, folder, clients=_CLIENTS, seconds=seconds)
+        with running(command, folder / f"{peer}.log", kind_of(peer)) as (process, url):
+            found = load(process, url, folder, clients=_CLIENTS, seconds=seconds, kind=kind_of(peer))
         result[peer] = found.__dict__
         result[f"over_{peer}"] = many.per_s / found.per_s if found.per_s else None
     return result
