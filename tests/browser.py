@@ -195,9 +195,9 @@ class Browser:
 
     def press(self, key: str, *, ctrl: bool = False) -> None:
         """Presses a key, such as `Tab`, `Enter`, `Escape` or `z`."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32}.get(key, ord(key[0].upper()))
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowDown": 40}.get(key, ord(key[0].upper()))
         values: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 if ctrl else 0}
-        text = {} if ctrl else {"Enter": {"text": "\r"}, " ": {"text": " "}}.get(key, {})
+        text = {} if ctrl else {"Enter": {"text": "\r"}}.get(key, {})
         self.call("Input.dispatchKeyEvent", type="keyDown", **values, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 

@@ -14,14 +14,25 @@ export class Trouble extends Error {
   }
 }
 
-/** Asks about what a field shows; returns the server's answer, with `model`, `step` and `digest`. Throws `Trouble`. */
-export async function ask({ strokes, picture }, signal) {
+/** The names of the networks that answer; none where that is not known. */
+export async function networks() {
+  try {
+    const response = await fetch("readyz");
+    return (await response.json()).models.map((one) => one.model);
+  } catch {
+    return [];
+  }
+}
+
+/** Asks a network, or the first one if it has no name, about what a field shows; returns the server's answer, with `model`, `step` and `digest`. Throws `Trouble`. */
+export async function ask({ strokes, picture }, network, signal) {
   const late = AbortSignal.timeout(PATIENCE_S * 1000);
   const ended = new AbortController();
   for (const one of [signal, late]) one.addEventListener("abort", () => ended.abort());
   if (signal.aborted) ended.abort();
   try {
-    const response = await fetch(`predict?top_k=${NUM_CANDIDATES}&seen=1`, {
+    const which = network ? `&model=${encodeURIComponent(network)}` : "";
+    const response = await fetch(`predict?top_k=${NUM_CANDIDATES}&seen=1${which}`, {
       method: "POST",
       headers: { "Content-Type": picture ? picture.blob.type || "application/octet-stream" : "application/json" },
       body: picture ? picture.blob : JSON.stringify({ strokes, size: [SIDE, SIDE] }),

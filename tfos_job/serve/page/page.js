@@ -1,6 +1,6 @@
 // The page: a field to draw in, questions to the server, and its answers.
 
-import { Trouble, ask } from "./asking.js";
+import { Trouble, ask, networks } from "./asking.js";
 import { Field } from "./field.js";
 import { changeLanguage, percentage, say, sayAll } from "./words.js";
 
@@ -13,7 +13,7 @@ let answer = null; // to what is shown, or to what was shown just before
 let problem = null; // {words, parts} while there is one
 let told = null; // of what was copied
 
-const field = new Field(at("canvas"), { onBegin: () => showTools(true), onChange: changed });
+const field = new Field(at("canvas"), { onBegin: () => (at("hint").hidden = true), onChange: changed });
 
 // --- questions -------------------------------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ async function question() {
   show();
   for (let tries = 1; ; tries += 1) {
     try {
-      const found = await ask(field.shown, mine.signal);
+      const found = await ask(field.shown, at("network").value, mine.signal);
       if (mine.signal.aborted) return;
       answer = found;
       problem = null;
@@ -66,7 +66,7 @@ const STILL = { busy: "stillBusy", starting: "stillStarting" };
 // --- what is seen and said -------------------------------------------------------------------------------------------
 
 function show() {
-  showTools(!field.isEmpty);
+  showTools();
   showProblem();
   showCandidates();
   const content = field.shown;
@@ -77,8 +77,10 @@ function show() {
   at("told").textContent = told ? say(told.words, told.parts) : "";
 }
 
-function showTools(isInUse) {
-  at("hint").hidden = isInUse;
+function showTools() {
+  const isHidden = field.shown.picture && !field.shown.picture.bitmap; // the browser cannot show it
+  at("hint").hidden = !(field.isEmpty || isHidden);
+  at("hint").textContent = isHidden ? field.shown.picture.name : say("hint");
   at("undo").disabled = !field.canUndo;
   at("clear").disabled = field.isEmpty;
 }
@@ -250,5 +252,10 @@ document.addEventListener("drop", (event) => {
   open(event.dataTransfer?.files);
 });
 
+at("network").addEventListener("change", changed);
+
 sayAll();
 show();
+const names = await networks();
+for (const name of names.length > 1 ? names : []) at("network").add(new Option(name));
+at("which").hidden = names.length < 2;
