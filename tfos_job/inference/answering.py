@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +14,7 @@ from tfos_job.scoring.inputs import InputFile
 from tfos_job.scoring.rows import Row
 
 _BATCHES_AHEAD = 4
+_NO_NUMBERS = "the network's probabilities are not finite numbers: its training has diverged"
 
 
 class Answering:
@@ -54,10 +55,7 @@ class Answering:
                     doubtful=sight.doubtful,
                     error=sight.error,
                 )
-                if sight.image is not None:
-                    names, class_ids, values = zip(*map(dataclasses.astuple, next(tops)), strict=True)
-                    row = row._replace(classes=names, class_ids=class_ids, probabilities=values)
-                yield row
+                yield row if sight.image is None else _answered(row, next(tops))
             got_on()
 
     def _batches(self, sights: Iterator[Sight], got_on: Callable[[], None]) -> Iterator[list[Sight]]:
@@ -72,3 +70,12 @@ class Answering:
                 batch, num_images = [], 0
         if batch:
             yield batch
+
+
+def _answered(row: Row, top: tuple[Guess, ...]) -> Row:
+    """The row with what the network says; NaN is no answer, and JSON has no word for it."""
+    probabilities = [guess.probability for guess in top]
+    if not all(map(math.isfinite, probabilities)):
+        return row._replace(error=_NO_NUMBERS)
+    names, class_ids = [guess.character for guess in top], [guess.class_id for guess in top]
+    return row._replace(classes=names, class_ids=class_ids, probabilities=probabilities)
