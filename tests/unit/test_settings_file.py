@@ -272,6 +272,7 @@ FORMS = {
     "validation_split_name": "test-2",
     "top_k": "1,2",
     "deadlines": "build=20,stall=30",
+    "formats": "saved_model,onnx",
 }
 
 
@@ -290,7 +291,7 @@ def test_a_command_line_is_the_same_without_its_file(name: str, tmp_path: Path, 
         elif kind.startswith("tuple"):
             values[item.name] = ("a=-odd näme", "b=c")
         elif kind in ("int", "float"):
-            values[item.name] = {"int": 1, "float": 0.125}[kind]
+            values[item.name] = max({"int": 1, "float": 0.125}[kind], item.metadata.get("minimum", 0))
         else:
             values[item.name] = "-odd näme"
         if item.name in FORMS and kind == "str" and "choices" not in item.metadata:
