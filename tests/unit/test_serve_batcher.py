@@ -75,38 +75,46 @@ def rows(ticket: Ticket) -> list[int]:
 def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network: Network) -> None:
     watcher = Watched()
     batcher = batcher_of(network, watcher=watcher)
-    first, second = put(batcher, 1, 2, 3), put(batcher, 4, 5)
-    assert network.batches.get() == [1, 2, 3, 4]  # an hour's latency, and one picture of a request without the other
-    network.go()
-    assert rows(first) == [2, 4, 6]
-    assert not second.is_done
-    third = put(batcher, 6, 7, 8)
-    assert network.batches.get() == [5, 6, 7, 8]
-    network.go()
-    assert (rows(second), rows(third)) == ([8, 10], [12, 14, 16])
+    with batcher.reserved(1):  # somebody is on the way, and the latency is an hour
+        first, second = put(batcher, 1, 2, 3), put(batcher, 4, 5)
+        assert network.batches.get() == [1, 2, 3, 4]  # one picture of a request without the other
+        network.go()
+        assert rows(first) == [2, 4, 6]
+        assert not second.is_done
+        third = put(batcher, 6, 7, 8)
+        assert network.batches.get() == [5, 6, 7, 8]
+        network.go()
+        assert (rows(second), rows(third)) == ([8, 10], [12, 14, 16])
     assert batcher.close(600)
     assert [len(waits) for waits in watcher.waits] == [4, 4]
     assert watcher.num_ended == 2
 
 
+def test_a_batch_waits_for_those_alone_who_are_on_their_way(network: Network) -> None:
+    batcher = batcher_of(network)
+    network.go(3)
+    assert rows(put(batcher, 1)) == [2]  # nobody else is there, so an hour's latency is none
+    with batcher.reserved(1) as places:
+        ticket = put(batcher, 2)
+        other = places.put([np.array([3])], time.monotonic())
+        assert (rows(ticket), rows(other)) == ([4], [6])
+    with batcher.reserved(1):  # its picture cannot be read
+        ticket = put(batcher, 4)
+        assert not ticket.is_done
+    assert rows(ticket) == [8]
+    assert [network.batches.get() for _ in range(3)] == [[1], [2, 3], [4]]
+
+
 def test_the_latency_counts_from_the_arrival_of_the_first_request(network: Network) -> None:
     batcher = batcher_of(network)
-    first = put(batcher, 1)
-    put(batcher, 2)
-    assert batcher._due_in_s(first.arrived_s + 600) == pytest.approx(3000)
-    assert batcher._due_in_s(first.arrived_s + 3600) == pytest.approx(0)
-    old = batcher_of(network)
-    put(old, 3, arrived_s=LONG_AGO_S)
-    assert network.batches.get() == [3]
-    network.go()
-
-
-def test_who_arrived_first_decides_also_if_another_one_was_decoded_sooner(network: Network) -> None:
-    batcher = batcher_of(network)
-    put(batcher, 1)
-    put(batcher, 2, arrived_s=LONG_AGO_S)
-    assert network.batches.get() == [1, 2]
-    network.go()
+    with batcher.reserved(1):
+        first = put(batcher, 1)
+        put(batcher, 2)
+        assert batcher._due_in_s(first.arrived_s + 600) == pytest.approx(3000)
+        assert batcher._due_in_s(first.arrived_s + 3600) == pytest.approx(0)
+        put(batcher, 3, arrived_s=LONG_AGO_S)  # who arrived first, also if another one was decoded sooner
+        assert network.batches.get() == [1, 2, 3]
+        network.go()
 
 
 def test_while_the_network_is_busy_the_next_batch_grows(network: Network) -> None:
@@ -178,15 +186,15 @@ def test_who_gave_up_is_not_computed(network: Network) -> None:
 
 def test_closing_answers_what_is_queued_and_takes_nothing_more(network: Network) -> None:
     batcher = batcher_of(network)
-    ticket = put(batcher, 1)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, batcher.reserved(1):
+        ticket = put(batcher, 1)
         closing = pool.submit(batcher.close, 600.0)
         assert network.batches.get() == [1]  # at once, whatever the latency
         with pytest.raises(Unavailable):
             put(batcher, 2)
         network.go()
         assert closing.result()
-    assert rows(ticket) == [2]
+        assert rows(ticket) == [2]
     assert batcher.num_waiting == 0
 
 

@@ -50,7 +50,9 @@ class ServeConfig(Flags):
     insecure: bool = flag("answer whoever reaches --host, without a key", False)
     max_batch_size: int = flag("pictures that the network is given at once", 32, minimum=1, maximum=4096)
     max_latency_ms: float = flag(
-        "milliseconds that a batch waits for more pictures, from the arrival of its first request", 2.0, minimum=0
+        "milliseconds that a batch waits at most for pictures that are on their way, from its first request's arrival",
+        10.0,
+        minimum=0,
     )
     max_queue: int = flag(
         "pictures that wait for the network; a request for which there is no room is refused (429)", 128, minimum=1

@@ -1,8 +1,9 @@
 """Pictures of many requests, in batches of one network. Threads alone: nothing of HTTP or TensorFlow.
 
 A request reserves its places in the queue before its pictures are decoded, so that one for which there is no room
-costs nothing. A place is free again when its picture goes into a batch. A batch begins when it is full, or when its
-first request has waited for `max_latency_s` since it arrived; while the network is busy, the next batch grows.
+costs nothing. A place is free again when its picture goes into a batch. A batch begins when it is full, when no other
+picture is on its way, or when its first request has waited for `max_latency_s` since it arrived; while the network is
+busy, the next batch grows.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Batcher:
     Args:
       network: what is computed; on one thread.
       max_batch_size: pictures that it is given at once.
-      max_latency_s: for which a batch waits for more, from the arrival of its first request.
+      max_latency_s: for which a batch waits at most for pictures that are on their way, from the arrival of its first
+        request.
       max_queue: pictures that wait, or are decoded to wait.
       watcher: is told of the batches.
     """
@@ -173,6 +175,8 @@ class Batcher:
         finally:
             with self._changed:
                 self._num_reserved -= places.number
+                if not self._num_reserved:
+                    self._changed.notify()
 
     def close(self, timeout_s: float) -> bool:
         """Ends the thread when the queue is empty; false if it has not ended after `timeout_s`."""
@@ -192,7 +196,8 @@ class Batcher:
             self._queue.extend(pictures)
             self._num_reserved -= len(pictures)
             # The thread knows when the next batch is due: only who changes that wakes it.
-            if self._first_arrival_s() != due_s or before < self._max_batch_size <= len(self._queue):
+            is_full = before < self._max_batch_size <= len(self._queue)
+            if is_full or not self._num_reserved or self._first_arrival_s() != due_s:
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -225,7 +230,7 @@ class Batcher:
         """Seconds until the next batch begins; None while no picture waits."""
         if not self._queue:
             return None
-        if self._is_closed or len(self._queue) >= self._max_batch_size:
+        if self._is_closed or not self._num_reserved or len(self._queue) >= self._max_batch_size:
             return 0.0
         return self._first_arrival_s() + self._max_latency_s - now_s
 
