@@ -206,6 +206,8 @@ def test_a_folder_is_continued_by_the_same_plan_and_refused_to_another(tmp_path:
         "num_labelled": 2,
         "num_correct": 2,
     }
+    os.truncate(layout.part(0, "jsonl"), 3)  # by a copy that was cut short
+    assert output.finished(layout, a_plan()) is None
     Path(layout.part(0, "jsonl")).unlink()
     assert output.finished(layout, a_plan()) is None
     Path(layout.part_record(1)).write_text("{")  # torn by a disk

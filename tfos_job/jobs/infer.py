@@ -36,7 +36,7 @@ class InferResult:
     """The result of `infer`.
 
     Attributes:
-      counts: of all rows (`scoring.rows.Counts`), `num_partitions`, `model_digest` and `step`.
+      counts: of all rows (`scoring.rows.Counts`), `num_partitions`, `size_bytes`, `model_digest` and `step`.
       num_answered: partitions that this run has answered.
       up_to_date: there was nothing left to do.
     """

@@ -74,20 +74,24 @@ def done_parts(output: InferenceLayout, plan: Plan) -> dict[int, PartRecord]:
 
 
 def finished(output: InferenceLayout, plan: Plan) -> dict[str, Any] | None:
-    """The end document of a plan whose parts are all there; None if there is work left."""
+    """The end document of a plan whose parts are all there, and whole; None if there is work left."""
     if not storage.exists(output.plan) or plan.differences(_read(output.plan)) or not storage.exists(output.success):
         return None
-    names = {entry.name for entry in storage.list_dir(output.root)}
-    parts = (output.part(number, plan.output_format).rpartition("/")[2] for number in range(plan.num_partitions))
-    return _read(output.success) if names.issuperset(parts) else None
+    there = {entry.name: entry.size_bytes for entry in storage.list_dir(output.root)}
+    parts = [output.part(number, plan.output_format).rpartition("/")[2] for number in range(plan.num_partitions)]
+    document = _read(output.success)
+    is_whole = there.keys() >= set(parts) and sum(there[part] for part in parts) == document.get("size_bytes")
+    return document if is_whole else None
 
 
 def finish(output: InferenceLayout, plan: Plan, records: Iterable[PartRecord]) -> dict[str, Any]:
-    """Writes the end document: the counts of all parts. Returns it."""
+    """Writes the end document: the counts of all parts, and their bytes. Returns it."""
+    records = list(records)
     counts = sum((record.counts for record in records), start=Counts())
     document = {
         **vars(counts),
         "num_partitions": plan.num_partitions,
+        "size_bytes": sum(record.size_bytes for record in records),
         "model_digest": plan.model_digest,
         "step": plan.step,
     }
