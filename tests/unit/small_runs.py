@@ -59,18 +59,20 @@ def make(root: Path, num_records: int = 300, **changes: Any) -> SmallRun:
     glyphs = [glyph(draw) for _ in range(num_records)]
     labels = [int(label) for label in draw.integers(0, len(CHARSET), num_records)]
     dataset_dir, train_dir = str(root / "dataset"), str(root / "run")
-    shard = _write_shard(Path(dataset_dir), glyphs, labels)
+    shard, dataset_digest = _write_shard(Path(dataset_dir), glyphs, labels)
     run = RunLayout(train_dir)
     model = {"model_name": "chinese_rec", "num_classes": len(CHARSET), "image_size": 16, "keep_prob": 0.8}
     document = {"model": model, "characters": "".join(CHARSET.characters), "charset_digest": CHARSET.digest}
-    document |= {"dataset_digest": "d" * 64, "input_position": {}, "metrics": {"loss": 1.5, "top_1": 0.5}, **changes}
+    document |= {"dataset_digest": dataset_digest, "input_position": {}, "metrics": {"loss": 1.5, "top_1": 0.5}}
+    document |= changes
     built = registry.build(**document["model"], seed=1)
     checkpoints.publish(run, STEP, model_arrays(built), document)
     storage.write_json(run.config, {"dataset_dir": dataset_dir, "dataset_split_name": SPLIT})
     return SmallRun(train_dir, dataset_dir, glyphs, shard)
 
 
-def _write_shard(root: Path, glyphs: Sequence[np.ndarray], labels: Sequence[int]) -> str:
+def _write_shard(root: Path, glyphs: Sequence[np.ndarray], labels: Sequence[int]) -> tuple[str, str]:
+    """Returns the shard's path and the digest of its dataset."""
     split = DatasetLayout(str(root)).split(SPLIT)
     path = Path(split.generation(0)) / "part-0.tfrecord"
     path.parent.mkdir(parents=True)
@@ -101,4 +103,4 @@ def _write_shard(root: Path, glyphs: Sequence[np.ndarray], labels: Sequence[int]
         package_version="0",
     )
     storage.write_json(split.manifest, contents.to_json())
-    return str(path)
+    return str(path), contents.digest

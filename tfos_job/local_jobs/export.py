@@ -117,7 +117,7 @@ def _write(
     model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
     records, ink = "training pictures", None
-    pictures, examples = _training_pictures(run, form) if run else (np.empty(0), [])
+    pictures, examples = _training_pictures(run, info, form) if run else (np.empty(0), [])
     if not examples:
         records = "random pixels"
         pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RANDOM, *form.shape), np.uint8)
@@ -141,10 +141,10 @@ def _write(
     }
 
 
-def _training_pictures(run: RunLayout, form: Form) -> tuple[np.ndarray, list[bytes]]:
+def _training_pictures(run: RunLayout, info: CheckpointInfo, form: Form) -> tuple[np.ndarray, list[bytes]]:
     """Some of the run's training pictures as the network sees them, uint8 [n, S, S, C], and their Examples.
 
-    There are none where the dataset is gone, or has other pictures by now.
+    There are none where the dataset is gone, or is another one by now.
     """
     import tensorflow as tf
 
@@ -156,12 +156,12 @@ def _training_pictures(run: RunLayout, form: Form) -> tuple[np.ndarray, list[byt
         settings = storage.read_json(run.config)
         split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
         contents = manifest.load(split)
-        if contents.num_channels != form.num_channels:
-            raise SettingsError(f"{contents.num_channels} channel(s), the network has others", place=split.root)
+        if contents.digest != info.dataset_digest:
+            raise SettingsError("holds other records than when the run was trained", place=split.root)
         examples, shards, _ = sample.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
         with data_errors(shards):
             return decode(tf.constant(examples), form)[0].numpy(), examples
-    except (JobError, ValueError, KeyError, TypeError) as error:
+    except (JobError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("the pictures of the training cannot be read, so nothing is known of their ink: %s", error)
         return np.zeros((0, *form.shape), np.uint8), []
 

@@ -54,7 +54,7 @@ class Ticket:
         self._rows: list[np.ndarray | None] = [None] * number
         self._num_missing = number
         self._error: Exception | None = None
-        self._pending = threading.Lock()  # a fifth of what an Event costs
+        self._pending = threading.Lock()  # a fifth of what an Event costs; whoever has waited keeps it
         self._pending.acquire()
 
     @property
@@ -71,7 +71,6 @@ class Ticket:
         if not self._pending.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
             self.is_abandoned = True
             raise too_late()
-        self._pending.release()
         if self._error is not None:
             raise self._error
         return np.stack([row for row in self._rows if row is not None])
