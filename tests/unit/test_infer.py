@@ -214,6 +214,16 @@ def test_a_folder_is_continued_by_the_same_plan_and_refused_to_another(tmp_path:
     assert output.done_parts(layout, a_plan()) == {}
 
 
+def test_results_without_an_answer_are_no_success(tmp_path: Path) -> None:
+    layout, rows = InferenceLayout(str(tmp_path / "out")), [Row("a", error="no"), Row("b", error="no")]
+    output.begin(layout, a_plan())
+    records = [publish(layout, number, rows) for number in (0, 1)]
+    with pytest.raises(BadDataError, match="none of the 4 inputs could be read"):
+        output.finish(layout, a_plan(), records)
+    assert output.finished(layout, a_plan()) is None
+    assert list(output.done_parts(layout, a_plan())) == [0, 1]  # and say why
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("")
     with pytest.raises(SettingsError, match=r"something else than results of infer, such as letters.txt"):

@@ -124,6 +124,7 @@ def infer(spark: Spark, config: InferConfig) -> InferResult:
 
     Raises:
       JobError: as `prepare`; or of a task whose attempts are used up: the parts of others stay.
+      BadDataError: no input could be read.
       BusyError: another command writes to the folder.
     """
     started_s = time.monotonic()

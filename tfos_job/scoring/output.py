@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tfos_job import storage
-from tfos_job.errors import SettingsError
+from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import InferenceLayout
 from tfos_job.scoring.plan import Plan
 from tfos_job.scoring.rows import Counts
@@ -85,9 +85,19 @@ def finished(output: InferenceLayout, plan: Plan) -> dict[str, Any] | None:
 
 
 def finish(output: InferenceLayout, plan: Plan, records: Iterable[PartRecord]) -> dict[str, Any]:
-    """Writes the end document: the counts of all parts, and their bytes. Returns it."""
+    """Writes the end document: the counts of all parts, and their bytes. Returns it.
+
+    Raises:
+      BadDataError: there is no answer in them. The parts stay, and say why; the folder gets no end document.
+    """
     records = list(records)
     counts = sum((record.counts for record in records), start=Counts())
+    if 0 < counts.num_rows == counts.num_errors:
+        raise BadDataError(
+            f"none of the {counts.num_rows} inputs could be read",
+            place=plan.input,
+            next_step=f"See the column `error` in {output.root}. Give another --output_dir to try again",
+        )
     document = {
         **vars(counts),
         "num_partitions": plan.num_partitions,
