@@ -138,6 +138,7 @@ class Batcher:
         self._watcher = watcher
         self._queue: collections.deque[_Picture] = collections.deque()
         self._num_reserved = 0  # places that have no picture yet
+        self._first_s = math.inf  # when the first request of the queue arrived
         self._computing: list[_Picture] = []
         self._last_batch_s = 0.0
         self._is_closed = self._has_died = False
@@ -172,10 +173,11 @@ class Batcher:
         try:
             yield places
         finally:
-            with self._changed:
-                self._num_reserved -= places.number
-                if not self._num_reserved:
-                    self._changed.notify()
+            if places.number:
+                with self._changed:
+                    self._num_reserved -= places.number
+                    if not self._num_reserved:
+                        self._changed.notify()
 
     def close(self, timeout_s: float) -> bool:
         """Ends the thread when the queue is empty; false if it has not ended after `timeout_s`."""
@@ -191,12 +193,14 @@ class Batcher:
                 raise Failed(_DEAD)
             if self._is_closed:
                 raise Unavailable("the network is being replaced", retry_after_s=1)
-            before, due_s = len(self._queue), self._first_arrival_s()
+            before, arrived_s = len(self._queue), pictures[0].ticket.arrived_s
             self._queue.extend(pictures)
             self._num_reserved -= len(pictures)
-            # The thread knows when the next batch is due: only who changes that wakes it.
-            is_full = before < self._max_batch_size <= len(self._queue)
-            if is_full or not self._num_reserved or self._first_arrival_s() != due_s:
+            # The thread knows when the next batch is due: only who changes that wakes it. Who arrived first need not be
+            # the first in the queue: another picture may have been decoded sooner.
+            is_first, is_full = arrived_s < self._first_s, before < self._max_batch_size <= len(self._queue)
+            self._first_s = min(arrived_s, self._first_s)
+            if is_first or is_full or not self._num_reserved:
                 self._changed.notify()
 
     def _run(self) -> None:
@@ -215,15 +219,13 @@ class Batcher:
         """Waits for the next batch; empty once the batcher is closed."""
         with self._changed:
             while True:
-                self._forget_abandoned()
                 due_in_s = self._due_in_s(time.monotonic())
                 if due_in_s is None and self._is_closed:
                     return []
-                if due_in_s is not None and due_in_s <= 0:
-                    num = min(len(self._queue), self._max_batch_size)
-                    self._computing = [self._queue.popleft() for _ in range(num)]
-                    return self._computing
-                self._changed.wait(due_in_s)
+                if due_in_s is None or due_in_s > 0:
+                    self._changed.wait(due_in_s)
+                elif batch := self._taken():
+                    return batch
 
     def _due_in_s(self, now_s: float) -> float | None:
         """Seconds until the next batch begins; None while no picture waits."""
@@ -231,16 +233,17 @@ class Batcher:
             return None
         if self._is_closed or not self._num_reserved or len(self._queue) >= self._max_batch_size:
             return 0.0
-        return self._first_arrival_s() + self._max_latency_s - now_s
+        return self._first_s + self._max_latency_s - now_s
 
-    def _first_arrival_s(self) -> float:
-        """Who arrived first need not be the first in the queue: another picture may have been decoded sooner."""
-        return min((picture.ticket.arrived_s for picture in self._queue), default=math.inf)
-
-    def _forget_abandoned(self) -> None:
-        """Leaves out pictures whose callers are gone, so that a crowd that gave up is not computed for nobody."""
-        if any(picture.ticket.is_abandoned for picture in self._queue):
-            self._queue = collections.deque(p for p in self._queue if not p.ticket.is_abandoned)
+    def _taken(self) -> list[_Picture]:
+        """The next batch, out of the queue; not those whose callers are gone: nobody would see their answers."""
+        self._computing = []
+        while self._queue and len(self._computing) < self._max_batch_size:
+            picture = self._queue.popleft()
+            if not picture.ticket.is_abandoned:
+                self._computing.append(picture)
+        self._first_s = min((picture.ticket.arrived_s for picture in self._queue), default=math.inf)
+        return self._computing
 
     def _compute(self, batch: list[_Picture]) -> None:
         began_s = time.monotonic()
