@@ -400,3 +400,7 @@ def test_a_narrow_phone_shows_all_of_it(page: Browser, url: str, dark: bool) -> 
     assert page.text("h1") == "Draw a character"
     page.open(f"{url}??")
     assert page.text("h1") == "Draw a character"
+    page.wait("!document.querySelector('#which').hidden")  # it came when a pen may have been down already
+    top = page.box("canvas")[1]
+    page.get("document.querySelector('#which').hidden = true")
+    assert page.box("canvas")[1] == top
