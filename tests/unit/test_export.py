@@ -41,6 +41,7 @@ from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.local_jobs.export import export
 from tfos_job.local_jobs.predict import predict
+from tfos_job.local_jobs.serve import RunSource
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints, exports
 from tfos_job.run.checkpoint_files import document_digest
@@ -254,6 +255,8 @@ def test_what_it_takes_and_gives_is_what_export_json_says(exported: Exported) ->
     assert found == Predictor.exported(exported.path).ink == measure(exported.run.glyphs)
     assert found is not None
     assert 1 < found.stroke_width * found.side < 6
+    served = RunSource("run", exported.run.train_dir, "last").load(exported.run.train_dir)
+    assert served.draw.keywords == {"like": found}  # type: ignore[attr-defined]
     assert exported.result == {
         "already_exported": False,
         "digest": document["digest"],

@@ -25,7 +25,7 @@ from tfos_job import cli, storage
 from tfos_job.config import AugmentationConfig, EvaluateConfig, TrainConfig, to_dict
 from tfos_job.errors import BadDataError
 from tfos_job.formats import manifest as manifests
-from tfos_job.formats import tf_example, tfrecord
+from tfos_job.formats import sampling, tf_example, tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.excerpt import read_positions
 from tfos_job.formats.form import Form
@@ -279,13 +279,13 @@ def test_a_sample_of_a_large_split_reads_a_part_of_it() -> None:
         split_name="train", generation=0, image_format="raw", charset_digest="", shards=(shard,) * 100, sources=(),
         class_counts=(10_000_000,), settings={}, history=(), created="", package_version="0",
     )  # fmt: skip
-    positions, num_eligible = sample.choose(contents, 24, seed=0)
+    positions, num_eligible = sampling.choose(contents, 24, seed=0)
     assert len(positions) <= 8
     assert sum(map(len, positions.values())) == 24
     assert max(map(max, positions.values())) < 100_000 / 64  # 16 MiB of a GiB
     assert num_eligible == 8 * (100_000 // 64)
-    assert sample.choose(contents, 24, seed=0) == (positions, num_eligible)
-    assert sample.choose(contents, 24, seed=1)[0] != positions
+    assert sampling.choose(contents, 24, seed=0) == (positions, num_eligible)
+    assert sampling.choose(contents, 24, seed=1)[0] != positions
 
 
 def test_a_shard_that_is_shorter_than_its_manifest_says_is_named(root: Path) -> None:

@@ -18,19 +18,17 @@ import tfos_job
 from tfos_job import storage
 from tfos_job.config import NETWORKS, ExportConfig
 from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
-from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
-from tfos_job.formats import manifest, readers, tf_example
-from tfos_job.formats.form import Form
-from tfos_job.layout import DatasetLayout, ExportLayout, RunLayout
+from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats import readers
+from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.run import checkpoints, exports
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 from tfos_job.run.exports import ExportInfo
 from tfos_job.run.model_digest import PREPROCESSING_VERSION, model_digest
 
-_NUM_RECORDS = 300  # that answers are compared about, and whose ink is measured
 _NUM_RANDOM = 32  # pictures that are made where there are none
-_SEED = 0  # of their choice
+_SEED = 0  # of these
 
 _log = logging.getLogger(__name__)
 
@@ -109,20 +107,18 @@ def _write(
     folder: str, run: RunLayout | None, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
 ) -> dict[str, Any]:
     """Writes and proves the files of a version; returns what `export.json` has of them."""
-    from tfos_job.inference import ink_statistics, portable, saved_model
+    from tfos_job.inference import portable, saved_model, training_pictures
     from tfos_job.inference.predictor import Predictor
     from tfos_job.networks.variables import restore_model
 
     predictor = Predictor.restored(info, arrays)
     model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
-    records, ink = "training pictures", None
-    pictures, examples = _training_pictures(run, info, form) if run else (np.empty(0), [])
-    if not examples:
+    records, pictures = "training pictures", training_pictures.images(run, info) if run else np.empty(0)
+    if not len(pictures):
         records = "random pixels"
         pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RANDOM, *form.shape), np.uint8)
-    elif predictor.on_paper:
-        ink = ink_statistics.measure(map(_stored, examples))
+    ink = training_pictures.ink(run, info) if run and records == "training pictures" else None
     parts = np.array_split(pictures, -(-len(pictures) // PREDICTED_BATCH))
     expected = np.concatenate([predictor.probabilities(part) for part in parts])
     formats = {}
@@ -139,43 +135,6 @@ def _write(
         "formats": formats,
         "ink": None if ink is None else ink.to_json(),
     }
-
-
-def _training_pictures(run: RunLayout, info: CheckpointInfo, form: Form) -> tuple[np.ndarray, list[bytes]]:
-    """Some of the run's training pictures as the network sees them, uint8 [n, S, S, C], and their Examples.
-
-    There are none where the dataset is gone, or is another one by now.
-    """
-    import tensorflow as tf
-
-    from tfos_job.input.damage import data_errors
-    from tfos_job.input.decoding import decode
-    from tfos_job.reports import sample
-
-    try:
-        settings = storage.read_json(run.config)
-        split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
-        contents = manifest.load(split)
-        if contents.digest != info.dataset_digest:
-            raise SettingsError("holds other records than when the run was trained", place=split.root)
-        examples, shards, _ = sample.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
-        with data_errors(shards):
-            return decode(tf.constant(examples), form)[0].numpy(), examples
-    except (JobError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.warning("the pictures of the training cannot be read, so nothing is known of their ink: %s", error)
-        return np.zeros((0, *form.shape), np.uint8), []
-
-
-def _stored(example: bytes) -> np.ndarray:
-    """The grey pixels of a record as they are stored, uint8 [h, w]."""
-    from tfos_job.inference.pictures import read_picture
-
-    features = tf_example.decode_example(example)
-    data, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
-    assert isinstance(data, bytes)
-    if features["image/format"] != b"raw":
-        return read_picture(data, "a training picture")[:, :, 0]
-    return np.frombuffer(data, np.uint8).reshape(int(height), int(width))
 
 
 def _document(run: RunLayout | None, info: CheckpointInfo) -> dict[str, Any]:

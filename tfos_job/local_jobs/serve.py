@@ -20,7 +20,7 @@ from tfos_job.config import ServeConfig
 from tfos_job.errors import InterruptedJobError, ResourceError
 from tfos_job.host.signals import Stopped
 from tfos_job.inference import strokes
-from tfos_job.inference.ink_statistics import TYPICAL
+from tfos_job.inference.ink_statistics import TYPICAL, InkStatistics
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints, exports
 from tfos_job.serve import access_log, application, server
@@ -28,7 +28,7 @@ from tfos_job.serve.keys import Keys
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.metrics import Metrics
-from tfos_job.serve.model import Loaded, Model
+from tfos_job.serve.model import Draw, Loaded, Model
 from tfos_job.serve.models import Models
 from tfos_job.serve.reloading import Loader, Reloading, Source
 
@@ -94,10 +94,13 @@ class RunSource:
         return self.train_dir
 
     def load(self, folder: str) -> Loaded:
+        from tfos_job.inference import training_pictures
         from tfos_job.inference.predictor import Predictor
 
-        predictor = Predictor(folder, self.checkpoint)
-        return Loaded(predictor, strokes.draw, predictor.step, min(_TOP_K, len(predictor.classes)))
+        info, arrays = checkpoints.read_network(RunLayout(folder), self.checkpoint)
+        predictor = Predictor.restored(info, arrays)
+        draw = _drawn_like(training_pictures.ink(RunLayout(folder), info))
+        return Loaded(predictor, draw, predictor.step, min(_TOP_K, len(predictor.classes)))
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,12 @@ class ExportSource:
 
         info = exports.read(folder)
         predictor = Predictor.exported(folder)
-        like = TYPICAL if predictor.ink is None else predictor.ink
-        return Loaded(predictor, functools.partial(strokes.draw, like=like), info.version, info.document["top_k"])
+        return Loaded(predictor, _drawn_like(predictor.ink), info.version, info.document["top_k"])
+
+
+def _drawn_like(ink: InkStatistics | None) -> Draw:
+    """What draws strokes as the ink of the training pictures looks; as handwriting mostly does, if that is unknown."""
+    return functools.partial(strokes.draw, like=TYPICAL if ink is None else ink)
 
 
 def _sources(config: ServeConfig) -> list[Source]:

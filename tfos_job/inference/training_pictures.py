@@ -1,0 +1,79 @@
+"""Some of the pictures that a run was trained on: for the proof of an export, and for how drawings are to look."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import tensorflow as tf
+
+from tfos_job import storage
+from tfos_job.errors import JobError, SettingsError
+from tfos_job.formats import manifest, readers, sampling, tf_example
+from tfos_job.inference import ink_statistics
+from tfos_job.inference.ink_statistics import InkStatistics
+from tfos_job.inference.pictures import read_picture
+from tfos_job.input.damage import data_errors
+from tfos_job.input.decoding import decode
+from tfos_job.layout import DatasetLayout, RunLayout
+from tfos_job.networks.variables import form_of
+from tfos_job.run.checkpoint_files import CheckpointInfo
+
+_NUM_RECORDS = 300
+_SEED = 0  # of their choice
+
+_log = logging.getLogger(__name__)
+
+
+def images(run: RunLayout, info: CheckpointInfo) -> np.ndarray:
+    """Some of them as the network sees them, uint8 [n, S, S, C]; n is 0 where the dataset is gone, or another by now.
+
+    Args:
+      run: that was trained.
+      info: its checkpoint.
+    """
+    form = form_of(info)
+    examples, shards = _examples(run, info)
+    if not examples:
+        return np.zeros((0, *form.shape), np.uint8)
+    with data_errors(shards):
+        found: np.ndarray = decode(tf.constant(examples), form)[0].numpy()
+    return found
+
+
+def ink(run: RunLayout, info: CheckpointInfo) -> InkStatistics | None:
+    """How the ink in them looks; None where they are no ink on paper, and where the dataset is gone, or another by now.
+
+    Args:
+      run: that was trained.
+      info: its checkpoint.
+    """
+    if not readers.resolve(None, info.dataset_name, info.path).on_paper:
+        return None
+    examples, _ = _examples(run, info)
+    return ink_statistics.measure(map(_stored, examples)) if examples else None
+
+
+def _examples(run: RunLayout, info: CheckpointInfo) -> tuple[list[bytes], list[str]]:
+    """Their Examples, and the shards of these."""
+    try:
+        settings = storage.read_json(run.config)
+        split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
+        contents = manifest.load(split)
+        if contents.digest != info.dataset_digest:
+            raise SettingsError("holds other records than when the run was trained", place=split.root)
+        examples, shards, _ = sampling.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
+    except (JobError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("The pictures of the training cannot be read, so nothing is known of their ink: %s", error)
+        return [], []
+    return examples, shards
+
+
+def _stored(example: bytes) -> np.ndarray:
+    """The grey pixels of a record as they are stored, uint8 [h, w]."""
+    features = tf_example.decode_example(example)
+    data, height, width = (features[f"image/{name}"] for name in ("encoded", "height", "width"))
+    assert isinstance(data, bytes)
+    if features["image/format"] != b"raw":
+        return read_picture(data, "a training picture")[:, :, 0]
+    return np.frombuffer(data, np.uint8).reshape(int(height), int(width))
