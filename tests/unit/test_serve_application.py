@@ -20,7 +20,7 @@ from PIL import Image
 from tests.unit.serving import Network, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.host.results import ReaderGone
-from tfos_job.serve import access_log, application
+from tfos_job.serve import access_log, application, asked
 from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.channel import BEGAN_S
 from tfos_job.serve.refusals import TooLarge
@@ -111,6 +111,12 @@ def test_a_file_of_too_many_parts_is_refused_before_a_decoder_sees_it(image_form
     limits.check_pixels(data[:at] + part * 9_000 + data[at:])
     with pytest.raises(TooLarge, match="more than 10000 parts"):
         limits.check_pixels(data[:at] + part * 10_000 + data[at:])
+
+
+def test_a_json_of_too_many_values_is_refused_before_it_is_read() -> None:
+    assert asked.json_object(b'{"images": [' + b"[]," * 100 + b"[]]}")["images"] == [[]] * 101
+    with pytest.raises(TooLarge, match="more than 2000000 values"):
+        asked.json_object(b'{"images": [' + b"[]," * 1_000_000 + b"[]]}")
 
 
 WRONG: dict[str, tuple[Any, str | None, str, int, str]] = {

@@ -15,6 +15,7 @@ from tfos_job.serve.refusals import BadRequest, TooLarge, WrongType
 
 _OCTETS = "application/octet-stream"
 _TYPES = f"Send image/*, {_OCTETS}, multipart/form-data or application/json"
+_MOST_VALUES = 2_000_000
 _KEYS = '"images": [{"b64": …}, …], "strokes" with "size", or "drawings": [{"strokes": …, "size": …}, …]'
 _MAX_NAME = 200
 
@@ -121,7 +122,10 @@ def json_object(body: bytes) -> dict[str, Any]:
 
     Raises:
       BadRequest: it is none.
+      TooLarge: it has more values than any request needs: an empty list of three bytes takes sixty in memory.
     """
+    if sum(map(body.count, b"[{,")) > _MOST_VALUES:
+        raise TooLarge(f"a JSON of more than {_MOST_VALUES} values")
     try:
         values = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # also bytes that are no text
