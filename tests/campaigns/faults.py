@@ -419,7 +419,9 @@ import tensorflow as tf
 
 class Switch(keras.layers.Layer):
     def call(self, x):
-        return x * tf.strings.to_number(tf.io.read_file({path!r}))
+        # The name depends on the images, else TensorFlow would read the file once and for all.
+        path = tf.strings.join([{path!r}, tf.strings.substr(tf.strings.as_string(x[0, 0]), 0, 0)])
+        return x * tf.strings.to_number(tf.io.read_file(path))
 
 def build(*, num_classes, image_size, num_channels, keep_prob, seed):
     images = keras.Input((image_size, image_size, num_channels), name="images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -215,6 +216,14 @@ def test_a_loss_that_is_no_number_ends_it_without_a_checkpoint_of_it() -> None:
     with pytest.raises(DivergedError, match="before step 13"):
         loop(CountingEngine(PLAN, nan_from=13), diary, save_steps=6).run()
     assert diary.entries == [("save", 6), ("save", 12)]
+
+
+def test_a_validation_loss_that_is_no_number_ends_it_and_is_no_evaluation() -> None:
+    engine, diary = CountingEngine(PLAN), Diary()
+    engine.evaluate = lambda shards, ks, _: Counts(len(shards), math.nan, dict.fromkeys(ks, 0))  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match="the loss on the validation split is nan at step 5"):
+        loop(engine, diary, eval_steps=5, validation_shards=("a",)).run()
+    assert diary.entries == [("save", 5)]
 
 
 def test_compute_is_measured_once_when_it_costs_a_hundredth_or_at_the_end() -> None:

@@ -188,7 +188,11 @@ class Loop:
         self._saved_time = self._clock()
 
     def _evaluate(self) -> bool:
-        """False if it had to stop before the end; the listener hears nothing of it then."""
+        """False if it had to stop before the end; the listener hears nothing of it then.
+
+        Raises:
+          DivergedError: the loss is no finite number.
+        """
         if not self._plan.validation_shards or self._step == self._evaluated_step:
             return True
         counts = Counts.zero(EVALUATION_KS)
@@ -200,6 +204,11 @@ class Loop:
                 return False
             counts += counted
             self._listener.on_evaluating(self._step, counts.num_examples)
+        if not math.isfinite(counts.loss_sum):
+            raise DivergedError(
+                f"the loss on the validation split is {counts.loss_sum} at step {self._step}",
+                next_step="Lower --learning_rate and train again; an earlier checkpoint may be right",
+            )
         self._listener.on_evaluation(self._step, counts)
         self._evaluated_step = self._step
         return True
