@@ -37,6 +37,7 @@ from tfos_job.inference.ink_statistics import InkStatistics, measure
 from tfos_job.inference.parity import parity
 from tfos_job.inference.pictures import Request
 from tfos_job.inference.predictor import Predictor, Seen
+from tfos_job.inference.training_pictures import TrainingPictures
 from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.local_jobs.export import export
@@ -226,6 +227,16 @@ def test_photographs_in_colour_are_reduced_and_normalized_within_the_graph(tmp_p
     assert document["ink"] is None  # the dataset is not the one that the run was trained on
     assert document["formats"]["saved_model"]["parity"]["records"] == "random pixels"
     assert exports.read(str(tmp_path / "e" / "1")).form == Form(image_size=16, num_channels=3, antialias=True)
+
+
+def test_a_dataset_that_is_damaged_by_now_keeps_no_network_from_answering(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = small_runs.make(tmp_path, 3)
+    flip_byte(Path(run.shard))
+    taken = TrainingPictures(RunLayout(run.train_dir), checkpoints.read(RunLayout(run.train_dir), "last")[0])
+    assert (taken.images.shape, taken.ink) == ((0, 16, 16, 1), None)
+    assert "The pictures of the training cannot be read" in caplog.text
 
 
 def test_what_it_takes_and_gives_is_what_export_json_says(exported: Exported) -> None:

@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from tfos_job.config.defaults import PREDICTED_BATCH
 from tfos_job.errors import JobError
 
 MAX_DIFFERENCE = 1e-4
 """Of two probabilities: other kernels add up in another order."""
+
+
+def batches(images: np.ndarray) -> list[np.ndarray]:
+    """Images [n, …], n ≥ 1, in parts that a network is given at once."""
+    return np.array_split(images, -(-len(images) // PREDICTED_BATCH))
 
 
 def parity(name: str, expected: np.ndarray, found: np.ndarray) -> dict[str, Any]:

@@ -15,11 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.config.defaults import ONNX, PREDICTED_BATCH, TFLITE
+from tfos_job.config.defaults import ONNX, TFLITE
 from tfos_job.errors import JobError
 from tfos_job.formats.form import Form
 from tfos_job.inference.graph import IMAGES, PROBABILITIES
-from tfos_job.inference.parity import parity
+from tfos_job.inference.parity import batches, parity
 from tfos_job.inference.saved_model import all_classes_signature
 from tfos_job.input.decoding import LEVEL
 
@@ -79,8 +79,7 @@ def prove(folder: str, name: str, images: np.ndarray, expected: np.ndarray) -> d
     """
     path = os.path.join(folder, _FILES[name])
     answer = _tflite(path) if name == TFLITE else _onnx(path)
-    parts = np.array_split(images, -(-len(images) // PREDICTED_BATCH))
-    return parity(name, expected, np.concatenate([answer(part.astype(np.float32)) for part in parts]))
+    return parity(name, expected, np.concatenate([answer(part.astype(np.float32)) for part in batches(images)]))
 
 
 def _whole(model: keras.Model, form: Form) -> keras.Model:

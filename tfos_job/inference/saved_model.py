@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
+from tfos_job.config.defaults import SAVED_MODEL
 from tfos_job.formats.form import Form
 from tfos_job.inference.graph import (
     ALL_CLASSES,
@@ -24,7 +24,7 @@ from tfos_job.inference.graph import (
     ExportedNetwork,
     Function,
 )
-from tfos_job.inference.parity import parity
+from tfos_job.inference.parity import batches, parity
 from tfos_job.inference.warm_up import WarmUp, write_requests
 from tfos_job.run import exports
 from tfos_job.run.exports import ExportInfo
@@ -89,8 +89,7 @@ def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, An
       JobError: an answer differs.
     """
     signatures = tf.saved_model.load(folder).signatures
-    batches = np.array_split(images, -(-len(images) // PREDICTED_BATCH))
-    by_signature = np.concatenate([_of_batch(signatures, batch) for batch in batches], axis=1)
+    by_signature = np.concatenate([_of_batch(signatures, batch) for batch in batches(images)], axis=1)
     proofs = [parity(SAVED_MODEL, expected, found) for found in by_signature]
     return max(proofs, key=lambda proof: float(proof["largest_difference"]))
 

@@ -25,47 +25,41 @@ _SEED = 0  # of their choice
 _log = logging.getLogger(__name__)
 
 
-def images(run: RunLayout, info: CheckpointInfo) -> np.ndarray:
-    """Some of them as the network sees them, uint8 [n, S, S, C]; n is 0 where the dataset is gone, or another by now.
+class TrainingPictures:
+    """Some pictures, read once; there is none where the dataset is gone, is damaged, or is another one by now.
 
     Args:
-      run: that was trained.
+      run: that was trained on them.
       info: its checkpoint.
+
+    Attributes:
+      images: as the network sees them, uint8 [n, S, S, C].
+      ink: how the ink in them looks; None where they are no ink on paper, or there is no picture.
     """
-    form = form_of(info)
-    examples, shards = _examples(run, info)
-    if not examples:
-        return np.zeros((0, *form.shape), np.uint8)
-    with data_errors(shards):
-        found: np.ndarray = decode(tf.constant(examples), form)[0].numpy()
-    return found
 
-
-def ink(run: RunLayout, info: CheckpointInfo) -> InkStatistics | None:
-    """How the ink in them looks; None where they are no ink on paper, and where the dataset is gone, or another by now.
-
-    Args:
-      run: that was trained.
-      info: its checkpoint.
-    """
-    if not readers.resolve(None, info.dataset_name, info.path).on_paper:
-        return None
-    examples, _ = _examples(run, info)
-    return ink_statistics.measure(map(_stored, examples)) if examples else None
+    def __init__(self, run: RunLayout, info: CheckpointInfo) -> None:
+        form = form_of(info)
+        self.images = np.zeros((0, *form.shape), np.uint8)
+        self.ink: InkStatistics | None = None
+        try:
+            examples, shards = _examples(run, info)
+            with data_errors(shards):
+                images = decode(tf.constant(examples), form)[0].numpy()
+            if readers.resolve(None, info.dataset_name, info.path).on_paper:
+                self.ink = ink_statistics.measure(map(_stored, examples))
+            self.images = images
+        except (JobError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("The pictures of the training cannot be read, so nothing is known of their ink: %s", error)
 
 
 def _examples(run: RunLayout, info: CheckpointInfo) -> tuple[list[bytes], list[str]]:
     """Their Examples, and the shards of these."""
-    try:
-        settings = storage.read_json(run.config)
-        split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
-        contents = manifest.load(split)
-        if contents.digest != info.dataset_digest:
-            raise SettingsError("holds other records than when the run was trained", place=split.root)
-        examples, shards, _ = sampling.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
-    except (JobError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.warning("The pictures of the training cannot be read, so nothing is known of their ink: %s", error)
-        return [], []
+    settings = storage.read_json(run.config)
+    split = DatasetLayout(settings["dataset_dir"]).split(settings["dataset_split_name"])
+    contents = manifest.load(split)
+    if contents.digest != info.dataset_digest:
+        raise SettingsError("holds other records than when the run was trained", place=split.root)
+    examples, shards, _ = sampling.read(split, contents, num_images=_NUM_RECORDS, seed=_SEED)
     return examples, shards
 
 

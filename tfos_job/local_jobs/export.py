@@ -17,7 +17,7 @@ import numpy as np
 import tfos_job
 from tfos_job import storage
 from tfos_job.config import NETWORKS, ExportConfig
-from tfos_job.config.defaults import PREDICTED_BATCH, SAVED_MODEL
+from tfos_job.config.defaults import SAVED_MODEL
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats import readers
 from tfos_job.layout import ExportLayout, RunLayout
@@ -107,20 +107,22 @@ def _write(
     folder: str, run: RunLayout | None, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
 ) -> dict[str, Any]:
     """Writes and proves the files of a version; returns what `export.json` has of them."""
-    from tfos_job.inference import portable, saved_model, training_pictures
+    from tfos_job.inference import portable, saved_model
+    from tfos_job.inference.parity import batches
     from tfos_job.inference.predictor import Predictor
+    from tfos_job.inference.training_pictures import TrainingPictures
     from tfos_job.networks.variables import restore_model
 
     predictor = Predictor.restored(info, arrays)
     model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
-    records, pictures = "training pictures", training_pictures.images(run, info) if run else np.empty(0)
-    if not len(pictures):
-        records = "random pixels"
+    trained_on = TrainingPictures(run, info) if run else None
+    if trained_on is not None and len(trained_on.images):
+        records, pictures, ink = "training pictures", trained_on.images, trained_on.ink
+    else:
+        records, ink = "random pixels", None
         pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RANDOM, *form.shape), np.uint8)
-    ink = training_pictures.ink(run, info) if run and records == "training pictures" else None
-    parts = np.array_split(pictures, -(-len(pictures) // PREDICTED_BATCH))
-    expected = np.concatenate([predictor.probabilities(part) for part in parts])
+    expected = np.concatenate([predictor.probabilities(part) for part in batches(pictures)])
     formats = {}
     for name in config.all_formats:
         if name == SAVED_MODEL:

@@ -94,12 +94,12 @@ class RunSource:
         return self.train_dir
 
     def load(self, folder: str) -> Loaded:
-        from tfos_job.inference import training_pictures
         from tfos_job.inference.predictor import Predictor
+        from tfos_job.inference.training_pictures import TrainingPictures
 
         info, arrays = checkpoints.read_network(RunLayout(folder), self.checkpoint)
         predictor = Predictor.restored(info, arrays)
-        draw = _drawn_like(training_pictures.ink(RunLayout(folder), info))
+        draw = _drawn_like(TrainingPictures(RunLayout(folder), info).ink)
         return Loaded(predictor, draw, predictor.step, min(_TOP_K, len(predictor.classes)))
 
 
