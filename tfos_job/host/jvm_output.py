@@ -22,13 +22,15 @@ def is_launchers_own(line: str) -> bool:
     return line.rstrip() == _WARNING
 
 
-def pass_on(stream: IO[bytes]) -> None:
-    """Takes the lines of a JVM's standard error to this process's own, on a thread, until the JVM ends.
+def pass_on(stream: IO[bytes]) -> threading.Thread:
+    """Takes the lines of a JVM's standard error to this process's own, on a thread that ends with the JVM.
 
     This one is heard, even if a command of this process has failed before.
     """
     silence(on=False)
-    threading.Thread(target=_pass_on, args=(stream,), name="JVM stderr", daemon=True).start()
+    thread = threading.Thread(target=_pass_on, args=(stream,), name="JVM stderr", daemon=True)
+    thread.start()
+    return thread
 
 
 def silence(*, on: bool) -> None:
