@@ -42,7 +42,7 @@ from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.local_jobs.export import export
 from tfos_job.local_jobs.predict import predict
-from tfos_job.local_jobs.serve import RunSource
+from tfos_job.local_jobs.serve import ExportSource, RunSource
 from tfos_job.networks import variables
 from tfos_job.run import checkpoints, exports
 from tfos_job.run.checkpoint_files import document_digest
@@ -235,7 +235,7 @@ def test_a_dataset_that_is_damaged_by_now_keeps_no_network_from_answering(
     run = small_runs.make(tmp_path, 3)
     flip_byte(Path(run.shard))
     taken = TrainingPictures(RunLayout(run.train_dir), checkpoints.read(RunLayout(run.train_dir), "last")[0])
-    assert (taken.images.shape, taken.ink) == ((0, 16, 16, 1), None)
+    assert (taken.images(Form(image_size=16)).shape, taken.ink) == ((0, 16, 16, 1), None)
     assert "The pictures of the training cannot be read" in caplog.text
 
 
@@ -366,6 +366,39 @@ def test_a_second_export_does_nothing_unless_the_newest_version_is_another(expor
         export(config, load_tensorflow=begin)
     with Lease(layout.lock, "somebody"), pytest.raises(BusyError, match="held by somebody"):
         export(config)
+
+
+def test_an_export_made_without_the_dataset_gets_its_ink_when_that_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that has it keeps it when the dataset is gone."""
+    run, away = small_runs.make(tmp_path, 20), tmp_path / "away"
+    config = ExportConfig(train_dir=run.train_dir, export_dir=str(tmp_path / "e"))
+    Path(run.dataset_dir).rename(away)
+    assert export(config)["version"] == 1
+    assert "nothing is known of their ink" in caplog.text
+    with caplog.at_level("WARNING"):
+        ExportSource("default", config.export_dir).load(f"{config.export_dir}/1")
+    assert "e/1 knows nothing of the ink of its training pictures" in caplog.text
+    assert export(config, load_tensorflow=begin)["already_exported"]
+    away.rename(run.dataset_dir)
+    assert export(config)["version"] == 2
+    inks = [exports.read(f"{config.export_dir}/{version}").ink for version in (1, 2)]
+    assert (inks[0], inks[1]) == (None, measure(run.glyphs).to_json())  # type: ignore[union-attr]
+    Path(run.dataset_dir).rename(away)
+    assert export(config, load_tensorflow=begin)["version"] == 2
+
+
+def test_versions_are_removed_where_there_is_nothing_to_export(exported: Exported, tmp_path: Path) -> None:
+    layout, files = ExportLayout(str(tmp_path / "e")), tmp_path / "files"
+    shutil.copytree(exported.path, files, ignore=shutil.ignore_patterns("export.json"))
+    storage.make_dirs(layout.root)
+    for _ in range(4):
+        exports.publish(layout, str(files), exported.document)
+    config = ExportConfig(train_dir=exported.run.train_dir, export_dir=layout.root, top_k=3, keep_versions=2)
+    again = export(config, load_tensorflow=begin)
+    assert (again["version"], again["already_exported"]) == (4, True)
+    assert exports.versions(layout) == [4, 3]
 
 
 def publish(export: ExportLayout, folder: Path, guard: Any = lambda: None) -> exports.ExportInfo:

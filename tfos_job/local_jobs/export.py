@@ -20,6 +20,7 @@ from tfos_job.config import NETWORKS, ExportConfig
 from tfos_job.config.defaults import SAVED_MODEL
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.formats import readers
+from tfos_job.inference.training_pictures import TrainingPictures
 from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
 from tfos_job.run import checkpoints, exports
@@ -59,19 +60,22 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
         info, arrays = checkpoints.read_network(run, config.checkpoint)
     digest = model_digest(info, arrays)
     with Lease(export.lock, "tfos-job export") as lease:
-        standing = _standing(export, config, digest, len(info.characters))
-        if standing is not None:
-            _log.info("%s is already exported as %s: nothing to do", info.path, standing.path)
-            return _result(standing, already_exported=True)
-        load_tensorflow()
-        with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
-            described = _write(folder, run, info, arrays, config)
-            document = {**_document(run, info), **described, "digest": digest}
-            published = exports.publish(export, folder, document, lease.check)
-        _log.info("exported %s as %s", info.path, published.path)
+        trained_on = None if run is None else TrainingPictures(run, info)
+        ink = None if trained_on is None or trained_on.ink is None else trained_on.ink.to_json()
+        published = _standing(export, config, digest, len(info.characters), ink)
+        is_new = published is None
+        if published is not None:
+            _log.info("%s is already exported as %s", info.path, published.path)
+        else:
+            load_tensorflow()
+            with tempfile.TemporaryDirectory(prefix="tfos_job-") as folder:
+                described = _write(folder, trained_on, info, arrays, config)
+                document = {**_document(run, info), **described, "ink": ink, "digest": digest}
+                published = exports.publish(export, folder, document, lease.check)
+            _log.info("exported %s as %s", info.path, published.path)
         if config.keep_versions is not None:
             exports.retain(export, config.keep_versions)
-    return _result(published, already_exported=False)
+    return _result(published, already_exported=not is_new)
 
 
 def _pretrained(config: ExportConfig) -> tuple[CheckpointInfo, Arrays]:
@@ -89,12 +93,18 @@ def _result(info: ExportInfo, *, already_exported: bool) -> dict[str, Any]:
     return {**place, "already_exported": already_exported}
 
 
-def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_classes: int) -> ExportInfo | None:
-    """The newest version if it is whole and what is to be exported; older ones do not count, nobody serves them."""
+def _standing(
+    export: ExportLayout, config: ExportConfig, digest: str, num_classes: int, ink: Mapping[str, Any] | None
+) -> ExportInfo | None:
+    """The newest version if it is whole and what is to be exported; older ones do not count, nobody serves them.
+
+    Ink that cannot be measured, as where the dataset is gone by now, makes no other version.
+    """
     for number in exports.versions(export)[:1]:
         try:
             info = exports.read(export.version(number))
             is_same = (info.digest, info.document["top_k"]) == (digest, min(config.top_k, num_classes))
+            is_same = is_same and ink in (None, info.ink)
             if is_same and set(config.all_formats) <= set(info.document["formats"]):
                 exports.prove(info)
                 return info
@@ -104,23 +114,24 @@ def _standing(export: ExportLayout, config: ExportConfig, digest: str, num_class
 
 
 def _write(
-    folder: str, run: RunLayout | None, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], config: ExportConfig
+    folder: str,
+    trained_on: TrainingPictures | None,
+    info: CheckpointInfo,
+    arrays: Mapping[str, np.ndarray],
+    config: ExportConfig,
 ) -> dict[str, Any]:
     """Writes and proves the files of a version; returns what `export.json` has of them."""
     from tfos_job.inference import portable, saved_model
     from tfos_job.inference.parity import batches
     from tfos_job.inference.predictor import Predictor
-    from tfos_job.inference.training_pictures import TrainingPictures
     from tfos_job.networks.variables import restore_model
 
     predictor = Predictor.restored(info, arrays)
     model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
-    trained_on = TrainingPictures(run, info) if run else None
-    if trained_on is not None and len(trained_on.images):
-        records, pictures, ink = "training pictures", trained_on.images, trained_on.ink
-    else:
-        records, ink = "random pixels", None
+    records, pictures = "training pictures", None if trained_on is None else trained_on.images(form)
+    if pictures is None or not len(pictures):
+        records = "random pixels"
         pictures = np.random.default_rng(_SEED).integers(0, 256, (_NUM_RANDOM, *form.shape), np.uint8)
     expected = np.concatenate([predictor.probabilities(part) for part in batches(pictures)])
     formats = {}
@@ -132,11 +143,7 @@ def _write(
             written = portable.write(folder, name, model, num_classes, form)
             proof = portable.prove(folder, name, pictures, expected)
         formats[name] = {**written, "parity": {"records": records, **proof}}
-    return {
-        "top_k": top_k,
-        "formats": formats,
-        "ink": None if ink is None else ink.to_json(),
-    }
+    return {"top_k": top_k, "formats": formats}
 
 
 def _document(run: RunLayout | None, info: CheckpointInfo) -> dict[str, Any]:

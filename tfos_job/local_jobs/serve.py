@@ -118,6 +118,12 @@ class ExportSource:
 
         info = exports.read(folder)
         predictor = Predictor.exported(folder)
+        if predictor.on_paper and predictor.ink is None:
+            _log.warning(
+                "%s knows nothing of the ink of its training pictures, so drawings look like handwriting in crops. "
+                "Export it again where its dataset is there",
+                folder,
+            )
         return Loaded(predictor, _drawn_like(predictor.ink), info.version, info.document["top_k"])
 
 
