@@ -6,6 +6,8 @@ import queue
 import threading
 from dataclasses import dataclass, field
 
+import pytest
+
 from tfos_job.serve.workers import Workers
 
 
@@ -70,3 +72,31 @@ def test_what_is_too_much_waits_in_order_and_is_cancelled_at_the_end() -> None:
     assert [task.is_cancelled for task in tasks] == [False, False, False, True]
     tasks[2].go.set()
     tasks[2].ended.wait()
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task waits for another one; without any, its connection is closed."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers(max_threads=2)
+    lost, first, second, third = (Task() for _ in range(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        workers.add_task(lost)
+    assert (lost.is_cancelled, workers._num_threads) == (True, 0)
+    workers.add_task(first)
+    thread = first.began.get()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        workers.add_task(second)
+    assert (second.is_cancelled, workers._num_threads) == (False, 1)
+    first.go.set()
+    assert second.began.get() == thread
+    workers.add_task(third)
+    assert third.began.get() != thread
+    for task in (second, third):
+        task.go.set()
+        task.ended.wait()
+    workers.close()

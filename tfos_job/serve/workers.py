@@ -44,7 +44,23 @@ class Workers:
                 self._waiting.append(task)
                 return
             self._num_threads += 1
-        threading.Thread(target=self._run, args=(task,), name="worker", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(task,), name="worker", daemon=True).start()
+        except RuntimeError:  # the system has no more threads or memory
+            self._do_without(task)
+
+    def _do_without(self, task: Task) -> None:
+        """Has a task wait for a thread that is there; without any, its caller has to come again."""
+        with self._lock:
+            self._num_threads -= 1
+            is_alone = not self._num_threads
+            if not is_alone and self._idle:
+                self._idle.pop().put(task)
+            elif not is_alone:
+                self._waiting.append(task)
+        if is_alone:
+            _log.error("A connection is closed: the system starts no thread")
+            task.cancel()
 
     def close(self) -> None:
         """Ends the threads that are idle, and others after their task; what waits is cancelled."""
