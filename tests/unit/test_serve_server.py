@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from tfos_job.errors import ResourceError
+from tfos_job.serve.channel import Broken
 from tfos_job.serve.server import Server, ServerLimits, listen, url_of
 
+LARGE_BYTES = 15_000_000  # more than the system holds of what nobody reads
 LIMITS = {"max_connections": 64, "max_body_bytes": 1000, "num_threads": 8, "request_s": 600.0}
 
 
@@ -23,18 +26,20 @@ class Held:
 
     def __init__(self, **changes: Any) -> None:
         self.asked, self.go = threading.Semaphore(0), threading.Event()
-        self.broken: list[int] = []
+        self.broken: list[Broken] = []
         listener = listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
         assert url_of(listener) == f"http://127.0.0.1:{self.port}/"
         limits = ServerLimits(**{**LIMITS, **changes})
-        self.server = Server(self._answer, listener, limits, lambda client, status, began_s: self.broken.append(status))
+        self.server = Server(self._answer, listener, limits, self.broken.append)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         body = environ["wsgi.input"].read()
         self.asked.release()
         if environ["PATH_INFO"] == "/held":
             self.go.wait()
+        if environ["PATH_INFO"] == "/large":
+            body = b"x" * LARGE_BYTES
         start_response("200 OK", [("Content-Length", str(len(body)))])
         return [body]
 
@@ -82,6 +87,10 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 def head(body_bytes: int, path: str = "/") -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+EXPECT = b"Expect: 100-continue\r\n\r\n"
 
 
 def test_the_end_loses_no_request_that_has_begun(held: Held, pool: ThreadPoolExecutor) -> None:
@@ -159,8 +168,69 @@ def test_a_request_that_does_not_come_is_given_up() -> None:
     held = Held(request_s=0.0)
     with held.connect() as caller:
         caller.sendall(b"POST / HT")
-        assert caller.recv(1) == b""
+        data = read_to_end(caller)
+    assert data.startswith(b"HTTP/1.0 408 Request Timeout\r\n")
+    assert data.endswith(b'{"error": "Request Timeout: the request has not come within 0 s"}')
+    with held.connect() as caller:
+        caller.sendall(head(4, "/a?b") + b"bo")
+        assert read_to_end(caller).startswith(b"HTTP/1.1 408 ")
     held.server.stop(600)
+    known = [(broken.status, broken.method, broken.path, broken.client) for broken in held.broken]
+    assert known == [(408, "", "", "127.0.0.1"), (408, "POST", "/a", "127.0.0.1")]
+
+
+def test_an_answer_that_is_not_taken_is_given_up() -> None:
+    held = Held(request_s=0.0)
+    with held.connect() as caller:
+        caller.sendall(head(0, "/large"))
+        held.asked.acquire()
+        while held.server._channels():
+            pass
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while block := caller.recv(1 << 20):
+                taken += len(block)
+        assert taken < LARGE_BYTES
+    held.server.stop(600)
+
+
+ODD = {
+    "half an address": (b"GET http://[::1/ HTTP/1.1\r\n\r\n", "400 Bad Request", "Invalid IPv6 URL"),
+    "5,000 digits": (head(0)[:-5] + b"9" * 5000 + b"\r\n\r\n", "400 Bad Request", "Exceeds the limit"),
+    "a signed length": (head(0)[:-5] + b"-1\r\n\r\n", "400 Bad Request", "Content-Length is invalid"),
+    "a large head": (head(0)[:-2] + b"X: " + b"x" * 20_000, "431 Request Header", "exceeds max_header of 16384"),
+    "a line without end": (CHUNKED + b"5;" + b"x" * 40_000, "400 Bad Request", "more than 16384 bytes between chunks"),
+    "a trailer without end": (CHUNKED + b"0\r\n" + b"a: b\r\n" * 9_000, "400 Bad Request", "between chunks"),
+    "no chunk": (CHUNKED + b"zz\r\n", "400 Bad Request", "Invalid chunk size"),
+    "another coding": (CHUNKED.replace(b"chunked", b"gzip, chunked"), "501 Not Implemented", "not supported"),
+    "asks to send too much": (head(10**6)[:-2] + EXPECT, "413 Request Entity Too Large", "larger than 100000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_request_is_refused_in_words_and_noted(name: str) -> None:
+    request, status, fact = ODD[name]
+    held = Held(max_body_bytes=100_000)
+    with held.connect() as caller:
+        caller.sendall(request)
+        data = read_to_end(caller)
+    line, _, body = data.partition(b"\r\n")
+    assert line.partition(b" ")[2].decode().startswith(status)
+    assert fact in json.loads(body.partition(b"\r\n\r\n")[2])["error"]
+    assert [str(broken.status) for broken in held.broken] == [status[:3]]
+    assert held.ask() == (200, b"body")
+    held.server.stop(600)
+
+
+def test_who_asks_whether_to_send_is_told(held: Held) -> None:
+    with held.connect() as caller:
+        caller.sendall(head(4)[:-2] + EXPECT)
+        assert caller.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        caller.sendall(b"body" + head(0)[:-2] + EXPECT)  # the second one has no body to ask for
+        data = b""
+        while data.count(b"200 OK") < 2:
+            data += caller.recv(1000)
+        assert b"100 Continue" not in data
 
 
 def test_idle_connections_make_room() -> None:
@@ -186,7 +256,7 @@ def test_a_body_that_is_too_large_is_told_to_who_is_still_sending(held: Held) ->
     with held.connect() as caller:
         caller.sendall(b"nonsense\r\n\r\n")
         assert caller.recv(10_000).startswith(b"HTTP/1.0 400 ")
-    assert held.broken == [413, 400]
+    assert [broken.status for broken in held.broken] == [413, 400]
 
 
 def test_a_port_that_is_taken_is_named(held: Held) -> None:

@@ -6,6 +6,7 @@ The address is taken and answers `/healthz` before TensorFlow is loaded: what is
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import signal
@@ -24,6 +25,7 @@ from tfos_job.inference.ink_statistics import TYPICAL, InkStatistics
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints, exports
 from tfos_job.serve import access_log, application, server
+from tfos_job.serve.channel import Broken
 from tfos_job.serve.keys import Keys
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
@@ -180,9 +182,9 @@ def _serving(
       InterruptedJobError: by the signal.
     """
 
-    def note_broken(client: str, status: int, began_s: float) -> None:
-        service.metrics.answered("none", status, time.monotonic() - began_s)
-        service.access_log.add(began_s=began_s, client=client, status=status)
+    def note_broken(broken: Broken) -> None:
+        service.metrics.answered("none", broken.status, time.monotonic() - broken.began_s)
+        service.access_log.add(**{**dataclasses.asdict(broken), "path": broken.path[:200]})
 
     limits = server.ServerLimits(
         max_connections=config.max_connections,
@@ -196,10 +198,13 @@ def _serving(
         yield running.wait
         raise ResourceError("the thread that takes connections has ended", next_step="Run it again")
     except KeyboardInterrupt as stopped:
-        service.lifecycle.drain()
         signum = stopped.signum if isinstance(stopped, Stopped) else signal.SIGINT
-        _log.info("%s: answering the requests that are there", signal.Signals(signum).name)
-        num_lost = running.stop(config.stop_timeout)
+        try:
+            service.lifecycle.drain()
+            _log.info("%s: answering the requests that are there", signal.Signals(signum).name)
+            num_lost = running.stop(config.stop_timeout)
+        except KeyboardInterrupt:  # a second signal: whoever sends it does not want to wait
+            num_lost = running.stop(0)
         fact = f"{num_lost} requests had no answer in time" if num_lost else "no request is left without an answer"
         raise InterruptedJobError(f"stopped by {signal.Signals(signum).name}: {fact}", signum=signum) from stopped
     finally:

@@ -1,28 +1,70 @@
-"""Connections of waitress, with what it lacks: errors in JSON, the time of arrival, an end that loses no answer."""
+"""Connections of waitress, with what it lacks: errors in JSON, the time of arrival, an end that loses no answer.
+
+waitress 3.0 also closes the connection, or waits for what never comes, where a request is odd in a way that it has no
+error for. Here each of them gets an answer.
+"""
 
 from __future__ import annotations
 
 import json
 import socket
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask, WSGITask
-from waitress.utilities import RequestEntityTooLarge
+from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
 BEGAN_S = "tfos_job.began_s"
 """In WSGI's environment: when the first byte of the request was read, of `time.monotonic`."""
 _LINGER_S = 2.0
+_FRAME_BYTES = 16 << 10  # of a line or a trailer between the chunks of a body, which waitress copies at every byte
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A request that never reached the application; method and path are empty as far as they did not come."""
+
+    client: str
+    method: str
+    path: str
+    status: int
+    began_s: float
+
+
+class TooSlow(Error):
+    """A request that did not come in time."""
+
+    code, reason = 408, "Request Timeout"
 
 
 class Parser(HTTPRequestParser):
     """A request that is being read."""
 
+    command = path = ""  # which waitress names in its log, also of a request that has none
+
     def __init__(self, adjustments: Any) -> None:
         super().__init__(adjustments)
         self.began_s = time.monotonic()
+
+    def received(self, data: bytes) -> int:
+        """Takes bytes, and returns how many; of a request that cannot be understood all."""
+        try:
+            consumed: int = super().received(data)
+        except ValueError as error:  # a number of thousands of digits, a URL with half an address
+            self._fail(str(error).partition(";")[0])
+            return len(data)
+        body = self.body_rcv
+        if isinstance(body, ChunkedReceiver) and len(body.control_line) + len(body.trailer) > _FRAME_BYTES:
+            self._fail(f"more than {_FRAME_BYTES} bytes between chunks")
+            return len(data)
+        return consumed
+
+    def _fail(self, fact: str) -> None:
+        self.error, self.completed = BadRequest(fact), True
 
 
 class Task(WSGITask):
@@ -54,7 +96,15 @@ class BrokenRequest(ErrorTask):
         self.set_close_on_finish()
         self.content_length = len(body)
         self.channel.has_unread = True
-        self.channel.server.on_broken(self.channel.addr[0], error.code, self.request.began_s)
+        self.channel.server.on_broken(
+            Broken(
+                client=self.channel.addr[0],
+                method=self.request.command,
+                path=self.request.path,
+                status=error.code,
+                began_s=self.request.began_s,
+            )
+        )
         self.write(body)
 
 
@@ -73,8 +123,10 @@ class Channel(HTTPChannel):
     parser_class = Parser
     task_class = Task
     error_task_class = BrokenRequest
+    request: Any
     has_unread = False
     lingers_until_s: float | None = None
+    _untaken_since_s: float | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -106,9 +158,36 @@ class Channel(HTTPChannel):
                 pass  # the caller is gone
         super().handle_close()
 
-    def is_overdue(self, now_s: float, limit_s: float) -> bool:
-        """True if its request should have come by now, or nothing more is expected of it."""
+    def send_continue(self) -> None:
+        """Asks for the body, of whoever waits to be asked; not for one that is refused, or that has none."""
+        if not self.request.completed:
+            super().send_continue()
+
+    def keep_house(self, now_s: float, limit_s: float) -> None:
+        """Refuses a request that should have come by now, and ends a connection of which nothing is to be expected."""
         if self.lingers_until_s is not None:
-            return now_s > self.lingers_until_s
-        request = self.request
-        return request is not None and not self.requests and now_s > request.began_s + limit_s
+            if now_s > self.lingers_until_s:
+                self._end()
+        elif self.requests:
+            self._untaken_since_s = None
+        elif self.total_outbufs_len:
+            self._untaken_since_s = now_s if self._untaken_since_s is None else self._untaken_since_s
+            if now_s > self._untaken_since_s + limit_s:  # its answer is read too slowly
+                self._end()
+        else:
+            self._untaken_since_s = None
+            request = self.request
+            if request is not None and now_s > request.began_s + limit_s:
+                self._refuse_slow(request, limit_s)
+
+    def _end(self) -> None:
+        self.has_unread = False
+        self.handle_close()
+
+    def _refuse_slow(self, request: Any, limit_s: float) -> None:
+        request.error = TooSlow(f"the request has not come within {limit_s:g} s")
+        request.completed = True
+        with self.requests_lock:
+            self.requests.append(request)
+            self.request = None
+        self.server.add_task(self)

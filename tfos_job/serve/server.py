@@ -20,7 +20,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from tfos_job.errors import ResourceError
-from tfos_job.serve.channel import Channel
+from tfos_job.serve.channel import Broken, Channel
 from tfos_job.serve.workers import Workers
 
 _BACKLOG = 1024
@@ -63,7 +63,7 @@ class ServerLimits:
       max_connections: open at once; the others wait for the system to take them.
       max_body_bytes: of a request.
       num_threads: most requests that the application has at once.
-      request_s: in which a request must have come.
+      request_s: in which a request must have come, and in which an answer must have been taken.
     """
 
     max_connections: int
@@ -77,7 +77,7 @@ class _Waitress(TcpWSGIServer):
 
     channel_class = Channel
     is_draining = False
-    on_broken: Callable[[str, int, float], None]
+    on_broken: Callable[[Broken], None]
 
     def accept_waiting(self) -> None:
         """Takes all connections that the system has made; closing would reset them."""
@@ -94,7 +94,7 @@ class Server:
       application: WSGI.
       listener: it is closed by `stop`.
       limits: what callers may take.
-      on_broken: is told of requests that never reach the application: the caller, the status, and when they began.
+      on_broken: is told of requests that never reach the application.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Server:
         application: Callable[..., Any],
         listener: socket.socket,
         limits: ServerLimits,
-        on_broken: Callable[[str, int, float], None] = lambda client, status, began_s: None,
+        on_broken: Callable[[Broken], None] = lambda broken: None,
     ) -> None:
         self._limits = limits
         self._map: dict[int, Any] = {}
@@ -187,12 +187,10 @@ class Server:
         return not is_kept and not any(channel.is_busy for channel in channels)
 
     def _keep_house(self, now_s: float) -> None:
-        """Closes connections of which nothing is to be expected, and idle ones when others wait for a connection."""
+        """Has each connection look after itself, and closes idle ones when others wait for a connection."""
         channels = self._channels()
         for channel in channels:
-            if channel.is_overdue(now_s, self._limits.request_s):
-                channel.has_unread = False
-                channel.handle_close()
+            channel.keep_house(now_s, self._limits.request_s)
         if len(channels) >= self._limits.max_connections:
             idle = [channel for channel in channels if not channel.is_busy and channel.lingers_until_s is None]
             for channel in sorted(idle, key=lambda each: each.last_activity)[: 1 + len(idle) // 2]:
