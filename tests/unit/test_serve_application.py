@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import io
 import json
 import random
@@ -22,6 +23,7 @@ from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.host.results import ReaderGone
 from tfos_job.serve import access_log, application, asked
 from tfos_job.serve.access_log import AccessLog
+from tfos_job.serve.bodies import Bodies
 from tfos_job.serve.channel import BEGAN_S
 from tfos_job.serve.refusals import TooLarge
 
@@ -114,9 +116,37 @@ def test_a_file_of_too_many_parts_is_refused_before_a_decoder_sees_it(image_form
 
 
 def test_a_json_of_too_many_values_is_refused_before_it_is_read() -> None:
-    assert asked.json_object(b'{"images": [' + b"[]," * 100 + b"[]]}")["images"] == [[]] * 101
-    with pytest.raises(TooLarge, match="more than 2000000 values"):
-        asked.json_object(b'{"images": [' + b"[]," * 1_000_000 + b"[]]}")
+    with Bodies().share() as share:
+        assert asked.json_object(b'{"images": [' + b"[]," * 100 + b"[]]}", share)["images"] == [[]] * 101
+        with pytest.raises(TooLarge, match="more than 2000000 values"):
+            asked.json_object(b'{"images": [' + b"[]," * 1_000_000 + b"[]]}", share)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/models/default:predict"])
+def test_a_body_that_is_compressed_is_not_read(served: Served, path: str) -> None:
+    for encoding, status in (("gzip", 415), ("br, gzip", 415), ("Identity", 400)):
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        response = served.client.post(path, data=gzip.compress(b"{}"), headers=headers)
+        assert response.status_code == status
+        assert ("a body in Content-Encoding" in response.text) == (status == 415)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/v1/models/default:predict"])
+def test_bodies_for_which_there_is_no_memory_are_refused(served: Served, path: str) -> None:
+    """Before they are read; and a JSON whose values take more than its bytes, before they are made."""
+    key = "images" if path == "/predict" else "instances"
+    bodies, body = served.limits.bodies, json.dumps({key: [b64(png(100))] * 4})
+    for size, status in ((512 << 20, 429), ((512 << 20) - 2 * len(body), 429), ((512 << 20) - 10 * len(body), 200)):
+        with bodies.share() as others:
+            others.take(size)
+            response = served.client.post(path, data=body, content_type="application/json")
+            assert (response.status_code, response.headers.get("Retry-After")) == (
+                status,
+                "1" if status == 429 else None,
+            )
+    with bodies.share() as own:
+        own.take(600 << 20)  # one that is alone
+    assert bodies.num_bytes == 0
 
 
 WRONG: dict[str, tuple[Any, str | None, str, int, str]] = {

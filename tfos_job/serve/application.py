@@ -115,8 +115,8 @@ def _end(service: Service, response: Response) -> Response:
 def _predict(service: Service) -> Response:
     service.lifecycle.require(g.began_s)
     options = read_options(request.args)
-    asked = read_body(request, service.limits.max_images)
-    with service.models.used(request.args.get("model")) as model:
+    with service.limits.bodies.share() as share, service.models.used(request.args.get("model")) as model:
+        asked = read_body(request, service.limits.max_images, share)
         g.facts = {"model": model.name, "step": model.loaded.network.step, "pictures": len(asked)}
         return as_json(model.answer(asked, options, g.began_s))
 

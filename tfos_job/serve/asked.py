@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from flask import Request
 
+from tfos_job.serve.bodies import Share
 from tfos_job.serve.refusals import BadRequest, TooLarge, WrongType
 
 _OCTETS = "application/octet-stream"
@@ -63,21 +64,23 @@ def read_options(arguments: Mapping[str, str]) -> Options:
     return Options(int(text), _switch(arguments, "raw_image"), _switch(arguments, "seen"))
 
 
-def read_body(request: Request, max_images: int) -> list[Asked]:
-    """The pictures and drawings of a request, at least one.
+def read_body(request: Request, max_images: int, share: Share) -> list[Asked]:
+    """The pictures and drawings of a request, at least one; `share` takes the memory for them.
 
     Raises:
       BadRequest: there is none, or the body is not what its type says.
+      Full: there is no memory for it now.
       TooLarge: there are more than are taken.
-      WrongType: the body is of another type.
+      WrongType: the body is of another type, or compressed.
     """
     kind = request.mimetype
+    share.take_request(request)
     if kind.startswith("image/") or kind == _OCTETS:
         found = [Asked("picture", request.get_data(cache=False))]
     elif kind == "multipart/form-data":
         found = _parts(request)
     elif kind == "application/json":
-        found = of_json(request.get_data(cache=False))
+        found = of_json(request.get_data(cache=False), share)
     else:
         raise WrongType(
             f"a body of type {_shown(kind)} is not read. {_TYPES}" if kind else f"no Content-Type. {_TYPES}"
@@ -93,17 +96,20 @@ def _parts(request: Request) -> list[Asked]:
     """The files of a form, whatever its fields are called."""
     files = [file for _, files in request.files.lists() for file in files]
     if not files:
-        raise BadRequest('no file in the form. Send each picture as a file in a part named "image"')
+        fact = "no file in the form, or the form is cut short or has a name that is not UTF-8"
+        raise BadRequest(f'{fact}. Send each picture as a file in a part named "image"')
     return [Asked((file.filename or f"image[{at}]")[:_MAX_NAME], file.read()) for at, file in enumerate(files)]
 
 
-def of_json(body: bytes) -> list[Asked]:
+def of_json(body: bytes, share: Share) -> list[Asked]:
     """The pictures and drawings of a JSON object.
 
     Raises:
       BadRequest: it is none, or has something else in it.
+      Full: there is no memory for it now.
+      TooLarge: it has too many values.
     """
-    values = json_object(body)
+    values = json_object(body, share)
     if unknown := values.keys() - {"images", "strokes", "size", "drawings"}:
         raise BadRequest(f"unknown: {_shown(min(unknown))}. Expected {_KEYS}")
     images = _list(values, "images")
@@ -117,15 +123,18 @@ def of_json(body: bytes) -> list[Asked]:
     return asked
 
 
-def json_object(body: bytes) -> dict[str, Any]:
-    """A body as a JSON object.
+def json_object(body: bytes, share: Share) -> dict[str, Any]:
+    """A body as a JSON object; `share` takes the memory for it.
 
     Raises:
       BadRequest: it is none.
-      TooLarge: it has more values than any request needs: an empty list of three bytes takes sixty in memory.
+      Full: there is no memory for it now.
+      TooLarge: it has more values than any request needs.
     """
-    if sum(map(body.count, b"[{,")) > _MOST_VALUES:
+    num_values = sum(map(body.count, b"[{,"))
+    if num_values > _MOST_VALUES:
         raise TooLarge(f"a JSON of more than {_MOST_VALUES} values")
+    share.take_json(body, num_values)
     try:
         values = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # also bytes that are no text

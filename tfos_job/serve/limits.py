@@ -1,4 +1,4 @@
-"""What one request may cost, beyond the size of its body: pixels, and processors that decode."""
+"""What requests may cost, beyond the size of each body: pixels, processors that decode, memory of all bodies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tfos_job.formats import jpeg, png
 from tfos_job.formats.picture_head import read_head
+from tfos_job.serve.bodies import Bodies
 from tfos_job.serve.refusals import TooLarge, too_late
 
 _MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
@@ -38,12 +39,14 @@ class Limits:
       max_pixels: of a picture, as its head says before anything is decoded.
       timeout_s: from the first byte to the answer.
       decoders: leaves, of which `decoding` holds one.
+      bodies: the memory of all requests' bodies.
     """
 
     max_images: int
     max_pixels: int
     timeout_s: float
     decoders: queue.SimpleQueue[None] = field(default_factory=_decoders)
+    bodies: Bodies = field(default_factory=Bodies)
 
     @contextmanager
     def decoding(self, until_s: float) -> Iterator[None]:

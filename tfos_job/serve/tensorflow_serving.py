@@ -14,6 +14,7 @@ from flask import Flask, Response, g, request
 
 from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.serve.asked import Asked, Options, decoded, json_object
+from tfos_job.serve.bodies import Share
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.model import Model
@@ -31,9 +32,9 @@ def add_routes(app: Flask, models: Models, lifecycle: Lifecycle, limits: Limits)
 
     def predict(name: str, version: int | None = None) -> Response:
         lifecycle.require(g.began_s)
-        with models.used(name) as model:
+        with limits.bodies.share() as share, models.used(name) as model:
             _require_version(model, version)
-            asked = _read(limits)
+            asked = _read(limits, share)
             g.facts = {"model": name, "step": model.loaded.network.step, "pictures": len(asked.values)}
             return as_json(_answer(model, asked))
 
@@ -64,17 +65,19 @@ class _Body:
         self.is_by_row = is_by_row
 
 
-def _read(limits: Limits) -> _Body:
-    """The body of a request.
+def _read(limits: Limits, share: Share) -> _Body:
+    """The body of a request; `share` takes the memory for it.
 
     Raises:
       BadRequest: it is of no such shape.
+      Full: there is no memory for it now.
       TooLarge: it has more pictures than are taken.
-      WrongType: it is no JSON.
+      WrongType: it is no JSON, or compressed.
     """
     if request.mimetype not in ("application/json", "", "application/x-www-form-urlencoded"):  # curl's, which TFS takes
         raise WrongType("a body that is not JSON. Send application/json")
-    body = json_object(request.get_data(cache=False))
+    share.take_request(request)
+    body = json_object(request.get_data(cache=False), share)
     keys = [key for key in (_INSTANCES, _INPUTS) if key in body]
     if len(keys) != 1:
         raise BadRequest('expected "instances": […] or "inputs": […], one of them')
@@ -141,7 +144,8 @@ def _levels(model: Model, value: Any, place: str) -> np.ndarray:
     if not _has_shape(value, shape):
         raise BadRequest(f"{place} is not a list of numbers [{', '.join(map(str, shape))}]")
     try:
-        image = np.array(value, np.float32)
+        with np.errstate(over="ignore"):  # it is looked at below
+            image = np.array(value, np.float32)
     except OverflowError:
         image = np.array(np.inf)
     if not np.isfinite(image).all():
