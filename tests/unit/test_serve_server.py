@@ -76,6 +76,11 @@ def until_refused(server: Held) -> None:
             return
 
 
+def until_half_read(server: Held) -> None:
+    while not any(channel.request for channel in server.server._channels()):
+        pass
+
+
 def read_to_end(connection: socket.socket) -> bytes:
     """What comes until the server closes the connection."""
     data = b""
@@ -239,6 +244,30 @@ def test_idle_connections_make_room() -> None:
     assert held.ask() == (200, b"body")
     for caller in idle:
         caller.close()
+    held.server.stop(600)
+
+
+def test_half_requests_make_room_for_whole_ones() -> None:
+    """Not before somebody else calls, and each is told."""
+    held = Held(max_connections=1)
+    with held.connect() as half:
+        half.sendall(head(4) + b"ha")
+        until_half_read(held)
+        assert held.ask() == (200, b"body")
+        data = read_to_end(half)
+    assert data.startswith(b"HTTP/1.1 408 ")
+    assert b"others wait for a connection" in data
+    crowd = [held.connect() for _ in range(12)]
+    for caller in crowd:
+        caller.sendall(head(4))
+    assert held.ask() == (200, b"body")
+    for caller in crowd:
+        caller.close()
+    with held.connect() as slow:
+        slow.sendall(head(4) + b"bo")
+        until_half_read(held)
+        slow.sendall(b"dy")
+        assert slow.recv(100).startswith(b"HTTP/1.1 200 ")
     held.server.stop(600)
 
 

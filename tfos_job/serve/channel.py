@@ -133,6 +133,11 @@ class Channel(HTTPChannel):
         """True while a request is read or answered."""
         return bool(self.requests) or self.request is not None or self.total_outbufs_len > 0
 
+    @property
+    def is_awaited(self) -> bool:
+        """True while nothing is done for it but to wait for what the caller sends."""
+        return not self.requests and not self.total_outbufs_len and self.lingers_until_s is None
+
     def readable(self) -> bool:
         return self.lingers_until_s is not None or bool(super().readable())
 
@@ -178,15 +183,21 @@ class Channel(HTTPChannel):
             self._untaken_since_s = None
             request = self.request
             if request is not None and now_s > request.began_s + limit_s:
-                self._refuse_slow(request, limit_s)
+                self._refuse_slow(request, f"the request has not come within {limit_s:g} s")
 
     def _end(self) -> None:
         self.has_unread = False
         self.handle_close()
 
-    def _refuse_slow(self, request: Any, limit_s: float) -> None:
-        request.error = TooSlow(f"the request has not come within {limit_s:g} s")
-        request.completed = True
+    def make_room(self) -> None:
+        """Ends a connection that `is_awaited`; whoever has sent half a request is told."""
+        if self.request is None:
+            self.handle_close()
+        else:
+            self._refuse_slow(self.request, "others wait for a connection, and the request has not come yet")
+
+    def _refuse_slow(self, request: Any, fact: str) -> None:
+        request.error, request.completed = TooSlow(fact), True
         with self.requests_lock:
             self.requests.append(request)
             self.request = None

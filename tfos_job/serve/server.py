@@ -82,9 +82,14 @@ class _Waitress(TcpWSGIServer):
     def accept_waiting(self) -> None:
         """Takes all connections that the system has made; closing would reset them."""
         for _ in range(_BACKLOG):
-            if not select.select([self.socket], [], [], 0)[0]:
+            if not self.is_called:
                 return
             self.handle_accept()
+
+    @property
+    def is_called(self) -> bool:
+        """True if somebody waits for a connection."""
+        return bool(select.select([self.socket], [], [], 0)[0])
 
 
 class Server:
@@ -187,14 +192,17 @@ class Server:
         return not is_kept and not any(channel.is_busy for channel in channels)
 
     def _keep_house(self, now_s: float) -> None:
-        """Has each connection look after itself, and closes idle ones when others wait for a connection."""
+        """Has each connection look after itself, and ends those that were silent for longest when others wait for one.
+
+        Whoever has just come is the last of them: a crowd that sends nothing, or half a request, shuts nobody out.
+        """
         channels = self._channels()
         for channel in channels:
             channel.keep_house(now_s, self._limits.request_s)
-        if len(channels) >= self._limits.max_connections:
-            idle = [channel for channel in channels if not channel.is_busy and channel.lingers_until_s is None]
-            for channel in sorted(idle, key=lambda each: each.last_activity)[: 1 + len(idle) // 2]:
-                channel.handle_close()
+        if len(channels) >= self._limits.max_connections and self._server.accepting and self._server.is_called:
+            silent = sorted((channel for channel in channels if channel.is_awaited), key=lambda one: one.last_activity)
+            for channel in silent[: 1 + len(silent) // 8]:
+                channel.make_room()
 
 
 def _adjustments(listener: socket.socket, limits: ServerLimits) -> Adjustments:
