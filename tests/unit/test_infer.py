@@ -115,8 +115,36 @@ def test_a_pattern_matches_what_a_folder_would_have(root: Path) -> None:
     (root / "pictures" / "cat" / "notes.txt").write_text("")
     by_pattern = inputs.find(str(root / "pictures" / "cat" / "*"))
     assert by_pattern == inputs.find(str(root / "pictures" / "cat"))
-    assert [file.special for file in by_pattern.files] == ["", "", storage.BROKEN_LINK]
+    assert [file.fault for file in by_pattern.files] == ["", "", storage.BROKEN_LINK]
     assert by_pattern.num_left_out == 1
+
+
+def test_what_cannot_be_read_among_others_is_an_input_with_its_fault(root: Path) -> None:
+    (root / "gnt" / "a-damaged.zip").write_bytes(b"PK")
+    with zipfile.ZipFile(root / "gnt" / "locked.zip", "w") as archive:
+        archive.writestr("1.gnt", gnt_bytes("一"))
+        archive.writestr("2.gnt", gnt_bytes("丁"))
+    data = bytearray((root / "gnt" / "locked.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1  # the first one is encrypted
+    (root / "gnt" / "locked.zip").write_bytes(data)
+    os.symlink("gone", root / "gnt" / "link.gnt")
+    os.mkfifo(root / "gnt" / "pipe.gnt")
+    found = {os.path.relpath(file.name, root / "gnt"): file.fault for file in inputs.find(str(root / "gnt")).files}
+    assert list(found) == sorted(found)
+    assert [name for name, fault in found.items() if not fault] == [
+        "b.gnt",
+        "c.zip/in/1.gnt",
+        "locked.zip/2.gnt",
+        "sub/a.gnt",
+    ]
+    assert "not a whole ZIP archive" in found["a-damaged.zip"]
+    assert found["locked.zip/1.gnt"] == "its member 1.gnt is encrypted. Unpack it, and move it away"
+    assert found["link.gnt"].startswith(storage.BROKEN_LINK)
+    assert found["pipe.gnt"] == "a FIFO, not a file. Move it away"
+    of_pattern = {
+        os.path.relpath(file.name, root / "gnt"): file.fault for file in inputs.find(str(root / "gnt" / "*")).files
+    }
+    assert of_pattern == found
 
 
 def test_pictures_are_not_lost_beside_an_archive(root: Path) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from tfos_job import storage
 from tfos_job.conversion.folders import FoundFile
 from tfos_job.conversion.shard_plan import SourceFile
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import AccessError, BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import archives
+from tfos_job.formats.archives import Member
 from tfos_job.layout import SYNTH_SETTINGS, printable
 
 SUFFIX = ".gnt"
 _COMPARED_BYTES = 1 << 16
+OnUnreadable = Callable[[SourceFile, JobError], None]
+"""Takes a source that cannot be read, and why; what it does not raise is left out of the sources."""
+
+
+def _refuse(source: SourceFile, error: JobError) -> NoReturn:
+    raise error
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,27 @@ def find(gnt_dir: str) -> SourceListing:
         damaged, or holds GNT files that cannot be unpacked here.
       SettingsError: a file is there twice, in an archive and beside it, or in two archives.
     """
+    listing = look(gnt_dir)
+    if not listing.sources:
+        fact = f"no *{SUFFIX} files in it, nor in *{archives.SUFFIX} archives"
+        raise MissingInputError(
+            f"{fact}; {listing.left_out_text}" if listing.left_out else fact,
+            place=gnt_dir,
+            next_step="Check --gnt_dir" + _packed_twice(listing.left_out),
+        )
+    return listing
+
+
+def look(gnt_dir: str, on_unreadable: OnUnreadable = _refuse) -> SourceListing:
+    """What `find` finds, which may be nothing.
+
+    Args:
+      gnt_dir: the folder.
+      on_unreadable: takes each source that cannot be read, as far as that is seen now. If not given, it is refused.
+
+    Raises:
+      JobError: as `find`.
+    """
     start = len(gnt_dir.rstrip("/")) + 1
     sources: list[SourceFile] = []
     left_out: list[str] = []
@@ -57,35 +86,31 @@ def find(gnt_dir: str) -> SourceListing:
         if entry.is_dir or _is_hidden(entry.name) or not name.endswith((SUFFIX, archives.SUFFIX)):
             left_out.append(name)
             continue
-        members, others = _of_entry(entry, name)
+        members, others = _of_entry(entry, name, on_unreadable)
         sources += members
         left_out += others
     _require_once(sources, gnt_dir)
-    listing = SourceListing(
+    return SourceListing(
         tuple(sorted(sources, key=lambda source: source.name)),
         tuple(sorted(left_out, key=lambda name: (SUFFIX not in name.lower(), name))),
     )
-    if not sources:
-        fact = f"no *{SUFFIX} files in it, nor in *{archives.SUFFIX} archives"
-        raise MissingInputError(
-            f"{fact}; {listing.left_out_text}" if left_out else fact,
-            place=gnt_dir,
-            next_step="Check --gnt_dir" + _packed_twice(left_out),
-        )
-    return listing
 
 
-def of_file(entry: storage.Entry, name: str) -> list[SourceFile]:
+def of_file(entry: storage.Entry, name: str, on_unreadable: OnUnreadable = _refuse) -> list[SourceFile]:
     """The sources in one file, named `name`, that is a GNT file or a ZIP archive; raises as `find` does."""
-    return _of_entry(entry, name)[0]
+    return _of_entry(entry, name, on_unreadable)[0]
 
 
-def _of_entry(entry: storage.Entry, name: str) -> tuple[list[SourceFile], list[str]]:
+def _of_entry(entry: storage.Entry, name: str, on_unreadable: OnUnreadable) -> tuple[list[SourceFile], list[str]]:
     """The sources in a file, and the names of what else is in it."""
-    _require_file(entry, name)
-    if name.endswith(SUFFIX):
-        return [SourceFile(name, entry.path, entry.size_bytes, entry.mtime_s)], []
-    return _members(entry, name)
+    file = SourceFile(name, entry.path, entry.size_bytes, entry.mtime_s)
+    try:
+        _require_file(entry, name)
+        members = [] if name.endswith(SUFFIX) else archives.read_directory(entry.path)
+    except (AccessError, BadDataError, MissingInputError) as error:
+        on_unreadable(file, error)
+        return [], []
+    return ([file], []) if name.endswith(SUFFIX) else _members(entry, name, members, on_unreadable)
 
 
 def images_below(image_dir: str) -> list[FoundFile]:
@@ -119,22 +144,26 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
-def _members(entry: storage.Entry, archive: str) -> tuple[list[SourceFile], list[str]]:
+def _members(
+    entry: storage.Entry, archive: str, members: Sequence[Member], on_unreadable: OnUnreadable
+) -> tuple[list[SourceFile], list[str]]:
     """The GNT files in an archive, and the names of what else is in it."""
     sources: dict[str, SourceFile] = {}
     others = []
-    for member in archives.read_directory(entry.path):
+    has_gnt = False
+    for member in members:
         name = f"{archive}/{member.name}"
         if _is_hidden(member.name) or not name.endswith(SUFFIX):
             others.append(name)
             continue
-        fault = "there twice" if name in sources else member.fault
-        if fault:
-            raise BadDataError(
-                f"its member {member.name} is {fault}", place=entry.path, next_step="Unpack it, and move it away"
-            )
-        sources[name] = SourceFile(name, entry.path, member.size_bytes, entry.mtime_s, member)
-    return list(sources.values()), others if others or sources else [archive]
+        has_gnt = True
+        source = SourceFile(name, entry.path, member.size_bytes, entry.mtime_s, member)
+        if fault := "there twice" if name in sources else member.fault:
+            fact = f"its member {member.name} is {fault}"
+            on_unreadable(source, BadDataError(fact, place=entry.path, next_step="Unpack it, and move it away"))
+        else:
+            sources[name] = source
+    return list(sources.values()), others if others or has_gnt else [archive]
 
 
 def _require_once(sources: Sequence[SourceFile], gnt_dir: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfos_job import storage
-from tfos_job.errors import AccessError, BadDataError, JobError, MissingInputError
+from tfos_job.errors import AccessError, BadDataError, MissingInputError
 from tfos_job.formats import gnt, gnt_reader
 from tfos_job.formats.archives import open_source
 from tfos_job.formats.charset import Charset, class_name
@@ -86,10 +86,13 @@ class RecordReader:
             inputs.PICTURE: self._of_picture,
         }
         for file in files:
+            if file.fault:
+                yield Sight(file.name, error=file.fault)
+                continue
             try:
                 yield from kinds[file.kind](file)
             except _UNREADABLE as error:
-                yield Sight(file.name, error=_in_words(error))
+                yield Sight(file.name, error=inputs.in_words(error))
 
     # --- shards ------------------------------------------------------------------------------------------------------
 
@@ -152,10 +155,9 @@ class RecordReader:
     # --- pictures ----------------------------------------------------------------------------------------------------
 
     def _of_picture(self, file: InputFile) -> Iterator[Sight]:
-        source = inputs.special_error(file) if file.special else file.path
-        seen = self._predictor.see(Request(file.path, source))
+        seen = self._predictor.see(Request(file.path, file.path))
         if isinstance(seen, NoAnswer):
-            yield Sight(file.path, error=_in_words(seen.error))
+            yield Sight(file.path, error=inputs.in_words(seen.error))
             return
         folder = class_name(file.path.rpartition("/")[0].rpartition("/")[2])
         label = folder if folder in self._names else None
@@ -192,11 +194,6 @@ def _bad_sights(name: str, bad: list[BadRange]) -> Iterator[Sight]:
     for one in bad:
         yield Sight(name, one.start, error=f"{one.reason} ({one.end - one.start} bytes cannot be read)")
     bad.clear()
-
-
-def _in_words(error: JobError) -> str:
-    """Without the place, which is the row's."""
-    return ". ".join(filter(None, (error.fact, error.next_step)))
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -13,7 +13,7 @@ from tfos_job import storage
 from tfos_job.conversion import folders, sources
 from tfos_job.conversion.folders import FoundFile
 from tfos_job.conversion.shard_plan import SourceFile
-from tfos_job.errors import BadDataError, MissingInputError, SettingsError
+from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
 from tfos_job.formats import archives, manifest
 from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.formats.archives import Member
@@ -35,7 +35,7 @@ class InputFile(NamedTuple):
       num_records: of a shard, by its manifest.
       charset: of a shard: path of the file that has the names of its classes.
       member: of an archive, the fields of a `Member`.
-      special: what is there in place of a file (`storage.Entry`).
+      fault: why it cannot be read, in words; empty if it seems that it can.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class InputFile(NamedTuple):
     num_records: int = 0
     charset: str = ""
     member: dict[str, Any] | None = None
-    special: str = ""
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -77,22 +77,24 @@ class Inputs:
 def find(pattern: str) -> Inputs:
     """The files of an `--input`: of one path, or of all that a pattern with `*`, `?` or `[…]` matches.
 
+    One of several that is seen to be unreadable is a file with its `fault`.
+
     Raises:
       MissingInputError: nothing is there, or nothing that could be answered.
       SettingsError: a file or folder of another kind.
-      BadDataError: a manifest or an archive is damaged.
+      BadDataError: a manifest is damaged, or the one archive that was named.
       JobError: what storage raises.
     """
-    found: dict[str, InputFile] = {}
+    found: dict[tuple[str, str], InputFile] = {}
     entries = _entries(storage.absolute(pattern))
     # Of several, those that are no input by their names are left to the others: `dataset/*` has a charset.json.
     chosen = [entry for entry in entries if entry.is_dir or _is_input(entry.name)] or entries
     num_left_out = len(entries) - len(chosen)
     for entry in chosen:
-        inputs = _of(entry)
+        inputs = _of(entry, is_alone=len(chosen) == 1)
         num_left_out += inputs.num_left_out
         for file in inputs.files:  # a pattern may name a folder and a file in it
-            found.setdefault(file.name, file)
+            found.setdefault((file.name, file.fault), file)
     if not found:
         fact = f"no input in it; {num_left_out} files were left out by their names" if num_left_out else "no input"
         raise MissingInputError(fact, place=pattern, next_step=f"Give {_KINDS}")
@@ -126,10 +128,10 @@ def _matches(folder: str, parts: Sequence[str]) -> Iterator[storage.Entry]:
         yield from _matches(entry.path, rest) if rest else [entry]
 
 
-def _of(entry: storage.Entry) -> Inputs:
-    """The inputs that a file or folder is, or has in it."""
+def _of(entry: storage.Entry, *, is_alone: bool) -> Inputs:
+    """The inputs that a file or folder is, or has in it; a file that is alone and unreadable is an error."""
     if not entry.is_dir:
-        return Inputs(tuple(_of_file(entry)))
+        return Inputs(tuple(_of_file(entry, is_alone)))
     path = entry.path
     layout = SplitLayout(path.rstrip("/"))
     if storage.exists(layout.manifest):
@@ -147,8 +149,10 @@ def _of(entry: storage.Entry) -> Inputs:
                 place=path,
                 next_step="Name those that are meant, by a pattern such as */*.png, or move the others away",
             )
-        listing = sources.find(path)
-        return Inputs(tuple(map(_of_source, listing.sources)), len(listing.left_out))
+        unreadable: list[InputFile] = []
+        listing = sources.look(path, _keep_in(unreadable))
+        files = [*map(_of_source, listing.sources), *unreadable]
+        return Inputs(tuple(sorted(files, key=lambda file: file.name)), len(listing.left_out))
     return Inputs(tuple(_of_picture(path, file) for file in pictures), len(below) - len(pictures))
 
 
@@ -162,10 +166,13 @@ def _is_input(name: str) -> bool:
     return name.endswith((sources.SUFFIX, archives.SUFFIX)) or name.lower().endswith(folders.SUFFIXES)
 
 
-def _of_file(entry: storage.Entry) -> list[InputFile]:
+def _of_file(entry: storage.Entry, is_alone: bool) -> list[InputFile]:
     folder, _, name = entry.path.rpartition("/")
     if name.endswith((sources.SUFFIX, archives.SUFFIX)):
-        return [_of_source(source) for source in sources.of_file(entry, name)]
+        if is_alone:
+            return [_of_source(source) for source in sources.of_file(entry, name)]
+        unreadable: list[InputFile] = []
+        return [_of_source(source) for source in sources.of_file(entry, name, _keep_in(unreadable))] + unreadable
     if name.lower().endswith(folders.SUFFIXES):
         return [_of_picture(folder, FoundFile(name, entry.size_bytes, entry.mtime_s, entry.special))]
     raise SettingsError("is no input", place=printable(entry.path), next_step=f"Give {_KINDS}")
@@ -186,13 +193,20 @@ def _of_split(split: SplitLayout) -> Iterator[InputFile]:
         )
 
 
+def _keep_in(unreadable: list[InputFile]) -> sources.OnUnreadable:
+    """A function that puts sources which cannot be read among inputs, since one of many is no reason to stop."""
+    return lambda source, error: unreadable.append(_of_source(source)._replace(fault=in_words(error)))
+
+
 def _of_source(source: SourceFile) -> InputFile:
     member = None if source.member is None else vars(source.member)
     return InputFile(GNT, source.path, source.size_bytes, repr(source.mtime_s), member=member)
 
 
 def _of_picture(folder: str, file: FoundFile) -> InputFile:
-    return InputFile(PICTURE, join(folder, file.name), file.size_bytes, repr(file.mtime_s), special=file.special)
+    # Reading what is no file might never end.
+    fault = file.special if file.special in ("", storage.BROKEN_LINK) else f"{file.special}, not a file"
+    return InputFile(PICTURE, join(folder, file.name), file.size_bytes, repr(file.mtime_s), fault=fault)
 
 
 def member_of(file: InputFile) -> Member | None:
@@ -200,8 +214,6 @@ def member_of(file: InputFile) -> Member | None:
     return None if file.member is None else Member(**file.member)
 
 
-def special_error(file: InputFile) -> BadDataError | MissingInputError:
-    """The error about what is no file: reading it might never end."""
-    if file.special == storage.BROKEN_LINK:
-        return MissingInputError(file.special, place=file.name)
-    return BadDataError(f"{file.special}, not a file", place=file.name)
+def in_words(error: JobError) -> str:
+    """An error without its place, which the row has."""
+    return ". ".join(filter(None, (error.fact, error.next_step)))
