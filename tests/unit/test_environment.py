@@ -79,6 +79,8 @@ def test_what_parquet_needs_travels() -> None:
     requirements["tfos-job"] = [*project["dependencies"], *of_infer]
     plain = distributions.closure("tfos_job", requirements)
     assert distributions.closure("tfos_job", requirements, ["infer"]) - plain >= {"pyarrow", "pandas", "pytz"}
+    assert "pyarrow" in distributions.shipped(available)  # with every job: they all have one environment
+    assert "pyarrow" not in distributions.shipped({name: it for name, it in available.items() if name != "pyarrow"})
     needed = {file.relative for file in distributions.files(available["pyarrow"])}
     assert {"pyarrow/__init__.py", "pyarrow/parquet/core.py"} <= needed
 

@@ -218,7 +218,7 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
     assert "spark.executor.memory" not in alone
 
 
-def test_infer_has_executors_of_several_cores_and_what_parquet_needs() -> None:
+def test_infer_has_executors_of_several_cores() -> None:
     config = InferConfig(train_dir="hdfs://nn/run", input="hdfs://far/in/*", output_dir="hdfs://nn/out", num_gpus=1)
     settings = submit(config, command="infer")
     assert settings["spark.app.name"] == "tfos_job infer hdfs://nn/run"
@@ -230,8 +230,6 @@ def test_infer_has_executors_of_several_cores_and_what_parquet_needs() -> None:
     assert "spark.task.resource.gpu.amount" not in on_cpu
     large = submit(dataclasses.replace(config, num_gpus=0, batch_size=2048), command="infer")
     assert memory_of(large) > memory_of(on_cpu)
-    extras = SUBMISSIONS["infer"].extras
-    assert (extras(config), extras(dataclasses.replace(config, output_format="jsonl"))) == (("infer",), ())
 
 
 def test_evaluate_has_executors_if_they_are_asked_for() -> None:

@@ -74,10 +74,6 @@ def _none(config: Any) -> Sequence[tuple[str, str]]:
     return ()
 
 
-def _no_extras(config: Any) -> Sequence[str]:
-    return ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Submission:
     """The submission of a command to a cluster.
@@ -92,7 +88,6 @@ class Submission:
         nothing left to do, else None.
       foretell: logs what the job would do, without doing it, from configuration and Spark's master.
       other_dirs: folders that the command uses beside those of its flags, each with the flag that stands for it.
-      extras: of this package (pyproject.toml) that the command needs in its containers.
       fills_executors: one task fills an executor and has its GPUs.
       trains: the job writes a run's report, which is followed, and a second attempt of the application resumes it.
     """
@@ -105,7 +100,6 @@ class Submission:
     check: Callable[[Any], Any | None] = _unchecked
     foretell: Callable[[Any, str], None] = _foretell_nothing
     other_dirs: Callable[[Any], Sequence[tuple[str, str]]] = _none
-    extras: Callable[[Any], Sequence[str]] = _no_extras
     fills_executors: bool = False
     trains: bool = False
 

@@ -10,7 +10,6 @@ from tfos_job.commands.command import Command, Context, Submission, Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.commands.evaluate import size_of_run
 from tfos_job.config import InferConfig
-from tfos_job.config.defaults import PARQUET
 
 
 def run(config: InferConfig, context: Context) -> None:
@@ -78,7 +77,6 @@ INFER = Command(
         size_of_work=size_of_work,
         check=check,
         other_dirs=other_dirs,
-        extras=lambda config: ("infer",) if config.output_format == PARQUET else (),
         fills_executors=True,
     ),
 )

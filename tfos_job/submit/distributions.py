@@ -22,8 +22,9 @@ ROOT = "tfos_job"
 # Spark ships pyspark and py4j, and the job tfos_job. libclang, wheel and pip are build tools. The job needs no time
 # zones, and those of the system have precedence over tzdata's.
 NOT_SHIPPED = frozenset({"pyspark", "py4j", "tfos-job", "libclang", "wheel", "pip", "tzdata"})
-# GPU libraries, if installed: tensorflow finds them in its environment, but does not require them.
-ALWAYS_SHIPPED = "nvidia-"
+# What is shipped where it is installed, though no job requires it: GPU libraries, which tensorflow finds in its
+# environment, and what `infer` writes Parquet with (74 of 11,000 files: an environment of its own would cost more).
+SHIPPED_IF_INSTALLED = re.compile(r"nvidia-.*|pyarrow")
 
 # Each file costs YARN some 5 ms a node without Hadoop's native library, so files that no node opens are not shipped.
 _DROPPED_FOLDERS = (
@@ -56,7 +57,7 @@ def normalised(name: str) -> str:
 
 
 def shipped(available: Mapping[str, Distribution], extras: Iterable[str] = ()) -> dict[str, Distribution]:
-    """Returns the distributions to ship, by normalised name: requirements of `tfos_job`, and installed `nvidia-*`.
+    """Returns the distributions to ship, by normalised name: what `tfos_job` requires, and what else is of use to jobs.
 
     Args:
       available: installed ones, by normalised name.
@@ -66,7 +67,7 @@ def shipped(available: Mapping[str, Distribution], extras: Iterable[str] = ()) -
       SettingsError: a required distribution is not installed.
     """
     requirements = {name: distribution.requires or [] for name, distribution in available.items()}
-    names = closure(ROOT, requirements, extras) | {name for name in available if name.startswith(ALWAYS_SHIPPED)}
+    names = closure(ROOT, requirements, extras) | {name for name in available if SHIPPED_IF_INSTALLED.fullmatch(name)}
     return {name: available[name] for name in sorted(names - NOT_SHIPPED)}
 
 

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -75,31 +75,27 @@ class _Archive:
 # --- shipping --------------------------------------------------------------------------------------------------------
 
 
-def plan(hdfs_dir: str, *, python: bool = True, extras: Sequence[str] = ()) -> Shipment:
+def plan(hdfs_dir: str, *, python: bool = True) -> Shipment:
     """Returns the shipment of `prepare`, without packing, uploading or a call to HDFS.
 
     Args:
       hdfs_dir: folder of the archives.
       python: True to ship the Python environment.
-      extras: of this package whose requirements the environment has.
     """
-    archives = (*([_python(extras)] if python else []), _spark_jars(), _package())
+    archives = (*([_python()] if python else []), _spark_jars(), _package())
     urls = [join(hdfs_dir, archive.name) for archive in archives]
     return _shipment(urls, python=python)
 
 
-def prepare(
-    hdfs_dir: str, *, python: bool = True, extras: Sequence[str] = (), log: Callable[[str], object] = _log.info
-) -> Shipment:
+def prepare(hdfs_dir: str, *, python: bool = True, log: Callable[[str], object] = _log.info) -> Shipment:
     """Ensures that all archives are on HDFS: packs those that changed and uploads those that are missing.
 
     Args:
       hdfs_dir: folder of the archives; created if it is missing.
       python: True to ship the Python environment.
-      extras: of this package whose requirements the environment has.
       log: called with messages about long operations.
     """
-    paths = [*([python_archive(extras, log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
+    paths = [*([python_archive(log=log)] if python else []), spark_jars_archive(log=log), package_zip(log=log)]
     urls = [publish(path, hdfs_dir, log=log) for path in paths]
     return _shipment(urls, python=python)
 
@@ -109,9 +105,9 @@ def _shipment(urls: list[str], *, python: bool) -> Shipment:
     return Shipment(archive, urls[-2], urls[-1])
 
 
-def python_archive(extras: Sequence[str] = (), *, log: Callable[[str], object] = _log.info) -> Path:
-    """Packs this interpreter with the packages that `tfos_job` and its extras need; returns the file in the cache."""
-    return _cached(_python(extras), log)
+def python_archive(*, log: Callable[[str], object] = _log.info) -> Path:
+    """Packs this interpreter with the packages that jobs need; returns the file in the cache."""
+    return _cached(_python(), log)
 
 
 def spark_jars_archive(*, log: Callable[[str], object] = _log.info) -> Path:
@@ -127,8 +123,8 @@ def package_zip(*, log: Callable[[str], object] = _log.info) -> Path:
 # --- the three archives ----------------------------------------------------------------------------------------------
 
 
-def _python(extras: Sequence[str] = ()) -> _Archive:
-    packages = distributions.shipped(distributions.installed(), extras)
+def _python() -> _Archive:
+    packages = distributions.shipped(distributions.installed())
 
     def write(path: Path) -> None:
         packing.write_tar_gz(path, packing.members(packages))

@@ -161,7 +161,7 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
         return 0
     if on_yarn:
-        environment.prepare(hdfs_dir, python=_packs_python(options, spark_args), extras=submission.extras(config))
+        environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
     for folder in spark_submit.folders(request):
         storage.make_dirs(folder)
     spark_submit_environment = _spark_submit_environment(on_yarn=on_yarn)
@@ -205,9 +205,7 @@ def _request(
         hdfs_dir=hdfs_dir,
         other_dirs=[folder for _, folder in other_dirs],
         wait=not options.detach,
-        shipped=_shipped(options, spark_args, hdfs_dir, submission.extras(config))
-        if options.master == "yarn"
-        else Shipped(),
+        shipped=_shipped(options, spark_args, hdfs_dir) if options.master == "yarn" else Shipped(),
         kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
     )
 
@@ -241,9 +239,9 @@ def _require_urls(given: Iterable[tuple[str, str]]) -> None:
 # --- what travels along ----------------------------------------------------------------------------------------------
 
 
-def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str, extras: Sequence[str]) -> Shipped:
+def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str) -> Shipped:
     """The names of what travels to the containers; nothing is packed or uploaded."""
-    shipment = environment.plan(hdfs_dir, python=_packs_python(options, spark_args), extras=extras)
+    shipment = environment.plan(hdfs_dir, python=_packs_python(options, spark_args))
     archive, python = shipment.python_archive, f"./{environment.FOLDER}/bin/python"
     if _brings_python(spark_args):
         archive, python = "", f"./{_SEEDS_FOLDER}/bin/python"
