@@ -240,6 +240,11 @@ def test_compute_is_measured_once_when_it_costs_a_hundredth_or_at_the_end() -> N
     assert end.profile is not None
     assert (end.profile.by, end.profile.steps) == ("compute", 19)
     assert short.measurements == 1
+    # A network's tracing takes longer than a handful of steps.
+    handful = CountingEngine(PLAN)
+    end = loop(handful, Diary(), start_step=12).run()
+    assert end.profile is not None
+    assert (handful.measurements, end.profile.compute_s) == (0, None)
 
 
 def test_nobody_waits_for_a_measurement_after_a_stop() -> None:

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 _BLOCK_S = 1.5
 _MAX_BLOCK_STEPS = 200
 _MEASUREMENT_SHARE = 0.01
+_MEASURED_STEPS = 10  # fewer are over before the measurement is, and say little of what bounds them
 _TRACING_S = 1.0
 
 
@@ -76,7 +77,7 @@ class Loop:
     are due sooner than they can be written, one is taken as soon as there is room for it, and training does not wait;
     only those of an evaluation and of the last step are waited for. It measures a
     step's computing time once: when that costs less than a hundredth of the time that the steps have taken, or at the
-    end.
+    end, if they were not too few.
     """
 
     def __init__(
@@ -119,7 +120,8 @@ class Loop:
         interrupted = self._step < self._plan.total_steps
         if not interrupted:
             interrupted = not self._evaluate()
-        if not interrupted and self._profiler.profile and self._profiler.compute_s is None:
+        profile = self._profiler.profile
+        if not interrupted and profile and profile.compute_s is None and profile.steps >= _MEASURED_STEPS:
             self._measure_compute()
         return TrainingEnd(
             self._step, interrupted, self._images, self._seconds, tuple(self._positions), self._profiler.profile
