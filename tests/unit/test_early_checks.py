@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.manifests import example
 from tfos_job import cli, storage
-from tfos_job.commands import evaluate, inspect, report
+from tfos_job.commands import evaluate, export, inspect, report
 from tfos_job.errors import MissingInputError
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.run import checkpoints
@@ -68,6 +68,7 @@ def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
             78,
             "locked/evaluation: cannot make the folder: a file is there",
         ),
+        (export, ("--train_dir", "none", "--export_dir", "out"), 66, "none: no such folder. Check --train_dir"),
         (report, ("--train_dir", "none", "--html", "page.html"), 66, "no such run"),
         (report, ("--train_dir", "run", "--html", "file/page.html"), 78, "file: cannot make the folder"),
         (report, ("--train_dir", "run", "--html", "/proc/self/page.html"), 66, "/proc/self: cannot write it"),

@@ -265,7 +265,7 @@ def test_report_and_predict_have_a_driver_alone(tmp_path: Path, capsys: pytest.C
         (78, "RUN: /run is a path on the disk", ["report", "/run", "--html", "hdfs://nn/page.html"]),
         (66, "no such run", ["report", f"{run}/no", "--html", "hdfs://nn/page.html"]),
         (66, "a.gif: cannot look at it: not there", ["predict", "--train_dir", run, f"{run}/a.gif"]),
-        (66, "no checkpoint that verifies; there is nothing", ["predict", "--train_dir", f"{run}/no", f"{run}/a.png"]),
+        (66, "/no: no such folder. Check --train_dir", ["predict", "--train_dir", f"{run}/no", f"{run}/a.png"]),
         (78, "IMAGE: a.png is a path on the disk", ["predict", "--train_dir", run, "a.png"]),
         (78, "IMAGE -: standard input is that of this host", ["predict", "--train_dir", run, "-"]),
     ):

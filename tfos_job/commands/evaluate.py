@@ -56,17 +56,13 @@ def _judged(config: EvaluateConfig, context: Context) -> JudgedSplit | None:
 
 def check(config: EvaluateConfig) -> None:
     """Raises MissingInputError or BadDataError for a split, a run or a checkpoint that is not there."""
-    from tfos_job import storage
     from tfos_job.conversion.dataset import refuse_non_folder
-    from tfos_job.errors import MissingInputError
     from tfos_job.formats.adopted_shards import load_unchanged
     from tfos_job.layout import DatasetLayout, RunLayout
     from tfos_job.run import checkpoints
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     load_unchanged(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
-        raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
     checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
 
 

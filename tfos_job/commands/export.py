@@ -10,7 +10,7 @@ from tfos_job.commands.container_memory import Network
 from tfos_job.commands.evaluate import size_of_run
 from tfos_job.commands.tensorflow_start import load_tensorflow
 from tfos_job.config import NETWORKS, ExportConfig
-from tfos_job.config.defaults import KERAS_SUFFIXES, NAMED_CHECKPOINTS, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
+from tfos_job.config.defaults import KERAS_SUFFIXES, ONNX, PREDICTED_BATCH, SAVED_MODEL, TFLITE
 
 # What a format needs beside TensorFlow, by import name: the extras of pyproject.toml.
 _PACKAGES = {SAVED_MODEL: (), TFLITE: ("ai_edge_litert",), ONNX: ("tf2onnx", "onnx", "onnxruntime")}
@@ -26,13 +26,11 @@ def run(config: ExportConfig, context: Context) -> None:
 def check(config: ExportConfig) -> None:
     """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package that is not there."""
     from tfos_job import storage
-    from tfos_job.errors import MissingInputError, SettingsError
+    from tfos_job.errors import SettingsError
     from tfos_job.layout import RunLayout
     from tfos_job.run import checkpoints
 
     if config.train_dir is not None:
-        if config.checkpoint in NAMED_CHECKPOINTS and not storage.is_dir(config.train_dir):
-            raise MissingInputError("no such folder", place=config.train_dir, next_step="Check --train_dir")
         checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
     for file in filter(None, (config.weights, config.labels)):
         if file == config.labels or file.endswith(KERAS_SUFFIXES):  # else it is the beginning of names

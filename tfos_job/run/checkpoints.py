@@ -231,6 +231,8 @@ _LISTS = {"last": candidates, "best": by_merit}
 def _missing(run: RunLayout, which: str) -> MissingInputError:
     if which not in _LISTS:
         return MissingInputError("no checkpoint there", place=which, next_step="Give `last`, `best` or a step-… folder")
+    if not storage.is_dir(run.root):
+        return MissingInputError("no such folder", place=run.root, next_step="Check --train_dir")
     names = ", ".join(path.rpartition("/")[2] for path in candidates(run)) or "nothing"
     needs = "verifies" if which == "last" else "verifies and was evaluated on a --validation_split_name"
     return MissingInputError(
