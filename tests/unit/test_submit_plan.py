@@ -19,10 +19,11 @@ from tfos_job.commands.registry import COMMANDS, SUBMISSIONS
 from tfos_job.config import ConvertConfig, DoctorConfig, EvaluateConfig, InferConfig, TrainConfig, VerifyConfig
 from tfos_job.driver import session
 from tfos_job.errors import SettingsError
-from tfos_job.layout import DatasetLayout
+from tfos_job.layout import DatasetLayout, ExportLayout
 from tfos_job.networks import registry
 from tfos_job.protocol import spark_settings
 from tfos_job.protocol.topology import topology_of
+from tfos_job.run import exports
 from tfos_job.submit import spark_arguments, spark_folder, spark_submit
 from tfos_job.submit.main import main
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped, spark_submit_line
@@ -218,7 +219,18 @@ def test_conversion_and_proof_take_what_room_there_is_and_evaluation_no_executor
     assert "spark.executor.memory" not in alone
 
 
-def test_infer_has_executors_of_several_cores() -> None:
+def _export(root: Path) -> str:
+    """Publishes what `export` says of a small network."""
+    for name in ("files", "exports"):
+        (root / name).mkdir()
+    (root / "files" / "saved_model.pb").write_bytes(b"graph")
+    model = {"model_name": "hanzi_net", "image_size": 96, "num_classes": 7, "keep_prob": 1.0}
+    document = {"digest": "d", "step": 1, "model": model}
+    exports.publish(ExportLayout(str(root / "exports")), str(root / "files"), document)
+    return str(root / "exports")
+
+
+def test_infer_has_executors_of_several_cores(tmp_path: Path) -> None:
     config = InferConfig(train_dir="hdfs://nn/run", input="hdfs://far/in/*", output_dir="hdfs://nn/out", num_gpus=1)
     settings = submit(config, command="infer")
     assert settings["spark.app.name"] == "tfos_job infer hdfs://nn/run"
@@ -230,6 +242,12 @@ def test_infer_has_executors_of_several_cores() -> None:
     assert "spark.task.resource.gpu.amount" not in on_cpu
     large = submit(dataclasses.replace(config, num_gpus=0, batch_size=2048), command="infer")
     assert memory_of(large) > memory_of(on_cpu)
+    of_export = InferConfig(export_dir=_export(tmp_path), input="hdfs://far/in", output_dir="hdfs://nn/out")
+    work = SUBMISSIONS["infer"].size_of_work(of_export)
+    assert work.network == Network(model_name="hanzi_net", image_size=96, num_channels=1, num_classes=7)
+    assert memory_of(submit(of_export, command="infer", work=work)) < memory_of(
+        submit(of_export, command="infer", work=Work(network=Network(model_name="inception_v3"), of_pictures=True))
+    )
 
 
 def test_evaluate_has_executors_if_they_are_asked_for() -> None:

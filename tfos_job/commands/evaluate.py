@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
@@ -78,8 +79,13 @@ def size_of_run(train_dir: str) -> Work:
 
     report = RunLayout(train_dir).report
     model = storage.read_json(report).get("model", {}) if storage.exists(report) else {}
+    return Work(network=network_of(model))
+
+
+def network_of(model: Mapping[str, Any]) -> Network:
+    """The network of the arguments that a run, or an export, was built with, as far as they are there."""
     names = [field.name for field in dataclasses.fields(Network)]
-    return Work(network=Network(**{name: model[name] for name in names if name in model}))
+    return Network(**{name: model[name] for name in names if name in model})
 
 
 def containers(config: EvaluateConfig, work: Work, master: str) -> dict[str, str]:

@@ -7,8 +7,7 @@ from typing import Any
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Command, Context, Submission, Work
-from tfos_job.commands.container_memory import Network
-from tfos_job.commands.evaluate import size_of_run
+from tfos_job.commands.evaluate import network_of, size_of_run
 from tfos_job.config import InferConfig
 
 
@@ -36,13 +35,14 @@ def check(config: InferConfig) -> Any | None:
 
 
 def size_of_work(config: InferConfig) -> Work:
-    """The network, as far as the run's report has it. Any input may be one of pictures."""
-    work = (
-        size_of_run(config.train_dir)
-        if config.train_dir is not None
-        else Work(network=Network(model_name="inception_v3"))
-    )
-    return dataclasses.replace(work, of_pictures=True)
+    """The network, as far as the run's report has it, or the export's. Any input may be one of pictures."""
+    from tfos_job.run import exports
+
+    if config.train_dir is not None:
+        return dataclasses.replace(size_of_run(config.train_dir), of_pictures=True)
+    assert config.export_dir is not None
+    model = exports.read(exports.resolve(config.export_dir)).document.get("model", {})
+    return Work(network=network_of(model), of_pictures=True)
 
 
 def containers(config: InferConfig, work: Work, master: str) -> dict[str, str]:
