@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def _write_shard(root: Path, glyphs: Sequence[np.ndarray], labels: Sequence[int]
             tfrecord.write_record(stream, tf_example.encode_example(example))
     size_bytes = path.stat().st_size
     name = f"{path.parent.name}/{path.name}"
-    shard = Shard(file=name, size_bytes=size_bytes, sha256="0" * 64, num_records=len(glyphs), sources=())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    shard = Shard(file=name, size_bytes=size_bytes, sha256=sha256, num_records=len(glyphs), sources=())
     contents = Manifest(
         split_name=SPLIT,
         generation=0,

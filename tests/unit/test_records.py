@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import threading
 import zipfile
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.conftest import WriteShard
+from tests.unit.conftest import WriteShard, png_bytes
 from tests.unit.small_checkpoints import META, model_arrays
 from tests.unit.test_infer import gnt_bytes
 from tfos_job.errors import StorageError
@@ -53,7 +55,9 @@ def read(predictor: Predictor, *files: InputFile) -> list[Sight]:
 
 
 def shard(path: str, num_records: int, charset: str) -> InputFile:
-    return InputFile(SHARD, path, 1, "", num_records=num_records, charset=charset)
+    """A shard as it was when its manifest was written."""
+    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return InputFile(SHARD, path, 1, sha256, num_records=num_records, charset=charset)
 
 
 def test_a_record_that_cannot_be_decoded_costs_no_other_one(
@@ -92,8 +96,9 @@ def test_what_a_shard_lacks_is_told_behind_what_it_has(
     words: str,
 ) -> None:
     path = Path(write_shard("a.tfrecord", glyphs(4)))
+    file = shard(str(path), num_records, charset)
     path.write_bytes(path.read_bytes()[: -cut or None])
-    *good, bad = read(predictor, shard(str(path), num_records, charset))
+    *good, bad = read(predictor, file)
     assert [sight.error for sight in good] == [""] * (4 - last)
     assert re.match(words, bad.error)
     assert (bad.offset is not None) == last
@@ -106,6 +111,38 @@ def test_what_is_gone_is_a_row(predictor: Predictor, charset: str, tmp_path: Pat
     (sight,) = read(predictor, there)
     assert (sight.source, sight.offset) == (str(tmp_path / "1.gnt"), None)
     assert "not there" in sight.error
+
+
+def test_what_has_changed_since_it_was_found_is_told_and_not_mixed_in(
+    predictor: Predictor, charset: str, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1.gnt", "2.gnt", "3.gnt"):
+        (tmp_path / "in" / name).write_bytes(gnt_bytes("一"))
+    with zipfile.ZipFile(tmp_path / "in" / "4.zip", "w") as archive:
+        archive.writestr("a.gnt", gnt_bytes("丁"))
+    files = inputs.find(str(tmp_path / "in")).files
+    (tmp_path / "in" / "1.gnt").write_bytes(gnt_bytes("一丁"))
+    os.utime(tmp_path / "in" / "2.gnt", (1, 1))
+    os.utime(tmp_path / "in" / "4.zip", (1, 1))
+    found = {Path(sight.source).name: sight for sight in read(predictor, *files)}
+    assert list(found) == ["1.gnt", "2.gnt", "3.gnt", "a.gnt"]
+    assert [sight.image is None for sight in found.values()] == [True, True, False, True]
+    assert re.match(r"changed since the job began: it has \d+ bytes, had \d+\. Run infer again", found["1.gnt"].error)
+    assert "it was written again" in found["2.gnt"].error
+    assert "it was written again" in found["a.gnt"].error
+
+    (tmp_path / "p.png").write_bytes(png_bytes(np.full((9, 9), 255, np.uint8)))
+    (picture,) = inputs.find(str(tmp_path / "p.png")).files
+    (tmp_path / "p.png").write_bytes(png_bytes(np.full((9, 99), 255, np.uint8)))
+    assert read(predictor, picture)[0].error.startswith("changed since the job began")
+
+    path = write_shard("a.tfrecord", glyphs(4))
+    planned = shard(path, 4, charset)
+    write_shard("a.tfrecord", list(reversed(glyphs(4))))  # of others, who write it again
+    *records, last = read(predictor, planned)
+    assert len(records) == 4
+    assert last.error.startswith("changed since the job began: its SHA-256 is not its manifest's")
 
 
 def test_of_a_damaged_member_of_an_archive_nothing_is_taken(predictor: Predictor, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tfos_job.formats.archives import open_source
 from tfos_job.formats.charset import Charset, class_name
 from tfos_job.formats.form import GROUP_SIZE
 from tfos_job.formats.gnt_reader import RecordBlock
+from tfos_job.formats.hashing import HashingReader
 from tfos_job.formats.quarantine import BadRange
 from tfos_job.inference.answer import NoAnswer
 from tfos_job.inference.pictures import Request
@@ -90,6 +91,7 @@ class RecordReader:
                 yield Sight(file.name, error=file.fault)
                 continue
             try:
+                inputs.require_unchanged(file)
                 yield from kinds[file.kind](file)
             except _UNREADABLE as error:
                 yield Sight(file.name, error=inputs.in_words(error))
@@ -99,13 +101,16 @@ class RecordReader:
     def _of_shard(self, file: InputFile) -> Iterator[Sight]:
         names = _class_names(file.charset)
         faults: dict[int, str] = {}
-        num_found = 0
+        num_found = num_faults = 0
 
         def fault(kind: str, offset: int, fact: str) -> None:
+            nonlocal num_faults
+            num_faults += 1
             faults[offset] = f"{kind}: {fact}"
 
         with storage.open_read(file.path) as stream:
-            for group in _batched(record_scan.scan(stream, fault), GROUP_SIZE):
+            hashed = HashingReader(stream)
+            for group in _batched(record_scan.scan(hashed, fault), GROUP_SIZE):
                 num_found += len(group)
                 readable = iter(self._decode_examples([data for _, data in group if data is not None], names))
                 for offset, data in group:
@@ -116,6 +121,9 @@ class RecordReader:
             yield Sight(file.name, offset, error=f"{fact}; {missing} of {file.num_records} records are lost")
         if missing and not faults:
             yield Sight(file.name, error=f"holds {num_found} records, its manifest says {file.num_records}")
+        elif not num_faults and hashed.sha256 != file.version:  # whole, but another one
+            error = inputs.changed("its SHA-256 is not its manifest's", file)
+            yield Sight(file.name, error=inputs.in_words(error))
 
     def _decode_examples(self, group: Sequence[bytes], names: Sequence[str]) -> list[Sight]:
         """Records of a shard, without their places."""

@@ -214,6 +214,29 @@ def member_of(file: InputFile) -> Member | None:
     return None if file.member is None else Member(**file.member)
 
 
+def require_unchanged(file: InputFile) -> None:
+    """Proves, before it is read, that a file is the one that was found. A shard's digest is proved while it is read.
+
+    Raises:
+      BadDataError: it has another size or time.
+      MissingInputError: it is gone.
+    """
+    if file.kind == SHARD:
+        return
+    there = storage.stat(file.path)
+    if file.member is None and there.size_bytes != file.size_bytes:
+        raise changed(f"it has {there.size_bytes} bytes, had {file.size_bytes}", file)
+    if repr(there.mtime_s) != file.version:
+        raise changed("it was written again", file)
+
+
+def changed(fact: str, file: InputFile) -> BadDataError:
+    """The error about an input that is not the one of the job's plan: answers about both would be mixed."""
+    return BadDataError(
+        f"changed since the job began: {fact}", place=file.name, next_step="Run infer again with another --output_dir"
+    )
+
+
 def in_words(error: JobError) -> str:
     """An error without its place, which the row has."""
     return ". ".join(filter(None, (error.fact, error.next_step)))
