@@ -43,7 +43,7 @@ EXIT_CODES = {
     2: "a command or flag that does not exist, a flag that is missing, or a value that its flag does not accept",
     65: "bad data, too many bad records, digests that do not match",
     66: "input, dataset or checkpoint missing",
-    69: "a resource was not available in time: slots, containers, nodes, a port",
+    69: "a resource was not available in time: slots, containers, nodes, a port; or memory for a batch ran out",
     70: "a bug: an unexpected exception",
     71: "a node died, more often than `--max_restarts` allows",
     74: "the file system failed after all retries",

@@ -25,7 +25,7 @@ from tfos_job.layout import InferenceLayout
 from tfos_job.scoring import inputs, output, parquet, plan
 from tfos_job.scoring.inputs import GNT, PICTURE, SHARD, InputFile
 from tfos_job.scoring.plan import Model, Plan, partitions
-from tfos_job.scoring.rows import COLUMNS, Counts, Row, to_json_lines
+from tfos_job.scoring.rows import COLUMNS, Counts, Row, write_json_lines
 from tfos_job.scoring.task import PartRecord, PartTask, PicturesTask
 
 MIB = 1 << 20
@@ -202,6 +202,18 @@ def a_plan(**changes: Any) -> Plan:
     return Plan(**values | changes)
 
 
+def to_json_lines(rows: list[Row], digest: str, step: int | None) -> bytes:
+    stream = io.BytesIO()
+    write_json_lines([rows], stream, digest, step)
+    return stream.getvalue()
+
+
+def parquet_table(blocks: list[list[Row]]) -> pyarrow.Table:
+    stream = io.BytesIO()
+    parquet.write_parquet(blocks, stream, "m", None)
+    return pyarrow.parquet.read_table(io.BytesIO(stream.getvalue()))
+
+
 def publish(layout: InferenceLayout, number: int, rows: list[Row]) -> PartRecord:
     data = to_json_lines(rows, "m", 20)
     storage.write_bytes(layout.part(number, "jsonl"), data)
@@ -269,13 +281,13 @@ ROWS = [
 
 def test_both_formats_have_the_same_columns_and_values() -> None:
     text = [json.loads(line) for line in to_json_lines(ROWS, "m", None).splitlines()]
-    table = pyarrow.parquet.read_table(io.BytesIO(parquet.to_parquet(ROWS, "m", None)))
+    table = parquet_table([ROWS[:2], ROWS[2:]])
     assert tuple(table.column_names) == tuple(text[0]) == COLUMNS
     values = table.to_pylist()
     assert values[0].pop("probabilities") == pytest.approx(text[0].pop("probabilities"), abs=1e-6)
     assert text[1]["source"] == r"b\xff.png"
     assert values == text
-    assert pyarrow.parquet.read_table(io.BytesIO(parquet.to_parquet([], "m", 1))).schema == table.schema
+    assert parquet_table([]).schema == table.schema
 
 
 def test_a_task_arrives_as_it_was_sent() -> None:

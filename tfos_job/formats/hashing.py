@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from typing import BinaryIO
 
-from tfos_job.storage import Readable
+from tfos_job.storage import BUFFER_BYTES, Readable
 
 
 class _Hashing:
@@ -38,6 +39,14 @@ class HashingWriter(_Hashing):
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def copy(path: str, stream: BinaryIO) -> HashingWriter:
+    """Copies a local file into a stream; returns what has passed."""
+    copied = HashingWriter(stream)
+    with open(path, "rb") as file:
+        shutil.copyfileobj(file, copied, BUFFER_BYTES)
+    return copied
 
 
 class HashingReader(_Hashing):

@@ -19,6 +19,7 @@ from tfos_job import storage
 from tfos_job.errors import BadDataError
 from tfos_job.formats.form import Form
 from tfos_job.host.bar import Bar
+from tfos_job.inference.out_of_memory import memory_errors
 from tfos_job.input.damage import data_errors
 from tfos_job.input.pipeline import evaluation_dataset
 from tfos_job.layout import RunLayout
@@ -222,13 +223,14 @@ def evaluate_shards(
     Raises:
       BadDataError: a damaged record; the error names its file and byte.
       MissingInputError: a shard is not there.
+      ResourceError: memory runs out.
     """
     judge = judge_function(model, batch_size=batch_size, form=form, ks=ks)
     judged = []
     num_done = 0
     with Bar("evaluate", total=num_records, unit="image") as progress:
         for shard in shards:
-            with data_errors([shard], with_network=True):
+            with memory_errors(batch_size), data_errors([shard], with_network=True):
                 judged.append(judge(shard))
             num_done += judged[-1].num_records
             progress.show(num_done)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import itertools
 import queue
 import threading
@@ -189,13 +188,14 @@ def _class_names(charset: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _whole(file: InputFile) -> Iterator[storage.Readable]:
-    """A GNT file; a member of an archive only after all of it has been proved: its CRC is at its end."""
-    with open_source(file.path, inputs.member_of(file)) as stream:
-        if file.member is None:
-            yield stream
-            return
-        parts = list(iter(lambda: stream.read(storage.BUFFER_BYTES), b""))
-    yield io.BytesIO(b"".join(parts))
+    """A GNT file; a member of an archive only after all of it has been read and proved: its CRC is at its end."""
+    member = inputs.member_of(file)
+    if member is not None:
+        with open_source(file.path, member) as stream:
+            while stream.read(storage.BUFFER_BYTES):
+                pass
+    with open_source(file.path, member) as stream:
+        yield stream
 
 
 def _bad_sights(name: str, bad: list[BadRange]) -> Iterator[Sight]:

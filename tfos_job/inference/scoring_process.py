@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import tensorflow as tf
 
 from tfos_job import storage
+from tfos_job.config.defaults import JSON_LINES, PARQUET
 from tfos_job.errors import BusyError, MissingInputError, ResourceError, SettingsError
+from tfos_job.formats import hashing
 from tfos_job.host import gpus, service
 from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.inference.answering import Answering
 from tfos_job.inference.evaluation import JudgeCall, judge_function
+from tfos_job.inference.out_of_memory import memory_errors
 from tfos_job.inference.pictures import Request
 from tfos_job.inference.predictor import Predictor
 from tfos_job.input.damage import data_errors
-from tfos_job.layout import RunLayout
+from tfos_job.layout import RunLayout, join
 from tfos_job.networks.variables import restore_model
 from tfos_job.run import checkpoints
 from tfos_job.run.model_digest import model_digest
 from tfos_job.run.predictions import JudgedShard
-from tfos_job.scoring.parquet import to_parquet
+from tfos_job.scoring import parquet
+from tfos_job.scoring.parquet import write_parquet
 from tfos_job.scoring.plan import Model
-from tfos_job.scoring.rows import Counts, Row, to_json_lines
+from tfos_job.scoring.rows import Counts, Row, blocks, write_json_lines
 from tfos_job.scoring.task import JudgeTask, PartRecord, PartTask, PicturesTask
 from tfos_job.staging.copies import local_copy
 
-_WRITERS: dict[str, Callable[[list[Row], str, int | None], bytes]] = {"parquet": to_parquet, "jsonl": to_json_lines}
+_Writer = Callable[[Iterable[list[Row]], BinaryIO, str, int | None], None]
+_WRITERS: dict[str, _Writer] = {PARQUET: write_parquet, JSON_LINES: write_json_lines}
+_MAX_MODELS = (
+    4  # in memory: a query may have several columns of answers, and asks for one after the other, over and over
+)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=_MAX_MODELS)
 def predictor_of(model: Model, raw_image: bool) -> Predictor:
     """The model, loaded once.
 
@@ -75,19 +83,29 @@ def _answering(model: Model, raw_image: bool, top_k: int, batch_size: int) -> An
 
 
 def answer_part(task: PartTask, got_on: Callable[[], None]) -> PartRecord:
-    """Writes the part of a partition, whole, and then the document about it."""
+    """Writes the part of a partition, whole, and then the document about it.
+
+    Memory does not depend on the number of rows: they go to a local file, which is copied at the end, again if need be.
+    """
+    if task.output_format == PARQUET:
+        parquet.load()
     answering = _answering(task.model, task.raw_image, task.top_k, task.batch_size)
     got_on()
-    rows = list(answering.rows(task.files, got_on))
-    data = _WRITERS[task.output_format](rows, task.model.digest, task.model.step)
-    _require_plan(task)
-    storage.write_bytes(task.part, data)
-    record = PartRecord(
-        number=task.number,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        counts=Counts.of(rows),
-    )
+    counts = Counts()
+
+    def counted() -> Iterator[list[Row]]:
+        nonlocal counts
+        for block in blocks(answering.rows(task.files, got_on)):
+            counts += Counts.of(block)
+            yield block
+
+    with tempfile.TemporaryDirectory(prefix="tfos_job-") as scratch:
+        local = join(scratch, "part")
+        with storage.open_write(local) as stream:
+            _WRITERS[task.output_format](counted(), stream, task.model.digest, task.model.step)
+        _require_plan(task)
+        copied = storage.write_file(task.part, functools.partial(hashing.copy, local))
+    record = PartRecord(number=task.number, size_bytes=copied.size_bytes, sha256=copied.sha256, counts=counts)
     storage.write_json(task.record, record.to_json())
     return record
 
@@ -130,20 +148,22 @@ def _values_of(answer: Answer | NoAnswer) -> list[Any]:
 def _require_plan(task: PartTask) -> None:
     """Raises BusyError if the folder has become that of another job, while this task was left behind."""
     try:
-        found = storage.read_json(task.plan).get("id")
+        found = storage.read_json(task.plan)
     except (MissingInputError, ValueError):
         found = None
-    if found != task.plan_id:
+    if not isinstance(found, dict) or found.get("id") != task.plan_id:
         raise BusyError("the folder is that of another job by now", place=task.plan, next_step="Nothing was written")
 
 
 def work(request: dict[str, Any], got_on: Callable[[], None]) -> Any:
     """Answers a request of `scoring/task.py`."""
-    if request["do"] == "pictures":
-        return answer_pictures(PicturesTask.from_json(request["task"]))
-    if request["do"] == "judge":
-        return judge_shard(JudgeTask.from_json(request["task"]), got_on).to_json()
-    return answer_part(PartTask.from_json(request["task"]), got_on).to_json()
+    task = request["task"]
+    with memory_errors(task.get("batch_size")):
+        if request["do"] == "pictures":
+            return answer_pictures(PicturesTask.from_json(task))
+        if request["do"] == "judge":
+            return judge_shard(JudgeTask.from_json(task), got_on).to_json()
+        return answer_part(PartTask.from_json(task), got_on).to_json()
 
 
 if __name__ == "__main__":

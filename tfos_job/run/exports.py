@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 
 from tfos_job import storage
 from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.formats import hashing
 from tfos_job.formats.form import Form
 from tfos_job.formats.hashing import HashingReader
 from tfos_job.layout import BUILDING_PREFIX, EXPORT_DOCUMENT, ExportLayout, export_version, join
@@ -243,10 +243,5 @@ def _copy(source: str, target: str) -> dict[str, Any]:
 
 
 def _write(source: str, stream: BinaryIO) -> dict[str, Any]:
-    digest, size_bytes = hashlib.sha256(), 0
-    with open(source, "rb") as file:
-        while piece := file.read(storage.BUFFER_BYTES):
-            stream.write(piece)
-            digest.update(piece)
-            size_bytes += len(piece)
-    return {"size_bytes": size_bytes, "sha256": digest.hexdigest()}
+    copied = hashing.copy(source, stream)
+    return {"size_bytes": copied.size_bytes, "sha256": copied.sha256}

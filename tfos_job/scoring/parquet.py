@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
-from collections.abc import Sequence
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
 
 from tfos_job.errors import SettingsError
 from tfos_job.scoring.rows import Row, values_of
@@ -22,8 +24,24 @@ def require() -> None:
         )
 
 
-def to_parquet(rows: Sequence[Row], model_digest: str, step: int | None) -> bytes:
-    """The rows as one file; an empty one has the columns, too."""
+def load() -> None:
+    """Imports pyarrow, where it is used.
+
+    Raises:
+      SettingsError: it cannot be imported; the error names this host.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(
+            f"Parquet needs pyarrow, which {sys.executable} cannot import: {error}",
+            place=f"host {socket.gethostname()}",
+            next_step=f"pip install 'tfos_job[{EXTRA}]' on every node, or give --output_format jsonl",
+        ) from error
+
+
+def write_parquet(blocks: Iterable[Sequence[Row]], stream: BinaryIO, model_digest: str, step: int | None) -> None:
+    """Writes a file with a row group for each block; without any it has the columns, too."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -42,8 +60,7 @@ def to_parquet(rows: Sequence[Row], model_digest: str, step: int | None) -> byte
             ("error", pa.string()),
         ]
     )
-    values = [values_of(row, model_digest, step) for row in rows]
-    table = pa.Table.from_pylist(values, schema=schema)
-    stream = io.BytesIO()
-    pyarrow.parquet.write_table(table, stream, compression="snappy")
-    return stream.getvalue()
+    with pyarrow.parquet.ParquetWriter(stream, schema, compression="snappy") as writer:
+        for block in blocks:
+            values = [values_of(row, model_digest, step) for row in block]
+            writer.write_table(pa.Table.from_pylist(values, schema=schema))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from tfos_job.layout import printable
 
 DIGITS = 6
 """Of probabilities as text: float32 has seven, and batches of other sizes differ in the last."""
+BLOCK_VALUES = 1 << 17
+"""Of rows that are in memory together; a class of a row is one, at about 200 bytes with all that is made of it."""
 
 
 class Row(NamedTuple):
@@ -82,10 +84,24 @@ def values_of(row: Row, model_digest: str, step: int | None) -> dict[str, Any]:
     return {name: value[name] for name in COLUMNS}
 
 
-def to_json_lines(rows: Sequence[Row], model_digest: str, step: int | None) -> bytes:
-    """A line for each row."""
-    lines = []
+def blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in order, some thousands at a time, or fewer where each has many classes: so many fit any memory."""
+    block: list[Row] = []
+    num_values = 0
     for row in rows:
-        rounded = row._replace(probabilities=[round(value, DIGITS) for value in row.probabilities])
-        lines.append(json.dumps(values_of(rounded, model_digest, step), ensure_ascii=False) + "\n")
-    return "".join(lines).encode("utf-8")
+        block.append(row)
+        num_values += len(COLUMNS) + len(row.classes)
+        if num_values >= BLOCK_VALUES:
+            yield block
+            block, num_values = [], 0
+    if block:
+        yield block
+
+
+def write_json_lines(blocks: Iterable[Sequence[Row]], stream: BinaryIO, model_digest: str, step: int | None) -> None:
+    """Writes a line for each row."""
+    for block in blocks:
+        for row in block:
+            rounded = row._replace(probabilities=[round(value, DIGITS) for value in row.probabilities])
+            line = json.dumps(values_of(rounded, model_digest, step), ensure_ascii=False) + "\n"
+            stream.write(line.encode("utf-8"))
