@@ -12,6 +12,8 @@ layers of its kind: `stem_conv2d_0`, `mixed0_conv2d_5` … `mixed10_conv2d_93`. 
 
 from __future__ import annotations
 
+import functools
+
 import keras
 
 from tfos_job.networks.layers import dropout, glorot
@@ -46,11 +48,7 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
 
 def _backbone(image_size: int, seed: int) -> keras.Model:
     """Builds the network up to pooled features [B, 2048]. Paths of its variables begin with the layers' names."""
-    # The pattern has no variables: the 22 million variables are created once, by the copy.
-    with keras.StatelessScope(initialize_variables=False):
-        pattern = keras.applications.InceptionV3(
-            include_top=False, weights=None, input_shape=(image_size, image_size, 3), pooling="avg"
-        )
+    pattern = _pattern(image_size)
     names = _names(pattern)
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
@@ -62,6 +60,15 @@ def _backbone(image_size: int, seed: int) -> keras.Model:
 
     copied = keras.models.clone_model(pattern, clone_function=copy)
     return keras.Model(copied.input, copied.output, name="backbone")
+
+
+@functools.cache  # its 300 layers take as long as those of the copy
+def _pattern(image_size: int) -> keras.Model:
+    """The network without variables: the 22 million are created once, by the copy."""
+    with keras.StatelessScope(initialize_variables=False):
+        return keras.applications.InceptionV3(
+            include_top=False, weights=None, input_shape=(image_size, image_size, 3), pooling="avg"
+        )
 
 
 def _names(pattern: keras.Model) -> dict[str, str]:
