@@ -18,7 +18,7 @@ TENSORFLOW = 650  # a process that has imported TensorFlow and serves gRPC
 # Memory for the largest picture, a progressive JPEG of 64 megapixels and 54 MiB: in Python, and in TensorFlow.
 PICTURE = 1280
 DECODED_PICTURE = 800
-PARTITION = 250  # rows of a partition as Python objects and as a file; a million inputs' names
+PARTITION = 250  # a block of rows as Python objects and in Parquet; a million inputs' names
 CHARTS = 250  # matplotlib, the largest chart, and all pictures of a page
 CUDA_HOST = 2500  # host memory of CUDA, cuDNN and XLA on a GPU node
 RESERVE = 1.25
@@ -184,7 +184,7 @@ def batch_executor(*, of_pictures: bool = False) -> ContainerMemory:
 def scoring_executor(*, network: Network, batch_size: int, of_pictures: bool, on_gpu: bool) -> ContainerMemory:
     """`infer`, and `evaluate` on executors: a Python worker, and beside it the process that predicts.
 
-    The process holds the rows of a partition and some batches, and of a picture all pixels several times.
+    The process holds a block of rows and some batches, and of a picture all pixels several times.
     """
     forward = 0.0 if on_gpu else batch_size * network.activation_bytes / 2 / _MIB
     batches = 8 * batch_size * network.image_size**2 * network.num_channels / _MIB

@@ -129,14 +129,15 @@ def infer(spark: Spark, config: InferConfig) -> InferResult:
     """
     started_s = time.monotonic()
     work = prepare(config)
-    if work.finished is not None:
-        return work.finished
+    if finished := work.finished:
+        _log.info("%s has all %d answers already: nothing to do", work.output.root, finished.counts["num_rows"])
+        return finished
     with Lease(work.output.lock, "tfos-job infer") as lease:
         plan_id = output.begin(work.output, work.plan)
         done = output.done_parts(work.output, work.plan)
         todo = [task for task in _tasks(config, work, plan_id) if task.number not in done]
         _log.info(
-            "Answering about %d files in %d partitions, of which %d are done",
+            "Answering about %d files; of %d partitions %d are done",
             *(work.plan.num_files, work.plan.num_partitions, len(done)),
         )
         records = _answer(spark.sparkContext, config, todo) if todo else []
