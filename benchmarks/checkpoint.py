@@ -31,19 +31,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from train import make_plan, versions, write_shards  # benchmarks/train.py
+from steps.noise import ENDLESS, Noise, fresh_plan
+from steps.sides import versions
 
 from tfos_job.config import TrainConfig
 from tfos_job.host.child import Child, child_environment
 from tfos_job.layout import RunLayout
 from tfos_job.protocol.server import STOP, ServerSpec
-from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
+from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER
 from tfos_job.run import checkpoints
 from tfos_job.run.publisher import Publisher
+from tfos_job.run.worker_inputs import worker_inputs
 
 NETWORKS = ("hanzi_net", "chinese_rec")
 WAYS = ("ours", "one_by_one", "tf_checkpoint")
-_NUM_RECORDS = 4096
 _END_S = 10.0
 _MB = 1e6
 
@@ -118,12 +119,10 @@ class Saver:
             file.unlink()
 
 
-def measure(args: argparse.Namespace, engine: Any, model_name: str, folder: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, engine: Any, noise: Noise, model_name: str, folder: Path) -> dict[str, Any]:
     """The seconds of each way in each round, for one network."""
-    config = TrainConfig(
-        dataset_dir=str(folder), train_dir=str(folder), batch_size=args.batch_size, model_name=model_name
-    )
-    engine.start(make_plan(config, args.num_classes), None)
+    config = config_of(args, model_name, folder)
+    engine.start(fresh_plan(config, noise.data(config)), None)
     place = folder / model_name
     (place / "tf_checkpoint").mkdir(parents=True)
     saver = Saver(engine, place)
@@ -147,6 +146,16 @@ def measure(args: argparse.Namespace, engine: Any, model_name: str, folder: Path
     }
 
 
+def config_of(args: argparse.Namespace, model_name: str, folder: Path) -> TrainConfig:
+    return TrainConfig(
+        dataset_dir=str(folder),
+        train_dir=str(folder),
+        batch_size=args.batch_size,
+        model_name=model_name,
+        max_number_of_steps=ENDLESS,
+    )
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="seconds that steps wait for a checkpoint", formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -168,11 +177,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="tfos_job-benchmark-") as name, servers(Path(name)) as cluster:
         folder = Path(name)
-        shards = write_shards(folder, args.num_classes)
-        work = WorkerInput(worker=0, seed=0, start_record=0, num_records=_NUM_RECORDS, shards=shards)
+        noise = Noise(folder, args.num_classes, seed=0)
+        config = config_of(args, args.networks[0], folder)  # all networks have the same input
+        (work,) = worker_inputs(config, noise.data(config), (0,))
         (folder / WORKER / INPUT_FILE).write_text(work.to_text())
         engine = ParameterServerEngine(cluster)
-        results = {model_name: measure(args, engine, model_name, folder) for model_name in args.networks}
+        results = {model_name: measure(args, engine, noise, model_name, folder) for model_name in args.networks}
     report = {
         "benchmark": "checkpoint",
         **results,
