@@ -1,0 +1,85 @@
+"""benchmarks/wire.py on hosts of its own, and what it leaves behind. It needs the rights of test_hosts.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.hadoop.hosted import obstacle
+
+pytestmark = pytest.mark.hadoop
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--networks", "hanzi_net", "--batch_sizes", "8", "--num_classes", "10", "--gbit", "1", "off", "--rounds", "1"]
+FLAGS = ["--", "--image_size", "16", "--num_ps_tasks", "2", "--num_executors", "3"]
+
+
+@pytest.fixture(autouse=True)
+def possible() -> None:
+    if missing := obstacle():
+        pytest.skip(f"no hosts of their own on this machine: {missing}")
+
+
+@contextlib.contextmanager
+def wire(scratch: Path) -> Iterator[subprocess.Popen[str]]:
+    """The benchmark, with a folder for temporary files that it shares with nobody; nothing may be left of it."""
+    before = network_names()
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "benchmarks" / "wire.py"), *SMALL, *FLAGS],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+    assert network_names() <= before
+    assert list(scratch.iterdir()) == []
+    assert list(processes_with(scratch)) == []
+
+
+def network_names() -> set[str]:
+    """Links and namespaces of this machine."""
+    namespaces = Path("/run/netns")
+    found = [*Path("/sys/class/net").iterdir(), *(namespaces.iterdir() if namespaces.is_dir() else [])]
+    return {path.name for path in found}
+
+
+def processes_with(scratch: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR", "").startswith(str(scratch)):
+                yield process
+
+
+def test_it_measures_what_the_flags_of_train_ask_for_and_leaves_nothing(tmp_path: Path) -> None:
+    with wire(tmp_path) as process:
+        out, said = process.communicate()
+    assert process.returncode == 0, said
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["computes"], each["gbit"]) for each in found] == [(True, 1), (True, None), (False, 1), (False, None)]
+    for each in found:
+        assert set(each["bytes_to_and_from"]) == {"ps:0", "ps:1", "worker:0"}
+        # The variables come once, the gradients go once, each as float32.
+        assert each["bytes_to_workers"] == pytest.approx(each["bytes_from_workers"], rel=0.1)
+        assert each["flags"] == " ".join(FLAGS[1:])
+    assert found[2]["bytes_to_workers"] == pytest.approx(found[0]["bytes_to_workers"], rel=0.1)
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    with wire(tmp_path) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "building the cluster side" in line)
+        os.killpg(process.pid, signal.SIGINT)
+        out, said = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert said.splitlines()[-1] == "wire: stopped by SIGINT. Nothing is left behind"
