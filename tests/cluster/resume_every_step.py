@@ -1,12 +1,13 @@
-"""Trains 7 steps on a real cluster, then from each of their checkpoints on; prints the differences at the end.
+"""Trains some steps on a real cluster, then from each of their checkpoints on; prints the differences at the end.
 
-A program of its own, since TensorFlow's coordinator binds a process to its cluster.
-Usage: DATASET_DIR TRAIN_DIR INPUT_MODE MODEL_NAME.
+So for each network, on one cluster: a program of its own, since TensorFlow's coordinator binds a process to it.
+Usage: DATASET_DIR TRAIN_DIR.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import socket
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.plan import PLAN
-from tfos_job.config import COSINE, EXPONENTIAL, AugmentationConfig
+from tfos_job.config import COSINE, EXPONENTIAL, FILES, PRELOADED, AugmentationConfig
 from tfos_job.formats import manifest
 from tfos_job.host.child import Child, child_environment
 from tfos_job.inference.evaluation import Counts
@@ -26,18 +27,20 @@ from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.run import checkpoints
+from tfos_job.run.plan import TrainPlan
 from tfos_job.training.bottleneck import StepProfile
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.loop import Loop
 from tfos_job.training.parameter_server import ParameterServerEngine
 
-NUM_STEPS = 7
+NUM_STEPS = 4
 # What the two recipes differ in, beside the network.
 DECAYS: dict[str, dict[str, Any]] = {
     "chinese_rec": {"decay_type": EXPONENTIAL},
-    "hanzi_net": {"decay_type": COSINE, "warmup_steps": 3},
+    "hanzi_net": {"decay_type": COSINE, "warmup_steps": 2},
 }
 LABEL_SMOOTHING = {"chinese_rec": 0.0, "hanzi_net": 0.1}
+INPUT_MODES = {"chinese_rec": FILES, "hanzi_net": PRELOADED}
 AUGMENTATION = AugmentationConfig(
     random_flip_up_down=True,
     random_brightness=0.3,
@@ -45,9 +48,10 @@ AUGMENTATION = AugmentationConfig(
     random_rotation=10.0,
     elastic_distortion=0.02,
 )
-# 80 records in batches of 16: the border of an epoch lies within the 7 steps, with one before and one behind it.
-BATCH_SIZE = 16
-NUM_IMAGES = BATCH_SIZE * NUM_STEPS * (NUM_STEPS + 1) // 2  # of the unbroken run and of what is left after each step
+# 80 records in batches of 32: the border of an epoch lies within the third step, with two before and one behind it.
+BATCH_SIZE = 32
+# Of the unbroken run and of what is left after each step.
+NUM_IMAGES = len(INPUT_MODES) * BATCH_SIZE * NUM_STEPS * (NUM_STEPS + 1) // 2
 
 
 class Recorder:
@@ -112,14 +116,67 @@ def after_a_break(engine: ParameterServerEngine, should_stop: Callable[[], bool]
     return len(runs), ""
 
 
-def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> None:
+def plan_for(model_name: str, start_step: int, position: int) -> TrainPlan:
+    return dataclasses.replace(
+        PLAN,
+        model=dataclasses.replace(PLAN.model, model_name=model_name),
+        seed=1,
+        input=dataclasses.replace(
+            PLAN.input,
+            mode=INPUT_MODES[model_name],
+            batch_size=BATCH_SIZE,
+            shuffle_buffer=32,
+            augmentation=AUGMENTATION,
+        ),
+        learning_rate=dataclasses.replace(
+            PLAN.learning_rate,
+            learning_rate=1e-3,
+            decay_factor=0.5,
+            decay_steps=3,
+            total_steps=NUM_STEPS,
+            **DECAYS[model_name],
+        ),
+        label_smoothing=LABEL_SMOOTHING[model_name],
+        start_step=start_step,
+        total_steps=NUM_STEPS,
+        positions=(position,),
+        save_steps=1 if start_step == 0 else None,
+    )
+
+
+def differences(
+    train: Callable[[RunLayout, int, Mapping[str, np.ndarray] | None, int], None], train_dir: str
+) -> dict[str, Any]:
+    """Of the variables in the end, by the step that a run goes on from; and how far they move without a break."""
+    unbroken = RunLayout(f"{train_dir}/unbroken")
+    train(unbroken, 0, None, 0)
+    expected = checkpoints.load(checkpoints.verify(unbroken.checkpoint(NUM_STEPS)))
+    found = {}
+    for step in range(1, NUM_STEPS):
+        info = checkpoints.verify(unbroken.checkpoint(step))
+        resumed = RunLayout(f"{train_dir}/resumed-{step}")
+        train(resumed, step, checkpoints.load(info), info.input_position["records_read"][0])
+        found[step] = largest_difference(checkpoints.load(checkpoints.verify(resumed.checkpoint(NUM_STEPS))), expected)
+    start = checkpoints.load(checkpoints.verify(unbroken.checkpoint(1)))
+    return {"differences": found, "moved": largest_difference(start, expected)}
+
+
+def largest_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in other)
+
+
+def main(dataset_dir: str, train_dir: str) -> None:
     split = DatasetLayout(dataset_dir).split("train")
     contents = manifest.load(split)
     cluster = {role: [free_address()] for role in (CHIEF, PS, WORKER)}
     nodes = Path(train_dir) / "nodes"
     processes = [start_node(cluster, role, nodes / role) for role in (PS, WORKER)]
+    engine = ParameterServerEngine(cluster)
 
-    def train(run: RunLayout, start_step: int, variables: Mapping[str, np.ndarray] | None, position: int) -> None:
+    def train(
+        model_name: str, run: RunLayout, start_step: int, variables: Mapping[str, np.ndarray] | None, position: int
+    ) -> None:
         worker_input = WorkerInput(
             worker=0,
             seed=1,
@@ -128,51 +185,13 @@ def main(dataset_dir: str, train_dir: str, input_mode: str, model_name: str) -> 
             shards=tuple(manifest.shard_paths(split, contents)),
         )
         (nodes / WORKER / INPUT_FILE).write_text(worker_input.to_text())
-        plan = dataclasses.replace(
-            PLAN,
-            model=dataclasses.replace(PLAN.model, model_name=model_name),
-            seed=1,
-            input=dataclasses.replace(
-                PLAN.input,
-                mode=input_mode,
-                batch_size=BATCH_SIZE,
-                shuffle_buffer=32,
-                augmentation=AUGMENTATION,
-            ),
-            learning_rate=dataclasses.replace(
-                PLAN.learning_rate,
-                learning_rate=1e-3,
-                decay_factor=0.5,
-                decay_steps=5,
-                total_steps=NUM_STEPS,
-                **DECAYS[model_name],
-            ),
-            label_smoothing=LABEL_SMOOTHING[model_name],
-            start_step=start_step,
-            total_steps=NUM_STEPS,
-            positions=(position,),
-            save_steps=1 if start_step == 0 else None,
-        )
+        plan = plan_for(model_name, start_step, position)
         engine.start(plan, variables)
         Loop(engine, plan, Recorder(run), should_stop=lambda: False).run()
 
-    engine = ParameterServerEngine(cluster)
-    unbroken = RunLayout(f"{train_dir}/unbroken")
-    train(unbroken, 0, None, 0)
-    expected = checkpoints.load(checkpoints.verify(unbroken.checkpoint(NUM_STEPS)))
-    differences = {}
-    for step in range(1, NUM_STEPS):
-        info = checkpoints.verify(unbroken.checkpoint(step))
-        resumed = RunLayout(f"{train_dir}/resumed-{step}")
-        train(resumed, step, checkpoints.load(info), info.input_position["records_read"][0])
-        found = checkpoints.load(checkpoints.verify(resumed.checkpoint(NUM_STEPS)))
-        assert found.keys() == expected.keys()
-        differences[step] = max(float(np.abs(found[name] - expected[name]).max()) for name in expected)
-    start = checkpoints.load(checkpoints.verify(unbroken.checkpoint(1)))
-    moved = max(float(np.abs(start[name] - expected[name]).max()) for name in expected)
+    result = {name: differences(functools.partial(train, name), f"{train_dir}/{name}") for name in INPUT_MODES}
     breaks = [after_a_break(engine, should_stop) for should_stop in (None, lambda: False)]
-    result = {"differences": differences, "moved": moved, "after_a_break": breaks}
-    print(json.dumps(result), flush=True)
+    print(json.dumps({"networks": result, "after_a_break": breaks}), flush=True)
     for process in processes:
         process.tell(STOP)
         process.end(grace_s=30)
