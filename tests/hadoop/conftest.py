@@ -1,7 +1,9 @@
-"""One Hadoop for all tests of this folder, in a folder of its own, ended when they are; and what lies on it."""
+"""One Hadoop for the tests of a worker, in a folder of its own, ended when they are; and what lies on it."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import getpass
 import json
 import os
@@ -17,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.command import Submission, Submit, starting, wait_until_gone
 from tfos_job import storage
@@ -31,6 +34,29 @@ UP_TIMEOUT_S = 280
 ANSWER_TIMEOUT_S = 60
 ENDED = ("FINISHED", "FAILED", "KILLED")
 """States of an application for YARN."""
+
+# What needs the environment in YARN's containers, in the order of the tests. The first has YARN unpack it, which takes
+# one processor a minute and a half. Doctor is last, since it times an application and has another one wait as long.
+ON_YARN = ("test_environment.py", "test_infer.py", "test_yarn.py", "test_doctor.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).with_name(name): number for number, name in enumerate(ON_YARN)}
+    items.sort(key=lambda item: order.get(item.path, -1))
+
+
+class Groups(LoadScopeScheduling):
+    """Three groups for two workers, which have a Hadoop each; the environment is for one of them alone."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.partition("::")[0].rpartition("/")[2]
+        return "yarn" if name in ON_YARN else "hosts" if name == "test_hosts.py" else "hdfs"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Not xdist's own groups: 3.8 marks them where pytest 9.2 does not look."""
+    return Groups(config, log)
 
 
 def pythons_of_this_host() -> list[str]:
@@ -157,12 +183,21 @@ class Hadoop:
             pass
 
 
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Keeps other workers out: a port that is free for one Hadoop would be free for another one until it is taken."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
     """A running Hadoop; HADOOP_CONF_DIR points to it."""
     cluster = Hadoop(tmp_path_factory.mktemp("hadoop"))
     try:
-        cluster.up()
+        with one_at_a_time(tmp_path_factory.getbasetemp().parent / "hadoop.lock"):
+            cluster.up()
         os.environ["HADOOP_CONF_DIR"] = str(cluster.conf_dir)
         os.environ["SPARK_SUBMIT_OPTS"] = JAVA_OPTIONS
         yield cluster

@@ -63,7 +63,9 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def publish_untrained(run: RunLayout, dataset_dir: str, split_name: str = "train", *, image_size: int = 16) -> str:
+def publish_untrained(
+    run: RunLayout, dataset_dir: str, split_name: str = "train", *, image_size: int = 16, step: int = 20, seed: int = 1
+) -> str:
     """Publishes a network for a dataset that has learnt nothing; returns the checkpoint's folder."""
     dataset = DatasetLayout(dataset_dir)
     charset = manifests.load_charset(dataset)
@@ -76,4 +78,4 @@ def publish_untrained(run: RunLayout, dataset_dir: str, split_name: str = "train
         "input_position": {},
         "metrics": {},
     }
-    return checkpoints.publish(run, 20, model_arrays(registry.build(**model, seed=1)), meta)
+    return checkpoints.publish(run, step, model_arrays(registry.build(**model, seed=seed)), meta)
