@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.unit.serving import SIDE, Served, png
 
@@ -48,6 +50,23 @@ def test_rows_and_columns_of_every_signature(served: Served, body: Any, answer: 
     assert ask(served, body) == (200, answer)
     assert ask(served, body, "/v1/models/default/versions/700:predict") == (200, answer)
     assert all(served.network.raw)
+
+
+def test_a_picture_is_put_on_paper_and_upright_as_everywhere(served: Served) -> None:
+    """TensorFlow Serving itself would refuse the one, and not turn the other."""
+    clear = Image.new("LA", (4, 4), (0, 0))
+    upside_down = Image.new("L", (4, 4), 0)
+    upside_down.putpixel((3, 3), 100)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    files = []
+    for image, options in ((clear, {}), (upside_down, {"exif": exif})):
+        stream = io.BytesIO()
+        image.save(stream, "PNG", **options)
+        files.append({"b64": base64.b64encode(stream.getvalue()).decode()})
+    status, answer = ask(served, {"instances": files})
+    assert (status, [row["classes"][0] for row in answer["predictions"]]) == (200, ["万", "丁"])
+    assert ask(served, {"instances": [*files, {"b64": "AAAA"}]})[0] == 400
 
 
 def test_status_and_metadata_name_version_and_signatures(served: Served) -> None:

@@ -115,7 +115,7 @@ def encoded(image: np.ndarray) -> bytes:
 
 def _signatures(form: Form, top_k: int, num_classes: int) -> dict[str, Any]:
     """Names, types, shapes and units of inputs and outputs, by signature; -1 is the number of images."""
-    files = _tensor("string", [-1], "bytes of a PNG, JPEG or GIF, without alpha")
+    files = _tensor("string", [-1], "bytes of a PNG, JPEG or GIF, upright and without transparent parts")
     answer = {
         CLASSES: _tensor("string", [-1, top_k], "characters or names, UTF-8, the most probable first"),
         IDS: _tensor("int64", [-1, top_k], "positions in `classes` of export.json"),

@@ -127,11 +127,12 @@ def decode_file(data: tf.Tensor, image_format: tf.Tensor | str, num_channels: in
 def decode_files(files: tf.Tensor, form: Form) -> tf.Tensor:
     """Decodes and preprocesses PNG, JPEG and GIF files, as `decode` does those that are stored. Graph only.
 
-    What `pictures.read` does before is not done here: transparency and 16 bits are those of no stored file, and a
-    photograph is not turned as its EXIF says.
+    What `pictures.read` does before is not done here: transparency is that of no stored file, of 16 bits the first 8
+    are taken, and a photograph is not turned as its EXIF says.
 
     Args:
-      files: string [n], the files' bytes. One that is none of these, or has an alpha channel, fails the whole batch.
+      files: string [n], the files' bytes. One that is none of these, or a PNG with transparent parts, fails the whole
+        batch: a graph has nothing to catch an error with.
       form: of the result.
 
     Returns:
@@ -140,8 +141,10 @@ def decode_files(files: tf.Tensor, form: Form) -> tf.Tensor:
     heads = tf.strings.join([tf.strings.substr(files, 0, _PNG_COLOUR + 1), " " * (_PNG_COLOUR + 1)])
     is_png = tf.equal(tf.strings.substr(heads, 0, len(png.SIGNATURE)), png.SIGNATURE)
     colour = tf.strings.substr(heads, _PNG_COLOUR, 1)
-    has_alpha = is_png & tf.reduce_any([tf.equal(colour, kind) for kind in _WITH_ALPHA], axis=0)
-    fact = "a PNG with an alpha channel: put it on white paper, without alpha, before it is sent"
+    before_pixels = tf.strings.regex_replace(tf.where(is_png, files, ""), r"IDAT\C*", "", replace_global=False)
+    has_key = tf.strings.regex_full_match(before_pixels, r"\C*tRNS\C*")
+    has_alpha = has_key | is_png & tf.reduce_any([tf.equal(colour, kind) for kind in _WITH_ALPHA], axis=0)
+    fact = "a PNG with transparent parts: put it on white paper, without alpha, before it is sent"
     with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(has_alpha), [fact])]):
         shapes = tf.ones([tf.size(files), 4], tf.int64)  # of raw pixels, of which there are none
     images = _one_by_one(files, shapes, tf.fill(tf.shape(files), ""), form)
