@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.unit.serving import Network, Served, png
 from tfos_job.errors import BadDataError, JobError, StorageError
@@ -169,3 +170,34 @@ def test_several_models_answer_by_their_names() -> None:
     assert (status, answer) == (404, {"error": "no model 'third'. There is first, second"})
     assert [model["model"] for model in served.client.get("/readyz").json["models"]] == ["first", "second"]  # type: ignore[index]
     assert served.client.get("/v1/models/second").status_code == 200
+
+
+def test_metrics_are_by_model_from_its_first_moment_and_named_as_prometheus_would() -> None:
+    served = Served()
+    loader = loader_of(served)
+    for name in ("a", "b"):
+        loader.load(Source(name, networks={"1": Network(digest=name)}))
+    served.lifecycle.begin()
+    digest(served, "b")
+    families = {one.name: one for one in text_string_to_metric_families(served.client.get("/metrics").text)}
+    kinds = {
+        "requests": "counter",
+        "request_seconds": "histogram",
+        "pictures": "counter",
+        "batch_pictures": "histogram",
+        "queue_seconds": "histogram",
+        "network_seconds": "histogram",
+        "queue_pictures": "gauge",
+        "model_info": "gauge",
+        "reloads": "counter",
+        "ready": "gauge",
+    }
+    assert {name.removeprefix("tfos_job_serve_"): one.type for name, one in families.items()} == kinds
+    found = {(each.name, *each.labels.values()): each.value for one in families.values() for each in one.samples}
+    for name, number in (("a", 0), ("b", 1)):
+        assert found["tfos_job_serve_pictures_total", name, "answered"] >= number
+        assert found["tfos_job_serve_pictures_total", name, "unreadable"] == 0
+        assert found["tfos_job_serve_reloads_total", name, "failed"] == 0
+        assert found["tfos_job_serve_queue_pictures", name] == 0
+    batches = [found["tfos_job_serve_batch_pictures_count", name] for name in "ab"]
+    assert batches[1] == batches[0] + 1

@@ -67,6 +67,9 @@ def test_a_picture_is_put_on_paper_and_upright_as_everywhere(served: Served) -> 
     status, answer = ask(served, {"instances": files})
     assert (status, [row["classes"][0] for row in answer["predictions"]]) == (200, ["万", "丁"])
     assert ask(served, {"instances": [*files, {"b64": "AAAA"}]})[0] == 400
+    text = served.client.get("/metrics").text
+    for line in ('outcome="answered"} 2.0', 'outcome="unreadable"} 1.0'):
+        assert f'pictures_total{{model="default",{line}\n' in text
 
 
 def test_status_and_metadata_name_version_and_signatures(served: Served) -> None:

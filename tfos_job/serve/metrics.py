@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 _PICTURES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_OUTCOMES = ("answered", "doubtful", "unreadable")
 _PREFIX = "tfos_job_serve_"
 
 
@@ -35,9 +36,9 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(took_s)
 
-    def saw(self, model: str, outcome: str) -> None:
-        """Counts a picture: `answered`, `doubtful` or `unreadable`."""
-        self._pictures.labels(model, outcome).inc()
+    def saw(self, model: str, outcome: str, number: int = 1) -> None:
+        """Counts pictures: `answered`, `doubtful` or `unreadable`."""
+        self._pictures.labels(model, outcome).inc(number)
 
     def watcher(self, model: str) -> BatchMetrics:
         return BatchMetrics(self._batches.labels(model), self._waits.labels(model), self._computing.labels(model))
@@ -46,7 +47,10 @@ class Metrics:
         self._waiting.labels(model).set_function(num_waiting)
 
     def loaded(self, model: str, digest: str, version: int) -> None:
-        """Names the model that answers, instead of the one before."""
+        """Names the model that answers, instead of the one before; what is counted of it begins at 0."""
+        for counter, outcomes in ((self._pictures, _OUTCOMES), (self._reloads, ("loaded", "failed"))):
+            for outcome in outcomes:
+                counter.labels(model, outcome)
         self._model.remove_by_labels({"model": model})
         self._model.labels(model, digest, str(version)).set(1)
 

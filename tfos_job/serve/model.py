@@ -178,7 +178,13 @@ class Model:
         """
         with self.batcher.reserved(number) as places:
             ticket = places.put(list(images), arrived_s)
-        return ticket.wait(self.until_s(arrived_s))
+        rows = ticket.wait(self.until_s(arrived_s))
+        self.saw("answered", number)
+        return rows
+
+    def saw(self, outcome: str, number: int = 1) -> None:
+        """Counts pictures, as `Metrics.saw`."""
+        self._metrics.saw(self.name, outcome, number)
 
     def until_s(self, arrived_s: float) -> float:
         """When a request of that time must be answered; both of `time.monotonic`."""
@@ -209,10 +215,10 @@ class Model:
 
     def _to_json(self, one: Any, tops: Any, options: Options) -> dict[str, Any]:
         if isinstance(one, NoAnswer):
-            self._metrics.saw(self.name, "unreadable")
+            self.saw("unreadable")
             return one.to_json()
         answer = one if isinstance(one, Answer) else one.with_top(next(tops))
-        self._metrics.saw(self.name, "doubtful" if answer.doubtful else "answered")
+        self.saw("doubtful" if answer.doubtful else "answered")
         values = answer.to_json()
         if options.seen and not isinstance(one, Answer):
             values["seen"] = _png(one.image)

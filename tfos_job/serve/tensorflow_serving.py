@@ -132,6 +132,7 @@ def _encoded(model: Model, value: Any, place: str) -> np.ndarray:
     asked = Asked(place, decoded(value, place))
     seen = model.see(asked, Options(raw_image=True), model.until_s(g.began_s), is_alone=True)
     if isinstance(seen, NoAnswer):
+        model.saw("unreadable")
         raise BadRequest(f"{place}: {seen.to_json()['error']}")
     assert not isinstance(seen, Answer)  # of pictures that are looked at for ink alone
     image: np.ndarray = seen.image
