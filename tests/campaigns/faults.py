@@ -43,7 +43,9 @@ from tfos_job import storage  # noqa: E402
 from tfos_job.layout import RunLayout, checkpoint_step  # noqa: E402
 from tfos_job.run import checkpoints  # noqa: E402
 
-STEPS, SAVE_STEPS = 400, 40
+STEPS = 400
+NUM_SAVES = 10
+"""Checkpoints of a training, at equal intervals."""
 BAND = 0.06
 """Of top-1, below the undisturbed runs' worst: one of 20 records, or four standard deviations with 300 records."""
 POLL_S = 0.1
@@ -252,14 +254,14 @@ class Usual:
 class Campaign:
     """The data, what undisturbed runs make of them, and the trials."""
 
-    def __init__(
-        self, folder: Path, dataset: Path | None, hadoop: Path | None, seed: int, num_undisturbed: int
-    ) -> None:
+    def __init__(self, folder: Path, dataset: Path | None, args: argparse.Namespace) -> None:
         self._folder = folder
-        self._seed = seed
-        self._num_undisturbed = num_undisturbed
+        self._seed = args.seed
+        self._num_undisturbed = args.undisturbed
+        self._steps = args.steps
+        self._save_steps = args.steps // NUM_SAVES
         self._dataset = dataset or convert_data(folder)
-        self._hadoop_folder = hadoop
+        self._hadoop_folder = args.hadoop
         self._places: dict[str, Place] = {}
         self._usual: dict[str, Usual] = {}
 
@@ -282,8 +284,8 @@ class Campaign:
         return Trial(place, folder, RunLayout(place.train_dir(folder)), draw)
 
     def _start(self, trial: Trial, more: Sequence[str], settings: Mapping[str, str]) -> None:
-        flags = ["--train_dir", trial.run.root, "--max_number_of_steps", str(STEPS), "--save_steps", str(SAVE_STEPS)]
-        flags += ["--validation_split_name", "test", "--eval_steps", "0", *more]
+        flags = ["--train_dir", trial.run.root, "--max_number_of_steps", str(self._steps)]
+        flags += ["--save_steps", str(self._save_steps), "--validation_split_name", "test", "--eval_steps", "0", *more]
         trial.job = trial.place.start(flags, dict(settings), trial.folder)
 
     def _usually(self, kind: Kind) -> Usual:
@@ -313,7 +315,7 @@ class Campaign:
         draw = random.Random(f"{self._seed}/{number}")
         found: dict[str, Any] = {"trial": number, "kind": name, "date": time.strftime("%Y-%m-%d")}
         # Between nothing and all but one of the checkpoints, and then somewhere before the next one.
-        found["moment"] = draw.randrange(kind.after, STEPS // SAVE_STEPS - 1)
+        found["moment"] = draw.randrange(kind.after, NUM_SAVES - 1)
         trial = self._trial(self._place(kind.place), f"trial-{number:04d}", draw)
         began_s = time.monotonic()
         try:
@@ -361,7 +363,7 @@ class Campaign:
         """Until so many checkpoints are there, or for 0 all nodes; and then a part of the time to the next one."""
         seen_s = [time.monotonic()]
         newest = 0
-        while not (newest >= moment * SAVE_STEPS if moment else self._has_nodes(trial)):
+        while not (newest >= moment * self._save_steps if moment else self._has_nodes(trial)):
             if trial.job.poll() is not None:
                 raise RuntimeError(f"ended with {trial.job.poll()} before the fault:\n{trial.job.tail()}")
             time.sleep(POLL_S)
@@ -381,7 +383,7 @@ class Campaign:
         report = storage.read_json(trial.run.report)
         found |= {"attempts": len(report["attempts"]), "step": report["step"], "top_1": report["metrics"]["top_1"]}
         found["goodput"] = report.get("goodput")
-        if (report["state"], report["exit_code"], report["step"]) != ("finished", 0, STEPS):
+        if (report["state"], report["exit_code"], report["step"]) != ("finished", 0, self._steps):
             return f"the report says {report['state']}, exit code {report['exit_code']}, step {report['step']}"
         if found["attempts"] < kind.attempts:
             return f"{found['attempts']} attempts: the fault was not noticed"
@@ -392,7 +394,7 @@ class Campaign:
         if storage.exists(trial.run.lock):
             return "the lock is left behind"
         newest = checkpoints.latest(trial.run)
-        return None if newest and newest.step == STEPS else f"the newest checkpoint is {newest}"
+        return None if newest and newest.step == self._steps else f"the newest checkpoint is {newest}"
 
 
 def deadline_s(usual: Usual) -> float:
@@ -470,6 +472,7 @@ def main(argv: Sequence[str] | None = None, dataset: Path | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (default: 0)")
     parser.add_argument("--undisturbed", type=int, default=UNDISTURBED, help=f"runs (default: {UNDISTURBED})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each training (default: {STEPS})")
     args = parser.parse_args(argv)
     kinds = possible(args.kinds or list(KINDS), args.hadoop)
     done = [json.loads(text) for text in args.log.read_text().splitlines()] if args.log.exists() else []
@@ -479,7 +482,7 @@ def main(argv: Sequence[str] | None = None, dataset: Path | None = None) -> int:
     ]
     todo = [(number, name) for number, name in plan if number not in {found["trial"] for found in done}]
     folder = Path(tempfile.mkdtemp(prefix="tfos_job-faults-"))
-    campaign = Campaign(folder, dataset, args.hadoop, args.seed, args.undisturbed) if todo else None
+    campaign = Campaign(folder, dataset, args) if todo else None
     try:
         for number, name in todo:
             assert campaign is not None
