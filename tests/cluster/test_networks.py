@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from tests.command import run
 from tests.unit.small_checkpoints import model_arrays
+from tfos_job import Predictor
 from tfos_job.config import ConvertConfig
 from tfos_job.jobs.convert_images import convert_images
 from tfos_job.layout import RunLayout
@@ -59,7 +59,7 @@ def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
     checkpoints.publish(origin, 1, model_arrays(registry.build(**network, seed=1)), meta)
     start = ("--checkpoint_path", origin.root, "--checkpoint_exclude_scopes", "logits")
     scopes = ("--trainable_scopes", "mixed10,logits", "--learning_rate", 1e-3)
-    inception = ("--model_name", "inception_v3", "--image_size", 75, "--batch_size", 4, "--max_number_of_steps", 2)
+    inception = ("--model_name", "inception_v3", "--image_size", 75, "--batch_size", 4, "--max_number_of_steps", 1)
     run("train", "--dataset_dir", dataset, *inception, *start, *scopes, "--train_dir", tmp_path / "tuned")
     before, after = arrays(origin), arrays(RunLayout(str(tmp_path / "tuned")))
     same_shape = {name for name in before if name.startswith("model/") and before[name].shape == after[name].shape}
@@ -78,14 +78,15 @@ def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
 def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(OWN_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     settings = ("--model_name", "mine:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
     files = ("--input_mode", "files", "--validation_split_name", "train")
     trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()
     evaluation = run("evaluate", *folders, "--dataset_split_name", "train").result()
     assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
-    lines = run("predict", "--train_dir", tmp_path / "run", *images(dataset)).stdout.splitlines()
-    assert [json.loads(line)["top"][0]["character"] for line in lines] == list(CLASSES)
+    answers = Predictor(tmp_path / "run").predict(images(dataset))
+    assert [answer["top"][0]["character"] for answer in answers] == list(CLASSES)
 
 
 def arrays(layout: RunLayout) -> dict[str, np.ndarray]:
