@@ -121,7 +121,8 @@ def _load_keras(path: str, place: str, num_names: int, build: _Build) -> _Loaded
     backbone = network.get_layer(BACKBONE)
     missing = {layer.name for layer in backbone.layers if hasattr(layer, "kernel")}
     try:
-        for num_classes in (num_names, num_names + 1, max(num_names - 1, 1)):
+        # Lists of names with a background are common, and weights with one are not.
+        for num_classes in (num_names, max(num_names - 1, 1), num_names + 1):
             logits = keras.layers.Dense(num_classes, name="logits")
             # As keras.applications has it: one network of the same layers, in the same order.
             whole = keras.Model(backbone.input, logits(backbone.output))
