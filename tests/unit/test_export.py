@@ -76,6 +76,18 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(run, export_dir, f"{export_dir}/1", result)
 
 
+@pytest.fixture(scope="module")
+def loaded(exported: Exported) -> Any:
+    """The SavedModel, loaded once for all: whoever proves that it can be loaded does so in a process of its own."""
+    return tf.saved_model.load(exported.path)
+
+
+@pytest.fixture(scope="module")
+def of_crops(exported: Exported) -> Predictor:
+    """Of the run, for crops as they are in its dataset."""
+    return Predictor(exported.run.train_dir, raw_image=True)
+
+
 def in_parts(signature: Any, images: Any) -> dict[str, np.ndarray]:
     """The outputs of a signature for images, given in batches of 50."""
     batches = [signature(images=tf.constant(images[at : at + 50])) for at in range(0, len(images), 50)]
@@ -89,7 +101,7 @@ def firsts(answers: list[dict[str, Any]]) -> tuple[list[int], list[float]]:
 
 
 def test_evaluation_prediction_and_the_exported_network_give_the_same_answers(
-    exported: Exported, tmp_path: Path
+    exported: Exported, loaded: Any, of_crops: Predictor, tmp_path: Path
 ) -> None:
     """About 300 crops as a dataset has them: the class, and its probability, by every way."""
     glyphs = exported.run.glyphs
@@ -102,10 +114,8 @@ def test_evaluation_prediction_and_the_exported_network_give_the_same_answers(
     predicted = list(predict(PredictConfig(train_dir=exported.run.train_dir, images=tuple(paths), raw_image=True)))
     of_export = Predictor.exported(exported.export_dir, raw_image=True).predict(paths)
 
-    loaded = tf.saved_model.load(exported.path)
     of_files = in_parts(loaded.signatures["serving_default"], [png(pixels) for pixels in glyphs])
-    predictor = Predictor(exported.run.train_dir, raw_image=True)
-    seen = [predictor.see(Request("", pixels)) for pixels in glyphs]
+    seen = [of_crops.see(Request("", pixels)) for pixels in glyphs]
     levels = np.stack([one.image for one in seen if isinstance(one, Seen)]).astype(np.float32)
     of_levels = in_parts(loaded.signatures["levels"], levels)
     of_others = without_tensorflow(exported.path, levels, tmp_path)
@@ -121,7 +131,7 @@ def test_evaluation_prediction_and_the_exported_network_give_the_same_answers(
         np.testing.assert_array_equal(ids, evaluated.predicted, err_msg=way)
         np.testing.assert_allclose(probabilities, evaluated.probabilities, atol=NEAR, rtol=0, err_msg=way)
     of_all = in_parts(loaded.signatures["all_classes"], levels)["probabilities"]
-    np.testing.assert_allclose(of_all, predictor.probabilities(levels.astype(np.uint8)), atol=NEAR, rtol=0)
+    np.testing.assert_allclose(of_all, of_crops.probabilities(levels.astype(np.uint8)), atol=NEAR, rtol=0)
     assert len(set(evaluated.predicted.tolist())) > 1
     for answer in (of_files, of_levels):
         assert answer["ids"].shape == answer["classes"].shape == answer["probabilities"].shape == (300, 3)
@@ -184,14 +194,16 @@ def without_tensorflow(folder: str, levels: np.ndarray, tmp_path: Path) -> dict[
         return dict(found)
 
 
-def test_it_answers_in_a_process_that_has_not_this_package(exported: Exported, tmp_path: Path) -> None:
+def test_it_answers_in_a_process_that_has_not_this_package(
+    exported: Exported, of_crops: Predictor, tmp_path: Path
+) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for path, pixels in zip(paths, exported.run.glyphs, strict=False):
         path.write_bytes(png(pixels))
     command = [sys.executable, "-c", ALONE, exported.path, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     classes = json.loads(done.stdout)
-    expected = Predictor(exported.run.train_dir, raw_image=True).predict(paths)
+    expected = of_crops.predict(paths)
     assert classes == [[guess["character"] for guess in answer["top"]] for answer in expected]
 
 
@@ -239,9 +251,8 @@ def test_a_dataset_that_is_damaged_by_now_keeps_no_network_from_answering(
     assert "The pictures of the training cannot be read" in caplog.text
 
 
-def test_what_it_takes_and_gives_is_what_export_json_says(exported: Exported) -> None:
+def test_what_it_takes_and_gives_is_what_export_json_says(exported: Exported, loaded: Any) -> None:
     document = exported.document
-    loaded = tf.saved_model.load(exported.path)
     described = document["formats"]["saved_model"]["signatures"]
     assert sorted(described) == sorted(loaded.signatures) == ["all_classes", "levels", "serving_default"]
     for name, signature in loaded.signatures.items():
@@ -307,9 +318,8 @@ def prediction_log() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("serving.PredictionLog"))
 
 
-def test_warm_up_requests_are_those_of_tensorflow_serving_and_have_answers(exported: Exported) -> None:
-    loaded, kind = tf.saved_model.load(exported.path), prediction_log()
-    asked = []
+def test_warm_up_requests_are_those_of_tensorflow_serving_and_have_answers(exported: Exported, loaded: Any) -> None:
+    kind, asked = prediction_log(), []
     with (Path(exported.path) / warm_up.FILE).open("rb") as stream:
         for _, data in tfrecord.read_records(stream, "warm-up"):
             message = kind.FromString(data)
@@ -323,9 +333,9 @@ def test_warm_up_requests_are_those_of_tensorflow_serving_and_have_answers(expor
     assert asked == ["serving_default", "levels", "all_classes"]
 
 
-def test_a_picture_with_alpha_is_refused_in_words(exported: Exported) -> None:
+def test_a_picture_with_alpha_is_refused_in_words(exported: Exported, loaded: Any) -> None:
     data = png(np.zeros((20, 20, 4), np.uint8))
-    signature = tf.saved_model.load(exported.path).signatures["serving_default"]
+    signature = loaded.signatures["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="a PNG with transparent parts: put it on white paper"):
         signature(images=tf.constant([png(exported.run.glyphs[0]), data]))
 
