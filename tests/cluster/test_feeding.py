@@ -31,11 +31,11 @@ def again(train_dir: Path) -> dict[str, Any]:
 
 
 def test_arrays_are_learned_and_their_copy_is_removed(tmp_path: Path) -> None:
-    (said,) = example("train_arrays.py", tmp_path, folder=tmp_path, num_images=4 * 1200)
-    assert said.startswith("finished after 150 steps: top-1 ")
+    (said,) = example("train_arrays.py", tmp_path, folder=tmp_path, num_images=3 * 600)
+    assert said.startswith("finished after 57 steps: top-1 ")
     report = report_of(tmp_path / "run")
     assert report["metrics"]["top_1"] > 0.9
-    assert (report["num_records"], report["records_read"]) == (1200, [150 * 32])
+    assert (report["num_records"], report["records_read"]) == (600, [57 * 32])
     assert not (tmp_path / "run" / "dataset").exists()
     # Once more: the run is finished, and no image is made.
     assert again(tmp_path / "run") == report
