@@ -424,6 +424,21 @@ def test_the_steps_of_a_prediction_are_there_one_by_one(train_dir: Path) -> None
     assert isinstance(predictor.see(Request("d", np.full((9, 9), 255, np.uint8))), Answer)
 
 
+@pytest.mark.parametrize("top_k", [1, 3, 16, 17, 40])
+def test_of_any_number_of_classes_the_most_probable_come_first_and_of_equals_the_lower_id(
+    train_dir: Path, top_k: int
+) -> None:
+    predictor = Predictor(train_dir)
+    predictor.classes = tuple(map(chr, range(ord("一"), ord("一") + 40)))
+    probabilities = np.random.default_rng(0).random((5, 40), np.float32).round(1)  # many equals
+    probabilities[3] = np.nan
+    before = probabilities.copy()
+    tops = predictor.tops(probabilities, top_k)
+    expected = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    assert [[guess.class_id for guess in top] for top in tops] == expected.tolist()
+    np.testing.assert_array_equal(probabilities, before)
+
+
 def test_the_digest_is_that_of_all_that_an_answer_follows_from(train_dir: Path, tmp_path: Path) -> None:
     info, arrays = checkpoints.read(RunLayout(str(train_dir)), "last")
     digest = model_digest(info, arrays)
