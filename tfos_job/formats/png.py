@@ -57,8 +57,7 @@ class Parts(NamedTuple):
         bits = self.depth * _SAMPLES[self.colour]
         for left, top, across, down in _PASSES if self.is_interlaced else ((0, 0, 1, 1),):
             width, height = -(-(self.width - left) // across), -(-(self.height - top) // down)
-            for _ in range(height if width > 0 else 0):
-                yield 1 + -(-width * bits // 8)
+            yield from itertools.repeat(1 + -(-width * bits // 8), height if width > 0 else 0)
 
 
 def encode(pixels: bytes, width: int, height: int) -> bytes:

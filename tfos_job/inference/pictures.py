@@ -95,7 +95,8 @@ def read_picture(data: bytes, place: str, *, num_channels: int = 1) -> np.ndarra
 
 def _pixels(image: Image.Image, num_channels: int) -> np.ndarray:
     """The pixels of an image of mode L or RGB."""
-    pixels = np.array(image.convert("L" if num_channels == 1 else "RGB"))
+    mode = "L" if num_channels == 1 else "RGB"
+    pixels = np.array(image if image.mode == mode else image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], num_channels)
 
 
