@@ -115,6 +115,15 @@ def test_a_file_of_too_many_parts_is_refused_before_a_decoder_sees_it(image_form
         limits.check_pixels(data[:at] + part * 10_000 + data[at:])
 
 
+def test_of_a_png_with_two_heads_the_larger_one_counts() -> None:
+    small, large = png(1), png(1, width=200, height=200)
+    limits = dataclasses.replace(Served().limits, max_pixels=10_000)
+    limits.check_pixels(small)
+    limits.check_pixels(small[:20])  # cut off in its head: for the decoder to name
+    with pytest.raises(TooLarge, match="a picture of 200 × 200 pixels is larger than 10000 pixels"):
+        limits.check_pixels(small[:33] + large[8:33] + small[33:])
+
+
 def test_a_json_of_too_many_values_is_refused_before_it_is_read() -> None:
     with Bodies().share() as share:
         assert asked.json_object(b'{"images": [' + b"[]," * 100 + b"[]]}", share)["images"] == [[]] * 101

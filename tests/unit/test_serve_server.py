@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from waitress.channel import HTTPChannel
 
 from tfos_job.errors import ResourceError
 from tfos_job.serve.channel import Broken
@@ -286,6 +287,15 @@ def test_a_body_that_is_too_large_is_told_to_who_is_still_sending(held: Held) ->
         caller.sendall(b"nonsense\r\n\r\n")
         assert caller.recv(10_000).startswith(b"HTTP/1.0 400 ")
     assert [broken.status for broken in held.broken] == [413, 400]
+
+
+def test_an_answer_goes_in_one_piece(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+    write = HTTPChannel.write_soon
+    monkeypatch.setattr(HTTPChannel, "write_soon", lambda self, data: (pieces.append(data), write(self, data))[1])
+    assert held.ask(body=b"a body") == (200, b"a body")
+    [piece] = pieces
+    assert piece.endswith(b"\r\n\r\na body")
 
 
 def test_a_port_that_is_taken_is_named(held: Held) -> None:

@@ -70,11 +70,22 @@ class Parser(HTTPRequestParser):
 class Task(WSGITask):
     """A request that the application answers. Once the server drains, its connection ends with the last one there."""
 
+    wrote_header = False
+
     def execute(self) -> None:
         is_last = len(self.channel.requests) == 1 and self.channel.request is None
         if self.channel.server.is_draining and is_last:
             self.request.headers["CONNECTION"] = "close"
         super().execute()
+
+    def write(self, data: bytes) -> None:
+        """Writes a part of the body; all of it goes with its head, in one packet: each write costs a system call."""
+        if self.wrote_header or not self.complete or not self.has_body or not data or self.content_length != len(data):
+            super().write(data)
+            return
+        head: bytes = self.build_response_header()
+        self.wrote_header, self.content_bytes_written = True, len(data)
+        self.channel.write_soon(head + data)
 
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()

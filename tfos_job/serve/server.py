@@ -124,7 +124,7 @@ class Server:
         )
         self._server.on_broken = on_broken
         self._ends_at_s: float | None = None
-        self._drained_at_s = 0.0
+        self._drained_at_s = self._house_due_s = 0.0
         self._num_lost = 0
         self._is_woken = threading.Event()  # before that, the loop may not close the pipe by which it is woken
         self._ended = threading.Event()
@@ -167,7 +167,11 @@ class Server:
         while not self._is_over(time.monotonic()):
             turn_s = _DRAINING_TURN_S if self._server.is_draining else _TURN_S
             wasyncore.loop(turn_s, use_poll=True, map=self._map, count=1)
-            self._keep_house(time.monotonic())
+            now_s = time.monotonic()
+            # A turn is as short as an event, and limits are in seconds. Who waits for a connection waits for nothing.
+            if now_s >= self._house_due_s or len(self._server.active_channels) >= self._limits.max_connections:
+                self._house_due_s = now_s + _DRAINING_TURN_S
+                self._keep_house(now_s)
         self._num_lost = sum(channel.is_busy for channel in self._channels())
         self._is_woken.wait()
         wasyncore.close_all(self._map, ignore_all=True)
