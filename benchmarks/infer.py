@@ -9,7 +9,7 @@ All sides have the same network, untrained, and the same glyphs of noise, and as
   Pillow, resizes with TensorFlow and calls the network, in Spark's Python worker.
 
 Each side is called once before it is measured: processes have started then, graphs are traced, and the network is
-loaded. The sides take turns; a ratio is that of two medians.
+loaded. The sides take turns, in the other order every second round; a ratio is that of two medians.
 
     python benchmarks/infer.py
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--num_pictures", type=int, default=4096, help="PNG files of a round (default: 4096)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="(default: as there are cores)")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare", nargs=2, metavar=("TRAIN_DIR", "SHARDS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.bare:
@@ -224,7 +224,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rates: dict[str, list[float]] = {name: [] for name in sides}
     try:
         for number in range(args.rounds):
-            for name, seconds, num_images in turns(sides):
+            in_order = dict(reversed(sides.items())) if number % 2 else sides
+            for name, seconds, num_images in turns(in_order):
                 rates[name].append(num_images / seconds)
                 print(f"round {number + 1}: {name} {rates[name][-1]:,.0f} images/s", file=sys.stderr)
     finally:

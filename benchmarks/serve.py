@@ -3,9 +3,13 @@
 For each network, with the weights that a seed decides:
 
 - `bare`: the predictor's own `probabilities` in a process without HTTP, one image at a time and 32 at a time.
-- `serve`: the command in a process of its own, asked by wrk (a program in C) for PNG crops with `raw_image=1`.
+- `serve`: the command in a process of its own, asked by wrk (a program in C) for PNG crops with `raw_image=1`, by one
+  client, by 32, and by 64 that pause so that they ask for 70 % of what those 32 got.
 - `seed`: what the seeds' demo does: Flask's own server, a thread for each connection, one `predict` a request.
 - `litserve`: LitServe with the same model and the same batches, where it is installed.
+
+Reading the PNG is a cost of all servers and not of `bare`; nobody looks for ink. The first three take turns, and
+figures are medians of the rounds'.
 
     python benchmarks/serve.py
 
@@ -112,26 +116,31 @@ def picture() -> bytes:
     return stream.getvalue()
 
 
-def bare(train_dir: Path, seconds: float) -> dict[str, float]:
-    """The network alone, at 1 and at 32 images: its times, and processor time an image."""
-    from tfos_job import Predictor
+class Bare:
+    """The network alone, in this process, at 1 and at 32 images. It rests while others are measured."""
 
-    predictor = Predictor(train_dir, raw_image=True)
-    image = np.zeros((64, 64, 1), np.uint8)
-    found = {}
-    for size in (1, _BATCH):
-        images = np.stack([image] * size)
-        for _ in range(3):
-            predictor.probabilities(images)
-        times, cpu_s, end_s = [], time.process_time(), time.perf_counter() + seconds
-        while time.perf_counter() < end_s or len(times) < 5:
-            began_s = time.perf_counter()
-            predictor.probabilities(images)
-            times.append(time.perf_counter() - began_s)
-        found[f"ms_{size}"] = 1000 * statistics.median(times)
-        found[f"cpu_ms_{size}"] = 1000 * (time.process_time() - cpu_s) / len(times) / size
-    found["per_s"] = 1000 * _BATCH / found[f"ms_{_BATCH}"]
-    return found
+    def __init__(self, train_dir: Path) -> None:
+        from tfos_job import Predictor
+
+        self._predictor = Predictor(train_dir, raw_image=True)
+        self._images = {size: np.zeros((size, 64, 64, 1), np.uint8) for size in (1, _BATCH)}
+        for images in self._images.values():
+            for _ in range(3):
+                self._predictor.probabilities(images)
+
+    def turn(self, seconds: float) -> dict[str, float]:
+        """The median time of a call, and processor time an image."""
+        found = {}
+        for size, images in self._images.items():
+            times, cpu_s, end_s = [], time.process_time(), time.perf_counter() + seconds / 2
+            while time.perf_counter() < end_s or len(times) < 5:
+                began_s = time.perf_counter()
+                self._predictor.probabilities(images)
+                times.append(time.perf_counter() - began_s)
+            found[f"ms_{size}"] = 1000 * statistics.median(times)
+            found[f"cpu_ms_{size}"] = 1000 * (time.process_time() - cpu_s) / len(times) / size
+        found["per_s"] = 1000 * _BATCH / found[f"ms_{_BATCH}"]
+        return found
 
 
 # --- servers ----------------------------------------------------------------------------------------------------------
@@ -297,40 +306,91 @@ def cpu_s(process: psutil.Process) -> float:
 # --- all of it --------------------------------------------------------------------------------------------------------
 
 
-def measure(network: str, folder: Path, seconds: float, peers: list[str]) -> dict[str, Any]:
+def measure(network: str, folder: Path, seconds: float, rounds: int, has_litserve: bool) -> dict[str, Any]:
+    """Bare, `serve` and the seeds' way take turns; LitServe, which never rests, comes after them."""
     train_dir = folder / network
     publish(train_dir, network)
-    note(f"{network}: bare")
-    alone = bare(train_dir, seconds)
-    result: dict[str, Any] = {"bare": alone}
-    note(f"{network}: serve")
-    with running(serve_command(train_dir), folder / "serve.log") as (process, url):
-        load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds))  # every thread has answered once
-        one = load(process, url, folder, clients=1, seconds=seconds)
-        many = load(process, url, folder, clients=_CLIENTS, seconds=seconds)
-        think_ms = 1000 * _PACED_CLIENTS / (_LOAD * many.per_s)
-        paced = load(process, url, folder, clients=_PACED_CLIENTS, seconds=seconds, think_ms=think_ms)
-    result["serve"] = {"one": one.__dict__, "many": many.__dict__, "paced": paced.__dict__}
-    result |= {
-        "one_added_ms": one.p50_ms - alone["ms_1"],
-        "many_ratio": many.per_s / alone["per_s"],
-        "many_added_cpu_ms": many.cpu_ms - alone[f"cpu_ms_{_BATCH}"],
-        "paced_p99_over_p50": paced.p99_ms / paced.p50_ms,
+    bare, turns = Bare(train_dir), []
+    with running(serve_command(train_dir), folder / "serve.log") as ours, seed_running(train_dir, folder) as seed:
+        for process, url in (ours, seed):  # every thread has answered once
+            load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds))
+        for number in range(rounds):
+            note(f"{network}: round {number + 1}")
+            turns.append(turn(bare, ours, seed, folder, seconds))
+    result: dict[str, Any] = {name: middle([each[name] for each in turns]) for name in turns[0]}
+    if has_litserve:
+        note(f"{network}: litserve")
+        command = [sys.executable, __file__, "--as", "litserve", "--train_dir", str(train_dir)]
+        with running(command, folder / "litserve.log", kind_of("litserve")) as (process, url):
+            kind = kind_of("litserve")
+            load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds), kind=kind)
+            result["litserve"] = load(process, url, folder, clients=_CLIENTS, seconds=seconds, kind=kind).__dict__
+    return {**result, "compared": compared(result), "rounds": turns}
+
+
+def seed_running(train_dir: Path, folder: Path) -> contextlib.AbstractContextManager[tuple[psutil.Process, str]]:
+    command = [sys.executable, __file__, "--as", "seed", "--train_dir", str(train_dir)]
+    return running(command, folder / "seed.log")
+
+
+def turn(
+    bare: Bare, ours: tuple[psutil.Process, str], seed: tuple[psutil.Process, str], folder: Path, seconds: float
+) -> dict[str, dict[str, float]]:
+    """All sides once."""
+    found: dict[str, dict[str, float]] = {"bare": bare.turn(seconds)}
+    one = load(*ours, folder, clients=1, seconds=seconds / 2)
+    many = load(*ours, folder, clients=_CLIENTS, seconds=seconds)
+    # A client's turn is its pause and its answer, which takes some 1.5 times what a single client's does.
+    think_ms = 1000 * _PACED_CLIENTS / (_LOAD * many.per_s) - 1.5 * one.p50_ms
+    paced = load(*ours, folder, clients=_PACED_CLIENTS, seconds=seconds, think_ms=think_ms)
+    found |= {"one": one.__dict__, "many": many.__dict__, "paced": paced.__dict__}
+    return found | {"seed": load(*seed, folder, clients=_CLIENTS, seconds=seconds).__dict__}
+
+
+def middle(turns: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure; of failures the sum."""
+    combine = {"num_failed": sum}
+    return {name: combine.get(name, statistics.median)([each[name] for each in turns]) for name in turns[0]}
+
+
+def compared(result: dict[str, Any]) -> dict[str, float]:
+    """What the targets are about."""
+    bare, one, many, paced = (result[name] for name in ("bare", "one", "many", "paced"))
+    found = {
+        "one_added_ms": one["p50_ms"] - bare["ms_1"],
+        "many_over_bare": many["per_s"] / bare["per_s"],
+        "many_added_cpu_ms": many["cpu_ms"] - bare[f"cpu_ms_{_BATCH}"],
+        "paced_p99_over_p50": paced["p99_ms"] / paced["p50_ms"],
+        "paced_load": paced["per_s"] / many["per_s"],
     }
-    for peer in peers:
-        note(f"{network}: {peer}")
-        command = [sys.executable, __file__, "--as", peer, "--train_dir", str(train_dir)]
-        with running(command, folder / f"{peer}.log", kind_of(peer)) as (process, url):
-            found = load(process, url, folder, clients=_CLIENTS, seconds=seconds, kind=kind_of(peer))
-        result[peer] = found.__dict__
-        result[f"over_{peer}"] = many.per_s / found.per_s if found.per_s else None
-    return result
+    for peer in ("seed", "litserve"):
+        if result.get(peer, {}).get("per_s"):
+            found[f"over_{peer}"] = many["per_s"] / result[peer]["per_s"]
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def row(network: str, result: dict[str, Any]) -> str:
+    """A row of the table in benchmarks/README.md, without date, command and place."""
+    bare, one, many, paced, found = (result[name] for name in ("bare", "one", "many", "paced", "compared"))
+    tail = f"**{found['paced_p99_over_p50']:.1f}**, at {found['paced_load']:.2f}"
+    cells = [
+        network,
+        f"{one['p50_ms']:.1f}, {bare['ms_1']:.1f} (**{found['one_added_ms']:+.1f}**)",
+        f"{many['per_s']:.0f}, {bare['per_s']:.0f} (**{found['many_over_bare']:.2f}**)",
+        f"{many['cpu_ms']:.2f}, {bare[f'cpu_ms_{_BATCH}']:.2f} (**{found['many_added_cpu_ms']:+.2f}**)",
+        f"{paced['p99_ms']:.0f}, {paced['p50_ms']:.0f} ({tail})",
+    ]
+    for peer in ("seed", "litserve"):
+        has = f"over_{peer}" in found
+        cells.append(f"{result[peer]['per_s']:.0f} (**{found[f'over_{peer}']:.1f}**)" if has else "")
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", default="chinese_rec,hanzi_net", help="comma-separated names")
-    parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8, help="of each measurement (default: 8)")
+    parser.add_argument("--rounds", type=int, default=4, help="(default: 4)")
     parser.add_argument("--as", dest="peer", choices=("seed", "litserve"), help=argparse.SUPPRESS)
     parser.add_argument("--train_dir", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -339,19 +399,14 @@ def main() -> None:
         return
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not there: `apt-get install wrk`")
-    peers = ["seed", *(["litserve"] if importlib.util.find_spec("litserve") else [])]
+    has_litserve = importlib.util.find_spec("litserve") is not None
+    results = {}
     with tempfile.TemporaryDirectory(prefix="tfos_job-serve-") as folder:
-        results = {
-            name: measure(name, Path(folder), arguments.seconds, peers) for name in arguments.networks.split(",")
-        }
+        for name in arguments.networks.split(","):
+            results[name] = measure(name, Path(folder), arguments.seconds, arguments.rounds, has_litserve)
     for name, result in results.items():
-        serve = result["serve"]
-        one, many = serve["one"]["p50_ms"], serve["many"]["per_s"]
-        note(
-            f"{name}: one request {one:.1f} ms, bare {result['bare']['ms_1']:.1f}; {_CLIENTS} clients {many:.0f}/s, "
-            f"bare {result['bare']['per_s']:.0f}; p99 over p50 at {_LOAD:.0%} {result['paced_p99_over_p50']:.1f}; "
-            f"over the seeds' {result['over_seed']:.1f}"
-        )
+        failed = {side: found["num_failed"] for side, found in result.items() if "num_failed" in found}
+        note(row(name, result) + (f" failed: {failed}" if any(failed.values()) else ""))
     print(json.dumps(results))
 
 
