@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,17 +18,20 @@ from pyspark.sql import SparkSession
 
 from tests.command import StartCommand, wait_until_gone
 from tests.no_spark import NoSpark
-from tests.unit.small_checkpoints import publish_untrained
+from tests.unit.small_checkpoints import META, model_arrays, publish_untrained
 from tfos_job.config import InferConfig
 from tfos_job.driver.on_demand import Spark
 from tfos_job.errors import SettingsError
 from tfos_job.formats import gnt, gnt_reader
 from tfos_job.jobs.infer import infer
 from tfos_job.layout import InferenceLayout, RunLayout
+from tfos_job.networks import registry
+from tfos_job.run import checkpoints
 from tfos_job.scoring import plan
 
 ORPHANS_S = 60
-NUM_FILES, NUM_RECORDS = 16, 110  # of a MiB together, which is a partition
+NUM_FILES, NUM_DONE = 4, 2
+NUM_RECORDS = 110  # of a MiB together, which is a partition
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +124,14 @@ def test_what_can_be_read_is_answered_and_what_cannot_is_told(
 
 
 def test_a_second_run_does_nothing_and_other_results_are_refused(
-    spark: SparkSession, run: RunLayout, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession,
+    run: RunLayout,
+    small_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(plan, "MIN_PARTITIONS", 1000)
     monkeypatch.setattr(plan, "LEAST_BYTES", 1)
     split, output = small_dataset / "train", InferenceLayout(str(tmp_path / "out"))
@@ -130,6 +140,7 @@ def test_a_second_run_does_nothing_and_other_results_are_refused(
     rows = rows_of(tmp_path / "out")
 
     again = answer(NoSpark(), run, split, tmp_path / "out", output_format="jsonl")
+    assert "has all 80 answers already: nothing to do" in caplog.text
     assert again | {"seconds": 0, "num_answered": 8, "up_to_date": False} == first | {"seconds": 0}
     for change, word in (
         ({"top_k": 2}, r"--top_k \(it was 3\)"),
@@ -150,28 +161,64 @@ def test_a_second_run_does_nothing_and_other_results_are_refused(
     assert rows_of(tmp_path / "out") == rows
 
 
-def test_a_job_that_is_killed_goes_on_where_it_was(
-    spark: SparkSession, run: RunLayout, tmp_path: Path, start: StartCommand
-) -> None:
+GATED_NETWORK = """
+import keras
+import tensorflow as tf
+
+class Gate(keras.layers.Layer):
+    def call(self, x):
+        is_black = tf.reduce_any(tf.reduce_max(x, axis=[1, 2, 3]) == 0)
+        text = tf.io.read_file(tf.where(is_black, {gate!r}, {nothing!r}))
+        return x + tf.cast(tf.strings.length(text), tf.float32)
+
+def build(*, num_classes, image_size, num_channels, keep_prob, seed):
+    images = keras.Input((image_size, image_size, num_channels), name="images")
+    x = keras.layers.Flatten(name="flatten")(Gate(name="gate")(images))
+    return keras.Model(images, keras.layers.Dense(num_classes, name="fc")(x), name="gated")
+"""
+
+
+@pytest.fixture
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLayout:
+    """A run whose network waits, at a black picture, for `gate`: reading it as a FIFO lasts until somebody writes."""
+    gate, nothing = tmp_path / "gate", tmp_path / "nothing"
+    (tmp_path / "gated.py").write_text(GATED_NETWORK.format(gate=str(gate), nothing=str(nothing)))
+    os.mkfifo(gate)
+    nothing.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = RunLayout(str(tmp_path / "run"))
+    meta = META | {"model": META["model"] | {"model_name": "gated:build"}}
+    checkpoints.publish(run, 1, model_arrays(registry.build(**meta["model"], seed=1)), meta)
+    return run
+
+
+def test_a_job_that_is_killed_goes_on_where_it_was(gated: RunLayout, tmp_path: Path, start: StartCommand) -> None:
     draw = np.random.default_rng(0)
     (tmp_path / "gnt").mkdir()
     for number in range(NUM_FILES):  # each a partition
         with (tmp_path / "gnt" / f"{number:02d}.gnt").open("wb") as stream:
-            for _ in range(NUM_RECORDS):
-                gnt.write(stream, gnt.encode_tag("啊"), draw.integers(0, 256, (100, 100), np.uint8))
+            for record in range(NUM_RECORDS):
+                pixels = draw.integers(1, 256, (100, 100), np.uint8)
+                is_black = (number, record) == (NUM_DONE, NUM_RECORDS // 2)
+                gnt.write(stream, gnt.encode_tag("一"), pixels * 0 if is_black else pixels)
     output = InferenceLayout(str(tmp_path / "out"))
-    flags = ("--train_dir", run.root, "--input", tmp_path / "gnt", "--output_dir", output.root)
-    job = start("infer", *flags, "--batch_size", 1, "--master", "local[1]")
-    job.wait_until(lambda: list(tmp_path.glob("out/_parts/*.json")))
+    flags = ("--train_dir", gated.root, "--input", tmp_path / "gnt", "--output_dir", output.root)
+    job = start("infer", *flags, "--master", "local[1]")
+    job.wait_until(lambda: len(list(tmp_path.glob("out/_parts/*.json"))) == NUM_DONE)
     processes = job.descendants()
     job.send_signal(signal.SIGKILL)
     job.wait()
-    assert not wait_until_gone(processes, ORPHANS_S)  # one of them may write another part before it sees it
+    assert not wait_until_gone(processes, ORPHANS_S)
+    assert len(list(tmp_path.glob("out/_parts/*.json"))) == NUM_DONE
     assert not Path(output.success).exists()
-    num_done = len(list(tmp_path.glob("out/_parts/*.json")))
 
-    result = answer(spark, run, tmp_path / "gnt", tmp_path / "out")
-    assert 0 < result["num_answered"] <= NUM_FILES - num_done < NUM_FILES
+    (tmp_path / "gate").unlink()
+    (tmp_path / "gate").touch()
+    job = start("infer", *flags, "--master", "local[2]")
+    assert job.wait() == 0, job.stderr
+    result = job.result()
+    assert (result["num_partitions"], result["num_answered"]) == (NUM_FILES, NUM_FILES - NUM_DONE)
     assert result["num_rows"] == result["num_labelled"] == NUM_FILES * NUM_RECORDS
     places = [(row["source"], row["offset"]) for row in rows_of(tmp_path / "out")]
     assert len(places) == result["num_rows"]
