@@ -404,7 +404,8 @@ def test_every_answer_has_the_headers_of_a_strict_page(served: Served) -> None:
 
 def test_a_key_is_asked_of_everyone_but_probes(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    keys.write_text(f"# of the web page\n{KEY}\n\nanother-key-of-some-length\n")
+    # As some editors write it: their mark is no part of a key.
+    keys.write_text(f"{KEY}\r\n# of the web page\n\nanother-key-of-some-length\n", "utf-8-sig")
     served = Served(keys=keys).begin()
 
     def status(path: str = "/metrics", **headers: str) -> int:

@@ -27,7 +27,7 @@ class Keys:
 
     def __init__(self, path: str) -> None:
         try:
-            lines = [line.strip() for line in storage.read_bytes(path).decode().splitlines()]
+            lines = [line.strip() for line in storage.read_bytes(path).decode("utf-8-sig").splitlines()]
         except UnicodeDecodeError as error:
             raise BadDataError("not a text in UTF-8", place=path, next_step="Write one key a line") from error
         keys = [line for line in lines if line and not line.startswith("#")]
