@@ -8,15 +8,18 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 from tfos_job.errors import JobError
+from tfos_job.host import signals
 from tfos_job.protocol.topology import WorkerInput
 from tfos_job.run.plan import TrainPlan
 
@@ -109,7 +112,6 @@ def build_plain_side(plan: TrainPlan, worker_input: WorkerInput) -> Callable[[in
 
 def serve(build: Callable[..., Callable[[int], Result]], args: tuple[Any, ...], scratch: str, pipe: Connection) -> None:
     """What a side's process does: runs as many steps as it is told to, until the pipe closes."""
-    os.setsid()  # the benchmark alone hears Ctrl-C, and then closes the pipe
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     tempfile.tempdir = scratch
@@ -137,7 +139,8 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(build, args, self._scratch.name, theirs), daemon=True)
-        self._process.start()
+        with _deaf_children():
+            self._process.start()
         theirs.close()
 
     def wait_until_built(self) -> None:
@@ -163,6 +166,17 @@ class Side:
         self._process.kill()
         self._process.join()
         self._scratch.cleanup()
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started within a `with` hear no Ctrl-C: the benchmark alone does, and then closes the pipe."""
+    resource_tracker.ensure_running()  # its start, which comes with the first process, would undo the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def versions() -> dict[str, str]:
