@@ -115,9 +115,11 @@ class Browser:
     # --- the page ---------------------------------------------------------------------------------------------------
 
     def open(self, url: str) -> None:
-        """Opens a page and waits until all of it is there."""
+        """Opens a page and waits until all of it is there, and painted: before that, what hands do may be dropped."""
         self.call("Page.navigate", url=url)
-        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
+        is_there = f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})"
+        is_painted = "performance.getEntriesByName('first-contentful-paint').length"
+        self.wait(is_there if url == "about:blank" else f"{is_there} && {is_painted}")
 
     def get(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page; of a promise, what it promised."""
