@@ -8,8 +8,10 @@ import gzip
 import io
 import json
 import random
+import struct
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,15 @@ def test_of_a_png_with_two_heads_the_larger_one_counts() -> None:
     limits.check_pixels(small[:20])  # cut off in its head: for the decoder to name
     with pytest.raises(TooLarge, match="a picture of 200 × 200 pixels is larger than 10000 pixels"):
         limits.check_pixels(small[:33] + large[8:33] + small[33:])
+
+
+@pytest.mark.parametrize("side", [9_000, 30_000])
+def test_a_picture_larger_than_any_that_is_read_is_too_large_as_well(served: Served, side: int) -> None:
+    """Beyond the limit of decoders, and beyond Pillow's own."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    data = png(0)[:8] + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head)) + png(0)[33:]
+    status, answer = served.predict(data)
+    assert (status, answer["error"][:27]) == (413, "a picture that is too large")
 
 
 def test_a_json_of_too_many_values_is_refused_before_it_is_read() -> None:

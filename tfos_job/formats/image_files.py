@@ -46,6 +46,10 @@ TrainingView = Callable[[bytes, str], bytes]
 """The `decoder.digest` of what training sees in a file of a format; raises ValueError if it cannot read the file."""
 
 
+class TooManyPixels(ValueError):
+    """A larger picture than is taken."""
+
+
 class StoredPicture(NamedTuple):
     """A picture as it is stored: the bytes of a file, in one of `STORED_FORMATS`."""
 
@@ -217,7 +221,7 @@ def check_size(size_bytes: int) -> None:
 def check_pixels(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         fact = f"at most {MAX_SIDE} to a side and {MAX_PIXELS} in all"
-        raise ValueError(f"expected {fact}, found {width} × {height} pixels")
+        raise TooManyPixels(f"expected {fact}, found {width} × {height} pixels")
 
 
 def flat(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from tfos_job.formats.image_files import FORMATS, check_pixels, check_size
+from tfos_job.formats.image_files import FORMATS, TooManyPixels, check_pixels, check_size
 from tfos_job.formats.transparency import DEEP_GREY
 
 _GREY = ("1", "L", *DEEP_GREY)
@@ -27,7 +27,8 @@ def read_head(data: bytes) -> PictureHead:
     """The head of a PNG, JPEG or GIF.
 
     Raises:
-      ValueError: another kind of file, or larger than is taken.
+      TooManyPixels: larger than is taken.
+      ValueError: another kind of file, or of more bytes.
     """
     check_size(len(data))
     try:
@@ -39,6 +40,8 @@ def read_head(data: bytes) -> PictureHead:
                 return PictureHead(*image.size, image.mode + alpha)
     except (ValueError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(str(error)) from error
     except Exception as error:  # Pillow's plugins raise any exception
         raise ValueError(f"cannot be decoded: {error}") from error
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tfos_job.formats import jpeg, png
+from tfos_job.formats.image_files import TooManyPixels, check_pixels
 from tfos_job.formats.picture_head import read_head
 from tfos_job.serve.bodies import Bodies
 from tfos_job.serve.refusals import TooLarge, too_late
@@ -71,9 +72,13 @@ class Limits:
 
     def check_pixels(self, data: bytes) -> None:
         """Raises TooLarge for a file of a larger picture; one that is no picture is for the decoder to name."""
-        for width, height in _sizes(data):
-            if width * height > self.max_pixels:
-                raise TooLarge(f"a picture of {width} × {height} pixels is larger than {self.max_pixels} pixels")
+        try:
+            for width, height in _sizes(data):
+                check_pixels(width, height)
+                if width * height > self.max_pixels:
+                    raise TooLarge(f"a picture of {width} × {height} pixels is larger than {self.max_pixels} pixels")
+        except TooManyPixels as error:
+            raise TooLarge(f"a picture that is too large: {error}") from error
 
 
 def _sizes(data: bytes) -> list[tuple[int, int]]:
@@ -81,6 +86,7 @@ def _sizes(data: bytes) -> list[tuple[int, int]]:
 
     Raises:
       TooLarge: the file has so many parts that to read its head would take minutes.
+      TooManyPixels: none is read that is as large.
     """
     if data.startswith(png.SIGNATURE):  # Pillow takes ten times as long
         heads = [at for at in _parts(data, len(png.SIGNATURE), _after_chunk) if data.startswith(_HEAD, at + 4)]
@@ -89,6 +95,8 @@ def _sizes(data: bytes) -> list[tuple[int, int]]:
         _parts(data, 2, _after_marker)
     try:
         head = read_head(data)
+    except TooManyPixels:
+        raise
     except ValueError:
         return []
     return [(head.width, head.height)]
