@@ -38,6 +38,8 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 # What needs the environment in YARN's containers, in the order of the tests. The first has YARN unpack it, which takes
 # one processor a minute and a half. Doctor is last, since it times an application and has another one wait as long.
 ON_YARN = ("test_environment.py", "test_infer.py", "test_yarn.py", "test_doctor.py")
+# What makes network namespaces, and looks whether any are left: one after the other.
+WITH_HOSTS = ("test_hosts.py", "test_wire.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +52,7 @@ class Groups(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         name = nodeid.partition("::")[0].rpartition("/")[2]
-        return "yarn" if name in ON_YARN else "hosts" if name == "test_hosts.py" else "hdfs"
+        return "yarn" if name in ON_YARN else "hosts" if name in WITH_HOSTS else "hdfs"
 
 
 @pytest.hookimpl(optionalhook=True)
