@@ -22,6 +22,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -204,7 +205,7 @@ def measure(args: argparse.Namespace, cases: Sequence[Case]) -> None:
             there.limit(gbit)
             tcp_gbit[gbit] = round(there.tcp_gbit(_TCP_S), 3)
         there.limit(None)
-        say(f"starting Spark on {num_hosts} hosts, some ten seconds for each on a quiet machine")
+        say(f"starting Spark on {num_hosts} hosts behind {network.bridge}, some ten seconds each on a quiet machine")
         sc = stack.enter_context(hosts.spark_on(network, folder, Topology(1, num_hosts - 1)))
         bench = Bench(args, sc, there, folder)
         for number, case in enumerate(cases, start=1):
@@ -244,11 +245,27 @@ def parse_args(words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+@contextlib.contextmanager
+def stopped_once() -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises `Stopped`; others do not disturb what then sees to it that nothing is left."""
+
+    def stop(signum: int, _: Any) -> None:
+        signals.restore(dict.fromkeys(heard, signal.SIG_IGN))
+        raise signals.Stopped(signum)
+
+    heard = [each for each in signals.SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = signals.install(stop, heard)
+    try:
+        yield
+    finally:
+        signals.restore(before)
+
+
 def main() -> int:
     own, sets_of_flags = split_at_dashes(sys.argv[1:])
     args = parse_args(own)
     try:
-        with signals.raised():
+        with stopped_once():
             hosts.require_rights()
             measure(args, cases_of(args.networks, args.batch_sizes, sets_of_flags))
     except (JobError, HadoopError, KeyboardInterrupt) as error:

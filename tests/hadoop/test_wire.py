@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,6 @@ def possible() -> None:
 @contextlib.contextmanager
 def wire(scratch: Path) -> Iterator[subprocess.Popen[str]]:
     """The benchmark, with a folder for temporary files that it shares with nobody; nothing may be left of it."""
-    before = network_names()
     with subprocess.Popen(
         [sys.executable, str(ROOT / "benchmarks" / "wire.py"), *SMALL, *FLAGS],
         env={**os.environ, "TMPDIR": str(scratch)},
@@ -42,16 +42,16 @@ def wire(scratch: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     ) as process:
         yield process
-    assert network_names() <= before
     assert list(scratch.iterdir()) == []
     assert list(processes_with(scratch)) == []
 
 
-def network_names() -> set[str]:
-    """Links and namespaces of this machine."""
+def network_left(said: str) -> list[str]:
+    """Links and namespaces of the benchmark's hosts, whose names have the tag of the bridge that it has told."""
+    (tag,) = re.findall(r"hosts behind tfh(\w+),", said)
     namespaces = Path("/run/netns")
     found = [*Path("/sys/class/net").iterdir(), *(namespaces.iterdir() if namespaces.is_dir() else [])]
-    return {path.name for path in found}
+    return [path.name for path in found if tag in path.name]
 
 
 def processes_with(scratch: Path) -> Iterator[psutil.Process]:
@@ -65,6 +65,7 @@ def test_it_measures_what_the_flags_of_train_ask_for_and_leaves_nothing(tmp_path
     with wire(tmp_path) as process:
         out, said = process.communicate()
     assert process.returncode == 0, said
+    assert network_left(said) == []
     found = [json.loads(line) for line in out.splitlines()]
     assert [(each["computes"], each["gbit"]) for each in found] == [(True, 1), (True, None), (False, 1), (False, None)]
     for each in found:
@@ -78,8 +79,15 @@ def test_it_measures_what_the_flags_of_train_ask_for_and_leaves_nothing(tmp_path
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with wire(tmp_path) as process:
         assert process.stderr is not None
-        next(line for line in process.stderr if "building the cluster side" in line)
+        before = ""
+        while "building the cluster side" not in before:
+            before += next(process.stderr)
         os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGINT)  # a second one must not disturb the clean-up
         out, said = process.communicate()
     assert (process.returncode, out) == (130, "")
+    assert network_left(before + said) == []
     assert said.splitlines()[-1] == "wire: stopped by SIGINT. Nothing is left behind"
