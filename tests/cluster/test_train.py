@@ -1,22 +1,17 @@
-"""The main job from the command line: what it learns and leaves on disk, with one worker and with several."""
+"""The main job: what it learns, and leaves on disk."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
-import psutil
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from tests.cluster import notebook
-from tests.command import SMALL, StartCommand, example, run
-from tests.ports import free_port_range
+from tests.command import example
 from tfos_job.formats import gnt, gnt_reader
-from tfos_job.layout import RunLayout
-from tfos_job.run import checkpoints
 
 pytestmark = pytest.mark.cluster
 
@@ -94,86 +89,3 @@ def glyphs(folder: Path, target: Path) -> tuple[list[Path], list[str]]:
             Image.frombytes("L", (record.width, record.height), record.pixels).save(images[-1])
             characters.append(str(gnt.decode_tag(record.tag)))
     return images, characters
-
-
-def test_two_parameter_servers_and_two_workers(small_dataset: Path, tmp_path: Path) -> None:
-    run(
-        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, "--master", "local[4]",
-        "--num_executors", 4, "--num_ps_tasks", 2, "--max_number_of_steps", 50, "--validation_split_name", "test",
-    )  # fmt: skip
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["step"] == 50
-    # Which worker took which step is the coordinator's choice; that no step is lost is not.
-    assert len(report["records_read"]) == 2
-    assert min(report["records_read"]) > 0
-    assert sum(report["records_read"]) == 50 * 32
-    assert report["metrics"]["num_examples"] == 20
-    # Variables of both servers are in the checkpoint, and they have moved.
-    info = checkpoints.latest(RunLayout(str(tmp_path)))
-    assert info is not None
-    arrays = checkpoints.load(info)
-    kernels = [array for name, array in arrays.items() if name.startswith("model/") and name.endswith("/kernel")]
-    assert len(kernels) == 5
-    moments = [array for name, array in arrays.items() if "momentum" in name or "velocity" in name]
-    assert moments
-    assert all(array.any() for array in moments)
-
-
-AUGMENTED = ("--random_rotation", 10, "--elastic_distortion", 0.02, "--stroke_width", 1, "--random_contrast")
-WHITENED = ("--normalization", "zca", "--whitening_epsilon", 0.05)
-
-
-def test_one_executor_with_its_server_on_the_drivers_host_and_statistics_of_its_data(
-    start: StartCommand, small_dataset: Path, tmp_path: Path
-) -> None:
-    first_port, last_port = free_port_range(60)
-    options = ("--dataset_dir", small_dataset, "--train_dir", tmp_path)
-    job = start(
-        "train", *options, *SMALL, *AUGMENTED, *WHITENED, "--max_number_of_steps", 20,
-        "--validation_split_name", "test", "--ps_place", "driver", "--master", "local-cluster[1,1,1024]",
-        "--port_range", f"{first_port}-{last_port}",
-    )  # fmt: skip
-    job.wait_for_step()
-    server = job.find("ps")
-    assert is_below_the_driver(server, job.pid)
-    assert not is_below_the_driver(job.find("worker"), job.pid)
-    assert server.environ()["CUDA_VISIBLE_DEVICES"] == ""
-    ours = {role: listening_ports(job.find(role)) for role in ("ps", "worker", "coordinator")}
-    assert job.wait() == 0, job.stderr
-    said = [
-        "Training ", " 80 records of 10 classes", "Starting Spark (local-cluster[1,1,1024])",
-        "Computing whitening statistics of 80 records", "Starting attempt 1: 1 parameter server and 1 worker",
-        "Building the network", "The network has ", "step 20 of 20: ",
-    ]  # fmt: skip
-    assert [words for words in said if words not in job.stderr] == []
-    assert sorted(said, key=job.stderr.index) == said
-    assert "incubator" not in job.stderr
-    assert all(ports and all(first_port <= port <= last_port for port in ports) for ports in ours.values()), ours
-
-    (statistics,) = small_dataset.glob("statistics-train-16-whitening-*.npz")
-    assert not (tmp_path / "_scratch").exists()
-    info = checkpoints.latest(RunLayout(str(tmp_path)))
-    assert info is not None
-    assert checkpoints.load(info)["normalization/matrix"].shape == (256, 256)
-    assert (info.normalization["kind"], info.normalization["epsilon"]) == ("zca", 0.05)
-    assert re.fullmatch("[0-9a-f]{64}", info.normalization["digest"])
-    # Evaluation in training, by a worker, and afterwards from the checkpoint alone count the same.
-    statistics.unlink()
-    evaluated = run("evaluate", *options)
-    assert evaluated.stderr.index("Loading TensorFlow") < evaluated.stderr.index("Evaluating step 20 on 20 records")
-    evaluation = evaluated.result()
-    metrics = json.loads((tmp_path / "report.json").read_text())["metrics"]
-    assert evaluation["num_examples"] == metrics["num_examples"] == 20
-    assert evaluation["loss"] == pytest.approx(metrics["loss"], rel=1e-4)
-    assert evaluation["top_1"] == pytest.approx(metrics["top_1"])
-
-
-def is_below_the_driver(process: psutil.Process, job_pid: int) -> bool:
-    """Whether no JVM is between the driver and the process."""
-    parents = process.parents()
-    below = parents[: [parent.pid for parent in parents].index(job_pid)]
-    return all("python" in parent.name() for parent in below)
-
-
-def listening_ports(process: psutil.Process) -> list[int]:
-    return [c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
