@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -86,31 +87,37 @@ def test_an_export_on_hdfs_answers_and_so_does_its_next_version(
     ready = json.loads(server.stdout.splitlines()[0])
     assert ready["models"][0]["digest"] == exported.result()["digest"] == expected.digest
     port = int(ready["url"].strip("/").rpartition(":")[2])
-    with contextlib.closing(Client(port)) as client:
-        _, answer = client.ask("/predict", cross())
-        (found,) = [prediction["top"] for prediction in answer["predictions"]]
-        (top,) = [prediction["top"] for prediction in expected.predict([cross()])]
-        assert [guess["character"] for guess in found] == [guess["character"] for guess in top]
+    _, answer = ask(port, "/predict", cross())
+    (found,) = [prediction["top"] for prediction in answer["predictions"]]
+    (top,) = [prediction["top"] for prediction in expected.predict([cross()])]
+    assert [guess["character"] for guess in found] == [guess["character"] for guess in top]
 
-        seen: Counter[int] = Counter()
-        with ThreadPoolExecutor(1) as pool:
-            caller = pool.submit(ask_until_closed, port, seen)
-            publish_damaged(versions)
-            server.wait_for_line(f"goes on with {versions.version(1)}: ")
-            assert "does not have the SHA-256" in server.stderr
-            assert client.ask("/predict", cross())[1]["digest"] == expected.digest
-            publish_untrained(run, dataset_on_hdfs, step=21, seed=2)
-            newer = export(ExportConfig(train_dir=run.root, export_dir=versions.root))
-            assert newer["version"] == 3
-            server.wait_until(lambda: client.ask("/v1/models/default/versions/3")[0] == 200)
-            assert client.ask("/predict", cross())[1]["digest"] == newer["digest"] != expected.digest
-            count = seen[200]
-            server.wait_until(lambda: seen[200] > count + 5)
-            client.close()
-            server.send_signal(signal.SIGTERM)
-            assert set(caller.result()) == {200}  # whatever answered
-    assert server.wait() == 143
+    seen: Counter[int] = Counter()
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
+        stack.callback(server.end)  # where this test fails, so that its caller ends
+        caller = pool.submit(ask_until_closed, port, seen)
+        publish_damaged(versions)
+        server.wait_for_line(f"goes on with {versions.version(1)}: ")
+        assert "does not have the SHA-256" in server.stderr
+        assert ask(port, "/predict", cross())[1]["digest"] == expected.digest
+        publish_untrained(run, dataset_on_hdfs, step=21, seed=2)
+        newer = export(ExportConfig(train_dir=run.root, export_dir=versions.root))
+        assert newer["version"] == 3
+        server.wait_until(lambda: ask(port, "/v1/models/default/versions/3")[0] == 200)
+        assert ask(port, "/predict", cross())[1]["digest"] == newer["digest"] != expected.digest
+        count = seen[200]
+        server.wait_until(lambda: seen[200] > count + 5)
+        assert set(seen) == {200}  # whatever answered
+        server.send_signal(signal.SIGTERM)
+        caller.result()
+        assert server.wait() == 143
     assert server.stderr.splitlines()[-1].endswith("no request is left without an answer")
+
+
+def ask(port: int, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    """One request, on a connection of its own: the server closes those that are idle."""
+    with contextlib.closing(Client(port)) as client:
+        return client.ask(path, body)
 
 
 def publish_damaged(versions: ExportLayout) -> None:
