@@ -313,7 +313,7 @@ def measure(network: str, folder: Path, seconds: float, rounds: int, has_litserv
     bare, turns = Bare(train_dir), []
     with running(serve_command(train_dir), folder / "serve.log") as ours, seed_running(train_dir, folder) as seed:
         for process, url in (ours, seed):  # every thread has answered once
-            load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds))
+            load(process, url, folder, clients=_CLIENTS, seconds=min(2, seconds))
         for number in range(rounds):
             note(f"{network}: round {number + 1}")
             turns.append(turn(bare, ours, seed, folder, seconds))
@@ -323,7 +323,7 @@ def measure(network: str, folder: Path, seconds: float, rounds: int, has_litserv
         command = [sys.executable, __file__, "--as", "litserve", "--train_dir", str(train_dir)]
         with running(command, folder / "litserve.log", kind_of("litserve")) as (process, url):
             kind = kind_of("litserve")
-            load(process, url, folder, clients=_CLIENTS, seconds=min(2.0, seconds), kind=kind)
+            load(process, url, folder, clients=_CLIENTS, seconds=min(2, seconds), kind=kind)
             result["litserve"] = load(process, url, folder, clients=_CLIENTS, seconds=seconds, kind=kind).__dict__
     return {**result, "compared": compared(result), "rounds": turns}
 
@@ -338,7 +338,7 @@ def turn(
 ) -> dict[str, dict[str, float]]:
     """All sides once."""
     found: dict[str, dict[str, float]] = {"bare": bare.turn(seconds)}
-    one = load(*ours, folder, clients=1, seconds=seconds / 2)
+    one = load(*ours, folder, clients=1, seconds=-(-seconds // 2))  # wrk takes whole ones
     many = load(*ours, folder, clients=_CLIENTS, seconds=seconds)
     # A client's turn is its pause and its answer, which takes some 1.5 times what a single client's does.
     think_ms = 1000 * _PACED_CLIENTS / (_LOAD * many.per_s) - 1.5 * one.p50_ms
@@ -389,7 +389,7 @@ def row(network: str, result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", default="chinese_rec,hanzi_net", help="comma-separated names")
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement (default: 8)")
+    parser.add_argument("--seconds", type=int, default=8, help="of each measurement (default: 8)")
     parser.add_argument("--rounds", type=int, default=4, help="(default: 4)")
     parser.add_argument("--as", dest="peer", choices=("seed", "litserve"), help=argparse.SUPPRESS)
     parser.add_argument("--train_dir", help=argparse.SUPPRESS)
