@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import os
 import re
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -17,11 +21,12 @@ from PIL import Image
 from tests.unit.small_checkpoints import model_arrays
 from tfos_job import cli
 from tfos_job.commands import export as commands
-from tfos_job.config import ExportConfig
-from tfos_job.errors import BadDataError, FlagError, JobError, MissingInputError, SettingsError
+from tfos_job.config import ExportConfig, ServeConfig
+from tfos_job.errors import BadDataError, FlagError, InterruptedJobError, JobError, MissingInputError, SettingsError
 from tfos_job.formats.form import Form
 from tfos_job.inference.predictor import Predictor
 from tfos_job.input.decoding import preprocess
+from tfos_job.local_jobs.serve import serve
 from tfos_job.networks import pretrained, registry
 from tfos_job.run import exports
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
@@ -163,7 +168,7 @@ def test_a_checkpoint_of_tf_slim_is_the_same_network_with_a_background(
     assert (info.model["num_classes"], slim.model["num_classes"]) == (6, 7)
 
 
-def test_it_is_exported_without_a_run(
+def test_it_is_exported_without_a_run_and_names_an_uploaded_photograph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """By the command, with a smaller network in its place."""
@@ -190,7 +195,33 @@ def test_it_is_exported_without_a_run(
     exported = exports.read(str(tmp_path / "e" / "1"))
     assert (exported.classes, exported.on_paper, exported.step) == (("cat", "big dog"), False, 0)
     assert exported.document["checkpoint"] == os.path.abspath("w.h5")
-    assert Predictor.exported(tmp_path / "e").predict([photograph()])[0]["top"]
+
+    stream = io.BytesIO()
+    Image.fromarray(photograph()).save(stream, "JPEG")
+    answers = []
+
+    def ask(ready: dict[str, Any]) -> None:
+        """Asks the server that is ready, and ends it."""
+        answers.append(upload(f"{ready['url']}predict", "holiday.jpg", stream.getvalue()))
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedJobError, match="no request is left without an answer"):
+        serve(ServeConfig(export_dir=str(tmp_path / "e"), port=0), emit=ask, write=lambda line: None)
+    (answer,) = answers[0]["predictions"]
+    expected = Predictor.restored(*read()).predict([stream.getvalue()])[0]
+    assert answer["image"] == "holiday.jpg"
+    found, wanted = ({guess["character"]: guess["probability"] for guess in each["top"]} for each in (answer, expected))
+    assert found.keys() == {"cat", "big dog"}
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def upload(url: str, name: str, data: bytes) -> Any:
+    """The answer about a file of a form."""
+    head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
+    request = urllib.request.Request(url, head.encode() + data + b"\r\n--x--\r\n")
+    request.add_header("Content-Type", "multipart/form-data; boundary=x")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        return json.load(response)
 
 
 def test_what_is_no_weights_of_this_network_is_told(folder: Path, tmp_path: Path) -> None:
