@@ -139,9 +139,13 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(build, args, self._scratch.name, theirs), daemon=True)
-        with _deaf_children():
-            self._process.start()
-        theirs.close()
+        try:
+            with _deaf_children():
+                self._process.start()
+            theirs.close()
+        except BaseException:  # a signal: nobody else knows of the process yet
+            self.close(0.0)
+            raise
 
     def wait_until_built(self) -> None:
         self._receive()
@@ -162,9 +166,10 @@ class Side:
     def close(self, grace_s: float = _STOP_S) -> None:
         """Ends the process; one that is in the midst of steps is killed after `grace_s`."""
         self._pipe.close()
-        self._process.join(grace_s)
-        self._process.kill()
-        self._process.join()
+        if self._process.pid is not None:
+            self._process.join(grace_s)
+            self._process.kill()
+            self._process.join()
         self._scratch.cleanup()
 
 
