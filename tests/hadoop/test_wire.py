@@ -90,4 +90,4 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         out, said = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert network_left(before + said) == []
-    assert said.splitlines()[-1] == "wire: stopped by SIGINT. Nothing is left behind"
+    assert "wire: stopped by SIGINT. Nothing is left behind" in said.splitlines()
