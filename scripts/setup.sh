@@ -192,11 +192,11 @@ has_chromium() {
     return 1
 }
 
-# Only tests/cluster/test_page.py needs it, so scripts/test.sh alone calls this; without it that test is skipped.
+# Only the page in tests/cluster/test_page.py needs it, so scripts/test.sh alone calls this; without it that is skipped.
 prepare_chromium() {
     has_chromium && return 0
     if can_apt; then apt_install chromium-headless-shell chromium || true; fi
-    has_chromium || say "no Chromium: tests/cluster/test_page.py is skipped. Install one ('apt-get install chromium' on" \
+    has_chromium || say "no Chromium: most of tests/cluster/test_page.py is skipped. Install one ('apt-get install chromium' on" \
         "Debian) or set CHROMIUM to its path"
 }
 

@@ -1,4 +1,7 @@
-"""The drawing page of `tfos-job serve` in a real browser: one training, one server and one browser for all."""
+"""From characters to answers, by the commands that a user types: `convert`, `train`, `export`, `serve`, and its page.
+
+One training, one export and one browser for all; one server for the page, and one for callers without mercy.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,40 @@ import contextlib
 import io
 import json
 import re
+import shutil
+import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from tests.browser import Browser, Point, browsing, find_chromium
-from tests.command import Command, starting, tally
-from tests.unit.small_checkpoints import model_arrays
-from tfos_job.config.augmentation import AugmentationConfig
-from tfos_job.formats.form import Form
-from tfos_job.input.augmentation import augment
-from tfos_job.input.decoding import preprocess, to_float
+from tests.callers import JSON, KEY, PNG, Client, ask_until_closed, cross
+from tests.command import Command, run, starting
+from tests.unit.small_checkpoints import META, model_arrays
+from tfos_job import Predictor
+from tfos_job.config import ExportConfig
 from tfos_job.layout import RunLayout
-from tfos_job.local_jobs.synth import Hand, draw_characters, render_glyph
+from tfos_job.local_jobs.export import export
+from tfos_job.local_jobs.synth import Hand, draw_characters, render_glyph, write_writer
 from tfos_job.networks import registry
 from tfos_job.run import checkpoints
 
+pytestmark = pytest.mark.cluster
+
 CHARACTERS = "大山口木中永"
-MODEL = {"model_name": "hanzi_net", "num_classes": len(CHARACTERS), "image_size": 32, "keep_prob": 0.9}
-NUM_HANDS = 60
-NUM_COPIES, NUM_EPOCHS = 3, 4
-AUGMENTATION = AugmentationConfig(random_rotation=5.0, random_zoom=0.1, stroke_width=1.5)
+NUM_HANDS = 24
+STEPS, BATCH_SIZE, SIDE = 120, 32, 32
+NETWORK = ("--model_name", "hanzi_net", "--image_size", SIDE, "--learning_rate", 4e-3)
+NETWORK += ("--learning_rate_decay_type", "cosine")
+AUGMENTATION = ("--random_rotation", 5, "--random_zoom", 0.1, "--stroke_width", 1.5)
+NUM_CLIENTS = 8
 
 # In percent of the field.
 STROKES: dict[str, list[list[Point]]] = {
@@ -57,36 +67,28 @@ INK = """(() => {
 # --- what all of them stand on ---------------------------------------------------------------------------------------
 
 
-def glyphs(hands: range) -> tuple[list[np.ndarray], list[int]]:
-    """Each character by each of the synthetic hands, uint8 [h, w], and its class."""
-    drawn, pixels, labels = draw_characters(CHARACTERS), [], []
-    for writer in hands:
-        hand = Hand.of(0, writer)
-        for label in range(len(CHARACTERS)):
-            pixels.append(render_glyph(drawn[label], hand, np.random.default_rng([writer, label])))
-            labels.append(label)
-    return pixels, labels
+@pytest.fixture(scope="module")
+def train_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows the six characters in many hands."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "gnt").mkdir()
+    drawings = draw_characters(CHARACTERS)
+    for writer in range(NUM_HANDS):
+        write_writer(str(folder / "gnt" / f"{writer}.gnt"), drawings, CHARACTERS, seed=0, writer=writer)
+    (folder / "characters.txt").write_text(CHARACTERS, "utf-8")
+    dataset = ("--dataset_dir", folder / "dataset")
+    run("convert", *dataset, "--gnt_dir", folder / "gnt", "--charset", folder / "characters.txt")
+    run(
+        "train", *dataset, "--train_dir", folder / "run", *NETWORK, *AUGMENTATION, "--batch_size", BATCH_SIZE,
+        "--max_number_of_steps", STEPS,
+    )  # fmt: skip
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")
-def train_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose network knows the six characters in many hands."""
-    found, labels = glyphs(range(NUM_HANDS))
-    form = Form(image_size=32)
-    images = tf.concat([to_float(preprocess(one[np.newaxis, :, :, np.newaxis], form)) for one in found], axis=0)
-    indices = np.arange(len(found))
-    copies = [augment(images, tf.constant(copy, tf.int64), indices, AUGMENTATION) for copy in range(NUM_COPIES)]
-    keras.utils.set_random_seed(1)
-    model = registry.build(**MODEL, seed=1)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(2e-3), loss)
-    model.fit(tf.concat(copies, axis=0), np.array(labels * NUM_COPIES), batch_size=24, epochs=NUM_EPOCHS, verbose=0)
-    tally["trainings"] += 1
-    tally["images"] += NUM_EPOCHS * NUM_COPIES * len(labels)
-    folder = tmp_path_factory.mktemp("run")
-    meta: dict[str, Any] = {"model": MODEL, "characters": CHARACTERS, "charset_digest": "", "dataset_digest": ""}
-    meta |= {"input_position": {}, "metrics": {}}
-    checkpoints.publish(RunLayout(str(folder)), 180, model_arrays(model), meta)
+def export_dir(train_dir: Path) -> Path:
+    folder = train_dir.parent / "exports"
+    run("export", "--train_dir", train_dir, "--export_dir", folder)
     return folder
 
 
@@ -105,14 +107,18 @@ def browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def url(chromium: str, train_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(chromium: str, export_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server."""
     log = tmp_path_factory.mktemp("serve") / "access.jsonl"
     with starting(Command) as start:
-        models = [word for name in ("first", "second") for word in ("--model", f"{name}={train_dir}")]
-        command = start("serve", *models, "--port", 0, "--access_log", log)
-        command.wait_for_line("Ready at ")
-        yield command.wait_until(lambda: command.stdout and command.result())["url"]
+        command = start("serve", "--export_dir", export_dir, "--port", 0, "--access_log", log)
+        yield ready(command)["url"]
+
+
+def ready(command: Command) -> Any:
+    """What a server says when it answers."""
+    command.wait_until(lambda: "\n" in command.stdout)
+    return command.result()
 
 
 @pytest.fixture
@@ -155,8 +161,8 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def photograph() -> np.ndarray:
-    """A 中 in a corner of a sheet."""
-    glyph = glyphs(range(NUM_HANDS, NUM_HANDS + 1))[0][CHARACTERS.index("中")]
+    """A 中 in a corner of a sheet, in a hand that the network has not seen."""
+    glyph = render_glyph(draw_characters("中")[0], Hand.of(0, NUM_HANDS), np.random.default_rng(0))
     sheet = np.full((300, 240), 255, np.uint8)
     sheet[60 : 60 + glyph.shape[0], 100 : 100 + glyph.shape[1]] = glyph
     return sheet
@@ -178,21 +184,12 @@ def test_a_drawn_character_is_read(page: Browser, character: str) -> None:
     assert seen(page).shape == (32, 32)
     assert (seen(page) < 128).any()
     assert page.text("#seen-words") == "What the network saw: 32 × 32 pixels"
+    assert page.text("#model").startswith(f"Model default, step {STEPS}, digest ")
     assert page.text("#spoken").startswith(f"Most probable: {character} ")
     assert page.text("#field-content") == f"Your drawing has {len(strokes)} strokes."
     assert page.get("document.querySelector('#candidates .name').lang") == "zh-Hans"
     widths = page.get("[...document.querySelectorAll('.bar span')].map((bar) => parseFloat(bar.style.width))")
     assert widths == sorted(widths, reverse=True)
-
-
-def test_another_network_can_be_asked(page: Browser) -> None:
-    draw(page, STROKES["大"])
-    assert page.text("#model").startswith("Model first, step 180, digest ")
-    assert page.wait("document.querySelector('#network').length") == 2
-    page.get("document.querySelector('#network').focus()")
-    page.press("ArrowDown")
-    page.wait("document.querySelector('#model').innerText.startsWith('Model second, ')")
-    assert candidates(page)[0][0] == "大"
 
 
 def test_nothing_is_lost_when_the_window_changes(page: Browser) -> None:
@@ -400,7 +397,127 @@ def test_a_narrow_phone_shows_all_of_it(page: Browser, url: str, dark: bool) -> 
     assert page.text("h1") == "Draw a character"
     page.open(f"{url}??")
     assert page.text("h1") == "Draw a character"
-    page.wait("!document.querySelector('#which').hidden")  # it came when a pen may have been down already
     top = page.box("canvas")[1]
-    page.get("document.querySelector('#which').hidden = true")
+    # What there is with two networks comes late, when a pen may be down already.
+    page.get("document.querySelector('#which').hidden = false")
     assert page.box("canvas")[1] == top
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def publish_another(train_dir: str) -> None:
+    """The run's next checkpoint, with other weights."""
+    info, _ = checkpoints.read(RunLayout(train_dir), "last")
+    arrays = model_arrays(registry.build(**info.model, seed=2))
+    document = {key: value for key, value in info.document.items() if key in META}
+    checkpoints.publish(RunLayout(train_dir), STEPS + 1, arrays, document)
+
+
+def part(data: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + data + b"\r\n"
+
+
+def check_bodies(client: Client, expected: dict[str, Any]) -> None:
+    """Every way of asking gives the answer of a `Predictor`."""
+    picture = cross()
+    b64 = {"b64": base64.b64encode(picture).decode()}
+    drawing = {"strokes": [[[1, 5], [9, 5]], [[5, 1], [5, 9]]], "size": [10, 10]}
+    asked: list[tuple[bytes | str, str]] = [
+        (picture, PNG),
+        (part(picture) + part(picture) + b"--x--\r\n", "multipart/form-data; boundary=x"),
+        (json.dumps({"images": [b64, b64]}), JSON),
+    ]
+    for body, kind in asked:
+        status, answer = client.ask("/predict", body, kind)
+        assert status == 200
+        for prediction in answer["predictions"]:
+            assert prediction["box"] == expected["box"]
+            assert [guess["character"] for guess in prediction["top"]] == [g["character"] for g in expected["top"]]
+            found = [guess["probability"] for guess in prediction["top"]]
+            assert found == pytest.approx([guess["probability"] for guess in expected["top"]], abs=1e-5)
+    status, answer = client.ask("/predict?seen=1&top_k=5", json.dumps(drawing), JSON)
+    (prediction,) = answer["predictions"]
+    assert (status, len(prediction["top"])) == (200, 5)
+    assert Image.open(io.BytesIO(base64.b64decode(prediction["seen"]))).size == (SIDE, SIDE)
+    assert client.ask("/predict", b"no picture")[0] == 400
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that asks for a key and has little room, of an export and of a run, which are copies in its folder."""
+
+    folder: Path
+    command: Command
+
+    @property
+    def url(self) -> str:
+        return str(ready(self.command)["url"])
+
+    def answered(self) -> list[dict[str, Any]]:
+        """The lines of the access log about pictures that had an answer."""
+        lines = [json.loads(line) for line in (self.folder / "log").read_text("utf-8").splitlines()]
+        return [line for line in lines if (line["path"], line["status"]) == ("/predict", 200)]
+
+
+@pytest.fixture(scope="module")
+def guarded(train_dir: Path, export_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys").write_text(KEY)
+    runs, exports = (shutil.copytree(found, folder / found.name) for found in (train_dir, export_dir))
+    flags: tuple[object, ...] = ("--model", f"new={exports}", "--model", f"run={runs}", "--host", "localhost")
+    flags += ("--port", 0, "--api_key_file", folder / "keys", "--access_log", folder / "log")
+    flags += ("--max_queue", 2, "--max_images", 2, "--max_batch_size", 1)
+    flags += ("--reload_seconds", 0.1, "--request_timeout", 600, "--stop_timeout", 600)
+    with starting(Command) as start:
+        yield Guarded(folder, start("serve", *flags))
+
+
+def test_another_network_can_be_asked_in_the_page(guarded: Guarded, browser: Browser) -> None:
+    (guarded.folder / "中.png").write_bytes(png(photograph()))
+    browser.call("Network.setExtraHTTPHeaders", headers={"X-API-Key": KEY})
+    browser.look(1200, 800)
+    browser.speak("en-GB,en")
+    browser.open(guarded.url)
+    browser.choose("#file", guarded.folder / "中.png")
+    browser.wait(ANSWERED)
+    assert browser.text("#model").startswith(f"Model new, step {STEPS}, digest ")
+    assert browser.wait("document.querySelector('#network').length") == 2
+    browser.get("document.querySelector('#network').focus()")
+    browser.press("ArrowDown")
+    browser.wait("document.querySelector('#model').innerText.startsWith('Model run, ')")
+    assert candidates(browser)[0][0] == "中"
+    browser.call("Network.setExtraHTTPHeaders", headers={})
+    assert browser.complaints == []
+
+
+def test_it_answers_refuses_reloads_and_ends_without_losing_a_request(guarded: Guarded) -> None:
+    command, exports, runs = guarded.command, guarded.folder / "exports", str(guarded.folder / "run")
+    predictor = Predictor(runs)
+    known = {"digest": predictor.digest, "step": STEPS}  # the same of both
+    assert ready(command)["models"] == [{"model": "new", **known}, {"model": "run", **known}]
+    port, num_before = int(guarded.url.strip("/").rpartition(":")[2]), len(guarded.answered())
+
+    client = Client(port)
+    assert client.ask("/readyz")[0] == 200
+    check_bodies(client, predictor.predict([cross()])[0])
+
+    seen: Counter[int] = Counter()
+    with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        clients = [pool.submit(ask_until_closed, port, seen) for _ in range(NUM_CLIENTS)]
+        command.wait_until(lambda: seen[429] and seen[200] > 20)
+        publish_another(runs)
+        assert export(ExportConfig(train_dir=runs, export_dir=str(exports)))["version"] == 2
+        command.wait_until(lambda: client.ask("/v1/models/new/versions/2")[0] == 200)
+        client.close()
+        count = seen[200]
+        command.wait_until(lambda: seen[200] > count + 20)
+        command.send_signal(signal.SIGTERM)
+        statuses = [each.result() for each in clients]  # each request had an answer, or this raises
+    assert command.wait() == 143
+    assert command.stderr.splitlines()[-1].endswith("stopped by SIGTERM: no request is left without an answer")
+    assert {status for each in statuses for status in each} <= {200, 429, 503}
+    answered = guarded.answered()[num_before:]
+    assert len(answered) == seen[200] + 4
+    assert {line["step"] for line in answered} == {STEPS, STEPS + 1}
+    assert KEY not in command.stderr + (guarded.folder / "log").read_text("utf-8")

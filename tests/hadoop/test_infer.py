@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from tests.cluster.test_serve import Client, ask_until_closed, cross
 
+from tests.callers import Client, ask_until_closed, cross
 from tests.command import StartCommand, Submission, Submit, starting
 from tests.hadoop.conftest import Hadoop
 from tests.unit.small_checkpoints import publish_untrained
