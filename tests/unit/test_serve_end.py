@@ -72,3 +72,23 @@ def test_a_second_signal_ends_it_at_once() -> None:
     assert error.value.exit_code == 143
     assert isinstance(lost[0], Exception)
     network.go.set()
+
+
+def test_a_signal_that_another_thread_gets_ends_it() -> None:
+    """As the kernel may choose: the thread that waits is not woken by it."""
+    served = Served().begin()
+    listener = server.listen("127.0.0.1", 0)
+
+    def interrupt() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+
+    def serve_until_interrupted() -> None:
+        with signals.raised(), _serving(ServeConfig(train_dir="run"), served.service, listener) as wait:
+            threading.Timer(0.2, thread.start).start()
+            wait()
+
+    with pytest.raises(InterruptedJobError, match="SIGTERM: no request is left without an answer"):
+        serve_until_interrupted()
+    thread.join()

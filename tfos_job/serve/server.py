@@ -25,6 +25,7 @@ from tfos_job.serve.workers import Workers
 
 _BACKLOG = 1024
 _TURN_S, _DRAINING_TURN_S = 1.0, 0.05
+_AWAKE_S = 0.5
 _KEPT_S = 1.0  # for which a connection that is kept alive may still ask while the server drains, to be told so
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
@@ -133,9 +134,11 @@ class Server:
     def wait(self) -> None:
         """Waits for the end; a signal interrupts it.
 
-        Not by `Thread.join`: Python 3.11 takes a thread for ended whose `join` is left by an exception.
+        Not by `Thread.join`: Python 3.11 takes a thread for ended whose `join` is left by an exception. And not without
+        a pause: the kernel may give a signal to any thread, which does not wake the one that Python has handle it.
         """
-        self._ended.wait()
+        while not self._ended.wait(_AWAKE_S):
+            pass
 
     def stop(self, timeout_s: float) -> int:
         """Takes no more connections, and ends when all requests that are there are answered.
