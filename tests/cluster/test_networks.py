@@ -76,10 +76,10 @@ def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.py").write_text(OWN_NETWORK)
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ("--model_name", "mine:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
+    settings = ("--model_name", "own_network:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
     files = ("--input_mode", "files", "--validation_split_name", "train")
     trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()

@@ -129,6 +129,9 @@ def test_best_is_by_validation_top_1_and_the_later_of_equals(run: RunLayout) -> 
 
 def test_what_is_asked_for_and_not_there_is_said_with_what_is(run: RunLayout) -> None:
     assert checkpoints.latest(run) is None
+    with pytest.raises(MissingInputError, match="no such folder"):
+        checkpoints.resolve(run, "last")
+    Path(run.root).mkdir()
     with pytest.raises(MissingInputError, match="there is nothing"):
         checkpoints.resolve(run, "last")
     with pytest.raises(MissingInputError, match="elsewhere"):

@@ -36,9 +36,8 @@ from tfos_job.staging.copies import local_copy
 
 _Writer = Callable[[Iterable[list[Row]], BinaryIO, str, int | None], None]
 _WRITERS: dict[str, _Writer] = {PARQUET: write_parquet, JSON_LINES: write_json_lines}
-_MAX_MODELS = (
-    4  # in memory: a query may have several columns of answers, and asks for one after the other, over and over
-)
+# A query may have several columns of answers, and asks for one after the other, over and over.
+_MAX_MODELS = 4
 
 
 @functools.lru_cache(maxsize=_MAX_MODELS)

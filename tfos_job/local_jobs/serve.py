@@ -75,7 +75,9 @@ def serve(
         loader = Loader(service.models, make, service.metrics, timeout_s=config.request_timeout)
         models = [loader.load(source, folder) for source, folder in zip(sources, newest, strict=True)]
         service.lifecycle.begin()
-        _log.info("Ready at %s", server.url_of(listener))
+        _log.info(
+            "Ready at %s: open it in a browser, or POST pictures to /predict. Ctrl-C ends it", server.url_of(listener)
+        )
         emit({"url": server.url_of(listener), "models": [model.describe() for model in models]})
         exported = [source for source in sources if isinstance(source, ExportSource)]
         if exported and config.reload_seconds:

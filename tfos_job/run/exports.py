@@ -79,7 +79,16 @@ class ExportInfo:
 
 def versions(export: ExportLayout) -> list[int]:
     """The published versions, highest first; not those without an `export.json`, which others have made."""
-    return [number for number in _numbers(export) if storage.exists(join(export.version(number), EXPORT_DOCUMENT))]
+    return list(_published(export))
+
+
+def newest(export: ExportLayout) -> int | None:
+    """The highest of `versions`, without a question about lower ones; None if there is none."""
+    return next(_published(export), None)
+
+
+def _published(export: ExportLayout) -> Iterator[int]:
+    return (number for number in _numbers(export) if storage.exists(join(export.version(number), EXPORT_DOCUMENT)))
 
 
 def _numbers(export: ExportLayout) -> list[int]:
@@ -98,13 +107,14 @@ def resolve(export_dir: str) -> str:
     if storage.exists(join(export_dir, EXPORT_DOCUMENT)):
         return export_dir
     export = ExportLayout(export_dir)
-    for number in versions(export):
-        return export.version(number)
-    raise MissingInputError(
-        f"no exported network there: no version with an {EXPORT_DOCUMENT}",
-        place=export_dir,
-        next_step="Make one with `tfos-job export`",
-    )
+    number = newest(export)
+    if number is None:
+        raise MissingInputError(
+            f"no exported network there: no version with an {EXPORT_DOCUMENT}",
+            place=export_dir,
+            next_step="Make one with `tfos-job export`",
+        )
+    return export.version(number)
 
 
 def read(path: str) -> ExportInfo:
