@@ -148,15 +148,15 @@ def digest_now(served: Served) -> str:
         return model.loaded.network.digest
 
 
-def test_a_thread_looks_for_versions_until_it_is_stopped() -> None:
+def test_a_thread_looks_for_versions_until_the_end() -> None:
     served, source = Served(), Source(networks={number: Network(digest=number) for number in "12"})
     loader = loader_of(served)
     loader.load(source)
     source.newest = lambda: "2"
-    reloading = Reloading(loader, [source], 0.001)
-    while digest_now(served) != "2":
-        pass
-    reloading.stop()
+    with Reloading(loader, [source], 0.001):
+        while digest_now(served) != "2":
+            pass
+    assert "reloading" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_several_models_answer_by_their_names() -> None:

@@ -69,7 +69,7 @@ def serve(
     listener = server.listen(config.host, config.port)
     if keys is None and not config.is_loopback:
         _log.warning("--insecure: whoever reaches %s may ask, without a key", server.url_of(listener))
-    with _serving(config, service, listener) as wait:
+    with contextlib.ExitStack() as ends, _serving(config, service, listener) as wait:
         load_tensorflow()
         make = functools.partial(_model, config, service)
         loader = Loader(service.models, make, service.metrics, timeout_s=config.request_timeout)
@@ -81,7 +81,7 @@ def serve(
         emit({"url": server.url_of(listener), "models": [model.describe() for model in models]})
         exported = [source for source in sources if isinstance(source, ExportSource)]
         if exported and config.reload_seconds:
-            Reloading(loader, exported, config.reload_seconds)
+            ends.enter_context(Reloading(loader, exported, config.reload_seconds))
         wait()
 
 

@@ -15,6 +15,8 @@ from tfos_job.serve.model import Loaded, Model
 from tfos_job.serve.models import Models
 from tfos_job.serve.refusals import Refusal
 
+_END_S = 10.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -104,17 +106,25 @@ class Loader:
 
 
 class Reloading:
-    """A thread that looks for newer versions, from the beginning to `stop`."""
+    """A thread that looks for newer versions during a `with` block.
+
+    At its end a version that is being loaded gets a moment to be, so that no copy of its files is left.
+    """
 
     def __init__(self, loader: Loader, sources: Sequence[Source], seconds: float) -> None:
         self._loader = loader
         self._sources = sources
         self._seconds = seconds
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="reloading", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="reloading", daemon=True)
 
-    def stop(self) -> None:
+    def __enter__(self) -> Reloading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stopped.set()
+        self._thread.join(_END_S)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._seconds):
