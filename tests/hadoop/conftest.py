@@ -38,7 +38,7 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 # What needs the environment in YARN's containers, in the order of the tests. The first has YARN unpack it, which takes
 # one processor a minute and a half. Doctor is last, since it times an application and has another one wait as long.
 ON_YARN = ("test_environment.py", "test_infer.py", "test_yarn.py", "test_doctor.py")
-# What makes network namespaces, and looks whether any are left: one after the other.
+# What makes network namespaces with nodes in them: one after the other, since each takes all cores.
 WITH_HOSTS = ("test_hosts.py", "test_wire.py")
 
 

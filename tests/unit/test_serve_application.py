@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.serving import Network, Served, png
+from tests.unit.serving import Held, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.host.results import ReaderGone
 from tfos_job.serve import access_log, application, asked
@@ -288,19 +288,6 @@ def test_a_dead_thread_is_no_health(served: Served) -> None:
     for path in ("/healthz", "/readyz"):
         assert served.client.get(path).status_code == 503
     assert served.predict(png(100))[0] == 500
-
-
-class Held(Network):
-    """Computes when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.began, self.go = threading.Semaphore(0), threading.Event()
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        self.began.release()
-        self.go.wait()
-        return super().probabilities(images)
 
 
 def test_a_full_queue_refuses_before_it_decodes() -> None:

@@ -9,28 +9,14 @@ import signal
 import threading
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.unit.serving import Network, Served, png
+from tests.unit.serving import Held, Served, png
 from tfos_job.config import ServeConfig
 from tfos_job.errors import InterruptedJobError
 from tfos_job.host import signals
 from tfos_job.local_jobs.serve import _serving
 from tfos_job.serve import server
-
-
-class Held(Network):
-    """A network that computes when it is let."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.began, self.go = threading.Event(), threading.Event()
-
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        self.began.set()
-        self.go.wait()
-        return super().probabilities(images)
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
@@ -50,7 +36,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
                 lost.append(error)
 
     def interrupt() -> None:
-        network.began.wait()
+        network.began.acquire()
         os.kill(os.getpid(), signal.SIGTERM)
         while served.lifecycle.is_ready:
             pass
