@@ -25,7 +25,7 @@ from typing import Any
 
 from steps.nodes import nodes_up
 from steps.noise import ENDLESS, Noise, fresh_plan
-from steps.sides import Side, build_cluster_side, build_plain_side, versions
+from steps.sides import Side, build_cluster_side, build_plain_side, started, versions
 
 from tfos_job.config import TrainConfig
 from tfos_job.driver import session
@@ -126,8 +126,7 @@ def main() -> None:
             sides = []
             # One after the other: two networks that are built at once would only wait for each other.
             for build, given in ((build_cluster_side, cluster), (build_plain_side, inputs[0])):
-                side = Side(build, plan, given)
-                stack.callback(side.close)
+                side = started(stack, build, plan, given)
                 side.wait_until_built()
                 sides.append(side)
             measured = measure(args, *sides)

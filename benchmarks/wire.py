@@ -26,7 +26,7 @@ import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from pyspark import SparkContext
 from steps import hosts, nodes
 from steps.cases import NETWORKS, Case, cases_of, split_at_dashes
 from steps.noise import Noise, fresh_plan
-from steps.sides import Cluster, Result, Side, build_cluster_side, build_plain_side, versions
+from steps.sides import Cluster, Result, Side, build_cluster_side, build_plain_side, started, versions
 
 from scripts.hadoop.problem import HadoopError
 from tfos_job.errors import JobError
@@ -47,7 +47,6 @@ from tfos_job.run.worker_inputs import worker_inputs
 _WARM_UP_STEPS = 2
 _MAX_BLOCK_STEPS = 50
 _TCP_S = 1.0
-_KILL_S = 0.5  # after a signal: a step on a slow link may take a quarter of a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +122,7 @@ class Bench:
             # One after the other: two networks that are built at once would only wait for each other.
             for build, given in ((build_cluster_side, cluster), (build_plain_side, inputs[0])):
                 say(f"{case}: building the {'plain' if sides else 'cluster'} side and warming it up")
-                side = Side(build, plan, given)
-                stack.push(_ends_with(side))
+                side = started(stack, build, plan, given)
                 side.wait_until_built()
                 side.run(_WARM_UP_STEPS * config.num_workers)
                 sides.append(side)
@@ -178,13 +176,6 @@ class Bench:
 
 def _clamped(steps: float) -> int:
     return max(1, min(_MAX_BLOCK_STEPS, round(steps)))
-
-
-def _ends_with(side: Side) -> Callable[..., None]:
-    def close(kind: type[BaseException] | None, *_: Any) -> None:
-        side.close(*([] if kind is None else [_KILL_S]))
-
-    return close
 
 
 def say(text: str) -> None:

@@ -23,7 +23,7 @@ from tfos_job.host import signals
 from tfos_job.protocol.topology import WorkerInput
 from tfos_job.run.plan import TrainPlan
 
-_STOP_S = 6.0
+_STOP_S, _KILL_S = 6.0, 0.5
 
 Cluster = dict[str, list[str]]
 """`host:port` of each task, by role."""
@@ -131,7 +131,7 @@ def serve(build: Callable[..., Callable[[int], Result]], args: tuple[Any, ...], 
 
 
 class Side:
-    """One side's process, as the benchmark sees it."""
+    """One side's process, as the benchmark sees it; `started` makes one."""
 
     def __init__(self, build: Callable[..., Callable[[int], Result]], *args: Any) -> None:
         # TensorFlow leaves the source of every function it has traced in the folder for temporary files.
@@ -139,13 +139,9 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(build, args, self._scratch.name, theirs), daemon=True)
-        try:
-            with _deaf_children():
-                self._process.start()
-            theirs.close()
-        except BaseException:  # a signal: nobody else knows of the process yet
-            self.close(0.0)
-            raise
+        with _deaf_children():
+            self._process.start()
+        theirs.close()
 
     def wait_until_built(self) -> None:
         self._receive()
@@ -166,11 +162,39 @@ class Side:
     def close(self, grace_s: float = _STOP_S) -> None:
         """Ends the process; one that is in the midst of steps is killed after `grace_s`."""
         self._pipe.close()
-        if self._process.pid is not None:
-            self._process.join(grace_s)
-            self._process.kill()
-            self._process.join()
+        self._process.join(grace_s)
+        self._process.kill()
+        self._process.join()
         self._scratch.cleanup()
+
+
+def started(stack: contextlib.ExitStack, build: Callable[..., Callable[[int], Result]], *args: Any) -> Side:
+    """A side that ends with the stack; after an error at once: a step on a slow link may take a quarter of a minute.
+
+    A signal is heard when the stack has it, so that neither its process nor its folder is left.
+    """
+    with _signals_held_back():
+        side = Side(build, *args)
+        stack.push(lambda kind, *_: side.close(*([] if kind is None else [_KILL_S])))
+    return side
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals that come during a `with` are handled at its end.
+
+    A mask would not do: the kernel gives a signal to any thread that does not block it, and Python has the main thread
+    handle it all the same.
+    """
+    came: list[int] = []
+    heard = [each for each in signals.SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = signals.install(lambda signum, _: came.append(signum), heard)
+    try:
+        yield
+    finally:
+        signals.restore(before)
+        for signum in came:
+            signal.raise_signal(signum)
 
 
 @contextlib.contextmanager
