@@ -233,7 +233,7 @@ if importlib.util.find_spec("litserve"):  # its processes import this module aga
             return inputs
 
         def predict(self, seen: Any) -> Any:
-            rows = self.predictor.probabilities(np.stack([one.image for one in seen]))
+            rows = self.predictor.probabilities_of([one.pixels for one in seen])
             return [one.with_top(top).to_json() for one, top in zip(seen, self.predictor.tops(rows, 3), strict=True)]
 
         def unbatch(self, output: Any) -> Any:

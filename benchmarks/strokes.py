@@ -90,7 +90,7 @@ def ways(like: InkStatistics) -> dict[str, Callable[[Strokes], np.ndarray]]:
 
 def accuracy(predictor: Predictor, pictures: list[np.ndarray], labels: list[int]) -> float:
     seen = [predictor.see(Request("", picture), raw_image=True) for picture in pictures]
-    images = np.stack([one.image for one in seen])  # type: ignore[union-attr]
+    images = predictor.images([one.pixels for one in seen])  # type: ignore[union-attr]
     parts = np.array_split(images, -(-len(images) // 128))
     answers = np.concatenate([predictor.probabilities(part).argmax(axis=1) for part in parts])
     return float((answers == np.array(labels)).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ SIDE = 8
 @dataclass(frozen=True)
 class Seen:
     answer: Answer
-    image: np.ndarray
+    pixels: np.ndarray
 
     def with_top(self, top: tuple[Guess, ...]) -> Answer:
         return Answer(image=self.answer.image, step=self.answer.step, top=top)
@@ -64,9 +65,13 @@ class Network:
             return Answer(image=request.name, step=self.step, top=(), doubtful="blank")
         return Seen(answer, np.full((SIDE, SIDE, 1), pixels[0, 0, 0], np.uint8))
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(pictures)
+
+    def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         if self.fault is not None:
             raise self.fault
+        images = np.stack(pictures)
         self.batches.append(images.dtype)
         ids = images[:, 0, 0, 0].astype(int) * len(self.classes) // 256
         return (np.eye(len(self.classes))[ids] * 0.9).astype(np.float32)
@@ -86,10 +91,10 @@ class Held(Network):
         super().__init__()
         self.began, self.go = threading.Semaphore(0), threading.Event()
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         self.began.release()
         self.go.wait()
-        return super().probabilities(images)
+        return super().probabilities_of(pictures)
 
 
 def png(*grey: int, width: int = 5, height: int = 4) -> bytes:
@@ -107,8 +112,9 @@ class Served:
     def __init__(self, *, keys: Path | None = None, **changes: Any) -> None:
         settings: dict[str, Any] = {"max_batch_size": 4, "max_latency_s": 0.0, "max_queue": 8, **changes}
         self.network = settings.pop("network", None) or Network()
-        self.lines: list[dict[str, Any]] = []
-        self.limits = Limits(max_images=4, max_pixels=10_000, timeout_s=settings.pop("timeout_s", 600.0))
+        self._lines: list[str] = []
+        max_pixels, timeout_s = settings.pop("max_pixels", 10_000), settings.pop("timeout_s", 600.0)
+        self.limits = Limits(max_images=4, max_pixels=max_pixels, timeout_s=timeout_s)
         self.metrics = Metrics()
         self.settings = settings
         self.model = self.model_of("default", self.network)
@@ -120,7 +126,7 @@ class Served:
             limits=self.limits,
             max_body_bytes=20_000,
             metrics=self.metrics,
-            access_log=AccessLog(lambda line: self.lines.append(json.loads(line))),
+            access_log=AccessLog(lambda lines: self._lines.extend(lines.splitlines())),
             keys=None if keys is None else Keys(str(keys)),
         )
         self.app = application.make(self.service)
@@ -129,6 +135,12 @@ class Served:
     def model_of(self, name: str, network: Network) -> Model:
         loaded = Loaded(network, strokes.draw, version=network.step * 100, top_k=2)
         return Model(name, loaded, limits=self.limits, metrics=self.metrics, **self.settings)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The access log, which ends with that."""
+        self.service.access_log.close(600)
+        return [json.loads(line) for line in self._lines]
 
     def begin(self) -> Served:
         self.models.put(self.model)

@@ -116,7 +116,7 @@ def test_evaluation_prediction_and_the_exported_network_give_the_same_answers(
 
     of_files = in_parts(loaded.signatures["serving_default"], [png(pixels) for pixels in glyphs])
     seen = [of_crops.see(Request("", pixels)) for pixels in glyphs]
-    levels = np.stack([one.image for one in seen if isinstance(one, Seen)]).astype(np.float32)
+    levels = of_crops.images([one.pixels for one in seen if isinstance(one, Seen)]).astype(np.float32)
     of_levels = in_parts(loaded.signatures["levels"], levels)
     of_others = without_tensorflow(exported.path, levels, tmp_path)
 

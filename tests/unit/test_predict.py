@@ -409,7 +409,7 @@ def test_the_steps_of_a_prediction_are_there_one_by_one(train_dir: Path) -> None
     assert (predictor.form, predictor.on_paper) == (Form(image_size=16), True)
     seen = [predictor.see(Request(name, pixels)) for name, pixels in (("a", cross()), ("b", cross(60, 40)))]
     assert all(isinstance(one, Seen) for one in seen)
-    images = np.stack([one.image for one in seen if isinstance(one, Seen)])
+    images = predictor.images([one.pixels for one in seen if isinstance(one, Seen)])
     assert (images.dtype, images.shape) == (np.uint8, (2, 16, 16, 1))
     probabilities = predictor.probabilities(images)
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (2, len(CHARACTERS)))
@@ -458,3 +458,34 @@ def test_the_digest_is_that_of_all_that_an_answer_follows_from(train_dir: Path, 
         ),
     ]
     assert len({digest, *others}) == 6
+
+
+@pytest.mark.parametrize(
+    "form",
+    [Form(image_size=16), Form(image_size=16, num_channels=3), Form(image_size=16, num_channels=3, antialias=True)],
+    ids=["grey", "colour", "photographs"],
+)
+def test_pictures_that_are_resized_together_are_as_each_alone(train_dir: Path, form: Form) -> None:
+    predictor = Predictor(train_dir)
+    predictor.form = form
+    predictor._take(on_paper=False, raw_image=True)
+    draw = np.random.default_rng(0)
+    sizes = [(1, 1), (16, 16), (5, 90), (120, 7), (16, 17), (40, 40), (16, 16)]
+    pictures = [draw.integers(0, 256, (*size, form.num_channels), np.uint8) for size in sizes]
+    expected = np.concatenate([preprocess(tf.constant(picture[np.newaxis]), form) for picture in pictures])
+    np.testing.assert_array_equal(predictor.images(pictures), expected)
+    np.testing.assert_array_equal(predictor.images(pictures[:2]), expected[:2])
+    np.testing.assert_array_equal(predictor.images([pictures[1], pictures[6]]), [pictures[1], pictures[6]])
+    large = draw.integers(0, 256, (300, 300, form.num_channels), np.uint8)
+    seen = predictor.see(Request("large", large if form.num_channels == 3 else large[:, :, 0]))
+    assert isinstance(seen, Seen)
+    np.testing.assert_array_equal(seen.pixels, preprocess(tf.constant(large[np.newaxis]), form)[0])
+
+
+def test_pictures_and_levels_may_be_in_one_batch(train_dir: Path) -> None:
+    predictor = Predictor(train_dir)
+    pictures = [cross()[:, :, np.newaxis], cross(60, 40)[:, :, np.newaxis]]
+    images = predictor.images(pictures)
+    expected = predictor.probabilities(images)
+    mixed = predictor.probabilities_of([pictures[0], images[1].astype(np.float32)])
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)

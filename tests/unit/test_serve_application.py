@@ -11,6 +11,7 @@ import random
 import struct
 import threading
 import time
+import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.serving import Held, Served, png
+from tests.unit.serving import Held, Network, Served, png
 from tfos_job.errors import BadDataError, MissingInputError
 from tfos_job.host.results import ReaderGone
-from tfos_job.serve import access_log, application, asked
+from tfos_job.inference.pictures import Request
+from tfos_job.serve import access_log, asked, server
 from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.bodies import Bodies
 from tfos_job.serve.channel import BEGAN_S
@@ -112,18 +114,18 @@ def test_a_file_of_too_many_parts_is_refused_before_a_decoder_sees_it(image_form
     stream = io.BytesIO()
     Image.new("L", (5, 4)).save(stream, image_format)
     data, limits = stream.getvalue(), Served().limits
-    limits.check_pixels(data[:at] + part * 9_000 + data[at:])
+    limits.count_pixels(data[:at] + part * 9_000 + data[at:])
     with pytest.raises(TooLarge, match="more than 10000 parts"):
-        limits.check_pixels(data[:at] + part * 10_000 + data[at:])
+        limits.count_pixels(data[:at] + part * 10_000 + data[at:])
 
 
 def test_of_a_png_with_two_heads_the_larger_one_counts() -> None:
     small, large = png(1), png(1, width=200, height=200)
     limits = dataclasses.replace(Served().limits, max_pixels=10_000)
-    limits.check_pixels(small)
-    limits.check_pixels(small[:20])  # cut off in its head: for the decoder to name
+    limits.count_pixels(small)
+    limits.count_pixels(small[:20])  # cut off in its head: for the decoder to name
     with pytest.raises(TooLarge, match="a picture of 200 × 200 pixels is larger than 10000 pixels"):
-        limits.check_pixels(small[:33] + large[8:33] + small[33:])
+        limits.count_pixels(small[:33] + large[8:33] + small[33:])
 
 
 @pytest.mark.parametrize("side", [9_000, 30_000])
@@ -316,12 +318,40 @@ def test_no_answer_in_time_is_a_refusal() -> None:
     network.go.set()
 
 
-def test_a_decoder_that_does_not_end_holds_up_nobody_for_longer_than_a_request() -> None:
-    served = Served(timeout_s=0.01).begin()
-    while not served.limits.decoders.empty():
-        served.limits.decoders.get()
-    assert served.predict(png(100)) == (503, {"error": "no answer in time: the server has too much to do"})
-    assert served.model.batcher.num_waiting == 0
+class Slow(Network):
+    """Looks at a picture when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks, self.go = threading.Event(), threading.Event()
+
+    def see(self, request: Request, *, raw_image: bool = False) -> Any:
+        self.looks.set()
+        assert self.go.wait(600)
+        return super().see(request, raw_image=raw_image)
+
+
+def test_whoever_looks_at_a_large_picture_holds_up_nobody() -> None:
+    network = Slow()
+    served = Served(network=network, max_pixels=1_000_000).begin()
+    listener = server.listen("127.0.0.1", 0)
+    url = server.url_of(listener)
+    limits = server.ServerLimits(max_connections=8, max_body_bytes=20_000, request_s=600.0)
+    running = server.Server(served.app, listener, limits)
+
+    def ask(path: str, data: bytes | None = None) -> int:
+        request = urllib.request.Request(url + path, data, {"Content-Type": "image/png"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            return answer.status
+
+    with ThreadPoolExecutor(1) as pool:
+        large = pool.submit(ask, "predict", png(100, width=300, height=300))
+        assert network.looks.wait(600)
+        assert ask("healthz") == 200
+        assert served.model.batcher.num_waiting == 1  # it has its place
+        network.go.set()
+        assert large.result() == 200
+    assert running.stop(600) == 0
 
 
 def test_no_picture_is_decoded_after_the_time_of_its_request() -> None:
@@ -355,40 +385,42 @@ def test_metrics_and_access_log_have_every_request(served: Served) -> None:
     assert (fourth["path"], fourth["client"]) == ("/none", "127.0.0.1")
 
 
-def test_the_access_log_ends_without_the_server(served: Served, caplog: pytest.LogCaptureFixture) -> None:
-    def gone(line: str) -> None:
+def test_the_access_log_ends_without_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    def gone(lines: str) -> None:
         raise ReaderGone
 
-    served.app = application.make(dataclasses.replace(served.service, access_log=AccessLog(gone)))
-    client = served.app.test_client()
-    assert [client.get("/healthz").status_code for _ in range(2)] == [200, 200]
+    log = AccessLog(gone)
+    log.add(began_s=0.0, path="/healthz")
+    log._thread.join()
+    log.add(began_s=0.0, path="/readyz")
+    log.close(600)
     assert caplog.messages == ["The access log ends here: its reader is gone"]
 
 
-def test_a_reader_of_the_access_log_that_pauses_holds_up_one_request(
-    served: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_reader_of_the_access_log_that_pauses_holds_up_nobody(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_log, "_PATIENCE_S", 0.01)
-    writing, reads, lines = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(access_log, "_MOST_LINES", 2)
+    writing, reads = threading.Semaphore(0), threading.Semaphore(0)
+    lines: list[str] = []
 
-    def write(line: str) -> None:
-        writing.set()
-        reads.wait()
-        lines.append(json.loads(line)["path"])
+    def write(some: str) -> None:
+        writing.release()
+        reads.acquire()
+        lines.extend(json.loads(line)["path"] for line in some.splitlines())
 
-    app = application.make(dataclasses.replace(served.service, access_log=AccessLog(write)))
-
-    def status(path: str) -> int:
-        return app.test_client().get(path).status_code
-
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(status, "/healthz")
-        writing.wait()
-        assert [status(path) for path in ("/readyz", "/metrics")] == [200, 200]
-        reads.set()
-        assert first.result() == 200
-    assert status("/readyz") == 200
-    assert lines == ["/healthz", "/readyz"]
+    log = AccessLog(write)
+    log.add(began_s=0.0, path="/1")
+    writing.acquire()
+    for number in range(2, 6):
+        log.add(began_s=0.0, path=f"/{number}")
+    reads.release()
+    writing.acquire()
+    log.add(began_s=0.0, path="/6")
+    log.close(0.0)
+    reads.release(2)
+    log.close(600)
+    assert lines == ["/1", "/2", "/3", "/6"]
     assert caplog.messages == ["The access log has a gap from here on: nobody reads it"]
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 
 from tfos_job.serve.batcher import Batcher, Ticket
@@ -24,12 +23,12 @@ class Network:
         self.batches: queue.Queue[list[int]] = queue.Queue()
         self.words: queue.Queue[BaseException | None] = queue.Queue()
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        self.batches.put(images[:, 0].tolist())
+    def __call__(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.put(list(numbers))
         word = self.words.get()
         if word is not None:
             raise word
-        return images * 2
+        return [2 * number for number in numbers]
 
     def go(self, num_batches: int = 1) -> None:
         for _ in range(num_batches):
@@ -63,13 +62,11 @@ def batcher_of(network: Network, **changes: object) -> Batcher:
 
 def put(batcher: Batcher, *numbers: int, arrived_s: float | None = None) -> Ticket:
     with batcher.reserved(len(numbers)) as places:
-        images = [np.array([number]) for number in numbers]
-        return places.put(images, time.monotonic() if arrived_s is None else arrived_s)
+        return places.put(numbers, time.monotonic() if arrived_s is None else arrived_s)
 
 
-def rows(ticket: Ticket) -> list[int]:
-    found: list[int] = ticket.wait(time.monotonic() + 600)[:, 0].tolist()
-    return found
+def results(ticket: Ticket) -> list[int]:
+    return ticket.wait(time.monotonic() + 600)
 
 
 def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network: Network) -> None:
@@ -79,12 +76,12 @@ def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network:
         first, second = put(batcher, 1, 2, 3), put(batcher, 4, 5)
         assert network.batches.get() == [1, 2, 3, 4]  # one picture of a request without the other
         network.go()
-        assert rows(first) == [2, 4, 6]
+        assert results(first) == [2, 4, 6]
         assert not second.is_done
         third = put(batcher, 6, 7, 8)
         assert network.batches.get() == [5, 6, 7, 8]
         network.go()
-        assert (rows(second), rows(third)) == ([8, 10], [12, 14, 16])
+        assert (results(second), results(third)) == ([8, 10], [12, 14, 16])
     assert batcher.close(600)
     assert [len(waits) for waits in watcher.waits] == [4, 4]
     assert watcher.num_ended == 2
@@ -93,15 +90,15 @@ def test_a_full_batch_waits_for_nobody_and_answers_go_to_their_requests(network:
 def test_a_batch_waits_for_those_alone_who_are_on_their_way(network: Network) -> None:
     batcher = batcher_of(network)
     network.go(3)
-    assert rows(put(batcher, 1)) == [2]  # nobody else is there, so an hour's latency is none
+    assert results(put(batcher, 1)) == [2]  # nobody else is there, so an hour's latency is none
     with batcher.reserved(1) as places:
         ticket = put(batcher, 2)
-        other = places.put([np.array([3])], time.monotonic())
-        assert (rows(ticket), rows(other)) == ([4], [6])
+        other = places.put([3], time.monotonic())
+        assert (results(ticket), results(other)) == ([4], [6])
     with batcher.reserved(1):  # its picture cannot be read
         ticket = put(batcher, 4)
         assert not ticket.is_done
-    assert rows(ticket) == [8]
+    assert results(ticket) == [8]
     assert [network.batches.get() for _ in range(3)] == [[1], [2, 3], [4]]
 
 
@@ -117,13 +114,13 @@ def test_the_latency_counts_from_the_arrival_of_the_first_request(network: Netwo
         network.go()
 
 
-def test_while_the_network_is_busy_the_next_batch_grows(network: Network) -> None:
+def test_while_the_network_is_busy_the_next_batch_gresults(network: Network) -> None:
     batcher = batcher_of(network, max_latency_s=0.0)
     put(batcher, 1)
     assert network.batches.get() == [1]
     tickets = [put(batcher, number) for number in range(2, 8)]
     network.go(3)
-    assert [rows(ticket) for ticket in tickets] == [[2 * number] for number in range(2, 8)]
+    assert [results(ticket) for ticket in tickets] == [[2 * number] for number in range(2, 8)]
     assert [network.batches.get(), network.batches.get()] == [[2, 3, 4, 5], [6, 7]]
 
 
@@ -136,7 +133,7 @@ def test_a_full_queue_refuses_and_places_come_back(network: Network) -> None:
         with pytest.raises(Full) as refused, batcher.reserved(1):
             pass
         assert int(refused.value.headers["Retry-After"]) >= 1
-        places.put([np.array([3])], time.monotonic())  # the other one's picture could not be read
+        places.put([3], time.monotonic())  # the other one's picture could not be read
     assert batcher.num_waiting == 2
     put(batcher, 4)
     network.go(2)
@@ -148,11 +145,11 @@ def test_a_failure_of_the_network_is_that_of_its_batch_alone(network: Network) -
     ticket = put(batcher, 1)
     network.words.put(ValueError("/secret/path"))
     with pytest.raises(Failed) as failed:
-        rows(ticket)
+        results(ticket)
     assert "ValueError" in failed.value.fact
     assert "secret" not in failed.value.fact
     network.go()
-    assert rows(put(batcher, 2)) == [4]
+    assert results(put(batcher, 2)) == [4]
     assert batcher.is_alive
 
 
@@ -165,7 +162,7 @@ def test_the_death_of_the_thread_is_seen_and_nobody_waits_for_it(network: Networ
     network.words.put(KeyboardInterrupt())
     for ticket in (computed, queued):
         with pytest.raises(Failed):
-            rows(ticket)
+            results(ticket)
     batcher._thread.join()
     assert not batcher.is_alive
     with pytest.raises(Failed):
@@ -180,7 +177,7 @@ def test_who_gave_up_is_not_computed(network: Network) -> None:
     with pytest.raises(Unavailable, match="no answer in time"):
         gone.wait(time.monotonic())
     network.go(2)
-    assert rows(there) == [6]
+    assert results(there) == [6]
     assert network.batches.get() == [3]
 
 
@@ -194,23 +191,23 @@ def test_closing_answers_what_is_queued_and_takes_nothing_more(network: Network)
             put(batcher, 2)
         network.go()
         assert closing.result()
-        assert rows(ticket) == [2]
+        assert results(ticket) == [2]
     assert batcher.num_waiting == 0
 
 
 def test_many_threads_get_their_own_answers() -> None:
     sizes: list[int] = []
 
-    def network(images: np.ndarray) -> np.ndarray:
-        sizes.append(len(images))
-        return images * 2
+    def network(numbers: Sequence[int]) -> list[int]:
+        sizes.append(len(numbers))
+        return [2 * number for number in numbers]
 
     batcher = Batcher(network, max_batch_size=8, max_latency_s=0.001, max_queue=64, watcher=None)
     barrier = threading.Barrier(16)
 
     def ask(number: int) -> list[list[int]]:
         barrier.wait()
-        return [rows(put(batcher, number, number + 1000 * k)) for k in range(50)]
+        return [results(put(batcher, number, number + 1000 * k)) for k in range(50)]
 
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(ask, range(16)))

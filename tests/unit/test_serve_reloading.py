@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -115,11 +115,11 @@ class Held(Network):
         self.warm = True
         self.began, self.go = threading.Event(), threading.Event()
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         if not self.warm:
             self.began.set()
             self.go.wait()
-        return super().probabilities(images)
+        return super().probabilities_of(pictures)
 
 
 def test_requests_that_are_with_the_old_one_are_answered_by_it() -> None:

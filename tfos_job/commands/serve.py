@@ -17,7 +17,7 @@ def _serve(config: ServeConfig, context: Context) -> None:
     try:
         from tfos_job.local_jobs.serve import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("flask", "waitress", "prometheus_client"):
+        if error.name not in ("flask", "waitress", "greenlet", "prometheus_client"):
             raise
         raise SettingsError(
             f"{error.name} is not installed: `serve` is an extra of this package",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from tfos_job.inference.answer import Guess
 from tfos_job.inference.predictor import Predictor
 from tfos_job.inference.records import RecordReader, Sight, ahead
@@ -45,7 +43,7 @@ class Answering:
             images = [sight.image for sight in batch if sight.image is not None]
             tops: Iterator[tuple[Guess, ...]] = iter(())
             if images:
-                tops = iter(self._predictor.tops(self._predictor.probabilities(np.stack(images)), self._top_k))
+                tops = iter(self._predictor.tops(self._predictor.probabilities_of(images), self._top_k))
             for sight in batch:
                 row = Row(
                     source=sight.source,

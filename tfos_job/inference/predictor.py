@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.graph import network_function
 from tfos_job.inference.ink_statistics import InkStatistics
 from tfos_job.inference.pictures import Picture, Request
-from tfos_job.input.decoding import preprocess
+from tfos_job.input.decoding import preprocess, preprocess_all
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
 from tfos_job.run import checkpoints, exports
@@ -33,6 +33,8 @@ from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.model_digest import model_digest
 
 _FEW = 16  # classes of an answer; up to this number as many passes are quicker than a sort
+_NOT_ONE_CALL = 4  # pictures, of which a call of three operations each is quicker than one of a graph for all
+_SMALL_BYTES = 1 << 16  # of a picture that may wait for others as it is
 
 
 class Seen(NamedTuple):
@@ -40,11 +42,11 @@ class Seen(NamedTuple):
 
     Attributes:
       answer: what is known without the network.
-      image: uint8 [S, S, C].
+      pixels: uint8 [h, w, C]; of a large picture in the size of the network's images, [S, S, C].
     """
 
     answer: Answer
-    image: np.ndarray
+    pixels: np.ndarray
 
     def with_top(self, top: tuple[Guess, ...]) -> Answer:
         """The whole answer, with what the network says."""
@@ -54,7 +56,7 @@ class Seen(NamedTuple):
 class Predictor:
     """A run's network, loaded once, that names the classes of pictures. Threads may share it.
 
-    Who makes batches of pictures from many callers takes its three steps one by one: `see`, `probabilities`, `tops`.
+    Who makes batches of pictures from many callers takes its three steps one by one: `see`, `probabilities_of`, `tops`.
 
     Args:
       train_dir: folder of the run.
@@ -123,11 +125,9 @@ class Predictor:
     def _take(self, *, on_paper: bool, raw_image: bool) -> None:
         self.on_paper = on_paper
         self._seeks_ink = on_paper and not raw_image
-        form = self.form
-        self._preprocess = functools.partial(preprocess, form=form)
-        if form.antialias:  # of dozens of operations: one call is quicker than one for each, which three are not
-            of_one = tf.TensorSpec([1, None, None, form.num_channels], tf.uint8)
-            self._preprocess = tf.function(self._preprocess, [of_one], autograph=False).get_concrete_function()
+        of_any_sizes = [tf.TensorSpec([None], tf.uint8), tf.TensorSpec([None, 2], tf.int32)]
+        resize = functools.partial(preprocess_all, form=self.form)
+        self._preprocess_all = tf.function(resize, of_any_sizes, autograph=False)
 
     def predict(self, pictures: Iterable[Picture], top_k: int = 3) -> list[dict[str, Any]]:
         """The most probable classes of pictures, as `tfos-job predict` prints them.
@@ -159,8 +159,8 @@ class Predictor:
         coming = iter(requests)
         while batch := list(itertools.islice(coming, PREDICTED_BATCH)):
             seen = [self.see(request) for request in batch]
-            images = [one.image for one in seen if isinstance(one, Seen)]
-            tops = iter(self.tops(self.probabilities(np.stack(images)), top_k) if images else ())
+            found = [one.pixels for one in seen if isinstance(one, Seen)]
+            tops = iter(self.tops(self.probabilities_of(found), top_k) if found else ())
             for one in seen:
                 yield one.with_top(next(tops)) if isinstance(one, Seen) else one
 
@@ -188,13 +188,45 @@ class Predictor:
                 return answer
             answer = dataclasses.replace(answer, box=found.box)
             pixels = np.repeat(found.pixels[:, :, np.newaxis], self.form.num_channels, axis=2)
-        return Seen(answer, self._preprocess(tf.constant(pixels[np.newaxis])).numpy()[0])
+        return Seen(answer, pixels if pixels.size <= _SMALL_BYTES else self.images([pixels])[0])
+
+    def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """What the network is given of pictures.
+
+        Args:
+          pictures: n ≥ 1, each uint8 [h, w, C].
+
+        Returns:
+          uint8 [n, S, S, C].
+        """
+        if all(picture.shape == self.form.shape for picture in pictures):
+            return np.stack(pictures)
+        if len(pictures) <= _NOT_ONE_CALL and not self.form.antialias:
+            each = [preprocess(tf.constant(picture[np.newaxis]), self.form) for picture in pictures]
+            return np.concatenate([image.numpy() for image in each])
+        sizes = np.array([picture.shape[:2] for picture in pictures], np.int32)
+        found: np.ndarray = self._preprocess_all(np.concatenate(list(map(np.ravel, pictures))), sizes).numpy()
+        return found
+
+    def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """The softmax probabilities of all classes for pictures of different sizes.
+
+        Args:
+          pictures: n ≥ 1, each uint8 [h, w, C], as `see` makes them, or float32 [S, S, C], levels from 0 to 255.
+
+        Returns:
+          float32 [n, num_classes].
+        """
+        if all(picture.dtype == np.uint8 for picture in pictures):
+            return self.probabilities(self.images(pictures))
+        levels = [one if one.dtype != np.uint8 else self.images([one])[0].astype(np.float32) for one in pictures]
+        return self.probabilities(np.stack(levels))
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The softmax probabilities of all classes.
 
         Args:
-          images: uint8 [n, S, S, C], n ≥ 1, as `see` makes them.
+          images: uint8 [n, S, S, C], n ≥ 1, as `images` makes them, or float32 of the same levels.
 
         Returns:
           float32 [n, num_classes].

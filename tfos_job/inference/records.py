@@ -40,10 +40,10 @@ Item = TypeVar("Item")
 
 
 class Sight(NamedTuple):
-    """An input as the network sees it, or why it cannot.
+    """An input for the network, or why it cannot see it.
 
     Attributes:
-      image: uint8 [S, S, C]; None if there is none to look at.
+      image: uint8 [h, w, C], as of `Predictor.see`; None if there is none to look at.
       source, offset, label, doubtful, error: as in `scoring.rows.Row`.
     """
 
@@ -168,7 +168,7 @@ class RecordReader:
             return
         folder = class_name(file.path.rpartition("/")[0].rpartition("/")[2])
         label = folder if folder in self._names else None
-        answer, image = (seen.answer, seen.image) if isinstance(seen, Seen) else (seen, None)
+        answer, image = (seen.answer, seen.pixels) if isinstance(seen, Seen) else (seen, None)
         # Who reads the classes alone must not take a guess for an answer.
         yield Sight(file.path, None, None if answer.doubtful else image, label, doubtful=answer.doubtful)
 

@@ -55,6 +55,28 @@ def preprocess(images: tf.Tensor, form: Form) -> tf.Tensor:
     return tf.raw_ops.Cast(x=tf.raw_ops.AddV2(x=resized, y=tf.constant(0.5)), DstT=tf.uint8)
 
 
+def preprocess_all(pixels: tf.Tensor, sizes: tf.Tensor, form: Form) -> tf.Tensor:
+    """Preprocesses pictures of different sizes, as `preprocess` does each of them. Graph only.
+
+    Args:
+      pixels: of all pictures, one after the other, each [h, w, C]; uint8, flat.
+      sizes: h and w of each, int32 [n, 2].
+      form: of the result.
+
+    Returns:
+      uint8 [n, S, S, C].
+    """
+    lengths = tf.reduce_prod(sizes, axis=1) * form.num_channels
+
+    def one(picture: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        at, length, size = picture
+        shape = tf.concat([[1], size, [form.num_channels]], axis=0)
+        return preprocess(tf.reshape(pixels[at : at + length], shape), form)[0]
+
+    places = (tf.cumsum(lengths, exclusive=True), lengths, sizes)
+    return tf.map_fn(one, places, fn_output_signature=tf.TensorSpec(form.shape, tf.uint8), parallel_iterations=1)
+
+
 def to_float(images: tf.Tensor) -> tf.Tensor:
     """Converts preprocessed pixels, uint8 [B, S, S, C], to float32 in [0, 1]."""
     return tf.cast(images, tf.float32) * LEVEL

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import signal
 import socket
@@ -34,7 +35,8 @@ from tfos_job.serve.model import Draw, Loaded, Model
 from tfos_job.serve.models import Models
 from tfos_job.serve.reloading import Loader, Reloading, Source
 
-_SPARE_THREADS = 16  # beside those that wait for the network: for refusals, the page and who asks for health
+_GARBAGE = 10_000  # objects: those of some twenty requests
+_LAST_LINES_S = 1.0  # for the reader of the access log to take them
 _MIB = 1 << 20
 _TOP_K = 5  # of a checkpoint, in TensorFlow Serving's answers: the default of `export`
 
@@ -71,6 +73,7 @@ def serve(
         _log.warning("--insecure: whoever reaches %s may ask, without a key", server.url_of(listener))
     with contextlib.ExitStack() as ends, _serving(config, service, listener) as wait:
         load_tensorflow()
+        _spare_the_collector()
         make = functools.partial(_model, config, service)
         loader = Loader(service.models, make, service.metrics, timeout_s=config.request_timeout)
         models = [loader.load(source, folder) for source, folder in zip(sources, newest, strict=True)]
@@ -83,6 +86,16 @@ def serve(
         if exported and config.reload_seconds:
             ends.enter_context(Reloading(loader, exported, config.reload_seconds))
         wait()
+
+
+def _spare_the_collector() -> None:
+    """Has Python's collector of cycles look at what requests leave, seldom and in bulk, and no more at what is loaded.
+
+    It is called before a model is loaded, which another one may replace.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
 
 
 @dataclass(frozen=True)
@@ -191,8 +204,6 @@ def _serving(
     limits = server.ServerLimits(
         max_connections=config.max_connections,
         max_body_bytes=config.max_body_mb * _MIB,
-        # Each picture that waits has a thread that waits for it, so none waits where nobody counts it.
-        num_threads=len(config.models) * (config.max_queue + config.max_batch_size) + _SPARE_THREADS,
         request_s=config.request_timeout,
     )
     running = server.Server(application.make(service), listener, limits, note_broken)
@@ -211,3 +222,4 @@ def _serving(
         raise InterruptedJobError(f"stopped by {signal.Signals(signum).name}: {fact}", signum=signum) from stopped
     finally:
         running.stop(0)
+        service.access_log.close(_LAST_LINES_S)

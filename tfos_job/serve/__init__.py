@@ -1,1 +1,1 @@
-"""A network that answers by HTTP (flask, waitress, prometheus_client; TensorFlow by way of inference)."""
+"""A network that answers by HTTP (flask, waitress, greenlet, prometheus_client; TensorFlow by way of inference)."""

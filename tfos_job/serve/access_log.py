@@ -15,25 +15,30 @@ from tfos_job.errors import SettingsError, StorageError
 from tfos_job.host.results import ReaderGone
 
 _log = logging.getLogger(__name__)
-
-
-_PATIENCE_S = 1.0
+_MOST_LINES = 10_000  # that wait to be written
+_PAUSE_S = 0.1  # in which lines gather
 
 
 class AccessLog:
-    """Writes lines until nobody can take them; that ends the log, with a warning, and not the server.
+    """Writes lines, on a thread of its own, until nobody can take them; that ends the log, with a warning, and nothing
+    else.
 
-    Where a line is not taken, as by a pipe whose reader has paused, its request waits. Those after it do not: their
-    lines are left out, until the reader goes on.
+    Where lines are not taken, as by a pipe whose reader has paused, no request waits: they are kept up to a number, and
+    those after them are left out, until the reader goes on.
 
     Args:
-      write: takes a line; raises ReaderGone or StorageError.
+      write: takes lines, without the last one's end; raises ReaderGone or StorageError.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self._write: Callable[[str], None] | None = write
-        self._lock = threading.Lock()
-        self._is_stalled = False
+        self._write = write
+        self._lines: list[str] = []
+        self._has_gap = False
+        self._is_over = False
+        self._changed = threading.Condition()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+        self._thread.start()
 
     def add(self, *, began_s: float, **values: Any) -> None:
         """Writes what is known of a request that began at `began_s`, of `time.monotonic`, and ends now."""
@@ -42,20 +47,42 @@ class AccessLog:
         began = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
         line = {"time": f"{began}.{int(at % 1 * 1000):03}Z", "ms": round(1000 * took_s, 2), **values}
         text = json.dumps(line)
-        if not self._lock.acquire(timeout=0 if self._is_stalled else _PATIENCE_S):
-            if not self._is_stalled:
-                self._is_stalled = True
-                _log.warning("The access log has a gap from here on: nobody reads it")
-            return
+        with self._changed:
+            is_full = len(self._lines) >= _MOST_LINES
+            is_news = is_full and not self._has_gap
+            self._has_gap = is_full
+            if not is_full and not self._is_over:
+                self._lines.append(text)
+                if len(self._lines) == 1:
+                    self._changed.notify()
+        if is_news:
+            _log.warning("The access log has a gap from here on: nobody reads it")
+
+    def close(self, timeout_s: float) -> None:
+        """Ends it when all lines are written, or after a time."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify()
+        self._closed.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
         try:
-            if self._write is not None:
-                self._write(text)
-            self._is_stalled = False
+            while lines := self._next():
+                self._write("\n".join(lines))
+                self._closed.wait(_PAUSE_S)
         except (ReaderGone, StorageError) as error:
-            self._write = None
             _log.warning("The access log ends here: %s", str(error) or "its reader is gone")
-        finally:
-            self._lock.release()
+            with self._changed:
+                self._is_over = True
+                self._lines.clear()
+
+    def _next(self) -> list[str]:
+        """Waits for lines; none once it is closed and all are written."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._is_over)
+            lines, self._lines = self._lines, []
+            return lines
 
 
 def opened(path: str, to_stdout: Callable[[str], None]) -> AccessLog:

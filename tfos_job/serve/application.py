@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -12,7 +14,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from tfos_job.serve import tensorflow_serving
 from tfos_job.serve.access_log import AccessLog
 from tfos_job.serve.asked import read_body, read_options
+from tfos_job.serve.bodies import is_light
 from tfos_job.serve.channel import BEGAN_S
+from tfos_job.serve.hub import aside
 from tfos_job.serve.keys import Keys
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
@@ -20,6 +24,9 @@ from tfos_job.serve.metrics import CONTENT_TYPE, Metrics
 from tfos_job.serve.models import Models
 from tfos_job.serve.refusals import Refusal
 from tfos_job.serve.responses import as_json
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _PAGE_FOLDER = "page"  # beside this module
 _FORM_BYTES = 1 << 16  # of a form's fields that are no files
@@ -36,6 +43,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
+_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+)
+_NOT_KEPT = (("Cache-Control", "no-store"),)
 _OPEN_ROUTES = ("/healthz", "/readyz")  # for whoever starts and ends the server, who has no key
 
 _log = logging.getLogger(__name__)
@@ -64,9 +77,23 @@ class Service:
     keys: Keys | None
 
 
+class _Application(Flask):
+    """Flask, without what it does for each request that is the same for all of them."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func  # none is a coroutine's
+
+    def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+            has_own = any(name == "Cache-Control" for name, _ in headers)
+            return start_response(status, [*headers, *_HEADERS, *([] if has_own else _NOT_KEPT)], exc_info)
+
+        return super().wsgi_app(environ, start)
+
+
 def make(service: Service) -> Flask:
     """The application."""
-    app = Flask(__name__, static_folder=_PAGE_FOLDER, static_url_path="/static")
+    app = _Application(__name__, static_folder=_PAGE_FOLDER, static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = service.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = _FORM_BYTES
     app.config["MAX_FORM_PARTS"] = service.limits.max_images + _OTHER_PARTS
@@ -91,11 +118,7 @@ def _begin(service: Service) -> None:
 
 
 def _end(service: Service, response: Response) -> Response:
-    """Headers, metrics and the access log."""
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    response.headers.setdefault("Cache-Control", "no-store")
+    """Metrics and the access log."""
     rule = request.url_rule
     route = "none" if rule is None else rule.rule
     service.metrics.answered(route, response.status_code, time.monotonic() - g.began_s)
@@ -116,9 +139,10 @@ def _predict(service: Service) -> Response:
     service.lifecycle.require(g.began_s)
     options = read_options(request.args)
     with service.limits.bodies.share() as share, service.models.used(request.args.get("model")) as model:
-        asked = read_body(request, service.limits.max_images, share)
+        light = is_light(request)
+        asked = aside(lambda: read_body(request, service.limits.max_images, share), unless=light)
         g.facts = {"model": model.name, "step": model.loaded.network.step, "pictures": len(asked)}
-        return as_json(model.answer(asked, options, g.began_s))
+        return as_json(model.answer(asked, options, g.began_s, is_light=light))
 
 
 def _health(service: Service) -> Response:

@@ -1,4 +1,4 @@
-"""Pictures of many requests, in batches of one network. Threads alone: nothing of HTTP or TensorFlow.
+"""Pictures of many requests, in batches of one network. Threads and latches alone: nothing of HTTP or TensorFlow.
 
 A request reserves its places in the queue before its pictures are decoded, so that one for which there is no room
 costs nothing. A place is free again when its picture goes into a batch. A batch begins when it is full, when no other
@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
-
+from tfos_job.serve.hub import Latch
 from tfos_job.serve.refusals import Failed, Full, Unavailable, too_late
 
-Network = Callable[[np.ndarray], np.ndarray]
-"""From images, uint8 [n, S, S, C], to a row for each, [n, …]."""
+Network = Callable[[Sequence[Any]], Sequence[Any]]
+"""From what is to be computed of some pictures to a result for each."""
 
 _DEAD = "the thread that computes has ended"
 _log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Watcher(Protocol):
 
 
 class Ticket:
-    """The pictures of one request, and what the network says about them, once it does. One thread waits for it.
+    """The pictures of one request, and what the network says about them, once it does.
 
     Args:
       arrived_s: when the request arrived, of `time.monotonic`.
@@ -51,48 +50,47 @@ class Ticket:
     def __init__(self, arrived_s: float, number: int) -> None:
         self.arrived_s = arrived_s
         self.is_abandoned = False
-        self._rows: list[np.ndarray | None] = [None] * number
+        self._results: list[Any] = [None] * number
         self._num_missing = number
         self._error: Exception | None = None
-        self._pending = threading.Lock()  # a fifth of what an Event costs; whoever has waited keeps it
-        self._pending.acquire()
+        self._done = Latch()
 
     @property
     def is_done(self) -> bool:
-        return not self._pending.locked()
+        return self._done.is_set
 
-    def wait(self, until_s: float) -> np.ndarray:
-        """The rows, [n, …]; `until_s` is of `time.monotonic`.
+    def wait(self, until_s: float) -> list[Any]:
+        """The results, in the order of the pictures; `until_s` is of `time.monotonic`.
 
         Raises:
           Unavailable: they were not computed in time; they will not be computed any more.
           Failed: the network has failed.
         """
-        if not self._pending.acquire(timeout=min(max(0.0, until_s - time.monotonic()), threading.TIMEOUT_MAX)):
+        if not self._done.wait(until_s):
             self.is_abandoned = True
             raise too_late()
         if self._error is not None:
             raise self._error
-        return np.stack([row for row in self._rows if row is not None])
+        return self._results
 
-    def give(self, position: int, row: np.ndarray) -> None:
-        self._rows[position] = row
+    def give(self, position: int, result: Any) -> None:
+        self._results[position] = result
         self._num_missing -= 1
         if not self._num_missing and not self.is_done:
-            self._pending.release()
+            self._done.set()
 
     def fail(self, error: Exception) -> None:
-        """Gives up the pictures that have no row; nothing happens if all have."""
+        """Gives up the pictures that have no result; nothing happens if all have."""
         if not self.is_done:
             self._error = error
-            self._pending.release()
+            self._done.set()
 
 
 @dataclass(frozen=True)
 class _Picture:
     ticket: Ticket
     position: int
-    image: np.ndarray
+    content: Any
 
 
 class Places:
@@ -102,17 +100,17 @@ class Places:
         self._batcher = batcher
         self.number = number
 
-    def put(self, images: Sequence[np.ndarray], arrived_s: float) -> Ticket:
-        """Queues pictures, at most as many as there are places.
+    def put(self, contents: Sequence[Any], arrived_s: float) -> Ticket:
+        """Queues what is to be computed of pictures, at most as many as there are places.
 
         Raises:
           Failed: the batcher's thread has died.
           Unavailable: the batcher is closed.
         """
-        assert 0 < len(images) <= self.number
-        ticket = Ticket(arrived_s, len(images))
-        self._batcher._put([_Picture(ticket, at, image) for at, image in enumerate(images)])
-        self.number -= len(images)
+        assert 0 < len(contents) <= self.number
+        ticket = Ticket(arrived_s, len(contents))
+        self._batcher._put([_Picture(ticket, at, content) for at, content in enumerate(contents)])
+        self.number -= len(contents)
         return ticket
 
 
@@ -250,9 +248,9 @@ class Batcher:
         if self._watcher is not None:
             self._watcher.began([began_s - picture.ticket.arrived_s for picture in batch])
         try:
-            rows = self._network(np.stack([picture.image for picture in batch]))
-            for picture, row in zip(batch, rows, strict=True):
-                picture.ticket.give(picture.position, row)
+            results = self._network([picture.content for picture in batch])
+            for picture, result in zip(batch, results, strict=True):
+                picture.ticket.give(picture.position, result)
         except Exception as error:  # noqa: BLE001 - of any network; it is that of these pictures alone
             _log.exception("The network has failed on %d pictures", len(batch))
             for picture in batch:

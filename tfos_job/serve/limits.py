@@ -1,36 +1,20 @@
-"""What requests may cost, beyond the size of each body: pixels, processors that decode, memory of all bodies."""
+"""What requests may cost, beyond the size of each body: pixels, memory of all bodies."""
 
 from __future__ import annotations
 
-import os
-import queue
 import struct
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tfos_job.formats import jpeg, png
 from tfos_job.formats.image_files import TooManyPixels, check_pixels
 from tfos_job.formats.picture_head import read_head
 from tfos_job.serve.bodies import Bodies
-from tfos_job.serve.refusals import TooLarge, too_late
+from tfos_job.serve.refusals import TooLarge
 
 _MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
 _HEAD, _SIZE = b"IHDR", struct.Struct(">II")  # of a PNG
 _START_OF_SCAN, _FILL = 0xDA, 0xFF  # of a JPEG
-
-
-def _decoders() -> queue.SimpleQueue[None]:
-    """A leave for each processor: more would be no faster, and hold more pictures in memory.
-
-    `threading.Semaphore` takes several times as long.
-    """
-    leaves: queue.SimpleQueue[None] = queue.SimpleQueue()
-    for _ in os.sched_getaffinity(0):
-        leaves.put(None)
-    return leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,44 +25,30 @@ class Limits:
       max_images: pictures and drawings.
       max_pixels: of a picture, as its head says before anything is decoded.
       timeout_s: from the first byte to the answer.
-      decoders: leaves, of which `decoding` holds one.
       bodies: the memory of all requests' bodies.
     """
 
     max_images: int
     max_pixels: int
     timeout_s: float
-    decoders: queue.SimpleQueue[None] = field(default_factory=_decoders)
     bodies: Bodies = field(default_factory=Bodies)
 
-    @contextmanager
-    def decoding(self, until_s: float) -> Iterator[None]:
-        """A picture's turn to be decoded; `until_s` is of `time.monotonic`.
+    def count_pixels(self, data: bytes) -> int:
+        """The pixels of a picture, as the head of its file says; 0 of what is none, which is for the decoder to name.
 
         Raises:
-          Unavailable: it does not come in time.
+          TooLarge: there are more than are taken.
         """
-        left_s = until_s - time.monotonic()
-        if left_s <= 0:  # also of a request of many pictures, when some of them are decoded
-            raise too_late()
-        try:
-            self.decoders.get(timeout=min(left_s, threading.TIMEOUT_MAX))
-        except queue.Empty:
-            raise too_late() from None
-        try:
-            yield
-        finally:
-            self.decoders.put(None)
-
-    def check_pixels(self, data: bytes) -> None:
-        """Raises TooLarge for a file of a larger picture; one that is no picture is for the decoder to name."""
+        found = 0
         try:
             for width, height in _sizes(data):
                 check_pixels(width, height)
                 if width * height > self.max_pixels:
                     raise TooLarge(f"a picture of {width} × {height} pixels is larger than {self.max_pixels} pixels")
+                found = max(found, width * height)
         except TooManyPixels as error:
             raise TooLarge(f"a picture that is too large: {error}") from error
+        return found
 
 
 def _sizes(data: bytes) -> list[tuple[int, int]]:

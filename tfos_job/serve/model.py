@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,11 +19,14 @@ from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.pictures import Request
 from tfos_job.serve.asked import Asked, Drawing, Options
 from tfos_job.serve.batcher import Batcher
+from tfos_job.serve.hub import aside
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.metrics import Metrics
-from tfos_job.serve.refusals import BadRequest, Failed, TooLarge
+from tfos_job.serve.refusals import BadRequest, Failed, TooLarge, too_late
 
 _WARM_UP_S = 600.0  # beyond the time that a caller has: the first answer builds graphs
+_LIGHT_PIXELS = 1 << 16  # of a picture: to read it takes a few milliseconds
+_FEW = 16  # classes, which are found for all pictures of a batch together
 _CROSS = [[[10, 30], [50, 30]], [[30, 10], [30, 50]]]
 
 
@@ -33,7 +37,7 @@ class Seen(Protocol):
     def answer(self) -> Answer: ...
 
     @property
-    def image(self) -> np.ndarray: ...
+    def pixels(self) -> np.ndarray: ...
 
     def with_top(self, top: tuple[Guess, ...]) -> Answer: ...
 
@@ -50,7 +54,9 @@ class Network(Protocol):
 
     def see(self, request: Request, *, raw_image: bool = False) -> Any: ...
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray: ...
+    def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray: ...
+
+    def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray: ...
 
     def tops(self, probabilities: np.ndarray, top_k: int) -> list[tuple[Guess, ...]]: ...
 
@@ -64,7 +70,7 @@ class Loaded:
     """What was loaded.
 
     Attributes:
-      network: what computes; the batcher's thread has its `probabilities`, others `see` and `tops`.
+      network: what computes; threads share it.
       draw: makes pictures of strokes.
       version: number of the export's version, or the checkpoint's step.
       top_k: classes in an answer of the exported network.
@@ -74,6 +80,18 @@ class Loaded:
     draw: Draw
     version: int
     top_k: int
+
+
+class _Wanted(NamedTuple):
+    """What is to be computed of a picture.
+
+    Attributes:
+      pixels: as of `Seen`, or as of `Predictor.probabilities_of`.
+      top_k: the number of classes, up to `_FEW`; None for the probabilities of all.
+    """
+
+    pixels: np.ndarray
+    top_k: int | None
 
 
 class Model:
@@ -105,7 +123,7 @@ class Model:
         self._metrics = metrics
         self._max_batch_size = max_batch_size
         self.batcher = Batcher(
-            loaded.network.probabilities,
+            self._compute,
             max_batch_size=max_batch_size,
             max_latency_s=max_latency_s,
             max_queue=max_queue,
@@ -120,7 +138,7 @@ class Model:
         """
         shape = (self._network.form.image_size, self._network.form.image_size, self._network.form.num_channels)
         for number in (1, self._max_batch_size):
-            rows = self._network.probabilities(np.full((number, *shape), 255, np.uint8))
+            rows = self._network.probabilities_of([np.full(shape, 255, np.uint8)] * number)
             if rows.shape != (number, len(self._network.classes)) or not np.isfinite(rows).all():
                 raise Failed(f"the network answers with {rows.shape} or with numbers that are not finite")
         asked = [Asked("picture", _file_of_a_cross()), Asked("drawing", Drawing(_CROSS, [60, 60]))]
@@ -132,7 +150,13 @@ class Model:
         return {"model": self.name, "digest": self._network.digest, "step": self._network.step}
 
     def answer(
-        self, asked: Sequence[Asked], options: Options, arrived_s: float, timeout_s: float | None = None
+        self,
+        asked: Sequence[Asked],
+        options: Options,
+        arrived_s: float,
+        *,
+        is_light: bool = False,
+        timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """The answers about pictures, in their order.
 
@@ -140,6 +164,7 @@ class Model:
           asked: what is asked about.
           options: how.
           arrived_s: when the request arrived, of `time.monotonic`.
+          is_light: it has few bytes, so that to look at its pictures may hold up others.
           timeout_s: from then to the answer (default: that of the limits).
 
         Raises:
@@ -151,24 +176,29 @@ class Model:
         """
         until_s = self.until_s(arrived_s) if timeout_s is None else arrived_s + timeout_s
         with self.batcher.reserved(len(asked)) as places:
-            found = [self.see(one, options, until_s, is_alone=len(asked) == 1) for one in asked]
-            images = [one.image for one in found if not isinstance(one, Answer | NoAnswer)]
-            ticket = places.put(images, arrived_s) if images else None
+            see = functools.partial(self._see_all, asked, options, until_s)
+            found = aside(see, until_s, unless=is_light)
+            few = options.top_k if options.top_k <= _FEW else None
+            wanted = [_Wanted(one.pixels, few) for one in found if not isinstance(one, Answer | NoAnswer)]
+            ticket = places.put(wanted, arrived_s) if wanted else None
         tops: Iterator[tuple[Guess, ...]] = iter(())
         if ticket is not None:
-            tops = iter(self._network.tops(ticket.wait(until_s), options.top_k))
+            results = ticket.wait(until_s)
+            tops = iter(results if few else self._network.tops(np.stack(results), options.top_k))
         answers = [self._to_json(one, tops, options) for one in found]
         if len(answers) == 1 and "error" in answers[0]:
             raise BadRequest(answers[0]["error"])
         return {**self.describe(), "predictions": answers}
 
-    def rows(self, images: Iterable[np.ndarray], number: int, arrived_s: float) -> np.ndarray:
-        """The probabilities of all classes for images that are as the network sees them.
+    def rows(
+        self, pictures: Callable[[], list[np.ndarray]], number: int, arrived_s: float, *, is_light: bool
+    ) -> np.ndarray:
+        """The probabilities of all classes for pictures.
 
         Args:
-          images: each uint8 or float32 [S, S, C], levels from 0 to 255. They are made when there is room for them.
-          number: of images.
-          arrived_s: as in `answer`.
+          pictures: makes them when there is room for them, each as of `Predictor.probabilities_of`.
+          number: of pictures.
+          arrived_s, is_light: as in `answer`.
 
         Returns:
           float32 [n, num_classes].
@@ -176,9 +206,11 @@ class Model:
         Raises:
           Refusal: as `answer`.
         """
+        until_s = self.until_s(arrived_s)
         with self.batcher.reserved(number) as places:
-            ticket = places.put(list(images), arrived_s)
-        rows = ticket.wait(self.until_s(arrived_s))
+            made = aside(pictures, until_s, unless=is_light)
+            ticket = places.put([_Wanted(pixels, None) for pixels in made], arrived_s)
+        rows = np.stack(ticket.wait(until_s))
         self.saw("answered", number)
         return rows
 
@@ -197,21 +229,35 @@ class Model:
           TooLarge: it has more pixels than are taken, and is alone.
           Unavailable: its turn does not come until then.
         """
-        with self._limits.decoding(until_s):
-            if isinstance(asked.source, Drawing):
-                try:
-                    picture = self.loaded.draw(asked.source.strokes, asked.source.size)
-                except BadDataError as error:
-                    return NoAnswer(asked.name, BadDataError(error.cause, next_step=error.next_step))
-                # It is cropped and of training's width: what looks for ink could only lose a stroke.
-                return self._network.see(Request(asked.name, picture), raw_image=True)
+        if time.monotonic() >= until_s:
+            raise too_late()
+        if isinstance(asked.source, Drawing):
             try:
-                self._limits.check_pixels(asked.source)
-            except TooLarge as error:
-                if is_alone:
-                    raise
-                return NoAnswer(asked.name, BadDataError(error.fact))
-            return self._network.see(Request(asked.name, asked.source), raw_image=options.raw_image)
+                picture = self.loaded.draw(asked.source.strokes, asked.source.size)
+            except BadDataError as error:
+                return NoAnswer(asked.name, BadDataError(error.cause, next_step=error.next_step))
+            # It is cropped and of training's width: what looks for ink could only lose a stroke.
+            return self._network.see(Request(asked.name, picture), raw_image=True)
+        try:
+            num_pixels = self._limits.count_pixels(asked.source)
+        except TooLarge as error:
+            if is_alone:
+                raise
+            return NoAnswer(asked.name, BadDataError(error.fact))
+        see = functools.partial(self._network.see, Request(asked.name, asked.source), raw_image=options.raw_image)
+        return aside(see, until_s, unless=num_pixels <= _LIGHT_PIXELS)
+
+    def _see_all(self, asked: Sequence[Asked], options: Options, until_s: float) -> list[Any]:
+        return [self.see(one, options, until_s, is_alone=len(asked) == 1) for one in asked]
+
+    def _compute(self, wanted: Sequence[_Wanted]) -> list[Any]:
+        """What is wanted of pictures: the top classes, or a row of all probabilities; on the batcher's thread."""
+        rows = self._network.probabilities_of([one.pixels for one in wanted])
+        most = max((one.top_k for one in wanted if one.top_k), default=0)
+        tops = self._network.tops(rows, most) if most else [()] * len(wanted)
+        return [
+            row if one.top_k is None else top[: one.top_k] for one, row, top in zip(wanted, rows, tops, strict=True)
+        ]
 
     def _to_json(self, one: Any, tops: Any, options: Options) -> dict[str, Any]:
         if isinstance(one, NoAnswer):
@@ -221,7 +267,7 @@ class Model:
         self.saw("doubtful" if answer.doubtful else "answered")
         values = answer.to_json()
         if options.seen and not isinstance(one, Answer):
-            values["seen"] = _png(one.image)
+            values["seen"] = _png(self._network.images([one.pixels])[0])
         return values
 
 

@@ -1,7 +1,7 @@
-"""waitress behind a signal: it takes connections on a thread of its own, and drains.
+"""waitress behind a signal: it takes connections and answers them on a thread of its own, and drains.
 
 waitress reads requests without a thread each, so that slow callers hold up nobody, but it ends at once or not at all
-(docs/decisions/0005-http-server.md). Here its loop is ours.
+(docs/decisions/0005-http-server.md). Here its loop is ours, and the application is called between its turns (`hub.py`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from waitress.server import TcpWSGIServer
 
 from tfos_job.errors import ResourceError
 from tfos_job.serve.channel import Broken, Channel
-from tfos_job.serve.workers import Workers
+from tfos_job.serve.hub import Hub
 
 _BACKLOG = 1024
-_TURN_S, _DRAINING_TURN_S = 1.0, 0.05
+_TURN_S, _SHORT_TURN_S = 1.0, 0.05
 _AWAKE_S = 0.5
 _KEPT_S = 1.0  # for which a connection that is kept alive may still ask while the server drains, to be told so
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
 _MEMORY_BYTES = 512 << 10  # of a body, before it goes to a file
+_NEVER_BYTES = 1 << 62  # of answers that nobody takes, before a thread waits for that: here it is the only one
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -63,14 +64,22 @@ class ServerLimits:
     Attributes:
       max_connections: open at once; the others wait for the system to take them.
       max_body_bytes: of a request.
-      num_threads: most requests that the application has at once.
       request_s: in which a request must have come, and in which an answer must have been taken.
     """
 
     max_connections: int
     max_body_bytes: int
-    num_threads: int
     request_s: float
+
+
+@dataclass(frozen=True)
+class _Dispatcher:
+    """What has requests answered, instead of waitress' threads."""
+
+    hub: Hub
+
+    def add_task(self, task: Channel) -> None:
+        self.hub.start(task.service)
 
 
 class _Waitress(TcpWSGIServer):
@@ -79,6 +88,13 @@ class _Waitress(TcpWSGIServer):
     channel_class = Channel
     is_draining = False
     on_broken: Callable[[Broken], None]
+
+    def pull_trigger(self) -> None:
+        """Nothing: connections call it on the loop's thread, which looks at all of them before it waits."""
+
+    def wake(self) -> None:
+        """Ends a turn of the loop; on any thread."""
+        self.trigger.pull_trigger()
 
     def accept_waiting(self) -> None:
         """Takes all connections that the system has made; closing would reset them."""
@@ -112,13 +128,13 @@ class Server:
     ) -> None:
         self._limits = limits
         self._map: dict[int, Any] = {}
-        self._workers = Workers(limits.num_threads)
+        self._hub = Hub(self._wake)
         address = listener.getsockname()
         self._server = _Waitress(
             application,
             map=self._map,
             _sock=listener,
-            dispatcher=self._workers,
+            dispatcher=_Dispatcher(self._hub),
             adj=_adjustments(listener, limits),
             bind_socket=False,
             sockinfo=(listener.family, listener.type, listener.proto, address),
@@ -127,7 +143,8 @@ class Server:
         self._ends_at_s: float | None = None
         self._drained_at_s = self._house_due_s = 0.0
         self._num_lost = 0
-        self._is_woken = threading.Event()  # before that, the loop may not close the pipe by which it is woken
+        self._may_wake = True
+        self._waking = threading.Lock()
         self._ended = threading.Event()
         threading.Thread(target=self._run, name="http", daemon=True).start()
 
@@ -153,31 +170,36 @@ class Server:
             return self._num_lost
         self._ends_at_s = time.monotonic() + timeout_s
         self._server.is_draining = True
-        if not self._is_woken.is_set():
-            self._server.pull_trigger()
-            self._is_woken.set()
+        self._wake()
         self.wait()
-        self._workers.close()
         return self._num_lost
+
+    def _wake(self) -> None:
+        with self._waking:
+            if self._may_wake:
+                self._server.wake()
 
     def _run(self) -> None:
         try:
             self._serve()
         finally:
+            with self._waking:  # the number of the pipe that is closed may soon be another file's
+                self._may_wake = False
+            wasyncore.close_all(self._map, ignore_all=True)
             self._ended.set()
 
     def _serve(self) -> None:
         while not self._is_over(time.monotonic()):
-            turn_s = _DRAINING_TURN_S if self._server.is_draining else _TURN_S
-            wasyncore.loop(turn_s, use_poll=True, map=self._map, count=1)
+            is_due = self._server.is_draining or self._hub.has_pauses
+            wasyncore.loop(_SHORT_TURN_S if is_due else _TURN_S, use_poll=True, map=self._map, count=1)
+            self._hub.run()
             now_s = time.monotonic()
             # A turn is as short as an event, and limits are in seconds. Who waits for a connection waits for nothing.
             if now_s >= self._house_due_s or len(self._server.active_channels) >= self._limits.max_connections:
-                self._house_due_s = now_s + _DRAINING_TURN_S
+                self._house_due_s = now_s + _SHORT_TURN_S
                 self._keep_house(now_s)
         self._num_lost = sum(channel.is_busy for channel in self._channels())
-        self._is_woken.wait()
-        wasyncore.close_all(self._map, ignore_all=True)
+        self._hub.close()
 
     def _channels(self) -> list[Channel]:
         return list(self._server.active_channels.values())
@@ -199,10 +221,11 @@ class Server:
         return not is_kept and not any(channel.is_busy for channel in channels)
 
     def _keep_house(self, now_s: float) -> None:
-        """Has each connection look after itself, and ends those that were silent for longest when others wait for one.
+        """Ends what takes too long, and the connections that were silent for longest when others wait for one.
 
         Whoever has just come is the last of them: a crowd that sends nothing, or half a request, shuts nobody out.
         """
+        self._hub.give_up(now_s)
         channels = self._channels()
         for channel in channels:
             channel.keep_house(now_s, self._limits.request_s)
@@ -215,7 +238,6 @@ class Server:
 def _adjustments(listener: socket.socket, limits: ServerLimits) -> Adjustments:
     return Adjustments(
         sockets=[listener],
-        threads=limits.num_threads,
         backlog=_BACKLOG,
         connection_limit=limits.max_connections + 2,  # waitress counts the listener and its own pipe
         channel_timeout=_IDLE_S,
@@ -223,6 +245,8 @@ def _adjustments(listener: socket.socket, limits: ServerLimits) -> Adjustments:
         max_request_body_size=limits.max_body_bytes + 1,  # waitress refuses that very size
         max_request_header_size=_HEAD_BYTES,
         inbuf_overflow=_MEMORY_BYTES,
+        outbuf_high_watermark=_NEVER_BYTES,
+        clear_untrusted_proxy_headers=False,  # nobody reads them
         ident=None,
         log_socket_errors=False,
         asyncore_use_poll=True,

@@ -14,7 +14,8 @@ from flask import Flask, Response, g, request
 
 from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.serve.asked import Asked, Options, decoded, json_object
-from tfos_job.serve.bodies import Share
+from tfos_job.serve.bodies import Share, is_light
+from tfos_job.serve.hub import aside
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.model import Model
@@ -25,6 +26,7 @@ from tfos_job.serve.responses import as_json
 _ENCODED, _LEVELS, _ALL_CLASSES = "serving_default", "levels", "all_classes"  # of inference/graph.py
 _INPUT, _CLASSES, _IDS, _PROBABILITIES = "images", "classes", "ids", "probabilities"
 _INSTANCES, _INPUTS, _SIGNATURE = "instances", "inputs", "signature_name"
+_LIGHT_NUMBERS = 1 << 14  # in an answer
 
 
 def add_routes(app: Flask, models: Models, lifecycle: Lifecycle, limits: Limits) -> None:
@@ -34,9 +36,11 @@ def add_routes(app: Flask, models: Models, lifecycle: Lifecycle, limits: Limits)
         lifecycle.require(g.began_s)
         with limits.bodies.share() as share, models.used(name) as model:
             _require_version(model, version)
-            asked = _read(limits, share)
+            light = is_light(request)
+            asked = aside(lambda: _read(limits, share), unless=light)
             g.facts = {"model": name, "step": model.loaded.network.step, "pictures": len(asked.values)}
-            return as_json(_answer(model, asked))
+            rows = model.rows(lambda: _pictures(model, asked), len(asked.values), g.began_s, is_light=light)
+            return aside(lambda: as_json(_answer(model, asked, rows)), unless=rows.size <= _LIGHT_NUMBERS)
 
     def status(name: str, version: int | None = None) -> Response:
         with models.used(name) as model:
@@ -105,10 +109,12 @@ def _require_version(model: Model, version: int | None) -> None:
         raise Unknown(f"no version {version} of {model.name}. There is {model.loaded.version}")
 
 
-def _answer(model: Model, body: _Body) -> dict[str, Any]:
+def _pictures(model: Model, body: _Body) -> list[np.ndarray]:
     take = _encoded if body.signature == _ENCODED else _levels
-    images = (take(model, value, f"{_INPUT}[{at}]") for at, value in enumerate(body.values))
-    rows = model.rows(images, len(body.values), g.began_s)
+    return [take(model, value, f"{_INPUT}[{at}]") for at, value in enumerate(body.values)]
+
+
+def _answer(model: Model, body: _Body, rows: np.ndarray) -> dict[str, Any]:
     columns: dict[str, list[Any]]
     if body.signature == _ALL_CLASSES:
         columns = {_PROBABILITIES: rows.tolist()}
@@ -128,15 +134,15 @@ def _answer(model: Model, body: _Body) -> dict[str, Any]:
 
 
 def _encoded(model: Model, value: Any, place: str) -> np.ndarray:
-    """The image of a file in base64."""
+    """The picture of a file in base64."""
     asked = Asked(place, decoded(value, place))
     seen = model.see(asked, Options(raw_image=True), model.until_s(g.began_s), is_alone=True)
     if isinstance(seen, NoAnswer):
         model.saw("unreadable")
         raise BadRequest(f"{place}: {seen.to_json()['error']}")
     assert not isinstance(seen, Answer)  # of pictures that are looked at for ink alone
-    image: np.ndarray = seen.image
-    return image
+    pixels: np.ndarray = seen.pixels
+    return pixels
 
 
 def _levels(model: Model, value: Any, place: str) -> np.ndarray:

@@ -1,0 +1,187 @@
+"""Requests on one thread, each in a greenlet: where one would wait, the thread goes on with another.
+
+With a thread for each, requests hand the interpreter's lock on again and again, which costs more than their work does
+(docs/decisions/0005-http-server.md). The price: who computes for long, or waits for anything but a `Latch`, holds up
+all the others. So such work goes `aside`, to another thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextvars
+import functools
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import greenlet
+
+from tfos_job.serve.refusals import too_late
+
+T = TypeVar("T")
+
+_of_thread = threading.local()
+_log = logging.getLogger(__name__)
+
+
+class Latch:
+    """Something that happens once. Threads may wait for it, and greenlets of a `Hub`, whose thread then goes on."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._wakers: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        with self._lock:
+            self.is_set = True
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def wait(self, until_s: float = math.inf) -> bool:
+        """Waits for it; false if it has not happened until then, of `time.monotonic`."""
+        hub = _hub_here()
+        pause = _Blocked(until_s) if hub is None else _Paused(hub, until_s)
+        with self._lock:
+            if self.is_set:
+                return True
+            self._wakers.append(pause.end)
+        pause.wait()
+        return self.is_set
+
+
+def aside(function: Callable[[], T], until_s: float = math.inf, *, unless: bool = False) -> T:
+    """Calls a function. On the thread of a hub another thread does, as many at a time as there are processors.
+
+    Args:
+      function: runs in the context of the caller, as `contextvars` has it.
+      until_s: when it must have begun, of `time.monotonic`.
+      unless: it takes so little time that it may hold up the others; then it is called at once.
+
+    Raises:
+      Unavailable: it has not begun until then, and will not.
+      Exception: what the function raises.
+    """
+    hub = None if unless else _hub_here()
+    if hub is None:
+        return function()
+    ended = Latch()
+    future = hub.pool.submit(contextvars.copy_context().run, function)
+    future.add_done_callback(lambda _: ended.set())
+    if not ended.wait(until_s) and future.cancel():
+        raise too_late()
+    ended.wait()
+    return future.result()
+
+
+class Hub:
+    """The greenlets of a thread, the one that calls `run`.
+
+    Args:
+      wake: has that thread call `run` soon; called on any thread.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="aside")
+        self._wake = wake
+        self._is_woken = False
+        self._begun: collections.deque[Callable[[], None]] = collections.deque()
+        self._ended: collections.deque[_Paused] = collections.deque()
+        self._pauses: set[_Paused] = set()
+
+    @property
+    def has_pauses(self) -> bool:
+        """True while a greenlet waits."""
+        return bool(self._pauses)
+
+    def start(self, function: Callable[[], None]) -> None:
+        """Has a function called in a greenlet, by the next `run`; on the hub's thread."""
+        self._begun.append(function)
+
+    def run(self) -> None:
+        """Goes on with every greenlet that can, those that have waited first, until all wait."""
+        self._is_woken = False
+        _of_thread.hub, self.greenlet = self, greenlet.getcurrent()
+        try:
+            while True:
+                if self._ended:
+                    self._ended.popleft().go_on()
+                elif self._begun:
+                    greenlet.greenlet(functools.partial(_logged, self._begun.popleft())).switch()
+                else:
+                    return
+        finally:
+            _of_thread.hub = None
+
+    def give_up(self, now_s: float) -> None:
+        """Ends the pauses whose time is over."""
+        for pause in [each for each in self._pauses if each.until_s <= now_s]:
+            pause.end()
+
+    def close(self) -> None:
+        """Ends the greenlets that wait, as by an exception, and the threads; on the hub's thread."""
+        self._begun.clear()
+        for pause in list(self._pauses):
+            pause.greenlet.throw()
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Paused:
+    """A greenlet that waits."""
+
+    def __init__(self, hub: Hub, until_s: float) -> None:
+        self._hub = hub
+        self.until_s = until_s
+        self.greenlet = greenlet.getcurrent()
+
+    def wait(self) -> None:
+        self._hub._pauses.add(self)
+        try:
+            self._hub.greenlet.switch()
+        finally:
+            self._hub._pauses.remove(self)
+
+    def end(self) -> None:
+        """Has the greenlet go on soon; on any thread, and more than once, as when its time is over first."""
+        hub = self._hub
+        hub._ended.append(self)
+        if not hub._is_woken:
+            hub._is_woken = True
+            hub._wake()
+
+    def go_on(self) -> None:
+        if self in self._hub._pauses:
+            self.greenlet.switch()
+
+
+class _Blocked:
+    """A thread that waits."""
+
+    def __init__(self, until_s: float) -> None:
+        self._until_s = until_s
+        self._lock = threading.Lock()  # a fifth of what an Event costs
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        self._lock.acquire(timeout=min(max(0.0, self._until_s - time.monotonic()), threading.TIMEOUT_MAX))
+
+    def end(self) -> None:
+        self._lock.release()
+
+
+def _hub_here() -> Hub | None:
+    """The hub whose greenlet calls; None on other threads, and in what is no greenlet."""
+    return getattr(_of_thread, "hub", None)
+
+
+def _logged(function: Callable[[], None]) -> None:
+    try:
+        function()
+    except Exception:  # noqa: BLE001 - of waitress: the application's own are answers
+        _log.exception("A connection has failed")
