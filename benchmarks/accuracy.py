@@ -148,7 +148,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     @tf.function
     def step() -> tf.Tensor:
         images, labels, _ = next(batches)
-        loss, correct, *_ = train_step(network, optimizer, images, labels, config.label_smoothing)
+        loss, correct, *_ = train_step(network, optimizer, images, labels, config.label_smoothing, config.wire_dtype)
         for mean, variable in zip(average, network.trainable_variables, strict=False):
             mean.assign_sub((1 - decay) * (mean - variable.value))
         return tf.stack([loss, tf.cast(correct, tf.float32)])

@@ -27,6 +27,7 @@ PLAN = TrainPlan(
         learning_rate=1.0, decay_type="exponential", decay_factor=1.0, decay_steps=1, warmup_steps=0, total_steps=20
     ),
     label_smoothing=0.0,
+    wire_dtype="float32",
     start_step=0,
     total_steps=20,
     positions=(0,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(tmp_path)
     settings = ("--model_name", "own_network:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
-    files = ("--input_mode", "files", "--validation_split_name", "train")
+    files = ("--input_mode", "files", "--validation_split_name", "train", "--wire_dtype", "bfloat16")
     trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["wire_dtype"] == "bfloat16"
     evaluation = run("evaluate", *folders, "--dataset_split_name", "train").result()
     assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
     answers = Predictor(tmp_path / "run").predict(images(dataset))

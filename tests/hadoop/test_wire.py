@@ -16,12 +16,14 @@ import psutil
 import pytest
 
 from tests.hadoop.hosted import obstacle
+from tfos_job.commands.container_memory import Network
 
 pytestmark = pytest.mark.hadoop
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--networks", "hanzi_net", "--batch_sizes", "8", "--num_classes", "10", "--gbit", "1", "off", "--rounds", "1"]
-FLAGS = ["--", "--image_size", "16", "--num_ps_tasks", "2", "--num_executors", "3"]
+FLAGS = ["--", "--image_size", "16", "--num_ps_tasks", "2", "--num_executors", "3", "--wire_dtype", "bfloat16"]
+NUM_PARAMETERS = Network(model_name="hanzi_net", image_size=16, num_classes=10).num_parameters
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +72,9 @@ def test_it_measures_what_the_flags_of_train_ask_for_and_leaves_nothing(tmp_path
     assert [(each["computes"], each["gbit"]) for each in found] == [(True, 1), (True, None), (False, 1), (False, None)]
     for each in found:
         assert set(each["bytes_to_and_from"]) == {"ps:0", "ps:1", "worker:0"}
-        # The variables come once, the gradients go once, each as float32.
-        assert each["bytes_to_workers"] == pytest.approx(each["bytes_from_workers"], rel=0.1)
+        # The variables come once, the gradients go once, each in two bytes.
+        for way in ("bytes_to_workers", "bytes_from_workers"):
+            assert each[way] == pytest.approx(2 * NUM_PARAMETERS, rel=0.1)
         assert each["flags"] == " ".join(FLAGS[1:])
     assert found[2]["bytes_to_workers"] == pytest.approx(found[0]["bytes_to_workers"], rel=0.1)
 

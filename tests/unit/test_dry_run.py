@@ -105,6 +105,9 @@ def test_a_new_run(folder: Path) -> None:
     assert number > 1_000_000
     assert found["disk_bytes"]["checkpoint"] == 3 * 4 * number
     assert found["disk_bytes"]["num_checkpoints"] == 3  # with the best one of the validation split
+    assert found["wire"] == {
+        "dtype": "float32", "bytes_to_worker": 4 * number, "bytes_from_worker": 4 * number,
+    }  # fmt: skip
     memory = found["memory_mib"]
     assert memory["total"] == memory["driver"] + 2 * memory["worker"] + memory["parameter_server"]
     assert memory["host"] > 0
@@ -128,9 +131,30 @@ def test_a_run_that_is_resumed(folder: Path) -> None:
     assert found["disk_bytes"]["checkpoint"] == (folder / "run/checkpoints/step-00000007/variables.npz").stat().st_size
 
 
-def test_a_rate_of_another_number_of_workers_tells_nothing(folder: Path) -> None:
-    found = dry_run.forecast(dataclasses.replace(begun(folder), num_executors=2), "local[3]")
+@pytest.mark.parametrize("changes", [{"num_executors": 2}, {"wire_dtype": "bfloat16", "change_settings": True}])
+def test_a_rate_of_other_workers_or_another_wire_tells_nothing(folder: Path, changes: dict[str, Any]) -> None:
+    found = dry_run.forecast(dataclasses.replace(begun(folder), **changes), "local[3]")
     assert row(found, "time").startswith("unknown: its last rate was that of another")
+
+
+def test_the_bytes_on_the_wire(folder: Path) -> None:
+    wire = {"wire_dtype": "bfloat16"}
+    network = dry_run.forecast(settings(folder, **wire), "local[3]")
+    assert network["wire"]["bytes_to_worker"] == 2 * network["network"]["num_parameters"]
+    # How many are trained is known when the network has been built.
+    part = {**wire, "trainable_scopes": "fc2"}
+    assert row(dry_run.forecast(settings(folder, **part), "local[3]"), "wire") == (
+        "bfloat16; how many bytes a step is unknown"
+    )
+    config = begun(folder, **wire)
+    report = RunLayout(config.train_dir).report
+    counted = {"num_parameters": 10 << 20, "num_trained": 4 << 20}
+    storage.write_json(report, storage.read_json(report) | counted)
+    found = dry_run.forecast(config, "local[3]")
+    assert (found["wire"]["bytes_to_worker"], found["wire"]["bytes_from_worker"]) == (32 << 20, 8 << 20)
+    assert row(found, "wire") == (
+        "32 MiB of variables to the worker of each step, 8.0 MiB of gradients back, as bfloat16"
+    )
 
 
 def test_a_finished_run(folder: Path) -> None:
@@ -210,6 +234,7 @@ def test_a_network_of_ones_own_is_not_built(folder: Path) -> None:
     config = settings(folder, model_name="no.such:network")
     found = dry_run.forecast(config, "local[3]")
     assert found["network"]["num_parameters"] is found["disk_bytes"]["checkpoint"] is None
+    assert found["wire"]["bytes_to_worker"] is None
     assert row(found, "unknown") == "whether the network can be built, which needs TensorFlow"
     with pytest.raises(MissingInputError, match="no weights there"):
         dry_run.forecast(dataclasses.replace(config, checkpoint_path=str(folder / "weights")), "local[3]")

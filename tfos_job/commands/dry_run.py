@@ -56,6 +56,7 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
         "nodes": _nodes(prepared, topology, master),
         "memory_mib": dry_run_costs.memory_mib(prepared, topology, master),
         "disk_bytes": dry_run_costs.disk_bytes(prepared, num_parameters),
+        "wire": dry_run_costs.wire(prepared, num_parameters),
         "time": dry_run_costs.time(prepared, steps),
         "locked_by": lock_file.held_by(prepared.run.lock),
         "unchecked": [] if prepared.is_built else ["whether the network can be built, which needs TensorFlow"],
@@ -64,7 +65,7 @@ def forecast(config: TrainConfig, master: str | None) -> dict[str, Any]:
 
 def _finished(config: TrainConfig, report: Mapping[str, Any]) -> dict[str, Any]:
     """Of a finished run whose dataset is gone: what its report says of it, and nothing of a dataset or of nodes."""
-    gone = ("dataset", "nodes", "memory_mib", "disk_bytes", "time")
+    gone = ("dataset", "nodes", "memory_mib", "disk_bytes", "wire", "time")
     return {
         "dry_run": True,
         "action": NOTHING,

@@ -1,4 +1,4 @@
-"""What the run of `train --dry_run` will take: memory, disk and time."""
+"""What the run of `train --dry_run` will take: memory, disk, bytes on the wire and time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tfos_job import storage
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
+from tfos_job.config import FLOAT32, WIRE_BYTES
 from tfos_job.host.memory import host_bytes
 from tfos_job.protocol.topology import Topology, is_local
 from tfos_job.run import checkpoints, outgrown
@@ -88,17 +89,34 @@ def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int 
     return _VALUE_BYTES * (_COPIES_IN_CHECKPOINT * num_parameters + whitened**2)
 
 
+def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
+    """Bytes that a worker gets in a step, the variables, and sends, the gradients; None if they are unknown.
+
+    Some variables travel as they are although `num_parameters` has them: moving statistics and the like, which are few,
+    and those that are not trained, whose number the report of the run has.
+    """
+    config, report = prepared.config, prepared.folder.report or {}
+    found: dict[str, Any] = {"dtype": config.wire_dtype, "bytes_to_worker": None, "bytes_from_worker": None}
+    num_trained = report.get("num_trained", None if config.scopes_to_train else num_parameters)
+    if num_parameters is None or num_trained is None:
+        return found
+    trained_bytes = num_trained * WIRE_BYTES[config.wire_dtype]
+    others_bytes = (num_parameters - num_trained) * _VALUE_BYTES
+    return found | {"bytes_to_worker": trained_bytes + others_bytes, "bytes_from_worker": trained_bytes}
+
+
 def time(prepared: Preparation, steps: int) -> dict[str, Any]:
     """Seconds of the steps that are left, at the rate that this run last had with the same network and nodes."""
-    report, config = prepared.folder.report or {}, prepared.config
+    report, config = {"wire_dtype": FLOAT32, **(prepared.folder.report or {})}, prepared.config
     rate = report.get("images_per_second")
     same = {
         "model": dataclasses.asdict(prepared.data.model),
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
+        "wire_dtype": config.wire_dtype,
     }
     if not rate or any(report.get(name) != value for name, value in same.items()):
-        other = "its last rate was that of another network, batch or number of workers"
+        other = "its last rate was that of another network, batch, wire or number of workers"
         unknown = other if rate else "the run has made no step yet"
         return {"images_per_second": None, "seconds": None, "unknown": unknown}
     return {"images_per_second": rate, "seconds": round(steps * config.batch_size / rate, 1), "unknown": None}

@@ -28,6 +28,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             "nodes": _nodes(found["nodes"]),
             "memory": _memory(found["memory_mib"]),
             "disk": _disk(found["disk_bytes"]),
+            "wire": _wire(found["wire"]),
             "time": _time(found["time"]),
         }
     rows |= {
@@ -111,6 +112,13 @@ def _disk(disk: Mapping[str, int | None]) -> str:
     if cache:
         text += f"; {_mib(cache / (1 << 20))} of shards on the disk of each worker"
     return text + (f"; {_mib(disk['free'] / (1 << 20))} are free" if disk["free"] is not None else "")
+
+
+def _wire(wire: Mapping[str, Any]) -> str:
+    to, back = wire["bytes_to_worker"], wire["bytes_from_worker"]
+    if to is None:
+        return f"{wire['dtype']}; how many bytes a step is unknown"
+    return f"{size(to)} of variables to the worker of each step, {size(back)} of gradients back, as {wire['dtype']}"
 
 
 def _time(time: Mapping[str, Any]) -> str:

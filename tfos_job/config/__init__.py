@@ -4,6 +4,7 @@ from tfos_job.config.augmentation import AugmentationConfig, InspectConfig
 from tfos_job.config.convert import ConvertConfig
 from tfos_job.config.defaults import (
     AUTO_FILL,
+    BFLOAT16,
     BRIGHTNESS,
     BUFFER_LIMIT_BYTES,
     CONSTANT,
@@ -17,6 +18,7 @@ from tfos_job.config.defaults import (
     DEFAULT_MAX_NUMBER_OF_STEPS,
     EXPONENTIAL,
     FILES,
+    FLOAT32,
     GNT,
     IMAGES,
     LENGTHS,
@@ -33,6 +35,7 @@ from tfos_job.config.defaults import (
     PRELOADED,
     REFLECT,
     RESCALE,
+    WIRE_BYTES,
     WRAP,
     ZCA,
 )
@@ -51,6 +54,7 @@ from tfos_job.config.verify import VerifyConfig
 
 __all__ = [
     "AUTO_FILL",
+    "BFLOAT16",
     "BRIGHTNESS",
     "BUFFER_LIMIT_BYTES",
     "COMMAND",
@@ -66,6 +70,7 @@ __all__ = [
     "EXPONENTIAL",
     "EXTENT",
     "FILES",
+    "FLOAT32",
     "GNT",
     "IMAGES",
     "LENGTHS",
@@ -85,6 +90,7 @@ __all__ = [
     "RECIPES",
     "REFLECT",
     "RESCALE",
+    "WIRE_BYTES",
     "WRAP",
     "ZCA",
     "AugmentationConfig",

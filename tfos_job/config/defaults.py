@@ -12,6 +12,9 @@ NETWORKS = {"chinese_rec": 64, "hanzi_net": 64, "inception_v3": 299}
 """The registered networks, and the side of the images, in pixels, that each one is made for."""
 EXPONENTIAL, COSINE = "exponential", "cosine"
 DECAY_TYPES = (EXPONENTIAL, COSINE, "fixed")
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+WIRE_BYTES = {FLOAT32: 4, BFLOAT16: 2}
+"""The types that variables and gradients may travel in, and the bytes of a number in each."""
 PRELOADED, FILES = "preloaded", "files"
 NO_NORMALIZATION, PER_IMAGE, PER_IMAGE_MEAN, PER_IMAGE_RESCALE = (
     "none",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config.deadlines import APPLICATION, PHASES, Deadlines, application_s, parsed, unknown_phase
-from tfos_job.config.flags import EXTENT, Flags, Subject, flag, require
+from tfos_job.config.defaults import FLOAT32, WIRE_BYTES
+from tfos_job.config.flags import EXTENT, RECIPE, Flags, Subject, flag, require
 from tfos_job.config.values import PORT_RANGE, TextForm
 
 _SHUTDOWN_S = 30
@@ -53,6 +54,14 @@ class NodeFlags(Flags):
     )
     allow_cpu: bool = _flag(
         "let a worker train on the CPU if it was given a GPU that its TensorFlow does not see", False
+    )
+    wire_dtype: str = flag(
+        "type in which variables come from the parameter servers and gradients go there; `bfloat16` halves the bytes "
+        "and keeps 8 bits of each number's precision; what the parameter servers hold is float32 in any case",
+        FLOAT32,
+        choices=tuple(WIRE_BYTES),
+        bond=RECIPE,
+        subject=Subject.NODES,
     )
     port_range: str | None = _flag(
         "first and last port to listen on, for firewalls (default: any free port)",

@@ -96,6 +96,7 @@ def _facts(prepared: Preparation) -> dict[str, Any]:
         "records_per_worker": list(data.part_sizes),
         "num_workers": config.num_workers,
         "num_ps_tasks": config.num_ps_tasks,
+        "wire_dtype": config.wire_dtype,
         "dataset_digest": data.train.manifest.digest,
         "charset_digest": data.charset.digest,
     }

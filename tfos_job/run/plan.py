@@ -68,6 +68,7 @@ class TrainPlan:
       input: from shards to batches.
       learning_rate: of each step.
       label_smoothing: of `training.step.mean_loss`.
+      wire_dtype: of `training.step.train_step`.
       start_step: the global step of the variables that training starts from.
       total_steps: the global step that it ends at.
       positions: records of its stream that each worker had consumed by `start_step`.
@@ -84,6 +85,7 @@ class TrainPlan:
     input: InputSpec
     learning_rate: LearningRateSpec
     label_smoothing: float
+    wire_dtype: str
     start_step: int
     total_steps: int
     positions: tuple[int, ...]
@@ -127,6 +129,7 @@ def plan_of(
         input=_input_of(config, data, normalization, statistics),
         learning_rate=learning_rate_of(config, data.total_steps),
         label_smoothing=config.label_smoothing,
+        wire_dtype=config.wire_dtype,
         start_step=start_step,
         total_steps=data.total_steps,
         positions=positions,

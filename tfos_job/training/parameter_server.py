@@ -121,7 +121,8 @@ class ParameterServerEngine:
             fed = tf.timestamp()
         with tf.control_dependencies([fed]):
             loss, num_correct, computed, updated = self._strategy.run(
-                train_step, (self._model, self._optimizer, images, labels, self._plan.label_smoothing)
+                train_step,
+                (self._model, self._optimizer, images, labels, self._plan.label_smoothing, self._plan.wire_dtype),
             )
         counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
         return tf.stack([*counts, fed - begin, updated - computed, updated - begin])

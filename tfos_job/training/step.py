@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tfos_job.config import FLOAT32
 from tfos_job.formats.form import Form
 from tfos_job.training.optimizer import FusedAdam
 
@@ -28,32 +29,63 @@ def mean_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float) -> t
 
 
 def train_step(
-    model: keras.Model, optimizer: FusedAdam, images: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0
+    model: keras.Model,
+    optimizer: FusedAdam,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    label_smoothing: float = 0.0,
+    wire_dtype: str = FLOAT32,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """One update from one batch: the only place where precision, wire type and placement of a step are decided.
 
-    Graph only. `compute_seconds` must repeat the part from reading the variables to the gradients.
+    Graph only. `compute_seconds` must repeat the part from having the variables to the gradients.
 
     Args:
       images: float32 [B, S, S, C].
       labels: int64 [B].
       label_smoothing: see `mean_loss`.
+      wire_dtype: a key of `config.WIRE_BYTES`. Variables that are not trained travel as they are: a moving statistic
+        that was rounded on its way would stand still as soon as its changes are smaller than that.
 
     Returns:
       The mean loss and the number of right first guesses, both of the variables before the update; when all gradients
       were computed, and when all variables were updated (`tf.timestamp`, by the worker's clock).
     """
+    trained, others = model.trainable_variables, model.non_trainable_variables
+    weights = [_pulled(variable, wire_dtype) for variable in trained]
+    states = [tf.convert_to_tensor(variable.value) for variable in others]
     with tf.GradientTape() as tape:
-        logits = model(images, training=True)
+        tape.watch(weights)
+        logits, new_states = model.stateless_call(weights, states, images, training=True)
         loss = mean_loss(logits, labels, label_smoothing)
-    gradients = tape.gradient(loss, model.trainable_variables)
+    gradients = tape.gradient(loss, weights)
     # Nothing waits for this timestamp: updates begin as their gradients come.
     computed = _timestamp_after(gradients)
-    update = optimizer.update(gradients, model.trainable_variables)
-    with tf.control_dependencies([update]):
+    pushed = [_pushed(gradient, variable, wire_dtype) for gradient, variable in zip(gradients, trained, strict=True)]
+    # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
+    moved = [
+        variable.value.assign(new, read_value=False)
+        for variable, old, new in zip(others, states, new_states, strict=True)
+        if new is not old
+    ]
+    with tf.control_dependencies([optimizer.update(pushed, trained), *moved]):
         updated = tf.timestamp()
     num_correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1) == labels)
     return loss, num_correct, computed, updated
+
+
+def _pulled(variable: keras.Variable, wire_dtype: str) -> tf.Tensor:
+    """The variable's value where this graph runs; it is on the wire between two casts."""
+    with tf.device(variable.value.device):
+        packed = tf.cast(variable.value, wire_dtype)
+    return tf.cast(packed, variable.dtype)
+
+
+def _pushed(gradient: tf.Tensor, variable: keras.Variable, wire_dtype: str) -> tf.Tensor:
+    """The gradient where the variable is."""
+    packed = tf.cast(gradient, wire_dtype)
+    with tf.device(variable.value.device):
+        return tf.cast(packed, variable.dtype)
 
 
 def compute_seconds(model: keras.Model, batch_size: int, form: Form) -> tf.Tensor:
