@@ -64,8 +64,8 @@ class Blocks:
     cluster: list[Result]
     carried: list[dict[str, tuple[int, int]]]
 
-    def account(self, num_workers: int) -> dict[str, Any]:
-        plain_ms = [_step_ms(result) for result in self.plain]
+    def account(self, num_workers: int, push_every: int) -> dict[str, Any]:
+        plain_ms = [_step_ms(result) * push_every for result in self.plain]
         cluster_ms = [_step_ms(result) * num_workers for result in self.cluster]
         added_ms = [theirs - ours for theirs, ours in zip(cluster_ms, plain_ms, strict=True)]
         tasks = {
@@ -132,7 +132,7 @@ class Bench:
                     "computes": case.computes,
                     "batch_size": case.batch_size,
                     "flags": " ".join(case.flags),
-                    **blocks.account(config.num_workers),
+                    **blocks.account(config.num_workers, config.push_every),
                 }
 
     def _rounds(

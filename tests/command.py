@@ -106,7 +106,9 @@ class Command:
         attempts = report.get("attempts", [])
         if len(attempts) > self._attempts_before:
             tally["trainings"] += 1
-            tally["images"] += (report["step"] - attempts[-1]["start_step"]) * report["batch_size"]
+            tally["images"] += (
+                (report["step"] - attempts[-1]["start_step"]) * report["batch_size"] * report["push_every"]
+            )
         self._train_dir = None  # counted
         return int(code)
 

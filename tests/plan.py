@@ -28,6 +28,7 @@ PLAN = TrainPlan(
     ),
     label_smoothing=0.0,
     wire_dtype="float32",
+    push_every=1,
     start_step=0,
     total_steps=20,
     positions=(0,),

@@ -48,10 +48,11 @@ AUGMENTATION = AugmentationConfig(
     random_rotation=10.0,
     elastic_distortion=0.02,
 )
-# 80 records in batches of 32: the border of an epoch lies within the third step, with two before and one behind it.
-BATCH_SIZE = 32
+PUSH_EVERY = {"chinese_rec": 2, "hanzi_net": 1}
+# 80 records, 32 in a step: the border of an epoch lies within the third step, with two before and one behind it.
+STEP_IMAGES = 32
 # Of the unbroken run and of what is left after each step.
-NUM_IMAGES = len(INPUT_MODES) * BATCH_SIZE * NUM_STEPS * (NUM_STEPS + 1) // 2
+NUM_IMAGES = len(INPUT_MODES) * STEP_IMAGES * NUM_STEPS * (NUM_STEPS + 1) // 2
 
 
 class Recorder:
@@ -124,7 +125,7 @@ def plan_for(model_name: str, start_step: int, position: int) -> TrainPlan:
         input=dataclasses.replace(
             PLAN.input,
             mode=INPUT_MODES[model_name],
-            batch_size=BATCH_SIZE,
+            batch_size=STEP_IMAGES // PUSH_EVERY[model_name],
             shuffle_buffer=32,
             augmentation=AUGMENTATION,
         ),
@@ -137,6 +138,7 @@ def plan_for(model_name: str, start_step: int, position: int) -> TrainPlan:
             **DECAYS[model_name],
         ),
         label_smoothing=LABEL_SMOOTHING[model_name],
+        push_every=PUSH_EVERY[model_name],
         start_step=start_step,
         total_steps=NUM_STEPS,
         positions=(position,),

@@ -80,12 +80,13 @@ def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
-    settings = ("--model_name", "own_network:build", "--image_size", 16, "--batch_size", 16, "--learning_rate", 0.05)
+    settings = ("--model_name", "own_network:build", "--image_size", 16, "--batch_size", 8, "--learning_rate", 0.05)
     folders = ("--dataset_dir", dataset, "--train_dir", tmp_path / "run")
-    files = ("--input_mode", "files", "--validation_split_name", "train", "--wire_dtype", "bfloat16")
-    trained = run("train", *folders, *settings, *files, "--max_number_of_steps", 60).result()
+    files = ("--input_mode", "files", "--validation_split_name", "train")
+    wire = ("--wire_dtype", "bfloat16", "--push_every", 2)
+    trained = run("train", *folders, *settings, *files, *wire, "--max_number_of_steps", 60).result()
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["wire_dtype"] == "bfloat16"
+    assert (report["wire_dtype"], report["push_every"], report["records_read"]) == ("bfloat16", 2, [60 * 2 * 8])
     evaluation = run("evaluate", *folders, "--dataset_split_name", "train").result()
     assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
     answers = Predictor(tmp_path / "run").predict(images(dataset))

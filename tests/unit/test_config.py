@@ -224,6 +224,7 @@ def test_the_start_of_a_driver_outside_the_cluster_is_no_longer_than_before(text
         ({"max_number_of_steps": 7}, 7),
         ({"epoch": 1, "batch_size": 10}, 11),  # 101 records: the last batch reaches into the next epoch
         ({"epoch": 3, "batch_size": 101}, 3),
+        ({"epoch": 3, "batch_size": 10, "push_every": 4}, 8),
     ],
 )
 def test_steps_of_a_run(values: dict[str, int], steps: int) -> None:

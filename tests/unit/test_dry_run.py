@@ -98,7 +98,8 @@ def test_a_new_run(folder: Path) -> None:
     assert row(found, "dataset").endswith(
         "100 records of 3 classes, of which 1 have no record; validation test: 100 records"
     )
-    assert found["length"] == {"steps": 20, "batch_size": 10, "images": 200, "passes": 2.0}
+    assert found["length"] == {"steps": 20, "batch_size": 10, "push_every": 1, "images": 200, "passes": 2.0}
+    assert row(found, "length") == "20 steps of 10 images: 200 images, 2 passes over the split"
     assert found["nodes"]["records_per_worker"] == [50, 50]
     assert row(found, "nodes").startswith("1 parameter server, 2 workers on local[3]; 50 records a worker, preloaded")
     number = found["network"]["num_parameters"]
@@ -131,10 +132,20 @@ def test_a_run_that_is_resumed(folder: Path) -> None:
     assert found["disk_bytes"]["checkpoint"] == (folder / "run/checkpoints/step-00000007/variables.npz").stat().st_size
 
 
-@pytest.mark.parametrize("changes", [{"num_executors": 2}, {"wire_dtype": "bfloat16", "change_settings": True}])
+@pytest.mark.parametrize("changes", [{"num_executors": 2}, {"wire_dtype": "bfloat16"}, {"push_every": 2}])
 def test_a_rate_of_other_workers_or_another_wire_tells_nothing(folder: Path, changes: dict[str, Any]) -> None:
-    found = dry_run.forecast(dataclasses.replace(begun(folder), **changes), "local[3]")
+    found = dry_run.forecast(dataclasses.replace(begun(folder), change_settings=True, **changes), "local[3]")
     assert row(found, "time").startswith("unknown: its last rate was that of another")
+
+
+def test_several_batches_a_step(folder: Path) -> None:
+    config = begun(folder, push_every=4, max_number_of_steps=None, epoch=10)
+    report = RunLayout(config.train_dir).report
+    storage.write_json(report, storage.read_json(report) | {"push_every": 4})
+    found = dry_run.forecast(config, "local[3]")
+    assert (found["total_steps"], found["step"]) == (25, 7)
+    assert row(found, "length") == "18 steps of 4 × 10 images: 720 images, 7.2 passes over the split"
+    assert found["time"]["seconds"] == 720 / 50.0
 
 
 def test_the_bytes_on_the_wire(folder: Path) -> None:

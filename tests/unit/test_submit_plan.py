@@ -475,6 +475,7 @@ def test_memory_grows_with_what_needs_it() -> None:
     assert overhead(network=container_memory.Network(num_classes=100_000)) > overhead()
     assert overhead(network=container_memory.Network(model_name="inception_v3", image_size=299)) > overhead()
     assert overhead(whitened_values=4096) >= overhead() + 256
+    assert overhead(push_every=2) == overhead(push_every=9) > overhead()
     driver = {"parameters": 21_000_000, "num_ps_tasks": 1, "num_workers": 4}
     beside = container_memory.training_driver(**driver, ps_on_driver_host=True)
     assert beside.overhead > container_memory.training_driver(**driver, ps_on_driver_host=False).overhead

@@ -30,6 +30,7 @@ FLAGS: dict[str, Any] = {
     "warmup_steps": 4,
     "label_smoothing": 0.1,
     "wire_dtype": "bfloat16",
+    "push_every": 2,
     "save_steps": 9,
     "save_seconds": 60,
     "eval_steps": 6,
@@ -50,7 +51,8 @@ def plan(**changes: Any) -> TrainPlan:
 
 def test_each_flag_arrives() -> None:
     found = plan()
-    assert (found.seed, found.num_workers, found.label_smoothing, found.wire_dtype) == (3, 2, 0.1, "bfloat16")
+    assert (found.seed, found.num_workers, found.label_smoothing) == (3, 2, 0.1)
+    assert (found.wire_dtype, found.push_every) == ("bfloat16", 2)
     assert (found.start_step, found.total_steps, found.positions) == (7, 20, (130, 120))
     assert (found.save_steps, found.save_seconds, found.eval_steps) == (9, 60, 6)
     assert (found.input.mode, found.input.batch_size, found.input.shuffle_buffer) == ("files", 48, 77)

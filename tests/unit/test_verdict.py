@@ -274,3 +274,5 @@ def test_no_time_is_left_before_there_is_a_rate_of_this_attempt() -> None:
     resumed |= {"attempts": [{"start_step": 39}], "metrics": {"train_loss": 0.5}}
     assert News().of(resumed)[-1] == "step 40 of 100: loss 0.500, 9.00 images/s"
     assert News().of(resumed | {"step": 41})[-1] == "step 41 of 100: loss 0.500, 9.00 images/s, 3 min 30 s left"
+    several = News().of(resumed | {"step": 41, "push_every": 3})[-1]
+    assert several == "step 41 of 100: loss 0.500, 9.00 images/s, 10 min 29 s left"

@@ -119,6 +119,7 @@ def worker(
     on_gpu: bool,
     record_bytes: int = 0,
     whitened_values: int = 0,
+    push_every: int = 1,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
 
@@ -129,7 +130,8 @@ def worker(
     activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
     buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
     inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
-    variables = 3 * _copies(network.num_parameters)  # as read, their gradients, and both in gRPC's buffers
+    # As read, their gradients, and both in gRPC's buffers; the sums of gradients.
+    variables = (3 + (push_every > 1)) * _copies(network.num_parameters)
     # Before the network is built it holds three matrices of float64, for the sums; later three copies in float32.
     whitening = 3 * whitened_values**2 * 8 / _MIB
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + max(activations + inputs + variables, whitening)

@@ -107,16 +107,17 @@ def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
 
 def time(prepared: Preparation, steps: int) -> dict[str, Any]:
     """Seconds of the steps that are left, at the rate that this run last had with the same network and nodes."""
-    report, config = {"wire_dtype": FLOAT32, **(prepared.folder.report or {})}, prepared.config
+    report, config = {"wire_dtype": FLOAT32, "push_every": 1, **(prepared.folder.report or {})}, prepared.config
     rate = report.get("images_per_second")
     same = {
         "model": dataclasses.asdict(prepared.data.model),
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
         "wire_dtype": config.wire_dtype,
+        "push_every": config.push_every,
     }
     if not rate or any(report.get(name) != value for name, value in same.items()):
         other = "its last rate was that of another network, batch, wire or number of workers"
         unknown = other if rate else "the run has made no step yet"
         return {"images_per_second": None, "seconds": None, "unknown": unknown}
-    return {"images_per_second": rate, "seconds": round(steps * config.batch_size / rate, 1), "unknown": None}
+    return {"images_per_second": rate, "seconds": round(steps * config.images_per_step / rate, 1), "unknown": None}

@@ -77,8 +77,9 @@ def _network(network: Mapping[str, Any]) -> str:
 
 
 def _length(length: Mapping[str, Any]) -> str:
+    batches = f"{length['push_every']} × " if length["push_every"] > 1 else ""
     return (
-        f"{length['steps']:,} steps of {length['batch_size']} images: {length['images']:,} images, "
+        f"{length['steps']:,} steps of {batches}{length['batch_size']} images: {length['images']:,} images, "
         f"{length['passes']:.3g} passes over the split"
     )
 

@@ -81,6 +81,7 @@ def _worker(config: TrainConfig, work: Work, whitened_values: int) -> ContainerM
         shuffle_buffer=0 if is_preloaded else config.buffered_records(work.record_bytes),
         record_bytes=work.record_bytes,
         whitened_values=whitened_values,
+        push_every=config.push_every,
         preloaded_bytes=config.preloaded_bytes(work.worker_records, num_channels) if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )

@@ -127,10 +127,15 @@ class TrainConfig(TrainFlags):
         """`--cache_gb` in bytes."""
         return None if self.cache_gb is None else int(self.cache_gb * (1 << 30))
 
+    @property
+    def images_per_step(self) -> int:
+        """Of one worker, which alone takes the step."""
+        return self.batch_size * self.push_every
+
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""
         if self.max_number_of_steps is not None:
             return self.max_number_of_steps
         if self.epoch is None:
             return DEFAULT_MAX_NUMBER_OF_STEPS
-        return -(-self.epoch * num_records // self.batch_size)
+        return -(-self.epoch * num_records // self.images_per_step)

@@ -137,7 +137,21 @@ class TrainFlags(NodeFlags, AugmentationConfig):
         bond=EXTENT,
         subject=Subject.LENGTH,
     )
-    batch_size: int = flag("images per step and worker", 128, minimum=1, bond=RECIPE, subject=Subject.LENGTH)
+    batch_size: int = flag(
+        "images of a batch; a step takes one batch, or --push_every of them, on one worker",
+        128,
+        minimum=1,
+        bond=RECIPE,
+        subject=Subject.LENGTH,
+    )
+    push_every: int = flag(
+        "batches of a step: the mean of their gradients is one update, so that variables and gradients travel once for "
+        "all of them",
+        1,
+        minimum=1,
+        bond=RECIPE,
+        subject=Subject.LENGTH,
+    )
     learning_rate: float = flag(
         "Adam's learning rate at the start; with --warmup_steps, its maximum",
         2e-4,

@@ -69,6 +69,7 @@ class TrainPlan:
       learning_rate: of each step.
       label_smoothing: of `training.step.mean_loss`.
       wire_dtype: of `training.step.train_step`.
+      push_every: batches of a step.
       start_step: the global step of the variables that training starts from.
       total_steps: the global step that it ends at.
       positions: records of its stream that each worker had consumed by `start_step`.
@@ -86,6 +87,7 @@ class TrainPlan:
     learning_rate: LearningRateSpec
     label_smoothing: float
     wire_dtype: str
+    push_every: int
     start_step: int
     total_steps: int
     positions: tuple[int, ...]
@@ -130,6 +132,7 @@ def plan_of(
         learning_rate=learning_rate_of(config, data.total_steps),
         label_smoothing=config.label_smoothing,
         wire_dtype=config.wire_dtype,
+        push_every=config.push_every,
         start_step=start_step,
         total_steps=data.total_steps,
         positions=positions,

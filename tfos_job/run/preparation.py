@@ -57,12 +57,13 @@ class Preparation:
     def subject(self) -> str:
         """What is trained on what, and how long, in words."""
         config, manifest, model = self.config, self.data.train.manifest, self.data.model
-        passes = self.data.total_steps * config.batch_size / manifest.num_records
+        passes = self.data.total_steps * config.images_per_step / manifest.num_records
+        batches = f"{config.push_every} × {config.batch_size}" if config.push_every > 1 else config.batch_size
         return (
             f"{config.model_name} on {config.dataset_dir} ({config.dataset_split_name}: {manifest.num_records:,} "
             f"records of {model.num_classes:,} classes), images {model.image_size} × {model.image_size} × "
             f"{model.num_channels}, {Topology(config.num_ps_tasks, config.num_workers)}, "
-            f"{self.data.total_steps:,} steps ({passes:.3g} passes), batch {config.batch_size}, "
+            f"{self.data.total_steps:,} steps ({passes:.3g} passes), batch {batches}, "
             f"learning rate {config.learning_rate:g} {config.learning_rate_decay_type}"
         )
 

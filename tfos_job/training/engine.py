@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Runs exactly that many global steps, over all workers together."""
 
     def measure_compute(self) -> float:
-        """Seconds of a step's forward and backward pass without parameter servers; no variable changes."""
+        """Seconds of a step's forward and backward passes without parameter servers; no variable changes."""
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """Counts each record of `shards` once. No variable changes, not even the global step.

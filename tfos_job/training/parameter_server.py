@@ -28,7 +28,7 @@ from tfos_job.training.engine import StepBlock
 from tfos_job.training.finetuning import load_weights, train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
 from tfos_job.training.snapshot import Snapshot
-from tfos_job.training.step import compute_seconds, train_step
+from tfos_job.training.step import MoreBatches, compute_seconds, train_step
 
 _EVALUATION_BATCH_SIZE = 128
 _POLL_S = 0.02
@@ -114,18 +114,26 @@ class ParameterServerEngine:
 
     def _closure(self, batches: tf.data.Iterator) -> tf.Tensor:
         """One global step on one worker; returns its figures as one float64 vector, a single small message."""
+        plan, num_more = self._plan, self._plan.push_every - 1
+
+        def take_more() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            asked = tf.timestamp()
+            (images, labels, _), _, fed = _taken(batches, after=asked)
+            return images, labels, fed - asked
+
         begin = tf.timestamp()
-        with tf.control_dependencies([begin]):
-            (images, labels, end_record), worker = next(batches)
-        with tf.control_dependencies([images]):
-            fed = tf.timestamp()
+        (images, labels, end_record), worker, fed = _taken(batches, after=begin)
         with tf.control_dependencies([fed]):
-            loss, num_correct, computed, updated = self._strategy.run(
+            more = MoreBatches(num_more, take_more) if num_more else None
+            done = self._strategy.run(
                 train_step,
-                (self._model, self._optimizer, images, labels, self._plan.label_smoothing, self._plan.wire_dtype),
+                (self._model, self._optimizer, images, labels, plan.label_smoothing, plan.wire_dtype, more),
             )
-        counts = [tf.cast(x, tf.float64) for x in (loss, num_correct, tf.size(labels), worker, end_record)]
-        return tf.stack([*counts, fed - begin, updated - computed, updated - begin])
+        num_images = tf.size(labels) * plan.push_every
+        end_record += num_more * plan.input.batch_size
+        counts = [tf.cast(x, tf.float64) for x in (done.loss, done.num_correct, num_images, worker, end_record)]
+        waited_s = fed - begin + done.input_wait_s
+        return tf.stack([*counts, waited_s, done.updated - done.computed, done.updated - begin])
 
     def _join(self, should_stop: Callable[[], bool] | None = None) -> bool:
         """Waits for the closures that were scheduled; False if it had to stop before.
@@ -168,7 +176,7 @@ class ParameterServerEngine:
         )
 
     def measure_compute(self) -> float:
-        """The average over as many measurements as there are workers."""
+        """The average over as many measurements as there are workers, for all batches of a step."""
         plan = self._plan
 
         def measure() -> tf.Tensor:
@@ -177,7 +185,7 @@ class ParameterServerEngine:
         measurement = tf.function(measure)
         results = [self._coordinator.schedule(measurement) for _ in range(plan.num_workers)]
         self._join()
-        return float(np.mean([result.fetch() for result in results]))
+        return plan.push_every * float(np.mean([result.fetch() for result in results]))
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """One closure a shard: whichever worker takes it, each shard is counted once."""
@@ -219,3 +227,11 @@ class ParameterServerEngine:
     @property
     def learning_rate(self) -> float:
         return float(self._optimizer.learning_rate)
+
+
+def _taken(batches: tf.data.Iterator, *, after: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor]:
+    """The next batch, asked for at the time `after`; its worker; and the time when it was there."""
+    with tf.control_dependencies([after]):
+        batch, worker = next(batches)
+    with tf.control_dependencies([batch[0]]):
+        return batch, worker, tf.timestamp()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -28,6 +31,38 @@ def mean_loss(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float) -> t
     return tf.reduce_mean(losses)
 
 
+@dataclass(frozen=True)
+class MoreBatches:
+    """Batches behind the first one of a step, of which the same update is made.
+
+    Attributes:
+      number: of them, 1 or more.
+      take: makes the graph that takes the next one: images and labels as of `train_step`, and the seconds that it was
+        waited for, float64 [].
+    """
+
+    number: int
+    take: Callable[[], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+
+
+class StepResult(NamedTuple):
+    """What a step says of itself.
+
+    Attributes:
+      loss: the mean over all of its images, of the variables before the update; float32 [].
+      num_correct: right first guesses, of the same variables; int64 [].
+      input_wait_s: what it has waited for `MoreBatches`; float64 [].
+      computed: when all gradients were computed, by the worker's clock (`tf.timestamp`).
+      updated: when all variables were updated.
+    """
+
+    loss: tf.Tensor
+    num_correct: tf.Tensor
+    input_wait_s: tf.Tensor
+    computed: tf.Tensor
+    updated: tf.Tensor
+
+
 def train_step(
     model: keras.Model,
     optimizer: FusedAdam,
@@ -35,10 +70,11 @@ def train_step(
     labels: tf.Tensor,
     label_smoothing: float = 0.0,
     wire_dtype: str = FLOAT32,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One update from one batch: the only place where precision, wire type and placement of a step are decided.
+    more: MoreBatches | None = None,
+) -> StepResult:
+    """One update from one batch or several: the only place where precision, wire type and placement are decided.
 
-    Graph only. `compute_seconds` must repeat the part from having the variables to the gradients.
+    Graph only. `compute_seconds` must repeat the part from having the variables to the gradients of a batch.
 
     Args:
       images: float32 [B, S, S, C].
@@ -46,32 +82,82 @@ def train_step(
       label_smoothing: see `mean_loss`.
       wire_dtype: a key of `config.WIRE_BYTES`. Variables that are not trained travel as they are: a moving statistic
         that was rounded on its way would stand still as soon as its changes are smaller than that.
-
-    Returns:
-      The mean loss and the number of right first guesses, both of the variables before the update; when all gradients
-      were computed, and when all variables were updated (`tf.timestamp`, by the worker's clock).
+      more: further batches of the same size. The update is made of the mean of all gradients, which are of the same
+        variables; states (moving statistics, those of dropout) go on from batch to batch.
     """
     trained, others = model.trainable_variables, model.non_trainable_variables
     weights = [_pulled(variable, wire_dtype) for variable in trained]
     states = [tf.convert_to_tensor(variable.value) for variable in others]
+    done = _pass(model, weights, states, images, labels, label_smoothing)
+    # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
+    is_moved = [new is not old for old, new in zip(states, done.states, strict=True)]
+    input_wait_s = tf.constant(0.0, tf.float64)
+    if more is not None:
+        done, input_wait_s = _pass_more(model, weights, done, more, label_smoothing)
+    # Nothing waits for this timestamp: updates begin as their gradients come.
+    computed = _timestamp_after(done.gradients)
+    pushed = [_pushed(*pair, wire_dtype) for pair in zip(done.gradients, trained, strict=True)]
+    moved = zip(itertools.compress(others, is_moved), itertools.compress(done.states, is_moved), strict=True)
+    assigned = [variable.value.assign(state, read_value=False) for variable, state in moved]
+    with tf.control_dependencies([optimizer.update(pushed, trained), *assigned]):
+        updated = tf.timestamp()
+    return StepResult(done.loss, done.num_correct, input_wait_s, computed, updated)
+
+
+class _Pass(NamedTuple):
+    """The result of a forward and backward pass: of one batch, or the mean (of `num_correct` the sum) over several."""
+
+    gradients: list[tf.Tensor]
+    states: list[tf.Tensor]
+    loss: tf.Tensor
+    num_correct: tf.Tensor
+
+
+def _pass(
+    model: keras.Model,
+    weights: Sequence[tf.Tensor],
+    states: Sequence[tf.Tensor],
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    label_smoothing: float,
+) -> _Pass:
+    """The pass of a batch; `weights` and `states` are the values of trainable and of other variables."""
     with tf.GradientTape() as tape:
         tape.watch(weights)
         logits, new_states = model.stateless_call(weights, states, images, training=True)
         loss = mean_loss(logits, labels, label_smoothing)
-    gradients = tape.gradient(loss, weights)
-    # Nothing waits for this timestamp: updates begin as their gradients come.
-    computed = _timestamp_after(gradients)
-    pushed = [_pushed(gradient, variable, wire_dtype) for gradient, variable in zip(gradients, trained, strict=True)]
-    # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
-    moved = [
-        variable.value.assign(new, read_value=False)
-        for variable, old, new in zip(others, states, new_states, strict=True)
-        if new is not old
-    ]
-    with tf.control_dependencies([optimizer.update(pushed, trained), *moved]):
-        updated = tf.timestamp()
+    gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, weights)]
     num_correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1) == labels)
-    return loss, num_correct, computed, updated
+    return _Pass(gradients, new_states, loss, num_correct)
+
+
+def _pass_more(
+    model: keras.Model, weights: Sequence[tf.Tensor], first: _Pass, more: MoreBatches, label_smoothing: float
+) -> tuple[_Pass, tf.Tensor]:
+    """The passes of further batches, one after the other, together with the first; and the seconds of waiting.
+
+    A loop, so that the graph does not grow with the number of batches.
+    """
+
+    def add(number: tf.Tensor, input_wait_s: tf.Tensor, sums: _Pass) -> tuple[tf.Tensor, tf.Tensor, _Pass]:
+        images, labels, waited_s = more.take()
+        found = _pass(model, weights, sums.states, images, labels, label_smoothing)
+        summed = found._replace(
+            gradients=[total + gradient for total, gradient in zip(sums.gradients, found.gradients, strict=True)],
+            loss=sums.loss + found.loss,
+            num_correct=sums.num_correct + found.num_correct,
+        )
+        return number + 1, input_wait_s + waited_s, summed
+
+    _, input_wait_s, sums = tf.while_loop(
+        lambda number, *_: number < more.number,
+        add,
+        (tf.constant(0), tf.constant(0.0, tf.float64), first),
+        parallel_iterations=1,  # else all batches would be taken at once
+    )
+    num_batches = more.number + 1
+    gradients = [total / num_batches for total in sums.gradients]
+    return sums._replace(gradients=gradients, loss=sums.loss / num_batches), input_wait_s
 
 
 def _pulled(variable: keras.Variable, wire_dtype: str) -> tf.Tensor:
