@@ -13,11 +13,12 @@ import functools
 import logging
 import math
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import greenlet
 
@@ -72,7 +73,7 @@ def aside(function: Callable[[], T], until_s: float = math.inf, *, unless: bool 
     if hub is None:
         return function()
     ended = Latch()
-    future = hub.pool.submit(contextvars.copy_context().run, function)
+    future = hub.threads.submit(functools.partial(contextvars.copy_context().run, function))
     future.add_done_callback(lambda _: ended.set())
     if not ended.wait(until_s) and future.cancel():
         raise too_late()
@@ -88,7 +89,7 @@ class Hub:
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="aside")
+        self.threads = _Threads(len(os.sched_getaffinity(0)))
         self._wake = wake
         self._is_woken = False
         self._begun: collections.deque[Callable[[], None]] = collections.deque()
@@ -129,7 +130,43 @@ class Hub:
         self._begun.clear()
         for pause in list(self._pauses):
             pause.greenlet.throw()
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
+
+
+class _Threads:
+    """So many threads that call functions.
+
+    Those of `concurrent.futures` would be waited for at the end of the process, however long they take.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        for _ in range(number):
+            threading.Thread(target=self._run, name="aside", daemon=True).start()
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._calls.put((future, function))
+        return future
+
+    def close(self) -> None:
+        """Ends each thread behind the calls that wait."""
+        for _ in range(self._number):
+            self._calls.put(None)
+
+    def _run(self) -> None:
+        while call := self._calls.get():
+            _settle(*call)
+            del call  # with its pictures, while this thread waits
+
+
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            future.set_exception(error)
 
 
 class _Paused:
