@@ -44,9 +44,7 @@ class Training:
 
         def step() -> StepResult:
             images, labels = next(batches)
-            return train_step(
-                self.model, self.optimizer, images, labels, 0.1, wire_dtype, more if push_every > 1 else None
-            )
+            return train_step(self.model, self.optimizer, images, labels, 0.1, wire_dtype, more)
 
         self.graph = tf.function(step).get_concrete_function()
 

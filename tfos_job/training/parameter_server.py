@@ -124,11 +124,8 @@ class ParameterServerEngine:
         begin = tf.timestamp()
         (images, labels, end_record), worker, fed = _taken(batches, after=begin)
         with tf.control_dependencies([fed]):
-            more = MoreBatches(num_more, take_more) if num_more else None
-            done = self._strategy.run(
-                train_step,
-                (self._model, self._optimizer, images, labels, plan.label_smoothing, plan.wire_dtype, more),
-            )
+            settings = plan.label_smoothing, plan.wire_dtype, MoreBatches(num_more, take_more)
+            done = self._strategy.run(train_step, (self._model, self._optimizer, images, labels, *settings))
         num_images = tf.size(labels) * plan.push_every
         end_record += num_more * plan.input.batch_size
         counts = [tf.cast(x, tf.float64) for x in (done.loss, done.num_correct, num_images, worker, end_record)]

@@ -36,7 +36,7 @@ class MoreBatches:
     """Batches behind the first one of a step, of which the same update is made.
 
     Attributes:
-      number: of them, 1 or more.
+      number: of them; 0 for a step of one batch.
       take: makes the graph that takes the next one: images and labels as of `train_step`, and the seconds that it was
         waited for, float64 [].
     """
@@ -92,7 +92,7 @@ def train_step(
     # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
     is_moved = [new is not old for old, new in zip(states, done.states, strict=True)]
     input_wait_s = tf.constant(0.0, tf.float64)
-    if more is not None:
+    if more is not None and more.number:
         done, input_wait_s = _pass_more(model, weights, done, more, label_smoothing)
     # Nothing waits for this timestamp: updates begin as their gradients come.
     computed = _timestamp_after(done.gradients)
