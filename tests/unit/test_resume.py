@@ -27,6 +27,7 @@ def test_each_flag_is_of_one_kind() -> None:
     assert {"train_dir", "overwrite", "change_settings", "dry_run"} == names(COMMAND)
     assert {"restore", "checkpoint_path", "checkpoint_exclude_scopes"} == names(ORIGIN)
     assert names(RECIPE) >= {"model_name", "label_smoothing", "learning_rate", "random_zoom", "batch_size", "seed"}
+    assert names(RECIPE) >= {"wire_dtype", "push_every"}
     assert names(EXTENT) >= {"dataset_dir", "epoch", "save_seconds", "num_executors", "num_gpus", "cache_gb"}
 
 

@@ -2,7 +2,7 @@
 
 Measured in every step, on the workers' own clocks: `input_wait_s`, from asking for a batch until it is there,
 and `update_s`, from the last gradient's being computed until the parameter servers have applied all of them. Measured
-once a run: `compute_s`, the step's forward and backward pass with made-up variables in the worker's own memory, nothing
+once a run: `compute_s`, a step's passes forward and backward with made-up variables in the worker's own memory, nothing
 sent and nothing received. `step_s` is wall time by the coordinator's clock: what one worker has for one of its steps.
 
 Not measured but left over: `network_s`, the step's time without input and compute. It is what the step would
