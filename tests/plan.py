@@ -12,6 +12,7 @@ PLAN = TrainPlan(
     initial_weights=None,
     seed=0,
     num_workers=1,
+    ps_placement="partitioned",
     input=InputSpec(
         mode="files",
         staged=False,

@@ -91,10 +91,10 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def start_node(cluster: dict[str, list[str]], role: str, folder: Path) -> Child:
+def start_node(cluster: dict[str, list[str]], role: str, folder: Path, index: int = 0) -> Child:
     folder.mkdir(parents=True)
     node = Child("tfos_job.training.server_process", name=role, env=child_environment(""), cwd=str(folder))
-    spec = ServerSpec(cluster=cluster, role=role, index=0, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
+    spec = ServerSpec(cluster=cluster, role=role, index=index, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
     node.tell(dataclasses.asdict(spec))
     assert node.hear()["type"] == "Ready"
     return node

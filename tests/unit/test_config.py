@@ -140,6 +140,8 @@ def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
         ({"keep_prob": 0.0}, "--keep_prob: 0.0 is not in (0, 1]"),
         ({"label_smoothing": 1.0}, "--label_smoothing: 1.0 is not in [0, 1)"),
         ({"learning_rate": 0.0}, "--learning_rate: 0.0 is not a positive, finite number"),
+        ({"ps_placement": "x"}, "--ps_placement: 'x' is not round_robin, greedy or partitioned"),
+        ({"link_gbit": 0.0}, "--link_gbit: 0.0 is not a positive, finite number"),
         ({"ps_place": "x"}, "--ps_place: 'x' is not auto, executor or driver"),
         ({"max_restarts": -1}, "--max_restarts: -1 is less than 0"),
         ({"max_preemptions": -2}, "--max_preemptions: -2 is less than -1"),

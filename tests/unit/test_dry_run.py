@@ -102,13 +102,17 @@ def test_a_new_run(folder: Path) -> None:
     assert row(found, "length") == "20 steps of 10 images: 200 images, 2 passes over the split"
     assert found["nodes"]["records_per_worker"] == [50, 50]
     assert row(found, "nodes").startswith("1 parameter server, 2 workers on local[3]; 50 records a worker, preloaded")
+    assert found["wire"]["servers"]["step_bytes"] == [pytest.approx(8 * found["network"]["num_parameters"], rel=1e-3)]
+    assert (
+        row(found, "wire")
+        == "11.4 MB a step and worker as float32: at least 18 ms on links of 10 Gbit/s for 2 workers at once"
+    )
     number = found["network"]["num_parameters"]
     assert number > 1_000_000
     assert found["disk_bytes"]["checkpoint"] == 3 * 4 * number
     assert found["disk_bytes"]["num_checkpoints"] == 3  # with the best one of the validation split
-    assert found["wire"] == {
-        "dtype": "float32", "bytes_to_worker": 4 * number, "bytes_from_worker": 4 * number,
-    }  # fmt: skip
+    assert found["wire"]["dtype"] == "float32"
+    assert found["wire"]["bytes_to_worker"] == found["wire"]["bytes_from_worker"] == 4 * number + 2 * 2 * 8  # dropout
     memory = found["memory_mib"]
     assert memory["total"] == memory["driver"] + 2 * memory["worker"] + memory["parameter_server"]
     assert memory["host"] > 0
@@ -117,6 +121,18 @@ def test_a_new_run(folder: Path) -> None:
     assert row(found, "disk").endswith(" are free")
     assert found["time"]["seconds"] is None
     assert row(found, "time") == "unknown: the run has made no step yet"
+
+
+def test_several_parameter_servers_have_their_bytes_told(folder: Path) -> None:
+    two = {"num_executors": 4, "num_ps_tasks": 2, "link_gbit": 1.0}
+    found = dry_run.forecast(settings(folder, **two), "local[4]")
+    assert found["wire"]["servers"]["ps_placement"] == "partitioned"
+    assert found["wire"]["servers"]["largest_share"] == pytest.approx(0.5, abs=0.01)
+    words = "11.4 MB a step and worker as float32 (partitioned: 5.7 MB, 5.7 MB; the largest has 50.0 %): at least "
+    assert row(found, "wire").startswith(words)
+    greedy = dry_run.forecast(settings(folder, **two, ps_placement="greedy"), "local[4]")
+    assert greedy["wire"]["servers"]["largest_share"] > 0.7
+    assert greedy["wire"]["servers"]["expected_step_s"] > found["wire"]["servers"]["expected_step_s"]
 
 
 def test_a_run_that_is_resumed(folder: Path) -> None:
@@ -150,10 +166,17 @@ def test_several_batches_a_step(folder: Path) -> None:
 
 def test_the_bytes_on_the_wire(folder: Path) -> None:
     wire = {"wire_dtype": "bfloat16"}
-    network = dry_run.forecast(settings(folder, **wire), "local[3]")
+    network = dry_run.forecast(settings(folder, **wire, keep_prob=1.0), "local[3]")
     assert network["wire"]["bytes_to_worker"] == 2 * network["network"]["num_parameters"]
+    part = dry_run.forecast(settings(folder, **wire, keep_prob=1.0, trainable_scopes="fc2"), "local[3]")
+    assert part["wire"]["bytes_from_worker"] == 2 * (1024 * 3 + 3)
+    assert part["wire"]["bytes_to_worker"] == 4 * network["network"]["num_parameters"] - 2 * (1024 * 3 + 3)
+
+
+def test_the_bytes_of_a_network_whose_variables_are_not_known(folder: Path) -> None:
+    wire = {"wire_dtype": "bfloat16", "model_name": "inception_v3", "image_size": 75}
     # How many are trained is known when the network has been built.
-    part = {**wire, "trainable_scopes": "fc2"}
+    part = {**wire, "trainable_scopes": "logits"}
     assert row(dry_run.forecast(settings(folder, **part), "local[3]"), "wire") == (
         "bfloat16; how many bytes a step is unknown"
     )
@@ -247,6 +270,8 @@ def test_a_network_of_ones_own_is_not_built(folder: Path) -> None:
     assert found["network"]["num_parameters"] is found["disk_bytes"]["checkpoint"] is None
     assert found["wire"]["bytes_to_worker"] is None
     assert row(found, "unknown") == "whether the network can be built, which needs TensorFlow"
+    assert found["wire"]["servers"] is None
+    assert row(found, "wire") == "float32; how many bytes a step is unknown"
     with pytest.raises(MissingInputError, match="no weights there"):
         dry_run.forecast(dataclasses.replace(config, checkpoint_path=str(folder / "weights")), "local[3]")
 

@@ -62,7 +62,7 @@ def inception_of_all() -> keras.Model:
 @pytest.fixture
 def inception(inception_of_all: keras.Model) -> keras.Model:
     """One for all tests, as it takes seconds to build: all of it is trained, its weights are anybody's."""
-    for layer in finetuning._leaves(inception_of_all):
+    for layer in finetuning.leaves(inception_of_all):
         layer.trainable = True
     return inception_of_all
 

@@ -21,7 +21,7 @@ BOUND = Bottleneck(**PROFILES[1].to_json())
     "message",
     [
         Progress(5, 0.5, 0.25, 1e-4, 100.0, 0.01, BOUND),
-        Built(2_794_763, 2_794_763),
+        Built(2_794_763, 2_794_763, (11_179_052, 11_179_052)),
         Evaluated(5, "test", {"num_examples": 20, "loss": 1.0}),
         Evaluated(5, "test", {"loss": math.inf}),
         Finished(5, False, 1.0, 160, [160], BOUND),

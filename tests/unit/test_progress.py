@@ -84,7 +84,7 @@ def test_training_on_a_terminal_takes_its_rate_from_what_follows_the_first_block
     with Terminal(monkeypatch) as terminal, LogLines("train", ()):
         with ProgressLine(start_step=10, total_steps=40) as line:
             assert terminal.states == []  # nodes start
-            line.on_message(Built(1_234_567, 1_234_567))
+            line.on_message(Built(1_234_567, 1_234_567, (9,)))
             assert "INFO The network has 1,234,567 parameters" in terminal.states[0]
             assert " 25%|" in terminal.states[-1]
             line.on_message(at(20))
@@ -105,7 +105,7 @@ def test_training_elsewhere_is_told_in_lines(caplog: pytest.LogCaptureFixture, m
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with ProgressLine(start_step=0, total_steps=100) as line:
-        line.on_message(Built(1_234_567, 1_000_000))
+        line.on_message(Built(1_234_567, 1_000_000, (9,)))
         for step, seconds in ((1, 60.0), (11, 1.0), (21, 9.5), (31, 0.5), (90, 1.0), (100, 1.0)):
             now[0] += seconds
             line.on_message(at(step))
@@ -127,11 +127,11 @@ def test_training_elsewhere_is_told_in_lines(caplog: pytest.LogCaptureFixture, m
 def test_a_restart_is_told_as_such(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "tfos_job")
     with ProgressLine(40, 100, attempt=2) as line:
-        line.on_message(Built(1, 1))
+        line.on_message(Built(1, 1, (9,)))
         line.on_message(at(41))
     assert caplog.messages[-1].startswith("attempt 2, step 41 of 100: loss ")
     with Terminal(monkeypatch) as terminal, LogLines("train", ()), ProgressLine(40, 100, attempt=2) as line:
-        line.on_message(Built(1, 1))
+        line.on_message(Built(1, 1, (9,)))
         assert terminal.states[-1].startswith("attempt 2, train:  40%|")
 
 
@@ -160,7 +160,7 @@ def test_no_progress_where_only_warnings_are_wanted(
         with Bar("convert", total=4, unit="task") as shown:
             shown.show(4)
         with ProgressLine(0, 1) as line:
-            line.on_message(Built(1, 1))
+            line.on_message(Built(1, 1, (9,)))
             line.on_message(at(1))
             line.on_message(finished(1))
         assert terminal.states == []

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tfos_job.driver import run_account
@@ -15,7 +16,7 @@ from tfos_job.driver.run_account import RunAccount
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
 from tfos_job.protocol.attempt_end import AttemptEnd, NodeRecord
 from tfos_job.protocol.failures import Failure, Kind, Process
-from tfos_job.protocol.messages import Bottleneck, Evaluated, Progress
+from tfos_job.protocol.messages import Bottleneck, Built, Evaluated, Progress
 from tfos_job.protocol.topology import Task
 from tfos_job.reports import page_attempts
 from tfos_job.run import attempt_account, goodput
@@ -80,6 +81,26 @@ def test_a_restart_that_never_began_ends_with_the_phase_that_it_was_in() -> None
     made.end(InterruptedJobError("stopped", signum=15), 6.0)
     assert made.values["phases"] == made.attempt["phases"] == {"training": 4.0, "backoff": 2.0}
     assert (made.attempt["state"], made.values["state"]) == ("failed", "interrupted")
+
+
+def test_the_wire_is_told_with_what_was_measured() -> None:
+    facts = {"wire_dtype": "float32", "ps_placement": "greedy", "link_gbit": 1.0, "num_workers": 4}
+    made = RunAccount(None, facts, application="", now_s=0.0)
+    begin(made, 1, 0, 0.0)
+    made.hear(Built(30, 20, (75_000_000, 25_000_000)))
+    assert (made.values["num_parameters"], made.values["num_trained"]) == (30, 20)
+    expected = {
+        "wire_dtype": "float32",
+        "ps_placement": "greedy",
+        "step_bytes": [75_000_000, 25_000_000],
+        "num_workers": 4,
+        "largest_share": 0.75,
+        "link_gbit": 1.0,
+        "expected_step_s": 2.4,
+    }
+    assert made.values["wire"] == expected
+    made.hear(Progress(2, 1.0, 0.5, 1e-4, 100.0, 0.01, msgspec.structs.replace(BOUND, network_s=0.5)))
+    assert made.values["wire"] == expected | {"measured_step_s": 0.5}
 
 
 def test_steps_that_are_repeated_count_once() -> None:

@@ -19,6 +19,7 @@ from tfos_job.run.specs import InitialWeights, NormalizationSpec
 ZCA = NormalizationSpec(kind="zca", epsilon=0.05, limits=None, digest="s" * 64)
 FLAGS: dict[str, Any] = {
     "seed": 3,
+    "ps_placement": "greedy",
     "batch_size": 48,
     "shuffle_buffer": 77,
     "random_zoom": 0.25,
@@ -53,6 +54,7 @@ def test_each_flag_arrives() -> None:
     found = plan()
     assert (found.seed, found.num_workers, found.label_smoothing) == (3, 2, 0.1)
     assert (found.wire_dtype, found.push_every) == ("bfloat16", 2)
+    assert found.ps_placement == "greedy"
     assert (found.start_step, found.total_steps, found.positions) == (7, 20, (130, 120))
     assert (found.save_steps, found.save_seconds, found.eval_steps) == (9, 60, 6)
     assert (found.input.mode, found.input.batch_size, found.input.shuffle_buffer) == ("files", 48, 77)

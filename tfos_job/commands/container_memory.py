@@ -139,9 +139,9 @@ def worker(
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)
 
 
-def parameter_server(*, parameters: int, num_ps_tasks: int, num_workers: int) -> ContainerMemory:
-    """An executor with one parameter server."""
-    return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + _ps_process(parameters, num_ps_tasks, num_workers))
+def parameter_server(*, parameters: int, share: float, num_workers: int) -> ContainerMemory:
+    """An executor with one parameter server, which has that share of the parameters."""
+    return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + _ps_process(parameters, share, num_workers))
 
 
 def training_driver(
@@ -155,7 +155,7 @@ def training_driver(
     coordinator = TENSORFLOW + 9 * _copies(parameters)
     # LAPACK's divide and conquer holds about eight matrices of float64 at once.
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
-    server = _ps_process(parameters, num_ps_tasks, num_workers) + SUPERVISOR
+    server = _ps_process(parameters, 1 / num_ps_tasks, num_workers) + SUPERVISOR  # the average one
     servers = num_ps_tasks * server if ps_on_driver_host else 0
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + servers)
 
@@ -203,9 +203,9 @@ def batch_driver() -> ContainerMemory:
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON)
 
 
-def _ps_process(parameters: int, num_ps_tasks: int, num_workers: int) -> float:
+def _ps_process(parameters: int, share: float, num_workers: int) -> float:
     # Variables and Adam's two slots, and for each worker a gradient and a reply in transit.
-    return TENSORFLOW + (3 + 2 * num_workers) * _copies(parameters) / num_ps_tasks
+    return TENSORFLOW + (3 + 2 * num_workers) * _copies(parameters) * share
 
 
 def _copies(parameters: int) -> float:

@@ -19,7 +19,7 @@ def run(config: DoctorConfig, context: Context) -> None:
 
 def containers(config: DoctorConfig, work: Work, master: str) -> dict[str, str]:
     """Executors of which each has room for a process that imports TensorFlow."""
-    executor = container_memory.parameter_server(parameters=0, num_ps_tasks=1, num_workers=0)
+    executor = container_memory.parameter_server(parameters=0, share=1, num_workers=0)
     return {
         **container_memory.batch_driver().of_driver(),
         **executor.of_executor(),

@@ -14,7 +14,8 @@ from tfos_job.commands.container_memory import Network
 from tfos_job.config import FLOAT32, WIRE_BYTES
 from tfos_job.host.memory import host_bytes
 from tfos_job.protocol.topology import Topology, is_local
-from tfos_job.run import checkpoints, outgrown
+from tfos_job.run import checkpoints, outgrown, placement
+from tfos_job.run.network_variables import known_variables
 from tfos_job.run.preparation import Preparation
 from tfos_job.run.worker_inputs import worker_inputs
 
@@ -92,11 +93,27 @@ def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int 
 def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     """Bytes that a worker gets in a step, the variables, and sends, the gradients; None if they are unknown.
 
-    Some variables travel as they are although `num_parameters` has them: moving statistics and the like, which are few,
-    and those that are not trained, whose number the report of the run has.
+    `servers` is `placement.wire`; None for a network whose variables are not known one by one before it is built. Of
+    such a network the number that is trained is in the report of the run, and moving statistics count as if they were.
     """
     config, report = prepared.config, prepared.folder.report or {}
-    found: dict[str, Any] = {"dtype": config.wire_dtype, "bytes_to_worker": None, "bytes_from_worker": None}
+    found: dict[str, Any] = {
+        "dtype": config.wire_dtype,
+        "bytes_to_worker": None,
+        "bytes_from_worker": None,
+        "servers": None,
+    }
+    if (variables := known_variables(prepared.data.model, config.scopes_to_train, config.wire_dtype)) is not None:
+        servers = placement.wire(
+            placement.place(variables, config.num_ps_tasks, config.ps_placement).step_bytes,
+            wire_dtype=config.wire_dtype,
+            ps_placement=config.ps_placement,
+            num_workers=config.num_workers,
+            link_gbit=config.link_gbit,
+        )
+        read_bytes = sum(variable.read_bytes for variable in variables)
+        sent_bytes = sum(servers["step_bytes"]) - read_bytes
+        return found | {"bytes_to_worker": read_bytes, "bytes_from_worker": sent_bytes, "servers": servers}
     num_trained = report.get("num_trained", None if config.scopes_to_train else num_parameters)
     if num_parameters is None or num_trained is None:
         return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfos_job.protocol.topology import counted
 from tfos_job.run import resume
+from tfos_job.run.placement import wire_text
 from tfos_job.run.quantities import duration, size
 from tfos_job.run.resume import Change
 
@@ -116,6 +117,8 @@ def _disk(disk: Mapping[str, int | None]) -> str:
 
 
 def _wire(wire: Mapping[str, Any]) -> str:
+    if wire["servers"] is not None:
+        return wire_text(wire["servers"])
     to, back = wire["bytes_to_worker"], wire["bytes_from_worker"]
     if to is None:
         return f"{wire['dtype']}; how many bytes a step is unknown"

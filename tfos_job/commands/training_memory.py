@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tfos_job.commands import container_memory
 from tfos_job.commands.command import Work
-from tfos_job.commands.container_memory import ContainerMemory, TooSmall
+from tfos_job.commands.container_memory import ContainerMemory, Network, TooSmall
 from tfos_job.config import PRELOADED, TrainConfig
+from tfos_job.run.network_variables import known_variables
+from tfos_job.run.placement import place
+from tfos_job.run.specs import ModelSpec
 
 if TYPE_CHECKING:
     from tfos_job.protocol.topology import Topology  # with numpy, which `--help` need not import
@@ -51,18 +55,30 @@ def _estimated(config: TrainConfig, work: Work, topology: Topology) -> dict[str,
     """The memory that follows from what runs in a container."""
     on_driver_host = topology.num_driver_ps_tasks > 0
     whitened_values = config.whitened_values(work.network.num_channels)
-    nodes = {
-        "parameters": work.network.num_parameters,
-        "num_ps_tasks": config.num_ps_tasks,
-        "num_workers": config.num_workers,
-    }
+    nodes = {"parameters": work.network.num_parameters, "num_workers": config.num_workers}
     found = {
         DRIVER: container_memory.training_driver(
-            **nodes, ps_on_driver_host=on_driver_host, whitened_values=whitened_values
+            **nodes,
+            num_ps_tasks=config.num_ps_tasks,
+            ps_on_driver_host=on_driver_host,
+            whitened_values=whitened_values,
         ),
         WORKER: _worker(config, work, whitened_values),
     }
-    return found if on_driver_host else found | {PARAMETER_SERVER: container_memory.parameter_server(**nodes)}
+    if not on_driver_host:
+        share = _largest_share(config, work.network)
+        found[PARAMETER_SERVER] = container_memory.parameter_server(**nodes, share=share)
+    return found
+
+
+def _largest_share(config: TrainConfig, network: Network) -> float:
+    """The share of the variables that the parameter server with the most has; an even one where they are not known."""
+    model = ModelSpec(**dataclasses.asdict(network), keep_prob=config.keep_prob)
+    variables = known_variables(model, config.scopes_to_train, config.wire_dtype)
+    if variables is None:
+        return 1 / config.num_ps_tasks
+    step_bytes = place(variables, config.num_ps_tasks, config.ps_placement).step_bytes
+    return max(step_bytes) / sum(step_bytes)
 
 
 def containers(of_roles: Mapping[str, ContainerMemory]) -> tuple[ContainerMemory, ContainerMemory]:

@@ -16,6 +16,7 @@ FLOAT32, BFLOAT16 = "float32", "bfloat16"
 WIRE_BYTES = {FLOAT32: 4, BFLOAT16: 2}
 """The types that variables and gradients may travel in, and the bytes of a number in each."""
 PRELOADED, FILES = "preloaded", "files"
+PS_PLACEMENTS = ROUND_ROBIN, GREEDY, PARTITIONED = "round_robin", "greedy", "partitioned"
 NO_NORMALIZATION, PER_IMAGE, PER_IMAGE_MEAN, PER_IMAGE_RESCALE = (
     "none",
     "per_image",

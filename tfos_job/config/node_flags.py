@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config.deadlines import APPLICATION, PHASES, Deadlines, application_s, parsed, unknown_phase
-from tfos_job.config.defaults import FLOAT32, WIRE_BYTES
+from tfos_job.config.defaults import FLOAT32, PARTITIONED, PS_PLACEMENTS, WIRE_BYTES
 from tfos_job.config.flags import EXTENT, RECIPE, Flags, Subject, flag, require
 from tfos_job.config.values import PORT_RANGE, TextForm
 
@@ -44,6 +44,18 @@ class NodeFlags(Flags):
         "`auto` is `driver` on a cluster whose workers have GPUs, else `executor`",
         "auto",
         choices=("auto", "executor", "driver"),
+    )
+    ps_placement: str = _flag(
+        "which of several parameter servers has which variable: `round_robin`, one after the other; `greedy`, the "
+        "largest first, each where the fewest bytes are; `partitioned`, with large dense layers divided so that each "
+        "server has as many bytes. Checkpoints are the same",
+        PARTITIONED,
+        choices=PS_PLACEMENTS,
+    )
+    link_gbit: float = _flag(
+        "Gbit/s of each host's network, for the expected time of a step's bytes; it changes nothing else",
+        10.0,
+        above=0,
     )
     num_gpus: int = _flag(
         "GPUs per worker",

@@ -38,6 +38,7 @@ from tfos_job.protocol.spark_settings import doubts
 from tfos_job.protocol.topology import Topology, is_local, topology_of
 from tfos_job.run import folder, handover
 from tfos_job.run.assignment import RunAssignment, assignment_of
+from tfos_job.run.placement import wire_text
 from tfos_job.run.plan import plan_of
 from tfos_job.run.preparation import Preparation, resumed
 from tfos_job.run.specs import NormalizationSpec, normalization_of
@@ -247,6 +248,8 @@ class _Trainer:
 
             def on_message(message: messages.ToDriver) -> None:
                 self._report.on_message(message)
+                if isinstance(message, messages.Built):
+                    log.info("The network moves %s", wire_text(self._report.values["wire"]))
                 progress.on_message(message)
 
             attempt = Attempt(

@@ -17,6 +17,7 @@ from tfos_job.protocol.topology import WORKER, Task
 from tfos_job.run import attempt_account, goodput
 from tfos_job.run.attempts import attempts_of
 from tfos_job.run.folder import FAILED, RUNNING
+from tfos_job.run.placement import wire
 from tfos_job.run.summary import ABANDONED, seconds_of
 
 FORMAT_VERSION = 1
@@ -128,7 +129,7 @@ class RunAccount:
         """Takes a message of the coordinator."""
         match message:
             case messages.Built():
-                self.values |= {"num_parameters": message.num_parameters, "num_trained": message.num_trained}
+                self._hear_built(message)
             case messages.Progress():
                 self._hear_progress(message)
             case messages.CheckpointPublished():
@@ -139,13 +140,23 @@ class RunAccount:
             case messages.Finished():
                 self._hear_finished(message)
 
+    def _hear_built(self, built: messages.Built) -> None:
+        self.values |= {"num_parameters": built.num_parameters, "num_trained": built.num_trained}
+        names = ("wire_dtype", "ps_placement", "num_workers", "link_gbit")
+        self.values["wire"] = wire(built.step_bytes, **{name: self.values[name] for name in names})
+
+    def _hear_bound(self, bound: messages.Bottleneck) -> None:
+        self.values["bound"] = bound.to_json()
+        if "wire" in self.values:
+            self.values["wire"]["measured_step_s"] = bound.network_s
+
     def _hear_progress(self, progress: messages.Progress) -> None:
         self._counted_s += progress.seconds
         rate = round(progress.images_per_second, 2)
         self.values["step"] = progress.step
         self.values["images_per_second"] = rate
         self.values["input_wait_fraction"] = progress.input_wait_fraction
-        self.values["bound"] = progress.bound.to_json()
+        self._hear_bound(progress.bound)
         point = {
             "step": progress.step,
             "loss": progress.loss,
@@ -171,7 +182,7 @@ class RunAccount:
             round(read / part, 4) for read, part in zip(finished.records_read, parts, strict=False)
         ]
         if finished.bound:
-            self.values["bound"] = finished.bound.to_json()
+            self._hear_bound(finished.bound)
         if finished.seconds:
             self.values["images_per_second"] = round(finished.images / finished.seconds, 2)
 

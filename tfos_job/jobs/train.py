@@ -98,6 +98,8 @@ def _facts(prepared: Preparation) -> dict[str, Any]:
         "num_workers": config.num_workers,
         "num_ps_tasks": config.num_ps_tasks,
         "wire_dtype": config.wire_dtype,
+        "ps_placement": config.ps_placement,
+        "link_gbit": config.link_gbit,
         "dataset_digest": data.train.manifest.digest,
         "charset_digest": data.charset.digest,
     }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import keras
 
+from tfos_job.networks.dense import Dense
 from tfos_job.networks.layers import dropout, glorot
 
 CONV_FILTERS = (64, 128, 256)
@@ -36,8 +37,8 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
         x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{number}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = dropout(x, keep_prob, seed, "dropout1")
-    x = keras.layers.Dense(NUM_HIDDEN, activation="tanh", kernel_initializer=glorot(seed, "fc1"), name="fc1")(x)
+    x = Dense(NUM_HIDDEN, activation="tanh", kernel_initializer=glorot(seed, "fc1"), name="fc1")(x)
     x = dropout(x, keep_prob, seed, "dropout2")
     # float32 at any precision of the other layers: softmax over thousands of classes needs it.
-    logits = keras.layers.Dense(num_classes, kernel_initializer=glorot(seed, "fc2"), dtype="float32", name="fc2")(x)
+    logits = Dense(num_classes, kernel_initializer=glorot(seed, "fc2"), dtype="float32", name="fc2")(x)
     return keras.Model(images, logits, name="chinese_rec")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import keras
 
+from tfos_job.networks.dense import Dense
 from tfos_job.networks.layers import BatchNorm, dropout, glorot, layer_seed
 
 STEM_FILTERS = 32
@@ -42,7 +43,7 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
     x = dropout(x, keep_prob, seed, "dropout")
     # float32 at any precision of the other layers: softmax over thousands of classes needs it.
     initializer = glorot(seed, "logits")
-    logits = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
+    logits = Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="hanzi_net")
 
 

@@ -16,6 +16,7 @@ import functools
 
 import keras
 
+from tfos_job.networks.dense import Dense
 from tfos_job.networks.layers import dropout, glorot
 
 CONVOLUTIONS = {
@@ -42,7 +43,7 @@ def build(*, num_classes: int, image_size: int, num_channels: int, keep_prob: fl
     x = _backbone(image_size, seed)(x)
     x = dropout(x, keep_prob, seed, "dropout")
     initializer = glorot(seed, "logits")
-    logits = keras.layers.Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
+    logits = Dense(num_classes, kernel_initializer=initializer, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name="inception_v3")
 
 

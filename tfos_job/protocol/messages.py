@@ -90,10 +90,14 @@ class Bottleneck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Built(_Message, frozen=True):
-    """The network is on the parameter servers, with so many parameters, of which so many are trained."""
+    """The network is on the parameter servers, with so many parameters, of which so many are trained.
+
+    `step_bytes`: what each parameter server sends and receives in one worker's step.
+    """
 
     num_parameters: int
     num_trained: int
+    step_bytes: tuple[int, ...]
 
 
 class Progress(_Message, frozen=True):

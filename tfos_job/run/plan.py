@@ -65,6 +65,7 @@ class TrainPlan:
       initial_weights: of a training that starts without a checkpoint of its own; None for fresh weights.
       seed: of initial weights and dropout.
       num_workers: that take steps.
+      ps_placement: of variables on parameter servers: one of `config.defaults.PS_PLACEMENTS`.
       input: from shards to batches.
       learning_rate: of each step.
       label_smoothing: of `training.step.mean_loss`.
@@ -83,6 +84,7 @@ class TrainPlan:
     initial_weights: InitialWeights | None
     seed: int
     num_workers: int
+    ps_placement: str
     input: InputSpec
     learning_rate: LearningRateSpec
     label_smoothing: float
@@ -128,6 +130,7 @@ def plan_of(
         initial_weights=initial_weights_of(config, data),
         seed=config.seed,
         num_workers=config.num_workers,
+        ps_placement=config.ps_placement,
         input=_input_of(config, data, normalization, statistics),
         learning_rate=learning_rate_of(config, data.total_steps),
         label_smoothing=config.label_smoothing,

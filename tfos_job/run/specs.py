@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +87,8 @@ class RehearsalSpec:
     model: ModelSpec
     trainable_scopes: tuple[str, ...]
     initial_weights: InitialWeights | None
+
+
+def in_scopes(layer_name: str, scopes: Sequence[str]) -> bool:
+    """True if the layer's name begins with one of the scopes; no number is cut in two."""
+    return any(re.match(re.escape(scope) + (r"(?!\d)" if scope[-1].isdigit() else ""), layer_name) for scope in scopes)

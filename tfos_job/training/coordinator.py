@@ -65,7 +65,7 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
     with data_errors(assignment.run.shards, with_network=True, on_search=on_search):
         # Read once, and not held any longer than it is needed.
         engine.start(plan, checkpoints.read(RunLayout(assignment.run.train_dir), checkpoint)[1] if checkpoint else None)
-        line.send(messages.Built(*engine.num_parameters))
+        line.send(messages.Built(*engine.num_parameters, engine.step_bytes))
         line.send(messages.Ready(os.getpid()))
         reporter = Reporter(assignment.run, assignment.attempt, line, stop)
         try:

@@ -71,6 +71,10 @@ class Engine(Protocol):
         """Numbers in the network's weights: all of them, and those that are trained."""
 
     @property
+    def step_bytes(self) -> tuple[int, ...]:
+        """Bytes that each parameter server sends and receives in one worker's step, by where variables really are."""
+
+    @property
     def global_step(self) -> int:
         """The optimizer's own count of updates."""
 

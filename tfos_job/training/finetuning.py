@@ -7,7 +7,6 @@ cut in two. Several are separated by commas.
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
-from tfos_job.run.specs import InitialWeights, described_normalization
+from tfos_job.run.specs import InitialWeights, described_normalization, in_scopes
 
 BACKBONE = "backbone"
 """The layer that a file of Keras's own weights is for, in networks that have one; else it is for all of the network."""
@@ -43,10 +42,10 @@ def train_only(model: keras.Model, scopes: Sequence[str]) -> None:
     """
     if not scopes:
         return
-    layers = list(_leaves(model))
+    layers = list(leaves(model))
     _require_known(scopes, [layer.name for layer in layers if layer.trainable_variables], model, "trainable_scopes")
     for layer in layers:
-        layer.trainable = _in_scopes(layer.name, scopes)
+        layer.trainable = in_scopes(layer.name, scopes)
 
 
 def load_weights(model: keras.Model, weights: InitialWeights) -> None:
@@ -66,7 +65,7 @@ def load_weights(model: keras.Model, weights: InitialWeights) -> None:
         classes were others, and what that is about is not excluded; or a scope names nothing.
     """
     path, exclude_scopes = weights.path, weights.exclude_scopes
-    layers = list(_leaves(model))
+    layers = list(leaves(model))
     _require_known(exclude_scopes, [x.name for x in layers if x.variables], model, "checkpoint_exclude_scopes")
     if path.endswith(KERAS_SUFFIXES):
         _load_keras_file(model, path, exclude_scopes)
@@ -82,8 +81,8 @@ def _assign(
 ) -> None:
     targets = {
         MODEL_PREFIX + variable.path: variable
-        for layer in _leaves(model)
-        if not _in_scopes(layer.name, exclude_scopes)
+        for layer in leaves(model)
+        if not in_scopes(layer.name, exclude_scopes)
         for variable in layer.variables
         if _RANDOM_STATE not in variable.path
     }
@@ -110,7 +109,7 @@ def _require_same_meaning(model: keras.Model, info: CheckpointInfo, weights: Ini
             next_step=f"Give --normalization {theirs.kind}{' and its limits' if theirs.limits else ''}",
         )
     last = model.layers[-1].name
-    if weights.charset_digest != info.charset_digest and not _in_scopes(last, weights.exclude_scopes):
+    if weights.charset_digest != info.charset_digest and not in_scopes(last, weights.exclude_scopes):
         raise _unfit(model, info.path, f"layer {last} is for other classes")
 
 
@@ -141,8 +140,8 @@ def _load_keras_file(model: keras.Model, path: str, exclude_scopes: Sequence[str
                 next_step="Give a file that Keras has written for this network",
             ) from error
     missing = []
-    for layer in _leaves(target):
-        is_excluded = _in_scopes(layer.name, exclude_scopes)
+    for layer in leaves(target):
+        is_excluded = in_scopes(layer.name, exclude_scopes)
         for variable in layer.variables:
             if is_excluded:
                 variable.assign(before[variable.path])
@@ -152,18 +151,15 @@ def _load_keras_file(model: keras.Model, path: str, exclude_scopes: Sequence[str
         raise _unfit(target, path, f"it has no weights for {', '.join(missing[:_NUM_NAMED])}")
 
 
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers of a network and of the networks that are layers of it."""
     for layer in model.layers:
-        yield from _leaves(layer) if isinstance(layer, keras.Model) else (layer,)
-
-
-def _in_scopes(layer_name: str, scopes: Sequence[str]) -> bool:
-    return any(re.match(re.escape(scope) + (r"(?!\d)" if scope[-1].isdigit() else ""), layer_name) for scope in scopes)
+        yield from leaves(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
 def _require_known(scopes: Sequence[str], names: Sequence[str], model: keras.Model, flag: str) -> None:
     for scope in scopes:
-        if not any(_in_scopes(name, [scope]) for name in names):
+        if not any(in_scopes(name, [scope]) for name in names):
             raise SettingsError(
                 f"no layer of {model.name} begins with {scope!r}",
                 place=f"--{flag}",

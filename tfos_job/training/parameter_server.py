@@ -20,13 +20,13 @@ import tensorflow as tf
 from tfos_job.inference.evaluation import Counts, count_shard
 from tfos_job.input.normalization import Normalization, of_plan
 from tfos_job.input.pipeline import training_dataset
-from tfos_job.networks import registry
-from tfos_job.networks.variables import all_variables, assign_all
-from tfos_job.protocol.topology import CHIEF, INPUT_FILE
+from tfos_job.networks.parts import Parts, joined
+from tfos_job.networks.variables import all_variables
+from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS
 from tfos_job.run.plan import TrainPlan
+from tfos_job.training import placed_network
 from tfos_job.training.engine import StepBlock
-from tfos_job.training.finetuning import load_weights, train_only
-from tfos_job.training.optimizer import FusedAdam, build_optimizer
+from tfos_job.training.optimizer import FusedAdam
 from tfos_job.training.snapshot import Snapshot
 from tfos_job.training.step import MoreBatches, compute_seconds, train_step
 
@@ -69,23 +69,18 @@ class ParameterServerEngine:
         directed.failure_handler.stop()
         for holder in (directed, *directed.workers):
             holder.failure_handler = _NoRecovery()
+        self._num_ps_tasks = len(cluster[PS])
         self._plan: TrainPlan
         self._normalization: Normalization
         self._model: keras.Model
         self._optimizer: FusedAdam
+        self._parts: Parts
 
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         self._plan = plan
         self._normalization = of_plan(plan.input.normalization, plan.input.statistics, variables)
-        with self._strategy.scope():
-            self._model = registry.build(**vars(plan.model), seed=plan.seed)
-            train_only(self._model, plan.trainable_scopes)
-            self._optimizer = build_optimizer(plan.learning_rate)
-            self._optimizer.build(self._model.trainable_variables)
-        if variables is not None:
-            assign_all(self._model, self._optimizer, variables)
-        elif plan.initial_weights is not None:
-            load_weights(self._model, plan.initial_weights)
+        network = placed_network.build(self._strategy, self._num_ps_tasks, plan, variables)
+        self._model, self._optimizer, self._parts = network.model, network.optimizer, network.parts
         self._snapshot = Snapshot(all_variables(self._model, self._optimizer), _HERE)
         self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
         self._step = tf.function(self._closure)
@@ -210,12 +205,16 @@ class ParameterServerEngine:
         return function
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        return {**self._snapshot.take(), **self._normalization.variables()}
+        return {**joined(self._snapshot.take(), self._parts), **self._normalization.variables()}
 
     @property
     def num_parameters(self) -> tuple[int, int]:
         weights, trained = self._model.weights, self._model.trainable_weights
         return sum(math.prod(w.shape) for w in weights), sum(math.prod(w.shape) for w in trained)
+
+    @property
+    def step_bytes(self) -> tuple[int, ...]:
+        return placed_network.step_bytes(self._model, self._num_ps_tasks, self._plan.wire_dtype)
 
     @property
     def global_step(self) -> int:
