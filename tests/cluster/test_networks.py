@@ -53,7 +53,7 @@ def dataset(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
-    """From the checkpoint of a network that has learnt nothing: what moves is what is asked about."""
+    """From the checkpoint of a network that has learnt nothing, on two servers: what moves is what is asked about."""
     network = {"model_name": "inception_v3", "num_classes": 5, "image_size": 75, "num_channels": 3, "keep_prob": 0.8}
     meta: dict[str, Any] = dict.fromkeys(checkpoints.META_KEYS) | {"model": network}
     origin = RunLayout(str(tmp_path / "origin"))
@@ -61,7 +61,8 @@ def test_inception_v3_is_fine_tuned(dataset: Path, tmp_path: Path) -> None:
     start = ("--checkpoint_path", origin.root, "--checkpoint_exclude_scopes", "logits")
     scopes = ("--trainable_scopes", "mixed10,logits", "--learning_rate", 1e-3)
     inception = ("--model_name", "inception_v3", "--image_size", 75, "--batch_size", 4, "--max_number_of_steps", 1)
-    run("train", "--dataset_dir", dataset, *inception, *start, *scopes, "--train_dir", tmp_path / "tuned")
+    nodes = ("--num_executors", 3, "--num_ps_tasks", 2)
+    run("train", "--dataset_dir", dataset, *nodes, *inception, *start, *scopes, "--train_dir", tmp_path / "tuned")
     before, after = arrays(origin), arrays(RunLayout(str(tmp_path / "tuned")))
     same_shape = {name for name in before if name.startswith("model/") and before[name].shape == after[name].shape}
     moved = {name for name in same_shape if (before[name] != after[name]).any()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import placed_training
-from tests.command import tally
+from tests.command import SMALL, run, tally
 from tfos_job.config.defaults import PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN
 
 pytestmark = pytest.mark.cluster
@@ -46,3 +46,22 @@ def test_every_placement_trains_the_same(small_dataset: Path, tmp_path: Path) ->
     assert result["resumed"] == {"difference": 0, "steps": [1, steps + 1]}
     even = result[PARTITIONED]["step_bytes"]
     assert max(even) <= 1.1 * sum(even) / NUM_PS_TASKS
+
+
+def test_the_command_learns_with_divided_kernels(small_dataset: Path, tmp_path: Path) -> None:
+    """The steps are counted, the bytes are even, and characters of other writers are read as with one server."""
+    trained = run(
+        "train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, "--batch_size", 16,
+        "--num_executors", 3, "--num_ps_tasks", 2, "--ps_placement", "partitioned", "--learning_rate", 1e-3,
+        "--max_number_of_steps", 60, "--validation_split_name", "test",
+    ).result()  # fmt: skip
+    assert (trained["step"], trained["metrics"]["num_examples"]) == (60, 20)
+    assert trained["metrics"]["top_1"] >= 0.7
+    assert trained["metrics"]["loss"] < 0.9
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["records_read"] == [60 * 16]
+    wire = report["wire"]
+    assert len(wire["step_bytes"]) == 2
+    assert 0.5 <= wire["largest_share"] < 0.51
+    assert 0 < wire["expected_step_s"] < 1
+    assert wire["measured_step_s"] == report["bound"]["network_s"]
