@@ -19,7 +19,7 @@ from tfos_job.commands.container_memory import Network
 from tfos_job.config import TrainConfig
 from tfos_job.config.defaults import FLOAT32, GREEDY, PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN, WIRE_BYTES
 from tfos_job.networks import registry
-from tfos_job.networks.dense import kernels_in_parts
+from tfos_job.networks.dense import Dense, kernels_in_parts
 from tfos_job.networks.parts import Parts, divided, joined
 from tfos_job.networks.variables import all_variables, assign_all
 from tfos_job.protocol.topology import Topology
@@ -191,6 +191,29 @@ def test_the_variables_are_those_that_keras_makes(spec: ModelSpec) -> None:
 
 def test_of_other_networks_they_are_not_known_before() -> None:
     assert known_variables(dataclasses.replace(FULL[0], model_name="inception_v3"), (), FLOAT32) is None
+
+
+def test_a_layer_of_ones_own_may_have_a_kernel_to_divide() -> None:
+    class Head(keras.layers.Layer):
+        def build(self, input_shape: tuple[int | None, ...]) -> None:
+            self.dense, self.plain = Dense(5, name="dense"), keras.layers.Dense(5, name="plain")
+            self.dense.build(input_shape)
+            self.plain.build(input_shape)
+
+        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+            return self.dense(inputs) + self.plain(inputs)
+
+    def model() -> keras.Model:
+        images = keras.Input((3,))
+        return keras.Model(images, Head(name="head")(images))
+
+    whole = model()
+    divisible = [it.path for it in placed_variables(whole, FLOAT32) if it.is_divisible]
+    assert len(divisible) == 1
+    with kernels_in_parts({divisible[0]: (2, 3)}):
+        in_parts = model()
+    assert [v.path for v in in_parts.variables if "part" in v.path] == [part_path(divisible[0], at) for at in (0, 1)]
+    assert not any(it.is_divisible for it in placed_variables(in_parts, FLOAT32))
 
 
 def build(parts: Parts) -> tuple[keras.Model, FusedAdam]:

@@ -23,6 +23,11 @@ def kernels_in_parts(parts: Mapping[str, tuple[int, ...]]) -> Iterator[None]:
         _parts.reset(token)
 
 
+def is_divisible(variable: keras.Variable) -> bool:
+    """True for the kernel of such a layer, in whatever other layer that is, unless it is in parts."""
+    return getattr(variable, "is_divisible", False)
+
+
 class Dense(keras.layers.Dense):
     """Keras's, with the same variables and numbers, unless it is built within `kernels_in_parts`.
 
@@ -35,6 +40,7 @@ class Dense(keras.layers.Dense):
         self.kernel_parts: list[keras.Variable] = []
         if columns is None:
             super().build(input_shape)
+            self.kernel.is_divisible = True
             return
         for number, width in enumerate(columns):
             shape = (input_shape[-1], width)

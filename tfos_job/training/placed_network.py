@@ -19,7 +19,7 @@ from keras.src.backend.common.name_scope import current_path  # a variable's pat
 
 from tfos_job.config import WIRE_BYTES
 from tfos_job.networks import registry
-from tfos_job.networks.dense import Dense, kernels_in_parts
+from tfos_job.networks.dense import is_divisible, kernels_in_parts
 from tfos_job.networks.parts import Parts, divided
 from tfos_job.networks.variables import assign_all, assign_model, model_variables
 from tfos_job.run.placement import PlacedVariable, Placement, place
@@ -94,17 +94,15 @@ def placed_variables(model: keras.Model, wire_dtype: str) -> list[PlacedVariable
       model: the network.
       wire_dtype: a key of `config.WIRE_BYTES`, for trained variables; others travel as they are.
     """
-    layers = list(leaves(model))
-    divisible = {layer.kernel.path for layer in layers if isinstance(layer, Dense) and not layer.kernel_parts}
     # Such a layer's states stay as they are; states of random numbers change in any.
-    frozen = {variable.path for layer in layers if not layer.trainable for variable in layer.weights}
+    frozen = {variable.path for layer in leaves(model) if not layer.trainable for variable in layer.weights}
     return [
         PlacedVariable(
             path=variable.path,
             shape=tuple(variable.shape),
             value_bytes=WIRE_BYTES[wire_dtype] if variable.trainable else tf.as_dtype(variable.dtype).size,
             is_changed=variable.path not in frozen,
-            is_divisible=variable.path in divisible,
+            is_divisible=is_divisible(variable),
         )
         for variable in model.variables
     ]

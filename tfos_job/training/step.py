@@ -72,7 +72,7 @@ def train_step(
     wire_dtype: str = FLOAT32,
     more: MoreBatches | None = None,
 ) -> StepResult:
-    """One update from one batch or several: the only place where precision, wire type and placement are decided.
+    """One update from one batch or several: the only place where precision and wire type are decided.
 
     Graph only. `compute_seconds` must repeat the part from having the variables to the gradients of a batch.
 
