@@ -66,12 +66,13 @@ class Network:
         return Seen(answer, np.full((SIDE, SIDE, 1), pixels[0, 0, 0], np.uint8))
 
     def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        return np.stack(pictures)
+        shape = (SIDE, SIDE, 1)
+        return np.stack([one if one.shape == shape else np.full(shape, one[0, 0, 0], one.dtype) for one in pictures])
 
     def probabilities_of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         if self.fault is not None:
             raise self.fault
-        images = np.stack(pictures)
+        images = self.images(pictures)
         self.batches.append(images.dtype)
         ids = images[:, 0, 0, 0].astype(int) * len(self.classes) // 256
         return (np.eye(len(self.classes))[ids] * 0.9).astype(np.float32)

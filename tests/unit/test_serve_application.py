@@ -421,7 +421,7 @@ def test_a_reader_of_the_access_log_that_pauses_holds_up_nobody(
     reads.release(2)
     log.close(600)
     assert lines == ["/1", "/2", "/3", "/6"]
-    assert caplog.messages == ["The access log has a gap from here on: nobody reads it"]
+    assert caplog.messages == ["The access log has a gap of 2 lines: nobody read it"]
 
 
 def test_every_answer_has_the_headers_of_a_strict_page(served: Served) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import math
 import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import greenlet
 import pytest
 
+from tfos_job.serve import hub
 from tfos_job.serve.hub import Hub, Latch, aside
 from tfos_job.serve.refusals import Unavailable
 
@@ -91,6 +94,52 @@ def test_a_fault_is_that_of_its_own_greenlet(looped: Looped, caplog: pytest.LogC
     looped.start(fail, lambda: looped.said.append("the next"))
     assert looped.said == ["the next"]
     assert "A connection has failed" in caplog.text
+
+
+def test_many_that_are_there_let_others_come_between(looped: Looped) -> None:
+    """A run ends after some time, and those that have waited go first in the next."""
+    latch = Latch()
+
+    def work() -> None:
+        time.sleep(2 * hub._RUN_S)
+        looped.said.append("work")
+
+    def wait() -> None:
+        latch.wait()
+        looped.said.append("waited")
+
+    looped.start(wait, work, work)
+    assert (looped.said, looped.hub.has_work) == (["work"], True)
+    latch.set()
+    looped.hub.run()
+    assert (looped.said, looped.hub.has_work) == (["work", "waited", "work"], False)
+
+
+def test_an_error_from_aside_keeps_nothing_of_what_it_was_about(looped: Looped) -> None:
+    class Body:
+        pass
+
+    bodies: list[weakref.ref[Body]] = []
+
+    def fail() -> None:
+        body = Body()
+        bodies.append(weakref.ref(body))
+        raise ValueError
+
+    def ask() -> None:
+        with pytest.raises(ValueError, match=r"^$"):
+            aside(fail)
+        looped.said.append("failed")
+
+    gc.disable()  # it would find a ring, some time
+    try:
+        looped.start(ask)
+        looped.run_when_woken()
+        while bodies[0]() is not None:
+            time.sleep(0.01)  # the thread may be about to let go
+    finally:
+        gc.enable()
+    assert looped.said == ["failed"]
 
 
 def test_what_takes_long_goes_aside_in_the_context_of_its_caller(looped: Looped) -> None:

@@ -39,6 +39,7 @@ class Held:
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         body = environ["wsgi.input"].read()
+        assert "HTTP_TRANSFER_ENCODING" not in environ  # whoever sees it looks for another body, or for none
         self.asked.release()
         if environ["PATH_INFO"] == "/held":
             self.go.wait()
@@ -227,6 +228,17 @@ def test_an_odd_request_is_refused_in_words_and_noted(name: str) -> None:
     assert [str(broken.status) for broken in held.broken] == [status[:3]]
     assert held.ask() == (200, b"body")
     held.server.stop(600)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_encoding_for_the_transfer_is_nothing_to_the_application(held: Held, version: str) -> None:
+    request = CHUNKED.replace(b"1.1", version.encode())
+    length, body = (b"Content-Length: 4\r\n", b"body") if version == "1.0" else (b"", b"4\r\nbody\r\n0\r\n\r\n")
+    with held.connect() as caller:
+        caller.sendall(request[:-2] + length + b"Connection: close\r\n\r\n" + body)
+        data = read_to_end(caller)
+    assert data.startswith(f"HTTP/{version} 200 OK".encode())
+    assert data.endswith(b"\r\n\r\nbody")
 
 
 def test_who_asks_whether_to_send_is_told(held: Held) -> None:

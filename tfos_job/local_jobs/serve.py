@@ -35,7 +35,7 @@ from tfos_job.serve.model import Draw, Loaded, Model
 from tfos_job.serve.models import Models
 from tfos_job.serve.reloading import Loader, Reloading, Source
 
-_GARBAGE = 10_000  # objects: those of some twenty requests
+_GARBAGE = 2_000  # objects: those of a few requests
 _LAST_LINES_S = 1.0  # for the reader of the access log to take them
 _MIB = 1 << 20
 _TOP_K = 5  # of a checkpoint, in TensorFlow Serving's answers: the default of `export`
@@ -199,7 +199,9 @@ def _serving(
 
     def note_broken(broken: Broken) -> None:
         service.metrics.answered("none", broken.status, time.monotonic() - broken.began_s)
-        service.access_log.add(**{**dataclasses.asdict(broken), "path": broken.path[:200]})
+        service.access_log.add(
+            **{**dataclasses.asdict(broken), "method": broken.method[:20], "path": broken.path[:200]}
+        )
 
     limits = server.ServerLimits(
         max_connections=config.max_connections,

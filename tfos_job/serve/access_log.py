@@ -33,7 +33,7 @@ class AccessLog:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._lines: list[str] = []
-        self._has_gap = False
+        self._num_left_out = 0
         self._is_over = False
         self._changed = threading.Condition()
         self._closed = threading.Event()
@@ -48,15 +48,12 @@ class AccessLog:
         line = {"time": f"{began}.{int(at % 1 * 1000):03}Z", "ms": round(1000 * took_s, 2), **values}
         text = json.dumps(line)
         with self._changed:
-            is_full = len(self._lines) >= _MOST_LINES
-            is_news = is_full and not self._has_gap
-            self._has_gap = is_full
-            if not is_full and not self._is_over:
+            if len(self._lines) >= _MOST_LINES:
+                self._num_left_out += 1
+            elif not self._is_over:
                 self._lines.append(text)
                 if len(self._lines) == 1:
                     self._changed.notify()
-        if is_news:
-            _log.warning("The access log has a gap from here on: nobody reads it")
 
     def close(self, timeout_s: float) -> None:
         """Ends it when all lines are written, or after a time."""
@@ -70,12 +67,20 @@ class AccessLog:
         try:
             while lines := self._next():
                 self._write("\n".join(lines))
+                self._say_gap()
                 self._closed.wait(_PAUSE_S)
         except (ReaderGone, StorageError) as error:
             _log.warning("The access log ends here: %s", str(error) or "its reader is gone")
             with self._changed:
                 self._is_over = True
                 self._lines.clear()
+
+    def _say_gap(self) -> None:
+        """Says how many lines are missing; here, since the log may go where the lines go, which nobody may read."""
+        with self._changed:
+            number, self._num_left_out = self._num_left_out, 0
+        if number:
+            _log.warning("The access log has a gap of %d lines: nobody read it", number)
 
     def _next(self) -> list[str]:
         """Waits for lines; none once it is closed and all are written."""

@@ -21,6 +21,7 @@ from tfos_job.serve.keys import Keys
 from tfos_job.serve.lifecycle import Lifecycle
 from tfos_job.serve.limits import Limits
 from tfos_job.serve.metrics import CONTENT_TYPE, Metrics
+from tfos_job.serve.model import is_short
 from tfos_job.serve.models import Models
 from tfos_job.serve.refusals import Refusal
 from tfos_job.serve.responses import as_json
@@ -125,7 +126,7 @@ def _end(service: Service, response: Response) -> Response:
     service.access_log.add(
         began_s=g.began_s,
         client=request.remote_addr,
-        method=request.method,
+        method=request.method[:20],
         path=request.path[:200],
         status=response.status_code,
         bytes_in=request.content_length or 0,
@@ -139,10 +140,11 @@ def _predict(service: Service) -> Response:
     service.lifecycle.require(g.began_s)
     options = read_options(request.args)
     with service.limits.bodies.share() as share, service.models.used(request.args.get("model")) as model:
-        light = is_light(request)
-        asked = aside(lambda: read_body(request, service.limits.max_images, share), unless=light)
+        until_s = model.until_s(g.began_s)
+        asked = aside(lambda: read_body(request, service.limits.max_images, share), until_s, unless=is_light(request))
         g.facts = {"model": model.name, "step": model.loaded.network.step, "pictures": len(asked)}
-        return as_json(model.answer(asked, options, g.began_s, is_light=light))
+        answer = model.answer(asked, options, g.began_s)
+        return aside(lambda: as_json(answer), until_s, unless=is_short(len(asked), options))
 
 
 def _health(service: Service) -> Response:

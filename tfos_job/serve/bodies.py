@@ -18,7 +18,7 @@ _WIDEST_TEXT = 8  # bytes of memory for one of the body: an emoji makes all of a
 
 
 def is_light(request: Request) -> bool:
-    """True for a body so small that whoever reads it, and looks at its pictures, may hold up others for that long."""
+    """True for a body so small that whoever reads it may hold up others for that long."""
     return (request.content_length or 0) <= _LIGHT_BYTES
 
 

@@ -90,6 +90,8 @@ class Task(WSGITask):
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
         environ[BEGAN_S] = self.request.began_s
+        # Of HTTP/1.0, which knows no such header: the body was read by its length.
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
         return environ
 
 

@@ -26,6 +26,8 @@ from tfos_job.serve.refusals import too_late
 
 T = TypeVar("T")
 
+_RUN_S = 0.02  # for which requests that are there may hold up those that are coming
+
 _of_thread = threading.local()
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,10 @@ def aside(function: Callable[[], T], until_s: float = math.inf, *, unless: bool 
     if not ended.wait(until_s) and future.cancel():
         raise too_late()
     ended.wait()
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future  # else an error, whose traceback has this frame, would keep itself and all that it was about
 
 
 class Hub:
@@ -101,21 +106,27 @@ class Hub:
         """True while a greenlet waits."""
         return bool(self._pauses)
 
+    @property
+    def has_work(self) -> bool:
+        """True while a greenlet could go on."""
+        return bool(self._ended or self._begun)
+
     def start(self, function: Callable[[], None]) -> None:
         """Has a function called in a greenlet, by the next `run`; on the hub's thread."""
         self._begun.append(function)
 
     def run(self) -> None:
-        """Goes on with every greenlet that can, those that have waited first, until all wait."""
+        """Goes on with the greenlets that can, those that have waited first, until all wait or some time is over."""
         self._is_woken = False
         _of_thread.hub, self.greenlet = self, greenlet.getcurrent()
+        until_s = time.monotonic() + _RUN_S
         try:
-            while True:
+            while self.has_work:
                 if self._ended:
                     self._ended.popleft().go_on()
-                elif self._begun:
-                    greenlet.greenlet(functools.partial(_logged, self._begun.popleft())).switch()
                 else:
+                    greenlet.greenlet(functools.partial(_logged, self._begun.popleft())).switch()
+                if time.monotonic() > until_s:
                     return
         finally:
             _of_thread.hub = None
@@ -167,6 +178,7 @@ def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
             future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - it is the caller's
             future.set_exception(error)
+            del future  # as in `aside`
 
 
 class _Paused:
@@ -220,5 +232,7 @@ def _hub_here() -> Hub | None:
 def _logged(function: Callable[[], None]) -> None:
     try:
         function()
-    except Exception:  # noqa: BLE001 - of waitress: the application's own are answers
+    except greenlet.GreenletExit:
+        raise
+    except BaseException:  # noqa: BLE001 - of waitress: the application's own are answers
         _log.exception("A connection has failed")

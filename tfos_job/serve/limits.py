@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tfos_job.formats import jpeg, png
 from tfos_job.formats.image_files import TooManyPixels, check_pixels
@@ -13,6 +15,8 @@ from tfos_job.serve.bodies import Bodies
 from tfos_job.serve.refusals import TooLarge
 
 _MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
+_LIGHT_BYTES = 1 << 16  # of a picture's file
+_LIGHT_PIXELS, _LEAST_PIXELS = 1 << 14, 1 << 11  # of a request; and what each of its pictures counts besides its own
 _HEAD, _SIZE = b"IHDR", struct.Struct(">II")  # of a PNG
 _START_OF_SCAN, _FILL = 0xDA, 0xFF  # of a JPEG
 
@@ -49,6 +53,16 @@ class Limits:
         except TooManyPixels as error:
             raise TooLarge(f"a picture that is too large: {error}") from error
         return found
+
+    def are_light(self, sources: Sequence[Any]) -> bool:
+        """True for few small pictures, which are read, and their ink found, in a few milliseconds; not for drawings."""
+        num_pixels = 0
+        for source in sources:
+            if not isinstance(source, bytes) or len(source) > _LIGHT_BYTES:
+                return False
+            with contextlib.suppress(TooLarge):  # it is refused, which takes no time
+                num_pixels += self.count_pixels(source) + _LEAST_PIXELS
+        return num_pixels <= _LIGHT_PIXELS
 
 
 def _sizes(data: bytes) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import base64
 import functools
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ from tfos_job.serve.metrics import Metrics
 from tfos_job.serve.refusals import BadRequest, Failed, TooLarge, too_late
 
 _WARM_UP_S = 600.0  # beyond the time that a caller has: the first answer builds graphs
-_LIGHT_PIXELS = 1 << 16  # of a picture: to read it takes a few milliseconds
+_LIGHT_GUESSES = 128  # in an answer
 _FEW = 16  # classes, which are found for all pictures of a batch together
 _CROSS = [[[10, 30], [50, 30]], [[30, 10], [30, 50]]]
 
@@ -80,6 +80,11 @@ class Loaded:
     draw: Draw
     version: int
     top_k: int
+
+
+def is_short(number: int, options: Options) -> bool:
+    """True if the answer about so many pictures is made in next to no time."""
+    return number * options.top_k <= _LIGHT_GUESSES and not options.seen
 
 
 class _Wanted(NamedTuple):
@@ -138,7 +143,8 @@ class Model:
         """
         shape = (self._network.form.image_size, self._network.form.image_size, self._network.form.num_channels)
         for number in (1, self._max_batch_size):
-            rows = self._network.probabilities_of([np.full(shape, 255, np.uint8)] * number)
+            other = np.full((9, 8, shape[2]), 255, np.uint8)  # of another size: those are resized by a graph
+            rows = self._network.probabilities_of([other] + [np.full(shape, 255, np.uint8)] * (number - 1))
             if rows.shape != (number, len(self._network.classes)) or not np.isfinite(rows).all():
                 raise Failed(f"the network answers with {rows.shape} or with numbers that are not finite")
         asked = [Asked("picture", _file_of_a_cross()), Asked("drawing", Drawing(_CROSS, [60, 60]))]
@@ -154,8 +160,6 @@ class Model:
         asked: Sequence[Asked],
         options: Options,
         arrived_s: float,
-        *,
-        is_light: bool = False,
         timeout_s: float | None = None,
     ) -> dict[str, Any]:
         """The answers about pictures, in their order.
@@ -164,7 +168,6 @@ class Model:
           asked: what is asked about.
           options: how.
           arrived_s: when the request arrived, of `time.monotonic`.
-          is_light: it has few bytes, so that to look at its pictures may hold up others.
           timeout_s: from then to the answer (default: that of the limits).
 
         Raises:
@@ -177,28 +180,24 @@ class Model:
         until_s = self.until_s(arrived_s) if timeout_s is None else arrived_s + timeout_s
         with self.batcher.reserved(len(asked)) as places:
             see = functools.partial(self._see_all, asked, options, until_s)
-            found = aside(see, until_s, unless=is_light)
+            found = aside(see, until_s, unless=self._limits.are_light([one.source for one in asked]))
             few = options.top_k if options.top_k <= _FEW else None
             wanted = [_Wanted(one.pixels, few) for one in found if not isinstance(one, Answer | NoAnswer)]
             ticket = places.put(wanted, arrived_s) if wanted else None
-        tops: Iterator[tuple[Guess, ...]] = iter(())
-        if ticket is not None:
-            results = ticket.wait(until_s)
-            tops = iter(results if few else self._network.tops(np.stack(results), options.top_k))
-        answers = [self._to_json(one, tops, options) for one in found]
+        results = [] if ticket is None else ticket.wait(until_s)
+        word = functools.partial(self._worded, found, results, options)
+        answers = aside(word, until_s, unless=is_short(len(asked), options))
         if len(answers) == 1 and "error" in answers[0]:
             raise BadRequest(answers[0]["error"])
         return {**self.describe(), "predictions": answers}
 
-    def rows(
-        self, pictures: Callable[[], list[np.ndarray]], number: int, arrived_s: float, *, is_light: bool
-    ) -> np.ndarray:
+    def rows(self, pictures: Callable[[], list[np.ndarray]], number: int, arrived_s: float) -> np.ndarray:
         """The probabilities of all classes for pictures.
 
         Args:
           pictures: makes them when there is room for them, each as of `Predictor.probabilities_of`.
           number: of pictures.
-          arrived_s, is_light: as in `answer`.
+          arrived_s: as in `answer`.
 
         Returns:
           float32 [n, num_classes].
@@ -208,7 +207,7 @@ class Model:
         """
         until_s = self.until_s(arrived_s)
         with self.batcher.reserved(number) as places:
-            made = aside(pictures, until_s, unless=is_light)
+            made = aside(pictures, until_s)
             ticket = places.put([_Wanted(pixels, None) for pixels in made], arrived_s)
         rows = np.stack(ticket.wait(until_s))
         self.saw("answered", number)
@@ -239,13 +238,12 @@ class Model:
             # It is cropped and of training's width: what looks for ink could only lose a stroke.
             return self._network.see(Request(asked.name, picture), raw_image=True)
         try:
-            num_pixels = self._limits.count_pixels(asked.source)
+            self._limits.count_pixels(asked.source)
         except TooLarge as error:
             if is_alone:
                 raise
             return NoAnswer(asked.name, BadDataError(error.fact))
-        see = functools.partial(self._network.see, Request(asked.name, asked.source), raw_image=options.raw_image)
-        return aside(see, until_s, unless=num_pixels <= _LIGHT_PIXELS)
+        return self._network.see(Request(asked.name, asked.source), raw_image=options.raw_image)
 
     def _see_all(self, asked: Sequence[Asked], options: Options, until_s: float) -> list[Any]:
         return [self.see(one, options, until_s, is_alone=len(asked) == 1) for one in asked]
@@ -258,6 +256,13 @@ class Model:
         return [
             row if one.top_k is None else top[: one.top_k] for one, row, top in zip(wanted, rows, tops, strict=True)
         ]
+
+    def _worded(self, found: Sequence[Any], results: Sequence[Any], options: Options) -> list[dict[str, Any]]:
+        """The answers, with what was computed of those that the network has seen."""
+        if results and options.top_k > _FEW:
+            results = self._network.tops(np.stack(results), options.top_k)
+        tops = iter(results)
+        return [self._to_json(one, tops, options) for one in found]
 
     def _to_json(self, one: Any, tops: Any, options: Options) -> dict[str, Any]:
         if isinstance(one, NoAnswer):

@@ -26,6 +26,7 @@ from tfos_job.serve.hub import Hub
 _BACKLOG = 1024
 _TURN_S, _SHORT_TURN_S = 1.0, 0.05
 _AWAKE_S = 0.5
+_STUCK_S = 5.0  # for which the loop's thread may be in a request when its time is over
 _KEPT_S = 1.0  # for which a connection that is kept alive may still ask while the server drains, to be told so
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
@@ -171,7 +172,8 @@ class Server:
         self._ends_at_s = time.monotonic() + timeout_s
         self._server.is_draining = True
         self._wake()
-        self.wait()
+        if not self._ended.wait(timeout_s + _STUCK_S):
+            return sum(channel.is_busy for channel in self._channels())
         return self._num_lost
 
     def _wake(self) -> None:
@@ -191,7 +193,8 @@ class Server:
     def _serve(self) -> None:
         while not self._is_over(time.monotonic()):
             is_due = self._server.is_draining or self._hub.has_pauses
-            wasyncore.loop(_SHORT_TURN_S if is_due else _TURN_S, use_poll=True, map=self._map, count=1)
+            turn_s = 0.0 if self._hub.has_work else _SHORT_TURN_S if is_due else _TURN_S
+            wasyncore.loop(turn_s, use_poll=True, map=self._map, count=1)
             self._hub.run()
             now_s = time.monotonic()
             # A turn is as short as an event, and limits are in seconds. Who waits for a connection waits for nothing.

@@ -26,7 +26,6 @@ from tfos_job.serve.responses import as_json
 _ENCODED, _LEVELS, _ALL_CLASSES = "serving_default", "levels", "all_classes"  # of inference/graph.py
 _INPUT, _CLASSES, _IDS, _PROBABILITIES = "images", "classes", "ids", "probabilities"
 _INSTANCES, _INPUTS, _SIGNATURE = "instances", "inputs", "signature_name"
-_LIGHT_NUMBERS = 1 << 14  # in an answer
 
 
 def add_routes(app: Flask, models: Models, lifecycle: Lifecycle, limits: Limits) -> None:
@@ -36,11 +35,11 @@ def add_routes(app: Flask, models: Models, lifecycle: Lifecycle, limits: Limits)
         lifecycle.require(g.began_s)
         with limits.bodies.share() as share, models.used(name) as model:
             _require_version(model, version)
-            light = is_light(request)
-            asked = aside(lambda: _read(limits, share), unless=light)
+            until_s = model.until_s(g.began_s)
+            asked = aside(lambda: _read(limits, share), until_s, unless=is_light(request))
             g.facts = {"model": name, "step": model.loaded.network.step, "pictures": len(asked.values)}
-            rows = model.rows(lambda: _pictures(model, asked), len(asked.values), g.began_s, is_light=light)
-            return aside(lambda: as_json(_answer(model, asked, rows)), unless=rows.size <= _LIGHT_NUMBERS)
+            rows = model.rows(lambda: _pictures(model, asked), len(asked.values), g.began_s)
+            return aside(lambda: as_json(_answer(model, asked, rows)), until_s)
 
     def status(name: str, version: int | None = None) -> Response:
         with models.used(name) as model:
