@@ -39,7 +39,7 @@ def test_help_of_train_marks_what_a_resumed_run_does_with_a_flag(capsys: pytest.
     with pytest.raises(SystemExit):
         cli.main(["train", "-h"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "images per step and worker (1 or more; default: 128) [recipe]" in text
+    assert "of them, on one worker (1 or more; default: 128) [recipe]" in text
     assert "(up to 0.9 or off; default: off) [recipe]" in text
     assert "[extent] where and how much: inherited from the run, and free to change" in text
 
