@@ -17,6 +17,7 @@ import pytest
 from waitress.channel import HTTPChannel
 
 from tfos_job.errors import ResourceError
+from tfos_job.serve import server
 from tfos_job.serve.channel import Broken
 from tfos_job.serve.hub import Latch
 from tfos_job.serve.server import Server, ServerLimits, listen, url_of
@@ -29,7 +30,7 @@ class Held:
     """Running: a server whose application answers `/held` when it is let, and everything else at once."""
 
     def __init__(self, **changes: Any) -> None:
-        self.asked, self.go = threading.Semaphore(0), Latch()
+        self.asked, self.go, self.leave = threading.Semaphore(0), Latch(), threading.Event()
         self.broken: list[Broken] = []
         listener = listen("127.0.0.1", 0)
         self.port = listener.getsockname()[1]
@@ -43,6 +44,8 @@ class Held:
         self.asked.release()
         if environ["PATH_INFO"] == "/held":
             self.go.wait()
+        if environ["PATH_INFO"] == "/stuck":
+            self.leave.wait()
         if environ["PATH_INFO"] == "/large":
             body = b"x" * LARGE_BYTES
         start_response("200 OK", [("Content-Length", str(len(body)))])
@@ -149,6 +152,16 @@ def test_an_end_that_is_due_says_how_many_have_no_answer(held: Held, pool: Threa
     for answer in answers:
         assert isinstance(answer.exception(), OSError | http.client.HTTPException)
     assert held.server.stop(0.05) == 3
+
+
+def test_the_end_does_not_wait_for_a_request_that_holds_the_loop(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_STUCK_S", 0.0)
+    with held.connect() as caller:
+        caller.sendall(head(0, "/stuck"))
+        held.asked.acquire()
+        assert held.server.stop(0.0) == 1
+        held.leave.set()
+        held.server.wait()
 
 
 def test_after_its_end_nobody_writes_to_the_pipe_that_woke_it(held: Held) -> None:

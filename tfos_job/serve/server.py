@@ -6,6 +6,7 @@ waitress reads requests without a thread each, so that slow callers hold up nobo
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -26,7 +27,7 @@ from tfos_job.serve.hub import Hub
 _BACKLOG = 1024
 _TURN_S, _SHORT_TURN_S = 1.0, 0.05
 _AWAKE_S = 0.5
-_STUCK_S = 5.0  # for which the loop's thread may be in a request when its time is over
+_STUCK_S = 2.0  # for which the loop's thread may be in a request when its time is over
 _KEPT_S = 1.0  # for which a connection that is kept alive may still ask while the server drains, to be told so
 _IDLE_S = 30
 _HEAD_BYTES = 16 << 10
@@ -150,13 +151,18 @@ class Server:
         threading.Thread(target=self._run, name="http", daemon=True).start()
 
     def wait(self) -> None:
-        """Waits for the end; a signal interrupts it.
+        """Waits for the end; a signal interrupts it."""
+        self._has_ended(math.inf)
+
+    def _has_ended(self, until_s: float) -> bool:
+        """Waits for the end as well, but not for longer than that, of `time.monotonic`.
 
         Not by `Thread.join`: Python 3.11 takes a thread for ended whose `join` is left by an exception. And not without
         a pause: the kernel may give a signal to any thread, which does not wake the one that Python has handle it.
         """
-        while not self._ended.wait(_AWAKE_S):
+        while not self._ended.wait(_AWAKE_S) and time.monotonic() < until_s:
             pass
+        return self._ended.is_set()
 
     def stop(self, timeout_s: float) -> int:
         """Takes no more connections, and ends when all requests that are there are answered.
@@ -172,7 +178,7 @@ class Server:
         self._ends_at_s = time.monotonic() + timeout_s
         self._server.is_draining = True
         self._wake()
-        if not self._ended.wait(timeout_s + _STUCK_S):
+        if not self._has_ended(self._ends_at_s + _STUCK_S):
             return sum(channel.is_busy for channel in self._channels())
         return self._num_lost
 
