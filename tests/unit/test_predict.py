@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.unit import streams
 from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
+from tfos_job.formats import png
 from tfos_job.formats.form import Form
 from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.evaluation import evaluate_shards
@@ -489,3 +492,25 @@ def test_pictures_and_levels_may_be_in_one_batch(train_dir: Path) -> None:
     expected = predictor.probabilities(images)
     mixed = predictor.probabilities_of([pictures[0], images[1].astype(np.float32)])
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [png.SIGNATURE, b"GIF89a", b"\xff\xd8\xff", b"no picture"])
+def test_a_picture_that_cannot_be_read_is_not_kept(train_dir: Path, head: bytes) -> None:
+    """Not in a ring of answer, error and frames either, which only Python's collector would find."""
+    predictor = Predictor(train_dir)
+
+    def ask() -> None:
+        found = [predictor.see(Request("damaged", head + bytes(1 << 20)))]
+        assert isinstance(found[0], NoAnswer)
+
+    sizes = []
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(9):
+            ask()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert sizes[-1] - sizes[0] < 1 << 20

@@ -58,10 +58,20 @@ class Answer:
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """A picture that could not be read."""
+    """A picture that could not be read. Its error loses its traceback, and so do those behind it.
+
+    Else whoever keeps the answer in a variable is tied to it in a ring, by the frames of that traceback, and the
+    picture's bytes with them: that lasts until Python's collector looks for such.
+    """
 
     image: str
     error: JobError
+
+    def __post_init__(self) -> None:
+        error: BaseException | None = self.error
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
     def to_json(self) -> dict[str, Any]:
         """Without the error's place, which is the picture."""

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -180,7 +179,6 @@ class Predictor:
         try:
             pixels = given.read(request, num_channels=1 if seeks_ink else self.form.num_channels)
         except (AccessError, BadDataError, MissingInputError) as error:
-            _forget_frames(error)
             return NoAnswer(request.name, error)
         answer = Answer(image=request.name, step=self.step, top=())
         if seeks_ink:
@@ -244,16 +242,6 @@ class Predictor:
             tuple(Guess(self.classes[i], i, p) for i, p in zip(*row, strict=True))
             for row in zip(found.tolist(), values.tolist(), strict=True)
         ]
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Lets go of what the code that has failed was about: an answer with its error may be kept, and pictures are large.
-
-    Decoders tie errors and frames to rings, which would stay until Python's collector looks for such.
-    """
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def _largest(rows: np.ndarray, k: int) -> np.ndarray:

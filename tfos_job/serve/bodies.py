@@ -10,16 +10,17 @@ from flask import Request
 
 from tfos_job.serve.refusals import Full, WrongType
 
+LIGHT_BYTES = 1 << 16
+"""Of a body, or of a picture's file, that is read in next to no time."""
 _MAX_BYTES = 512 << 20
 _COPIES = 2  # of a body: what is read, and the parts of it, or what base64 stands for
 _PER_VALUE_BYTES, _PER_KEY_BYTES = 64, 256  # of JSON: an empty list of three bytes takes sixty
-_LIGHT_BYTES = 1 << 16
 _WIDEST_TEXT = 8  # bytes of memory for one of the body: an emoji makes all of a text four bytes wide, and its part, too
 
 
 def is_light(request: Request) -> bool:
     """True for a body so small that whoever reads it may hold up others for that long."""
-    return (request.content_length or 0) <= _LIGHT_BYTES
+    return (request.content_length or 0) <= LIGHT_BYTES
 
 
 class Bodies:

@@ -11,11 +11,10 @@ from typing import Any
 from tfos_job.formats import jpeg, png
 from tfos_job.formats.image_files import TooManyPixels, check_pixels
 from tfos_job.formats.picture_head import read_head
-from tfos_job.serve.bodies import Bodies
+from tfos_job.serve.bodies import LIGHT_BYTES, Bodies
 from tfos_job.serve.refusals import TooLarge
 
 _MOST_PARTS = 10_000  # before the pixels of a file; decoders take some microseconds for each
-_LIGHT_BYTES = 1 << 16  # of a picture's file
 _LIGHT_PIXELS, _LEAST_PIXELS = 1 << 14, 1 << 11  # of a request; and what each of its pictures counts besides its own
 _HEAD, _SIZE = b"IHDR", struct.Struct(">II")  # of a PNG
 _START_OF_SCAN, _FILL = 0xDA, 0xFF  # of a JPEG
@@ -58,7 +57,7 @@ class Limits:
         """True for few small pictures, which are read, and their ink found, in a few milliseconds; not for drawings."""
         num_pixels = 0
         for source in sources:
-            if not isinstance(source, bytes) or len(source) > _LIGHT_BYTES:
+            if not isinstance(source, bytes) or len(source) > LIGHT_BYTES:
                 return False
             with contextlib.suppress(TooLarge):  # it is refused, which takes no time
                 num_pixels += self.count_pixels(source) + _LEAST_PIXELS

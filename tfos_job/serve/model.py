@@ -156,11 +156,7 @@ class Model:
         return {"model": self.name, "digest": self._network.digest, "step": self._network.step}
 
     def answer(
-        self,
-        asked: Sequence[Asked],
-        options: Options,
-        arrived_s: float,
-        timeout_s: float | None = None,
+        self, asked: Sequence[Asked], options: Options, arrived_s: float, timeout_s: float | None = None
     ) -> dict[str, Any]:
         """The answers about pictures, in their order.
 
