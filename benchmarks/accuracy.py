@@ -117,7 +117,7 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     from tfos_job.networks import registry
     from tfos_job.run.plan import learning_rate_of
     from tfos_job.training.optimizer import build_optimizer
-    from tfos_job.training.step import MoreBatches, train_step
+    from tfos_job.training.step import MoreBatches, Wire, train_step
 
     flags = dict(flags)
     decay, warmup = flags.pop("moving_average", 0.0), flags.pop("warmup_fraction", 0.0)
@@ -150,14 +150,14 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     )
     average = [tf.Variable(v.value) for v in network.trainable_variables] if decay else []
 
-    def take_more() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def take_more(_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         images, labels, _ = next(batches)
         return images, labels, tf.constant(0.0, tf.float64)
 
     @tf.function
     def step() -> tf.Tensor:
         images, labels, _ = next(batches)
-        settings = config.label_smoothing, config.wire_dtype, MoreBatches(config.push_every - 1, take_more)
+        settings = config.label_smoothing, Wire(config.wire_dtype), MoreBatches(config.push_every - 1, take_more)
         loss, correct, *_ = train_step(network, optimizer, images, labels, *settings)
         for mean, variable in zip(average, network.trainable_variables, strict=False):
             mean.assign_sub((1 - decay) * (mean - variable.value))

@@ -9,6 +9,7 @@ network is also measured as one of the same variables that computes next to noth
     python benchmarks/wire.py                                     as root: a quarter of an hour
     python benchmarks/wire.py --quick                             a try: one network, one speed, two rounds
     python benchmarks/wire.py -- --num_ps_tasks 2 --num_executors 3
+    python benchmarks/wire.py -- --num_executors 3 -- --num_ps_tasks 0 --num_executors 2
     python benchmarks/wire.py -- --seed 1 -- --seed 2             flags of `tfos-job train`; each set is measured
 
 Each network, batch size and speed is a JSON object on a line of stdout; benchmarks/README.md says what is in it, and
@@ -64,16 +65,18 @@ class Blocks:
     cluster: list[Result]
     carried: list[dict[str, tuple[int, int]]]
 
-    def account(self, num_workers: int, push_every: int) -> dict[str, Any]:
+    def account(self, steps_at_once: int, push_every: int, *, is_ring: bool) -> dict[str, Any]:
         plain_ms = [_step_ms(result) * push_every for result in self.plain]
-        cluster_ms = [_step_ms(result) * num_workers for result in self.cluster]
+        cluster_ms = [_step_ms(result) * steps_at_once for result in self.cluster]
         added_ms = [theirs - ours for theirs, ours in zip(cluster_ms, plain_ms, strict=True)]
         tasks = {
             task: [round(_median_share(self.carried, self.cluster, task, way)) for way in (0, 1)]
             for task in self.carried[0]
         }
         workers = [both for task, both in tasks.items() if task.startswith(f"{WORKER}:")]
-        link_ms = None if self.gbit is None else sum(map(sum, workers)) * 8 / self.gbit / 1e6
+        # Variables come before gradients go; on a ring each worker sends while it receives.
+        on_link = max(map(max, workers)) if is_ring else sum(map(sum, workers))
+        link_ms = None if self.gbit is None else on_link * 8 / self.gbit / 1e6
         return {
             "gbit": self.gbit,
             "added_ms": round(statistics.median(added_ms), 1),
@@ -114,6 +117,7 @@ class Bench:
         data = self._noise.data(config)
         plan, inputs = fresh_plan(config, data), worker_inputs(config, data, (0,) * config.num_workers)
         topology = topology_of(config, None)
+        steps_at_once = config.num_workers if config.num_ps_tasks else 1
         self._hosts.limit(None)  # nothing is measured before the first block
         with contextlib.ExitStack() as stack:
             say(f"{case}: starting {topology}")
@@ -124,21 +128,21 @@ class Bench:
                 say(f"{case}: building the {'plain' if sides else 'cluster'} side and warming it up")
                 side = started(stack, build, plan, given)
                 side.wait_until_built()
-                side.run(_WARM_UP_STEPS * config.num_workers)
+                side.run(_WARM_UP_STEPS * steps_at_once)
                 sides.append(side)
-            for blocks in self._rounds(case, cluster, *sides, num_workers=config.num_workers):
+            for blocks in self._rounds(case, cluster, *sides, steps_at_once=steps_at_once):
                 yield {
                     "network": case.network,
                     "computes": case.computes,
                     "batch_size": case.batch_size,
                     "flags": " ".join(case.flags),
-                    **blocks.account(config.num_workers, config.push_every),
+                    **blocks.account(steps_at_once, config.push_every, is_ring=not config.num_ps_tasks),
                 }
 
     def _rounds(
-        self, case: Case, cluster: Cluster, cluster_side: Side, plain_side: Side, num_workers: int
+        self, case: Case, cluster: Cluster, cluster_side: Side, plain_side: Side, steps_at_once: int
     ) -> list[Blocks]:
-        steps = self._block_steps(cluster, cluster_side, num_workers)
+        steps = self._block_steps(cluster, cluster_side, steps_at_once)
         plain_s = plain_side.run(1).seconds
         plain_steps = _clamped(self._args.block_s / plain_s)
         blocks = [Blocks(gbit, [], [], []) for gbit in self._args.gbit]
@@ -161,16 +165,16 @@ class Bench:
                 each.plain.append(plain)
         return blocks
 
-    def _block_steps(self, cluster: Cluster, side: Side, num_workers: int) -> dict[float | None, tuple[int, float]]:
+    def _block_steps(self, cluster: Cluster, side: Side, steps_at_once: int) -> dict[float | None, tuple[int, float]]:
         """For each speed the steps of a block, and the seconds of one, by the time and bytes of one without a limit."""
         before = self._hosts.carried(cluster)
-        block = side.run(num_workers)
+        block = side.run(steps_at_once)
         after = self._hosts.carried(cluster)
         busiest = max(sum(after[task]) - sum(before[task]) for task in before)
         found = {}
         for gbit in self._args.gbit:
-            step_s = (block.seconds + (busiest * 8e-9 / gbit if gbit else 0)) / num_workers
-            found[gbit] = (num_workers * _clamped(self._args.block_s / step_s / num_workers), step_s)
+            step_s = (block.seconds + (busiest * 8e-9 / gbit if gbit else 0)) / steps_at_once
+            found[gbit] = (steps_at_once * _clamped(self._args.block_s / step_s / steps_at_once), step_s)
         return found
 
 

@@ -52,9 +52,9 @@ class Result:
 
 def build_cluster_side(plan: TrainPlan, cluster: Cluster) -> Callable[[int], Result]:
     """The engine of `tfos-job train`, in the place of its coordinator."""
-    from tfos_job.training.parameter_server import ParameterServerEngine
+    from tfos_job.training.engines import engine_of
 
-    engine = ParameterServerEngine(cluster)
+    engine = engine_of(cluster)
     engine.start(plan, None)
 
     def run(num_steps: int) -> Result:

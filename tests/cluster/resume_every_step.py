@@ -91,12 +91,23 @@ def free_address() -> str:
         return f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def start_node(cluster: dict[str, list[str]], role: str, folder: Path, index: int = 0) -> Child:
+def start_node(cluster: dict[str, list[str]], role: str, folder: Path, index: int = 0, num_gpus: int = 0) -> Child:
+    """A TensorFlow server in a process of its own; of GPUs that this host does not have it makes CPUs."""
     folder.mkdir(parents=True)
     node = Child("tfos_job.training.server_process", name=role, env=child_environment(""), cwd=str(folder))
-    spec = ServerSpec(cluster=cluster, role=role, index=index, num_gpus=0, orphaned_pids=[], folders=[str(folder)])
+    spec = ServerSpec(
+        cluster=cluster,
+        role=role,
+        index=index,
+        num_gpus=num_gpus,
+        orphaned_pids=[],
+        folders=[str(folder)],
+        allow_cpu=True,
+    )
     node.tell(dataclasses.asdict(spec))
-    assert node.hear()["type"] == "Ready"
+    while (said := node.hear())["type"] == "Notice":
+        pass
+    assert said["type"] == "Ready", said
     return node
 
 

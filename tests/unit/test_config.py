@@ -24,7 +24,9 @@ TRAIN = {"dataset_dir": "d", "train_dir": "t"}
     [
         (TrainConfig, {"epoch": 1, "max_number_of_steps": 2}, "--epoch"),
         (TrainConfig, {"num_executors": 1}, "--num_executors"),
-        (TrainConfig, {"num_ps_tasks": 0}, "--num_ps_tasks"),
+        (TrainConfig, {"num_ps_tasks": -1}, "--num_ps_tasks"),
+        (TrainConfig, {"num_executors": 3, "num_ps_tasks": 0, "min_executors": 2}, "--min_executors"),
+        (TrainConfig, {"num_gpus": 2}, "--num_gpus"),
         (TrainConfig, {"num_executors": 2, "num_ps_tasks": 2}, "--num_executors"),
         (TrainConfig, {"num_executors": 3, "min_executors": 4}, "--min_executors"),
         (TrainConfig, {"num_executors": 4, "num_ps_tasks": 2, "min_executors": 2}, "--min_executors"),
@@ -134,8 +136,8 @@ def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
     ("values", "message"),
     [
         ({"batch_size": 0}, "--batch_size: 0 is less than 1"),
-        ({"num_gpus": 2}, "--num_gpus: 2 is not in 0 to 1. A worker computes on one GPU: give --num_gpus 1"),
-        ({"num_ps_tasks": 0}, "--num_ps_tasks: 0 is less than 1. Training needs a parameter server"),
+        ({"num_gpus": -1}, "--num_gpus: -1 is less than 0"),
+        ({"num_ps_tasks": -1}, "--num_ps_tasks: -1 is less than 0"),
         ({"random_zoom": 1.0}, "--random_zoom: 1.0 is not in 0 to 0.9"),
         ({"keep_prob": 0.0}, "--keep_prob: 0.0 is not in (0, 1]"),
         ({"label_smoothing": 1.0}, "--label_smoothing: 1.0 is not in [0, 1)"),

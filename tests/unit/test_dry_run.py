@@ -70,6 +70,7 @@ def begun(folder: Path, step: int = 7, **changes: Any) -> TrainConfig:
         "model": meta["model"],
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
+        "num_ps_tasks": config.num_ps_tasks,
         "images_per_second": 50.0,
     }
     storage.write_json(run.report, report)
@@ -98,7 +99,14 @@ def test_a_new_run(folder: Path) -> None:
     assert row(found, "dataset").endswith(
         "100 records of 3 classes, of which 1 have no record; validation test: 100 records"
     )
-    assert found["length"] == {"steps": 20, "batch_size": 10, "push_every": 1, "images": 200, "passes": 2.0}
+    assert found["length"] == {
+        "steps": 20,
+        "batch_size": 10,
+        "push_every": 1,
+        "replicas": 1,
+        "images": 200,
+        "passes": 2.0,
+    }
     assert row(found, "length") == "20 steps of 10 images: 200 images, 2 passes over the split"
     assert found["nodes"]["records_per_worker"] == [50, 50]
     assert row(found, "nodes").startswith("1 parameter server, 2 workers on local[3]; 50 records a worker, preloaded")
@@ -133,6 +141,23 @@ def test_several_parameter_servers_have_their_bytes_told(folder: Path) -> None:
     greedy = dry_run.forecast(settings(folder, **two, ps_placement="greedy"), "local[4]")
     assert greedy["wire"]["servers"]["largest_share"] > 0.7
     assert greedy["wire"]["servers"]["expected_step_s"] > found["wire"]["servers"]["expected_step_s"]
+
+
+def test_without_a_parameter_server_all_workers_make_a_step(folder: Path) -> None:
+    config = settings(folder, num_executors=2, num_ps_tasks=0, push_every=3, epoch=3, max_number_of_steps=None)
+    found = dry_run.forecast(config, "local[2]")
+    assert found["total_steps"] == 5  # 100 records thrice, 60 a step
+    assert row(found, "length") == "5 steps of 2 × 3 × 10 images: 300 images, 3 passes over the split"
+    assert row(found, "nodes").startswith("all-reduce, 2 workers on local[2]; 50 records a worker, preloaded")
+    one_way = 4 * found["network"]["num_parameters"]
+    assert found["wire"]["servers"]["step_bytes"] == [pytest.approx(2 * one_way, rel=1e-4)] * 2
+    assert found["wire"]["bytes_to_worker"] == found["wire"]["bytes_from_worker"]
+    words = "11.4 MB a step to and from each worker as float32, by all-reduce: at least 5 ms on links of 10 Gbit/s"
+    assert row(found, "wire") == words
+    assert set(found["memory_mib"]) == {"driver", "worker", "total", "host"}
+    alone = dry_run.forecast(dataclasses.replace(config, num_executors=1), "local[2]")
+    assert row(alone, "wire") == "nothing: there is one worker and no parameter server"
+    assert alone["memory_mib"]["worker"] == found["memory_mib"]["worker"]
 
 
 def test_a_run_that_is_resumed(folder: Path) -> None:

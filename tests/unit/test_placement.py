@@ -17,14 +17,14 @@ from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
 from tfos_job.config import TrainConfig
-from tfos_job.config.defaults import FLOAT32, GREEDY, PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN, WIRE_BYTES
+from tfos_job.config.defaults import BFLOAT16, FLOAT32, GREEDY, PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN, WIRE_BYTES
 from tfos_job.networks import registry
 from tfos_job.networks.dense import Dense, kernels_in_parts
 from tfos_job.networks.parts import Parts, divided, joined
 from tfos_job.networks.variables import all_variables, assign_all
 from tfos_job.protocol.topology import Topology
 from tfos_job.run.network_variables import known_variables
-from tfos_job.run.placement import PlacedVariable, part_path, place, wire, wire_text
+from tfos_job.run.placement import PlacedVariable, all_reduce_bytes, part_path, place, wire, wire_text
 from tfos_job.run.specs import ModelSpec
 from tfos_job.training.finetuning import train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
@@ -139,9 +139,12 @@ def test_half_the_bytes_in_bfloat16() -> None:
     assert found["float32"] - states == 2 * (found["bfloat16"] - states)
 
 
+GREEDILY = {"wire_dtype": FLOAT32, "ps_placement": GREEDY}
+
+
 def test_the_slowest_link_is_what_a_step_waits_for() -> None:
     def seconds(*step_bytes: int, num_workers: int) -> float:
-        found = wire(step_bytes, wire_dtype=FLOAT32, ps_placement=GREEDY, num_workers=num_workers, link_gbit=1.0)
+        found = wire(step_bytes, **GREEDILY, num_ps_tasks=len(step_bytes), num_workers=num_workers, link_gbit=1.0)
         return float(found["expected_step_s"])
 
     assert seconds(168_000_000, num_workers=1) == pytest.approx(1.344)  # a worker's own link has all of it
@@ -150,9 +153,20 @@ def test_the_slowest_link_is_what_a_step_waits_for() -> None:
     assert seconds(134_000_000, 34_000_000, num_workers=4) == pytest.approx(4.288)
 
 
+@pytest.mark.parametrize(("num_workers", "num_replicas", "share"), [(2, 2, 1.0), (2, 4, 1.5), (4, 4, 1.5), (1, 2, 0)])
+def test_on_a_ring_both_directions_are_in_use_at_once(num_workers: int, num_replicas: int, share: float) -> None:
+    """Of all gradients, what each worker sends, while it receives as much."""
+    step_bytes = all_reduce_bytes(1_000_000, FLOAT32, num_workers, num_replicas)
+    assert set(step_bytes) == {int(2 * share * 4_000_000)}
+    assert tuple(2 * each for each in all_reduce_bytes(1_000_000, BFLOAT16, num_workers, num_replicas)) == step_bytes
+    found = wire(step_bytes, **GREEDILY, num_ps_tasks=0, num_workers=num_workers, link_gbit=1.0)
+    assert found["expected_step_s"] == pytest.approx(share * 0.032)
+    assert (found["engine"], found["ps_placement"]) == ("all_reduce", None)
+
+
 def test_the_words_have_each_servers_bytes() -> None:
     step_bytes = place(variables(FULL[0]), 2, GREEDY).step_bytes
-    text = wire_text(wire(step_bytes, wire_dtype=FLOAT32, ps_placement=GREEDY, num_workers=2, link_gbit=10.0))
+    text = wire_text(wire(step_bytes, **GREEDILY, num_ps_tasks=2, num_workers=2, link_gbit=10.0))
     assert text == (
         "168.0 MB a step and worker as float32 (greedy: 134.2 MB, 33.8 MB; the largest has 79.9 %): "
         "at least 215 ms on links of 10 Gbit/s for 2 workers at once"

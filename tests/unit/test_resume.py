@@ -71,6 +71,34 @@ def test_another_recipe_is_refused_by_name_old_and_new() -> None:
     assert resume.require_same_recipe(run, stored, dataclasses.replace(stored, epoch=9, save_steps=None)) == []
 
 
+ALL_REDUCE = {"num_ps_tasks": 0, "num_executors": 2}
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "words"),
+    [
+        ({"num_executors": 3}, ALL_REDUCE, "num_executors 3 → 2, num_ps_tasks 1 → 0"),
+        (ALL_REDUCE, {"num_ps_tasks": 1}, "num_ps_tasks 0 → 1"),
+        (ALL_REDUCE, {"num_executors": 4}, "num_executors 2 → 4"),
+        (ALL_REDUCE, {"num_gpus": 2}, "num_gpus 0 → 2"),
+        (ALL_REDUCE, {"num_gpus": 1}, None),
+        ({}, {"num_ps_tasks": 0, "num_executors": 1}, None),
+        ({}, {"num_executors": 4}, None),
+    ],
+)
+def test_another_number_of_batches_in_a_step_is_another_recipe(
+    before: dict[str, Any], changes: dict[str, Any], words: str | None
+) -> None:
+    stored, run = TrainConfig(**RUN, **before), RunLayout("/run")
+    config = dataclasses.replace(stored, **changes)
+    if words is None:
+        assert resume.require_same_recipe(run, stored, config) == []
+        return
+    with pytest.raises(SettingsError, match=f"{words}. Leave out --{next(iter(words.split()))}.*--change_settings"):
+        resume.require_same_recipe(run, stored, config)
+    resume.require_same_recipe(run, stored, dataclasses.replace(config, change_settings=True))
+
+
 def test_a_size_that_follows_from_the_network_is_the_same_given() -> None:
     stored = TrainConfig(**RUN)
     assert resume.changes(stored, dataclasses.replace(stored, image_size=64), RECIPE, EXTENT) == []

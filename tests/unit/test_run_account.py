@@ -84,12 +84,14 @@ def test_a_restart_that_never_began_ends_with_the_phase_that_it_was_in() -> None
 
 
 def test_the_wire_is_told_with_what_was_measured() -> None:
-    facts = {"wire_dtype": "float32", "ps_placement": "greedy", "link_gbit": 1.0, "num_workers": 4}
+    nodes = {"num_ps_tasks": 2, "num_workers": 4}
+    facts = {"wire_dtype": "float32", "ps_placement": "greedy", "link_gbit": 1.0, **nodes}
     made = RunAccount(None, facts, application="", now_s=0.0)
     begin(made, 1, 0, 0.0)
     made.hear(Built(30, 20, (75_000_000, 25_000_000)))
     assert (made.values["num_parameters"], made.values["num_trained"]) == (30, 20)
     expected = {
+        "engine": "parameter_server",
         "wire_dtype": "float32",
         "ps_placement": "greedy",
         "step_bytes": [75_000_000, 25_000_000],

@@ -14,7 +14,7 @@ from tfos_job.config import BFLOAT16, FLOAT32
 from tfos_job.networks import registry
 from tfos_job.training.finetuning import train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
-from tfos_job.training.step import MoreBatches, StepResult, train_step
+from tfos_job.training.step import MoreBatches, StepResult, Wire, train_step
 
 NUM_CLASSES, SIDE, NUM_IMAGES = 5, 16, 8  # images of a step
 RATE = 2e-4
@@ -40,11 +40,11 @@ class Training:
         self.optimizer: FusedAdam = build_optimizer(spec)
         self.optimizer.build(self.model.trainable_variables)
         batches = iter(tf.data.Dataset.from_tensor_slices(drawn()).batch(num_images // push_every, drop_remainder=True))
-        more = MoreBatches(push_every - 1, lambda: (*next(batches), tf.constant(0.5, tf.float64)))
+        more = MoreBatches(push_every - 1, lambda _: (*next(batches), tf.constant(0.5, tf.float64)))
 
         def step() -> StepResult:
             images, labels = next(batches)
-            return train_step(self.model, self.optimizer, images, labels, 0.1, wire_dtype, more)
+            return train_step(self.model, self.optimizer, images, labels, 0.1, Wire(wire_dtype), more)
 
         self.graph = tf.function(step).get_concrete_function()
 

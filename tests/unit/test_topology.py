@@ -95,6 +95,14 @@ def test_a_parameter_server_beside_the_driver_fills_no_executor(
     assert topology.num_driver_ps_tasks == 3 - num_spark_executors
 
 
+def test_all_reduce_has_workers_alone() -> None:
+    config = TrainConfig(dataset_dir="d", train_dir="t", num_executors=3, num_ps_tasks=0, num_gpus=2)
+    topology = topology_of(config, "yarn")
+    assert (topology.num_spark_executors, topology.num_driver_ps_tasks, str(topology)) == (3, 0, "3 workers")
+    assert [str(task) for task in topology.nodes] == ["worker:0", "worker:1", "worker:2"]
+    assert config.images_per_step == 6 * config.batch_size
+
+
 def test_beside_the_driver_only_the_workers_need_slots() -> None:
     check_slots(Topology(1, 2, ps_on_driver_host=True), "local-cluster[2,1,1024]")
     with pytest.raises(SettingsError, match=r"1 slot for 2 nodes \(0 parameter servers and 2 workers\)"):

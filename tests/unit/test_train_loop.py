@@ -23,6 +23,7 @@ class CountingEngine:
     """The same interface as an engine; each step takes `step_s` on its own clock."""
 
     learning_rate = 0.5
+    steps_at_once = 1
 
     def __init__(self, plan: TrainPlan, step_s: float = 1.0, nan_from: int | None = None) -> None:
         self.global_step = plan.start_step
@@ -136,13 +137,17 @@ def test_what_happens_when(changes: dict[str, Any], entries: list[tuple[str, int
 
 
 @pytest.mark.parametrize("step_s", [0.0001, 0.1, 1.0, 10.0])
-def test_exactly_the_steps_that_were_asked_for(step_s: float) -> None:
+@pytest.mark.parametrize("steps_at_once", [1, 3])
+def test_exactly_the_steps_that_were_asked_for(step_s: float, steps_at_once: int) -> None:
     engine = CountingEngine(PLAN, step_s)
+    engine.steps_at_once = steps_at_once
     end = loop(engine, Diary(), total_steps=1234, num_workers=3, positions=(0, 0, 0)).run()
     assert engine.global_step == end.step == sum(engine.blocks) == 1234
     assert end.images == 12340
     # Blocks are short in time, so that a stop is answered soon.
     assert max(engine.blocks) * step_s <= max(6.0, 3 * step_s)
+    # No worker is idle at the end of one.
+    assert all(steps % steps_at_once == 0 for steps in engine.blocks[:-1])
 
 
 def test_a_save_without_room_is_made_later_and_the_steps_go_on() -> None:

@@ -120,23 +120,37 @@ def worker(
     record_bytes: int = 0,
     whitened_values: int = 0,
     push_every: int = 1,
+    num_replicas: int = 0,
 ) -> ContainerMemory:
     """An executor with one worker. On a GPU the activations are in the GPU's own memory.
+
+    Of all-reduce it has `num_replicas` of the network, each with variables of its own, and takes all batches of a step
+    at once; 0 with parameter servers.
 
     One of the two ways of input is 0: records in `shuffle_buffer`, or `preloaded_bytes`. A record has `record_bytes`,
     but at least the bytes of a glyph. Before training it sums squares of `whitened_values` per image.
     """
     batch_bytes = batch_size * network.image_size**2 * network.num_channels * 4
-    activations = 0.0 if on_gpu else batch_size * network.activation_bytes / _MIB
+    activations = 0.0 if on_gpu else max(1, num_replicas) * batch_size * network.activation_bytes / _MIB
     buffer_bytes = shuffle_buffer * max(record_bytes, _RECORD_BYTES)
-    inputs = (buffer_bytes + preloaded_bytes + _PREFETCHED_BATCHES * batch_bytes) / _MIB
-    # As read, their gradients, and both in gRPC's buffers; the sums of gradients.
-    variables = (3 + (push_every > 1)) * _copies(network.num_parameters)
+    num_batches = _PREFETCHED_BATCHES + num_replicas * push_every
+    inputs = (buffer_bytes + preloaded_bytes + num_batches * batch_bytes) / _MIB
+    variables = _worker_copies(num_replicas, push_every, on_gpu) * _copies(network.num_parameters)
     # Before the network is built it holds three matrices of float64, for the sums; later three copies in float32.
     whitening = 3 * whitened_values**2 * 8 / _MIB
     process = TENSORFLOW + (CUDA_HOST if on_gpu else 0) + max(activations + inputs + variables, whitening)
     process += whitening / 2
     return _container(512, JVM_BESIDE_HEAP + SUPERVISOR + process)
+
+
+def _worker_copies(num_replicas: int, push_every: int, on_gpu: bool) -> int:
+    """How many copies of all variables a worker's process has."""
+    sums = push_every > 1
+    if not num_replicas:
+        return 3 + sums  # as read, their gradients, and both in gRPC's buffers
+    on_ring = 2  # what is sent and what comes
+    # A replica on a CPU: the variables, Adam's two slots, their gradients.
+    return num_replicas * (on_ring if on_gpu else 4 + sums + on_ring)
 
 
 def parameter_server(*, parameters: int, share: float, num_workers: int) -> ContainerMemory:
@@ -155,8 +169,11 @@ def training_driver(
     coordinator = TENSORFLOW + 9 * _copies(parameters)
     # LAPACK's divide and conquer holds about eight matrices of float64 at once.
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
-    server = _ps_process(parameters, 1 / num_ps_tasks, num_workers) + SUPERVISOR  # the average one
-    servers = num_ps_tasks * server if ps_on_driver_host else 0
+    servers = 0.0
+    if ps_on_driver_host:
+        servers = num_ps_tasks * (
+            _ps_process(parameters, 1 / num_ps_tasks, num_workers) + SUPERVISOR
+        )  # the average one
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + servers)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from tfos_job import storage
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
-from tfos_job.config import FLOAT32, WIRE_BYTES
+from tfos_job.config import FLOAT32, WIRE_BYTES, TrainConfig
 from tfos_job.host.memory import host_bytes
 from tfos_job.protocol.topology import Topology, is_local
 from tfos_job.run import checkpoints, outgrown, placement
 from tfos_job.run.network_variables import known_variables
+from tfos_job.run.placement import PlacedVariable
 from tfos_job.run.preparation import Preparation
 from tfos_job.run.worker_inputs import worker_inputs
 
@@ -105,12 +107,16 @@ def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     }
     if (variables := known_variables(prepared.data.model, config.scopes_to_train, config.wire_dtype)) is not None:
         servers = placement.wire(
-            placement.place(variables, config.num_ps_tasks, config.ps_placement).step_bytes,
+            _step_bytes(variables, config),
             wire_dtype=config.wire_dtype,
             ps_placement=config.ps_placement,
+            num_ps_tasks=config.num_ps_tasks,
             num_workers=config.num_workers,
             link_gbit=config.link_gbit,
         )
+        if not config.num_ps_tasks:
+            one_way = max(servers["step_bytes"]) // 2
+            return found | {"bytes_to_worker": one_way, "bytes_from_worker": one_way, "servers": servers}
         read_bytes = sum(variable.read_bytes for variable in variables)
         sent_bytes = sum(servers["step_bytes"]) - read_bytes
         return found | {"bytes_to_worker": read_bytes, "bytes_from_worker": sent_bytes, "servers": servers}
@@ -122,19 +128,32 @@ def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     return found | {"bytes_to_worker": trained_bytes + others_bytes, "bytes_from_worker": trained_bytes}
 
 
+def _step_bytes(variables: Sequence[PlacedVariable], config: TrainConfig) -> tuple[int, ...]:
+    """Of each parameter server; without one of each worker."""
+    if config.num_ps_tasks:
+        return placement.place(variables, config.num_ps_tasks, config.ps_placement).step_bytes
+    num_trained = sum(variable.size for variable in variables if variable.is_trained)
+    return placement.all_reduce_bytes(num_trained, config.wire_dtype, config.num_workers, config.replicas_of_step)
+
+
 def time(prepared: Preparation, steps: int) -> dict[str, Any]:
     """Seconds of the steps that are left, at the rate that this run last had with the same network and nodes."""
-    report, config = {"wire_dtype": FLOAT32, "push_every": 1, **(prepared.folder.report or {})}, prepared.config
+    report, config = (
+        {"wire_dtype": FLOAT32, "push_every": 1, "replicas": 1, **(prepared.folder.report or {})},
+        prepared.config,
+    )
     rate = report.get("images_per_second")
     same = {
         "model": dataclasses.asdict(prepared.data.model),
         "batch_size": config.batch_size,
         "num_workers": config.num_workers,
+        "num_ps_tasks": config.num_ps_tasks,
         "wire_dtype": config.wire_dtype,
         "push_every": config.push_every,
+        "replicas": config.replicas_of_step,
     }
     if not rate or any(report.get(name) != value for name, value in same.items()):
-        other = "its last rate was that of another network, batch, wire or number of workers"
+        other = "its last rate was that of another network, batch, wire or number of nodes"
         unknown = other if rate else "the run has made no step yet"
         return {"images_per_second": None, "seconds": None, "unknown": unknown}
     return {"images_per_second": rate, "seconds": round(steps * config.images_per_step / rate, 1), "unknown": None}

@@ -78,18 +78,20 @@ def _network(network: Mapping[str, Any]) -> str:
 
 
 def _length(length: Mapping[str, Any]) -> str:
-    batches = f"{length['push_every']} × " if length["push_every"] > 1 else ""
+    factors = [factor for factor in (length["replicas"], length["push_every"]) if factor > 1]
+    batches = " × ".join(map(str, [*factors, length["batch_size"]]))
     return (
-        f"{length['steps']:,} steps of {batches}{length['batch_size']} images: {length['images']:,} images, "
+        f"{length['steps']:,} steps of {batches} images: {length['images']:,} images, "
         f"{length['passes']:.3g} passes over the split"
     )
 
 
 def _nodes(nodes: Mapping[str, Any]) -> str:
-    servers = counted(nodes["num_ps_tasks"], "parameter server")
+    servers = counted(nodes["num_ps_tasks"], "parameter server") if nodes["num_ps_tasks"] else "all-reduce"
     if nodes["num_ps_tasks_on_driver_host"]:
         servers += " on the driver's host"
-    workers = counted(nodes["num_workers"], "worker") + (" with a GPU" if nodes["num_gpus"] else "")
+    gpus = "a GPU" if nodes["num_gpus"] == 1 else f"{nodes['num_gpus']} GPUs"
+    workers = counted(nodes["num_workers"], "worker") + (f" with {gpus}" if nodes["num_gpus"] else "")
     if nodes["num_gpus"] and nodes["num_workers"] > 1:
         workers += " each"
     records = nodes["records_per_worker"]

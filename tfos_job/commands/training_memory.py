@@ -65,7 +65,7 @@ def _estimated(config: TrainConfig, work: Work, topology: Topology) -> dict[str,
         ),
         WORKER: _worker(config, work, whitened_values),
     }
-    if not on_driver_host:
+    if topology.num_executor_ps_tasks:
         share = _largest_share(config, work.network)
         found[PARAMETER_SERVER] = container_memory.parameter_server(**nodes, share=share)
     return found
@@ -98,6 +98,7 @@ def _worker(config: TrainConfig, work: Work, whitened_values: int) -> ContainerM
         record_bytes=work.record_bytes,
         whitened_values=whitened_values,
         push_every=config.push_every,
+        num_replicas=0 if config.num_ps_tasks else max(1, config.num_gpus),
         preloaded_bytes=config.preloaded_bytes(work.worker_records, num_channels) if is_preloaded else 0,
         on_gpu=config.num_gpus > 0,
     )

@@ -13,7 +13,7 @@ class Deadlines:
     Attributes:
       containers: until all executors are there.
       registration: from then until the TensorFlow servers of all nodes answer.
-      build: until the network is on the parameter servers.
+      build: until the network is on the nodes.
       first_step: without news from the coordinator or the stagers, until the first step is done.
       stall: without news from the coordinator or the stagers, later.
       checkpoint: for a checkpoint in progress when a process has died.

@@ -34,10 +34,10 @@ class NodeFlags(Flags):
 
     num_executors: int = _flag("nodes: parameter servers and workers together", 2, minimum=1)
     num_ps_tasks: int = _flag(
-        "parameter servers",
+        "parameter servers; 0 trains by all-reduce: each worker has all variables, and a step is one update of all "
+        "workers together, of a batch each",
         1,
-        minimum=1,
-        next_step="Training needs a parameter server: give --num_ps_tasks 1",
+        minimum=0,
     )
     ps_place: str = _flag(
         "where parameter servers run: in executors, or as processes on the driver's host, where they hold no GPU; "
@@ -58,18 +58,17 @@ class NodeFlags(Flags):
         above=0,
     )
     num_gpus: int = _flag(
-        "GPUs per worker",
+        "GPUs per worker; more than one with --num_ps_tasks 0 alone, where each GPU computes a batch of its own",
         0,
         minimum=0,
-        maximum=1,
-        next_step="A worker computes on one GPU: give --num_gpus 1 and more --num_executors",
     )
     allow_cpu: bool = _flag(
         "let a worker train on the CPU if it was given a GPU that its TensorFlow does not see", False
     )
     wire_dtype: str = flag(
-        "type in which variables come from the parameter servers and gradients go there; `bfloat16` halves the bytes "
-        "and keeps 8 bits of each number's precision; what the parameter servers hold is float32 in any case",
+        "type in which variables come from the parameter servers and gradients go there, or gradients to the other "
+        "workers; `bfloat16` halves the bytes and keeps 8 bits of each number's precision; variables are kept as "
+        "float32 in any case",
         FLOAT32,
         choices=tuple(WIRE_BYTES),
         bond=RECIPE,
@@ -121,12 +120,25 @@ class NodeFlags(Flags):
             f"{self.num_executors} nodes with {self.num_ps_tasks} parameter server(s) leave no worker",
             f"Give --num_executors {self.num_ps_tasks + 1} or more",
         )
+        require(
+            self.num_gpus <= 1 or self.num_ps_tasks == 0,
+            "num_gpus",
+            f"{self.num_gpus} GPUs for a worker of parameter servers, which computes on one",
+            "Give --num_gpus 1 and more --num_executors, or --num_ps_tasks 0 for all-reduce among all GPUs",
+        )
         fewest = self.num_executors if self.min_executors is None else self.min_executors
         require(
             fewest <= self.num_executors,
             "min_executors",
             f"{fewest} is more than --num_executors {self.num_executors}",
             "Give a smaller one, or `none`",
+        )
+        require(
+            fewest == self.num_executors or self.num_ps_tasks > 0,
+            "min_executors",
+            f"{fewest} workers instead of {self.num_executors} would make steps of fewer images: in all-reduce "
+            "each worker has a batch in each step",
+            "Leave it out with --num_ps_tasks 0",
         )
         require(
             fewest > self.num_ps_tasks,

@@ -128,9 +128,13 @@ class TrainConfig(TrainFlags):
         return None if self.cache_gb is None else int(self.cache_gb * (1 << 30))
 
     @property
+    def replicas_of_step(self) -> int:
+        """Batches that are computed at the same time for a step: one, or of all-reduce one for each GPU or worker."""
+        return 1 if self.num_ps_tasks else self.num_workers * max(1, self.num_gpus)
+
+    @property
     def images_per_step(self) -> int:
-        """Of one worker, which alone takes the step."""
-        return self.batch_size * self.push_every
+        return self.batch_size * self.push_every * self.replicas_of_step
 
     def total_steps(self, num_records: int) -> int:
         """Global steps of the run on a split of `num_records`: each pass reads each record once."""

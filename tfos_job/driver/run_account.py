@@ -142,7 +142,7 @@ class RunAccount:
 
     def _hear_built(self, built: messages.Built) -> None:
         self.values |= {"num_parameters": built.num_parameters, "num_trained": built.num_trained}
-        names = ("wire_dtype", "ps_placement", "num_workers", "link_gbit")
+        names = ("wire_dtype", "ps_placement", "num_ps_tasks", "num_workers", "link_gbit")
         self.values["wire"] = wire(built.step_bytes, **{name: self.values[name] for name in names})
 
     def _hear_bound(self, bound: messages.Bottleneck) -> None:

@@ -93,6 +93,7 @@ def _facts(prepared: Preparation) -> dict[str, Any]:
         "total_steps": data.total_steps,
         "batch_size": config.batch_size,
         "push_every": config.push_every,
+        "replicas": config.replicas_of_step,
         "input_mode": data.input_mode,
         "records_per_worker": list(data.part_sizes),
         "num_workers": config.num_workers,

@@ -39,7 +39,7 @@ class Hello(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """The TensorFlow server of this node answers. From the coordinator: the variables are on the parameter servers."""
+    """The TensorFlow server of this node answers. From the coordinator: the variables are on the nodes."""
 
     pid: int
 
@@ -90,9 +90,9 @@ class Bottleneck(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Built(_Message, frozen=True):
-    """The network is on the parameter servers, with so many parameters, of which so many are trained.
+    """The network is on the nodes, with so many parameters, of which so many are trained.
 
-    `step_bytes`: what each parameter server sends and receives in one worker's step.
+    `step_bytes`: of `training.engine.Engine`.
     """
 
     num_parameters: int

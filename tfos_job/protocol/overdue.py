@@ -42,7 +42,7 @@ def _idle_hosts(facts: AttemptFacts, come: Iterable[Task], executor_hosts: Seque
 
 
 def build(facts: AttemptFacts, limit_s: float) -> ResourceError:
-    """The network is not on the parameter servers."""
+    """The network is not on the nodes."""
     what = (
         f"the coordinator has been building the network for {limit_s:.0f} s"
         if COORDINATOR in facts.hellos

@@ -56,7 +56,8 @@ class Topology:
         )
 
     def __str__(self) -> str:
-        return f"{counted(self.num_ps_tasks, 'parameter server')} and {counted(self.num_workers, 'worker')}"
+        workers = counted(self.num_workers, "worker")
+        return f"{counted(self.num_ps_tasks, 'parameter server')} and {workers}" if self.num_ps_tasks else workers
 
     @property
     def num_executor_ps_tasks(self) -> int:

@@ -46,6 +46,7 @@ def _variable(path: str, shape: tuple[int, ...], trainable_scopes: Sequence[str]
         shape=shape,
         value_bytes=8 if is_random_state else WIRE_BYTES[wire_dtype if in_training and not is_state else FLOAT32],
         is_changed=is_random_state or in_training,
+        is_trained=in_training and not is_random_state and not is_state,
         is_divisible=name == "kernel" and len(shape) == 2,
     )
 

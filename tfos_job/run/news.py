@@ -76,7 +76,7 @@ def progress(report: Mapping[str, Any]) -> str:
         first = _first_step(report)
         # The first step has built the graph: its rate is not the run's.
         if is_number(step) and is_number(total) and is_number(batch_size) and first < step < total:
-            images = (total - step) * batch_size * report.get("push_every", 1)
+            images = (total - step) * batch_size * report.get("push_every", 1) * report.get("replicas", 1)
             parts.append(f"{duration(images / rate)} left")
     return f"step {step} of {total}" + (f": {', '.join(parts)}" if parts else "")
 

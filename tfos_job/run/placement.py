@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfos_job.config.defaults import PARTITIONED, ROUND_ROBIN
+from tfos_job.config.defaults import PARTITIONED, ROUND_ROBIN, WIRE_BYTES
 from tfos_job.run.quantities import duration, share
+
+PARAMETER_SERVER, ALL_REDUCE = "parameter_server", "all_reduce"
 
 # A kernel is left whole below this: its parts would be more messages than bytes.
 _MIN_SPLIT_BYTES = 256 << 10
@@ -28,6 +30,7 @@ class PlacedVariable:
       shape: of its values.
       value_bytes: of one of them on the wire.
       is_changed: a step changes it: it is trained, or a state.
+      is_trained: it has a gradient.
       is_divisible: its last axis may be cut into parts.
     """
 
@@ -35,12 +38,18 @@ class PlacedVariable:
     shape: tuple[int, ...]
     value_bytes: int = 4
     is_changed: bool = True
+    is_trained: bool = True
     is_divisible: bool = False
+
+    @property
+    def size(self) -> int:
+        """The number of its values."""
+        return math.prod(self.shape)
 
     @property
     def read_bytes(self) -> int:
         """The bytes that come to a worker in a step."""
-        return math.prod(self.shape) * self.value_bytes
+        return self.size * self.value_bytes
 
     @property
     def step_bytes(self) -> int:
@@ -155,49 +164,77 @@ class _Builder:
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
+def all_reduce_bytes(num_trained: int, wire_dtype: str, num_workers: int, num_replicas: int) -> tuple[int, ...]:
+    """What each worker sends and receives in a step without parameter servers, both together.
+
+    On the ring each replica passes on 2 (R − 1) / R of all gradients, and a worker's replicas are neighbours.
+
+    Args:
+      num_trained: numbers that are trained.
+      wire_dtype: a key of `config.WIRE_BYTES`.
+      num_workers: on hosts of their own.
+      num_replicas: R, of all workers together.
+    """
+    if num_workers == 1:
+        return (0,)
+    one_way = 2 * (num_replicas - 1) * num_trained * WIRE_BYTES[wire_dtype] // num_replicas
+    return (2 * one_way,) * num_workers
+
+
 def wire(
-    step_bytes: Sequence[int], *, wire_dtype: str, ps_placement: str, num_workers: int, link_gbit: float
+    step_bytes: Sequence[int],
+    *,
+    wire_dtype: str,
+    ps_placement: str,
+    num_ps_tasks: int,
+    num_workers: int,
+    link_gbit: float,
 ) -> dict[str, Any]:
     """What a step costs on the wire, as JSON values.
 
-    A step's seconds are those of the link that takes longest: a worker's, over which all bytes of its step go, or that
-    of the parameter server with the most bytes, over which its share goes for each worker.
+    With parameter servers a step's seconds are those of the link that takes longest: a worker's, over which all bytes
+    of its step go, or that of the server with the most bytes, over which its share goes for each worker; variables come
+    before gradients go. On a ring both directions are in use at the same time.
 
     Args:
-      step_bytes: of each parameter server, by `Placement` or as measured.
+      step_bytes: of each parameter server, by `Placement` or as measured; without one, of each worker.
       wire_dtype, ps_placement: of the flags.
+      num_ps_tasks: 0 for all-reduce.
       num_workers: that take steps at the same time.
       link_gbit: the speed of every host's link, in Gbit/s.
 
     Returns:
-      `wire_dtype`, `ps_placement`, `step_bytes`, `num_workers`, `largest_share` (of the server with the most),
-      `link_gbit`, and `expected_step_s`.
+      `engine`, `wire_dtype`, `ps_placement` (None without a server), `step_bytes`, `num_workers`, `largest_share` (of
+      the server with the most), `link_gbit`, and `expected_step_s`.
     """
     total, largest = sum(step_bytes), max(step_bytes)
-    seconds = max(total, largest * num_workers) * 8 / (link_gbit * 1e9)
+    busiest = max(total, largest * num_workers) if num_ps_tasks else largest / 2
     return {
+        "engine": PARAMETER_SERVER if num_ps_tasks else ALL_REDUCE,
         "wire_dtype": wire_dtype,
-        "ps_placement": ps_placement,
+        "ps_placement": ps_placement if num_ps_tasks else None,
         "step_bytes": list(step_bytes),
         "num_workers": num_workers,
         "largest_share": round(largest / total, 4) if total else 0.0,
         "link_gbit": link_gbit,
-        "expected_step_s": round(seconds, 6),
+        "expected_step_s": round(busiest * 8 / (link_gbit * 1e9), 6),
     }
 
 
 def wire_text(found: Mapping[str, Any]) -> str:
     """The words for `wire`."""
-    step_bytes, parts = found["step_bytes"], ""
+    step_bytes, num_workers = found["step_bytes"], found["num_workers"]
+    least = f"at least {duration(found['expected_step_s'])} on links of {found['link_gbit']:g} Gbit/s"
+    if found["engine"] == ALL_REDUCE:
+        if num_workers == 1:
+            return "nothing: there is one worker and no parameter server"
+        return f"{_mb(step_bytes[0])} a step to and from each worker as {found['wire_dtype']}, by all-reduce: {least}"
+    parts = ""
     if len(step_bytes) > 1:
         each = ", ".join(map(_mb, step_bytes))
         parts = f" ({found['ps_placement']}: {each}; the largest has {share(found['largest_share'])})"
-    seconds, num_workers = duration(found["expected_step_s"]), found["num_workers"]
     workers = f" for {num_workers} workers at once" if num_workers > 1 else ""
-    return (
-        f"{_mb(sum(step_bytes))} a step and worker as {found['wire_dtype']}{parts}: at least {seconds} on links of "
-        f"{found['link_gbit']:g} Gbit/s{workers}"
-    )
+    return f"{_mb(sum(step_bytes))} a step and worker as {found['wire_dtype']}{parts}: {least}{workers}"
 
 
 def _mb(value: int) -> str:

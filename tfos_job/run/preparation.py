@@ -58,7 +58,8 @@ class Preparation:
         """What is trained on what, and how long, in words."""
         config, manifest, model = self.config, self.data.train.manifest, self.data.model
         passes = self.data.total_steps * config.images_per_step / manifest.num_records
-        batches = f"{config.push_every} × {config.batch_size}" if config.push_every > 1 else config.batch_size
+        factors = [factor for factor in (config.replicas_of_step, config.push_every) if factor > 1]
+        batches = " × ".join(map(str, [*factors, config.batch_size]))
         return (
             f"{config.model_name} on {config.dataset_dir} ({config.dataset_split_name}: {manifest.num_records:,} "
             f"records of {model.num_classes:,} classes), images {model.image_size} × {model.image_size} × "

@@ -28,6 +28,8 @@ _IN_VARIABLES = {
     "whitening_epsilon",
     "trainable_scopes",
 }
+# The number of batches in a step of all-reduce follows from these.
+_REPLICAS = ("num_executors", "num_ps_tasks", "num_gpus")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ def inherited(stored: TrainConfig, given: Mapping[str, Any], *, has_begun: bool)
 def changes(stored: TrainConfig, config: TrainConfig, *bonds: Bond) -> list[Change]:
     """The settings of these bonds that differ in `config`."""
     pairs = {name: (getattr(stored, name), getattr(config, name)) for name in _names(*bonds)}
+    if RECIPE in bonds and stored.replicas_of_step != config.replicas_of_step:
+        # Not of the recipe by themselves: as many images are in a step of one worker, or of several of all-reduce.
+        pairs |= {name: (getattr(stored, name), getattr(config, name)) for name in _REPLICAS}
     if "image_size" in pairs:  # compared as resolved: it may be given, or follow from the network
         pairs["image_size"] = stored.side, config.side
     return [Change(name, old, new) for name, (old, new) in pairs.items() if old != new]

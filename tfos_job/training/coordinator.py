@@ -38,8 +38,8 @@ from tfos_job.protocol.topology import CHIEF
 from tfos_job.run import checkpoints
 from tfos_job.run.assignment import Assignment
 from tfos_job.run.json_values import from_json
+from tfos_job.training.engines import engine_of
 from tfos_job.training.loop import Loop
-from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.reporter import Reporter
 
 _log = logging.getLogger(f"{logs.ROOT}.coordinator")  # this module's own name is __main__
@@ -57,7 +57,7 @@ def run(assignment: Assignment, line: NodeLine, stop: threading.Event) -> messag
     """Connects, trains, and returns how far it came; raises what stopped it."""
     plan, checkpoint = assignment.run.plan, assignment.run.checkpoint
     _log.info("attempt %d begins with %s", assignment.attempt, checkpoint or "fresh variables")
-    engine = ParameterServerEngine(assignment.cluster)
+    engine = engine_of(assignment.cluster)
 
     def on_search(shard: str) -> None:
         line.send(messages.Searching(shard))

@@ -29,8 +29,9 @@ class StepBlock:
       input_wait_s: time that workers waited for input, summed over the steps.
       update_s: time from a worker's last gradient to the end of all updates, summed over the steps.
       step_s: time that workers spent in steps, from asking for input to the last update, summed over the steps.
+        Of a step of several workers together, this and the two above are the means over the workers.
       positions: for each worker that took part, the records of its stream consumed since the very start.
-      worker_step_s: for each of them, the mean time of its steps.
+      worker_step_s: for each of them, the mean time of its steps; without the time in which it waits for others.
     """
 
     steps: int
@@ -48,6 +49,10 @@ class StepBlock:
 class Engine(Protocol):
     """Holds variables and input streams, and runs steps. All calls come from one thread; `start` is the first."""
 
+    @property
+    def steps_at_once(self) -> int:
+        """Global steps that are done at the same time: one a worker, or one of all workers together."""
+
     def start(self, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> None:
         """Builds `plan`'s network on the cluster; `variables` are a checkpoint's, or None for fresh ones."""
 
@@ -55,7 +60,7 @@ class Engine(Protocol):
         """Runs exactly that many global steps, over all workers together."""
 
     def measure_compute(self) -> float:
-        """Seconds of a step's forward and backward passes without parameter servers; no variable changes."""
+        """Seconds of a step's forward and backward passes, without the network; no variable changes."""
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """Counts each record of `shards` once. No variable changes, not even the global step.
@@ -72,7 +77,10 @@ class Engine(Protocol):
 
     @property
     def step_bytes(self) -> tuple[int, ...]:
-        """Bytes that each parameter server sends and receives in one worker's step, by where variables really are."""
+        """Bytes that each parameter server sends and receives in one worker's step, by where variables really are.
+
+        Without parameter servers those of each worker.
+        """
 
     @property
     def global_step(self) -> int:

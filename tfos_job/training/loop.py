@@ -95,11 +95,11 @@ class Loop:
         self._clock = clock
         self._step = plan.start_step
         self._positions = list(plan.positions)
-        self._block_steps = plan.num_workers
+        self._block_steps = engine.steps_at_once
         self._saved_step = plan.start_step
         self._saved_time = clock()
         self._evaluated_step = -1
-        self._profiler = StepProfiler(plan.num_workers)
+        self._profiler = StepProfiler(engine.steps_at_once)
         self._may_measure = True
         self._images = 0
         self._seconds = 0.0
@@ -153,9 +153,10 @@ class Loop:
                 f"the loss is {block.loss} within the {block.steps} steps before step {self._step}",
                 next_step="Lower --learning_rate and train again; a checkpoint, where there is one, is from before",
             )
-        # A multiple of the workers, so that none is idle at the end of a block.
-        per_worker = _BLOCK_S / max(block.seconds, 1e-3) * block.steps / self._plan.num_workers
-        self._block_steps = self._plan.num_workers * max(1, min(_MAX_BLOCK_STEPS, int(per_worker)))
+        # A multiple of the workers, where each makes its own steps, so that none is idle at the end of a block.
+        at_once = self._engine.steps_at_once
+        per_worker = _BLOCK_S / max(block.seconds, 1e-3) * block.steps / at_once
+        self._block_steps = at_once * max(1, min(_MAX_BLOCK_STEPS, int(per_worker)))
         self._profiler.add(block)
         assert self._profiler.profile is not None
         self._listener.on_block(self._step, block, self._engine.learning_rate, self._profiler.profile)

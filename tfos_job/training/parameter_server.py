@@ -17,20 +17,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfos_job.inference.evaluation import Counts, count_shard
+from tfos_job.inference.evaluation import Counts
 from tfos_job.input.normalization import Normalization, of_plan
-from tfos_job.input.pipeline import training_dataset
 from tfos_job.networks.parts import Parts, joined
 from tfos_job.networks.variables import all_variables
-from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS
+from tfos_job.protocol.topology import CHIEF, PS, WORKER
 from tfos_job.run.plan import TrainPlan
 from tfos_job.training import placed_network
 from tfos_job.training.engine import StepBlock
 from tfos_job.training.optimizer import FusedAdam
 from tfos_job.training.snapshot import Snapshot
-from tfos_job.training.step import MoreBatches, compute_seconds, train_step
+from tfos_job.training.step import MoreBatches, Wire, compute_seconds, train_step
+from tfos_job.training.worker_graphs import counting, figures, last_by_worker, mean_by_worker, taken, worker_dataset
 
-_EVALUATION_BATCH_SIZE = 128
 _POLL_S = 0.02
 _HERE = f"/job:{CHIEF}/replica:0/task:0/device:CPU:0"
 
@@ -70,6 +69,7 @@ class ParameterServerEngine:
         for holder in (directed, *directed.workers):
             holder.failure_handler = _NoRecovery()
         self._num_ps_tasks = len(cluster[PS])
+        self.steps_at_once = len(cluster[WORKER])
         self._plan: TrainPlan
         self._normalization: Normalization
         self._model: keras.Model
@@ -82,50 +82,30 @@ class ParameterServerEngine:
         network = placed_network.build(self._strategy, self._num_ps_tasks, plan, variables)
         self._model, self._optimizer, self._parts = network.model, network.optimizer, network.parts
         self._snapshot = Snapshot(all_variables(self._model, self._optimizer), _HERE)
-        self._batches = iter(self._coordinator.create_per_worker_dataset(self._worker_dataset))
+        self._batches = iter(
+            self._coordinator.create_per_worker_dataset(lambda: worker_dataset(plan, self._normalization))
+        )
         self._step = tf.function(self._closure)
         self._count: dict[tuple[int, ...], Callable[[tf.Tensor], tf.Tensor]] = {}
 
-    def _worker_dataset(self) -> tf.data.Dataset:
-        """The input of the worker that runs this graph; the differences lie in a file of the worker's own directory."""
-        plan = self._plan
-        lines = tf.strings.split(tf.io.read_file(INPUT_FILE), "\n")
-        worker, seed, start_record, num_records = (tf.strings.to_number(lines[i], tf.int64) for i in range(4))
-        dataset = training_dataset(
-            lines[4:],
-            mode=plan.input.mode,
-            staged=plan.input.staged,
-            window=plan.input.window,
-            num_records=num_records,
-            batch_size=plan.input.batch_size,
-            form=plan.form,
-            seed=seed,
-            shuffle_buffer=plan.input.shuffle_buffer,
-            augmentation=plan.input.augmentation,
-            normalization=self._normalization,
-            start_record=start_record,
-        )
-        return tf.data.Dataset.zip(dataset, tf.data.Dataset.from_tensors(worker).repeat())
-
     def _closure(self, batches: tf.data.Iterator) -> tf.Tensor:
-        """One global step on one worker; returns its figures as one float64 vector, a single small message."""
+        """One global step on one worker; returns its figures."""
         plan, num_more = self._plan, self._plan.push_every - 1
 
-        def take_more() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def take_more(_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             asked = tf.timestamp()
-            (images, labels, _), _, fed = _taken(batches, after=asked)
+            (images, labels, _), _, fed = taken(batches, after=asked)
             return images, labels, fed - asked
 
         begin = tf.timestamp()
-        (images, labels, end_record), worker, fed = _taken(batches, after=begin)
+        (images, labels, end_record), worker, fed = taken(batches, after=begin)
         with tf.control_dependencies([fed]):
-            settings = plan.label_smoothing, plan.wire_dtype, MoreBatches(num_more, take_more)
+            settings = plan.label_smoothing, Wire(plan.wire_dtype), MoreBatches(num_more, take_more)
             done = self._strategy.run(train_step, (self._model, self._optimizer, images, labels, *settings))
         num_images = tf.size(labels) * plan.push_every
         end_record += num_more * plan.input.batch_size
-        counts = [tf.cast(x, tf.float64) for x in (done.loss, done.num_correct, num_images, worker, end_record)]
-        waited_s = fed - begin + done.input_wait_s
-        return tf.stack([*counts, waited_s, done.updated - done.computed, done.updated - begin])
+        counts = done.loss, done.num_correct, num_images, worker, end_record
+        return figures(*counts, fed - begin + done.input_wait_s, done.updated - done.computed, done.updated - begin)
 
     def _join(self, should_stop: Callable[[], bool] | None = None) -> bool:
         """Waits for the closures that were scheduled; False if it had to stop before.
@@ -163,8 +143,8 @@ class ParameterServerEngine:
             input_wait_s=float(input_wait_s.sum()),
             update_s=float(update_s.sum()),
             step_s=float(step_s.sum()),
-            positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
-            worker_step_s={int(w): float(step_s[worker == w].mean()) for w in np.unique(worker)},
+            positions=last_by_worker(worker, end_record),
+            worker_step_s=mean_by_worker(worker, step_s),
         )
 
     def measure_compute(self) -> float:
@@ -182,27 +162,11 @@ class ParameterServerEngine:
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
         """One closure a shard: whichever worker takes it, each shard is counted once."""
         if ks not in self._count:
-            self._count[ks] = self._make_count(ks)
+            self._count[ks] = counting(self._model, self._plan, self._normalization, ks)
         results = [self._coordinator.schedule(self._count[ks], args=(tf.constant(shard),)) for shard in shards]
         if not self._join(should_stop):  # a shard may take minutes
             return None
         return sum((Counts.from_vector(result.fetch(), ks) for result in results), Counts.zero(ks))
-
-    def _make_count(self, ks: tuple[int, ...]) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A graph that counts one shard; made once, for tracing takes seconds."""
-
-        def count(shard: tf.Tensor) -> tf.Tensor:
-            return count_shard(
-                lambda images: self._model(self._normalization(images), training=False),
-                shard,
-                batch_size=_EVALUATION_BATCH_SIZE,
-                form=self._plan.form,
-                ks=ks,
-                staged=self._plan.input.staged,
-            )
-
-        function: Callable[[tf.Tensor], tf.Tensor] = tf.function(count, input_signature=[tf.TensorSpec([], tf.string)])
-        return function
 
     def snapshot(self) -> dict[str, np.ndarray]:
         return {**joined(self._snapshot.take(), self._parts), **self._normalization.variables()}
@@ -223,11 +187,3 @@ class ParameterServerEngine:
     @property
     def learning_rate(self) -> float:
         return float(self._optimizer.learning_rate)
-
-
-def _taken(batches: tf.data.Iterator, *, after: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], tf.Tensor, tf.Tensor]:
-    """The next batch, asked for at the time `after`; its worker; and the time when it was there."""
-    with tf.control_dependencies([after]):
-        batch, worker = next(batches)
-    with tf.control_dependencies([batch[0]]):
-        return batch, worker, tf.timestamp()

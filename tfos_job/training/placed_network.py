@@ -102,6 +102,7 @@ def placed_variables(model: keras.Model, wire_dtype: str) -> list[PlacedVariable
             shape=tuple(variable.shape),
             value_bytes=WIRE_BYTES[wire_dtype] if variable.trainable else tf.as_dtype(variable.dtype).size,
             is_changed=variable.path not in frozen,
+            is_trained=variable.trainable,
             is_divisible=is_divisible(variable),
         )
         for variable in model.variables

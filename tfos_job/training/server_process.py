@@ -27,6 +27,7 @@ from tfos_job.host.parent import BEAT_S, Parent
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.messages import Beat, Notice, Ready, ToSupervisor
 from tfos_job.protocol.server import STOP, ServerSpec
+from tfos_job.protocol.topology import WORKER
 
 _CLEANUP_S = 60.0
 
@@ -44,6 +45,9 @@ def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
     with without("keras"):  # TensorFlow imports it if it is installed; graphs come from the coordinator, ready-made
         import tensorflow as tf
 
+    config = tf.compat.v1.ConfigProto()
+    # Worker 0 of a cluster has the list of those who take part in a collective.
+    config.experimental.collective_group_leader = f"/job:{WORKER}/replica:0/task:0"
     num_seen = len(tf.config.list_physical_devices("GPU"))
     if spec.num_gpus > num_seen:
         fact = (
@@ -57,11 +61,17 @@ def start_server(spec: ServerSpec, warn: Callable[[str], None]) -> object:
                 "or give --allow_cpu",
             )
         warn(f"{fact}; it computes on the CPU, as --allow_cpu allows")
+        config.device_count["GPU"] = 0
+        config.device_count["CPU"] = spec.num_gpus  # as many replicas, so that a step is what it would have been
     if spec.held_fd is not None:
         ports.release(socket.socket(fileno=spec.held_fd))
     try:
         return tf.distribute.Server(
-            tf.train.ClusterSpec(spec.cluster), job_name=spec.role, task_index=spec.index, protocol="grpc"
+            tf.train.ClusterSpec(spec.cluster),
+            job_name=spec.role,
+            task_index=spec.index,
+            protocol="grpc",
+            config=config,
         )
     except tf.errors.UnknownError as e:  # gRPC's word for a port that is taken.
         raise ResourceError(f"cannot serve on {spec.cluster[spec.role][spec.index]}: {e.message}") from e

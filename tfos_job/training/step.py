@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import tensorflow as tf
@@ -37,12 +37,45 @@ class MoreBatches:
 
     Attributes:
       number: of them; 0 for a step of one batch.
-      take: makes the graph that takes the next one: images and labels as of `train_step`, and the seconds that it was
-        waited for, float64 [].
+      take: makes the graph that takes the next one, of a number from 0 on, int32 []: images and labels as of
+        `train_step`, and the seconds that it was waited for, float64 [].
     """
 
     number: int
-    take: Callable[[], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    take: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+
+
+class Exchange(Protocol):
+    """How variables come to a step, and its gradients to them: where an engine's wire is."""
+
+    def pulled(self, variable: keras.Variable) -> tf.Tensor:
+        """The variable's value where this graph runs."""
+
+    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        """The gradients that the update of each variable is made of, where it is."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Each variable comes from where it lies, and each gradient goes there, as numbers of `wire_dtype`.
+
+    `wire_dtype` is a key of `config.WIRE_BYTES`.
+    """
+
+    wire_dtype: str = FLOAT32
+
+    def pulled(self, variable: keras.Variable) -> tf.Tensor:
+        with tf.device(variable.value.device):
+            packed = tf.cast(variable.value, self.wire_dtype)
+        return tf.cast(packed, variable.dtype)
+
+    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        found = []
+        for gradient, variable in zip(gradients, variables, strict=True):
+            packed = tf.cast(gradient, self.wire_dtype)
+            with tf.device(variable.value.device):
+                found.append(tf.cast(packed, variable.dtype))
+        return found
 
 
 class StepResult(NamedTuple):
@@ -69,7 +102,7 @@ def train_step(
     images: tf.Tensor,
     labels: tf.Tensor,
     label_smoothing: float = 0.0,
-    wire_dtype: str = FLOAT32,
+    exchange: Exchange = Wire(),
     more: MoreBatches | None = None,
 ) -> StepResult:
     """One update from one batch or several: the only place where precision and wire type are decided.
@@ -80,13 +113,13 @@ def train_step(
       images: float32 [B, S, S, C].
       labels: int64 [B].
       label_smoothing: see `mean_loss`.
-      wire_dtype: a key of `config.WIRE_BYTES`. Variables that are not trained travel as they are: a moving statistic
-        that was rounded on its way would stand still as soon as its changes are smaller than that.
+      exchange: of variables that are trained and their gradients. Others travel as they are: a moving statistic that
+        was rounded on its way would stand still as soon as its changes are smaller than that.
       more: further batches of the same size. The update is made of the mean of all gradients, which are of the same
         variables; states (moving statistics, those of dropout) go on from batch to batch.
     """
     trained, others = model.trainable_variables, model.non_trainable_variables
-    weights = [_pulled(variable, wire_dtype) for variable in trained]
+    weights = [exchange.pulled(variable) for variable in trained]
     states = [tf.convert_to_tensor(variable.value) for variable in others]
     done = _pass(model, weights, states, images, labels, label_smoothing)
     # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
@@ -96,7 +129,7 @@ def train_step(
         done, input_wait_s = _pass_more(model, weights, done, more, label_smoothing)
     # Nothing waits for this timestamp: updates begin as their gradients come.
     computed = _timestamp_after(done.gradients)
-    pushed = [_pushed(*pair, wire_dtype) for pair in zip(done.gradients, trained, strict=True)]
+    pushed = exchange.pushed(done.gradients, trained)
     moved = zip(itertools.compress(others, is_moved), itertools.compress(done.states, is_moved), strict=True)
     assigned = [variable.value.assign(state, read_value=False) for variable, state in moved]
     with tf.control_dependencies([optimizer.update(pushed, trained), *assigned]):
@@ -140,7 +173,7 @@ def _pass_more(
     """
 
     def add(number: tf.Tensor, input_wait_s: tf.Tensor, sums: _Pass) -> tuple[tf.Tensor, tf.Tensor, _Pass]:
-        images, labels, waited_s = more.take()
+        images, labels, waited_s = more.take(number)
         found = _pass(model, weights, sums.states, images, labels, label_smoothing)
         summed = found._replace(
             gradients=[total + gradient for total, gradient in zip(sums.gradients, found.gradients, strict=True)],
@@ -158,20 +191,6 @@ def _pass_more(
     num_batches = more.number + 1
     gradients = [total / num_batches for total in sums.gradients]
     return sums._replace(gradients=gradients, loss=sums.loss / num_batches), input_wait_s
-
-
-def _pulled(variable: keras.Variable, wire_dtype: str) -> tf.Tensor:
-    """The variable's value where this graph runs; it is on the wire between two casts."""
-    with tf.device(variable.value.device):
-        packed = tf.cast(variable.value, wire_dtype)
-    return tf.cast(packed, variable.dtype)
-
-
-def _pushed(gradient: tf.Tensor, variable: keras.Variable, wire_dtype: str) -> tf.Tensor:
-    """The gradient where the variable is."""
-    packed = tf.cast(gradient, wire_dtype)
-    with tf.device(variable.value.device):
-        return tf.cast(packed, variable.dtype)
 
 
 def compute_seconds(model: keras.Model, batch_size: int, form: Form) -> tf.Tensor:

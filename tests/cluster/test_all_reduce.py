@@ -1,0 +1,92 @@
+"""Training without parameter servers, on real nodes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import all_reduce_training
+from tests.cluster.all_reduce_training import BATCH_SIZE, NUM_STEPS, NUM_WORKERS, PUSH_EVERY, RATE
+from tests.command import SMALL, StartCommand, run, tally
+from tfos_job.layout import RunLayout
+from tfos_job.run import checkpoints
+
+pytestmark = pytest.mark.cluster
+
+
+def test_workers_together_make_the_step_of_one_with_all_their_images(small_dataset: Path, tmp_path: Path) -> None:
+    """With several batches an update, for each of a worker's devices; in float32 and rounded on the way."""
+    num_gpus = 2
+    step_images = NUM_WORKERS * num_gpus * PUSH_EVERY * BATCH_SIZE
+    program = [sys.executable, "-m", all_reduce_training.__name__, small_dataset, tmp_path, str(num_gpus)]
+    tally["starts"] += 1
+    tally["trainings"] += 4
+    tally["images"] += step_images * (3 * NUM_STEPS + 3)
+    completed = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    result = json.loads(completed.stdout.splitlines()[-1])
+    found = result["gradients"]
+    assert found["num_replicas"] == NUM_WORKERS * num_gpus
+    assert found["steps"] == [NUM_STEPS, NUM_STEPS]
+    assert found["images"] == [step_images, step_images * (NUM_STEPS - 1)]
+    assert found["positions"] == {"0": NUM_STEPS * step_images // 2, "1": NUM_STEPS * step_images // 2}
+    assert found["workers"] == [0, 1]
+    ours, theirs, ours_later, theirs_later = found["losses"]
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert ours_later == pytest.approx(theirs_later, rel=1e-4)
+    assert found["same_names"]
+    assert found["gradients"] < 1e-6
+    assert found["weights"] < NUM_STEPS * RATE / 10
+    assert found["differing"] == []
+    assert found["counted"] == 80
+    assert found["stopped"]
+    assert found["compute_s"] > 0
+    assert (found["resumed"], found["resumed_steps"]) == (0, [1, NUM_STEPS + 1])
+    rounded = found["bfloat16"]
+    assert rounded["losses"] == pytest.approx([ours, ours_later], rel=0.02)
+    assert rounded["losses"][1] != ours_later
+    assert rounded["differing"] == []
+    assert [2 * each for each in rounded["step_bytes"]] == found["step_bytes"]
+    statistics = result["statistics"]
+    assert statistics["apart"] > 1e-4
+    assert statistics["from_mean"] < 1e-6
+    assert statistics["again"] == 0
+    drawn = 2 * PUSH_EVERY
+    assert statistics["random"] == [[replica, drawn] for replica in range(NUM_WORKERS * num_gpus)]
+    assert statistics["differing"] == []
+
+
+def test_the_command_learns_outlives_a_worker_and_goes_on_with_a_parameter_server(
+    start: StartCommand, small_dataset: Path, tmp_path: Path
+) -> None:
+    flags = ("train", "--dataset_dir", small_dataset, "--train_dir", tmp_path, *SMALL, "--batch_size", 8,
+             "--learning_rate", 1e-3, "--validation_split_name", "test")  # fmt: skip
+    job = start(*flags, "--num_ps_tasks", 0, "--num_executors", 2, "--max_number_of_steps", 60, "--save_steps", 10)
+    job.wait_until(lambda: checkpoints.candidates(RunLayout(str(tmp_path))))
+    job.find("worker").kill()
+    assert job.wait() == 0, job.stderr
+    assert re.search(r"worker:\d on host 127.0.0.1: its TensorFlow process \d+ was killed by SIGKILL", job.stderr)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["step"], report["num_restarts"], report["replicas"]) == (60, 1, 2)
+    assert report["records_read"] == [60 * 8, 60 * 8]
+    assert report["metrics"]["top_1"] >= 0.7
+    wire = report["wire"]
+    assert (wire["engine"], wire["ps_placement"]) == ("all_reduce", None)
+    assert wire["step_bytes"] == [4 * 4 * report["num_trained"] // 2] * 2
+    assert math.isfinite(wire["expected_step_s"])
+    refused = run(*flags, "--num_ps_tasks", 1, "--num_executors", 2, "--max_number_of_steps", 70, code=78)
+    assert "num_ps_tasks 0 → 1" in refused.stderr
+    further = run(
+        *flags, "--num_ps_tasks", 1, "--num_executors", 2, "--max_number_of_steps", 70, "--change_settings",
+        "--wire_dtype", "bfloat16",
+    ).result()  # fmt: skip
+    assert further["step"] == 70
+    assert further["metrics"]["top_1"] >= 0.7
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["wire"]["engine"], report["wire"]["wire_dtype"]) == ("parameter_server", "bfloat16")

@@ -1,0 +1,174 @@
+"""The replicas of an all-reduce training: where they are, their variables, and how their gradients become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfos_job.config import WIRE_BYTES
+from tfos_job.errors import ResourceError
+from tfos_job.networks import registry
+from tfos_job.networks.variables import all_variables, assign_all
+from tfos_job.protocol.topology import WORKER
+from tfos_job.run.plan import TrainPlan
+from tfos_job.training.finetuning import load_weights, train_only
+from tfos_job.training.optimizer import FusedAdam, build_optimizer
+
+_MIN_ALONE_BYTES = 1 << 20  # a gradient of fewer goes with others of its kind, since each message has a price
+_RANDOM_STATE = "/seed_generator_state"  # behind the path of a layer, by Keras: [seed, counter]
+
+
+@dataclass(frozen=True)
+class Replica:
+    """All variables of a training on one device; `index` is among all replicas."""
+
+    index: int
+    device: str
+    model: keras.Model
+    optimizer: FusedAdam
+
+
+def replicas_of(devices: Sequence[str]) -> list[str]:
+    """The devices that have a replica, worker by worker: all GPUs, or all CPUs where no worker has a GPU.
+
+    Args:
+      devices: names of all devices of the cluster, in TensorFlow's order.
+
+    Raises:
+      ResourceError: the workers have not as many of the same kind: each would wait for what the others do not do.
+    """
+    specs = [spec for spec in map(tf.DeviceSpec.from_string, devices) if spec.job == WORKER]
+    tasks = sorted({spec.task for spec in specs})
+    numbers = {
+        kind: [sum(spec.task == task and spec.device_type == kind for spec in specs) for task in tasks]
+        for kind in ("GPU", "CPU")
+    }
+    kind = "GPU" if any(numbers["GPU"]) else "CPU"
+    if len(set(numbers[kind])) > 1:
+        found = ", ".join(f"{WORKER}:{task} has {number}" for task, number in zip(tasks, numbers[kind], strict=True))
+        raise ResourceError(
+            f"all-reduce needs as many {kind}s on each worker: {found}",
+            next_step="Check the GPUs of the other hosts with `tfos-job doctor`, or train with parameter servers",
+        )
+    own = [spec for spec in specs if spec.device_type == kind]
+    return [spec.to_string() for spec in sorted(own, key=lambda spec: (spec.task, spec.device_index))]
+
+
+def built(devices: Sequence[str], plan: TrainPlan, variables: Mapping[str, np.ndarray] | None) -> list[Replica]:
+    """Builds `plan`'s network on each device and gives all of them the same first values.
+
+    Args:
+      devices: of `replicas_of`.
+      plan: of the training.
+      variables: a checkpoint's; None for fresh ones.
+
+    Raises:
+      JobError: of the network or of the weights that it begins with.
+    """
+    replicas = []
+    for index, device in enumerate(devices):
+        with tf.device(device):
+            model, optimizer = registry.build(**vars(plan.model), seed=plan.seed), build_optimizer(plan.learning_rate)
+            train_only(model, plan.trainable_scopes)
+            optimizer.build(model.trainable_variables)
+        replicas.append(Replica(index, device, model, optimizer))
+    first = replicas[0]
+    if variables is not None:
+        assign_all(first.model, first.optimizer, variables)
+    elif plan.initial_weights is not None:
+        load_weights(first.model, plan.initial_weights)
+    _copied_to_all(replicas)
+    return replicas
+
+
+def _variables_of(replica: Replica) -> list[keras.Variable]:
+    return list(all_variables(replica.model, replica.optimizer).values())
+
+
+def _copied_to_all(replicas: Sequence[Replica]) -> None:
+    """Gives each replica the variables of the first, over the network between them, and random numbers of its own."""
+    first = _variables_of(replicas[0])
+
+    @tf.function
+    def copy() -> None:
+        values = [variable.value.read_value() for variable in first]
+        for replica in replicas[1:]:
+            with tf.device(replica.device):
+                for variable, value in zip(_variables_of(replica), values, strict=True):
+                    if variable.path.endswith(_RANDOM_STATE):
+                        # That of a checkpoint is the first replica's, and the others follow from it.
+                        value += tf.constant([replica.index, 0], value.dtype)
+                    variable.value.assign(value, read_value=False)
+
+    if len(replicas) > 1:
+        copy()
+
+
+def statistics_averaged(replicas: Sequence[Replica]) -> Callable[[], None]:
+    """Gives each replica the mean of all replicas' moving statistics.
+
+    What a training makes of them does not depend on how often that is done: they do not enter a step, and their mean
+    moves on in the same way from their mean as from what they are.
+    """
+    variables = zip(*(replica.model.non_trainable_variables for replica in replicas), strict=True)
+    kept = [each for each in variables if tf.as_dtype(each[0].dtype).is_floating]
+
+    def average() -> None:
+        for each in kept:
+            with tf.device(each[0].value.device):
+                mean = tf.add_n([variable.value.read_value() for variable in each]) / len(each)
+            for variable in each:
+                with tf.device(variable.value.device):
+                    variable.value.assign(mean, read_value=False)
+
+    return tf.function(average) if len(replicas) > 1 and kept else lambda: None
+
+
+@dataclass(frozen=True)
+class Ring:
+    """The `step.Exchange` of a replica: its own variables, and the mean of all replicas' gradients.
+
+    Attributes:
+      num_replicas: all of them.
+      wire_dtype: a key of `config.WIRE_BYTES`: as what gradients are added up on their way around the ring.
+      group: a number that all replicas of a network share, and no other network of the cluster has had.
+    """
+
+    num_replicas: int
+    wire_dtype: str
+    group: int
+
+    def pulled(self, variable: keras.Variable) -> tf.Tensor:
+        return tf.convert_to_tensor(variable.value)
+
+    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        if self.num_replicas == 1:
+            return list(gradients)
+        found: dict[int, tf.Tensor] = {}
+        size = WIRE_BYTES[self.wire_dtype]
+        small = [i for i, gradient in enumerate(gradients) if gradient.shape.num_elements() * size < _MIN_ALONE_BYTES]
+        for index in sorted(set(range(len(gradients))) - set(small)):
+            found[index] = self._mean(gradients[index], key=1 + index)
+        if small:
+            packed = tf.concat([tf.reshape(gradients[index], [-1]) for index in small], axis=0)
+            sizes = [gradients[index].shape.num_elements() for index in small]
+            for index, part in zip(small, tf.split(self._mean(packed, key=0), sizes), strict=True):
+                found[index] = tf.reshape(part, gradients[index].shape)
+        return [found[index] for index in range(len(gradients))]
+
+    def _mean(self, gradient: tf.Tensor, key: int) -> tf.Tensor:
+        summed = tf.raw_ops.CollectiveReduce(
+            input=tf.cast(gradient, self.wire_dtype),
+            group_size=self.num_replicas,
+            group_key=self.group,
+            instance_key=key,
+            merge_op="Add",
+            final_op="Id",  # a division here would round once more
+            subdiv_offsets=[0],
+            communication_hint="ring",
+        )
+        return tf.cast(summed, gradient.dtype) / self.num_replicas
