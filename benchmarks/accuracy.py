@@ -116,8 +116,9 @@ def run(data: Data, flags: Flags, *, seed: int, epochs: float, num_looks: int) -
     from tfos_job.input.pipeline import training_dataset
     from tfos_job.networks import registry
     from tfos_job.run.plan import learning_rate_of
+    from tfos_job.training.exchange import Wire
     from tfos_job.training.optimizer import build_optimizer
-    from tfos_job.training.step import MoreBatches, Wire, train_step
+    from tfos_job.training.step import MoreBatches, train_step
 
     flags = dict(flags)
     decay, warmup = flags.pop("moving_average", 0.0), flags.pop("warmup_fraction", 0.0)

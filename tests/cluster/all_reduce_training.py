@@ -112,9 +112,6 @@ def check_gradients(engine: AllReduceEngine, folders: list[Path]) -> dict[str, A
         "compute_s": engine.measure_compute(),
         "step_bytes": engine.step_bytes,
     }
-    engine.start(plan, trained)
-    found["resumed"] = largest_difference(engine.snapshot(), trained)
-    found["resumed_steps"] = [engine.run(1).steps, engine.global_step]
     engine.start(dataclasses.replace(plan, wire_dtype=BFLOAT16), None)
     rounded = [engine.run(1).loss, engine.run(NUM_STEPS - 1).loss]
     found["bfloat16"] = {"losses": rounded, "step_bytes": engine.step_bytes, "differing": differing(engine)}
@@ -142,6 +139,7 @@ def check_statistics(engine: AllReduceEngine) -> dict[str, Any]:
         if "random" in v.path
     ]
     return {
+        "resumed": [largest_difference(engine.snapshot(), taken), engine.global_step],
         "random": [[seed - states[0][0], count] for seed, count in states],
         "apart": apart,
         "from_mean": largest_difference({name: taken[name] for name in means}, means),

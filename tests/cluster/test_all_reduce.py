@@ -26,8 +26,8 @@ def test_workers_together_make_the_step_of_one_with_all_their_images(small_datas
     step_images = NUM_WORKERS * num_gpus * PUSH_EVERY * BATCH_SIZE
     program = [sys.executable, "-m", all_reduce_training.__name__, small_dataset, tmp_path, str(num_gpus)]
     tally["starts"] += 1
-    tally["trainings"] += 4
-    tally["images"] += step_images * (3 * NUM_STEPS + 3)
+    tally["trainings"] += 3
+    tally["images"] += step_images * (3 * NUM_STEPS + 2)
     completed = subprocess.run(program, capture_output=True, text=True, check=False)
     assert completed.returncode == 0, completed.stderr
     result = json.loads(completed.stdout.splitlines()[-1])
@@ -47,7 +47,6 @@ def test_workers_together_make_the_step_of_one_with_all_their_images(small_datas
     assert found["counted"] == 80
     assert found["stopped"]
     assert found["compute_s"] > 0
-    assert (found["resumed"], found["resumed_steps"]) == (0, [1, NUM_STEPS + 1])
     rounded = found["bfloat16"]
     assert rounded["losses"] == pytest.approx([ours, ours_later], rel=0.02)
     assert rounded["losses"][1] != ours_later
@@ -57,6 +56,7 @@ def test_workers_together_make_the_step_of_one_with_all_their_images(small_datas
     assert statistics["apart"] > 1e-4
     assert statistics["from_mean"] < 1e-6
     assert statistics["again"] == 0
+    assert statistics["resumed"] == [0, 2]
     drawn = 2 * PUSH_EVERY
     assert statistics["random"] == [[replica, drawn] for replica in range(NUM_WORKERS * num_gpus)]
     assert statistics["differing"] == []
@@ -80,8 +80,6 @@ def test_the_command_learns_outlives_a_worker_and_goes_on_with_a_parameter_serve
     assert (wire["engine"], wire["ps_placement"]) == ("all_reduce", None)
     assert wire["step_bytes"] == [4 * 4 * report["num_trained"] // 2] * 2
     assert math.isfinite(wire["expected_step_s"])
-    refused = run(*flags, "--num_ps_tasks", 1, "--num_executors", 2, "--max_number_of_steps", 70, code=78)
-    assert "num_ps_tasks 0 → 1" in refused.stderr
     further = run(
         *flags, "--num_ps_tasks", 1, "--num_executors", 2, "--max_number_of_steps", 70, "--change_settings",
         "--wire_dtype", "bfloat16",

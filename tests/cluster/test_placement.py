@@ -16,7 +16,7 @@ from tfos_job.config.defaults import PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN
 pytestmark = pytest.mark.cluster
 
 
-NUM_PS_TASKS = 2
+NUM_PS_TASKS = 3
 IMAGES = len(PS_PLACEMENTS) * placed_training.BATCH_SIZE * placed_training.NUM_STEPS + placed_training.BATCH_SIZE
 
 

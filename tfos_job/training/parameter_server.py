@@ -25,9 +25,10 @@ from tfos_job.protocol.topology import CHIEF, PS, WORKER
 from tfos_job.run.plan import TrainPlan
 from tfos_job.training import placed_network
 from tfos_job.training.engine import StepBlock
+from tfos_job.training.exchange import Wire
 from tfos_job.training.optimizer import FusedAdam
 from tfos_job.training.snapshot import Snapshot
-from tfos_job.training.step import MoreBatches, Wire, compute_seconds, train_step
+from tfos_job.training.step import MoreBatches, compute_seconds, train_step
 from tfos_job.training.worker_graphs import counting, figures, last_by_worker, mean_by_worker, taken, worker_dataset
 
 _POLL_S = 0.02

@@ -15,6 +15,7 @@ from tfos_job.networks import registry
 from tfos_job.networks.variables import all_variables, assign_all
 from tfos_job.protocol.topology import WORKER
 from tfos_job.run.plan import TrainPlan
+from tfos_job.training.exchange import packed, unpacked
 from tfos_job.training.finetuning import load_weights, train_only
 from tfos_job.training.optimizer import FusedAdam, build_optimizer
 
@@ -130,7 +131,7 @@ def statistics_averaged(replicas: Sequence[Replica]) -> Callable[[], None]:
 
 @dataclass(frozen=True)
 class Ring:
-    """The `step.Exchange` of a replica: its own variables, and the mean of all replicas' gradients.
+    """The `Exchange` of a replica: its own variables, and the mean of all replicas' gradients.
 
     Attributes:
       num_replicas: all of them.
@@ -142,33 +143,35 @@ class Ring:
     wire_dtype: str
     group: int
 
-    def pulled(self, variable: keras.Variable) -> tf.Tensor:
-        return tf.convert_to_tensor(variable.value)
+    def pulled(self, trained: Sequence[keras.Variable], others: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        return [tf.convert_to_tensor(variable.value) for variable in (*trained, *others)]
 
-    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+    def pushed(self, gradients: Sequence[tf.Tensor], trained: Sequence[keras.Variable]) -> list[tf.Tensor]:
         if self.num_replicas == 1:
             return list(gradients)
-        found: dict[int, tf.Tensor] = {}
         size = WIRE_BYTES[self.wire_dtype]
-        small = [i for i, gradient in enumerate(gradients) if gradient.shape.num_elements() * size < _MIN_ALONE_BYTES]
-        for index in sorted(set(range(len(gradients))) - set(small)):
-            found[index] = self._mean(gradients[index], key=1 + index)
-        if small:
-            packed = tf.concat([tf.reshape(gradients[index], [-1]) for index in small], axis=0)
-            sizes = [gradients[index].shape.num_elements() for index in small]
-            for index, part in zip(small, tf.split(self._mean(packed, key=0), sizes), strict=True):
-                found[index] = tf.reshape(part, gradients[index].shape)
-        return [found[index] for index in range(len(gradients))]
+        found: dict[int, tf.Tensor] = {}
+        indices = range(len(gradients))
+        alone = [index for index in indices if gradients[index].shape.num_elements() * size >= _MIN_ALONE_BYTES]
+        together = [index for index in indices if index not in alone]
+        for key, fellows in enumerate([together, *([index] for index in alone)]):
+            if fellows:
+                own = [gradients[index] for index in fellows]
+                found.update(zip(fellows, unpacked(self._mean(packed(own, self.wire_dtype), key), own), strict=True))
+        return [found[index] for index in indices]
 
-    def _mean(self, gradient: tf.Tensor, key: int) -> tf.Tensor:
+    def put(self, states: Sequence[tf.Tensor], others: Sequence[keras.Variable]) -> list[tf.Tensor]:
+        return list(states)
+
+    def _mean(self, values: tf.Tensor, key: int) -> tf.Tensor:
         summed = tf.raw_ops.CollectiveReduce(
-            input=tf.cast(gradient, self.wire_dtype),
+            input=values,
             group_size=self.num_replicas,
             group_key=self.group,
             instance_key=key,
             merge_op="Add",
-            final_op="Id",  # a division here would round once more
+            final_op="Id",  # a division there would round once more
             subdiv_offsets=[0],
             communication_hint="ring",
         )
-        return tf.cast(summed, gradient.dtype) / self.num_replicas
+        return tf.cast(summed, tf.float32) / self.num_replicas

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from tfos_job.config import FLOAT32
 from tfos_job.formats.form import Form
+from tfos_job.training.exchange import Exchange, Wire
 from tfos_job.training.optimizer import FusedAdam
 
 
@@ -45,39 +45,6 @@ class MoreBatches:
     take: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
-class Exchange(Protocol):
-    """How variables come to a step, and its gradients to them: where an engine's wire is."""
-
-    def pulled(self, variable: keras.Variable) -> tf.Tensor:
-        """The variable's value where this graph runs."""
-
-    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
-        """The gradients that the update of each variable is made of, where it is."""
-
-
-@dataclass(frozen=True)
-class Wire:
-    """Each variable comes from where it lies, and each gradient goes there, as numbers of `wire_dtype`.
-
-    `wire_dtype` is a key of `config.WIRE_BYTES`.
-    """
-
-    wire_dtype: str = FLOAT32
-
-    def pulled(self, variable: keras.Variable) -> tf.Tensor:
-        with tf.device(variable.value.device):
-            packed = tf.cast(variable.value, self.wire_dtype)
-        return tf.cast(packed, variable.dtype)
-
-    def pushed(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
-        found = []
-        for gradient, variable in zip(gradients, variables, strict=True):
-            packed = tf.cast(gradient, self.wire_dtype)
-            with tf.device(variable.value.device):
-                found.append(tf.cast(packed, variable.dtype))
-        return found
-
-
 class StepResult(NamedTuple):
     """What a step says of itself.
 
@@ -102,7 +69,7 @@ def train_step(
     images: tf.Tensor,
     labels: tf.Tensor,
     label_smoothing: float = 0.0,
-    exchange: Exchange = Wire(),
+    exchange: Exchange = Wire(),  # noqa: B008 - it never changes
     more: MoreBatches | None = None,
 ) -> StepResult:
     """One update from one batch or several: the only place where precision and wire type are decided.
@@ -113,14 +80,13 @@ def train_step(
       images: float32 [B, S, S, C].
       labels: int64 [B].
       label_smoothing: see `mean_loss`.
-      exchange: of variables that are trained and their gradients. Others travel as they are: a moving statistic that
-        was rounded on its way would stand still as soon as its changes are smaller than that.
+      exchange: of the variables and what changes them.
       more: further batches of the same size. The update is made of the mean of all gradients, which are of the same
         variables; states (moving statistics, those of dropout) go on from batch to batch.
     """
     trained, others = model.trainable_variables, model.non_trainable_variables
-    weights = [exchange.pulled(variable) for variable in trained]
-    states = [tf.convert_to_tensor(variable.value) for variable in others]
+    pulled = exchange.pulled(trained, others)
+    weights, states = pulled[: len(trained)], pulled[len(trained) :]
     done = _pass(model, weights, states, images, labels, label_smoothing)
     # What a pass has left as it was, such as a layer that is not trained, is the very tensor that it was given.
     is_moved = [new is not old for old, new in zip(states, done.states, strict=True)]
@@ -130,8 +96,9 @@ def train_step(
     # Nothing waits for this timestamp: updates begin as their gradients come.
     computed = _timestamp_after(done.gradients)
     pushed = exchange.pushed(done.gradients, trained)
-    moved = zip(itertools.compress(others, is_moved), itertools.compress(done.states, is_moved), strict=True)
-    assigned = [variable.value.assign(state, read_value=False) for variable, state in moved]
+    moving = list(itertools.compress(others, is_moved))
+    moved = exchange.put(list(itertools.compress(done.states, is_moved)), moving)
+    assigned = [variable.value.assign(state, read_value=False) for variable, state in zip(moving, moved, strict=True)]
     with tf.control_dependencies([optimizer.update(pushed, trained), *assigned]):
         updated = tf.timestamp()
     return StepResult(done.loss, done.num_correct, input_wait_s, computed, updated)
@@ -169,7 +136,9 @@ def _pass_more(
 ) -> tuple[_Pass, tf.Tensor]:
     """The passes of further batches, one after the other, together with the first; and the seconds of waiting.
 
-    A loop, so that the graph does not grow with the number of batches.
+    Those between the first and the last one are a loop, so that the graph does not grow with their number. The last one
+    is outside of it: the gradients of a loop come all at once at its end, those of a pass one by one, and the first of
+    them travel while others are still computed.
     """
 
     def add(number: tf.Tensor, input_wait_s: tf.Tensor, sums: _Pass) -> tuple[tf.Tensor, tf.Tensor, _Pass]:
@@ -182,12 +151,15 @@ def _pass_more(
         )
         return number + 1, input_wait_s + waited_s, summed
 
-    _, input_wait_s, sums = tf.while_loop(
-        lambda number, *_: number < more.number,
-        add,
-        (tf.constant(0), tf.constant(0.0, tf.float64), first),
-        parallel_iterations=1,  # else all batches would be taken at once
-    )
+    state = tf.constant(0), tf.constant(0.0, tf.float64), first
+    if more.number > 1:
+        state = tf.while_loop(
+            lambda number, *_: number < more.number - 1,
+            add,
+            state,
+            parallel_iterations=1,  # else all batches would be taken at once
+        )
+    _, input_wait_s, sums = add(*state)
     num_batches = more.number + 1
     gradients = [total / num_batches for total in sums.gradients]
     return sums._replace(gradients=gradients, loss=sums.loss / num_batches), input_wait_s
