@@ -198,8 +198,19 @@ def test_the_bytes_on_the_wire(folder: Path) -> None:
     assert part["wire"]["bytes_to_worker"] == 4 * network["network"]["num_parameters"] - 2 * (1024 * 3 + 3)
 
 
+def test_the_bytes_of_a_large_network_of_which_a_part_is_trained(folder: Path) -> None:
+    inception = {"model_name": "inception_v3", "image_size": 75, "keep_prob": 1.0, "trainable_scopes": "logits"}
+    two = {"num_executors": 4, "num_ps_tasks": 2}
+    found = dry_run.forecast(settings(folder, **inception, **two), "local[4]")
+    wire = found["wire"]
+    assert wire["bytes_from_worker"] == 4 * (2048 * 3 + 3)
+    assert wire["bytes_to_worker"] == 4 * found["network"]["num_parameters"]
+    assert len(wire["servers"]["step_bytes"]) == 2
+    assert row(found, "wire").startswith("87.3 MB a step and worker as float32 (partitioned: 43.6 MB, 43.6 MB; ")
+
+
 def test_the_bytes_of_a_network_whose_variables_are_not_known(folder: Path) -> None:
-    wire = {"wire_dtype": "bfloat16", "model_name": "inception_v3", "image_size": 75}
+    wire = {"wire_dtype": "bfloat16", "model_name": "no.such:network"}
     # How many are trained is known when the network has been built.
     part = {**wire, "trainable_scopes": "logits"}
     assert row(dry_run.forecast(settings(folder, **part), "local[3]"), "wire") == (

@@ -16,7 +16,7 @@ from tests.plan import PLAN
 from tfos_job.commands import training_memory
 from tfos_job.commands.command import Work
 from tfos_job.commands.container_memory import Network
-from tfos_job.config import TrainConfig
+from tfos_job.config import NETWORKS, TrainConfig
 from tfos_job.config.defaults import BFLOAT16, FLOAT32, GREEDY, PARTITIONED, PS_PLACEMENTS, ROUND_ROBIN, WIRE_BYTES
 from tfos_job.networks import registry
 from tfos_job.networks.dense import Dense, kernels_in_parts
@@ -191,20 +191,24 @@ def test_memory_is_that_of_the_server_with_the_most() -> None:
         *FULL,
         ModelSpec(model_name="chinese_rec", num_classes=7, image_size=16, num_channels=3, keep_prob=1.0),
         ModelSpec(model_name="hanzi_net", num_classes=7, image_size=20, num_channels=3, keep_prob=1.0),
+        ModelSpec(model_name="inception_v3", num_classes=3755, image_size=96, num_channels=1, keep_prob=0.8),
+        ModelSpec(model_name="inception_v3", num_classes=7, image_size=75, num_channels=3, keep_prob=1.0),
     ],
     ids=lambda spec: f"{spec.model_name}-{spec.image_size}",
 )
 def test_the_variables_are_those_that_keras_makes(spec: ModelSpec) -> None:
-    some = ("fc2",) if spec.model_name == "chinese_rec" else ("block3", "logits")
-    for scopes in ((), some):
+    some = {"chinese_rec": ("fc2",), "hanzi_net": ("block3", "logits"), "inception_v3": ("mixed10", "logits")}
+    for scopes in ((), some[spec.model_name]):
         model = registry.build(**vars(spec), seed=0)
         train_only(model, scopes)
         for wire_dtype in WIRE_BYTES:
             assert known_variables(spec, scopes, wire_dtype) == placed_variables(model, wire_dtype)
 
 
-def test_of_other_networks_they_are_not_known_before() -> None:
-    assert known_variables(dataclasses.replace(FULL[0], model_name="inception_v3"), (), FLOAT32) is None
+def test_of_every_network_but_ones_own_they_are_known_before() -> None:
+    for name in NETWORKS:
+        assert known_variables(dataclasses.replace(FULL[0], model_name=name), (), FLOAT32)
+    assert known_variables(dataclasses.replace(FULL[0], model_name="my:network"), (), FLOAT32) is None
 
 
 def test_a_layer_of_ones_own_may_have_a_kernel_to_divide() -> None:

@@ -95,8 +95,8 @@ def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int 
 def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     """Bytes that a worker gets in a step, the variables, and sends, the gradients; None if they are unknown.
 
-    `servers` is `placement.wire`; None for a network whose variables are not known one by one before it is built. Of
-    such a network the number that is trained is in the report of the run, and moving statistics count as if they were.
+    `servers` is `placement.wire`; None for a network of the user's own, whose variables are not known before it is
+    built. How many of its parameters are trained is in the report of the run; moving statistics count as if they were.
     """
     config, report = prepared.config, prepared.folder.report or {}
     found: dict[str, Any] = {

@@ -19,9 +19,63 @@ _STEM = 32
 _RANDOM_STATE = "seed_generator_state"
 _STATES = ("moving_mean", "moving_variance")
 
+_Convolution = tuple[int, int, int]  # height, width, filters
+# Convolutions in a branch follow each other. Two in one stage have the same input, and their outputs are joined. A
+# branch without any is a pooling: it passes all channels on.
+_Branch = tuple[tuple[_Convolution, ...], ...]
+
+
+def _chain(*convolutions: _Convolution) -> _Branch:
+    return tuple((one,) for one in convolutions)
+
+
+def _small(pooled: int) -> tuple[_Branch, ...]:
+    """A block of maps of 35 × 35 at 299 × 299 pixels."""
+    return (
+        _chain((1, 1, 64)),
+        _chain((1, 1, 48), (5, 5, 64)),
+        _chain((1, 1, 64), (3, 3, 96), (3, 3, 96)),
+        _chain((1, 1, pooled)),
+    )
+
+
+def _middle(inner: int) -> tuple[_Branch, ...]:
+    """A block of 17 × 17: a convolution of 7 × 7 is one of a column and one of a row."""
+    row, column = (1, 7, inner), (7, 1, inner)
+    return (
+        _chain((1, 1, 192)),
+        _chain((1, 1, inner), row, (7, 1, 192)),
+        _chain((1, 1, inner), column, row, column, (1, 7, 192)),
+        _chain((1, 1, 192)),
+    )
+
+
+_SPLIT = ((1, 3, 384), (3, 1, 384))
+_LARGE: tuple[_Branch, ...] = (  # of 8 × 8
+    _chain((1, 1, 320)),
+    (*_chain((1, 1, 384)), _SPLIT),
+    (*_chain((1, 1, 448), (3, 3, 384)), _SPLIT),
+    _chain((1, 1, 192)),
+)
+# Of networks/inception_v3.py: the branches of each block, in the order in which Keras creates them.
+_INCEPTION_V3: dict[str, tuple[_Branch, ...]] = {
+    "stem": (_chain((3, 3, 32), (3, 3, 32), (3, 3, 64), (1, 1, 80), (3, 3, 192)),),
+    **{f"mixed{number}": _small(pooled) for number, pooled in enumerate((32, 64, 64))},
+    "mixed3": (_chain((3, 3, 384)), _chain((1, 1, 64), (3, 3, 96), (3, 3, 96)), ()),
+    **{f"mixed{number}": _middle(inner) for number, inner in enumerate((128, 160, 160, 192), start=4)},
+    "mixed8": (
+        _chain((1, 1, 192), (3, 3, 320)),
+        _chain((1, 1, 192), (1, 7, 192), (7, 1, 192), (3, 3, 192)),
+        (),
+    ),
+    "mixed9": _LARGE,
+    "mixed10": _LARGE,
+}
+_RGB = 3  # grey images are made of three channels
+
 
 def known_variables(model: ModelSpec, trainable_scopes: Sequence[str], wire_dtype: str) -> list[PlacedVariable] | None:
-    """All variables of a network in its order; None for one whose variables are not known before it is built.
+    """All variables of a network in its order; None for one of a user's own: they are not known before it is built.
 
     Args:
       model: the network.
@@ -32,6 +86,8 @@ def known_variables(model: ModelSpec, trainable_scopes: Sequence[str], wire_dtyp
         found = _chinese_rec(model)
     elif model.model_name == "hanzi_net":
         found = _hanzi_net(model)
+    elif model.model_name == "inception_v3":
+        found = _inception_v3(model)
     else:
         return None
     return [_variable(path, shape, trainable_scopes, wire_dtype) for path, shape in found]
@@ -79,8 +135,43 @@ def _hanzi_net(model: ModelSpec) -> _Found:
     yield from _dense("logits", _FILTERS[-1], model.num_classes)
 
 
-def _norm(layer: str, filters: int) -> _Found:
-    for name in ("gamma", "beta", *_STATES):
+def _inception_v3(model: ModelSpec) -> _Found:
+    channels, number = _RGB, 0
+    for block, branches in _INCEPTION_V3.items():
+        yield from _inception_block(block, branches, channels, number)
+        number += sum(len(stage) for branch in branches for stage in branch)
+        channels = sum(_outputs(branch, channels) for branch in branches)
+    yield from _dropout(model, "dropout")
+    yield from _dense("logits", channels, model.num_classes)
+
+
+def _inception_block(block: str, branches: Sequence[_Branch], channels: int, number: int) -> _Found:
+    """The variables of a block; `channels` come into it, and `number` convolutions are before it.
+
+    Keras sorts layers by the number of layers that follow them, then by creation. In a branch a convolution is three
+    layers, with normalisation and activation, and outputs that are joined one more.
+    """
+    layers: list[tuple[int, int, list[tuple[str, tuple[int, ...]]]]] = []
+    for branch in branches:
+        before = channels
+        for place, stage in enumerate(branch):
+            following = 3 * (len(branch) - place) + (len(branch[-1]) > 1)
+            for height, width, filters in stage:
+                kernel = (f"{block}_conv2d_{number}/kernel", (height, width, before, filters))
+                norm = list(_norm(f"{block}_batch_normalization_{number}", filters, is_scaled=False))
+                layers += [(-following, number, [kernel]), (1 - following, number, norm)]
+                number += 1
+            before = sum(filters for _, _, filters in stage)
+    for _, _, found in sorted(layers):
+        yield from found
+
+
+def _outputs(branch: _Branch, channels: int) -> int:
+    return sum(filters for _, _, filters in branch[-1]) if branch else channels
+
+
+def _norm(layer: str, filters: int, *, is_scaled: bool = True) -> _Found:
+    for name in (*(("gamma",) if is_scaled else ()), "beta", *_STATES):
         yield f"{layer}/{name}", (filters,)
 
 
