@@ -31,7 +31,7 @@ from tfos_job.training.optimizer import build_optimizer
 from tfos_job.training.parameter_server import ParameterServerEngine
 from tfos_job.training.placed_network import server_of
 
-NUM_STEPS, BATCH_SIZE = 3, 16
+NUM_STEPS, BATCH_SIZE = 6, 16  # behind the first step a closure of several, and one of a single step
 Checkpoint = Mapping[str, np.ndarray]
 PLAN_HERE = dataclasses.replace(
     PLAN,
@@ -88,6 +88,7 @@ def check(engine: ParameterServerEngine, plan: TrainPlan, num_ps_tasks: int) -> 
         "moved": largest_difference(of_gradients(after_one), of_gradients(begun)),
         "on_one_server": largest_difference(on_one_server(plan, trained), trained),
         "steps": [sum(block.steps for block in blocks), engine.global_step],
+        "images": [sum(block.images for block in blocks), blocks[-1].positions[0]],
         "losses": [block.loss for block in blocks],
         "step_bytes": engine.step_bytes,
     }

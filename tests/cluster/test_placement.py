@@ -40,6 +40,7 @@ def test_every_placement_trains_the_same(small_dataset: Path, tmp_path: Path) ->
         assert found["same_names"], name
         assert found["fresh"] == found["on_one_server"] == 0, name
         assert found["steps"] == [steps, steps], name
+        assert found["images"] == [steps * placed_training.BATCH_SIZE] * 2, name
         assert found["moved"] > 1e-3, name
         assert found["losses"] == pytest.approx(result[ROUND_ROBIN]["losses"], rel=1e-4), name
         assert found["gradients"] < 1e-6, name

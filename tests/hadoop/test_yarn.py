@@ -206,9 +206,10 @@ def test_the_whole_job(
             environ.setenv(name, value)
         outer = start(*training(dataset, beside, *ports), *ENDLESS, *gpu, "--master", "yarn")
     outer.wait_for_step()
-    # Now both are in executors: the run would go on with a GPU.
+    # The run would go on with a GPU; now it does by all-reduce of two workers, without a parameter server.
     reached = max(checkpoint_steps(run))
-    inner = submit(*options, "--num_gpus", 0, "--max_number_of_steps", reached + 100)
+    together = ("--num_gpus", 0, "--num_ps_tasks", 0, "--change_settings")
+    inner = submit(*options, *together, "--max_number_of_steps", reached + 100)
     assert inner.wait() == 0, inner.stderr
     outer.send_signal(signal.SIGTERM)
     assert outer.wait() == 143, outer.stderr
@@ -221,6 +222,7 @@ def test_the_whole_job(
     latest = report_of(run)["attempts"][-1]
     assert latest["start_step"] >= reached
     assert latest["application"] == inner.application != first.application
+    assert report_of(run)["wire"]["engine"] == "all_reduce"
 
     evaluated = submit("evaluate", *options[1:5], "--dataset_split_name", "train", "--queue", "gpu")
     assert evaluated.wait() == 0, evaluated.stderr
