@@ -18,7 +18,7 @@ from tfos_job.config import TrainConfig, from_dict
 from tfos_job.errors import BadDataError, JobError
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout, RunLayout, join
-from tfos_job.reports import page_file
+from tfos_job.reports import page_file, page_wire
 from tfos_job.reports.page import RunData, render
 from tfos_job.reports.page_parts import Picture, Share, Table
 from tfos_job.reports.page_tables import Evaluation
@@ -90,6 +90,7 @@ def lines(run: RunSummary, other: RunSummary | None, compared_with: str) -> list
         ("images/s", number(float(rate)) if is_number(rate) else None),
         ("slow worker", attempt_words.slowest_worker(report)),
         ("bound by", bound.get("by") if isinstance(bound, Mapping) else None),
+        ("wire", page_wire.words(report)),
         ("checkpoint", report.get("checkpoint")),
         ("command", " ".join(given_settings.command(run.settings))),
     ]

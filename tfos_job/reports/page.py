@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfos_job.reports import page_attempts, page_tables
+from tfos_job.reports import page_attempts, page_tables, page_wire
 from tfos_job.reports.page_attempts import FailedAttempt
 from tfos_job.reports.page_parts import Bar, Picture, Table, clock, shown, template
 from tfos_job.reports.page_tables import Evaluation
+from tfos_job.reports.page_wire import Wire
 from tfos_job.run import attempt_words, given_settings, summary, verdict
 from tfos_job.run.folder import RUNNING
 from tfos_job.run.quantities import NOTHING, duration, is_number, measured, number, share
@@ -115,6 +116,7 @@ class View:
     curves: Sequence[Picture]
     bottleneck: str
     step_shares: Sequence[Bar]
+    wire: Wire | None
     phases: Sequence[Bar]
     metrics: Table | None
     evaluations: Sequence[Evaluation]
@@ -151,6 +153,7 @@ def view(data: RunData) -> View:
         curves=data.curves,
         bottleneck=_bottleneck(_mapping(report, "bound")),
         step_shares=_step_shares(_mapping(report, "bound")),
+        wire=page_wire.wire(report),
         phases=_phases(_mapping(report, "phases")),
         metrics=page_tables.metrics(data.evaluations),
         evaluations=[e for e in data.evaluations if e.pictures or e.tables or e.notes],
@@ -205,6 +208,7 @@ def facts(run: RunSummary) -> dict[str, str]:
         "training loss": measured(metrics.get("train_loss")),
         "validation loss": measured(metrics.get("loss")),
         "images/s": measured(report.get("images_per_second")),
+        "bytes a step": page_wire.in_short(report),
         "slow worker": attempt_words.slowest_worker(report) or NOTHING,
         "training records": shown(report.get("num_records")),
         "classes": shown(model.get("num_classes")),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfos_job.config.defaults import PARTITIONED, ROUND_ROBIN, WIRE_BYTES
-from tfos_job.run.quantities import duration, share
+from tfos_job.run.quantities import duration, megabytes, share
 
 PARAMETER_SERVER, ALL_REDUCE = "parameter_server", "all_reduce"
 
@@ -225,17 +225,13 @@ def wire_text(found: Mapping[str, Any]) -> str:
     """The words for `wire`."""
     step_bytes, num_workers = found["step_bytes"], found["num_workers"]
     least = f"at least {duration(found['expected_step_s'])} on links of {found['link_gbit']:g} Gbit/s"
-    if found["engine"] == ALL_REDUCE:
+    if found.get("engine") == ALL_REDUCE:  # absent in older reports
         if num_workers == 1:
             return "nothing: there is one worker and no parameter server"
-        return f"{_mb(step_bytes[0])} a step to and from each worker as {found['wire_dtype']}, by all-reduce: {least}"
+        return f"{megabytes(step_bytes[0])} a step to and from each worker as {found['wire_dtype']}, by all-reduce: {least}"
     parts = ""
     if len(step_bytes) > 1:
-        each = ", ".join(map(_mb, step_bytes))
+        each = ", ".join(map(megabytes, step_bytes))
         parts = f" ({found['ps_placement']}: {each}; the largest has {share(found['largest_share'])})"
     workers = f" for {num_workers} workers at once" if num_workers > 1 else ""
-    return f"{_mb(sum(step_bytes))} a step and worker as {found['wire_dtype']}{parts}: {least}{workers}"
-
-
-def _mb(value: int) -> str:
-    return f"{value / 1e6:,.1f} MB"
+    return f"{megabytes(sum(step_bytes))} a step and worker as {found['wire_dtype']}{parts}: {least}{workers}"

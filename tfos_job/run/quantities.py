@@ -47,6 +47,11 @@ def size(value_bytes: float) -> str:
     return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.1f} MiB"
 
 
+def megabytes(value_bytes: float) -> str:
+    """Bytes on a wire, in powers of ten as the speed of links is."""
+    return f"{value_bytes / 1e6:,.1f} MB"
+
+
 def duration(value_s: float) -> str:
     """Seconds, in the two units that matter."""
     if value_s < 1:
