@@ -15,8 +15,13 @@ from tfos_job.run.placement import wire
 from tfos_job.run.summary import RunSummary
 
 EXPECTED = wire(
-    (75_000_000, 25_000_000), wire_dtype="float32", ps_placement="greedy", num_workers=4, link_gbit=1.0
-)  # fmt: skip
+    (75_000_000, 25_000_000),
+    wire_dtype="float32",
+    ps_placement="greedy",
+    num_ps_tasks=2,
+    num_workers=4,
+    link_gbit=1.0,
+)
 REPORT = {"wire": {**EXPECTED, "measured_step_s": 3.0}, "bound": {"by": "network", "step_s": 4.8}}
 MARKUP = "<b>\"&amp;'</b>"
 WORDS = (
@@ -59,7 +64,9 @@ def test_before_anything_was_measured_there_is_what_is_expected() -> None:
 
 
 def test_one_server_has_no_share_to_show() -> None:
-    one = wire((168_000_000,), wire_dtype="bfloat16", ps_placement="partitioned", num_workers=1, link_gbit=10.0)
+    one = wire(
+        (168_000_000,), wire_dtype="bfloat16", ps_placement="partitioned", num_ps_tasks=1, num_workers=1, link_gbit=10.0
+    )
     text = page_of({"wire": one})
     assert "168.0 MB a step and worker as bfloat16: at least 134 ms on links of 10 Gbit/s." in Parsed(text).text
     assert "Bytes that each" not in text
@@ -67,13 +74,15 @@ def test_one_server_has_no_share_to_show() -> None:
 
 
 def test_without_parameter_servers_the_bytes_are_the_workers() -> None:
-    report = {"wire": {**EXPECTED, "engine": "all_reduce", "step_bytes": [50_000_000, 50_000_000]}}
+    of_workers = {"wire_dtype": "float32", "ps_placement": "partitioned", "num_workers": 2, "link_gbit": 1.0}
+    report = {"wire": wire((50_000_000, 50_000_000), num_ps_tasks=0, **of_workers)}
     text = page_of(report)
     assert '<th scope="col">worker</th>' in text
     assert [name for name, _, _ in bars(text, "Bytes that each")] == ["worker:0", "worker:1"]
     assert page_wire.in_short(report) == "50.0 MB"
-    with_servers = {"wire": {**EXPECTED, "engine": "parameter_server"}}
-    assert page_wire.wire(with_servers) == page_wire.wire({"wire": EXPECTED})
+    assert "50.0 MB a step to and from each worker as float32, by all-reduce: at least 200 ms" in text
+    older = {"wire": {name: value for name, value in EXPECTED.items() if name != "engine"}}
+    assert page_wire.wire(older) == page_wire.wire({"wire": EXPECTED})
 
 
 def test_the_text_form_and_the_comparison_have_it() -> None:

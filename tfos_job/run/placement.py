@@ -228,7 +228,8 @@ def wire_text(found: Mapping[str, Any]) -> str:
     if found.get("engine") == ALL_REDUCE:  # absent in older reports
         if num_workers == 1:
             return "nothing: there is one worker and no parameter server"
-        return f"{megabytes(step_bytes[0])} a step to and from each worker as {found['wire_dtype']}, by all-reduce: {least}"
+        each = megabytes(step_bytes[0])
+        return f"{each} a step to and from each worker as {found['wire_dtype']}, by all-reduce: {least}"
     parts = ""
     if len(step_bytes) > 1:
         each = ", ".join(map(megabytes, step_bytes))
