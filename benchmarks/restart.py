@@ -1,10 +1,12 @@
 """From the kill of a process to the next trained step, over the same run's time from SparkContext to first step.
 
     python benchmarks/restart.py [--repeats 3] [--kill worker ps coordinator]
+    python benchmarks/restart.py --kill worker coordinator -- --num_ps_tasks 0
 
 One training on `local[2]` of a small network, in which each of these processes is killed in turn, behind a checkpoint.
 Both times end with the driver's word of a first step, which has then been applied. The limit that they should stay
-within is 1.5 times the start + 8 s. The last line of stdout is one JSON object; benchmarks/README.md has dated results.
+within is 1.5 times the start + 8 s. What follows `--` are flags of `tfos-job train`. The last line of stdout is one
+JSON object; benchmarks/README.md has dated results.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ _START = ("containers", "statistics", "registration", "build", "first_step")
 class Training:
     """A run that is killed at; remembers when its lines came."""
 
-    def __init__(self, dataset: Path, train_dir: Path) -> None:
+    def __init__(self, dataset: Path, train_dir: Path, flags: Sequence[str]) -> None:
         words = ["--dataset_dir", dataset, "--train_dir", train_dir, "--image_size", 16, "--batch_size", 32]
-        words += ["--max_number_of_steps", 1_000_000, "--save_seconds", 5, "--master", "local[2]"]
+        words += ["--max_number_of_steps", 1_000_000, "--save_seconds", 5, "--master", "local[2]", *flags]
         self._train_dir = train_dir
         self._process = psutil.Popen(
             [*COMMAND, "train", *map(str, words)],
@@ -98,8 +100,8 @@ class Training:
         self._process.wait()
 
 
-def measure(folder: Path, roles: Sequence[str], number: int) -> tuple[float, dict[str, float]]:
-    training = Training(folder / "dataset", folder / f"run-{number}")
+def measure(folder: Path, roles: Sequence[str], number: int, flags: Sequence[str]) -> tuple[float, dict[str, float]]:
+    training = Training(folder / "dataset", folder / f"run-{number}", flags)
     try:
         training.wait_for(_STEP)
         seconds = {role: training.kill(role) for role in roles}
@@ -112,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="from the kill of a process to the next trained step")
     parser.add_argument("--repeats", type=int, default=3, help="runs (default: 3)")
     parser.add_argument("--kill", nargs="+", choices=ROLES, default=list(ROLES), help="in each run (default: all)")
+    parser.add_argument("flags", nargs="*", help="behind --: flags of tfos-job train")
     args = parser.parse_args()
     starts_s: list[float] = []
     restarts_s: dict[str, list[float]] = {role: [] for role in args.kill}
@@ -122,7 +125,7 @@ def main() -> None:
         words = ["convert", "--gnt_dir", folder / "gnt", "--dataset_dir", folder / "dataset", "--charset_size", 10]
         subprocess.run([*COMMAND, *map(str, words)], check=True, capture_output=True)
         for number in range(args.repeats):
-            start_s, seconds = measure(folder, args.kill, number)
+            start_s, seconds = measure(folder, args.kill, number, args.flags)
             starts_s.append(start_s)
             for role, took_s in seconds.items():
                 restarts_s[role].append(took_s)

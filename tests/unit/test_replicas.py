@@ -1,11 +1,13 @@
-"""Where the replicas of an all-reduce training are."""
+"""Where the replicas of an all-reduce training are, and what a block of steps of them comes to."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tfos_job.errors import ResourceError
 from tfos_job.training.replicas import replicas_of
+from tfos_job.training.worker_graphs import block_of
 
 
 def devices(*counts: tuple[int, int]) -> list[str]:
@@ -45,3 +47,20 @@ def test_each_gpu_or_each_cpu_has_one(
 def test_workers_that_would_wait_for_each_other_are_refused(counts: list[tuple[int, int]], words: str) -> None:
     with pytest.raises(ResourceError, match=words):
         replicas_of(devices(*counts))
+
+
+# Loss, right guesses, images, worker, the record behind the batch, seconds of input, of the update and of all.
+ROWS = np.array([[2.0, 3, 10, 0, 10, 0.1, 0.5, 1.0], [4.0, 1, 10, 1, 10, 0.3, 0.1, 1.0]])
+
+
+def test_a_step_of_several_replicas_takes_as_long_as_each_of_them() -> None:
+    later = np.add(ROWS, [0, 0, 0, 0, 10, 0, 0, 0])
+    together = block_of(np.concatenate([ROWS, later]), num_steps=2, seconds=2.5, num_replicas=2)
+    assert (together.steps, together.images, together.loss, together.top_1) == (2, 40, 3.0, 0.2)
+    assert (together.step_s, together.input_wait_s, together.update_s) == pytest.approx((2.0, 0.4, 0.6))
+    assert together.positions == {0: 20, 1: 20}
+    # The one with less to wait for is the slower one.
+    assert together.worker_step_s == pytest.approx({0: 0.5, 1: 0.9})
+    alone = block_of(ROWS, num_steps=2, seconds=1.0)
+    assert (alone.step_s, alone.update_s) == pytest.approx((2.0, 0.6))
+    assert alone.worker_step_s == pytest.approx({0: 1.0, 1: 1.0})

@@ -27,7 +27,7 @@ from tfos_job.training.engine import StepBlock
 from tfos_job.training.replicas import Replica, Ring, built, replicas_of, statistics_averaged
 from tfos_job.training.snapshot import Snapshot
 from tfos_job.training.step import MoreBatches, compute_seconds, train_step
-from tfos_job.training.worker_graphs import counting, figures, last_by_worker, mean_by_worker, taken, worker_dataset
+from tfos_job.training.worker_graphs import block_of, counting, figures, taken, worker_dataset
 
 _POLL_S = 0.02
 _HERE = f"/job:{CHIEF}/replica:0/task:0/device:CPU:0"
@@ -144,21 +144,8 @@ class AllReduceEngine:
     def run(self, num_steps: int) -> StepBlock:
         began = time.monotonic()
         table = np.concatenate([self._step(*self._batches).numpy() for _ in range(num_steps)])
-        loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
-        num_replicas = len(self._replicas)
-        return StepBlock(
-            steps=num_steps,
-            images=int(images.sum()),
-            loss=float((loss * images).sum() / images.sum()),
-            top_1=float(correct.sum() / images.sum()),
-            seconds=time.monotonic() - began,
-            input_wait_s=float(input_wait_s.sum() / num_replicas),
-            update_s=float(update_s.sum() / num_replicas),
-            step_s=float(step_s.sum() / num_replicas),
-            positions=last_by_worker(worker, end_record),
-            # Up to its own gradients: then it waits for the slowest.
-            worker_step_s=mean_by_worker(worker, step_s - update_s),
-        )
+        seconds = time.monotonic() - began
+        return block_of(table, num_steps=num_steps, seconds=seconds, num_replicas=len(self._replicas))
 
     def measure_compute(self) -> float:
         """The average over the workers, for all batches of a replica's step."""

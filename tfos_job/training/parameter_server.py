@@ -29,7 +29,7 @@ from tfos_job.training.exchange import Wire
 from tfos_job.training.optimizer import FusedAdam
 from tfos_job.training.snapshot import Snapshot
 from tfos_job.training.step import MoreBatches, compute_seconds, train_step
-from tfos_job.training.worker_graphs import counting, figures, last_by_worker, mean_by_worker, taken, worker_dataset
+from tfos_job.training.worker_graphs import block_of, counting, figures, taken, worker_dataset
 
 _POLL_S = 0.02
 # A closure costs some milliseconds of a worker's time, whatever is in it.
@@ -144,19 +144,7 @@ class ParameterServerEngine:
         results = [self._coordinator.schedule(closure, args=(self._batches,)) for closure in closures]
         self._join()
         table = np.concatenate([np.atleast_2d(result.fetch()) for result in results])
-        loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
-        return StepBlock(
-            steps=num_steps,
-            images=int(images.sum()),
-            loss=float((loss * images).sum() / images.sum()),
-            top_1=float(correct.sum() / images.sum()),
-            seconds=time.monotonic() - began,
-            input_wait_s=float(input_wait_s.sum()),
-            update_s=float(update_s.sum()),
-            step_s=float(step_s.sum()),
-            positions=last_by_worker(worker, end_record),
-            worker_step_s=mean_by_worker(worker, step_s),
-        )
+        return block_of(table, num_steps=num_steps, seconds=time.monotonic() - began)
 
     def measure_compute(self) -> float:
         """The average over as many measurements as there are workers, for all batches of a step."""

@@ -17,6 +17,7 @@ from tfos_job.input.normalization import Normalization
 from tfos_job.input.pipeline import training_dataset
 from tfos_job.protocol.topology import INPUT_FILE
 from tfos_job.run.plan import TrainPlan
+from tfos_job.training.engine import StepBlock
 
 _EVALUATION_BATCH_SIZE = 128
 
@@ -74,10 +75,28 @@ def figures(*values: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.cast(value, tf.float64) for value in values])
 
 
-def last_by_worker(worker: np.ndarray, values: np.ndarray) -> dict[int, int]:
-    """The highest of each worker's values, whole numbers."""
-    return {int(w): int(values[worker == w].max()) for w in np.unique(worker)}
+def block_of(table: np.ndarray, *, num_steps: int, seconds: float, num_replicas: int = 1) -> StepBlock:
+    """A block of steps by the figures of their replicas.
 
-
-def mean_by_worker(worker: np.ndarray, values: np.ndarray) -> dict[int, float]:
-    return {int(w): float(values[worker == w].mean()) for w in np.unique(worker)}
+    Args:
+      table: a row of `figures` for each step and replica: loss, right guesses, images, worker, the record behind its
+        last batch, and the seconds of input, of the update, and of all.
+      num_steps: of the block.
+      seconds: of it.
+      num_replicas: that make a step together.
+    """
+    loss, correct, images, worker, end_record, input_wait_s, update_s, step_s = table.T
+    # Together with others it waits for the slowest, from its own gradients on.
+    own_s = step_s - update_s if num_replicas > 1 else step_s
+    return StepBlock(
+        steps=num_steps,
+        images=int(images.sum()),
+        loss=float((loss * images).sum() / images.sum()),
+        top_1=float(correct.sum() / images.sum()),
+        seconds=seconds,
+        input_wait_s=float(input_wait_s.sum() / num_replicas),
+        update_s=float(update_s.sum() / num_replicas),
+        step_s=float(step_s.sum() / num_replicas),
+        positions={int(w): int(end_record[worker == w].max()) for w in np.unique(worker)},
+        worker_step_s={int(w): float(own_s[worker == w].mean()) for w in np.unique(worker)},
+    )
