@@ -83,6 +83,8 @@ class Blocks:
             "cluster_ms": round(statistics.median(cluster_ms), 1),
             "plain_ms": round(statistics.median(plain_ms), 1),
             "update_ms": round(statistics.median(result.update_s / result.steps * 1e3 for result in self.cluster), 1),
+            "cpu_ms": round(statistics.median(map(_cpu_ms, self.cluster)), 1),
+            "plain_cpu_ms": round(statistics.median(_cpu_ms(result) * push_every for result in self.plain), 1),
             "link_ms": link_ms and round(link_ms, 1),
             "added_over_link": link_ms and round(statistics.median(added_ms) / link_ms, 3),
             "bytes_to_workers": sum(to for to, _ in workers),
@@ -95,6 +97,15 @@ class Blocks:
 
 def _step_ms(result: Result) -> float:
     return result.seconds / result.steps * 1e3
+
+
+def _cpu_ms(result: Result) -> float:
+    return result.machine_cpu_s / result.steps * 1e3
+
+
+def _run(side: Side, num_steps: int) -> Result:
+    before_s = hosts.processor_s()
+    return dataclasses.replace(side.run(num_steps), machine_cpu_s=hosts.processor_s() - before_s)
 
 
 def _median_share(carried: list[dict[str, tuple[int, int]]], blocks: list[Result], task: str, way: int) -> float:
@@ -150,17 +161,17 @@ class Bench:
             expected_s = plain_steps * plain_s + sum(count * step_s for count, step_s in steps.values())
             say(f"{case}: round {number + 1} of {self._args.rounds}, {expected_s:.0f} s")
             if number % 2 == 0:
-                plain = plain_side.run(plain_steps)
+                plain = _run(plain_side, plain_steps)
             for each in reversed(blocks) if number % 2 else blocks:
                 self._hosts.limit(each.gbit)
                 before = self._hosts.carried(cluster)
-                each.cluster.append(cluster_side.run(steps[each.gbit][0]))
+                each.cluster.append(_run(cluster_side, steps[each.gbit][0]))
                 after = self._hosts.carried(cluster)
                 each.carried.append(
                     {task: (after[task][0] - to, after[task][1] - back) for task, (to, back) in before.items()}
                 )
             if number % 2:
-                plain = plain_side.run(plain_steps)
+                plain = _run(plain_side, plain_steps)
             for each in blocks:
                 each.plain.append(plain)
         return blocks

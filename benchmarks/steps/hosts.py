@@ -72,6 +72,12 @@ def require_rights() -> None:
         )
 
 
+def processor_s() -> float:
+    """Processor time of all that has run on this machine, the kernel's work included."""
+    user, nice, system, _, _, irq, softirq = map(int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 class Hosts:
     """The hosts, and what their cables have carried."""
 

@@ -37,6 +37,7 @@ class Result:
       steps, images, seconds: of the block.
       loss: mean over its images.
       update_s: time from a worker's last gradient to the end of the update, summed over the steps; 0 on the plain side.
+      machine_cpu_s: the processor time that the whole machine spent meanwhile; 0 where nobody has looked.
     """
 
     steps: int
@@ -44,6 +45,7 @@ class Result:
     seconds: float
     loss: float
     update_s: float = 0.0
+    machine_cpu_s: float = 0.0
 
     @property
     def images_per_second(self) -> float:
