@@ -1,12 +1,14 @@
-"""Where the replicas of an all-reduce training are, and what a block of steps of them comes to."""
+"""The replicas of an all-reduce training: where they are, their statistics, what a block of their steps comes to."""
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from tfos_job.errors import ResourceError
-from tfos_job.training.replicas import replicas_of
+from tfos_job.training.optimizer import FusedAdam
+from tfos_job.training.replicas import Replica, replicas_of, statistics_averaged
 from tfos_job.training.worker_graphs import block_of
 
 
@@ -64,3 +66,21 @@ def test_a_step_of_several_replicas_takes_as_long_as_each_of_them() -> None:
     alone = block_of(ROWS, num_steps=2, seconds=1.0)
     assert (alone.step_s, alone.update_s) == pytest.approx((2.0, 0.6))
     assert alone.worker_step_s == pytest.approx({0: 1.0, 1: 1.0})
+
+
+def test_statistics_are_averaged_and_what_is_not_trained_stays_to_the_bit() -> None:
+    replicas = []
+    weights = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
+    for index in range(3):
+        frozen = keras.layers.Dense(32, use_bias=False, trainable=False, name="frozen")
+        model = keras.Sequential([keras.Input((32,)), frozen, keras.layers.BatchNormalization(name="bn")])
+        frozen.kernel.assign(weights)
+        model.get_layer("bn").moving_mean.assign(np.full(32, index, np.float32))
+        replicas.append(Replica(index, "", model, FusedAdam(1e-3)))
+    average = statistics_averaged(replicas)
+    for _ in range(2):
+        average()
+    assert not np.array_equal((weights + weights + weights) / 3, weights)
+    for replica in replicas:
+        np.testing.assert_array_equal(replica.model.get_layer("frozen").kernel.numpy(), weights)
+        np.testing.assert_array_equal(replica.model.get_layer("bn").moving_mean.numpy(), np.ones(32, np.float32))

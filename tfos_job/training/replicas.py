@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,8 @@ def statistics_averaged(replicas: Sequence[Replica]) -> Callable[[], None]:
     """Gives each replica the mean of all replicas' moving statistics.
 
     What a training makes of them does not depend on how often that is done: they do not enter a step, and their mean
-    moves on in the same way from their mean as from what they are.
+    moves on in the same way from their mean as from what they are. What is alike on all of them, such as a layer that
+    is not trained, stays as it is to the bit: the mean of three equal numbers may be rounded to another one.
     """
     variables = zip(*(replica.model.non_trainable_variables for replica in replicas), strict=True)
     kept = [each for each in variables if tf.as_dtype(each[0].dtype).is_floating]
@@ -121,7 +123,9 @@ def statistics_averaged(replicas: Sequence[Replica]) -> Callable[[], None]:
     def average() -> None:
         for each in kept:
             with tf.device(each[0].value.device):
-                mean = tf.add_n([variable.value.read_value() for variable in each]) / len(each)
+                first, *others = values = [variable.value.read_value() for variable in each]
+                is_alike = functools.reduce(tf.logical_and, [tf.equal(first, other) for other in others])
+                mean = tf.where(is_alike, first, tf.add_n(values) / len(values))
             for variable in each:
                 with tf.device(variable.value.device):
                     variable.value.assign(mean, read_value=False)
