@@ -227,6 +227,16 @@ def test_the_bytes_of_a_network_whose_variables_are_not_known(folder: Path) -> N
     )
 
 
+def test_the_bytes_of_ones_own_network_by_all_reduce(folder: Path) -> None:
+    config = begun(folder, model_name="no.such:network", num_executors=2, num_ps_tasks=0)
+    assert row(dry_run.forecast(config, "local[2]"), "wire") == "float32; how many bytes a step is unknown"
+    report = RunLayout(config.train_dir).report
+    storage.write_json(report, storage.read_json(report) | {"num_parameters": 10_000_000, "num_trained": 4_000_000})
+    found = dry_run.forecast(config, "local[2]")
+    assert (found["wire"]["bytes_to_worker"], found["wire"]["bytes_from_worker"]) == (16_000_000, 16_000_000)
+    assert row(found, "wire").startswith("32.0 MB a step to and from each worker as float32, by all-reduce: at least ")
+
+
 def test_a_finished_run(folder: Path) -> None:
     config = begun(folder, step=20)
     found = dry_run.forecast(config, "local[3]")

@@ -95,8 +95,9 @@ def _checkpoint_bytes(prepared: Preparation, num_parameters: int | None) -> int 
 def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     """Bytes that a worker gets in a step, the variables, and sends, the gradients; None if they are unknown.
 
-    `servers` is `placement.wire`; None for a network of the user's own, whose variables are not known before it is
-    built. How many of its parameters are trained is in the report of the run; moving statistics count as if they were.
+    `servers` is `placement.wire`; None for a network of the user's own on parameter servers, since its variables are
+    not known before it is built. How many of its parameters are trained is in the report of the run; moving statistics
+    count as if they were.
     """
     config, report = prepared.config, prepared.folder.report or {}
     found: dict[str, Any] = {
@@ -105,22 +106,15 @@ def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
         "bytes_from_worker": None,
         "servers": None,
     }
-    if (variables := known_variables(prepared.data.model, config.scopes_to_train, config.wire_dtype)) is not None:
-        servers = placement.wire(
-            _step_bytes(variables, config),
-            wire_dtype=config.wire_dtype,
-            ps_placement=config.ps_placement,
-            num_ps_tasks=config.num_ps_tasks,
-            num_workers=config.num_workers,
-            link_gbit=config.link_gbit,
-        )
-        if not config.num_ps_tasks:
-            one_way = max(servers["step_bytes"]) // 2
-            return found | {"bytes_to_worker": one_way, "bytes_from_worker": one_way, "servers": servers}
+    variables = known_variables(prepared.data.model, config.scopes_to_train, config.wire_dtype)
+    num_trained = report.get("num_trained", None if config.scopes_to_train else num_parameters)
+    if not config.num_ps_tasks:
+        return found | _on_the_ring(config, variables, num_trained)
+    if variables is not None:
+        servers = _servers(placement.place(variables, config.num_ps_tasks, config.ps_placement).step_bytes, config)
         read_bytes = sum(variable.read_bytes for variable in variables)
         sent_bytes = sum(servers["step_bytes"]) - read_bytes
         return found | {"bytes_to_worker": read_bytes, "bytes_from_worker": sent_bytes, "servers": servers}
-    num_trained = report.get("num_trained", None if config.scopes_to_train else num_parameters)
     if num_parameters is None or num_trained is None:
         return found
     trained_bytes = num_trained * WIRE_BYTES[config.wire_dtype]
@@ -128,12 +122,29 @@ def wire(prepared: Preparation, num_parameters: int | None) -> dict[str, Any]:
     return found | {"bytes_to_worker": trained_bytes + others_bytes, "bytes_from_worker": trained_bytes}
 
 
-def _step_bytes(variables: Sequence[PlacedVariable], config: TrainConfig) -> tuple[int, ...]:
-    """Of each parameter server; without one of each worker."""
-    if config.num_ps_tasks:
-        return placement.place(variables, config.num_ps_tasks, config.ps_placement).step_bytes
-    num_trained = sum(variable.size for variable in variables if variable.is_trained)
-    return placement.all_reduce_bytes(num_trained, config.wire_dtype, config.num_workers, config.replicas_of_step)
+def _on_the_ring(
+    config: TrainConfig, variables: Sequence[PlacedVariable] | None, num_trained: int | None
+) -> dict[str, Any]:
+    """What `wire` tells of all-reduce: gradients alone, so it is enough to know how many numbers are trained."""
+    if variables is not None:
+        num_trained = sum(variable.size for variable in variables if variable.is_trained)
+    if num_trained is None:
+        return {}
+    num_workers, num_replicas = config.num_workers, config.replicas_of_step
+    step_bytes = placement.all_reduce_bytes(num_trained, config.wire_dtype, num_workers, num_replicas)
+    one_way = max(step_bytes) // 2
+    return {"bytes_to_worker": one_way, "bytes_from_worker": one_way, "servers": _servers(step_bytes, config)}
+
+
+def _servers(step_bytes: Sequence[int], config: TrainConfig) -> dict[str, Any]:
+    return placement.wire(
+        step_bytes,
+        wire_dtype=config.wire_dtype,
+        ps_placement=config.ps_placement,
+        num_ps_tasks=config.num_ps_tasks,
+        num_workers=config.num_workers,
+        link_gbit=config.link_gbit,
+    )
 
 
 def time(prepared: Preparation, steps: int) -> dict[str, Any]:
