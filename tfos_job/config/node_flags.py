@@ -138,7 +138,7 @@ class NodeFlags(Flags):
             "min_executors",
             f"{fewest} workers instead of {self.num_executors} would make steps of fewer images: in all-reduce "
             "each worker has a batch in each step",
-            "Leave it out with --num_ps_tasks 0",
+            "Give --min_executors none with --num_ps_tasks 0",
         )
         require(
             fewest > self.num_ps_tasks,
