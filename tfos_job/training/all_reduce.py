@@ -50,7 +50,8 @@ class AllReduceEngine:
         spec = tf.train.ClusterSpec({role: list(cluster[role]) for role in (CHIEF, WORKER)})
         tf.config.experimental_connect_to_cluster(spec, job_name=CHIEF, task_index=0, protocol="grpc")
         self._places = replicas_of([device.name for device in tf.config.list_logical_devices()])
-        self._hosts = [f"/job:{WORKER}/replica:0/task:{index}/device:CPU:0" for index in range(len(cluster[WORKER]))]
+        # Without a device: what is made there chooses its own, a GPU where there is one.
+        self._hosts = [f"/job:{WORKER}/replica:0/task:{index}" for index in range(len(cluster[WORKER]))]
         self._threads = ThreadPoolExecutor(len(self._hosts), thread_name_prefix="worker")
         self._count: dict[tuple[int, ...], list[Callable[[tf.Tensor], tf.Tensor]]] = {}
         self._starts = 0
@@ -78,7 +79,7 @@ class AllReduceEngine:
         return iter(worker_dataset(self._plan, self._normalization))
 
     def _on_workers(self, call: Callable[[int], _Result], workers: Sequence[int] | None = None) -> list[_Result]:
-        """Makes a call for each worker, all at the same time: what it runs eagerly is placed on that worker's CPU."""
+        """Makes a call for each worker, all at the same time: what it runs eagerly is placed on that worker."""
         return [future.result() for future in self._begun(call, workers)]
 
     def _begun(self, call: Callable[[int], _Result], workers: Sequence[int] | None) -> list[Future[_Result]]:
@@ -97,7 +98,7 @@ class AllReduceEngine:
         """One step of all replicas; a row of figures for each of them."""
         rows = []
         for worker, host in enumerate(self._hosts):
-            with tf.device(host):
+            with tf.device(f"{host}/device:CPU:0"):
                 taken_batches, input_figures = self._take(batches[worker])
             own = range(worker * self._per_worker, (worker + 1) * self._per_worker)
             for number, index in enumerate(own):
