@@ -172,3 +172,13 @@ def test_a_full_disk_is_no_bug() -> None:
     assert of_python.place == "/tmp/trace"
     assert "No space left on device" in of_tensorflow.cause
     assert of_tensorflow.detail
+
+
+def test_the_cause_of_what_fails_while_a_graph_is_made() -> None:
+    @tf.function
+    def step() -> tf.Tensor:
+        return tf.convert_to_tensor(None)  # as of a variable without a gradient
+
+    with pytest.raises(ValueError, match="in user code:") as caught:
+        step()
+    assert to_failure(caught.value).cause == "ValueError: None values not supported."

@@ -91,7 +91,7 @@ def to_failure(error: Exception) -> Failure:
     if full := storage.full_disk(error):
         return failures.of_error(full, detail)
     name = type(error).__name__
-    cause = f"{name}: {telling_line(str(error))}"
+    cause = f"{name}: {telling_line(str(error)).removeprefix(f'{name}: ')}"
     if isinstance(error, _CONNECTION_ERRORS):
         return Failure(Kind.CONSEQUENCE, cause, NodeDiedError.exit_code, detail=detail, exception=name)
     return Failure(Kind.RAISED, cause, JobError.exit_code, detail=detail, exception=name)
@@ -100,9 +100,12 @@ def to_failure(error: Exception) -> Failure:
 def telling_line(message: str) -> str:
     """The line of an exception's message that has the cause.
 
-    TensorFlow's errors of a graph begin with the place in Python, and name the node of the graph after the cause.
+    TensorFlow's errors of a graph begin with the place in Python, and name the node of the graph after the cause. Those
+    of a graph that is being made end with it.
     """
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]
+    if lines[0] == "in user code:":
+        return lines[-1]
     node = next((at for at, line in enumerate(lines) if line.startswith("[[{{node")), 0)
     return lines[node - 1] if node and lines[0].startswith("Graph execution error") else lines[0]
 
