@@ -37,11 +37,12 @@ from tfos_job.formats.form import Form
 Flags = dict[str, Any]
 
 # What every recipe of a row has in common is the job's default.
-SEED: Flags = {"model_name": "chinese_rec", "batch_size": 64}
+SEED: Flags = {"model_name": "chinese_rec", "batch_size": 64, "wire_dtype": "float32"}
 # The recipe of `train --recipe hanzi`, with as many steps as the data asks for.
 HANZI: Flags = {
     **{name: value for name, value in RECIPES["hanzi"].settings.items() if name not in ("epoch", "warmup_steps")},
     "warmup_fraction": 0.1,
+    "wire_dtype": "float32",
 }
 ELASTIC: Flags = {"elastic_distortion": HANZI["elastic_distortion"]}
 AUGMENTATION: Flags = {name: value for name, value in HANZI.items() if name.startswith("random_")}

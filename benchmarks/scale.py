@@ -41,6 +41,7 @@ from steps.scaling import ALL_REDUCE, PAYING_GAIN, Hosts, Prediction, Step, all_
 
 from tfos_job.config import TrainConfig
 from tfos_job.config.defaults import (
+    BFLOAT16,
     DEFAULT_CHARSET_SIZE,
     DEFAULT_IMAGE_SIZE,
     FLOAT32,
@@ -152,7 +153,10 @@ def read_rows(path: Path) -> list[Row]:
     try:
         for text in path.read_text("utf-8").splitlines():
             line = json.loads(text)
-            case = Case(line["network"], line["computes"], line["batch_size"], tuple(line["flags"].split()))
+            flags = tuple(line["flags"].split())
+            if "--wire_dtype" not in flags:  # of lines that do not name it the default was another one
+                flags += ("--wire_dtype", line.get("wire_dtype", FLOAT32))
+            case = Case(line["network"], line["computes"], line["batch_size"], flags)
             rows.append(Row(line, case.config(path.parent)))
     except OSError as error:
         raise MissingInputError(f"it cannot be read ({error})", place=str(path)) from error
@@ -240,7 +244,7 @@ def parse_args(words: Sequence[str]) -> argparse.Namespace:
         default=10.0,
         help="Gbit/s of each host's link, each direction; %(default)s",
     )
-    parser.add_argument("--wire_dtype", choices=list(WIRE_BYTES), default=FLOAT32, help="as of train")
+    parser.add_argument("--wire_dtype", choices=list(WIRE_BYTES), default=BFLOAT16, help="as of train")
     parser.add_argument("--push_every", type=_positive(int), default=1, help="as of train")
     parser.add_argument("--ps_placement", choices=PS_PLACEMENTS, default=PARTITIONED, help="as of train")
     parser.add_argument("--num_classes", type=_positive(int), default=DEFAULT_CHARSET_SIZE, help="%(default)s")

@@ -27,7 +27,7 @@ from steps.nodes import nodes_up
 from steps.noise import ENDLESS, Noise, fresh_plan
 from steps.sides import Side, build_cluster_side, build_plain_side, started, versions
 
-from tfos_job.config import TrainConfig
+from tfos_job.config import FLOAT32, TrainConfig
 from tfos_job.driver import session
 from tfos_job.protocol.topology import Topology
 from tfos_job.run.plan import TrainPlan
@@ -116,6 +116,7 @@ def main() -> None:
             batch_size=args.batch_size,
             seed=_SEED,
             max_number_of_steps=ENDLESS,
+            wire_dtype=FLOAT32,  # as the peer's
         )
         data = Noise(Path(folder), args.num_classes, _SEED).data(config)
         plan, inputs = fresh_plan(config, data), worker_inputs(config, data, (0,))

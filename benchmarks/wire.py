@@ -147,6 +147,7 @@ class Bench:
                     "computes": case.computes,
                     "batch_size": case.batch_size,
                     "flags": " ".join(case.flags),
+                    "wire_dtype": config.wire_dtype,
                     **blocks.account(steps_at_once, config.push_every, is_ring=not config.num_ps_tasks),
                 }
 

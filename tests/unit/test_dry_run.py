@@ -30,7 +30,8 @@ SMALL: dict[str, Any] = {"image_size": 16, "batch_size": 10, "max_number_of_step
 
 
 def settings(folder: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig(**{"dataset_dir": str(folder / "data"), "train_dir": str(folder / "run"), **SMALL, **changes})
+    paths = {"dataset_dir": str(folder / "data"), "train_dir": str(folder / "run")}
+    return TrainConfig(**{**paths, **SMALL, "wire_dtype": "float32", **changes})
 
 
 @pytest.fixture

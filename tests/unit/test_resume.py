@@ -121,6 +121,14 @@ def test_the_command_line_goes_on_with_a_run(tmp_path: Path) -> None:
     assert (fresh.batch_size, fresh.learning_rate, fresh.random_transpose) == (128, 2e-4, False)
 
 
+def test_a_run_from_before_there_was_a_type_of_the_wire_keeps_what_it_had(tmp_path: Path) -> None:
+    run = RunLayout(str(tmp_path))
+    values = to_dict(TrainConfig(**{**RUN, "train_dir": run.root}))
+    assert values.pop("wire_dtype") == "bfloat16"
+    storage.write_json(run.config, values)
+    assert parse_config("train", ["--train_dir", run.root]).wire_dtype == "float32"
+
+
 def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no run there to go on with.*--dataset_dir"):
         parse_config("train", ["--train_dir", str(tmp_path / "typo")])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job.config.deadlines import APPLICATION, PHASES, Deadlines, application_s, parsed, unknown_phase
-from tfos_job.config.defaults import FLOAT32, PARTITIONED, PS_PLACEMENTS, WIRE_BYTES
+from tfos_job.config.defaults import BFLOAT16, PARTITIONED, PS_PLACEMENTS, WIRE_BYTES
 from tfos_job.config.flags import EXTENT, RECIPE, Flags, Subject, flag, require
 from tfos_job.config.values import PORT_RANGE, TextForm
 
@@ -67,9 +67,9 @@ class NodeFlags(Flags):
     )
     wire_dtype: str = flag(
         "type in which variables come from the parameter servers and gradients go there, or gradients to the other "
-        "workers; `bfloat16` halves the bytes and keeps 8 bits of each number's precision; variables are kept as "
-        "float32 in any case",
-        FLOAT32,
+        "workers; `bfloat16` has half of the bytes of `float32` and keeps 8 bits of each number's precision; variables "
+        "are kept as float32 in any case",
+        BFLOAT16,
         choices=tuple(WIRE_BYTES),
         bond=RECIPE,
         subject=Subject.NODES,

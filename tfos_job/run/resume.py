@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfos_job import storage
-from tfos_job.config import EXTENT, LENGTHS, ORIGIN, RECIPE, RECIPES, Bond, TrainConfig, from_dict
+from tfos_job.config import EXTENT, FLOAT32, LENGTHS, ORIGIN, RECIPE, RECIPES, Bond, TrainConfig, from_dict
 from tfos_job.config.flags import own_first
 from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.layout import RunLayout
@@ -133,7 +133,8 @@ def read(run: RunLayout) -> TrainConfig | None:
     except ValueError as error:
         raise BadDataError(f"not JSON: {error}", place=run.config, next_step="Restore it, or --overwrite") from error
     try:
-        return from_dict(TrainConfig, values)
+        # What was the only way when there was no such flag is not the default any more.
+        return from_dict(TrainConfig, {"wire_dtype": FLOAT32, **values})
     except (SettingsError, TypeError) as error:
         raise SettingsError(
             f"not the settings of a run that this version can go on with: {error}",
