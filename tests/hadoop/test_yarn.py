@@ -295,7 +295,7 @@ def assert_logs_are_kept(hadoop: Hadoop, application: str) -> None:
     while not (entries := [path for path in all_files(f"{hadoop.url}/tmp/logs") if f"/{application}/" in path]):
         time.sleep(0.5)  # YARN is gathering them
     content = b"".join(map(storage.read_bytes, entries))
-    for name in (b"worker-0.log", b"ps-0.log", b"coordinator.log", b"stderr"):
+    for name in (b"worker-0.log", b"worker-1.log", b"coordinator.log", b"stderr"):
         assert name in content, entries
 
 
