@@ -10,21 +10,20 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tests.cluster.resume_every_step import free_address, largest_difference, start_node
+from tests.cluster.resume_every_step import end_nodes, free_address, largest_difference, of_gradients, start_node
 from tests.plan import PLAN
 from tfos_job.config import BFLOAT16
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
 from tfos_job.networks.variables import all_variables
-from tfos_job.protocol.server import STOP
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, WORKER, WorkerInput
 from tfos_job.run.plan import TrainPlan
 from tfos_job.training.all_reduce import AllReduceEngine
@@ -34,7 +33,6 @@ from tfos_job.training.worker_graphs import worker_dataset
 
 NUM_WORKERS, NUM_STEPS, BATCH_SIZE, PUSH_EVERY = 2, 3, 8, 2
 RATE = 1e-3
-Checkpoint = Mapping[str, np.ndarray]
 
 
 def plan_of(model_name: str, keep_prob: float = 1.0, **changes: Any) -> TrainPlan:
@@ -69,11 +67,6 @@ def at_once(plan: TrainPlan, batches: Iterator[list[tuple[Any, Any]]]) -> tuple[
         images, labels = (tf.concat(each, axis=0) for each in zip(*of_step, strict=True))
         losses.append(float(step(images, labels)))
     return losses, {name: variable.numpy() for name, variable in all_variables(model, optimizer).items()}
-
-
-def of_gradients(arrays: Checkpoint) -> dict[str, np.ndarray]:
-    """The slots that are linear in gradients; weights are not: Adam makes whole steps of rounding."""
-    return {name: array for name, array in arrays.items() if name.endswith("_momentum")}
 
 
 def differing(engine: AllReduceEngine) -> list[str]:
@@ -163,9 +156,7 @@ def main(dataset_dir: str, folder: str, num_gpus: int) -> None:
     engine = AllReduceEngine(cluster)
     result = {"gradients": check_gradients(engine, folders), "statistics": check_statistics(engine)}
     print(json.dumps(result), flush=True)
-    for process in processes:
-        process.tell(STOP)
-        process.end(grace_s=30)
+    end_nodes(processes)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.cluster.resume_every_step import free_address, largest_difference, start_node
+from tests.cluster.resume_every_step import end_nodes, free_address, largest_difference, of_gradients, start_node
 from tests.plan import PLAN
 from tfos_job.config.defaults import PS_PLACEMENTS
 from tfos_job.formats import manifest
 from tfos_job.layout import DatasetLayout
 from tfos_job.networks import registry
 from tfos_job.networks.variables import all_variables, assign_all
-from tfos_job.protocol.server import STOP
 from tfos_job.protocol.topology import CHIEF, INPUT_FILE, PS, WORKER, WorkerInput
 from tfos_job.run.network_variables import known_variables
 from tfos_job.run.placement import part_path, place
@@ -65,11 +64,6 @@ def misplaced(engine: ParameterServerEngine, plan: TrainPlan, num_ps_tasks: int)
     for at, variable in enumerate(engine._model.trainable_variables):
         wrong += [it.path for it in slots[2 * at : 2 * at + 2] if server_of(it.value) != server_of(variable.value)]
     return wrong + ([] if engine.step_bytes == expected.step_bytes else [f"{engine.step_bytes} {expected.step_bytes}"])
-
-
-def of_gradients(arrays: Checkpoint) -> dict[str, np.ndarray]:
-    """The slots that are linear in gradients; weights are not: Adam makes whole steps of rounding."""
-    return {name: array for name, array in arrays.items() if name.endswith("_momentum")}
 
 
 def check(engine: ParameterServerEngine, plan: TrainPlan, num_ps_tasks: int) -> tuple[dict[str, Any], list[Checkpoint]]:
@@ -117,9 +111,7 @@ def main(dataset_dir: str, folder: str, num_ps_tasks: int) -> None:
     resumed = {"difference": largest_difference(engine.snapshot(), first[-1])}
     result["resumed"] = resumed | {"steps": [engine.run(1).steps, engine.global_step]}
     print(json.dumps(result), flush=True)
-    for process in processes:
-        process.tell(STOP)
-        process.end(grace_s=30)
+    end_nodes(processes)
 
 
 if __name__ == "__main__":

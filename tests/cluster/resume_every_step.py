@@ -11,7 +11,7 @@ import functools
 import json
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,17 @@ def largest_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.nda
     return max(float(np.abs(one[name] - other[name]).max()) for name in other)
 
 
+def of_gradients(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The slots that are linear in gradients; weights are not: Adam makes whole steps of rounding."""
+    return {name: array for name, array in arrays.items() if name.endswith("_momentum")}
+
+
+def end_nodes(nodes: Iterable[Child]) -> None:
+    for node in nodes:
+        node.tell(STOP)
+        node.end(grace_s=30)
+
+
 def main(dataset_dir: str, train_dir: str) -> None:
     split = DatasetLayout(dataset_dir).split("train")
     contents = manifest.load(split)
@@ -205,9 +216,7 @@ def main(dataset_dir: str, train_dir: str) -> None:
     result = {name: differences(functools.partial(train, name), f"{train_dir}/{name}") for name in INPUT_MODES}
     breaks = [after_a_break(engine, should_stop) for should_stop in (None, lambda: False)]
     print(json.dumps({"networks": result, "after_a_break": breaks}), flush=True)
-    for process in processes:
-        process.tell(STOP)
-        process.end(grace_s=30)
+    end_nodes(processes)
 
 
 if __name__ == "__main__":

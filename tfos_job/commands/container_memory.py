@@ -171,9 +171,8 @@ def training_driver(
     coordinator = max(coordinator, 8 * whitened_values**2 * 8 / _MIB)
     servers = 0.0
     if ps_on_driver_host:
-        servers = num_ps_tasks * (
-            _ps_process(parameters, 1 / num_ps_tasks, num_workers) + SUPERVISOR
-        )  # the average one
+        average = _ps_process(parameters, 1 / num_ps_tasks, num_workers) + SUPERVISOR
+        servers = num_ps_tasks * average
     return _container(1024, JVM_BESIDE_HEAP + DRIVER_PYTHON + coordinator + servers)
 
 

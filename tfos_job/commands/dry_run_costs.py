@@ -149,10 +149,8 @@ def _servers(step_bytes: Sequence[int], config: TrainConfig) -> dict[str, Any]:
 
 def time(prepared: Preparation, steps: int) -> dict[str, Any]:
     """Seconds of the steps that are left, at the rate that this run last had with the same network and nodes."""
-    report, config = (
-        {"wire_dtype": FLOAT32, "push_every": 1, "replicas": 1, **(prepared.folder.report or {})},
-        prepared.config,
-    )
+    config = prepared.config
+    report = {"wire_dtype": FLOAT32, "push_every": 1, "replicas": 1, **(prepared.folder.report or {})}
     rate = report.get("images_per_second")
     same = {
         "model": dataclasses.asdict(prepared.data.model),

@@ -8,7 +8,7 @@ from typing import Any
 from tfos_job.protocol.topology import counted
 from tfos_job.run import resume
 from tfos_job.run.placement import wire_text
-from tfos_job.run.quantities import duration, size
+from tfos_job.run.quantities import duration, images_of_step, size
 from tfos_job.run.resume import Change
 
 _WIDTH = 8
@@ -78,10 +78,9 @@ def _network(network: Mapping[str, Any]) -> str:
 
 
 def _length(length: Mapping[str, Any]) -> str:
-    factors = [factor for factor in (length["replicas"], length["push_every"]) if factor > 1]
-    batches = " × ".join(map(str, [*factors, length["batch_size"]]))
+    of_step = images_of_step(length["replicas"], length["push_every"], length["batch_size"])
     return (
-        f"{length['steps']:,} steps of {batches} images: {length['images']:,} images, "
+        f"{length['steps']:,} steps of {of_step} images: {length['images']:,} images, "
         f"{length['passes']:.3g} passes over the split"
     )
 

@@ -16,7 +16,7 @@ _HIDDEN = 1024
 _FILTERS = (64, 128, 256)
 _STEM = 32
 # Of a layer of dropout: two integers of 64 bits.
-_RANDOM_STATE = "seed_generator_state"
+RANDOM_STATE = "seed_generator_state"
 _STATES = ("moving_mean", "moving_variance")
 
 _Convolution = tuple[int, int, int]  # height, width, filters
@@ -95,7 +95,7 @@ def known_variables(model: ModelSpec, trainable_scopes: Sequence[str], wire_dtyp
 
 def _variable(path: str, shape: tuple[int, ...], trainable_scopes: Sequence[str], wire_dtype: str) -> PlacedVariable:
     layer, _, name = path.rpartition("/")
-    is_random_state, is_state = name == _RANDOM_STATE, name in _STATES
+    is_random_state, is_state = name == RANDOM_STATE, name in _STATES
     in_training = not trainable_scopes or in_scopes(layer, trainable_scopes)
     return PlacedVariable(
         path=path,
@@ -182,4 +182,4 @@ def _dense(layer: str, inputs: int, outputs: int) -> _Found:
 
 def _dropout(model: ModelSpec, layer: str) -> _Found:
     if model.keep_prob < 1:
-        yield f"{layer}_random/{_RANDOM_STATE}", (2,)
+        yield f"{layer}_random/{RANDOM_STATE}", (2,)

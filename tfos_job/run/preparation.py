@@ -21,6 +21,7 @@ from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.folder import FINISHED, RunFolder
 from tfos_job.run.json_values import to_json
 from tfos_job.run.plan import initial_weights_of
+from tfos_job.run.quantities import images_of_step
 from tfos_job.run.resume import Change
 from tfos_job.run.specs import RehearsalSpec
 from tfos_job.run.start import Decision, Start
@@ -58,8 +59,7 @@ class Preparation:
         """What is trained on what, and how long, in words."""
         config, manifest, model = self.config, self.data.train.manifest, self.data.model
         passes = self.data.total_steps * config.images_per_step / manifest.num_records
-        factors = [factor for factor in (config.replicas_of_step, config.push_every) if factor > 1]
-        batches = " × ".join(map(str, [*factors, config.batch_size]))
+        batches = images_of_step(config.replicas_of_step, config.push_every, config.batch_size)
         return (
             f"{config.model_name} on {config.dataset_dir} ({config.dataset_split_name}: {manifest.num_records:,} "
             f"records of {model.num_classes:,} classes), images {model.image_size} × {model.image_size} × "

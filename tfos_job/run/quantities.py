@@ -52,6 +52,12 @@ def megabytes(value_bytes: float) -> str:
     return f"{value_bytes / 1e6:,.1f} MB"
 
 
+def images_of_step(replicas: int, push_every: int, batch_size: int) -> str:
+    """The images of a step as a product; factors of 1 are left out."""
+    factors = [factor for factor in (replicas, push_every) if factor > 1]
+    return " × ".join(map(str, [*factors, batch_size]))
+
+
 def duration(value_s: float) -> str:
     """Seconds, in the two units that matter."""
     if value_s < 1:

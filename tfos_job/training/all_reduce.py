@@ -7,6 +7,7 @@ the same variables, so they stay the same; moving statistics are each replica's 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,7 @@ class AllReduceEngine:
         self._threads = ThreadPoolExecutor(len(self._hosts), thread_name_prefix="worker")
         self._count: dict[tuple[int, ...], list[Callable[[tf.Tensor], tf.Tensor]]] = {}
         self._starts = 0
+        self._has_stepped = False
         self._plan: TrainPlan
         self._normalization: Normalization
         self._replicas: list[Replica]
@@ -64,6 +66,7 @@ class AllReduceEngine:
         self._plan = plan
         self._starts += 1
         self._count.clear()
+        self._has_stepped = False
         self._normalization = of_plan(plan.input.normalization, plan.input.statistics, variables)
         self._replicas = built(self._places, plan, variables)
         first = self._replicas[0]
@@ -78,16 +81,19 @@ class AllReduceEngine:
     def _iterator(self) -> tf.data.Iterator:
         return iter(worker_dataset(self._plan, self._normalization))
 
-    def _on_workers(self, call: Callable[[int], _Result], workers: Sequence[int] | None = None) -> list[_Result]:
-        """Makes a call for each worker, all at the same time: what it runs eagerly is placed on that worker."""
-        return [future.result() for future in self._begun(call, workers)]
+    def _on_workers(self, call: Callable[[int], _Result]) -> list[_Result]:
+        """Makes a call for each worker, all at the same time."""
+        begun = [self._begun(worker, functools.partial(call, worker)) for worker in range(len(self._hosts))]
+        return [future.result() for future in begun]
 
-    def _begun(self, call: Callable[[int], _Result], workers: Sequence[int] | None) -> list[Future[_Result]]:
-        def run(worker: int) -> _Result:
+    def _begun(self, worker: int, call: Callable[[], _Result]) -> Future[_Result]:
+        """Begins a call in a thread: what it runs eagerly is placed on that worker."""
+
+        def run() -> _Result:
             with tf.device(self._hosts[worker]):
-                return call(worker)
+                return call()
 
-        return [self._threads.submit(run, each) for each in (range(len(self._hosts)) if workers is None else workers)]
+        return self._threads.submit(run)
 
     @property
     def _per_worker(self) -> int:
@@ -144,6 +150,7 @@ class AllReduceEngine:
 
     def run(self, num_steps: int) -> StepBlock:
         began = time.monotonic()
+        self._has_stepped = True
         table = np.concatenate([self._step(*self._batches).numpy() for _ in range(num_steps)])
         seconds = time.monotonic() - began
         return block_of(table, num_steps=num_steps, seconds=seconds, num_replicas=len(self._replicas))
@@ -161,28 +168,30 @@ class AllReduceEngine:
         return plan.push_every * float(np.mean(self._on_workers(measure)))
 
     def evaluate(self, shards: Sequence[str], ks: tuple[int, ...], should_stop: Callable[[], bool]) -> Counts | None:
-        """Each worker counts a shard, by the mean of all replicas' moving statistics."""
-        self._average()
+        """Each worker counts a shard at a time, by the mean of all replicas' moving statistics."""
+        self._average_once()
         if ks not in self._count:
-            models = [self._replicas[worker * self._per_worker].model for worker in range(len(self._hosts))]
+            models = [replica.model for replica in self._replicas[:: self._per_worker]]
             self._count[ks] = [counting(model, self._plan, self._normalization, ks) for model in models]
-        found = Counts.zero(ks)
-        for begin in range(0, len(shards), len(self._hosts)):
-            part = shards[begin : begin + len(self._hosts)]
+        counts = self._count[ks]
+        begun = [
+            self._begun(number % len(counts), functools.partial(counts[number % len(counts)], tf.constant(shard)))
+            for number, shard in enumerate(shards)
+        ]
+        while not all(future.done() for future in begun):
+            if should_stop():  # a shard may take minutes
+                return None
+            time.sleep(_POLL_S)
+        return sum((Counts.from_vector(np.asarray(future.result()), ks) for future in begun), Counts.zero(ks))
 
-            def count(worker: int, part: Sequence[str] = part) -> np.ndarray:
-                return np.asarray(self._count[ks][worker](tf.constant(part[worker])))
-
-            begun = self._begun(count, range(len(part)))
-            while not all(future.done() for future in begun):
-                if should_stop():  # a shard may take minutes
-                    return None
-                time.sleep(_POLL_S)
-            found = sum((Counts.from_vector(future.result(), ks) for future in begun), found)
-        return found
+    def _average_once(self) -> None:
+        """Averages the moving statistics that steps have made since the last time."""
+        if self._has_stepped:
+            self._average()
+            self._has_stepped = False
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        self._average()
+        self._average_once()
         return {**self._snapshot.take(), **self._normalization.variables()}
 
     @property

@@ -22,11 +22,11 @@ from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
+from tfos_job.run.network_variables import RANDOM_STATE
 from tfos_job.run.specs import InitialWeights, described_normalization, in_scopes
 
 BACKBONE = "backbone"
 """The layer that a file of Keras's own weights is for, in networks that have one; else it is for all of the network."""
-_RANDOM_STATE = "seed_generator_state"  # in a path, by Keras: it belongs to a run and was not trained
 _NUM_NAMED = 5  # problems that an error names
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _assign(
         for layer in leaves(model)
         if not in_scopes(layer.name, exclude_scopes)
         for variable in layer.variables
-        if _RANDOM_STATE not in variable.path
+        if RANDOM_STATE not in variable.path
     }
     problems = [f"{name} is not there" for name in sorted(targets.keys() - arrays.keys())]
     problems += [

@@ -56,12 +56,8 @@ def build(
     """
     if num_ps_tasks == 1:
         with strategy.scope():
-            model, optimizer = _model(plan), build_optimizer(plan.learning_rate)
-            optimizer.build(model.trainable_variables)
-        if variables is not None:
-            assign_all(model, optimizer, variables)
-        elif plan.initial_weights is not None:
-            load_weights(model, plan.initial_weights)
+            model, optimizer = begun(plan)
+        give_first_values(model, optimizer, plan, variables)
         return PlacedNetwork(model=model, optimizer=optimizer)
     # First here, in one piece: for the shapes, and for the same first values as anywhere else.
     pattern = _model(plan)
@@ -71,8 +67,7 @@ def build(
         load_weights(pattern, plan.initial_weights)
     placement = place(placed_variables(pattern, plan.wire_dtype), num_ps_tasks, plan.ps_placement)
     with strategy.scope(), _created_at(strategy, num_ps_tasks, placement), kernels_in_parts(placement.parts):
-        model, optimizer = _model(plan), build_optimizer(plan.learning_rate)
-        optimizer.build(model.trainable_variables)
+        model, optimizer = begun(plan)
     if variables is not None:
         assign_all(model, optimizer, divided(variables, placement.parts))
     else:
@@ -85,6 +80,23 @@ def _model(plan: TrainPlan) -> keras.Model:
     model = registry.build(**vars(plan.model), seed=plan.seed)
     train_only(model, plan.trainable_scopes)
     return model
+
+
+def begun(plan: TrainPlan) -> tuple[keras.Model, FusedAdam]:
+    """`plan`'s network and optimizer, built, with variables that are new."""
+    model, optimizer = _model(plan), build_optimizer(plan.learning_rate)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer
+
+
+def give_first_values(
+    model: keras.Model, optimizer: FusedAdam, plan: TrainPlan, variables: Mapping[str, np.ndarray] | None
+) -> None:
+    """Gives whole variables the values of a checkpoint, or those that `plan` begins with where there is none."""
+    if variables is not None:
+        assign_all(model, optimizer, variables)
+    elif plan.initial_weights is not None:
+        load_weights(model, plan.initial_weights)
 
 
 def placed_variables(model: keras.Model, wire_dtype: str) -> list[PlacedVariable]:

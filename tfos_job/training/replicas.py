@@ -12,16 +12,15 @@ import tensorflow as tf
 
 from tfos_job.config import WIRE_BYTES
 from tfos_job.errors import ResourceError
-from tfos_job.networks import registry
-from tfos_job.networks.variables import all_variables, assign_all
+from tfos_job.networks.variables import all_variables
 from tfos_job.protocol.topology import WORKER
+from tfos_job.run.network_variables import RANDOM_STATE
 from tfos_job.run.plan import TrainPlan
 from tfos_job.training.exchange import packed, unpacked
-from tfos_job.training.finetuning import load_weights, train_only
-from tfos_job.training.optimizer import FusedAdam, build_optimizer
+from tfos_job.training.optimizer import FusedAdam
+from tfos_job.training.placed_network import begun, give_first_values
 
 _MIN_ALONE_BYTES = 1 << 20  # a gradient of fewer goes with others of its kind, since each message has a price
-_RANDOM_STATE = "/seed_generator_state"  # behind the path of a layer, by Keras: [seed, counter]
 
 
 @dataclass(frozen=True)
@@ -74,15 +73,8 @@ def built(devices: Sequence[str], plan: TrainPlan, variables: Mapping[str, np.nd
     replicas = []
     for index, device in enumerate(devices):
         with tf.device(device):
-            model, optimizer = registry.build(**vars(plan.model), seed=plan.seed), build_optimizer(plan.learning_rate)
-            train_only(model, plan.trainable_scopes)
-            optimizer.build(model.trainable_variables)
-        replicas.append(Replica(index, device, model, optimizer))
-    first = replicas[0]
-    if variables is not None:
-        assign_all(first.model, first.optimizer, variables)
-    elif plan.initial_weights is not None:
-        load_weights(first.model, plan.initial_weights)
+            replicas.append(Replica(index, device, *begun(plan)))
+    give_first_values(replicas[0].model, replicas[0].optimizer, plan, variables)
     _copied_to_all(replicas)
     return replicas
 
@@ -101,8 +93,8 @@ def _copied_to_all(replicas: Sequence[Replica]) -> None:
         for replica in replicas[1:]:
             with tf.device(replica.device):
                 for variable, value in zip(_variables_of(replica), values, strict=True):
-                    if variable.path.endswith(_RANDOM_STATE):
-                        # That of a checkpoint is the first replica's, and the others follow from it.
+                    if variable.path.endswith(f"/{RANDOM_STATE}"):
+                        # [seed, counter]: a checkpoint has the first replica's, and the others follow from it.
                         value += tf.constant([replica.index, 0], value.dtype)
                     variable.value.assign(value, read_value=False)
 
