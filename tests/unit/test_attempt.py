@@ -21,6 +21,7 @@ from tfos_job.host import proc, stacks
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.line import NodeLine, call_driver
 from tfos_job.protocol.messages import (
+    Admit,
     CheckpointBegun,
     CheckpointPublished,
     DumpStacks,
@@ -77,7 +78,8 @@ class Run:
 
     def call(self, role: str) -> Any:
         address = self.attempt._switchboard.address
-        return call_driver(address, self.attempt._key, Hello(role, 0, "127.0.0.1", os.getpid(), 4242, attempt=1))
+        hello = Hello(role, 0, "127.0.0.1", os.getpid(), 4242, attempt=1, addresses=("127.0.0.1",))
+        return call_driver(address, self.attempt._key, hello)
 
 
 @pytest.fixture
@@ -141,7 +143,7 @@ def test_events_of_lines_and_signals_arrive_in_their_order_and_instructions_are_
     assert (end.outcome, end.step, end.checkpoint_step) == (FINISHED, 1, 1)
     assert started.messages == [CheckpointBegun(1), CheckpointPublished(1, "step-1", 1.0), FINISHED]
     assert started.phases == ["registration", "build", "first_step", "shutdown"]
-    assert lines[WORKER].receive() == Stop()
+    assert [lines[WORKER].receive() for _ in range(2)] == [Admit(("127.0.0.1",)), Stop()]
     assert "ps:0, worker:0 did not end within 1 s: the Spark job is cancelled" in caplog.text  # they are deaf here
     for line in lines.values():
         line.close()
@@ -155,7 +157,7 @@ def test_an_attempt_that_stands_still_asks_all_for_their_stacks_and_the_coordina
     answers: list[threading.Thread] = []
 
     def answer(line: NodeLine) -> None:
-        assert line.receive() == DumpStacks()
+        assert [line.receive() for _ in range(2)] == [Admit(("127.0.0.1",)), DumpStacks()]
         line.send(Stacks("in a supervisor"))
 
     def call() -> None:

@@ -36,6 +36,7 @@ from tfos_job.protocol.events import (
 )
 from tfos_job.protocol.failures import Failure, Kind, Reason
 from tfos_job.protocol.instructions import (
+    AdmitHosts,
     AskSpark,
     AskStacks,
     AssignCoordinator,
@@ -143,7 +144,9 @@ class Attempt:
 def hello(task: Task) -> Hello:
     if task == COORDINATOR:
         return Hello(task.role, task.index, "D", 9)
-    return Hello(task.role, task.index, f"H{task.index}", 7, 4000 + task.index, CONTAINER, LOG_URL)
+    host = f"H{task.index}"
+    addresses = (host, f"{host}b")
+    return Hello(task.role, task.index, host, 7, 4000 + task.index, CONTAINER, LOG_URL, addresses=addresses)
 
 
 # Birth.
@@ -153,7 +156,8 @@ def test_a_start_goes_from_the_nodes_to_the_coordinator_to_the_first_step() -> N
     attempt = Attempt()
     began = Log(logging.INFO, "Starting attempt 3: 1 parameter server and 2 workers")
     assert attempt.instructions == [began, BeginPhase("registration"), StartProcesses()]
-    assert attempt.join(*NODES) == []
+    assert attempt.join(SERVER, FIRST) == []
+    assert attempt.join(SECOND) == [AdmitHosts(["H0", "H0b", "H1", "H1b"])]
     assert attempt.say(Ready(1), task=SERVER) == attempt.say(Ready(1), task=FIRST) == []
     cluster = {PS: ["H0:4000"], WORKER: ["H0:4000", "H1:4001"]}
     assert attempt.say(Ready(1), task=SECOND) == [

@@ -73,7 +73,7 @@ def test_a_healthy_cluster_has_nothing_but_ok() -> None:
     assert {check.state for check in checks} == {OK}
     assert [check.name for check in checks] == [
         "executors", "python", "packages", "spark", "java", "network", "clock", "storage", "tokens", "disk", "gpu",
-        "ports", "memory",
+        "ports", "isolation", "memory",
     ]  # fmt: skip
 
 
@@ -116,6 +116,7 @@ NO_TENSORFLOW = {"tensorflow_gpus": (), "tensorflow_error": "importing TensorFlo
         (tried(20.0), "storage", WARNING, 0, ("20.00 s",)),
         ({"disk": Disk("/data", 1, GIB // 2)}, "disk", FAILED, 69, ("0.50 GiB free in /data, 1.00 GiB needed",)),
         ({"num_free_ports": 0}, "ports", FAILED, 69, ("0 free, 1 needed",)),
+        ({"why_open": "no filter"}, "isolation", WARNING, 0, ("any host could use a TensorFlow server: no filter",)),
         ({"memory_limit_bytes": 2000 * MIB}, "memory", FAILED, 78, ("2000 MiB", "2432 MiB (2048 and 384 overhead)")),
         ({"host_memory_bytes": 2 * GIB}, "memory", WARNING, 0, ("1 executors of 2432 MiB", "host of 2048 MiB")),
         ({"tokens_error": "/t: bad"}, "tokens", FAILED, 78, ("/t: bad",)),
@@ -132,6 +133,12 @@ def test_one_executor_that_differs_is_named(
         assert word in str(check)
 
 
+def test_isolation_that_is_required_is_a_failure_that_no_retry_helps() -> None:
+    checks = look(dataclasses.replace(EXPECTED, require_isolation=True), why_open="no filter")
+    assert (only(checks).name, only(checks).state, only(checks).exit_code) == ("isolation", FAILED, 78)
+    assert "--require_isolation" in only(checks).next_step
+
+
 def test_all_failures_are_named_and_the_permanent_one_gives_the_code() -> None:
     checks = look(
         num_free_ports=0,
@@ -142,7 +149,7 @@ def test_all_failures_are_named_and_the_permanent_one_gives_the_code() -> None:
     diagnosis = Diagnosis(checks=checks, driver=result_of("driver", 0), executors=(), seconds=1.0)
     with pytest.raises(SettingsError) as caught:
         diagnosis.raise_for_failures()
-    assert caught.value.fact.startswith("5 of 14 checks failed: ")
+    assert caught.value.fact.startswith("5 of 15 checks failed: ")
     for word in ("numpy", "tensorflow", "storage: executor 2 on host h2: p: gone", "disk: ", "ports: host h2"):
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.waits import PATIENCE_S
 from tfos_job.errors import NodeDiedError, ResourceError
-from tfos_job.host import gpus, ports
+from tfos_job.host import gpus, server_port
 from tfos_job.nodes import account, node
 from tfos_job.nodes.account import NodeFailed
 from tfos_job.nodes.node import NodeArgs, NodeContext
@@ -39,13 +39,11 @@ def test_a_worker_without_its_gpu_tells_the_driver_why_and_leaves_nothing(
         local=True,
         start_timeout=60,
     )
-    with ports.listen(HOST) as held:
-        port = held.getsockname()[1]
+    with server_port.hold(HOST) as held:
+        port = held.port
         monkeypatch.setattr(node, "context", NodeContext(held, (str(tmp_path),)))
         manager = types.SimpleNamespace(_process=types.SimpleNamespace(pid=0))
-        ctx = types.SimpleNamespace(
-            job_name=WORKER, task_index=0, cluster_spec={WORKER: [f"{HOST}:{port}"]}, mgr=manager
-        )
+        ctx = types.SimpleNamespace(job_name=WORKER, task_index=0, cluster_spec={WORKER: [held.address]}, mgr=manager)
         with pytest.raises(NodeFailed, match="leaves this worker 0 of 1 GPUs"):
             node.main(args, ctx)
     joined, said, lost = (switchboard.events.get(timeout=PATIENCE_S) for _ in range(3))

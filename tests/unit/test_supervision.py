@@ -17,14 +17,14 @@ import pytest
 
 from tests.command import is_alive
 from tests.unit.waits import PATIENCE_S, wait_until
-from tfos_job.host import ports, proc, stacks
+from tfos_job.host import proc, server_port, stacks
 from tfos_job.host.child import child_environment
 from tfos_job.nodes.driver_host import ParameterServer
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.line import DRIVER, Line
-from tfos_job.protocol.messages import DumpStacks, Hello, Ready, Stacks, Vitals
+from tfos_job.protocol.messages import Admit, DumpStacks, Hello, Ready, Stacks, Vitals
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import PS, Task
 
@@ -34,15 +34,14 @@ KEY = new_key()
 # As TFoS does it: Spark's Python worker forks a parameter server's supervisor, and a manager that outlives both.
 WORKER = """
 import json, multiprocessing, queue, subprocess, sys, time, types
-from tfos_job.host import ports
+from tfos_job.host import server_port
 from tfos_job.nodes import node, supervisor as supervision
 from tfos_job.protocol import line
 
 orders = json.loads(sys.argv[1])
 line.SILENCE_S = orders.get("silence_s", line.SILENCE_S)
 supervision.SILENCE_S = orders.get("process_silence_s", line.SILENCE_S)
-held = ports.listen("127.0.0.1")
-address = "%s:%d" % held.getsockname()[:2]
+held = server_port.hold("127.0.0.1")
 manager = subprocess.Popen(["sleep", "3600"])
 node.context = node.NodeContext(held, (orders["scratch"],))
 args = node.NodeArgs(
@@ -50,7 +49,7 @@ args = node.NodeArgs(
     num_gpus=0, local=True, start_timeout=600,
 )
 mgr = types.SimpleNamespace(_process=manager, get_queue=lambda _: queue.SimpleQueue())
-ctx = types.SimpleNamespace(job_name="ps", task_index=0, cluster_spec={"ps": [address]}, mgr=mgr)
+ctx = types.SimpleNamespace(job_name="ps", task_index=0, cluster_spec={"ps": [held.address]}, mgr=mgr)
 context = multiprocessing.get_context("fork")
 supervisor = context.Process(target=node.main, args=(args, ctx), daemon=True)
 supervisor.start()
@@ -146,8 +145,11 @@ def beating(line: Line[Any, Any]) -> Iterator[None]:
 
 
 def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def joined(switchboard: Switchboard) -> Hello:
@@ -189,6 +191,7 @@ def test_a_node_whose_driver_falls_silent_ends_all_of_itself(start_worker: Start
         assert isinstance(hello, Hello)
         with beating(line):  # until the TensorFlow process can clean up: before, it is killed after 2 s
             processes = worker.node_processes(hello.pid)
+            line.send(Admit((HOST,)))
             while not isinstance(line.receive(), Ready):
                 pass
         assert worker.supervisors_exit_code() != 0  # and so Spark's task has failed
@@ -198,15 +201,14 @@ def test_a_node_whose_driver_falls_silent_ends_all_of_itself(start_worker: Start
 
 
 def test_a_parameter_server_on_this_host_is_ended_though_all_of_it_is_stopped(switchboard: Switchboard) -> None:
-    with ports.listen(HOST) as held:
-        address = f"{HOST}:{held.getsockname()[1]}"
+    with server_port.hold(HOST) as held:
         server = ParameterServer(
             0,
             held,
             driver=switchboard.address,
             key=KEY,
             attempt=1,
-            driver_host_tasks={PS: [address]},
+            driver_host_tasks={PS: [held.address]},
             start_timeout=600,
         )
         joined(switchboard)
@@ -226,6 +228,7 @@ def test_a_tensorflow_process_that_is_stopped_is_taken_for_dead_and_ended(
 ) -> None:
     worker = start_worker(switchboard.address, process_silence_s=2.0)
     server = tensorflow_process(worker, joined(switchboard))
+    switchboard.send(Task(PS, 0), Admit((HOST,)))
     while not isinstance(switchboard.events.get(timeout=PATIENCE_S).message, Ready):
         pass
     with contextlib.suppress(psutil.NoSuchProcess):  # a machine that stands still for 2 s has been faster

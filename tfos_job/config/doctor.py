@@ -19,6 +19,9 @@ class DoctorConfig(Flags):
     port_range: str | None = flag(
         "ports that the job may listen on (default: any free port)", None, metavar="LOW-HIGH", form=PORT_RANGE
     )
+    require_isolation: bool = flag(
+        "fail, instead of warning, where the kernel cannot keep other hosts from a TensorFlow server", False
+    )
     expected_hours: float = flag("hours that the job will run; delegation tokens must live that long", 24.0, minimum=0)
     min_free_gb: float = flag("GiB that each node needs on its local disk, for shards", 1.0, minimum=0)
     start_timeout: int = flag("seconds to wait for the executors", 600, minimum=1)

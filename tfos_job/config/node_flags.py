@@ -80,6 +80,10 @@ class NodeFlags(Flags):
         metavar="LOW-HIGH",
         form=PORT_RANGE,
     )
+    require_isolation: bool = _flag(
+        "fail where the kernel does not keep hosts that are not of the job from a TensorFlow server (default: warn)",
+        False,
+    )
     min_executors: int | None = _flag(
         "after a failure: begin again with as few nodes as this, if no more executors come within half of the "
         "deadline of `containers` (default: --num_executors)",

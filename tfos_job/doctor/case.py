@@ -23,6 +23,7 @@ class Expected:
       allow_cpu: True if a missing GPU is a warning, not a failure.
       expected_hours: expected duration of the job.
       min_free_bytes: required free space on the local disk of each node.
+      require_isolation: True if it is a failure, not a warning, that strangers could connect to TensorFlow's servers.
       folder: folder for the job's output, for the storage trial; None: no trial.
       storage_timeout_s: time limit of the storage trial.
       start_timeout: seconds to wait for executors.
@@ -37,6 +38,7 @@ class Expected:
     expected_hours: float = 24.0
     min_free_bytes: int = 1 << 30
     port_range: tuple[int, int] | None = None
+    require_isolation: bool = False
     folder: str | None = None
     storage_timeout_s: float = 30.0
     start_timeout: float = 600

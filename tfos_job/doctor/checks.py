@@ -24,6 +24,7 @@ _CHECKS = (
     resources.check_gpu,
     resources.check_tensorflow,
     resources.check_ports,
+    resources.check_isolation,
     resources.check_memory,
 )
 

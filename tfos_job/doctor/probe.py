@@ -19,7 +19,7 @@ from tfos_job.doctor.machine import Disk
 from tfos_job.doctor.tokens import Token
 from tfos_job.doctor.trial import Trial
 from tfos_job.errors import SettingsError
-from tfos_job.host import gpus, memory
+from tfos_job.host import gpus, memory, server_port
 
 DRIVER, EXECUTOR = "driver", "executor"
 
@@ -62,6 +62,7 @@ class ProbeResult:
       gpus_assigned: addresses that Spark assigned to this process; None if Spark assigns no GPUs.
       gpus_listed: lines of `nvidia-smi -L`.
       tensorflow_gpus: GPUs that TensorFlow sees; None if TensorFlow was not imported.
+      why_open: why every host could connect to a TensorFlow server here; empty if the kernel keeps strangers out.
       memory_limit_bytes: of the control group; None if it is not below the host's memory.
       seconds: duration of the probe.
     """
@@ -78,6 +79,7 @@ class ProbeResult:
     disk: Disk | None = None
     trial: Trial | None = None
     num_free_ports: int = 0
+    why_open: str = ""
     gpus_assigned: tuple[str, ...] | None = None
     gpus_listed: tuple[str, ...] = ()
     gpus_error: str = ""
@@ -161,6 +163,7 @@ def run(
         java=java or (jvm.version if jvm else None),
         disk=machine.scratch_disk(),
         num_free_ports=machine.count_free_ports(request.port_range),
+        why_open=server_port.try_out(),
         gpus_assigned=None if gpus_assigned is None else tuple(gpus_assigned),
         memory_limit_bytes=memory.limit_bytes(),
         host_memory_bytes=memory.host_bytes(),

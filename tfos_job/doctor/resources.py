@@ -11,6 +11,7 @@ from tfos_job.doctor.diagnosis import OK, WARNING, Check, failed
 from tfos_job.doctor.host_memory import MIB, Container
 from tfos_job.doctor.probe import ProbeResult
 from tfos_job.errors import ResourceError, SettingsError
+from tfos_job.host import server_port
 from tfos_job.host.memory import gib
 
 # Ports that train opens on the driver's host (control server, TFoS's rendezvous, coordinator) and on each node.
@@ -176,6 +177,21 @@ def check_ports(case: Case) -> list[Check]:
             )
     fact = f"enough can be bound on {len(by_host)} host(s){_of_range(expected.port_range)}"
     return checks or [Check(name="ports", state=OK, fact=fact)]
+
+
+def check_isolation(case: Case) -> list[Check]:
+    """Whether the kernels keep strangers from TensorFlow's servers, which execute what they are sent."""
+    is_required = case.expected.require_isolation
+
+    def make(why: str, where: tuple[str, ...]) -> Check:
+        fact = f"any host could use a TensorFlow server: {why}"
+        if is_required:
+            return failed("isolation", SettingsError, fact, where=where, next_step=server_port.NEXT_STEP)
+        step = "Let a firewall close --port_range to other hosts"
+        return Check(name="isolation", state=WARNING, fact=fact, where=where, next_step=step)
+
+    checks = by_fact(case.all, lambda result: result.why_open, make)
+    return checks or [Check(name="isolation", state=OK, fact="TensorFlow's servers can be closed to other hosts")]
 
 
 def _of_range(port_range: tuple[int, int] | None) -> str:

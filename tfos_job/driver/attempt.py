@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tfos_job.driver.attempt_processes import AttemptProcesses
 from tfos_job.driver.launch import NodeJob
 from tfos_job.driver.stop_signal import StopSignal
 from tfos_job.errors import JobError
+from tfos_job.host.addresses import own_addresses
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes.node import NodeArgs
 from tfos_job.protocol.attempt_end import AttemptEnd
@@ -29,6 +30,7 @@ from tfos_job.protocol.attempt_state import AttemptState
 from tfos_job.protocol.events import Event, LockLost, Lost, Said, StopHurried, StopRequested
 from tfos_job.protocol.frames import new_key
 from tfos_job.protocol.instructions import (
+    AdmitHosts,
     AskSpark,
     AskStacks,
     AssignCoordinator,
@@ -41,7 +43,7 @@ from tfos_job.protocol.instructions import (
     SendStop,
     StartProcesses,
 )
-from tfos_job.protocol.messages import DumpStacks, Stacks, Stop, ToDriver
+from tfos_job.protocol.messages import Admit, DumpStacks, Stacks, Stop, ToDriver
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import COORDINATOR, Topology, WorkerInput
 from tfos_job.run.assignment import RunAssignment
@@ -69,6 +71,7 @@ class AttemptSpec:
       local: all nodes share the driver's host.
       deadlines: of the phases.
       port_range: to listen in; None for any ports.
+      require_isolation: end where the kernel does not keep other hosts from a TensorFlow server.
       avoided_hosts: a node that calls from one of them ends the attempt.
       container_bytes: memory of an executor's container; 0 if nobody limits it.
       executor_hosts: of each executor that Spark has, to say who is missing; empty if that is unknown.
@@ -83,6 +86,7 @@ class AttemptSpec:
     deadlines: Deadlines
     allow_cpu: bool = False
     port_range: PortRange | None = None
+    require_isolation: bool = False
     number: int = 1
     avoided_hosts: frozenset[str] = frozenset()
     container_bytes: int = 0
@@ -114,6 +118,7 @@ class Attempt:
 
         Raises:
           ResourceError: there are too few ports; none is taken then.
+          SettingsError: of `isolation.judge`.
         """
         self._spec = spec
         self._on_message = on_message
@@ -133,7 +138,13 @@ class Attempt:
         )
         self._key = new_key()
         with contextlib.ExitStack() as taken:
-            self._processes = AttemptProcesses(spec.topology, spec.driver_host, spec.port_range, spec.number)
+            self._processes = AttemptProcesses(
+                spec.topology,
+                spec.driver_host,
+                spec.port_range,
+                spec.number,
+                require_isolation=spec.require_isolation,
+            )
             taken.callback(self._processes.close)
             self._switchboard = Switchboard(spec.driver_host, self._key, spec.port_range, attempt=spec.number)
             taken.callback(self._switchboard.close)
@@ -159,6 +170,7 @@ class Attempt:
             local=spec.local,
             start_timeout=self._start_timeout,
             port_range=spec.port_range,
+            require_isolation=spec.require_isolation,
             container_bytes=spec.container_bytes,
         )
 
@@ -217,6 +229,8 @@ class Attempt:
                 case StartProcesses():
                     self._job.start()
                     self._processes.start(self._switchboard.address, self._key, self._start_timeout)
+                case AdmitHosts(addresses):
+                    self._admit({*addresses, *own_addresses(self._spec.driver_host)})
                 case CloseRegistration():
                     self._job.close_registration()
                 case AssignCoordinator(cluster):
@@ -235,6 +249,12 @@ class Attempt:
                 case EndWith(end):
                     return end
         return None
+
+    def _admit(self, addresses: Collection[str]) -> None:
+        """Nodes admit the job's hosts before they are ready, and nobody calls them earlier."""
+        self._processes.admit(addresses)
+        for task in self._spec.topology.nodes:
+            self._switchboard.send(task, Admit(tuple(sorted(addresses))))
 
     def _ask_stacks(self) -> None:
         """Nodes answer over their lines; the coordinator, which may wait for ever, writes into its log at a signal."""

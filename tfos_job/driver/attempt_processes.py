@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from tfos_job.host import container, ports, stacks
+from tfos_job.host import container, server_port, stacks
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.memory import Meter
 from tfos_job.host.ports import PortRange
@@ -21,6 +21,8 @@ from tfos_job.protocol.events import ChildEnded, Said
 from tfos_job.protocol.topology import CHIEF, COORDINATOR, PS, Task, Topology
 from tfos_job.run.assignment import Assignment, RunAssignment
 from tfos_job.run.json_values import to_json
+
+log = logging.getLogger(__name__)
 
 _SERVER_STOP_S = 1.0
 
@@ -33,25 +35,37 @@ class AttemptProcesses:
       coordinator: None before the start.
     """
 
-    def __init__(self, topology: Topology, driver_host: str, port_range: PortRange | None, attempt: int) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        driver_host: str,
+        port_range: PortRange | None,
+        attempt: int,
+        *,
+        require_isolation: bool = False,
+    ) -> None:
         """Takes the ports; starts nothing yet.
 
         Each port is held until its process takes it: the nodes must know the addresses before these processes serve.
 
         Raises:
           ResourceError: there is no free port.
+          SettingsError: the kernel does not guard one, and `require_isolation`.
         """
         self._attempt = attempt
+        self._require_isolation = require_isolation
         with contextlib.ExitStack() as taken:
             held = [
-                taken.enter_context(ports.listen(driver_host, port_range))
+                taken.enter_context(server_port.hold(driver_host, port_range))
                 for _ in range(1 + topology.num_driver_ps_tasks)
             ]
+            if warning := held[0].judge(is_required=require_isolation):
+                log.warning("%s", warning)
             taken.pop_all()
         self._chief_port, *self._ps_ports = held
-        self.addresses = {CHIEF: [_address(self._chief_port)]}
+        self.addresses = {CHIEF: [self._chief_port.address]}
         if self._ps_ports:
-            self.addresses[PS] = [_address(held) for held in self._ps_ports]
+            self.addresses[PS] = [held.address for held in self._ps_ports]
         self._servers: list[ParameterServer] = []
         self.coordinator: Child | None = None
         self._coordinator_log = _open_log()
@@ -78,16 +92,22 @@ class AttemptProcesses:
                 attempt=self._attempt,
                 driver_host_tasks=self.addresses,
                 start_timeout=start_timeout,
+                require_isolation=self._require_isolation,
             )
             self._servers.append(server)
         self.coordinator = Child(
             "tfos_job.training.coordinator",
             name="the coordinator",
             # A GPU that the coordinator opened would be missing to a worker.
-            env={**child_environment(""), "TMPDIR": self._scratch},
+            env={**child_environment(""), "TMPDIR": self._scratch, **self._chief_port.environment},
             output=self._coordinator_log,
+            pass_fds=(self._chief_port.fd_to_keep,),
         )
         self._memory = MemoryAccount(Meter([self.coordinator.pid]))
+
+    def admit(self, hosts: Collection[str]) -> None:
+        """Lets these hosts, by their addresses, connect to the coordinator, from which workers ask for values."""
+        self._chief_port.admit(hosts)
 
     def assign_coordinator(
         self, run: RunAssignment, *, driver: tuple[str, int], key: bytes, nodes: Mapping[str, Sequence[str]]
@@ -101,7 +121,8 @@ class AttemptProcesses:
           nodes: `host:port` of each node, by role.
         """
         assert self.coordinator is not None
-        ports.release(self._chief_port)
+        if self._chief_port.fd_to_release is not None:
+            self._chief_port.release()
         cluster = {**self.addresses, **nodes}
         assignment = Assignment(
             run=run, driver=driver, key=key.hex(), attempt=self._attempt, cluster=cluster, scratch=self._scratch
@@ -158,10 +179,6 @@ class AttemptProcesses:
             held.close()
         self._coordinator_log.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-
-def _address(held: socket.socket) -> str:
-    return "{}:{}".format(*held.getsockname()[:2])
 
 
 def _open_log() -> BinaryIO:

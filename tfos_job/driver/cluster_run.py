@@ -156,6 +156,7 @@ def _examine(
         allow_cpu=config.allow_cpu,
         min_free_bytes=max(needed) + RESERVE_BYTES,
         port_range=config.ports,
+        require_isolation=config.require_isolation,
         folder=config.train_dir,
         start_timeout=config.phase_deadlines.containers,
     )
@@ -278,6 +279,7 @@ class _Trainer:
             ),
             allow_cpu=config.allow_cpu,
             port_range=config.ports,
+            require_isolation=config.require_isolation,
             avoided_hosts=launch.avoided_hosts,
             container_bytes=_container_bytes(self._sc.master, self._settings),
             executor_hosts=launch.executor_hosts,

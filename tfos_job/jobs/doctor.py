@@ -29,6 +29,7 @@ def doctor(config: DoctorConfig, master: str | None) -> Diagnosis:
         expected_hours=config.expected_hours,
         min_free_bytes=int(config.min_free_gb * (1 << 30)),
         port_range=config.ports,
+        require_isolation=config.require_isolation,
         folder=storage.absolute(folder) if folder else None,
         start_timeout=config.start_timeout,
         deep=config.deep,

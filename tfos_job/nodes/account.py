@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from tfos_job.errors import NodeDiedError
 from tfos_job.host import container, stacks
+from tfos_job.host.addresses import own_addresses
 from tfos_job.host.memory import Meter, Usage
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import LineClosed
@@ -28,7 +29,8 @@ class NodeFailed(Exception):
 def hello(task: Task, host: str, port: int, attempt: int) -> Hello:
     """The first message of the supervisor of `task`."""
     url = container.log_url(log_name(task.role, task.index))
-    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url, attempt)
+    addresses = tuple(own_addresses(host))
+    return Hello(task.role, task.index, host, os.getpid(), port, container.container_id(), url, attempt, addresses)
 
 
 def log_name(role: str, index: int) -> str:

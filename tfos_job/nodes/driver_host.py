@@ -7,15 +7,15 @@ To the driver such a node is like one on an executor: it calls, is ready, leaves
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from tfos_job.host import container, logs, stacks
+from tfos_job.host import container, logs, server_port, stacks
 from tfos_job.host.child import Child, child_environment
 from tfos_job.host.parent import Parent
+from tfos_job.host.server_port import ServerPort
 from tfos_job.nodes import account
 from tfos_job.nodes.account import NodeFailed
 from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
@@ -38,7 +38,9 @@ class _Order:
       index: the parameter server's own.
       start_timeout: seconds for the TensorFlow server to answer.
       folder: the node's own, removed at its end.
-      held_fd: descriptor of the socket that listens on its port.
+      held_fd: descriptor of the socket that holds its port.
+      why_open: of its `ServerPort`.
+      require_isolation: as `NodeArgs` has it.
     """
 
     driver: Sequence[object]
@@ -49,6 +51,8 @@ class _Order:
     start_timeout: int
     folder: str
     held_fd: int
+    why_open: str
+    require_isolation: bool
 
 
 class ParameterServer:
@@ -57,15 +61,16 @@ class ParameterServer:
     def __init__(
         self,
         index: int,
-        held: socket.socket,
+        held: ServerPort,
         *,
         driver: tuple[str, int],
         key: bytes,
         attempt: int,
         driver_host_tasks: Mapping[str, Sequence[str]],
         start_timeout: int,
+        require_isolation: bool = False,
     ) -> None:
-        """Spawns it; `held` listens on its port, which is the one that `driver_host_tasks` names."""
+        """Spawns it; `held` has its port, which is the one that `driver_host_tasks` names."""
         self.task = Task(PS, index)
         self._folder = container.make_scratch(attempt)
         order = _Order(
@@ -76,13 +81,15 @@ class ParameterServer:
             index=index,
             start_timeout=start_timeout,
             folder=self._folder,
-            held_fd=held.fileno(),
+            held_fd=held.fd_to_keep,
+            why_open=held.why_open,
+            require_isolation=require_isolation,
         )
         self.process = Child(
             "tfos_job.nodes.driver_host",
             name=f"the supervisor of {self.task}",
             env=child_environment(""),
-            pass_fds=(held.fileno(),),
+            pass_fds=(held.fd_to_keep,),
         )
         self.process.tell(asdict(order))
 
@@ -102,7 +109,7 @@ def main() -> None:
     host, port = order.driver
     own_host, own_port = order.driver_host_tasks[PS][order.index].rsplit(":", 1)
     task = Task(PS, order.index)
-    held = socket.socket(fileno=order.held_fd)
+    held = server_port.inherited(order.held_fd, own_host, order.why_open)
     try:
         hello = account.hello(task, own_host, int(own_port), order.attempt)
         line = call_driver((str(host), int(str(port))), bytes.fromhex(order.key), hello)
@@ -114,7 +121,7 @@ def main() -> None:
         shutil.rmtree(order.folder, ignore_errors=True)
 
 
-def _supervisor_spec(task: Task, order: _Order, held: socket.socket) -> SupervisorSpec:
+def _supervisor_spec(task: Task, order: _Order, held: ServerPort) -> SupervisorSpec:
     return SupervisorSpec(
         server=ServerSpec(
             # The workers are not known yet; the coordinator tells this server of them when it connects.
@@ -124,15 +131,16 @@ def _supervisor_spec(task: Task, order: _Order, held: socket.socket) -> Supervis
             num_gpus=0,
             orphaned_pids=[],
             folders=[order.folder],
-            held_fd=held.fileno(),
+            held_fd=held.fd_to_release,
         ),
         attempt=order.attempt,
         work_dir=tempfile.mkdtemp(prefix=f"{task.role}-{task.index}-", dir=order.folder),
-        env=child_environment(""),
+        env={**child_environment(""), **held.environment},
         cache_plan=None,
         start_timeout=order.start_timeout,
         parent="the driver",
         held=held,
+        require_isolation=order.require_isolation,
     )
 
 

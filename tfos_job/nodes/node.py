@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from tfos_job.host import container, gpus
 from tfos_job.host.child import child_environment
 from tfos_job.host.parent import go_on_without_parent
 from tfos_job.host.ports import PortRange
+from tfos_job.host.server_port import ServerPort
 from tfos_job.nodes import account
 from tfos_job.nodes.account import NodeFailed
 from tfos_job.nodes.supervisor import Supervisor, SupervisorSpec
@@ -45,6 +45,7 @@ class NodeArgs:
       local: all nodes share this host.
       start_timeout: seconds for the TensorFlow server to answer.
       port_range: to listen in; None for any ports.
+      require_isolation: fail where the kernel does not keep other hosts from the TensorFlow server.
       container_bytes: memory of an executor's container; 0 if nobody limits it.
     """
 
@@ -58,6 +59,7 @@ class NodeArgs:
     local: bool
     start_timeout: int
     port_range: PortRange | None = None
+    require_isolation: bool = False
     container_bytes: int = 0
 
     def __contains__(self, name: str) -> bool:
@@ -73,11 +75,11 @@ class NodeContext:
     """The port and folders that `tfos_task.py` has made for the node of this Python worker; TFoS cannot pass them on.
 
     Attributes:
-      held: listens on the port that TFoS has announced.
+      held: the port that TFoS announces.
       folders: this node's own, removed at its end: the first for files, the last for Unix sockets.
     """
 
-    held: socket.socket
+    held: ServerPort
     folders: tuple[str, ...]
 
 
@@ -157,15 +159,19 @@ def _supervisor_spec(task: Task, args: NodeArgs, ctx: Any, work_dir: str) -> Sup
             allow_cpu=args.allow_cpu,
             orphaned_pids=[manager],
             folders=list(context.folders),
-            held_fd=context.held.fileno(),
+            held_fd=context.held.fd_to_release,
         ),
         attempt=args.attempt,
         work_dir=work_dir,
-        env=child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
+        env={
+            **child_environment(",".join(_gpu_addresses(task, args)) if num_gpus else ""),
+            **context.held.environment,
+        },
         cache_plan=args.inputs[task.index].cache_plan if task.role == WORKER else None,
         start_timeout=args.start_timeout,
         parent="Spark's Python worker of this node",
         held=context.held,
+        require_isolation=args.require_isolation,
         other_pids=(manager, os.getppid()) if task.role == PS else (manager,),  # a worker's parent is Spark's own
         container_bytes=args.container_bytes,
     )

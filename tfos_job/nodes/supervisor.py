@@ -15,7 +15,6 @@ import dataclasses
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
@@ -29,12 +28,13 @@ from tfos_job.errors import JobError, NodeDiedError, ResourceError
 from tfos_job.host import container
 from tfos_job.host.child import Child, end_in_words
 from tfos_job.host.memory import Meter
+from tfos_job.host.server_port import ServerPort
 from tfos_job.nodes.account import MemoryAccount, NodeFailed, judged, log_name, report, stacks_of_node, tell
 from tfos_job.protocol import failures, messages
 from tfos_job.protocol.failures import Failure, Kind
 from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import SILENCE_S, NodeLine
-from tfos_job.protocol.messages import Beat, DumpStacks, Notice, Ready, Stop, ToSupervisor, Vitals
+from tfos_job.protocol.messages import Admit, Beat, DumpStacks, Notice, Ready, Stop, ToSupervisor, Vitals
 from tfos_job.protocol.server import STOP, ServerSpec
 from tfos_job.staging.cache_plan import CachePlan
 from tfos_job.staging.stager import Staged, Stager
@@ -74,7 +74,7 @@ class _StagingFailed:
     failure: Failure
 
 
-_Event = _DriverStopped | _DriverLost | _ProcessEnded | _StagingFailed | Staged | ToSupervisor
+_Event = _DriverStopped | Admit | _DriverLost | _ProcessEnded | _StagingFailed | Staged | ToSupervisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,8 @@ class SupervisorSpec:
       cache_plan: the remote shards that the process reads; None if there are none.
       start_timeout: seconds for the TensorFlow server to answer.
       parent: the process that has started this one, in words.
-      held: listens on the port that the process will serve on, until the process takes it.
+      held: the port that the process will serve on.
+      require_isolation: fail where other hosts can connect to it.
       other_pids: processes of this node beside the supervisor and its process, whose memory counts as well.
       container_bytes: limit of YARN's container; 0 if it is unknown.
     """
@@ -101,7 +102,8 @@ class SupervisorSpec:
     cache_plan: CachePlan | None
     start_timeout: int
     parent: str
-    held: socket.socket
+    held: ServerPort
+    require_isolation: bool = False
     other_pids: tuple[int, ...] = ()
     container_bytes: int = 0
 
@@ -124,7 +126,8 @@ class Supervisor:
         pids = (os.getpid(), self._process.pid, *spec.other_pids)
         self._memory = MemoryAccount(Meter(pids, container_bytes=spec.container_bytes))
         self._events: queue.Queue[_Event] = queue.Queue()
-        self._serving = False
+        self._ready: Ready | None = None  # the process's word
+        self._are_hosts_known = False
         self._is_orphaned = False
         self._ended = threading.Event()
         self._deadline = time.monotonic() + spec.start_timeout
@@ -140,6 +143,8 @@ class Supervisor:
                 match self._line.receive():
                     case DumpStacks():  # not by the thread that may be the one that stands still
                         threading.Thread(target=self._tell_stacks, daemon=True).start()
+                    case Admit() as admit:
+                        self._events.put(admit)
                     case Stop():
                         self._events.put(_DriverStopped())
                         return
@@ -177,7 +182,7 @@ class Supervisor:
                 else:
                     if isinstance(event, _DriverStopped):
                         return
-                    self._handle(event)
+                    self._take(event)
                 self._check_clock()
         finally:
             self._ended.set()
@@ -186,11 +191,21 @@ class Supervisor:
             if self._stager.ident:  # it works in the folder that will be removed
                 self._stager.join(_STOP_S)
 
+    def _take(self, event: _Event) -> None:
+        try:
+            self._handle(event)
+        except JobError as error:
+            raise self._report(failures.of_error(error)) from error
+
     def _handle(self, event: _Event) -> None:
         match event:
             case Ready():
-                self._serving = True
-                tell(self._line, event)
+                self._ready = event
+                self._tell_ready()
+            case Admit(addresses):
+                self._spec.held.admit(addresses)
+                self._are_hosts_known = True
+                self._tell_ready()
             case Staged():
                 tell(self._line, Notice(f"copied {event}"))
             case Notice():
@@ -209,6 +224,14 @@ class Supervisor:
         if isinstance(event, Ready | Beat):
             self._deadline = time.monotonic() + SILENCE_S
 
+    def _tell_ready(self) -> None:
+        """When the server listens, and the job's hosts alone reach it."""
+        if self._ready and self._are_hosts_known:
+            self._spec.held.prove()
+            if warning := self._spec.held.judge(is_required=self._spec.require_isolation):
+                tell(self._line, Notice(warning, is_warning=True))
+            tell(self._line, self._ready)
+
     def _check_clock(self) -> None:
         self._tell_vitals(self._memory.due())
         if os.getppid() != self._parent:
@@ -217,7 +240,7 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
             self._fail(Kind.LOST, f"{self._spec.parent} is gone")
         if time.monotonic() > self._deadline:
-            if self._serving:
+            if self._ready:
                 self._fail(
                     Kind.LOST, f"its TensorFlow process {self._process.pid} has been silent for {SILENCE_S:.0f} s"
                 )
@@ -264,7 +287,7 @@ def _spawn(spec: SupervisorSpec) -> tuple[Child, int]:
             env=spec.env,
             output=log_file,
             cwd=spec.work_dir,
-            pass_fds=(spec.held.fileno(),),
+            pass_fds=(spec.held.fd_to_keep,),
         )
     process.tell(dataclasses.asdict(spec.server))
     return process, log_start

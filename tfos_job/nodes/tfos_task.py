@@ -12,7 +12,7 @@ from typing import Any
 from pyspark import cloudpickle
 
 from tfos_job.errors import JobError
-from tfos_job.host import container, ports
+from tfos_job.host import container, server_port
 from tfos_job.host.ports import PortRange
 from tfos_job.nodes import node
 from tfos_job.nodes.tfos import import_tfos, secure_reservations
@@ -36,7 +36,7 @@ def wrapped(
         _tame(tfos, address)
         try:
             # TFoS would bind a port of its own choice without listening, so another process could take it.
-            held = ports.listen(address, port_range)
+            held = server_port.hold(address, port_range)
         except JobError as e:
             raise node.report_without_role(driver, key, attempt, e) from e
         scratch = container.make_scratch(attempt)
@@ -44,7 +44,7 @@ def wrapped(
         sockets = container.socket_dir(scratch)
         multiprocessing.current_process()._config["tempdir"] = sockets  # type: ignore[attr-defined]
         with held:
-            os.environ[_TFOS_NODE_PORT] = str(held.getsockname()[1])
+            os.environ[_TFOS_NODE_PORT] = str(held.port)
             node.context = node.NodeContext(held, (scratch, sockets))
             try:
                 cloudpickle.loads(pickled_task)(partition)

@@ -85,6 +85,10 @@ class AttemptFacts:
             addresses[task.role].append(f"{self.hellos[task].host}:{self.hellos[task].port}")
         return addresses
 
+    def hosts(self) -> list[str]:
+        """The addresses of every node's host, which have all called."""
+        return sorted({address for task in self._topology.nodes for address in self.hellos[task].addresses})
+
     def note(self, event: Event, now_s: float) -> list[Instruction]:
         """Takes an event; returns what is passed on of it, to the log or to the report."""
         match event:

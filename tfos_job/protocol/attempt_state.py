@@ -20,6 +20,7 @@ from tfos_job.protocol.blame import Blame, Question, accused
 from tfos_job.protocol.events import Event, ExecutorAlive, LossExplained
 from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.instructions import (
+    AdmitHosts,
     AskSpark,
     AskStacks,
     AssignCoordinator,
@@ -92,6 +93,7 @@ class AttemptState:
         self._phase = self._last_phase = _Phase.REGISTRATION
         self._deadline_s = 0.0  # of the phase
         self._begun_s = self._reminded_s = 0.0
+        self._are_hosts_known = False
         self._stop_deadline_s: float | None = None
         self._blame: Blame | None = None
         self._first: Failure | None = None
@@ -173,6 +175,9 @@ class AttemptState:
             self._end_with(error, now_s)
         elif facts.failures:
             self._begin_blame(now_s)
+        elif not self._are_hosts_known and facts.hellos.keys() >= set(topology.nodes):
+            self._are_hosts_known = True
+            self._instructions.append(AdmitHosts(facts.hosts()))
         elif not is_building and facts.ready.issuperset(topology.nodes):
             self._reminded_s = now_s
             self._log(logging.INFO, "All of them answer. Building the network")

@@ -24,6 +24,13 @@ class StartProcesses:
 
 
 @dataclass(frozen=True)
+class AdmitHosts:
+    """Let the hosts of all nodes connect to each node's TensorFlow server, and the driver's, by their addresses."""
+
+    addresses: Sequence[str]
+
+
+@dataclass(frozen=True)
 class CloseRegistration:
     """Stop TFoS's rendezvous: all nodes are there."""
 
@@ -85,6 +92,7 @@ class EndWith:
 Instruction: TypeAlias = (
     BeginPhase
     | StartProcesses
+    | AdmitHosts
     | CloseRegistration
     | AssignCoordinator
     | SendStop

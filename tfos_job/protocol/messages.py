@@ -25,6 +25,7 @@ class Hello(_Message, frozen=True):
     """The first message of every line: the caller and its place.
 
     `container` is YARN's name for the place, and `log_url` its page with the caller's log; both empty elsewhere.
+    `addresses`: those from which its host may connect to others.
     `attempt` is the number of the attempt that the caller belongs to.
     """
 
@@ -36,10 +37,11 @@ class Hello(_Message, frozen=True):
     container: str = ""
     log_url: str = ""
     attempt: int = 0
+    addresses: tuple[str, ...] = ()
 
 
 class Ready(_Message, frozen=True):
-    """The TensorFlow server of this node answers. From the coordinator: the variables are on the nodes."""
+    """The TensorFlow server of this node answers the job's hosts. From the coordinator: the variables are there."""
 
     pid: int
 
@@ -174,6 +176,12 @@ class Stop(_Message, frozen=True):
     """End in good order: a node its server, the coordinator after a last checkpoint."""
 
 
+class Admit(_Message, frozen=True):
+    """Let these hosts connect to the node's TensorFlow server, by their addresses, and no others."""
+
+    addresses: tuple[str, ...]
+
+
 class DumpStacks(_Message, frozen=True):
     """Answer with `Stacks`: the driver is about to end an attempt that stands still."""
 
@@ -202,7 +210,7 @@ ToDriver: TypeAlias = (
     | Evaluated
     | Finished
 )
-ToNode: TypeAlias = Stop | DumpStacks
+ToNode: TypeAlias = Stop | Admit | DumpStacks
 ToSupervisor: TypeAlias = Ready | Notice | Failure | Beat
 """The messages of a TensorFlow server's process to its supervisor."""
 

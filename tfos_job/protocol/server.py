@@ -19,7 +19,8 @@ class ServerSpec:
       num_gpus: that it was given.
       orphaned_pids: processes that it ends if the supervisor is gone.
       folders: removed then.
-      held_fd: inherited; listens on this task's port until the server takes it. None if nobody holds it.
+      held_fd: inherited; listens on this task's port, and is released before the server takes it. None if both may
+        listen.
       allow_cpu: go on if TensorFlow sees too few GPUs.
     """
 
