@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import pickle
@@ -37,9 +38,11 @@ import sys
 from tfos_job.nodes.tfos import import_tfos, secure_reservations
 tfos = import_tfos()
 assert "tensorflow" not in sys.modules
-secure_reservations(tfos, b"k" * 32)
+secure_reservations(tfos, b"k" * 32, 2)
 client = tfos.reservation.Client(("127.0.0.1", int(sys.argv[1])))
-client.register({"host": "a", "executor_id": 0})
+assert client.get_reservations() == []
+node = {"executor_id": 0, "host": "a", "job_name": "worker", "task_index": 0, "port": 4, "tb_pid": 0, "tb_port": 0}
+client.register({**node, "addr": "/tmp/x", "authkey": b"secret"})
 print(client.await_reservations(), flush=True)
 """
 
@@ -51,7 +54,7 @@ class Bomb:
 
 @pytest.fixture
 def server() -> Iterator[ReservationServer]:
-    server = ReservationServer(KEY, HOST, None).expect(1)
+    server = ReservationServer(KEY, HOST, None, attempt=2).expect(1)
     server.start()
     yield server
     server.stop()
@@ -81,8 +84,9 @@ def test_a_stranger_neither_runs_code_nor_stalls_the_start(server: ReservationSe
         command = [sys.executable, "-c", NODE, str(server.address[1])]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
         assert done.returncode == 0, done.stderr
-        assert "'executor_id': 0" in done.stdout
-    assert server.await_reservations(None, None, 600) == [{"host": "a", "executor_id": 0}]
+    (node,) = server.await_reservations(None, None, 600)
+    assert node == {"executor_id": 0, "host": "a", "job_name": "worker", "task_index": 0, "port": 4, "tb_port": 0}
+    assert ast.literal_eval(done.stdout) == [node]
 
 
 def test_the_rendezvous_listens_on_one_address(server: ReservationServer) -> None:

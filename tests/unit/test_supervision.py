@@ -187,7 +187,7 @@ def test_a_node_whose_driver_falls_silent_ends_all_of_itself(start_worker: Start
         worker = start_worker(server.getsockname(), silence_s=3.0, process_silence_s=PATIENCE_S)
         sock, _ = server.accept()
         line = Line(sock, KEY, DRIVER, 1)
-        hello = line.receive_first()
+        hello = line.receive_any()
         assert isinstance(hello, Hello)
         with beating(line):  # until the TensorFlow process can clean up: before, it is killed after 2 s
             processes = worker.node_processes(hello.pid)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +11,15 @@ import pytest
 
 from tests.ports import free_port_range
 from tests.unit.lines import HELLO, KEY, TASK, event
+from tests.unit.relay import Relay
 from tests.unit.waits import PATIENCE_S, wait_until
 from tfos_job.protocol import line as line_module
+from tfos_job.protocol.door import MAX_HALF_OPEN
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.line import NodeLine, call_driver
 from tfos_job.protocol.messages import Ready
-from tfos_job.protocol.switchboard import MAX_HALF_OPEN, Switchboard
+from tfos_job.protocol.switchboard import Switchboard
 
 
 @pytest.fixture
@@ -27,52 +27,6 @@ def switchboard() -> Iterator[Switchboard]:
     board = Switchboard("127.0.0.1", KEY)
     yield board
     board.close()
-
-
-class Relay:
-    """A way to the driver that resets the first connections after so many bytes of the caller, then carries all."""
-
-    def __init__(self, address: tuple[str, int], cuts: list[int]) -> None:
-        self._address, self._cuts = address, cuts
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._server.getsockname()
-        self.num_calls = 0
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                self.num_calls += 1
-                self._near, self._far = near, socket.create_connection(self._address)
-                threading.Thread(target=self._copy, args=(self._far, near, None), daemon=True).start()
-                limit = self._cuts.pop(0) if self._cuts else None
-                threading.Thread(target=self._copy, args=(near, self._far, limit), daemon=True).start()
-
-    def _copy(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
-        with contextlib.suppress(OSError):
-            while limit is None or limit > 0:
-                data = source.recv(1 << 16 if limit is None else limit)
-                if not data:
-                    break
-                target.sendall(data)
-                limit = None if limit is None else limit - len(data)
-        if limit is not None:
-            self.cut(source, target)
-
-    def cut(self, *ends: socket.socket) -> None:
-        for sock in ends or (self._near, self._far):
-            with contextlib.suppress(OSError):
-                # close() alone would wait for the thread that reads.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.shutdown(socket.SHUT_RD)
-                sock.close()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        self.cut()
 
 
 def test_a_connection_that_is_reset_before_it_is_a_line_is_made_again(
@@ -131,7 +85,7 @@ def test_many_that_say_nothing_take_no_place_and_no_threads_without_end(switchbo
     """The oldest go, each time one comes; who proves who it is gets its line among them."""
 
     def threads() -> int:
-        return sum(thread.name.startswith("line-('127.0.0.1'") for thread in threading.enumerate())
+        return sum(thread.name.startswith("switchboard-('127.0.0.1'") for thread in threading.enumerate())
 
     before = threads()
     num_more = 5

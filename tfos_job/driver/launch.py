@@ -72,7 +72,7 @@ class NodeJob:
         self._events = events
         # Spark runs no job of a cancelled group, so that a name which comes again would stop a later cluster.
         self._group = f"tfcluster-{args.attempt}-{secrets.token_hex(4)}"
-        self._reservations = ReservationServer(args.key, args.driver[0], args.port_range)
+        self._reservations = ReservationServer(args.key, args.driver[0], args.port_range, attempt=args.attempt)
         self._lost_before: set[str] = set()
         self._is_closed = False
         self._ended = threading.Event()

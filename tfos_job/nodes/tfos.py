@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import pickle
-import socket
 import sys
 import types
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from tfos_job.protocol.frames import seal, unseal
-
-_RESERVATION_CONTEXT = b"reservation"
-_ANSWER_LIMIT_S = 60.0
+from tfos_job.protocol.rendezvous import Node, Visitor
 
 
 @functools.cache  # a program's other threads may import TensorFlow while a later attempt begins
@@ -55,27 +50,35 @@ def import_tfos() -> types.SimpleNamespace:
     )
 
 
-def secure_reservations(tfos: types.SimpleNamespace, key: bytes) -> None:
-    """Makes the nodes of this process speak to the driver's rendezvous in frames that carry the key's HMAC."""
+class ReservationClient:
+    """What TFoS's tasks call a `reservation.Client`: it unpickles nothing, and asks again where it gets no answer."""
 
-    def send_sealed(_: Any, sock: socket.socket, message: Any) -> None:
-        send(key, sock, message)
+    def __init__(self, key: bytes, attempt: int, address: tuple[str, int]) -> None:
+        host, port = address
+        self._visitor = Visitor((host, port), key, attempt)
 
-    def receive_sealed(_: Any, sock: socket.socket) -> Any:
-        return receive(key, sock, _ANSWER_LIMIT_S)
+    def get_reservations(self) -> list[dict[str, Any]]:
+        return [reservation(node) for node in self._visitor.nodes()]
 
-    tfos.reservation.MessageSocket.send = send_sealed
-    tfos.reservation.MessageSocket.receive = receive_sealed
+    def register(self, reservation: dict[str, Any]) -> None:
+        """Registers this node; what no other one needs, as the key of its manager, stays here."""
+        self._visitor.register(Node(*(reservation[name] for name in Node.__struct_fields__)))
+
+    def await_reservations(self) -> list[dict[str, Any]]:
+        return [reservation(node) for node in self._visitor.all_nodes()]
+
+    def close(self) -> None:
+        self._visitor.close()
 
 
-def send(key: bytes, sock: socket.socket, message: Any) -> None:
-    """Sends one message of TFoS's rendezvous."""
-    sock.sendall(seal(key, _RESERVATION_CONTEXT, pickle.dumps(message)))
+def reservation(node: Node) -> dict[str, Any]:
+    """A node in TFoS's own form, as far as `TFCluster.run` and its tasks read it."""
+    return {**{name: getattr(node, name) for name in Node.__struct_fields__}, "tb_port": 0}
 
 
-def receive(key: bytes, sock: socket.socket, limit_s: float) -> Any:
-    """Reads one message of TFoS's rendezvous, which is unpickled only after its HMAC was verified."""
-    return pickle.loads(unseal(key, _RESERVATION_CONTEXT, sock, limit_s))
+def secure_reservations(tfos: types.SimpleNamespace, key: bytes, attempt: int) -> None:
+    """Makes the nodes of this process speak to the driver's rendezvous of that attempt in our words, under its key."""
+    tfos.reservation.Client = functools.partial(ReservationClient, key, attempt)
 
 
 def own_run(tfos: types.SimpleNamespace, make_server: Callable[[int], Any]) -> Callable[..., Any]:

@@ -31,7 +31,7 @@ def wrapped(
 
     def run(partition: Iterable[int]) -> None:
         tfos = import_tfos()
-        secure_reservations(tfos, key)
+        secure_reservations(tfos, key, attempt)
         address = own_address(driver)
         _tame(tfos, address)
         try:

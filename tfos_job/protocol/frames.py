@@ -54,14 +54,20 @@ def seal(key: bytes, context: bytes, payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + hmac.digest(key, context + payload, "sha256") + payload
 
 
-def unseal(key: bytes, context: bytes, sock: socket.socket, limit_s: float | None = None) -> bytes:
+def unseal(
+    key: bytes,
+    context: bytes,
+    sock: socket.socket,
+    limit_s: float | None = None,
+    max_bytes: int = MAX_FRAME_BYTES,
+) -> bytes:
     """Reads one frame and returns its payload; raises LineClosed unless its HMAC is right.
 
-    `limit_s` is for the whole frame, and stays the socket's timeout.
+    `limit_s` is for the whole frame, and stays the socket's timeout. A payload of more than `max_bytes` is not read.
     """
     deadline = None if limit_s is None else time.monotonic() + limit_s
     (length,) = _LENGTH.unpack(read_exactly(sock, _LENGTH.size, deadline))
-    if length > MAX_FRAME_BYTES:
+    if length > max_bytes:
         raise LineClosed(f"a frame of {length} bytes")
     mac = read_exactly(sock, _MAC_BYTES, deadline)
     payload = read_exactly(sock, length, deadline)

@@ -1,9 +1,7 @@
 """The authenticated line between the driver and each of its processes (supervisors and coordinator alike).
 
-A line is one TCP connection that carries JSON frames. The 32-byte key reaches the nodes inside Spark's own task and the
-coordinator through its stdin, never through a log or a command line. Each side contributes a nonce to the key of the
-session, which the attempt's number is in as well, and each frame's HMAC covers its direction and number, so that a
-frame can be neither forged, replayed nor turned around, and none of another attempt is read. JSON, never pickle: bytes
+A line is one TCP connection that carries JSON in the frames of a `Session`. The 32-byte key reaches the nodes inside
+Spark's own task and the coordinator through its stdin, never through a log or a command line. JSON, never pickle: bytes
 of a peer without the key are thrown away unread.
 
 A caller says hello, and the driver answers with a beat: then the line is established. Until then a caller whose
@@ -14,27 +12,21 @@ once.
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import socket
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from tfos_job.protocol import messages
-from tfos_job.protocol.frames import LineClosed, LineSilent, read_exactly, seal, unseal
+from tfos_job.protocol import session
+from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.messages import Beat, Hello, ToDriver, ToNode
+from tfos_job.protocol.session import Session
 
 BEAT_S = 1.0
 SILENCE_S = 20.0
 HANDSHAKE_TIMEOUT_S = 10.0
 CALL_S = 30.0
 """Time in which a caller calls again."""
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
-_NONCE_BYTES = 16
-_LEAST_S = 1e-3
 
 Incoming = TypeVar("Incoming")
 Outgoing = TypeVar("Outgoing")
@@ -45,39 +37,33 @@ class End(Generic[Incoming, Outgoing]):
     """One of the two ends of every line.
 
     Attributes:
-      outgoing: marks the direction of the frames that it sends.
-      incoming: marks the direction of those that it reads.
+      is_driver: True for the driver's, which has accepted the connection.
       accepted: the messages that it understands.
     """
 
-    outgoing: bytes
-    incoming: bytes
+    is_driver: bool
     accepted: Any
 
 
-DRIVER: End[ToDriver, ToNode] = End(b"d", b"n", ToDriver | Beat)
-NODE: End[ToNode, ToDriver] = End(b"n", b"d", ToNode | Beat)
+DRIVER: End[ToDriver, ToNode] = End(True, ToDriver | Beat)
+NODE: End[ToNode, ToDriver] = End(False, ToNode | Beat)
 
 
 class Line(Generic[Incoming, Outgoing]):
     """One end of an authenticated connection. `send` may be called from any thread, `receive` from one."""
 
     def __init__(self, sock: socket.socket, key: bytes, end: End[Incoming, Outgoing], attempt: int = 0) -> None:
-        self._sock = sock
         self._end = end
-        self._deadline = time.monotonic() + HANDSHAKE_TIMEOUT_S  # of the handshake
-        sock.settimeout(HANDSHAKE_TIMEOUT_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        mine = secrets.token_bytes(_NONCE_BYTES)
-        sock.sendall(mine)
-        theirs = read_exactly(sock, _NONCE_BYTES, self._deadline)
-        is_driver = end.outgoing == DRIVER.outgoing
-        nonces = mine + theirs if is_driver else theirs + mine
-        self._key = hmac.digest(key, attempt.to_bytes(8, "big") + nonces, "sha256")
-        self._num_sent = self._num_received = 0
-        self._send_lock = threading.Lock()
+        self._session = Session(
+            sock,
+            key,
+            is_driver=end.is_driver,
+            purpose=session.LINE,
+            attempt=attempt,
+            handshake_s=HANDSHAKE_TIMEOUT_S,
+            silence_s=SILENCE_S,
+        )
         self._closed = threading.Event()
-        sock.settimeout(SILENCE_S)
 
     def start_beating(self) -> None:
         threading.Thread(target=self._beat, name="line-beat", daemon=True).start()
@@ -98,49 +84,23 @@ class Line(Generic[Incoming, Outgoing]):
         self._send(message)
 
     def _send(self, message: Any) -> None:
-        with self._send_lock:
-            try:
-                context = self._end.outgoing + self._num_sent.to_bytes(8, "big")
-                self._sock.sendall(seal(self._key, context, messages.encode(message)))
-            except OSError as e:
-                raise LineClosed(str(e) or type(e).__name__) from e
-            self._num_sent += 1
+        self._session.send(message)
 
     def receive(self) -> Incoming:
         """The next message that is no beat. Raises LineClosed, also after `SILENCE_S` without a frame."""
         while True:
-            message = self._receive(None)
+            message = self.receive_any()
             if not isinstance(message, Beat):
                 return message
 
-    def receive_first(self) -> Incoming | Beat:
-        """The first message of a peer that has not proved who it is: it must be there in the handshake's time."""
-        message = self._receive(max(self._deadline - time.monotonic(), _LEAST_S))
-        self._sock.settimeout(SILENCE_S)
-        return message
-
-    def _receive(self, limit_s: float | None) -> Incoming | Beat:
-        context = self._end.incoming + self._num_received.to_bytes(8, "big")
-        try:
-            payload = unseal(self._key, context, self._sock, limit_s)
-        except TimeoutError as e:
-            raise LineSilent(f"silent for {HANDSHAKE_TIMEOUT_S if limit_s else SILENCE_S:.0f} s") from e
-        except OSError as e:
-            raise LineClosed(str(e) or type(e).__name__) from e
-        self._num_received += 1
-        try:
-            message: Incoming | Beat = messages.decode(payload, self._end.accepted)
-        except ValueError as e:
-            raise LineClosed(f"a message that is none of this version's: {payload[:80]!r}") from e
+    def receive_any(self) -> Incoming | Beat:
+        """The next message. Raises as `receive` does; the first one must be there in the handshake's time."""
+        message: Incoming | Beat = self._session.receive(self._end.accepted)
         return message
 
     def close(self) -> None:
         self._closed.set()
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # The other end was faster.
-        self._sock.close()
+        self._session.close()
 
 
 NodeLine = Line[ToNode, ToDriver]
@@ -153,28 +113,18 @@ def call_driver(address: tuple[str, int], key: bytes, hello: Hello) -> NodeLine:
     Raises:
       LineClosed: it has not in `CALL_S`.
     """
-    deadline = time.monotonic() + CALL_S
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        try:
-            return _call(address, key, hello)
-        except (LineClosed, OSError) as e:
-            if time.monotonic() + pause_s > deadline:
-                raise LineClosed(f"cannot reach the driver at {address[0]}:{address[1]}: {e}") from e
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return session.persistently(lambda: _call(address, key, hello), address, CALL_S)
 
 
 def _call(address: tuple[str, int], key: bytes, hello: Hello) -> NodeLine:
-    sock = socket.create_connection(address, timeout=HANDSHAKE_TIMEOUT_S)
-    try:
+    def say_hello(sock: socket.socket) -> NodeLine:
         line = Line(sock, key, NODE, hello.attempt)
         line.send(hello)
-        if not isinstance(line.receive_first(), Beat):
+        if not isinstance(line.receive_any(), Beat):
             raise LineClosed("a first message that is no beat")
-    except BaseException:
-        sock.close()
-        raise
+        return line
+
+    line = session.connected(address, say_hello, HANDSHAKE_TIMEOUT_S)
     line.start_beating()
     return line
 

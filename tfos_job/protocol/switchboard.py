@@ -1,28 +1,19 @@
-"""The driver's end of all lines: it accepts connections, and puts messages and their ends into one queue of events."""
+"""The driver's end of all lines: it puts their messages and their ends into one queue of events."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import queue
-import socket
 import threading
-import time
-from typing import Any
 
 from tfos_job.host import ports
 from tfos_job.host.ports import PortRange
+from tfos_job.protocol.door import Door, Guest
 from tfos_job.protocol.events import Joined, Lost, Said
 from tfos_job.protocol.failures import Failure
 from tfos_job.protocol.frames import LineClosed, LineSilent
-from tfos_job.protocol.line import BEAT_S, DRIVER, Line
+from tfos_job.protocol.line import DRIVER, Line
 from tfos_job.protocol.messages import Hello, ToDriver, ToNode
 from tfos_job.protocol.topology import Task
-
-log = logging.getLogger(__name__)
-
-MAX_HALF_OPEN = 32
-"""Connections at a time whose peers have not proved who they are: each takes a thread."""
 
 
 class Switchboard:
@@ -38,44 +29,14 @@ class Switchboard:
         self._key = key
         self._attempt = attempt
         self._lines: dict[Task, Line[ToDriver, ToNode]] = {}
-        self._half_open: dict[socket.socket, None] = {}  # the oldest first
         self._lock = threading.Lock()
-        self._closing = False
-        self._server = ports.listen(host, port_range)
-        self.address: tuple[str, int] = self._server.getsockname()[:2]
-        threading.Thread(target=self._accept, name="switchboard", daemon=True).start()
+        listener = ports.listen(host, port_range)
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self._door = Door("switchboard", listener, self._serve)
+        self._door.open()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, peer = self._server.accept()
-            except OSError as e:
-                if self._closing:
-                    return
-                log.warning("Cannot accept a connection: %s", e)  # Too many open files: that may pass.
-                time.sleep(BEAT_S)
-                continue
-            self._make_room_for(sock)
-            threading.Thread(target=self._serve, args=(sock, peer), name=f"line-{peer}", daemon=True).start()
-
-    def _make_room_for(self, sock: socket.socket) -> None:
-        """Drops the oldest of too many half-open connections: a node's own becomes a line in milliseconds."""
-        with self._lock:
-            self._half_open[sock] = None
-            while len(self._half_open) > MAX_HALF_OPEN:
-                oldest = next(iter(self._half_open))
-                del self._half_open[oldest]
-                _hang_up(oldest)
-
-    def _serve(self, sock: socket.socket, peer: Any) -> None:
-        try:
-            line, task, hello = self._shake_hands(sock)
-        except (LineClosed, OSError) as e:
-            log.warning("Turned away a connection from %s: %s", peer, e)
-            with self._lock:
-                self._half_open.pop(sock, None)
-                sock.close()
-            return
+    def _serve(self, guest: Guest) -> None:
+        line, task, hello = self._shake_hands(guest)
         line.start_beating()
         self.events.put(Joined(task, hello))
         try:
@@ -89,24 +50,20 @@ class Switchboard:
                 self._lines.pop(task, None)
         self.events.put(lost)  # after the removal: the receiver of `Lost` must find no line
 
-    def _shake_hands(self, sock: socket.socket) -> tuple[Line[ToDriver, ToNode], Task, Hello]:
+    def _shake_hands(self, guest: Guest) -> tuple[Line[ToDriver, ToNode], Task, Hello]:
         """Makes a line of a connection; raises LineClosed for a peer that is none of this attempt's processes."""
-        line = Line(sock, self._key, DRIVER, self._attempt)
-        hello = line.receive_first()
+        line = Line(guest.sock, self._key, DRIVER, self._attempt)
+        hello = line.receive_any()
         if not isinstance(hello, Hello):
             raise LineClosed("a first message that is no hello")
         if hello.attempt != self._attempt:
             raise LineClosed(f"a process of attempt {hello.attempt}, and this is attempt {self._attempt}")
         task = Task(hello.role, hello.index)
         with self._lock:
-            if self._closing:
-                raise LineClosed("the attempt is over")
             if task in self._lines:
                 raise LineClosed(f"a second {task}")
-            if sock not in self._half_open:
-                raise LineClosed(f"{MAX_HALF_OPEN} others came before it had said who it is")
+            guest.admit()
             line.beat()  # the first that it hears: nobody else can send before the line is known
-            del self._half_open[sock]
             self._lines[task] = line
         return line, task, hello
 
@@ -129,19 +86,8 @@ class Switchboard:
 
     def close(self) -> None:
         """Closes all lines: a node that still runs takes that for the driver's end, and ends itself."""
-        self._closing = True
-        # accept() is woken by shutdown(), not by close().
-        _hang_up(self._server)
-        self._server.close()
+        self._door.close()
         with self._lock:
             lines = list(self._lines.values())
-            for sock in self._half_open:
-                _hang_up(sock)
         for line in lines:
             line.close()
-
-
-def _hang_up(sock: socket.socket) -> None:
-    """Ends a connection whose thread closes it: that thread wakes."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
