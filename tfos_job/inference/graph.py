@@ -28,6 +28,10 @@ IMAGES = "images"
 CLASSES, IDS, PROBABILITIES = "classes", "ids", "probabilities"
 """The outputs. None ends in `_bytes`: TensorFlow Serving's REST would send its strings in base64."""
 
+_MEMBERS = "_classes _probabilities all_classes answer_encoded answer_levels network_variables signatures"
+OBJECTS = frozenset([ENCODED, LEVELS, ALL_CLASSES, *_MEMBERS.split()])
+"""The members of `ExportedNetwork` and of its signatures, as a SavedModel names them."""
+
 
 def network_function(model: keras.Model, form: Form) -> Function:
     """A network as one graph, from grey levels to the probabilities of its classes.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from tfos_job.config.defaults import SAVED_MODEL
 from tfos_job.formats.form import Form
+from tfos_job.inference import graph_check
 from tfos_job.inference.graph import (
     ALL_CLASSES,
     CLASSES,
@@ -28,6 +31,8 @@ from tfos_job.inference.parity import batches, parity
 from tfos_job.inference.warm_up import WarmUp, write_requests
 from tfos_job.run import exports
 from tfos_job.run.exports import ExportInfo
+
+_VARIABLES = "variables"  # tables of numbers, which are read by TensorFlow's own reader
 
 
 def write(folder: str, model: keras.Model, classes: Sequence[str], form: Form, top_k: int) -> dict[str, Any]:
@@ -57,16 +62,16 @@ def write(folder: str, model: keras.Model, classes: Sequence[str], form: Form, t
 
 
 def load(info: ExportInfo) -> Function:
-    """Loads the network of a version whose files are whole, and nothing else of it.
+    """Loads the network of a version whose files are whole, if it does nothing but compute, and nothing else of it.
 
     Returns:
       A function of float32 [n, S, S, C], levels from 0 to 255, that returns float32 [n, num_classes].
 
     Raises:
-      BadDataError: a file is missing or another.
+      BadDataError: a file is missing or another; or the graph is none that this package makes (`graph_check.py`).
     """
     with exports.local_files(info) as folder:
-        loaded = tf.saved_model.load(folder)
+        loaded = _loaded(folder, info.path)
 
     def probabilities(images: tf.Tensor) -> tf.Tensor:
         return loaded.signatures[ALL_CLASSES](images=images)[PROBABILITIES]  # it lives as long as `loaded`
@@ -86,12 +91,23 @@ def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, An
       The entry `parity` of `export.json`.
 
     Raises:
+      BadDataError: the network has an operation with which no export is loaded (`graph_check.py`).
       JobError: an answer differs.
     """
-    signatures = tf.saved_model.load(folder).signatures
+    signatures = _loaded(folder, "the exported network").signatures
     by_signature = np.concatenate([_of_batch(signatures, batch) for batch in batches(images)], axis=1)
     proofs = [parity(SAVED_MODEL, expected, found) for found in by_signature]
     return max(proofs, key=lambda proof: float(proof["largest_difference"]))
+
+
+def _loaded(folder: str, place: str) -> Any:
+    """What TensorFlow makes of the graph of a local folder, once it was looked at, and of the variables beside it."""
+    graph = graph_check.read(folder, place)
+    with tempfile.TemporaryDirectory(prefix="tfos_job-") as aside:  # nothing else of the folder is there to be read
+        with open(os.path.join(aside, graph_check.FILE), "wb") as stream:
+            stream.write(graph)
+        os.symlink(os.path.join(os.path.abspath(folder), _VARIABLES), os.path.join(aside, _VARIABLES))
+        return tf.saved_model.load(aside)
 
 
 def _of_batch(signatures: Mapping[str, Callable[..., Any]], images: np.ndarray) -> np.ndarray:
