@@ -88,9 +88,9 @@ def test_a_network_of_ones_own(dataset: Path, tmp_path: Path, monkeypatch: pytes
     trained = run("train", *folders, *settings, *files, *wire, "--max_number_of_steps", 60).result()
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert (report["wire_dtype"], report["push_every"], report["records_read"]) == ("bfloat16", 2, [60 * 2 * 8])
-    evaluation = run("evaluate", *folders, "--dataset_split_name", "train").result()
+    evaluation = run("evaluate", *folders, *settings[:2], "--dataset_split_name", "train").result()
     assert evaluation["top_1"] == trained["metrics"]["top_1"] == 1.0
-    answers = Predictor(tmp_path / "run").predict(images(dataset))
+    answers = Predictor(tmp_path / "run", model_name=settings[1]).predict(images(dataset))
     assert [answer["top"][0]["character"] for answer in answers] == list(CLASSES)
 
 

@@ -204,6 +204,7 @@ def test_a_job_that_is_killed_goes_on_where_it_was(gated: RunLayout, tmp_path: P
                 gnt.write(stream, gnt.encode_tag("一"), pixels * 0 if is_black else pixels)
     output = InferenceLayout(str(tmp_path / "out"))
     flags = ("--train_dir", gated.root, "--input", tmp_path / "gnt", "--output_dir", output.root)
+    flags += ("--model_name", "gated:build")
     job = start("infer", *flags, "--master", "local[1]")
     job.wait_until(lambda: len(list(tmp_path.glob("out/_parts/*.json"))) == NUM_DONE)
     processes = job.descendants()

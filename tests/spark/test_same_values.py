@@ -253,11 +253,11 @@ def test_training_evaluation_and_prediction_see_the_same_values(kind: str, sourc
     info = checkpoint(RunLayout(str(tmp_path)), source, normalization)
     assert variables.form_of(info) == source.form
     arrays = checkpoints.load(info)
-    model = variables.restore_model(info, arrays)
+    model = variables.restore_model(info, arrays, "tests.echo:build")
     logits = model(plain, training=False).numpy()
     bound = SCALE * bound.reshape(logits.shape)
     assert_within(bound + EPS * np.abs(logits), logits, SCALE * expected.reshape(logits.shape))
-    predictor = Predictor.restored(info, arrays, raw_image=True)
+    predictor = Predictor.restored(info, arrays, raw_image=True, model_name="tests.echo:build")
     answers = predictor.answers([Request("a file", file) for file in source.files], logits.shape[1])
     for answer, row, row_bound in zip(answers, logits, bound, strict=True):
         assert isinstance(answer, Answer)

@@ -235,9 +235,8 @@ def test_a_checkpoint_of_before_there_was_any_normalizes_nothing(tmp_path: Path)
     meta = dict.fromkeys(checkpoints.META_KEYS, "x") | {"model": {"model_name": "tests.echo:build", **shape}}
     old = checkpoints.verify(checkpoints.publish(RunLayout(str(tmp_path)), 1, {"step": np.ones(1)}, meta))
     images = to_float(tf.constant(pixels(3)))
-    np.testing.assert_array_equal(
-        variables.restore_model(old, checkpoints.load(old))(images), np.reshape(images, [3, -1]) * np.float32(SCALE)
-    )
+    restored = variables.restore_model(old, checkpoints.load(old), "tests.echo:build")
+    np.testing.assert_array_equal(restored(images), np.reshape(images, [3, -1]) * np.float32(SCALE))
     assert old.normalization == {"kind": "none"}
 
 

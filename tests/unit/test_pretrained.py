@@ -250,12 +250,19 @@ def test_flags_of_a_network_without_a_run_belong_together(folder: Path) -> None:
         with pytest.raises(MissingInputError, match=r"^none\."):
             commands.check(dataclasses.replace(config, **change))
     assert commands.size_of_work(config).network.num_classes == 1001
-    for missing in ("weights", "labels"):
-        with pytest.raises(SettingsError, match=rf"^--{missing}: needed with --model_name"):
+    for missing in ("model_name", "labels"):
+        with pytest.raises(SettingsError, match=rf"^--{missing}: needed with --weights"):
             ExportConfig(export_dir="e", **{name: value for name, value in given.items() if name != missing})
-    with pytest.raises(SettingsError, match=r"^--weights: given without --model_name"):
-        ExportConfig(export_dir="e", train_dir="run", weights="w.h5")
-    with pytest.raises(SettingsError, match=r"^--model_name: given together with --train_dir"):
+    with pytest.raises(FlagError, match="--train_dir or --weights: one of them is needed"):
+        ExportConfig(export_dir="e", model_name="inception_v3", labels=labels)
+    with pytest.raises(SettingsError, match=r"^--labels: given without --weights"):
+        ExportConfig(export_dir="e", train_dir="run", labels="l")
+    with pytest.raises(SettingsError, match=r"^--weights: given together with --train_dir"):
         dataclasses.replace(config, train_dir="run")
+    with pytest.raises(SettingsError, match=r"^--model_name inception_v3: is a network that needs --weights"):
+        ExportConfig(export_dir="e", train_dir="run", model_name="inception_v3")
+    with pytest.raises(SettingsError, match=r"^--model_name mine:build: is no network with weights of others"):
+        dataclasses.replace(config, model_name="mine:build")
+    assert ExportConfig(export_dir="e", train_dir="run", model_name="mine:build").model_name == "mine:build"
     with pytest.raises(FlagError, match="one of them is needed"):
         ExportConfig(export_dir="e")

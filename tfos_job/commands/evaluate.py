@@ -56,15 +56,15 @@ def _judged(config: EvaluateConfig, context: Context) -> JudgedSplit | None:
 
 
 def check(config: EvaluateConfig) -> None:
-    """Raises MissingInputError or BadDataError for a split, a run or a checkpoint that is not there."""
+    """Raises what a split, a run or a checkpoint does that is not there, or whose network nobody has named."""
     from tfos_job.conversion.dataset import refuse_non_folder
     from tfos_job.formats.adopted_shards import load_unchanged
     from tfos_job.layout import DatasetLayout, RunLayout
-    from tfos_job.run import checkpoints
+    from tfos_job.run import own_network
 
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     load_unchanged(DatasetLayout(config.dataset_dir).split(config.dataset_split_name))
-    checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+    own_network.check(RunLayout(config.train_dir), config.checkpoint, config.model_name)
 
 
 def size_of_work(config: EvaluateConfig | PredictConfig) -> Work:

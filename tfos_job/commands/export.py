@@ -24,14 +24,14 @@ def run(config: ExportConfig, context: Context) -> None:
 
 
 def check(config: ExportConfig) -> None:
-    """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package that is not there."""
+    """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package or a name that is."""
     from tfos_job import storage
     from tfos_job.errors import SettingsError
     from tfos_job.layout import RunLayout
-    from tfos_job.run import checkpoints
+    from tfos_job.run import own_network
 
     if config.train_dir is not None:
-        checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+        own_network.check(RunLayout(config.train_dir), config.checkpoint, config.model_name)
     for file in filter(None, (config.weights, config.labels)):
         if file == config.labels or file.endswith(KERAS_SUFFIXES):  # else it is the beginning of names
             storage.stat(file)

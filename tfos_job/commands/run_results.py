@@ -22,7 +22,7 @@ def _check_predict(config: PredictConfig) -> None:
     from tfos_job.errors import JobError, SettingsError
     from tfos_job.inference import picture_files
     from tfos_job.layout import RunLayout
-    from tfos_job.run import checkpoints
+    from tfos_job.run import own_network
 
     if STDIN in config.images:
         raise SettingsError(
@@ -30,7 +30,7 @@ def _check_predict(config: PredictConfig) -> None:
             place=f"IMAGE {STDIN}",
             next_step="Give the picture's path on HDFS, or call `tfos-job predict` here",
         )
-    checkpoints.require(RunLayout(config.train_dir), config.checkpoint)
+    own_network.check(RunLayout(config.train_dir), config.checkpoint, config.model_name)
     found = [source for _, source in picture_files.requests_of(config.images)]
     errors = [source for source in found if isinstance(source, JobError)]
     if len(errors) == len(found):

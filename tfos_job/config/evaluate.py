@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tfos_job.config.defaults import NAMED_CHECKPOINTS
 from tfos_job.config.flags import Flags, flag, path
+from tfos_job.config.own_network import own_network
 from tfos_job.config.values import SPLIT_NAME, TextForm
 
 _WHOLE_NUMBERS = TextForm(
@@ -26,6 +27,7 @@ class EvaluateConfig(Flags):
     checkpoint: str = path(
         "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=NAMED_CHECKPOINTS
     )
+    model_name: str | None = own_network()
     batch_size: int = flag("images per step", 128, minimum=1)
     top_k: str = flag("comma-separated k of the top-k accuracies; 1 is always included", "1,3,5", form=_WHOLE_NUMBERS)
     num_executors: int = flag(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tfos_job.config.defaults import EXPORT_FORMATS, NAMED_CHECKPOINTS, PRETRAINED, SAVED_MODEL
 from tfos_job.config.flags import Flags, flag, path, require
+from tfos_job.config.own_network import is_own_network
 from tfos_job.config.values import TextForm
 
 
@@ -14,6 +15,12 @@ def _unknown(text: str) -> str:
     return next((name for name in text.split(",") if name not in EXPORT_FORMATS), "")
 
 
+_NETWORK = TextForm(
+    lambda name: name in PRETRAINED or is_own_network(name),
+    "there is no network {!r}",
+    f"Known: {', '.join(PRETRAINED)}; the own one of a run is package.module:function",
+    PRETRAINED,
+)
 _FORMATS = TextForm(
     lambda text: not _unknown(text),
     "{!r} is not a list of formats",
@@ -28,19 +35,26 @@ class ExportConfig(Flags):
     """`export`: a checkpoint as a network that needs nothing of this package."""
 
     train_dir: str | None = path("folder of the run", None, one_of="network")
-    model_name: str | None = flag(
-        "a network without a run, with --weights that others have trained", None, choices=PRETRAINED, one_of="network"
-    )
     weights: str | None = path(
-        "with --model_name: its weights, a file of Keras's (.h5, .keras) or the prefix of a TF-Slim checkpoint",
+        "a network without a run, --model_name, by weights that others have trained: a file of Keras's (.h5, .keras) "
+        "or the prefix of a TF-Slim checkpoint",
         None,
         metavar="FILE",
+        one_of="network",
+    )
+    model_name: str | None = flag(
+        f"with --weights: the network, {' or '.join(PRETRAINED)}. With --train_dir: the run's own network, as "
+        "package.module:function: Python that is imported and called; needed for a run of such a network, and fails if "
+        "the run has another one",
+        None,
+        metavar="NAME|MODULE:FUNCTION",
+        form=_NETWORK,
     )
     labels: str | None = path(
-        "with --model_name: a UTF-8 file of the classes, ID:NAME in each line, or a name in each", None, metavar="FILE"
+        "with --weights: a UTF-8 file of the classes, ID:NAME in each line, or a name in each", None, metavar="FILE"
     )
     image_size: int | None = flag(
-        "with --model_name: side of its images, in pixels (default: that which it is made for)", None, minimum=75
+        "with --weights: side of its images, in pixels (default: that which it is made for)", None, minimum=75
     )
     export_dir: str = path("folder of the versions, in TensorFlow Serving's layout; local or on HDFS")
     checkpoint: str = path(
@@ -59,10 +73,16 @@ class ExportConfig(Flags):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("weights", "labels", "image_size"):
-            given, wanted = getattr(self, name) is not None, self.model_name is not None
-            require(wanted or not given, name, "given without --model_name")
-            require(given or not wanted or name == "image_size", name, "needed with --model_name")
+        is_of_run = self.train_dir is not None
+        for name in ("labels", "image_size"):
+            require(not is_of_run or getattr(self, name) is None, name, "given without --weights")
+        for name in ("labels", "model_name"):
+            require(is_of_run or getattr(self, name) is not None, name, "needed with --weights")
+        is_own = self.model_name not in PRETRAINED
+        fact, next_step = "is a network that needs --weights", "Leave it out: the run has its own"
+        require(not is_of_run or is_own, f"model_name {self.model_name}", fact, next_step)
+        fact, next_step = "is no network with weights of others", f"Give {' or '.join(PRETRAINED)}, or --train_dir"
+        require(is_of_run or not is_own, f"model_name {self.model_name}", fact, next_step)
 
     @property
     def all_formats(self) -> tuple[str, ...]:

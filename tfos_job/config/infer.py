@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfos_job.config.defaults import NAMED_CHECKPOINTS, PARQUET, RESULT_FORMATS
-from tfos_job.config.flags import Flags, flag, path, require
+from tfos_job.config.flags import Flags, flag, path, refuse_both, require
+from tfos_job.config.own_network import own_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class InferConfig(Flags):
         metavar="last|best|PATH",
         words=NAMED_CHECKPOINTS,
     )
+    model_name: str | None = own_network()
     input: str = path(
         "a dataset's split (the folder with its manifest.json), GNT files or ZIP archives of them, pictures, or a "
         "folder of these; a pattern with *, ? or [] names several",
@@ -42,3 +44,4 @@ class InferConfig(Flags):
         super().__post_init__()
         is_default = self.checkpoint == "last"
         require(self.train_dir is not None or is_default, "checkpoint", "given with --export_dir", "Leave it out")
+        refuse_both(self.train_dir is None and self.model_name is not None, "model_name", "export_dir", "Leave it out")

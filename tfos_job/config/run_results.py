@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tfos_job.config.defaults import NAMED_CHECKPOINTS, STDIN
 from tfos_job.config.flags import Flags, flag, path, require
+from tfos_job.config.own_network import own_network
 from tfos_job.errors import FlagError
 
 
@@ -17,6 +18,7 @@ class PredictConfig(Flags):
     checkpoint: str = path(
         "`last`, `best` or the path of a checkpoint", "last", metavar="last|best|PATH", words=NAMED_CHECKPOINTS
     )
+    model_name: str | None = own_network()
     top_k: int = flag("number of classes to print for each image", 3, minimum=1)
     raw_image: bool = flag(
         "take each picture as `convert` would store it: no search for the ink, white on black stays so. Ignored for "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from tfos_job.config.augmentation import AugmentationConfig
@@ -21,12 +20,12 @@ from tfos_job.config.defaults import (
 )
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Subject, flag, path
 from tfos_job.config.node_flags import NodeFlags
+from tfos_job.config.own_network import is_own_network
 from tfos_job.config.recipes import RECIPES
 from tfos_job.config.values import SPLIT_NAME, TextForm
 
-_OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _NETWORK = TextForm(
-    lambda name: name in NETWORKS or _OWN_NETWORK.fullmatch(name),
+    lambda name: name in NETWORKS or is_own_network(name),
     "there is no network {!r}",
     f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
     tuple(NETWORKS),

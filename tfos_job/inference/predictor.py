@@ -63,6 +63,8 @@ class Predictor:
       checkpoint: `last`, `best` or the path of a checkpoint's folder.
       raw_image: do not look for the ink: take each picture as `convert` would store it. Ignored for runs on folders of
         images.
+      model_name: the run's own network, `package.module:function`, which is Python that is imported and called; needed
+        for a run of such a network, since the run's folder may be somebody else's.
 
     Attributes:
       checkpoint: the path of the checkpoint's folder.
@@ -77,19 +79,32 @@ class Predictor:
     Raises:
       MissingInputError: there is no checkpoint.
       BadDataError: the checkpoint is damaged.
-      SettingsError: the network of that name is not the one of the checkpoint any more.
+      SettingsError: the network of that name is not the one of the checkpoint any more, or it is Python that
+        `model_name` does not name.
     """
 
     def __init__(
-        self, train_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "last", raw_image: bool = False
+        self,
+        train_dir: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] = "last",
+        raw_image: bool = False,
+        model_name: str | None = None,
     ) -> None:
-        self._restore(*checkpoints.read_network(RunLayout(os.fspath(train_dir)), os.fspath(checkpoint)), raw_image)
+        info, arrays = checkpoints.read_network(RunLayout(os.fspath(train_dir)), os.fspath(checkpoint))
+        self._restore(info, arrays, raw_image, model_name)
 
     @classmethod
-    def restored(cls, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], *, raw_image: bool = False) -> Predictor:
+    def restored(
+        cls,
+        info: CheckpointInfo,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        raw_image: bool = False,
+        model_name: str | None = None,
+    ) -> Predictor:
         """The predictor of a checkpoint that has been read."""
         made = cls.__new__(cls)
-        made._restore(info, arrays, raw_image)
+        made._restore(info, arrays, raw_image, model_name)
         return made
 
     @classmethod
@@ -113,13 +128,15 @@ class Predictor:
         made._take(on_paper=info.on_paper, raw_image=raw_image)
         return made
 
-    def _restore(self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool) -> None:
+    def _restore(
+        self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool, model_name: str | None
+    ) -> None:
         self.checkpoint, self.step = info.path, info.step
         self.classes = tuple(info.characters)
         self.digest = model_digest(info, arrays)
         self.ink: InkStatistics | None = None
         self.form = form_of(info)
-        self._network = network_function(restore_model(info, arrays), self.form)
+        self._network = network_function(restore_model(info, arrays, model_name), self.form)
         self._take(on_paper=readers.resolve(None, info.dataset_name, info.path).on_paper, raw_image=raw_image)
 
     def _take(self, *, on_paper: bool, raw_image: bool) -> None:

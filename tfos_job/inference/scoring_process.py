@@ -53,7 +53,7 @@ def predictor_of(model: Model, raw_image: bool) -> Predictor:
     if model.export_dir:
         found = Predictor.exported(model.export_dir, raw_image=raw_image)
     else:
-        found = Predictor(model.train_dir, model.checkpoint, raw_image=raw_image)
+        found = Predictor(model.train_dir, model.checkpoint, raw_image=raw_image, model_name=model.model_name)
     _require_same(model, found.digest)
     return found
 
@@ -115,7 +115,7 @@ def _judge(model: Model, batch_size: int, ks: tuple[int, ...], got_on: Callable[
     _require_gpus()
     info, arrays = checkpoints.read_network(RunLayout(model.train_dir), model.checkpoint)
     _require_same(model, model_digest(info, arrays))
-    network = restore_model(info, arrays)
+    network = restore_model(info, arrays, model.model_name)
     return judge_function(network, batch_size=batch_size, form=info.form, ks=ks, each_batch=got_on)
 
 

@@ -36,6 +36,7 @@ def judge(spark: Spark, config: EvaluateConfig) -> JudgedSplit:
     model = Model(
         train_dir=RunLayout(storage.absolute(config.train_dir)).root,
         checkpoint=storage.absolute(info.path),
+        model_name=config.model_name,
         digest=model_digest(info, found.arrays),
         step=info.step,
     )

@@ -88,7 +88,7 @@ def prepare(config: InferConfig) -> Work:
     _require_apart(config)
     layout = InferenceLayout(storage.absolute(config.output_dir))
     found = inputs.find(config.input)
-    model = models.find(config.train_dir, config.checkpoint, config.export_dir)
+    model = models.find(config.train_dir, config.checkpoint, config.export_dir, config.model_name)
     groups = partitions(found.files)
     plan = Plan(
         input=config.input,

@@ -38,6 +38,7 @@ def predict_udf(
     top_k: int = 3,
     raw_image: bool = False,
     num_gpus: int = 0,
+    model_name: str | None = None,
 ) -> Callable[..., Column]:
     """A function of a column of pictures: bytes of PNG, JPEG or GIF files, or their paths.
 
@@ -55,6 +56,7 @@ def predict_udf(
       top_k: number of classes; all of them if there are fewer.
       raw_image: as of `Predictor`.
       num_gpus: GPUs of each task, which Spark must have assigned to it.
+      model_name: as of `Predictor`.
 
     Returns:
       A pandas function. An answer has the fields of `SCHEMA`: the most probable classes first, none for a picture that
@@ -72,6 +74,7 @@ def predict_udf(
         None if train_dir is None else os.fspath(train_dir),
         os.fspath(checkpoint),
         None if export_dir is None else os.fspath(export_dir),
+        model_name,
     )
     context: SparkContext | None = SparkContext._active_spark_context
     policy = SlotPolicy(num_gpus=num_gpus, is_local=context is not None and is_local(context.master))

@@ -47,7 +47,7 @@ def evaluate(config: EvaluateConfig, judged: JudgedSplit | None = None) -> dict[
         info, arrays, split, contents = choose(config)
         _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, split.root)
         counts, predictions = evaluate_shards(
-            restore_model(info, arrays),
+            restore_model(info, arrays, config.model_name),
             _staged(split, contents),
             num_records=contents.num_records,
             batch_size=config.batch_size,

@@ -23,7 +23,7 @@ from tfos_job.formats import readers
 from tfos_job.inference.training_pictures import TrainingPictures
 from tfos_job.layout import ExportLayout, RunLayout
 from tfos_job.lease import Lease
-from tfos_job.run import checkpoints, exports
+from tfos_job.run import checkpoints, exports, own_network
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 from tfos_job.run.exports import ExportInfo
 from tfos_job.run.model_digest import PREPROCESSING_VERSION, model_digest
@@ -48,7 +48,8 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
       MissingInputError: there is no checkpoint.
       BadDataError: the checkpoint is damaged.
       BusyError: another `export` is at work there.
-      SettingsError: the network of that name is not the one of the checkpoint any more.
+      SettingsError: the network of that name is not the one of the checkpoint any more, or it is Python that
+        `config.model_name` does not name.
       StorageError: a file system has failed; nothing is published.
     """
     run = None if config.train_dir is None else RunLayout(config.train_dir)
@@ -58,6 +59,7 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
         info, arrays = _pretrained(config)
     else:
         info, arrays = checkpoints.read_network(run, config.checkpoint)
+        own_network.require_named(info, config.model_name)
     digest = model_digest(info, arrays)
     with Lease(export.lock, "tfos-job export") as lease:
         trained_on = None if run is None else TrainingPictures(run, info)
@@ -128,8 +130,9 @@ def _write(
     from tfos_job.inference.predictor import Predictor
     from tfos_job.networks.variables import restore_model
 
-    predictor = Predictor.restored(info, arrays)
-    model, form, num_classes = restore_model(info, arrays), predictor.form, len(predictor.classes)
+    own = config.model_name if config.train_dir is not None else None
+    predictor = Predictor.restored(info, arrays, model_name=own)
+    model, form, num_classes = restore_model(info, arrays, own), predictor.form, len(predictor.classes)
     top_k = min(config.top_k, num_classes)
     records, pictures = "training pictures", None if trained_on is None else trained_on.images(form)
     if pictures is None or not len(pictures):

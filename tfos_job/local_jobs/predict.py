@@ -14,7 +14,7 @@ from tfos_job.errors import BadDataError, JobError
 from tfos_job.inference import picture_files
 from tfos_job.inference.answer import Answer, NoAnswer
 from tfos_job.layout import RunLayout
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, own_network
 
 
 def predict(config: PredictConfig, *, load_tensorflow: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
@@ -29,11 +29,13 @@ def predict(config: PredictConfig, *, load_tensorflow: Callable[[], None] = lamb
 
     Raises:
       MissingInputError: there is no checkpoint; at the end: a picture, or a folder of pictures, was not there.
+      SettingsError: the run's network is Python that `config.model_name` does not name.
       BadDataError: the checkpoint is damaged; at the end: a file was no picture.
       AccessError: at the end: all that could not be read is not allowed to be.
       StorageError: a file system has failed.
     """
     checkpoint = checkpoints.read_network(RunLayout(config.train_dir), config.checkpoint)
+    own_network.require_named(checkpoint[0], config.model_name)
     requests = picture_files.requests_of(config.images)
     known = [NoAnswer(name, source) for name, source in requests if isinstance(source, JobError)]
     answers: Iterable[Answer | NoAnswer] = known
@@ -41,7 +43,7 @@ def predict(config: PredictConfig, *, load_tensorflow: Callable[[], None] = lamb
         load_tensorflow()
         from tfos_job.inference.predictor import Predictor
 
-        predictor = Predictor.restored(*checkpoint, raw_image=config.raw_image)
+        predictor = Predictor.restored(*checkpoint, raw_image=config.raw_image, model_name=config.model_name)
         answers = predictor.answers(requests, config.top_k)
     del checkpoint  # hundreds of megabytes
     failures = _Failures(len(requests))

@@ -24,7 +24,7 @@ from tfos_job.host.signals import Stopped
 from tfos_job.inference import strokes
 from tfos_job.inference.ink_statistics import TYPICAL, InkStatistics
 from tfos_job.layout import RunLayout
-from tfos_job.run import checkpoints, exports
+from tfos_job.run import checkpoints, exports, own_network
 from tfos_job.serve import access_log, application, server
 from tfos_job.serve.channel import Broken
 from tfos_job.serve.keys import Keys
@@ -61,6 +61,7 @@ def serve(
     Raises:
       InterruptedJobError: by a signal, the only end.
       MissingInputError: there is no checkpoint or export.
+      SettingsError: a run's network is Python that the flags do not name.
       BadDataError: the checkpoint or export is damaged, or the file of keys holds none.
       ResourceError: the port is taken.
     """
@@ -105,9 +106,10 @@ class RunSource:
     name: str
     train_dir: str
     checkpoint: str
+    model_name: str | None = None
 
     def newest(self) -> str:
-        checkpoints.require(RunLayout(self.train_dir), self.checkpoint)
+        own_network.check(RunLayout(self.train_dir), self.checkpoint, self.model_name)
         return self.train_dir
 
     def load(self, folder: str) -> Loaded:
@@ -115,7 +117,7 @@ class RunSource:
         from tfos_job.inference.training_pictures import TrainingPictures
 
         info, arrays = checkpoints.read_network(RunLayout(folder), self.checkpoint)
-        predictor = Predictor.restored(info, arrays)
+        predictor = Predictor.restored(info, arrays, model_name=self.model_name)
         draw = _drawn_like(TrainingPictures(RunLayout(folder), info).ink)
         return Loaded(predictor, draw, predictor.step, min(_TOP_K, len(predictor.classes)))
 
@@ -153,10 +155,12 @@ def _sources(config: ServeConfig) -> list[Source]:
     """The models of the flags; of a `--model` it is seen what is in its folder: a run has checkpoints."""
     found: list[Source] = []
     for name, folder in config.models:
-        is_run = config.train_dir is not None
+        is_run, own = config.train_dir is not None, config.model_name
         if config.model is not None:
             is_run = storage.is_dir(RunLayout(folder).checkpoints_dir)
-        found.append(RunSource(name, folder, config.checkpoint) if is_run else ExportSource(name, folder))
+            if is_run and not own_network.is_own(RunLayout(folder), config.checkpoint):
+                own = None  # the name is that of another one's network
+        found.append(RunSource(name, folder, config.checkpoint, own) if is_run else ExportSource(name, folder))
     return found
 
 

@@ -16,6 +16,7 @@ from tfos_job.errors import SettingsError
 from tfos_job.formats.form import Form
 from tfos_job.input.normalization import Normalization, restore
 from tfos_job.networks import registry
+from tfos_job.run import own_network
 from tfos_job.run.checkpoint_files import OPTIMIZER_PREFIX, CheckpointInfo
 
 MODEL_PREFIX = "model/"
@@ -56,15 +57,22 @@ def assign_model(model: keras.Model, arrays: Mapping[str, np.ndarray], place: st
         variable.assign(arrays[name])
 
 
-def restore_model(info: CheckpointInfo, arrays: Mapping[str, np.ndarray]) -> keras.Model:
+def restore_model(info: CheckpointInfo, arrays: Mapping[str, np.ndarray], model_name: str | None = None) -> keras.Model:
     """Builds the network that a checkpoint was made with and gives it the checkpoint's weights and normalization.
+
+    Args:
+      info: of the checkpoint.
+      arrays: of the checkpoint, by name.
+      model_name: the network as the user has named it; needed for one that is no network of this package's, since it is
+        Python that is imported and called.
 
     Returns:
       A model from images float32 [B, S, S, C] in [0, 1], not normalized, to logits float32 [B, num_classes].
 
     Raises:
-      SettingsError: the network of that name is not the one of the checkpoint any more.
+      SettingsError: the network of that name is not the one of the checkpoint any more, or nobody has named it.
     """
+    own_network.require_named(info, model_name)
     model = registry.build(**info.model, seed=0)
     assign_model(model, arrays, place=info.path)
     return with_normalization(model, restore(info.normalization, arrays))

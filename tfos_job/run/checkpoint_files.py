@@ -148,6 +148,11 @@ def read(path: str, leave_out: tuple[str, ...] = ()) -> tuple[CheckpointInfo, Ar
     return CheckpointInfo(path, document), read_variables(path, document, leave_out)
 
 
+def read_info(path: str) -> CheckpointInfo:
+    """A checkpoint's document, whose arrays are not looked at; raises as `read` does."""
+    return CheckpointInfo(path, _read_document(path))
+
+
 def prove(path: str) -> None:
     """Proves that a checkpoint's files are those that were written, in little memory.
 

@@ -225,6 +225,11 @@ def require(run: RunLayout, which: str) -> None:
         raise _missing(run, which)
 
 
+def named(run: RunLayout, which: str) -> list[str]:
+    """The folders of which `read` takes the first one that is whole."""
+    return _LISTS[which](run) if which in _LISTS else [which]
+
+
 _LISTS = {"last": candidates, "best": by_merit}
 
 

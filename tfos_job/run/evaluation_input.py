@@ -10,7 +10,7 @@ from tfos_job.errors import SettingsError
 from tfos_job.formats.adopted_shards import load_unchanged
 from tfos_job.formats.manifest import Manifest
 from tfos_job.layout import DatasetLayout, RunLayout, SplitLayout
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, own_network
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 from tfos_job.run.predictions import JudgedShard
 
@@ -36,12 +36,14 @@ def choose(config: EvaluateConfig) -> EvaluationInput:
 
     Raises:
       MissingInputError: there is no checkpoint or no split.
-      SettingsError: the checkpoint was trained on other classes or channels.
+      SettingsError: the checkpoint was trained on other classes or channels, or its network is Python that the flags do
+        not name.
       BadDataError: the checkpoint or the manifest is damaged.
     """
     refuse_non_folder(config.dataset_dir, "--dataset_dir")
     split = DatasetLayout(config.dataset_dir).split(config.dataset_split_name)
     info, arrays = checkpoints.read_network(RunLayout(config.train_dir), config.checkpoint)
+    own_network.require_named(info, config.model_name)
     contents = load_unchanged(split)
     _require_compatible(info, contents, split.root)
     return EvaluationInput(info, arrays, split, contents)

@@ -24,6 +24,7 @@ class Model:
       train_dir: folder of its run; empty for an exported one.
       checkpoint: of the run: path of the checkpoint's folder.
       export_dir: folder of an exported version; empty for one of a run.
+      model_name: of the run: its own network, as the user has named it.
       digest: SHA-256 over weights, classes and preprocessing.
       step: of the checkpoint; None for a network without a training.
     """
@@ -31,6 +32,7 @@ class Model:
     train_dir: str = ""
     checkpoint: str = ""
     export_dir: str = ""
+    model_name: str | None = None
     digest: str
     step: int | None
 
