@@ -207,7 +207,7 @@ WAYS: dict[str, Callable[[Path, Path], int]] = {
 def open_spark(slots: int, settings: dict[str, str]) -> Any:
     from pyspark.sql import SparkSession
 
-    from tfos_job.driver.session import JAVA_OPTIONS
+    from tfos_job.driver.local_spark import JAVA_OPTIONS
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master(f"local[{slots}]").config("spark.ui.enabled", "false")

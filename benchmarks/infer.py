@@ -200,7 +200,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from pyspark.sql import SparkSession
 
     from tfos_job import ConvertConfig, convert, predict_udf
-    from tfos_job.driver.session import JAVA_OPTIONS
+    from tfos_job.driver.local_spark import JAVA_OPTIONS
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"

@@ -1,6 +1,9 @@
 """What a command pays before it does anything: processor seconds of Spark's JVM and of TensorFlow's import.
 
     jvm      a session on `local[2]` and one small job, as this package starts it, over a JVM with all its compilers
+    keys     a session on `local[2]` with keys, encryption and sockets instead of ports, as this package starts it,
+             which fetches 64 MiB from its tasks, over one without these
+    sealed   the same on `local-cluster[1,1,1024]`, where they come from another JVM
     node     TensorFlow for a node, as training/server_process.py imports it, over `import tensorflow`
     command  TensorFlow for a command or the coordinator, which have Keras, over `import tensorflow`
     predict  `tfos-job predict` of one picture by a checkpoint of the default network for all 3,755 characters, with the
@@ -43,6 +46,23 @@ gateway.proc.stdin.close()
 gateway.proc.wait()  # so that its time counts
 """
 OPTIONS = '.config("spark.driver.extraJavaOptions", JAVA_OPTIONS)'
+GUARDED = """
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+from tfos_job.driver import local_spark
+builder = SparkSession.builder.master("{master}")
+for key, value in (local_spark.settings() | local_spark.guards("{master}")).items():
+    if {guarded} or not key.startswith(("spark.authenticate", "spark.network.crypto", "spark.python.unix")):
+        builder = builder.config(key, value)
+session = builder.getOrCreate()
+parts = session.sparkContext.parallelize(range(64), 2).map(lambda i: bytes([i]) * (1 << 20)).collect()
+assert [len(part) for part in parts] == [1 << 20] * 64
+session.stop()
+gateway = SparkContext._gateway
+gateway.shutdown()
+gateway.proc.stdin.close()
+gateway.proc.wait()
+"""
 IMPORT = "from tfos_job.host.imports import without\nwith without({!r}):\n    import tensorflow"
 PLAIN = "import tensorflow"
 
@@ -78,7 +98,9 @@ sys.exit(main(["predict", "--train_dir", sys.argv[1], sys.argv[1] + "/page.png"]
 
 # Ours and the peer.
 WAYS = {
-    "jvm": ("from tfos_job.driver.session import JAVA_OPTIONS" + SESSION.format(OPTIONS), SESSION.format("")),
+    "jvm": ("from tfos_job.driver.local_spark import JAVA_OPTIONS" + SESSION.format(OPTIONS), SESSION.format("")),
+    "keys": tuple(GUARDED.format(master="local[2]", guarded=guarded) for guarded in (True, False)),
+    "sealed": tuple(GUARDED.format(master="local-cluster[1,1,1024]", guarded=guarded) for guarded in (True, False)),
     "node": (IMPORT.format("keras"), PLAIN),
     "command": (IMPORT.format("matplotlib"), PLAIN),
     "predict": (PREDICT, PLAIN),
@@ -89,7 +111,7 @@ def measure(code: str, folder: str) -> tuple[float, float]:
     """Processor and wall seconds of a Python process that runs this, its children's included."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began_s = time.perf_counter()
-    env = os.environ | {"PYSPARK_PYTHON": sys.executable, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([sys.executable, "-c", code, folder], env=env, check=True, **quiet)
     wall_s = time.perf_counter() - began_s

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from tests.campaigns.accuracy import unpacked
 from tests.command import Command, StartCommand, is_alive, starting
 from tfos_job.config import ConvertConfig, SynthConfig
-from tfos_job.driver.session import JAVA_OPTIONS
+from tfos_job.driver.local_spark import JAVA_OPTIONS
 from tfos_job.jobs.convert import convert
 from tfos_job.local_jobs.synth import synthesize
 

@@ -21,7 +21,7 @@ from pyspark import SparkContext
 
 from scripts.hadoop.network import NAMESPACES_DIR, Host, Network, choose_subnet
 from steps.sides import Cluster
-from tfos_job.driver import session
+from tfos_job.driver import local_spark, session
 from tfos_job.errors import ResourceError
 from tfos_job.host.child import end, module_path
 from tfos_job.host.process_environment import VariableChange, applied
@@ -50,7 +50,7 @@ _START_TIMEOUT_S = 300
 _STOP_S = 10.0
 _POLL_S = 0.05
 _EXECUTOR_MB = 1024  # its Python processes, which TensorFlow runs in, are beside that
-_JAVA = f"{session.JAVA_OPTIONS} -XX:-UsePerfData"
+_JAVA = f"{local_spark.JAVA_OPTIONS} -XX:-UsePerfData"
 
 
 def require_rights() -> None:

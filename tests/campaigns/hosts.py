@@ -42,7 +42,7 @@ from tests.hadoop.conftest import upload
 from tests.hadoop.hosted import HostedHadoop, obstacle
 from tests.hadoop.hosted_training import KINDS, HostedTraining
 from tfos_job.config import SynthConfig
-from tfos_job.driver.session import JAVA_OPTIONS
+from tfos_job.driver.local_spark import JAVA_OPTIONS
 from tfos_job.local_jobs.synth import synthesize
 
 PROCESSES_END_S = 180

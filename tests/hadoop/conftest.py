@@ -23,7 +23,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.command import Submission, Submit, starting, wait_until_gone
 from tfos_job import storage
-from tfos_job.driver.session import JAVA_OPTIONS
+from tfos_job.driver.local_spark import JAVA_OPTIONS
 from tfos_job.submit import yarn_client
 from tfos_job.submit.environment import Shipment
 

@@ -16,7 +16,7 @@ import pytest
 from tests.hadoop.conftest import HADOOP, upload
 from tests.hadoop.hosted import HostedHadoop, obstacle
 from tests.hadoop.hosted_training import HostedTraining
-from tfos_job.driver.session import JAVA_OPTIONS
+from tfos_job.driver.local_spark import JAVA_OPTIONS
 
 pytestmark = pytest.mark.hadoop
 

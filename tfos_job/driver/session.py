@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.resources
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from tfos_job.driver import jvm, program_session, spark_defaults
+from tfos_job.driver import jvm, local_spark, program_session, spark_defaults
 from tfos_job.driver.start_errors import explain_context
 from tfos_job.driver.start_limit import end_jvm, time_limit
 from tfos_job.driver.withdrawal import withdrawn
@@ -43,9 +42,6 @@ TFCLUSTER_SETTINGS = {
     "spark.excludeOnFailure.enabled": "false",  # Spark refuses it for tasks that run once; restarts leave out hosts
     **HEARTBEATS,
 }
-# Spark only distributes work here: without its second compiler a JVM starts in 0.6 of the processor time
-# (benchmarks/start.py).
-JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
 _YIELDING = {*HEARTBEATS, *executor_failures(1, 0)}  # to a user's own
 _STOP_S = 10.0
 _in_use = threading.Lock()  # a process has one SparkContext
@@ -203,6 +199,8 @@ def _start(
     builder = SparkSession.builder.appName(app_name)
     with time_limit(start_timeout or (_LOCAL_START_S if local else None)), _own_signals():
         wanted = _yielded(wanted, local=local)
+        if master is not None and local:
+            wanted |= local_spark.guards(master)
         with withdrawn(wanted, is_needed=not (local or in_cluster_mode())):
             for key, value in wanted.items():
                 builder = builder.config(key, value)
@@ -211,6 +209,8 @@ def _start(
             except Exception as e:
                 raise explain_context(e, master or "") from e
     _started = spark.sparkContext
+    if local:
+        local_spark.bequeath(spark)
     if master is None:
         # spark-submit's JVM has started with its own log settings.
         spark.sparkContext.setLogLevel("WARN")
@@ -244,15 +244,4 @@ def _stop(spark: SparkSession) -> None:
 
 def _common_settings(master: str | None) -> dict[str, str]:
     settings = {"spark.ui.showConsoleProgress": "false"}
-    if is_local(master):
-        log4j2 = importlib.resources.files("tfos_job.driver") / "log4j2.properties"
-        quiet = f"-Dlog4j2.configurationFile=file:{log4j2}"
-        settings |= {
-            # All processes run on this host, so its name need not resolve.
-            "spark.driver.host": jvm.LOOPBACK,
-            "spark.driver.bindAddress": jvm.LOOPBACK,
-            "spark.ui.enabled": "false",
-            "spark.driver.extraJavaOptions": f"{quiet} {JAVA_OPTIONS}",
-            "spark.executor.extraJavaOptions": f"{quiet} {JAVA_OPTIONS}",
-        }
-    return settings
+    return settings | local_spark.settings() if is_local(master) else settings

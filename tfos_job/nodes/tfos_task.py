@@ -18,6 +18,7 @@ from tfos_job.nodes import node
 from tfos_job.nodes.tfos import import_tfos, secure_reservations
 from tfos_job.protocol.line import own_address
 
+_SPARK_KEY = "_SPARK_AUTH_SECRET"  # of a standalone cluster's executors
 _TFOS_NODE_PORT = "TENSORFLOW_PORT"  # TFoS announces this port instead of looking for one
 
 
@@ -30,6 +31,7 @@ def wrapped(
     """
 
     def run(partition: Iterable[int]) -> None:
+        os.environ.pop(_SPARK_KEY, None)  # no process of this one needs it
         tfos = import_tfos()
         secure_reservations(tfos, key, attempt)
         address = own_address(driver)
