@@ -39,7 +39,7 @@ ask() {
     while read -r id; do
         options+=(--ignore-vuln "$id")
     done < <("$venv/bin/python" scripts/audit.py --print-ignored)
-    exec "$venv/bin/pip-audit" --requirement constraints.txt --no-deps --disable-pip "${options[@]}"
+    exec "$venv/bin/pip-audit" --requirement constraints.txt --no-deps --disable-pip --strict "${options[@]}"
 }
 
 case ${1:-} in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,26 @@ def test_a_file_that_hadoop_would_not_read_is_named(tmp_path: Path, content: str
     (tmp_path / "core-site.xml").write_text(content)
     with pytest.raises(SettingsError, match=f"core-site.xml.*: {fact}"):
         read_settings(tmp_path / "core-site.xml")
+
+
+def test_entities_neither_grow_without_end_nor_ask_another_host(tmp_path: Path) -> None:
+    """An attacker's file: a billion words in a few lines, and a page that is fetched."""
+    levels = [f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12)]
+    core = tmp_path / "core-site.xml"
+    core.write_text(f'<!DOCTYPE c [<!ENTITY e0 "word">{"".join(levels)}]><configuration>&e11;</configuration>')
+    with pytest.raises(SettingsError, match=r"cannot be understood: .*amplification"):
+        read_settings(core)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/more.xml"
+        core.write_text(f'<!DOCTYPE c [<!ENTITY more SYSTEM "{url}">]><configuration>&more;</configuration>')
+        with pytest.raises(SettingsError, match="cannot be understood"):
+            read_settings(core)
+        core.write_text(f'<!DOCTYPE c SYSTEM "{url}"><configuration/>')
+        with pytest.raises(SettingsError, match="cannot be understood"):
+            read_settings(core)
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            server.accept()
 
 
 def test_a_user_without_a_name_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,18 @@ def test_a_changed_manifest_is_bad_data(change: dict[str, Any], fact: str) -> No
         Manifest.from_json(json.loads(json.dumps(example().to_json())) | change)
 
 
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "gen-00000/../../x", ".."])
+def test_no_name_in_a_manifest_leads_out_of_its_folder(name: str) -> None:
+    """Shards are read, compared and left out by these names, and a manifest may be somebody else's."""
+    shards = (dataclasses.replace(example().shards[0], file=name), example().shards[1])
+    with pytest.raises(BadDataError, match="is not below the folder"):
+        Manifest.from_json(json.loads(json.dumps(example(shards=shards).to_json())))
+    with pytest.raises(BadDataError, match="is not below the folder"):
+        Manifest.from_json(json.loads(json.dumps(example(sources=(source(name=name),)).to_json())))
+    archived = source(name=f"a.zip/{name}", archive="a.zip")
+    assert Manifest.from_json(json.loads(json.dumps(example(sources=(archived,)).to_json()))).sources == (archived,)
+
+
 def test_an_absent_or_torn_manifest_says_what_to_do(tmp_path: Path) -> None:
     split = SplitLayout(str(tmp_path))
     with pytest.raises(MissingInputError, match="tfos-job convert"):

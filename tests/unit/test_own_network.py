@@ -17,6 +17,7 @@ from tests.unit.small_runs import SPLIT, STEP, SmallRun
 from tfos_job import storage
 from tfos_job.commands import evaluate as evaluate_command
 from tfos_job.commands import export as export_command
+from tfos_job.commands import parser
 from tfos_job.commands.registry import COMMANDS
 from tfos_job.config import (
     EvaluateConfig,
@@ -199,14 +200,14 @@ def test_a_name_that_is_none_is_damage(run: SmallRun, name: Any) -> None:
         Predictor(run.train_dir)
 
 
-def test_the_flag_takes_names_of_own_networks_alone() -> None:
+def test_one_file_of_settings_names_the_network_of_all_commands(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("model_name: hanzi_net\ntrain_dir: r\n")
+    config = ("--config", str(tmp_path / "settings.yaml"))
+    for line in (["evaluate", "--dataset_dir", "d"], ["predict", "i"], ["export", "--export_dir", "e"], ["serve"]):
+        assert parser.parse(COMMANDS, [*line, *config]).given["model_name"] == "hanzi_net"
     for kind in (PredictConfig, EvaluateConfig, InferConfig, ServeConfig):
-        with pytest.raises(FlagError, match="'chinese_rec' is not the name of a network of your own"):
-            kind(**{**NEEDED[kind], "model_name": "chinese_rec"})
-    for kind in (InferConfig, ServeConfig):
-        needed = {name: value for name, value in NEEDED[kind].items() if name != "train_dir"}
-        with pytest.raises(SettingsError, match=r"^--model_name: "):
-            kind(**needed, export_dir="e", model_name=NAME)
+        with pytest.raises(FlagError, match="there is no network 'hanzinet'"):
+            kind(**{**NEEDED[kind], "model_name": "hanzinet"})
 
 
 NEEDED: dict[type, dict[str, Any]] = {

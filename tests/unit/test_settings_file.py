@@ -183,6 +183,20 @@ def test_a_mistake_is_told_with_file_and_line(
     assert caught.value.exit_code == (65 if kind is BadDataError else 2)
 
 
+def test_a_file_of_somebody_else_makes_no_object_and_grows_to_nothing(written: Any, tmp_path: Path) -> None:
+    """Tags of Python are texts; 30 levels of ten aliases each would be 10^30 settings."""
+    marker = tmp_path / "marker"
+    for tag in (f"!!python/object/apply:os.system ['touch {marker}']", "!!python/name:os.system x", "!anything x"):
+        with pytest.raises(FlagError, match="epoch"):
+            parser.parse(COMMANDS, ["train", "--config", written(f"epoch: {tag}\n")])
+    assert not marker.exists()
+    levels = [
+        f"a{level}: &a{level} {{{', '.join(f'k{n}: *a{level - 1}' for n in range(10))}}}" for level in range(1, 30)
+    ]
+    with pytest.raises(FlagError, match="there is no command a0"):
+        parser.parse(COMMANDS, ["train", "--config", written("\n".join(["a0: &a0 {epoch: 3}", *levels]))])
+
+
 def test_a_list_of_files_is_given_on_the_command_line(written: Any) -> None:
     with pytest.raises(FlagError, match=r"images is no flag. Give IMAGE on the command line"):
         parser.parse(COMMANDS, ["predict", "--config", written("images: [a.png]\n")])

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.waits import PATIENCE_S
 from tfos_job import storage
 from tfos_job.errors import AccessError, MissingInputError, SettingsError, StorageError
-from tfos_job.storage import error_mapping, hdfs_client, retry, streams
+from tfos_job.storage import error_mapping, hdfs_client, reading, retry, streams
 
 
 def names(folder: Path) -> list[str]:
@@ -45,6 +45,20 @@ def test_json_is_readable_by_people_and_comes_back(tmp_path: Path) -> None:
     storage.write_json(path, {"b": 1.5, "a": "啊"})
     assert storage.read_bytes(path).decode() == '{\n "a": "啊",\n "b": 1.5\n}\n'
     assert storage.read_json(path) == {"b": 1.5, "a": "啊"}
+
+
+def test_json_without_bottom_or_end_is_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of somebody else: neither the stack nor the memory ends with it."""
+    path = tmp_path / "value.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        storage.read_json(str(path))
+    monkeypatch.setattr(reading, "MOST_JSON_BYTES", 10)
+    path.write_text("1234567890")
+    assert storage.read_json(str(path)) == 1234567890
+    path.write_text("12345678901")
+    with pytest.raises(ValueError, match="more than 10 bytes"):
+        storage.read_json(str(path))
 
 
 def test_file_urls_and_plain_paths_are_the_same_place(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def _yaml_tree(text: str, path: str) -> Tree:
         raise _not_yaml(error, path) from error
     if root is None or (root.tag == _NULL and not root.value):  # nothing, or comments alone
         return {}
-    return _tree(root, path, ())
+    return _tree(root, path, (), {})
 
 
 def _not_yaml(error: yaml.YAMLError, path: str) -> JobError:
@@ -108,7 +108,8 @@ def _not_yaml(error: yaml.YAMLError, path: str) -> JobError:
     )
 
 
-def _tree(node: yaml.Node, path: str, above: tuple[int, ...]) -> Tree:
+def _tree(node: yaml.Node, path: str, above: tuple[int, ...], made: dict[int, Tree]) -> Tree:
+    """The settings of a node; those of `made`, by the node's identity, are not made again, however often named."""
     if not isinstance(node, yaml.MappingNode):
         raise FlagError(
             "no list of settings",
@@ -117,16 +118,19 @@ def _tree(node: yaml.Node, path: str, above: tuple[int, ...]) -> Tree:
         )
     if id(node) in above:
         raise FlagError("an alias of what it stands in", place=place(path, node.start_mark.line + 1))
+    if id(node) in made:
+        return made[id(node)]
     found: Tree = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
-        _add(found, key.value, Node(_value(value, path, (*above, id(node))), line), path)
+        _add(found, key.value, Node(_value(value, path, (*above, id(node)), made), line), path)
+    made[id(node)] = found
     return found
 
 
-def _value(node: yaml.Node, path: str, above: tuple[int, ...]) -> Any:
+def _value(node: yaml.Node, path: str, above: tuple[int, ...], made: dict[int, Tree]) -> Any:
     if isinstance(node, yaml.MappingNode):
-        return _tree(node, path, above)
+        return _tree(node, path, above, made)
     if isinstance(node, yaml.SequenceNode):
         # Texts, of a flag that may be given several times; of all other settings it matters only that it is a list.
         return [each.value if isinstance(each, yaml.ScalarNode) else None for each in node.value]

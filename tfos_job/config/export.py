@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tfos_job.config.defaults import EXPORT_FORMATS, NAMED_CHECKPOINTS, PRETRAINED, SAVED_MODEL
 from tfos_job.config.flags import Flags, flag, path, require
-from tfos_job.config.own_network import is_own_network
+from tfos_job.config.own_network import NETWORK, NETWORK_METAVAR
 from tfos_job.config.values import TextForm
 
 
@@ -15,12 +15,6 @@ def _unknown(text: str) -> str:
     return next((name for name in text.split(",") if name not in EXPORT_FORMATS), "")
 
 
-_NETWORK = TextForm(
-    lambda name: name in PRETRAINED or is_own_network(name),
-    "there is no network {!r}",
-    f"Known: {', '.join(PRETRAINED)}; the own one of a run is package.module:function",
-    PRETRAINED,
-)
 _FORMATS = TextForm(
     lambda text: not _unknown(text),
     "{!r} is not a list of formats",
@@ -43,12 +37,11 @@ class ExportConfig(Flags):
         one_of="network",
     )
     model_name: str | None = flag(
-        f"with --weights: the network, {' or '.join(PRETRAINED)}. With --train_dir: the run's own network, as "
-        "package.module:function: Python that is imported and called; needed for a run of such a network, and fails if "
-        "the run has another one",
+        f"with --weights: the network, {' or '.join(PRETRAINED)}. With --train_dir: the run's; fails if it is another. "
+        "Needed for one of your own, package.module:function, which is Python that is imported and called",
         None,
-        metavar="NAME|MODULE:FUNCTION",
-        form=_NETWORK,
+        metavar=NETWORK_METAVAR,
+        form=NETWORK,
     )
     labels: str | None = path(
         "with --weights: a UTF-8 file of the classes, ID:NAME in each line, or a name in each", None, metavar="FILE"
@@ -78,11 +71,10 @@ class ExportConfig(Flags):
             require(not is_of_run or getattr(self, name) is None, name, "given without --weights")
         for name in ("labels", "model_name"):
             require(is_of_run or getattr(self, name) is not None, name, "needed with --weights")
-        is_own = self.model_name not in PRETRAINED
-        fact, next_step = "is a network that needs --weights", "Leave it out: the run has its own"
-        require(not is_of_run or is_own, f"model_name {self.model_name}", fact, next_step)
-        fact, next_step = "is no network with weights of others", f"Give {' or '.join(PRETRAINED)}, or --train_dir"
-        require(is_of_run or not is_own, f"model_name {self.model_name}", fact, next_step)
+        is_known = is_of_run or self.model_name in PRETRAINED
+        require(
+            is_known, f"model_name {self.model_name}", "takes no weights of others", f"Give {' or '.join(PRETRAINED)}"
+        )
 
     @property
     def all_formats(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfos_job.config.defaults import NAMED_CHECKPOINTS, PARQUET, RESULT_FORMATS
-from tfos_job.config.flags import Flags, flag, path, refuse_both, require
+from tfos_job.config.flags import Flags, flag, path, require
 from tfos_job.config.own_network import own_network
 
 
@@ -44,4 +44,3 @@ class InferConfig(Flags):
         super().__post_init__()
         is_default = self.checkpoint == "last"
         require(self.train_dir is not None or is_default, "checkpoint", "given with --export_dir", "Leave it out")
-        refuse_both(self.train_dir is None and self.model_name is not None, "model_name", "export_dir", "Leave it out")

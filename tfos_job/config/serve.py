@@ -41,7 +41,7 @@ class ServeConfig(Flags):
         metavar="last|best|PATH",
         words=NAMED_CHECKPOINTS,
     )
-    model_name: str | None = own_network("the runs'")
+    model_name: str | None = own_network("a run")
     host: str = flag(
         "address to listen on; another than this host's own needs --api_key_file or --insecure", "127.0.0.1"
     )
@@ -86,8 +86,6 @@ class ServeConfig(Flags):
         require(is_guarded, "host", f"{self.host} is open to other hosts, and no key is asked for", next_step)
         is_free = self.export_dir is None or self.checkpoint == "last"
         require(is_free, "checkpoint", "an export holds one checkpoint", "Leave it out, or give --train_dir")
-        is_free = self.export_dir is None or self.model_name is None
-        require(is_free, "model_name", "an export needs no Python", "Leave it out, or give --train_dir")
         names = [name for name, _ in self.models]
         twice = next((name for name in names if names.count(name) > 1), "")
         require(not twice, "model", f"two models are called {twice}", "Give each a name of its own")

@@ -20,16 +20,9 @@ from tfos_job.config.defaults import (
 )
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Subject, flag, path
 from tfos_job.config.node_flags import NodeFlags
-from tfos_job.config.own_network import is_own_network
+from tfos_job.config.own_network import NETWORK, NETWORK_METAVAR
 from tfos_job.config.recipes import RECIPES
-from tfos_job.config.values import SPLIT_NAME, TextForm
-
-_NETWORK = TextForm(
-    lambda name: name in NETWORKS or is_own_network(name),
-    "there is no network {!r}",
-    f"Known: {', '.join(NETWORKS)}; your own is package.module:function",
-    tuple(NETWORKS),
-)
+from tfos_job.config.values import SPLIT_NAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +86,8 @@ class TrainFlags(NodeFlags, AugmentationConfig):
     model_name: str = flag(
         f"network: {', '.join(NETWORKS)}, or one of your own as package.module:function",
         "chinese_rec",
-        metavar="NAME|MODULE:FUNCTION",
-        form=_NETWORK,
+        metavar=NETWORK_METAVAR,
+        form=NETWORK,
         bond=RECIPE,
         subject=Subject.NETWORK,
     )

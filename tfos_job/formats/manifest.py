@@ -170,6 +170,7 @@ class Manifest:
             for name in ("format_version", "digest", "num_records"):
                 if value[name] != getattr(manifest, name):
                     raise ValueError(f"{name} is {value[name]}, its shards give {getattr(manifest, name)}")
+            _require_names_below(manifest)
             check_counts(manifest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             fact = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -177,6 +178,19 @@ class Manifest:
                 f"not a manifest: {fact}", place=place, next_step="Convert the split again with --overwrite"
             ) from error
         return manifest
+
+
+def _require_names_below(manifest: Manifest) -> None:
+    """Raises ValueError for a name that leads out of its folder: files are read, compared and made anew by these names.
+
+    Names within an archive are looked up in its directory alone, whatever they are.
+    """
+    sources = [source.archive or source.name for source in manifest.sources]
+    for name in (*(shard.file for shard in manifest.shards), *sources):
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{name!r} is not below the folder")
+    if manifest.adoption is not None and any("/" in shard.file for shard in manifest.shards):
+        raise ValueError("adopted shards lie in folders of their own")
 
 
 def check_counts(manifest: Manifest) -> None:

@@ -17,6 +17,8 @@ from tfos_job.storage.names import rename
 from tfos_job.storage.streams import Guarded
 
 _PIECE_BYTES = 4 << 20
+MOST_JSON_BYTES = 512 << 20
+"""Of a JSON file that is read. The largest is the manifest of a split of a million GNT files, some 300 MB."""
 
 
 class Readable(Protocol):
@@ -48,9 +50,21 @@ def read_json(path: str) -> Any:
 
     Raises:
       MissingInputError: the file does not exist.
-      ValueError: its content is not JSON; the caller turns that into an error of its own.
+      ValueError: its content is not JSON, nested too deeply, or larger than `MOST_JSON_BYTES`; the caller turns
+        that into an error of its own.
     """
-    return json.loads(read_bytes(path).decode("utf-8"))
+
+    def attempt() -> bytes:
+        with open_read(path) as stream:
+            return stream.read(MOST_JSON_BYTES + 1)
+
+    data = backend_of(path).persist(attempt)
+    if len(data) > MOST_JSON_BYTES:
+        raise ValueError(f"it has more than {MOST_JSON_BYTES} bytes")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def download(path: str, target: str) -> str:
