@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,69 @@ def test_the_file_that_keras_applications_hands_out_is_for_the_backbone(tmp_path
     expected = made(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
     found = inception.get_layer("backbone")(np.repeat(images, 3, axis=3) * 2 - 1, training=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def rewritten(source: Path, target: Path, members: dict[str, bytes]) -> Path:
+    """A `.keras` with other members."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in {*old.namelist(), *members}:
+            new.writestr(name, members.get(name) or old.read(name))
+    return target
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's, when it writes
+def test_nothing_but_numbers_is_read_of_a_file_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole model brings its configuration, a Lambda layer its bytecode; of neither anything is run or made."""
+    marker = tmp_path / "marker"
+    target = str(marker)
+    images = keras.Input((8, 8, 1))
+    code = keras.layers.Lambda(lambda x: (open(target, "w").close(), x)[1], output_shape=(8, 8, 1), name="code")
+    outputs = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(code(images)))
+    hostile = keras.Model(images, outputs)
+    hostile.save(tmp_path / "hostile.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras's about its older form
+        hostile.save(tmp_path / "hostile.h5")
+    keras.models.load_model(tmp_path / "hostile.keras", safe_mode=False)(np.zeros((1, 8, 8, 1), np.float32))
+    marker.unlink()  # so it would run
+    made: list[Any] = []
+    monkeypatch.setattr(keras.layers.Lambda, "from_config", lambda *given, **_: made.append(given))
+    plain = keras.Model(images, keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(images)))
+    wrong = rewritten(tmp_path / "hostile.keras", tmp_path / "wrong.keras", {"config.json": b'{"module": "os"}'})
+    for path in (tmp_path / "hostile.keras", tmp_path / "hostile.h5", wrong):
+        with contextlib.suppress(BadDataError, SettingsError):  # its layers are others
+            load_weights(plain, weights(path))
+        plain(np.zeros((1, 8, 8, 1), np.float32))
+        assert (made, marker.exists()) == ([], False), path
+
+
+@pytest.mark.parametrize("way", ["external link", "external storage", "virtual dataset"])
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+def test_numbers_of_another_file_are_not_loaded(tmp_path: Path, way: str, suffix: str) -> None:
+    """The bytes of any file of this host would be weights, and go where the network goes."""
+    secret, path, inner = tmp_path / "secret", tmp_path / f"w{suffix}", tmp_path / "inner.h5"
+    secret.write_bytes(bytes(64))
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.zeros(16, np.float32)
+    with h5py.File(inner, "w") as file:
+        group = file.create_group("layers/logits/vars")
+        if way == "external link":
+            group["0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/x")
+        elif way == "external storage":
+            group.create_dataset("0", (16,), np.float32, external=[(str(secret), 0, 64)])
+        else:
+            layout = h5py.VirtualLayout((16,), np.float32)
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (16,))
+            group.create_virtual_dataset("0", layout)
+        file["layers/logits/again"] = group  # a group within itself
+        group["up"] = file["layers"]
+    if suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(inner, "model.weights.h5")
+    else:
+        path.write_bytes(inner.read_bytes())
+    with pytest.raises(BadDataError, match="takes its weights from another file"):
+        load_weights(network(), weights(path))
 
 
 def test_what_is_no_weights(tmp_path: Path, checkpoint: str) -> None:

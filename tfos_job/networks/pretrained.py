@@ -26,6 +26,7 @@ from tfos_job.formats.charset import Charset
 from tfos_job.formats.slim_labels import BACKGROUND, distinct, parse_labels
 from tfos_job.networks import registry
 from tfos_job.networks.inception_v3 import CONVOLUTIONS
+from tfos_job.networks.keras_file import require_own_numbers
 from tfos_job.networks.variables import MODEL_PREFIX, model_variables
 from tfos_job.run.checkpoint_files import Arrays, CheckpointInfo
 
@@ -121,6 +122,7 @@ def _load_keras(path: str, place: str, num_names: int, build: _Build) -> _Loaded
     backbone = network.get_layer(BACKBONE)
     missing = {layer.name for layer in backbone.layers if hasattr(layer, "kernel")}
     try:
+        require_own_numbers(path, place)
         # Lists of names with a background are common, and weights with one are not.
         for num_classes in (num_names, max(num_names - 1, 1), num_names + 1):
             logits = keras.layers.Dense(num_classes, name="logits")

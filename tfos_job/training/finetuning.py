@@ -17,8 +17,9 @@ import numpy as np
 
 from tfos_job import storage
 from tfos_job.config.defaults import KERAS_SUFFIXES
-from tfos_job.errors import BadDataError, SettingsError
+from tfos_job.errors import BadDataError, JobError, SettingsError
 from tfos_job.layout import RunLayout
+from tfos_job.networks.keras_file import require_own_numbers
 from tfos_job.networks.variables import MODEL_PREFIX
 from tfos_job.run import checkpoints
 from tfos_job.run.checkpoint_files import CheckpointInfo
@@ -132,7 +133,10 @@ def _load_keras_file(model: keras.Model, path: str, exclude_scopes: Sequence[str
         # Layers that do not fit are skipped with a warning, as excluded ones may not fit; others are checked below.
         warnings.simplefilter("ignore")
         try:
+            require_own_numbers(str(local), path)
             target.load_weights(str(local), skip_mismatch=True)
+        except JobError:
+            raise
         except Exception as error:  # whatever h5py, zipfile and Keras make of other files
             raise BadDataError(
                 f"not weights of {target.name}: {error}",
