@@ -42,6 +42,12 @@ TFCLUSTER_SETTINGS = {
     "spark.excludeOnFailure.enabled": "false",  # Spark refuses it for tasks that run once; restarts leave out hosts
     **HEARTBEATS,
 }
+# Spark's Python processes of a container are reached through sockets in its folder, and not through ports that other
+# users of the host can reach as well. The folder's full path would be too long for a socket.
+_CONTAINER_SETTINGS = {
+    "spark.python.unix.domain.socket.enabled": "true",
+    "spark.python.unix.domain.socket.dir": ".",
+}
 _YIELDING = {*HEARTBEATS, *executor_failures(1, 0)}  # to a user's own
 _STOP_S = 10.0
 _in_use = threading.Lock()  # a process has one SparkContext
@@ -68,7 +74,7 @@ def begin_in_cluster(*, trains: bool) -> None:
       ResourceError: Spark does not start for another reason.
     """
     global _started
-    settings = {**_common_settings(None), **(TFCLUSTER_SETTINGS if trains else {})}
+    settings = {**_common_settings(None), **_CONTAINER_SETTINGS, **(TFCLUSTER_SETTINGS if trains else {})}
     conf = _submitted_conf()
     for key, value in settings.items():
         conf.setIfMissing(key, value)
