@@ -36,7 +36,7 @@ def held() -> Iterator[ServerPort]:
 def tensorflow(held: ServerPort) -> Iterator[socket.socket]:
     """Listens as gRPC does where TF_GRPC_REUSE_PORT is set: on every interface, and for IPv4 in the same socket."""
     assert held.environment == {"TF_GRPC_REUSE_PORT": "1"}
-    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as server:
+    with socket.socket(held._holder.family) as server:
         if server.family == socket.AF_INET6:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,6 +104,23 @@ def test_a_filter_that_does_nothing_is_found_out(held: ServerPort) -> None:
     with pytest.raises(SettingsError, match="does nothing with it") as caught:
         held.judge(is_required=True)
     assert "--require_isolation" in caught.value.place
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_holder_is_of_the_family_that_tensorflow_listens_on(
+    family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets of two families share a port and no group: the one of IPv4 gets what comes by IPv4, unfiltered."""
+    if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    monkeypatch.setattr(server_port, "_family", lambda: family)
+    with server_port.hold(HOST) as held, socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        server.bind(("", held.port))
+        server.listen(1)
+        held.prove()
+        assert bool(held.why_open) == (family == socket.AF_INET6)
 
 
 def test_a_port_that_the_kernel_does_not_guard_is_held_and_open(monkeypatch: pytest.MonkeyPatch) -> None:

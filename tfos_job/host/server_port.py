@@ -157,12 +157,23 @@ def hold(host: str, port_range: PortRange | None = None) -> ServerPort:
     Raises:
       ResourceError: no port of the range is free, or the host has no such address.
     """
-    for family in _ANY:  # TensorFlow listens on both at once where the host has IPv6
-        try:
-            return ServerPort(ports.first_free(host, port_range, lambda port: _guarded(family, port)), host)  # noqa: B023
-        except OSError as error:
-            why = f"the kernel takes no filter for it: {error.strerror or error}"
+    family = _family()
+    try:
+        return ServerPort(ports.first_free(host, port_range, lambda port: _guarded(family, port)), host)
+    except OSError as error:
+        why = f"the kernel takes no filter for it: {error.strerror or error}"
     return ServerPort(ports.listen(host, port_range), host, why)
+
+
+def _family() -> socket.AddressFamily:
+    """That of TensorFlow's socket, which only one of the same family can share a port with.
+
+    gRPC listens on both families at once, with a socket of IPv6, if the loopback interface has an address of it.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return socket.AF_INET6
+    return socket.AF_INET
 
 
 def try_out() -> str:
