@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.command import is_alive
 from tests.unit.waits import wait_until
+from tfos_job.driver import local_spark
 
 PROGRAM = """
 import contextlib, json, os, signal, socket, stat, struct, sys
@@ -90,3 +92,21 @@ def test_spark_on_this_host_hears_nobody_without_a_key(seen: list[dict[str, Any]
     assert (cluster["secret"], local["secret"]) == (64, 0)
     wait_until(lambda: has_ended(local["jvm"]))
     assert not any(os.path.exists(each["folder"]) for each in seen)
+
+
+def test_the_folder_of_the_sockets_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path has at most 107 bytes."""
+    monkeypatch.setattr(local_spark, "_sockets", "")
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    settings = local_spark.guards("local[2]")
+    folder = Path(settings["spark.python.unix.domain.socket.dir"])
+    assert folder.parent == Path("/tmp")
+    assert list(long.iterdir()) == []
+    keys = [local_spark.guards("local-cluster[1,1,1024]")["spark.authenticate.secret"] for _ in range(2)]
+    assert keys[0] != keys[1]
+    assert local_spark.guards("local[2]") == settings  # no key, and the same folder
+    folder.rmdir()
+    local_spark.guards("local[2]")
+    Path(local_spark._sockets).rmdir()
