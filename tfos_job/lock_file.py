@@ -121,7 +121,7 @@ def parse(content: bytes) -> dict[str, Any]:
     """Returns the lock's fields; empty if the content is no lock's JSON. Such a file is watched like any other."""
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

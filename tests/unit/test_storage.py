@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.unit.waits import PATIENCE_S
 from tfos_job import storage
 from tfos_job.errors import AccessError, MissingInputError, SettingsError, StorageError
-from tfos_job.storage import error_mapping, hdfs_client, reading, retry, streams
+from tfos_job.storage import error_mapping, hdfs, hdfs_client, reading, retry, streams
 
 
 def names(folder: Path) -> list[str]:
@@ -446,6 +447,45 @@ def test_addresses_in_hadoops_configuration_may_hold_variables(tmp_path: Path, m
             with pytest.raises(StorageError, match=r"cannot look at it: .*no answer"):
                 storage.stat(url)
             silent.accept()[0].close()
+
+
+@pytest.mark.parametrize(
+    ("text", "umask"),
+    [
+        ("", 0o022),
+        ("027", 0o027),
+        ("0077", 0o077),
+        ("0", 0o002),  # not even then may all others write
+        ("u=rwx,g=rx,o=", 0o027),
+        ("u=rwx,go=", 0o077),
+        ("a=rwx", 0o002),
+        ("of another form", 0o022),
+    ],
+)
+def test_files_on_hdfs_get_what_hadoop_would_give_them(text: str, umask: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hdfs_client.umask_of({_UMASK: text}) == umask
+    asked = []
+
+    class Client:
+        def mkdirs(self, path: str, permission: int, create_parent: bool) -> None:
+            asked.append(permission)
+
+        def create(self, path: str, options: Any) -> Any:
+            asked.append(options.permission)
+            raise FileExistsError(path)
+
+        def delete(self, path: str, recursive: bool) -> None:
+            pass
+
+    system = hdfs_client.FileSystem(Client(), "hdfs://nn", umask=hdfs_client.umask_of({_UMASK: text}))
+    monkeypatch.setattr(hdfs, "connect", lambda url: system)
+    storage.make_dirs("hdfs://nn/d")
+    with pytest.raises((StorageError, FileExistsError)):
+        hdfs.Hdfs("hdfs://nn/d")._create("hdfs://nn/d/f")
+    assert asked == [0o777 & ~umask, 0o666 & ~umask]
+
+
+_UMASK = "fs.permissions.umask-mode"
 
 
 def test_paths_outside_of_a_mount_table_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

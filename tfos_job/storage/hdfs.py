@@ -35,6 +35,7 @@ class Hdfs:
         self._client = file_system.client
         self._path = file_system.path
         self._root = file_system.root
+        self._umask = file_system.umask
 
     def open_read(self, path: str) -> io.RawIOBase:
         return HdfsReader(path, lambda: self._call(lambda: self._client.read(self._path(path))))
@@ -51,7 +52,8 @@ class Hdfs:
         """
         from hdfs_native import WriteOptions
 
-        options = WriteOptions(overwrite=False, create_parent=False)  # do not create a discarded folder again
+        # Do not create a discarded folder again.
+        options = WriteOptions(overwrite=False, create_parent=False, permission=0o666 & ~self._umask)
         here = self._path(path)
         num_replicas: int | None = None
         try:
@@ -88,7 +90,7 @@ class Hdfs:
         return [_entry(join(path, last_name(status.path)), status) for status in found]
 
     def make_dirs(self, path: str) -> None:
-        self._call(lambda: self._client.mkdirs(self._path(path), create_parent=True))
+        self._call(lambda: self._client.mkdirs(self._path(path), 0o777 & ~self._umask, create_parent=True))
 
     def remove(self, path: str) -> None:
         self._call(lambda: self._client.delete(self._path(path), True))

@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,26 @@ from tfos_job.storage.urls import canonical
 _DEFAULT_PORT = 8020
 _SOCKET_TIMEOUT = "dfs.client.socket-timeout"
 _MAX_SOCKET_TIMEOUT_MS = 10_000  # for a silent DataNode: Hadoop's 60 s would leave time for one other try
+_UMASK = "fs.permissions.umask-mode"
+_BITS = {"r": 4, "w": 2, "x": 1}
+_OTHERS_WRITE = 0o002
 _NOWHERE = "hdfs://127.0.0.1:1/"  # hdfs-native requires a linkFallback; `FileSystem.path` lets no path through to it
 _URL = re.compile(r"(?P<scheme>\w+)://(?P<authority>[^/]*)(?P<path>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A client, and the mount points that its paths must be under; None: every path is valid."""
+    """A client of a file system.
+
+    Attributes:
+      mounts: the mount points that its paths must be under; None: every path is valid.
+      umask: the bits that new files and folders do not get.
+    """
 
     client: Any
     root: str
     mounts: tuple[str, ...] | None = None
+    umask: int = 0o022
 
     def path(self, url: str) -> str:
         """Returns the path of a URL.
@@ -82,8 +92,9 @@ def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
     from hdfs_native import Client  # slow to import, and needed for HDFS alone
 
     settings = _settings()
+    umask = umask_of(settings)
     try:
-        return FileSystem(Client(f"{root}/", settings), root)
+        return FileSystem(Client(f"{root}/", settings), root, umask=umask)
     except RuntimeError as error:
         text = str(error)
         if "No fs.defaultFS setting found" in text or "URL must contain a host" in text:
@@ -95,11 +106,11 @@ def _connect(root: str, conf_dir: str | None, pid: int) -> FileSystem:
                 + described_conf_dir(),
             ) from error
         if "No NameNode hosts found" in text:
-            return FileSystem(Client(f"hdfs://{_host(root, settings)}:{_DEFAULT_PORT}/", settings), root)
+            return FileSystem(Client(f"hdfs://{_host(root, settings)}:{_DEFAULT_PORT}/", settings), root, umask=umask)
         if "No viewfs fallback mount found" in text:
             table = f"fs.viewfs.mounttable.{_authority(root, settings)}."
             mounts = _mounts(root, table, settings)
-            return FileSystem(Client(f"{root}/", settings | {f"{table}linkFallback": _NOWHERE}), root, mounts)
+            return FileSystem(Client(f"{root}/", settings | {f"{table}linkFallback": _NOWHERE}), root, mounts, umask)
         raise
 
 
@@ -142,6 +153,21 @@ def _settings() -> dict[str, str]:
     configured = found.get(_SOCKET_TIMEOUT, "")
     timeout_ms = int(configured) if configured.isdecimal() else 0
     return found | {_SOCKET_TIMEOUT: str(min(timeout_ms or _MAX_SOCKET_TIMEOUT_MS, _MAX_SOCKET_TIMEOUT_MS))}
+
+
+def umask_of(settings: Mapping[str, str]) -> int:
+    """The bits that new files and folders do not get: Hadoop's own, and in any case that to write of all others.
+
+    hdfs-native does not look at `fs.permissions.umask-mode`, which is octal or, as `u=rwx,g=rx,o=`, what is allowed.
+    """
+    text = settings.get(_UMASK, "").strip()
+    if re.fullmatch("[0-7]{1,4}", text):
+        return (int(text, 8) & 0o777) | _OTHERS_WRITE
+    allowed = {"u": 7, "g": 5, "o": 5}  # Hadoop's default, 022
+    for who, letters in re.findall("([ugoa]+)=([rwx]*)", text):
+        bits = sum(_BITS[letter] for letter in set(letters))
+        allowed |= dict.fromkeys("ugo" if "a" in who else who, bits)
+    return (0o777 & ~(allowed["u"] << 6 | allowed["g"] << 3 | allowed["o"])) | _OTHERS_WRITE
 
 
 def _use_localised_conf() -> None:
