@@ -12,7 +12,6 @@ A whole checkpoint has all files, of the right size and digest, that load and ho
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 import zipfile
@@ -25,7 +24,7 @@ import numpy as np
 from tfos_job import storage
 from tfos_job.config import GNT, NO_NORMALIZATION
 from tfos_job.errors import BadDataError, MissingInputError
-from tfos_job.formats import readers
+from tfos_job.formats import npz, readers
 from tfos_job.formats.form import Form
 from tfos_job.formats.hashing import HashingReader, HashingWriter
 from tfos_job.layout import join
@@ -245,9 +244,8 @@ def read_variables(path: str, document: Mapping[str, Any], leave_out: tuple[str,
         raise _absent(path, VARIABLES_FILE) from error
     _require_same(path, expected, len(data), hashlib.sha256(data).hexdigest())
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if not name.startswith(leave_out)}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        arrays = npz.load(data, leave_out)
+    except ValueError as error:
         raise _torn(path, f"{VARIABLES_FILE} does not load ({error})") from error
     shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()}
     if shapes != {name: of for name, of in document["variables"].items() if not name.startswith(leave_out)}:
