@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str], lines: LogLines) -> int:
+    os.umask(os.umask(0o022) | 0o002)  # what a command writes is never for all others to write
     changes = process_environment.settle_process()
     name = argv[0]
     outcome = Outcome(name)

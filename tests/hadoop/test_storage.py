@@ -58,6 +58,9 @@ def test_a_file_appears_whole_and_replaces_an_older_one(hdfs_dir: str) -> None:
     assert storage.read_bytes(path) == pattern(3 * MIB)
     assert storage.stat(path).size_bytes == 3 * MIB
     assert abs(storage.stat(path).mtime_s - time.time()) < 60
+    system = hdfs_client.connect(path)
+    status = system.client.get_file_info(system.path(path))
+    assert oct(status.permission) == oct(0o666 & ~system.umask)
     assert names(hdfs_dir) == ["a.bin"]
 
 

@@ -38,6 +38,18 @@ def rewrite_with_nan(folder: Path) -> None:
     document_path.write_text(json.dumps(document), "utf-8")
 
 
+def rewrite_document(change: dict[str, Any]) -> Callable[[Path], object]:
+    """With its own digest, which anybody can compute."""
+
+    def rewrite(folder: Path) -> None:
+        path = folder / checkpoint_files.DOCUMENT_FILE
+        document = json.loads(path.read_text("utf-8")) | change
+        document["document_sha256"] = checkpoint_files.document_digest(document)
+        path.write_text(json.dumps(document), "utf-8")
+
+    return rewrite
+
+
 TEARS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no variables": (lambda folder: (folder / "variables.npz").unlink(), "variables.npz is missing"),
     "cut off": (lambda folder: (folder / "variables.npz").write_bytes(b"PK"), "variables.npz has 2 bytes, expected"),
@@ -50,6 +62,11 @@ TEARS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "does not have its own digest",
     ),
+    "no files": (rewrite_document({"files": {}}), "file variables.npz is missing"),
+    "other files": (rewrite_document({"files": [1]}), "'files' is list"),
+    "odd file": (rewrite_document({"files": {"variables.npz": 1}}), "file variables.npz: is no object"),
+    "no step": (rewrite_document({"step": None}), "'step' is NoneType"),
+    "endless": (lambda folder: (folder / "checkpoint.json").write_text("[" * 200_000), "nested too deeply"),
     "NaN": (rewrite_with_nan, "model/fc1/kernel is not finite"),
 }
 

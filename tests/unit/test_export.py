@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import shutil
@@ -16,11 +17,13 @@ from typing import Any
 import fsspec
 import keras
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.lite.python import schema_py_generated
 
 from tests.unit import small_runs
 from tests.unit.small_checkpoints import flip_byte, record_evaluation
@@ -205,6 +208,31 @@ def test_it_answers_in_a_process_that_has_not_this_package(
     classes = json.loads(done.stdout)
     expected = of_crops.predict(paths)
     assert classes == [[guess["character"] for guess in answer["top"]] for answer in expected]
+
+
+def test_files_for_other_runtimes_name_no_other_file_and_no_operation_of_somebody_elses(exported: Exported) -> None:
+    """Both formats can: TFLite by custom operations, ONNX by domains, functions and weights in other files."""
+    model = onnx.load(f"{exported.path}/model.onnx", load_external_data=False)
+    domains = {node.domain for node in model.graph.node} | {opset.domain for opset in model.opset_import}
+    assert domains <= {"", "ai.onnx.ml"}  # of the standard
+    assert not model.functions
+    assert {weights.data_location for weights in model.graph.initializer} == {onnx.TensorProto.DEFAULT}
+    lite = schema_py_generated.Model.GetRootAs((Path(exported.path) / "model.tflite").read_bytes())
+    codes = [lite.OperatorCodes(number) for number in range(lite.OperatorCodesLength())]
+    assert codes
+    assert [code.CustomCode() for code in codes if code.CustomCode() is not None] == []
+    assert schema_py_generated.BuiltinOperator.CUSTOM not in {code.BuiltinCode() for code in codes}
+
+
+def test_nothing_here_opens_the_files_for_other_runtimes(exported: Exported, tmp_path: Path) -> None:
+    """Those of somebody else are compared with their digests, which he has computed, too."""
+    shutil.copytree(exported.path, tmp_path / "1")
+    document = exported.document
+    for name in ("model.tflite", "model.onnx"):
+        (tmp_path / "1" / name).write_bytes(b"garbage")
+        document["files"][name] = {"size_bytes": 7, "sha256": hashlib.sha256(b"garbage").hexdigest()}
+    storage.write_json(str(tmp_path / "1" / "export.json"), document | {"document_sha256": document_digest(document)})
+    assert Predictor.exported(tmp_path).digest == exported.result["digest"]
 
 
 def test_photographs_in_colour_are_reduced_and_normalized_within_the_graph(tmp_path: Path) -> None:
@@ -479,6 +507,27 @@ def test_no_file_outside_of_a_version_belongs_to_it(tmp_path: Path, folder: Path
     document["files"][name] = document["files"]["saved_model.pb"]
     storage.write_json(f"{path}/export.json", document | {"document_sha256": document_digest(document)})
     with pytest.raises(BadDataError, match="a file outside of the version"):
+        exports.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"files": []}, "'files' is list"),
+        ({"files": {"a": 1}}, "file a: is no object"),
+        ({"files": {"a": {"size_bytes": "1", "sha256": ""}}}, "file a: 'size_bytes' is str"),
+        ({"version": None}, "'version' is NoneType"),
+        ({"digest": 3}, "'digest' is int"),
+    ],
+    ids=range(5),
+)
+def test_a_document_of_other_types_is_damage(tmp_path: Path, folder: Path, change: Any, words: str) -> None:
+    layout = ExportLayout(str(tmp_path / "e"))
+    storage.make_dirs(layout.root)
+    path = publish(layout, folder).path
+    document = storage.read_json(f"{path}/export.json") | change
+    storage.write_json(f"{path}/export.json", document | {"document_sha256": document_digest(document)})
+    with pytest.raises(BadDataError, match=f"export.json: {words}"):
         exports.read(path)
 
 

@@ -15,7 +15,7 @@ from tests.unit.manifests import example
 from tests.unit.small_checkpoints import record_evaluation
 from tests.unit.test_generation import build
 from tests.unit.test_gnt_shard import task, whole, write_gnt
-from tfos_job import storage
+from tfos_job import cli, storage
 from tfos_job.config import EvaluateConfig, ExportConfig, SynthConfig
 from tfos_job.conversion import gnt_shard
 from tfos_job.layout import ExportLayout, RunLayout, SplitLayout
@@ -81,6 +81,16 @@ def test_a_lock_and_what_is_under_it_too(umask: int, tmp_path: Path) -> None:
     storage.make_dirs(export.root)
     with Lease(export.lock, "somebody"):
         assert stat.S_IMODE(os.stat(export.lock).st_mode) == 0o666 & ~umask
+
+
+def test_no_command_writes_what_all_others_may_write(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert cli.main(["synth", "--gnt_dir", str(tmp_path / "gnt"), "--num_writers", "1", "--charset_size", "1"]) == 0
+    finally:
+        os.umask(before)
+    found = [tmp_path / "gnt", *(tmp_path / "gnt").iterdir()]
+    assert [oct(stat.S_IMODE(path.stat().st_mode)) for path in found] == ["0o775", *["0o664"] * (len(found) - 1)]
 
 
 def test_folders_for_a_while_are_for_their_owner_alone_and_cannot_be_guessed(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 OPTIMIZER_PREFIX = "optimizer/"  # of the names of arrays that training alone needs
 VARIABLES_FILE = "variables.npz"
 DOCUMENT_FILE = "checkpoint.json"
+_KINDS: dict[str, type] = {"step": int, "files": dict, "variables": dict}
 _OWN_KEYS = {"format_version", "step", "time", "variables", "files", "document_sha256"}
 
 Arrays = dict[str, np.ndarray]
@@ -178,6 +179,23 @@ def first_not_finite(variables: Mapping[str, np.ndarray]) -> str | None:
     return None
 
 
+def misfit(document: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> str:
+    """The first entry of a document that is missing or of another type, in words; empty without one."""
+    for name, kind in kinds.items():
+        if not isinstance(document.get(name), kind):
+            return f"{name!r} is {type(document[name]).__name__}" if name in document else f"{name!r} is missing"
+    return ""
+
+
+def files_misfit(files: Mapping[str, Any]) -> str:
+    """The same of the files that a document names."""
+    for name, of_file in files.items():
+        fact = misfit(of_file, {"size_bytes": int, "sha256": str}) if isinstance(of_file, dict) else "is no object"
+        if fact:
+            return f"file {name}: {fact}"
+    return ""
+
+
 def document_digest(document: Mapping[str, Any]) -> str:
     """SHA-256 of the document without its own digest."""
     content = {key: value for key, value in document.items() if key != "document_sha256"}
@@ -225,6 +243,11 @@ def _read_document(path: str) -> dict[str, Any]:
         raise _torn(path, f"{DOCUMENT_FILE} is not of format version {FORMAT_VERSION}")
     if document.get("document_sha256") != document_digest(document):
         raise _torn(path, f"{DOCUMENT_FILE} does not have its own digest")
+    fact = misfit(document, _KINDS) or files_misfit(document["files"])
+    if not fact and VARIABLES_FILE not in document["files"]:
+        fact = f"file {VARIABLES_FILE} is missing"
+    if fact:
+        raise _torn(path, f"{DOCUMENT_FILE}: {fact}")
     return document
 
 

@@ -27,9 +27,10 @@ from tfos_job.formats import hashing
 from tfos_job.formats.form import Form
 from tfos_job.formats.hashing import HashingReader
 from tfos_job.layout import BUILDING_PREFIX, EXPORT_DOCUMENT, ExportLayout, export_version, join
-from tfos_job.run.checkpoint_files import document_digest
+from tfos_job.run.checkpoint_files import document_digest, files_misfit, misfit
 
 FORMAT_VERSION = 1
+_KINDS: dict[str, type] = {"version": int, "digest": str, "step": int, "files": dict}
 _log = logging.getLogger(__name__)
 
 
@@ -132,7 +133,10 @@ def read(path: str) -> ExportInfo:
         raise _damaged(path, f"{EXPORT_DOCUMENT} is not of format version {FORMAT_VERSION}")
     if document.get("document_sha256") != document_digest(document):
         raise _damaged(path, f"{EXPORT_DOCUMENT} does not have its own digest")
-    for name in document.get("files", {}):
+    fact = misfit(document, _KINDS) or files_misfit(document["files"])
+    if fact:
+        raise _damaged(path, f"{EXPORT_DOCUMENT}: {fact}")
+    for name in document["files"]:
         if ".." in name.split("/") or name.startswith("/"):  # copies of the files are written under these names
             raise _damaged(path, f"{EXPORT_DOCUMENT} names a file outside of the version: {name}")
     return ExportInfo(path, document)
