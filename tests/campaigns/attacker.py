@@ -1,0 +1,287 @@
+"""An attacker against a running training, on every port that its processes have open; prints what came of it.
+
+python tests/campaigns/attacker.py                        a training on local Spark
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # to be run as a program as well
+
+from tests import attack_table, leaks  # noqa: E402
+from tests.attacker import Attacker, Outcome, Siege  # noqa: E402
+from tests.command import Command  # noqa: E402
+from tests.listeners import HELD, LINE, RENDEZVOUS, TENSORFLOW, Listener, listeners  # noqa: E402
+from tests.recordings import recordings  # noqa: E402
+
+HERE, ELSEWHERE, ELSEWHERE_6 = "127.0.0.1", "127.0.0.2", "::1"
+"""The job's own host, and two addresses that are not of the job."""
+SOURCES = {HERE: attack_table.OWN_HOST, ELSEWHERE: attack_table.ELSEWHERE, ELSEWHERE_6: attack_table.ELSEWHERE}
+NUM_STEPS = 300
+NETWORK = """
+import keras
+import tensorflow as tf
+
+class Told(keras.layers.Layer):
+    def call(self, x):
+        # The name depends on the images: else the line would be written as the graph is made. A full pipe holds the step.
+        with tf.control_dependencies([tf.print("step", {padding}, x[0, 0], output_stream="file://" + {pipe!r})]):
+            return tf.identity(x)
+
+def build(*, num_classes, image_size, num_channels, keep_prob, seed):
+    images = keras.Input((image_size, image_size, num_channels), name="images")
+    x = Told(name="told")(keras.layers.Flatten()(images))
+    return keras.Model(images, keras.layers.Dense(num_classes, name="fc")(x), name="paced")
+"""
+PAGE = 4096
+_POLL_S = 0.1
+
+
+class Pace:
+    """A training's network writes a page into a pipe at each step, and this reads one now and then."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "pipe"
+        os.mkfifo(self.path)
+        (folder / "paced.py").write_text(NETWORK.format(pipe=str(self.path), padding=repr("." * (PAGE - 64))))
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        # So that its end is never read, and a step finds a reader.
+        self._writer = os.open(self.path, os.O_WRONLY)
+        fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PAGE)
+        self.num_steps = 0
+        self.limit: float = math.inf
+        self.pause_s = 0.0
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._descriptor, selectors.EVENT_READ)
+            while not self._is_closed:
+                if self.num_steps < self.limit and selector.select(_POLL_S):
+                    with contextlib.suppress(BlockingIOError):
+                        self.num_steps += os.read(self._descriptor, PAGE).count(b"step")
+                time.sleep(max(self.pause_s, 0 if self.num_steps < self.limit else _POLL_S))
+
+    def slow_down(self) -> None:
+        """From now on it takes its time, and two thirds of the steps, until `let_go`."""
+        self.pause_s, self.limit = 0.1, NUM_STEPS * 2 // 3
+
+    def let_go(self) -> None:
+        self.pause_s, self.limit = 0.0, math.inf
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._thread.join()
+        os.close(self._writer)
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def forwarder(source: str, to: tuple[str, int]) -> Iterator[str]:
+    """`host:port` of a door whose callers come from another address to a listener; for programs that choose none."""
+    done = threading.Event()
+
+    def relay(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        for each in (one, other):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def serve(door: socket.socket) -> None:
+        while not done.is_set():
+            try:
+                caller, _ = door.accept()
+            except OSError:
+                return
+            try:
+                onward = socket.create_connection(to, timeout=2, source_address=(source, 0))
+            except OSError:
+                caller.close()
+                continue
+            onward.settimeout(None)
+            for pair in ((caller, onward), (onward, caller)):
+                threading.Thread(target=relay, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        threading.Thread(target=serve, args=(door,), daemon=True).start()
+        try:
+            yield "{}:{}".format(*door.getsockname())
+        finally:
+            done.set()
+            door.shutdown(socket.SHUT_RDWR)
+
+
+@dataclass
+class Found:
+    """What an attack on a training has shown.
+
+    Attributes:
+      outcomes: of all attacks on all ports.
+      intrusions: what TensorFlow's servers have answered who was asked to write a file: source, process, answer.
+      descriptors: of the driver, before and after.
+      steps: of the training when the attack on it began and ended.
+      leaks: places that have a secret of the job, in words.
+      secrets: those that were looked for.
+      exit_code: of the training.
+      said: on its standard error.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    intrusions: list[tuple[str, str, str]] = field(default_factory=list)
+    descriptors: tuple[int, int] = (0, 0)
+    steps: tuple[int, int] = (0, 0)
+    leaks: set[str] = field(default_factory=set)
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    exit_code: int = -1
+    said: str = ""
+
+    @property
+    def table(self) -> str:
+        return attack_table.table(self.outcomes, SOURCES)
+
+
+class LocalTraining:
+    """A training on local Spark that is attacked while its nodes register and while it trains.
+
+    Args:
+      start: starts the command, with its program and its words.
+      dataset: it trains on its split `train`.
+      folder: empty; of this training.
+    """
+
+    def __init__(self, dataset: Path, folder: Path) -> None:
+        self._folder = folder
+        self.marker = folder / "marker"
+        self._told = folder / "told"
+        self.pace = Pace(folder)
+        (folder / "tmp").mkdir()
+        told = str(self._told)
+
+        class Attacked(Command):
+            program = (sys.executable, "-m", "tests.cluster.attacked_training", told)
+
+        spark = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{folder / 'events'}"}
+        spark |= {"spark.eventLog.compress": "false", "spark.local.dir": str(folder / "spark")}
+        (folder / "events").mkdir()
+        confs = " ".join(f"--conf {key}={value}" for key, value in spark.items())
+        values = {"TMPDIR": str(folder / "tmp"), "PYSPARK_SUBMIT_ARGS": f"{confs} pyspark-shell"}
+        values["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
+        with changed(values):
+            self.command = Attacked(
+                *("train", "--dataset_dir", dataset, "--train_dir", folder / "run", "--model_name", "paced:build"),
+                *("--image_size", 16, "--batch_size", 16, "--max_number_of_steps", NUM_STEPS, "--max_restarts", 0),
+                *("--num_executors", 3, "--num_ps_tasks", 1, "--master", "local[3]"),
+            )
+
+    def _told_of(self, name: str) -> list[list[str]]:
+        path = self._told / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def secrets(self) -> dict[str, bytes]:
+        return {name: bytes.fromhex(value) for name, value in self._told_of("secrets")}
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(self.command.pid), *self.command.descendants()]
+
+    def listeners(self) -> list[Listener]:
+        known = {int(port): name for port, name in self._told_of("ports")}
+        return listeners(self.processes(), known)
+
+    def run(self) -> Found:
+        """Attacks it before its nodes come, while they do, and while it trains; returns at its end."""
+        found = Found()
+        self.command.wait_until((self._told / "ready").exists)
+        driver = psutil.Process(self.command.pid)
+        before = driver.num_fds()
+        found.secrets = self.secrets
+        self._recorded = recordings(found.secrets["the job's key"])
+        self._attack(found)
+        doors = [each for each in self.listeners() if each.port_name in (LINE, RENDEZVOUS)]
+        with Siege(HERE, doors):
+            (self._told / "go").touch()
+            self.command.wait_until(lambda: self.pace.num_steps)
+        self.pace.slow_down()
+        self.command.wait_for_step()
+        begun = self.pace.num_steps
+        self._intrude(found)
+        self._attack(found)
+        found.descriptors = before, driver.num_fds()
+        found.steps = begun, self.pace.num_steps
+        found.leaks |= set(leaks.in_files(found.secrets, *self._places()))
+        self.pace.let_go()
+        found.exit_code = self.command.wait()
+        found.said = self.command.stderr
+        found.leaks |= set(leaks.in_files(found.secrets, *self._places()))
+        found.leaks |= set(leaks.in_text(found.secrets, stderr=self.command.stderr, stdout=self.command.stdout))
+        return found
+
+    def _places(self) -> list[Path]:
+        return [self._folder / name for name in ("run", "events", "spark", "tmp")]
+
+    def _attack(self, found: Found) -> None:
+        targets = self.listeners()
+        found.leaks |= set(leaks.in_processes(found.secrets, self.processes()))
+        for source in (ELSEWHERE, ELSEWHERE_6, HERE):
+            attacker = Attacker(source, self.marker, host=HERE, recorded=self._recorded)
+            own = [each for each in targets if attacker.can_reach(each)]
+            if source == HERE:
+                own = [each for each in own if each.port_name not in (TENSORFLOW, HELD)]
+            found.outcomes += [attacker.flood(each) for each in own]
+            found.outcomes += attacker.attack(own)
+
+    def _intrude(self, found: Found) -> None:
+        """By TensorFlow itself, from elsewhere, and from this host as well, where it must succeed: so it is an attack."""
+        servers = [each for each in self.listeners() if each.port_name == TENSORFLOW]
+        with contextlib.ExitStack() as doors:
+            asked = {}
+            for each in servers:
+                for source in (ELSEWHERE, HERE):
+                    door = doors.enter_context(forwarder(source, (HERE, each.port)))
+                    path = self.marker if source == ELSEWHERE else self._folder / f"control-{each.port}"
+                    asked[door] = source, each.process, path
+            words = [f"{door}={path}" for door, (_, _, path) in asked.items()]
+            program = [sys.executable, "-m", "tests.intruder", *words]
+            done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+        for line in done.stdout.splitlines():
+            door, answer = json.loads(line)
+            source, process, path = asked[door]
+            found.intrusions.append((source, process, answer if path.exists() else f"no file: {answer}"))
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        self.command.end()
+        self.pace.close()
+
+
+@contextlib.contextmanager
+def changed(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, for what is started in the `with`."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
