@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
+import math
 import pickle
 import random
+import resource
 import selectors
 import socket
 import ssl
@@ -18,17 +19,19 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
-from tests.listeners import LINE, RENDEZVOUS, Listener, num_kept  # noqa: E402
+from tests.listeners import LINE, PYTHONS, RENDEZVOUS, Listener, num_kept  # noqa: E402
 from tfos_job.protocol.frames import new_key, seal  # noqa: E402
 
 NUM_FLOOD, NUM_HALF_OPEN = 2000, 64
+NUM_FORKED = 200
+"""Where each connection is a process of its own."""
 CONNECT_S = 3.0
 """For the kernel to answer: it does so for a process that is busy, too, and asks a second time after one second."""
 CLOSED_S = 90.0
@@ -44,11 +47,10 @@ FLOOD, HALF_OPEN, SLOW = "2,000 connections", "half-open connections", "slow sen
 FEW, ONE_EACH = "few are kept", "all are kept"
 MANY = 128
 """Connections of which a job may keep half open no more."""
-REPLAYED = (
-    "replayed call of this attempt",
-    "replayed call of an earlier attempt",
-    "replayed question to the rendezvous",
-    "replayed registration",
+REPLAYED = tuple(
+    f"replayed {what} of {attempt} attempt"
+    for attempt in ("this", "an earlier")
+    for what in ("call", "registration", "question")
 )
 
 
@@ -154,7 +156,7 @@ def _py4j(marker: Path) -> bytes:
 
 
 def _spark_rpc() -> bytes:
-    """A request whose body is an object in Java's form, which nobody may read before the caller has proved who it is."""
+    """A request whose body is an object in Java's form, which nobody may read of a stranger."""
 
     def utf(text: str) -> bytes:
         return struct.pack(">H", len(text)) + text.encode()
@@ -252,103 +254,129 @@ class _Connection:
         return Outcome(self.listener, self.source, self.attack, self.end, self.seconds, self.received)
 
 
+Aim = tuple[str, Listener]
+"""Address that an attack comes from, and what it goes for."""
+
+
 class Attacker:
-    """Attacks ports from an address.
+    """Attacks ports.
 
     Args:
-      source: address to come from.
       marker: file that attacks try to make.
       host: address of the host whose listeners are for all interfaces.
       recorded: bytes that were sent before by somebody who had the right to, by the name of that.
     """
 
-    def __init__(self, source: str, marker: Path, *, host: str, recorded: Mapping[str, bytes] | None = None) -> None:
-        self._source = source
+    def __init__(self, marker: Path, *, host: str, recorded: Mapping[str, bytes] | None = None) -> None:
         self._host = host
         self._payloads = payloads(marker) | dict(recorded or {})
 
-    def _to(self, listener: Listener) -> tuple[str, int]:
-        if ":" in self._source:
+    def _to(self, aim: Aim) -> tuple[str, int]:
+        source, listener = aim
+        if ":" in source:
             return "::1", listener.port
         return (self._host if listener.is_for_all else listener.address), listener.port
 
-    def can_reach(self, listener: Listener) -> bool:
-        """Whether packets of this source could get there at all."""
-        if ":" in self._source:
-            return listener.kind == "tcp6" and listener.is_for_all
-        return listener.kind.startswith("tcp") and (listener.is_for_all or ":" not in listener.address)
+    def flood(self, aims: Iterable[Aim]) -> list[Outcome]:
+        """Opens very many connections to each, says nothing, and looks how many of them the job keeps."""
+        waiting = list(aims)
+        found: list[Outcome] = []
+        with many_descriptors() as limit:
+            while waiting:
+                # No process has to bear two at once.
+                now = list({listener.pid: (source, listener) for source, listener in reversed(waiting)}.values())
+                now = now[: max(1, limit // NUM_FLOOD - 1)]
+                waiting = [aim for aim in waiting if aim not in now]
+                found += self._flood(now)
+        return found
 
-    def flood(self, listener: Listener) -> Outcome:
-        """Opens very many connections, says nothing, and looks how many of them the job keeps."""
-        flood = [_Connection(listener, self._source, FLOOD, b"", CLOSED_S) for _ in range(NUM_FLOOD)]
-        _follow(flood, self._to(listener), _FLOOD_S)
+    def _flood(self, aims: Sequence[Aim]) -> list[Outcome]:
+        floods = []
+        for source, listener in aims:
+            number = NUM_FORKED if listener.port_name == PYTHONS else NUM_FLOOD
+            floods.append([_Connection(listener, source, FLOOD, b"", CLOSED_S) for _ in range(number)])
+        _follow([(self._to(aim), flood) for aim, flood in zip(aims, floods, strict=True)], _FLOOD_S)
         time.sleep(_FLOOD_S)
-        kept = num_kept(listener.pid, {each.sock.getsockname()[:2] for each in flood if not each.end})
-        ends = {each.end or (OPEN if each.is_connected else NO_CONNECTION) for each in flood}
-        for each in flood:
-            if not each.end:
-                each.finish(OPEN)
-        if len(ends) == 1 and not ends & {OPEN, CLOSED}:
-            return flood[0].outcome() if flood[0].end in ends else Outcome(listener, self._source, FLOOD, *ends, 0.0)
-        return Outcome(listener, self._source, FLOOD, ONE_EACH if kept > MANY else FEW, kept)
+        return [_end_of(flood) for flood in floods]
 
-    def attack(self, targets: Iterable[Listener]) -> list[Outcome]:
-        """All other attacks on all targets, at the same time."""
-        connections: list[_Connection] = []
-        for listener in targets:
+    def attack(self, aims: Iterable[Aim]) -> list[Outcome]:
+        """All other attacks, at the same time."""
+        groups: list[tuple[tuple[str, int], list[_Connection]]] = []
+        for source, listener in aims:
             watch_s = CLOSED_S if listener.port_name in (LINE, RENDEZVOUS) else WATCH_S
             make = [(name, payload, 0.0) for name, payload in self._payloads.items()]
             make += [(SLOW, struct.pack(">I", 1 << 10) + bytes(1 << 10), _SLOW_PAUSE_S)]
             make += [(HALF_OPEN, b"", 0.0)] * NUM_HALF_OPEN
-            for name, payload, pause_s in make:
-                connection = _Connection(listener, self._source, name, payload, watch_s, pause_s)
-                connections.append(connection)
-        by_target: dict[tuple[str, int], list[_Connection]] = {}
-        for connection in connections:
-            by_target.setdefault(self._to(connection.listener), []).append(connection)
-        _follow_all(by_target)
-        return _worst(connections)
+            group = [_Connection(listener, source, name, payload, watch_s, pause_s) for name, payload, pause_s in make]
+            groups.append((self._to((source, listener)), group))
+        with many_descriptors():
+            _follow(groups)
+        return _worst([each for _, group in groups for each in group])
+
+
+def _end_of(flood: Sequence[_Connection]) -> Outcome:
+    """Closes what is left of it."""
+    first = flood[0]
+    callers = {each.sock.getsockname()[:2] for each in flood if not each.end}
+    kept = num_kept(first.listener.pid, callers)
+    ends = {each.end or (OPEN if each.is_connected else NO_CONNECTION) for each in flood}
+    for each in flood:
+        if not each.end:
+            each.finish(OPEN)
+    if ends <= {NO_CONNECTION, REFUSED}:
+        return Outcome(first.listener, first.source, FLOOD, min(ends), 0.0)
+    return Outcome(first.listener, first.source, FLOOD, ONE_EACH if kept > MANY else FEW, kept)
+
+
+def can_reach(aim: Aim) -> bool:
+    """Whether packets could get there at all."""
+    source, listener = aim
+    if ":" in source:
+        return listener.kind == "tcp6" and listener.is_for_all
+    return listener.kind.startswith("tcp") and (listener.is_for_all or ":" not in listener.address)
+
+
+@contextlib.contextmanager
+def many_descriptors() -> Iterator[int]:
+    """This process may open as many as the system lets it; yields their number."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        yield most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 def _worst(connections: Sequence[_Connection]) -> list[Outcome]:
     """One outcome for the connections of each attack on a port: the one that went furthest."""
     order = (NO_CONNECTION, REFUSED, CLOSED, OPEN)
-    worst: dict[tuple[Listener, str], _Connection] = {}
+    worst: dict[tuple[Listener, str, str], _Connection] = {}
     for each in connections:
-        known = worst.setdefault((each.listener, each.attack), each)
+        what = each.listener, each.source, each.attack
+        known = worst.setdefault(what, each)
         if (order.index(each.end), each.seconds) > (order.index(known.end), known.seconds):
-            worst[each.listener, each.attack] = each
+            worst[what] = each
     return [each.outcome() for each in worst.values()]
 
 
-def _follow(connections: Sequence[_Connection], to: tuple[str, int], limit_s: float) -> None:
-    """Until all are connected or have ended, or the time is over."""
-    deadline_s = time.monotonic() + limit_s
+def _follow(groups: Sequence[tuple[tuple[str, int], Sequence[_Connection]]], limit_s: float = math.inf) -> None:
+    """Begins connections to addresses, and goes on until all have ended; with a limit, until they are connected."""
+    everyone = [each for _, group in groups for each in group]
     with selectors.DefaultSelector() as selector:
-        for each in connections:
-            each.begin(to)
-            if not each.end:
-                selector.register(each.sock, each.interest, each)
-        while any(not (each.end or each.is_connected) for each in connections) and time.monotonic() < deadline_s:
-            _turn(selector)
-
-
-def _follow_all(by_target: Mapping[tuple[str, int], Sequence[_Connection]]) -> None:
-    """Until all have ended."""
-    with selectors.DefaultSelector() as selector:
-        everyone = [each for group in by_target.values() for each in group]
-        for to, group in by_target.items():
+        for to, group in groups:
             for each in group:
                 each.begin(to)
                 if not each.end:
                     selector.register(each.sock, each.interest, each)
-        while any(not each.end for each in everyone):
+        deadline_s = time.monotonic() + limit_s
+        while time.monotonic() < deadline_s and any(
+            not (each.end or (each.is_connected and limit_s < math.inf)) for each in everyone
+        ):
             _turn(selector)
-            for key in list(selector.get_map().values()):
-                descriptor = key.fd
+            for key in list(selector.get_map().values()) if limit_s == math.inf else ():
                 key.data.on_time()
                 if key.data.end:
-                    selector.unregister(descriptor)
+                    selector.unregister(key.fd)
 
 
 def _turn(selector: selectors.BaseSelector) -> None:
@@ -384,7 +412,7 @@ class Siege:
                     _Connection(listener, self._source, FLOOD, b"\0" * (number % 2), CLOSED_S)
                     for number in range(_WAVE)
                 ]
-                _follow(wave, (listener.address, listener.port), _FLOOD_S)
+                _follow([((listener.address, listener.port), wave)], _FLOOD_S)
                 self._ended.wait(_FLOOD_S)
                 for each in wave:
                     if not each.end:

@@ -2,13 +2,15 @@
 
     python -m tests.intruder ADDRESS=FILE …
 
-Each ADDRESS (`host:port`) is asked to write FILE. Prints a line of JSON for each: the address, and `written` or why not.
+Each ADDRESS (`host:port`) is asked to write FILE. Prints a line of JSON for each: the address, and `written` or why
+not.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
@@ -32,6 +34,7 @@ def intrude(address: str, path: str) -> str:
 
 
 if __name__ == "__main__":
-    for word in sys.argv[1:]:
-        name, _, file = word.partition("=")
-        print(json.dumps([name, intrude(name, file)]), flush=True)
+    orders = [word.split("=", 1) for word in sys.argv[1:]]
+    with ThreadPoolExecutor(max(1, len(orders))) as threads:
+        for (name, _), answer in zip(orders, threads.map(lambda order: intrude(*order), orders), strict=True):
+            print(json.dumps([name, answer]))

@@ -7,13 +7,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.attacker import REPLAYED
 from tfos_job.driver.reservations import ReservationServer
-from tfos_job.nodes import tfos
 from tfos_job.protocol.line import call_driver
 from tfos_job.protocol.messages import Hello
+from tfos_job.protocol.rendezvous import Node, Visitor
 from tfos_job.protocol.switchboard import Switchboard
 from tfos_job.protocol.topology import WORKER
 
@@ -71,32 +70,31 @@ def line_bytes(key: bytes, attempt: int) -> bytes:
     return bytes(tap.heard)
 
 
-def rendezvous_bytes(key: bytes, ask: Callable[[Any], object]) -> bytes:
-    """What a node asks the rendezvous."""
-    server = ReservationServer(key, HOST, None)
+def rendezvous_bytes(key: bytes, attempt: int, ask: Callable[[Visitor], object]) -> bytes:
+    """What a node asks the rendezvous, until the driver has answered."""
+    server = ReservationServer(key, HOST, None, attempt=attempt)
     server.expect(1).start()
-    modules = tfos.import_tfos()
-    speech = modules.reservation.MessageSocket
-    before = speech.send, speech.receive
-    tfos.secure_reservations(modules, key)
     try:
-        with tapped(server.address) as tap:
-            client = modules.reservation.Client(tap.address)
-            ask(client)
-            client.close()
+        with tapped(server.address) as tap, contextlib.closing(Visitor(tap.address, key, attempt)) as visitor:
+            ask(visitor)
     finally:
-        speech.send, speech.receive = before
         server.stop()
     return bytes(tap.heard)
 
 
-def recordings(key: bytes) -> dict[str, bytes]:
-    """By what they are; the run's first attempt is the one that runs."""
-    node = {"executor_id": 7, "host": HOST, "job_name": WORKER, "task_index": 7, "port": 1, "tb_pid": 0, "tb_port": 0}
-    heard = (
-        line_bytes(key, 1),
-        line_bytes(key, 0),
-        rendezvous_bytes(key, lambda client: client.get_reservations()),
-        rendezvous_bytes(key, lambda client: client.register(node)),
-    )
-    return dict(zip(REPLAYED, heard, strict=True))
+def recordings(key: bytes, attempt: int) -> dict[str, bytes]:
+    """By what they are: `REPLAYED`.
+
+    Args:
+      key: of the attempt.
+      attempt: the number of the one that runs.
+    """
+    node = Node(executor_id=7, job_name=WORKER, task_index=7, host=HOST, port=1)
+    found = []
+    for number in (attempt, attempt - 1):
+        found += [
+            line_bytes(key, number),
+            rendezvous_bytes(key, number, lambda visitor: visitor.register(node)),
+            rendezvous_bytes(key, number, lambda visitor: visitor.nodes()),
+        ]
+    return dict(zip(REPLAYED, found, strict=True))

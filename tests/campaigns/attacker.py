@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
 from tests import attack_table, leaks  # noqa: E402
-from tests.attacker import Attacker, Outcome, Siege  # noqa: E402
+from tests.attacker import Attacker, Outcome, Siege, can_reach  # noqa: E402
 from tests.command import Command  # noqa: E402
 from tests.listeners import HELD, LINE, RENDEZVOUS, TENSORFLOW, Listener, listeners  # noqa: E402
 from tests.recordings import recordings  # noqa: E402
@@ -41,7 +42,7 @@ import tensorflow as tf
 
 class Told(keras.layers.Layer):
     def call(self, x):
-        # The name depends on the images: else the line would be written as the graph is made. A full pipe holds the step.
+        # It depends on the images: else it would be written as the graph is made. A full pipe holds the step.
         with tf.control_dependencies([tf.print("step", {padding}, x[0, 0], output_stream="file://" + {pipe!r})]):
             return tf.identity(x)
 
@@ -51,6 +52,13 @@ def build(*, num_classes, image_size, num_channels, keep_prob, seed):
     return keras.Model(images, keras.layers.Dense(num_classes, name="fc")(x), name="paced")
 """
 PAGE = 4096
+
+
+def may_try(source: str, listener: Listener) -> bool:
+    """A host of the job may use TensorFlow's ports: that is what they are for."""
+    return source != HERE or listener.port_name not in (TENSORFLOW, HELD)
+
+
 _POLL_S = 0.1
 
 
@@ -138,6 +146,8 @@ class Found:
 
     Attributes:
       outcomes: of all attacks on all ports.
+      listeners: all that there were.
+      open_sockets: of them the Unix sockets that other users can reach.
       intrusions: what TensorFlow's servers have answered who was asked to write a file: source, process, answer.
       descriptors: of the driver, before and after.
       steps: of the training when the attack on it began and ended.
@@ -148,6 +158,8 @@ class Found:
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
+    open_sockets: list[str] = field(default_factory=list)
     intrusions: list[tuple[str, str, str]] = field(default_factory=list)
     descriptors: tuple[int, int] = (0, 0)
     steps: tuple[int, int] = (0, 0)
@@ -161,11 +173,17 @@ class Found:
         return attack_table.table(self.outcomes, SOURCES)
 
 
+def is_private(path: str) -> bool:
+    """Whether only its owner can reach a Unix socket: a folder above it is closed to others."""
+    if path.startswith("@"):
+        return False  # it has no folder
+    return any(not parent.stat().st_mode & 0o011 for parent in Path(path).parents)
+
+
 class LocalTraining:
     """A training on local Spark that is attacked while its nodes register and while it trains.
 
     Args:
-      start: starts the command, with its program and its words.
       dataset: it trains on its split `train`.
       folder: empty; of this training.
     """
@@ -173,6 +191,7 @@ class LocalTraining:
     def __init__(self, dataset: Path, folder: Path) -> None:
         self._folder = folder
         self.marker = folder / "marker"
+        self.run_dir = folder / "run"
         self._told = folder / "told"
         self.pace = Pace(folder)
         (folder / "tmp").mkdir()
@@ -184,12 +203,13 @@ class LocalTraining:
         spark = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{folder / 'events'}"}
         spark |= {"spark.eventLog.compress": "false", "spark.local.dir": str(folder / "spark")}
         (folder / "events").mkdir()
+        spark |= json.loads(os.environ.get("MORE", "{}"))
         confs = " ".join(f"--conf {key}={value}" for key, value in spark.items())
         values = {"TMPDIR": str(folder / "tmp"), "PYSPARK_SUBMIT_ARGS": f"{confs} pyspark-shell"}
         values["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
         with changed(values):
             self.command = Attacked(
-                *("train", "--dataset_dir", dataset, "--train_dir", folder / "run", "--model_name", "paced:build"),
+                *("train", "--dataset_dir", dataset, "--train_dir", self.run_dir, "--model_name", "paced:build"),
                 *("--image_size", 16, "--batch_size", 16, "--max_number_of_steps", NUM_STEPS, "--max_restarts", 0),
                 *("--num_executors", 3, "--num_ps_tasks", 1, "--master", "local[3]"),
             )
@@ -216,7 +236,7 @@ class LocalTraining:
         driver = psutil.Process(self.command.pid)
         before = driver.num_fds()
         found.secrets = self.secrets
-        self._recorded = recordings(found.secrets["the job's key"])
+        self._recorded = recordings(found.secrets["the job's key"], 1)
         self._attack(found)
         doors = [each for each in self.listeners() if each.port_name in (LINE, RENDEZVOUS)]
         with Siege(HERE, doors):
@@ -225,7 +245,6 @@ class LocalTraining:
         self.pace.slow_down()
         self.command.wait_for_step()
         begun = self.pace.num_steps
-        self._intrude(found)
         self._attack(found)
         found.descriptors = before, driver.num_fds()
         found.steps = begun, self.pace.num_steps
@@ -242,33 +261,45 @@ class LocalTraining:
 
     def _attack(self, found: Found) -> None:
         targets = self.listeners()
+        found.listeners += targets
+        found.open_sockets += [each.address for each in targets if each.kind == "unix" and not is_private(each.address)]
         found.leaks |= set(leaks.in_processes(found.secrets, self.processes()))
-        for source in (ELSEWHERE, ELSEWHERE_6, HERE):
-            attacker = Attacker(source, self.marker, host=HERE, recorded=self._recorded)
-            own = [each for each in targets if attacker.can_reach(each)]
-            if source == HERE:
-                own = [each for each in own if each.port_name not in (TENSORFLOW, HELD)]
-            found.outcomes += [attacker.flood(each) for each in own]
-            found.outcomes += attacker.attack(own)
+        attacker = Attacker(self.marker, host=HERE, recorded=self._recorded)
+        aims = [aim for source in SOURCES for aim in zip(repeat(source), targets) if can_reach(aim) and may_try(*aim)]
+        found.outcomes += attacker.flood(aims)
+        with self._intrusion(targets) as intrusion:
+            found.outcomes += attacker.attack(aims)
+            found.intrusions += intrusion()
 
-    def _intrude(self, found: Found) -> None:
-        """By TensorFlow itself, from elsewhere, and from this host as well, where it must succeed: so it is an attack."""
-        servers = [each for each in self.listeners() if each.port_name == TENSORFLOW]
+    @contextlib.contextmanager
+    def _intrusion(self, targets: Sequence[Listener]) -> Iterator[Callable[[], list[tuple[str, str, str]]]]:
+        """By TensorFlow itself, from elsewhere, and from this host as well, where it succeeds: so it is an attack."""
+        asked: dict[str, tuple[str, str, Path]] = {}
         with contextlib.ExitStack() as doors:
-            asked = {}
-            for each in servers:
+            for each in [target for target in targets if target.port_name == TENSORFLOW]:
                 for source in (ELSEWHERE, HERE):
                     door = doors.enter_context(forwarder(source, (HERE, each.port)))
                     path = self.marker if source == ELSEWHERE else self._folder / f"control-{each.port}"
                     asked[door] = source, each.process, path
             words = [f"{door}={path}" for door, (_, _, path) in asked.items()]
             program = [sys.executable, "-m", "tests.intruder", *words]
-            done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
-        for line in done.stdout.splitlines():
-            door, answer = json.loads(line)
-            source, process, path = asked[door]
-            found.intrusions.append((source, process, answer if path.exists() else f"no file: {answer}"))
-        assert done.returncode == 0, done.stderr
+            running = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+            def answers() -> list[tuple[str, str, str]]:
+                said, errors = running.communicate()
+                assert running.returncode == 0, errors
+                found = []
+                for line in said.splitlines():
+                    door, answer = json.loads(line)
+                    source, process, path = asked[door]
+                    found.append((source, process, answer if path.exists() else f"no file: {answer}"))
+                return found
+
+            with running:
+                try:
+                    yield answers
+                finally:
+                    running.kill()
 
     def close(self) -> None:
         self.command.end()

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-
 from tests.listeners import ACCUMULATORS, HELD, LINE, PY4J, RENDEZVOUS
 from tfos_job.protocol import frames
 
