@@ -283,8 +283,8 @@ class Attacker:
         found: list[Outcome] = []
         with many_descriptors() as limit:
             while waiting:
-                # No process has to bear two at once.
-                now = list({listener.pid: (source, listener) for source, listener in reversed(waiting)}.values())
+                # No process has to bear two of a source at once.
+                now = list({(aim[0], aim[1].pid): aim for aim in reversed(waiting)}.values())
                 now = now[: max(1, limit // NUM_FLOOD - 1)]
                 waiting = [aim for aim in waiting if aim not in now]
                 found += self._flood(now)

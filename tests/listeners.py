@@ -111,7 +111,7 @@ def listeners(
         with contextlib.suppress(OSError):  # it has ended meanwhile
             network = os.readlink(f"/proc/{process.pid}/ns/net")
             inodes = set(_sockets_of(process.pid))
-            for entry in [each for each in _entries(process.pid) if each.inode in inodes]:
+            for entry in _entries(process.pid, inodes):
                 if entry.state == ESTABLISHED:
                     peers[entry.address, entry.port] = kind
                     talks.setdefault(entry.port, set()).add(entry.peer)
@@ -153,13 +153,15 @@ def _sockets_of(pid: int) -> Iterator[str]:
                 yield target[len("socket:[") : -1]
 
 
-def _entries(pid: int) -> Iterator[_Entry]:
+def _entries(pid: int, inodes: Collection[str]) -> Iterator[_Entry]:
+    """Of these sockets: those of connections that have ended can be very many."""
     for kind in ("tcp", "tcp6", "udp", "udp6"):
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]:
-                words = line.split()
-                address, port = _end(words[1])
-                yield _Entry(kind, address, port, _end(words[2]), words[3], words[9])
+                words = line.split(maxsplit=10)
+                if words[9] in inodes:
+                    address, port = _end(words[1])
+                    yield _Entry(kind, address, port, _end(words[2]), words[3], words[9])
 
 
 def _end(text: str) -> tuple[str, int]:
@@ -190,7 +192,7 @@ def num_kept(pid: int, callers: Collection[tuple[str, int]]) -> int:
         with contextlib.suppress(OSError):
             inodes |= set(_sockets_of(each))
     with contextlib.suppress(OSError):
-        return sum(entry.peer in callers and entry.inode in inodes for entry in _entries(pid))
+        return sum(entry.peer in callers for entry in _entries(pid, inodes))
     return 0
 
 

@@ -27,9 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
 from tests import attack_table, leaks  # noqa: E402
-from tests.attacker import Attacker, Outcome, Siege, can_reach  # noqa: E402
+from tests.attacker import CONNECT_S, Attacker, Outcome, Siege, can_reach  # noqa: E402
 from tests.command import Command  # noqa: E402
-from tests.listeners import HELD, LINE, RENDEZVOUS, TENSORFLOW, Listener, listeners  # noqa: E402
+from tests.listeners import HELD, LINE, NAMES, RENDEZVOUS, TENSORFLOW, Listener, listeners  # noqa: E402
 from tests.recordings import recordings  # noqa: E402
 
 HERE, ELSEWHERE, ELSEWHERE_6 = "127.0.0.1", "127.0.0.2", "::1"
@@ -106,8 +106,6 @@ class Pace:
 @contextlib.contextmanager
 def forwarder(source: str, to: tuple[str, int]) -> Iterator[str]:
     """`host:port` of a door whose callers come from another address to a listener; for programs that choose none."""
-    done = threading.Event()
-
     def relay(one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
@@ -116,27 +114,25 @@ def forwarder(source: str, to: tuple[str, int]) -> Iterator[str]:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
+    def serve_one(caller: socket.socket) -> None:
+        with caller, contextlib.suppress(OSError):
+            with socket.create_connection(to, timeout=CONNECT_S, source_address=(source, 0)) as onward:
+                onward.settimeout(None)
+                answers = threading.Thread(target=relay, args=(onward, caller), daemon=True)
+                answers.start()
+                relay(caller, onward)
+                answers.join()
+
     def serve(door: socket.socket) -> None:
-        while not done.is_set():
-            try:
-                caller, _ = door.accept()
-            except OSError:
-                return
-            try:
-                onward = socket.create_connection(to, timeout=2, source_address=(source, 0))
-            except OSError:
-                caller.close()
-                continue
-            onward.settimeout(None)
-            for pair in ((caller, onward), (onward, caller)):
-                threading.Thread(target=relay, args=pair, daemon=True).start()
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve_one, args=(door.accept()[0],), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as door:
         threading.Thread(target=serve, args=(door,), daemon=True).start()
         try:
             yield "{}:{}".format(*door.getsockname())
         finally:
-            done.set()
             door.shutdown(socket.SHUT_RDWR)
 
 
@@ -237,7 +233,7 @@ class LocalTraining:
         before = driver.num_fds()
         found.secrets = self.secrets
         self._recorded = recordings(found.secrets["the job's key"], 1)
-        self._attack(found)
+        self._attack(found, (LINE, RENDEZVOUS, HELD))  # Spark's are there later, too
         doors = [each for each in self.listeners() if each.port_name in (LINE, RENDEZVOUS)]
         with Siege(HERE, doors):
             (self._told / "go").touch()
@@ -259,8 +255,8 @@ class LocalTraining:
     def _places(self) -> list[Path]:
         return [self._folder / name for name in ("run", "events", "spark", "tmp")]
 
-    def _attack(self, found: Found) -> None:
-        targets = self.listeners()
+    def _attack(self, found: Found, port_names: Sequence[str] = NAMES) -> None:
+        targets = [each for each in self.listeners() if each.port_name in port_names]
         found.listeners += targets
         found.open_sockets += [each.address for each in targets if each.kind == "unix" and not is_private(each.address)]
         found.leaks |= set(leaks.in_processes(found.secrets, self.processes()))
