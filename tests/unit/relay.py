@@ -50,7 +50,7 @@ class Relay:
                 # close() alone would wait for the thread that reads.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 sock.shutdown(socket.SHUT_RD)
-                sock.close()
+            sock.close()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
