@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,30 @@ def test_no_other_node_takes_the_place_of_one(server: ReservationServer, monkeyp
         node.register(replace(FIRST, host="mallory"))
     assert node.nodes() == [FIRST]
     node.close()
+
+
+def test_a_node_that_waits_does_not_go_on_asking_when_the_rendezvous_is_over(
+    server: ReservationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another attempt may need its ports. So it is also where it is told between two requests."""
+    monkeypatch.setattr(line_module, "CALL_S", PATIENCE_S)
+    waiting, later = visitor(server), visitor(server)
+    waiting.register(FIRST)
+    assert later.nodes() == [FIRST]
+    ended: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(LineClosed, match="the driver has ended the rendezvous"):
+            waiting.all_nodes()
+        ended.append("in good order")
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    server.stop()
+    thread.join(PATIENCE_S)
+    assert ended
+    with pytest.raises(LineClosed, match="the driver has ended the rendezvous"):
+        later.nodes()
 
 
 def test_a_driver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ the port from the start, serves one attempt's key alone, and is gone at once whe
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -16,7 +17,7 @@ from tfos_job.nodes import tfos
 from tfos_job.protocol import rendezvous
 from tfos_job.protocol.door import Door, Guest
 from tfos_job.protocol.frames import LineClosed
-from tfos_job.protocol.rendezvous import Node, Nodes, Register, Request
+from tfos_job.protocol.rendezvous import Node, Nodes, Over, Register, Request
 
 
 class ReservationServer:
@@ -86,9 +87,14 @@ class ReservationServer:
         session = rendezvous.accepted_session(guest.sock, self._key, self._attempt)
         request = session.receive(Request)
         guest.admit()
-        while True:
-            session.send(self._answer_to(request))
-            request = session.receive(Request)
+        try:
+            while not self._is_closed:
+                session.send(self._answer_to(request))
+                request = session.receive(Request)
+        finally:
+            if self._is_closed:
+                with contextlib.suppress(LineClosed):
+                    session.send(Over())
 
     def _answer_to(self, request: Request) -> Nodes:
         with self._changed:

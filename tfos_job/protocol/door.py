@@ -50,10 +50,10 @@ class Guest:
     def host(self) -> str:
         return str(self.peer[0])
 
-    def hang_up(self) -> None:
+    def hang_up(self, how: int = socket.SHUT_RDWR) -> None:
         """Ends the connection, which its thread closes: that thread wakes."""
         with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.shutdown(how)
 
 
 class Door:
@@ -85,12 +85,17 @@ class Door:
         threading.Thread(target=self._accept, name=self._name, daemon=True).start()
 
     def close(self) -> None:
-        """Frees the port at once, and ends all connections. May be called again, and from any thread."""
+        """Frees the port at once, and ends all connections. May be called again, and from any thread.
+
+        Nothing more is read of those that were admitted, and their threads may send a last word.
+        """
         self._closed.set()
         ports.release(self._listener)  # which also wakes the thread that accepts
         with self._lock:
-            for guest in (*self._half_open, *self._admitted):
+            for guest in self._half_open:
                 guest.hang_up()
+            for guest in self._admitted:
+                guest.hang_up(socket.SHUT_RD)
             self._left.notify_all()
 
     def _accept(self) -> None:

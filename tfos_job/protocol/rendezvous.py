@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from tfos_job.protocol import line, session
+from tfos_job.protocol.frames import LineClosed
 from tfos_job.protocol.session import Session
 
 _POLL_S = 0.25
@@ -59,6 +60,10 @@ class Nodes(_Message, frozen=True):
     are_all: bool
 
 
+class Over(_Message, frozen=True):
+    """The rendezvous has ended before all were there. In place of an answer, or before anything was asked."""
+
+
 def accepted_session(sock: socket.socket, key: bytes, attempt: int) -> Session:
     """The driver's end of a node's connection; raises as `Session` does."""
     return _session(sock, key, attempt, is_driver=True)
@@ -95,7 +100,7 @@ class Visitor:
         return self._ask(WhoIsThere()).nodes
 
     def register(self, node: Node) -> None:
-        """Raises LineClosed if the driver has not answered in `line.CALL_S`."""
+        """Raises LineClosed if the driver has not answered in `line.CALL_S`, or the rendezvous is over."""
         self._ask(Register(node))
 
     def all_nodes(self) -> list[Node]:
@@ -110,14 +115,18 @@ class Visitor:
             self._session = None
 
     def _ask(self, request: Request) -> Nodes:
-        return session.persistently(lambda: self._ask_once(request), self._address, line.CALL_S)
+        answer = session.persistently(lambda: self._ask_once(request), self._address, line.CALL_S)
+        if isinstance(answer, Over):
+            self.close()
+            raise LineClosed("the driver has ended the rendezvous")
+        return answer
 
-    def _ask_once(self, request: Request) -> Nodes:
+    def _ask_once(self, request: Request) -> Nodes | Over:
         try:
             if self._session is None:
                 self._session = session.connected(self._address, self._begin, line.HANDSHAKE_TIMEOUT_S)
             self._session.send(request)
-            answer: Nodes = self._session.receive(Nodes)
+            answer: Nodes | Over = self._session.receive(Nodes | Over)
         except BaseException:
             self.close()
             raise
