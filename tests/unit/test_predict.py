@@ -24,12 +24,12 @@ from tests.unit import streams
 from tests.unit.small_checkpoints import model_arrays
 from tfos_job.config import FILES, PRELOADED, PredictConfig
 from tfos_job.errors import BadDataError, JobError, MissingInputError, SettingsError
-from tfos_job.formats import png
+from tfos_job.formats import image_files, png
 from tfos_job.formats.form import Form
 from tfos_job.inference.answer import Answer, Guess, NoAnswer
 from tfos_job.inference.evaluation import evaluate_shards
 from tfos_job.inference.ink_character import SEVERAL
-from tfos_job.inference.pictures import Request, read_picture
+from tfos_job.inference.pictures import Request, read, read_picture
 from tfos_job.inference.predictor import Predictor, Seen
 from tfos_job.input.decoding import preprocess, to_float
 from tfos_job.layout import RunLayout
@@ -492,6 +492,14 @@ def test_pictures_and_levels_may_be_in_one_batch(train_dir: Path) -> None:
     expected = predictor.probabilities(images)
     mixed = predictor.probabilities_of([pictures[0], images[1].astype(np.float32)])
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
+def test_no_more_is_read_of_a_file_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without an end would otherwise end the memory before its size is known."""
+    (tmp_path / "large.png").write_bytes(bytes(1000))
+    monkeypatch.setattr(image_files, "MAX_BYTES", 100)
+    with pytest.raises(BadDataError, match="expected at most 100 bytes, found 101"):
+        read(Request("large.png", str(tmp_path / "large.png")), num_channels=1)
 
 
 @pytest.mark.parametrize("head", [png.SIGNATURE, b"GIF89a", b"\xff\xd8\xff", b"no picture"])

@@ -58,7 +58,7 @@ def read(request: Request, *, num_channels: int) -> np.ndarray:
     if isinstance(source, JobError):
         raise source
     if isinstance(source, str | os.PathLike):
-        source = storage.read_bytes(os.fspath(source))
+        source = storage.read_bytes(os.fspath(source), image_files.MAX_BYTES + 1)
     if isinstance(source, bytes | bytearray | memoryview):
         return read_picture(bytes(source), name, num_channels=num_channels)
     if isinstance(source, np.ndarray):

@@ -37,10 +37,12 @@ def open_read(path: str) -> BinaryIO:
         return cast(BinaryIO, io.BufferedReader(Guarded(backend_of(path).open_read(path), path), BUFFER_BYTES))
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, most_bytes: int = -1) -> bytes:
+    """The content of a file, or its first `most_bytes`: one more than are taken tells a file that is too large."""
+
     def attempt() -> bytes:
         with open_read(path) as stream:
-            return stream.read()
+            return stream.read(most_bytes)
 
     return backend_of(path).persist(attempt)
 
@@ -53,12 +55,7 @@ def read_json(path: str) -> Any:
       ValueError: its content is not JSON, nested too deeply, or larger than `MOST_JSON_BYTES`; the caller turns
         that into an error of its own.
     """
-
-    def attempt() -> bytes:
-        with open_read(path) as stream:
-            return stream.read(MOST_JSON_BYTES + 1)
-
-    data = backend_of(path).persist(attempt)
+    data = read_bytes(path, MOST_JSON_BYTES + 1)
     if len(data) > MOST_JSON_BYTES:
         raise ValueError(f"it has more than {MOST_JSON_BYTES} bytes")
     try:
