@@ -38,6 +38,7 @@ CLOSED_S = 90.0
 """For what must be closed: many times the limit of the slowest handshake, of 10 s."""
 WATCH_S = 12.0
 """For what need not be closed."""
+_IP_BIND_ADDRESS_NO_PORT = 24  # of linux/in.h
 _SLOW_PAUSE_S = 0.25
 _FLOOD_S = 1.0
 _WAVE = 256
@@ -198,6 +199,7 @@ class _Connection:
         self.began_s = time.monotonic()
         self.sock = socket.socket(socket.AF_INET6 if ":" in to[0] else socket.AF_INET)
         self.sock.setblocking(False)
+        self.sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)  # many to many need few ports
         self.sock.bind((self.source, 0))
         code = self.sock.connect_ex(to)
         if code not in (0, errno.EINPROGRESS):

@@ -121,6 +121,9 @@ def listeners(
             for path, inode in _unix(process.pid) if with_unix else ():
                 if inode in inodes:
                     found.setdefault((network, inode), Listener(process.pid, kind, "unix", path, 0))
+    # What holds a port for TensorFlow shares it: packets cannot be sent to one of the two.
+    served = {(network, each.port) for (network, _), each in found.items() if each.process in _SERVERS}
+    found = {key: each for key, each in found.items() if each.process in _SERVERS or (key[0], each.port) not in served}
     callers = {port: {peers.get(peer, "") for peer in ends} for port, ends in talks.items()}
     return [replace(each, port_name=_name(each, callers.get(each.port, set()), known or {})) for each in found.values()]
 

@@ -1,6 +1,6 @@
 """A training under attack on every port that its processes have open: it trains on, and tells nobody anything.
 
-What the attacks are: tests/attacker.py; how the training goes: tests/campaigns/attacker.py.
+What the attacks are: tests/attacker.py; how the training goes: tests/attacked.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pytest
 
 from tests import listeners as at
 from tests.attack_table import answer_of
+from tests.attacked import ELSEWHERE, HERE, NUM_STEPS, Found, LocalTraining
 from tests.attacker import CLOSED, FEW, FLOOD, HALF_OPEN, NO_CONNECTION, REFUSED, REPLAYED, SLOW, Outcome, payloads
-from tests.campaigns.attacker import ELSEWHERE, HERE, NUM_STEPS, Found, LocalTraining
 from tests.leaks import forms
 from tfos_job import storage
 from tfos_job.host import server_port

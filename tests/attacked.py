@@ -1,12 +1,10 @@
-"""An attacker against a running training, on every port that its processes have open; prints what came of it.
-
-python tests/campaigns/attacker.py                        a training on local Spark
-"""
+"""A training on local Spark that is attacked on every port that its processes have open, and what came of it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import math
 import os
@@ -23,15 +21,13 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # to be run as a program as well
+from tests import attack_table, leaks
+from tests.attacker import CONNECT_S, Attacker, Outcome, Siege, can_reach
+from tests.command import Command
+from tests.listeners import HELD, LINE, NAMES, RENDEZVOUS, TENSORFLOW, Listener, listeners
+from tests.recordings import recordings
 
-from tests import attack_table, leaks  # noqa: E402
-from tests.attacker import CONNECT_S, Attacker, Outcome, Siege, can_reach  # noqa: E402
-from tests.command import Command  # noqa: E402
-from tests.listeners import HELD, LINE, NAMES, RENDEZVOUS, TENSORFLOW, Listener, listeners  # noqa: E402
-from tests.recordings import recordings  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[1]
 HERE, ELSEWHERE, ELSEWHERE_6 = "127.0.0.1", "127.0.0.2", "::1"
 """The job's own host, and two addresses that are not of the job."""
 SOURCES = {HERE: attack_table.OWN_HOST, ELSEWHERE: attack_table.ELSEWHERE, ELSEWHERE_6: attack_table.ELSEWHERE}
@@ -106,6 +102,7 @@ class Pace:
 @contextlib.contextmanager
 def forwarder(source: str, to: tuple[str, int]) -> Iterator[str]:
     """`host:port` of a door whose callers come from another address to a listener; for programs that choose none."""
+
     def relay(one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
@@ -115,13 +112,13 @@ def forwarder(source: str, to: tuple[str, int]) -> Iterator[str]:
                 each.shutdown(socket.SHUT_RDWR)
 
     def serve_one(caller: socket.socket) -> None:
-        with caller, contextlib.suppress(OSError):
-            with socket.create_connection(to, timeout=CONNECT_S, source_address=(source, 0)) as onward:
-                onward.settimeout(None)
-                answers = threading.Thread(target=relay, args=(onward, caller), daemon=True)
-                answers.start()
-                relay(caller, onward)
-                answers.join()
+        call = functools.partial(socket.create_connection, to, timeout=CONNECT_S, source_address=(source, 0))
+        with contextlib.suppress(OSError), caller, call() as onward:
+            onward.settimeout(None)
+            answers = threading.Thread(target=relay, args=(onward, caller), daemon=True)
+            answers.start()
+            relay(caller, onward)
+            answers.join()
 
     def serve(door: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -199,7 +196,6 @@ class LocalTraining:
         spark = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{folder / 'events'}"}
         spark |= {"spark.eventLog.compress": "false", "spark.local.dir": str(folder / "spark")}
         (folder / "events").mkdir()
-        spark |= json.loads(os.environ.get("MORE", "{}"))
         confs = " ".join(f"--conf {key}={value}" for key, value in spark.items())
         values = {"TMPDIR": str(folder / "tmp"), "PYSPARK_SUBMIT_ARGS": f"{confs} pyspark-shell"}
         values["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
