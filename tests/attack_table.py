@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.attacker import CLOSED, FEW, FLOOD, HALF_OPEN, NO_CONNECTION, REFUSED, REPLAYED, SLOW, Outcome
-from tests.listeners import HELD, LINE, NAMES, PROCESSES, RENDEZVOUS, TENSORFLOW
+from tests.listeners import HELD, LINE, NAMES, PAGE, PROCESSES, RENDEZVOUS, TENSORFLOW
 
 BEGIN, END = "<!-- attacker: begin -->", "<!-- attacker: end -->"
 HEAD = "| port | processes | from | attack | outcome |\n|---|---|---|---|---|\n"
@@ -41,8 +41,15 @@ def table(outcomes: Iterable[Outcome], sources: Mapping[str, str]) -> str:
       sources: `ELSEWHERE` or `OWN_HOST` by address.
     """
     groups: dict[tuple[str, str, str, str], list[Outcome]] = {}
+    outcomes = list(outcomes)
+    pages = {each.listener for each in outcomes if each.received.startswith(b"HTTP/")}
     for each in outcomes:
-        key = (each.listener.port_name, each.listener.process, sources[each.source], _group(each))
+        key = (
+            PAGE if each.listener in pages else each.listener.port_name,
+            each.listener.process,
+            sources[each.source],
+            _group(each),
+        )
         groups.setdefault(key, []).append(each)
     by_port: dict[tuple[str, str, str], dict[str, str]] = {}
     for (port, process, source, attack), found in groups.items():

@@ -59,7 +59,10 @@ _POLL_S = 0.1
 
 
 class Pace:
-    """A training's network writes a page into a pipe at each step, and this reads one now and then."""
+    """A training's network writes a page into a pipe at each step, and this reads one now and then.
+
+    At first it reads a third of them, so that no machine is done before it was attacked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "pipe"
@@ -70,8 +73,8 @@ class Pace:
         self._writer = os.open(self.path, os.O_WRONLY)
         fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, PAGE)
         self.num_steps = 0
-        self.limit: float = math.inf
-        self.pause_s = 0.0
+        self.limit: float = NUM_STEPS // 3
+        self.pause_s = 0.1
         self._is_closed = False
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -85,9 +88,9 @@ class Pace:
                         self.num_steps += os.read(self._descriptor, PAGE).count(b"step")
                 time.sleep(max(self.pause_s, 0 if self.num_steps < self.limit else _POLL_S))
 
-    def slow_down(self) -> None:
-        """From now on it takes its time, and two thirds of the steps, until `let_go`."""
-        self.pause_s, self.limit = 0.1, NUM_STEPS * 2 // 3
+    def go_on(self) -> None:
+        """A second third of the steps."""
+        self.limit = NUM_STEPS * 2 // 3
 
     def let_go(self) -> None:
         self.pause_s, self.limit = 0.0, math.inf
@@ -234,9 +237,9 @@ class LocalTraining:
         with Siege(HERE, doors):
             (self._told / "go").touch()
             self.command.wait_until(lambda: self.pace.num_steps)
-        self.pace.slow_down()
         self.command.wait_for_step()
         begun = self.pace.num_steps
+        self.pace.go_on()
         self._attack(found)
         found.descriptors = before, driver.num_fds()
         found.steps = begun, self.pace.num_steps

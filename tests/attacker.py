@@ -1,14 +1,16 @@
 """An attacker, who connects to each port of a running job and sends what does harm where it is believed.
 
-As a program, which can be started on another host: `python tests/attacker.py FILE` reads the targets from a file
-(`Orders`, as JSON) and prints an outcome a line.
+As a program, which can be started on another host: `python tests/attacker.py` reads its orders from standard input and
+prints an outcome a line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import math
+import os
 import pickle
 import random
 import resource
@@ -20,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,17 +79,17 @@ class Outcome:
 
 
 class Marker:
-    """A pickle of it makes a file where it is loaded."""
+    """A pickle of it makes a folder where it is loaded."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
-        return open, (self._path, "w")
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, int, bool]]:
+        return os.makedirs, (self._path, 0o700, True)
 
 
 def payloads(marker: Path) -> dict[str, bytes]:
-    """What is sent, by the attack's name; each would make the file `marker` where it is believed and can do so."""
+    """What is sent, by the attack's name; each would make `marker` where it is believed and can do so."""
     evil = pickle.dumps({"type": "REG", "data": Marker(str(marker)), "run": Marker(str(marker))})
     return {
         "garbage": random.Random(0).randbytes(1 << 16),
@@ -264,20 +266,20 @@ class Attacker:
     """Attacks ports.
 
     Args:
-      marker: file that attacks try to make.
+      marker: file or folder that attacks try to make.
       host: address of the host whose listeners are for all interfaces.
       recorded: bytes that were sent before by somebody who had the right to, by the name of that.
     """
 
     def __init__(self, marker: Path, *, host: str, recorded: Mapping[str, bytes] | None = None) -> None:
-        self._host = host
+        self.marker, self.host = str(marker), host
         self._payloads = payloads(marker) | dict(recorded or {})
 
     def _to(self, aim: Aim) -> tuple[str, int]:
         source, listener = aim
         if ":" in source:
             return "::1", listener.port
-        return (self._host if listener.is_for_all else listener.address), listener.port
+        return (self.host if listener.is_for_all else listener.address), listener.port
 
     def flood(self, aims: Iterable[Aim]) -> list[Outcome]:
         """Opens very many connections to each, says nothing, and looks how many of them the job keeps."""
@@ -419,3 +421,30 @@ class Siege:
                 for each in wave:
                     if not each.end:
                         each.finish(OPEN)
+
+
+def orders(attacker: Attacker, aims: Sequence[Aim]) -> str:
+    """What `main` does, as JSON."""
+    return json.dumps({"marker": attacker.marker, "host": attacker.host, "aims": [[at, asdict(to)] for at, to in aims]})
+
+
+def outcomes_in(text: str) -> list[Outcome]:
+    """What `main` prints."""
+    found = []
+    for line in text.splitlines():
+        each = json.loads(line)
+        listener, received = Listener(**each.pop("listener")), bytes.fromhex(each.pop("received"))
+        found.append(Outcome(listener=listener, received=received, **each))
+    return found
+
+
+def main() -> None:
+    given = json.load(sys.stdin)
+    attacker = Attacker(Path(given["marker"]), host=given["host"])
+    aims = [(source, Listener(**target)) for source, target in given["aims"]]
+    for each in [*attacker.flood(aims), *attacker.attack(aims)]:
+        print(json.dumps({**asdict(each), "received": each.received.hex()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -24,10 +24,10 @@ _ROLES = {"worker": WORKER, "ps": PS, "coordinator": COORDINATOR, "executor": EX
 _SERVERS = (WORKER, PS, COORDINATOR)
 
 TENSORFLOW, HELD, LINE, RENDEZVOUS = "TensorFlow's gRPC", "held for TensorFlow", "control line", "rendezvous"
-PY4J, SPARK, PYTHONS = "py4j", "Spark's network", "Spark's Python workers"
+PY4J, SPARK, PAGE, PYTHONS = "py4j", "Spark's network", "Spark's page", "Spark's Python workers"
 ACCUMULATORS, LOCAL = "Spark's accumulators", "Unix socket"
 PROCESSES = (DRIVER, COORDINATOR, WORKER, PS, SUPERVISOR, FORKED, JVM, EXECUTOR_JVM, DAEMON)
-NAMES = (TENSORFLOW, HELD, LINE, RENDEZVOUS, SPARK, PY4J, ACCUMULATORS, PYTHONS, LOCAL)
+NAMES = (TENSORFLOW, HELD, LINE, RENDEZVOUS, SPARK, PAGE, PY4J, ACCUMULATORS, PYTHONS, LOCAL)
 """Of ports, in the order of tables."""
 
 
