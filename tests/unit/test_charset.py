@@ -77,5 +77,7 @@ def test_json_comes_back_and_changes_by_hand_are_seen() -> None:
     value["classes"][1]["character"] = "一"
     with pytest.raises(BadDataError, match="do not fit"):
         Charset.from_json(value)
-    with pytest.raises(BadDataError, match="not a charset"):
-        Charset.from_json(["一"])
+    value["classes"][1]["character"] = 7
+    for wrong in (["一"], value):
+        with pytest.raises(BadDataError, match="not a charset"):
+            Charset.from_json(wrong)

@@ -70,12 +70,19 @@ def run(tmp_path: Path) -> SmallRun:
     return made
 
 
-def rename(run: SmallRun, name: Any) -> None:
+def rename(run: SmallRun, name: str) -> None:
     """What somebody who can write to a folder can do: its digest proves no origin."""
-    path = f"{RunLayout(run.train_dir).checkpoint(STEP)}/checkpoint.json"
-    document = storage.read_json(path)
-    document["model"]["model_name"] = name
-    storage.write_json(path, document | {"document_sha256": document_digest(document)})
+    model = storage.read_json(document_of(run))["model"]
+    rewrite(run, {"model": model | {"model_name": name}})
+
+
+def rewrite(run: SmallRun, change: dict[str, Any]) -> None:
+    document = storage.read_json(document_of(run)) | change
+    storage.write_json(document_of(run), document | {"document_sha256": document_digest(document)})
+
+
+def document_of(run: SmallRun) -> str:
+    return f"{RunLayout(run.train_dir).checkpoint(STEP)}/checkpoint.json"
 
 
 def predict_config(run: SmallRun, **given: Any) -> PredictConfig:
@@ -193,11 +200,23 @@ def test_several_models_share_the_name(run: SmallRun, tmp_path: Path) -> None:
         newest(ServeConfig(train_dir=other.train_dir, model_name=NAME))
 
 
-@pytest.mark.parametrize("name", [None, 7, ["chinese_rec"]])
-def test_a_name_that_is_none_is_damage(run: SmallRun, name: Any) -> None:
-    rename(run, name)
-    with pytest.raises(BadDataError, match="names no network"):
-        Predictor(run.train_dir)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"model_name": None}},
+        {"model": {"model_name": ["chinese_rec"]}},
+        {"model": {}},
+        {"model": 1.5},
+        {"characters": True},
+        {"characters": None},
+    ],
+    ids=str,
+)
+def test_a_network_that_is_none_is_damage(run: SmallRun, change: dict[str, Any]) -> None:
+    rewrite(run, change)
+    for way in (WAYS["Predictor"], WAYS["infer"], WAYS["submit evaluate"], WAYS["serve"]):
+        with pytest.raises(BadDataError, match="names no network"):
+            way(run, {})
 
 
 def test_one_file_of_settings_names_the_network_of_all_commands(tmp_path: Path) -> None:

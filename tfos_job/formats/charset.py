@@ -89,7 +89,10 @@ class Charset:
         """
         try:
             classes = sorted(value["classes"], key=lambda row: row["id"])
-            charset = Charset(tuple(row["character"] for row in classes))
+            names = tuple(row["character"] for row in classes)
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("a class has a name that is no text")
+            charset = Charset(names)
             expected = charset.to_json()
             fits = classes == expected["classes"] and value["digest"] == expected["digest"]
         except (KeyError, TypeError, ValueError, SettingsError) as error:

@@ -28,7 +28,7 @@ from tfos_job.inference.pictures import Picture, Request
 from tfos_job.input.decoding import preprocess, preprocess_all
 from tfos_job.layout import RunLayout
 from tfos_job.networks.variables import form_of, restore_model
-from tfos_job.run import checkpoints, exports
+from tfos_job.run import checkpoints, exports, own_network
 from tfos_job.run.checkpoint_files import CheckpointInfo
 from tfos_job.run.model_digest import model_digest
 
@@ -131,6 +131,7 @@ class Predictor:
     def _restore(
         self, info: CheckpointInfo, arrays: Mapping[str, np.ndarray], raw_image: bool, model_name: str | None
     ) -> None:
+        own_network.require_named(info, model_name)
         self.checkpoint, self.step = info.path, info.step
         self.classes = tuple(info.characters)
         self.digest = model_digest(info, arrays)

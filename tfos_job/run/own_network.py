@@ -7,7 +7,9 @@ from tfos_job.config import NETWORKS
 from tfos_job.errors import BadDataError, SettingsError
 from tfos_job.layout import RunLayout
 from tfos_job.run import checkpoints
-from tfos_job.run.checkpoint_files import CheckpointInfo, read_info
+from tfos_job.run.checkpoint_files import CheckpointInfo, misfit, read_info
+
+_KINDS: dict[str, type | tuple[type, ...]] = {"model": dict, "characters": (str, list)}
 
 
 def require_named(info: CheckpointInfo, model_name: str | None) -> None:
@@ -19,11 +21,12 @@ def require_named(info: CheckpointInfo, model_name: str | None) -> None:
 
     Raises:
       SettingsError: the network is Python that nobody has named, or another one than that.
-      BadDataError: the checkpoint names no network.
+      BadDataError: the checkpoint names no network, or no classes.
     """
-    recorded = info.model.get("model_name")
-    if not isinstance(recorded, str):
-        raise BadDataError("names no network", place=info.path, next_step="Use another checkpoint")
+    fact = misfit(info.document, _KINDS) or misfit(info.model, {"model_name": str})
+    if fact:
+        raise BadDataError(f"names no network: {fact}", place=info.path, next_step="Use another checkpoint")
+    recorded = info.model["model_name"]
     if model_name is not None and recorded != model_name:
         raise SettingsError(
             f"{info.path} is of the network {recorded!r}",
@@ -45,7 +48,8 @@ def is_own(run: RunLayout, which: str) -> bool:
       MissingInputError: there is none.
     """
     info = _first(run, which)
-    return info is not None and info.model.get("model_name") not in NETWORKS
+    model = None if info is None else info.document.get("model")
+    return isinstance(model, dict) and model.get("model_name") not in list(NETWORKS)
 
 
 def check(run: RunLayout, which: str, model_name: str | None) -> None:
