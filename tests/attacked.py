@@ -48,14 +48,20 @@ def build(*, num_classes, image_size, num_channels, keep_prob, seed):
     return keras.Model(images, keras.layers.Dense(num_classes, name="fc")(x), name="paced")
 """
 PAGE = 4096
+_POLL_S = 0.1
+
+
+def is_own(source: str) -> bool:
+    """Whether this host has the address: a kernel may be without IPv6."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET) as sock:
+        sock.bind((source, 0))
+        return True
+    return False
 
 
 def may_try(source: str, listener: Listener) -> bool:
     """A host of the job may use TensorFlow's ports: that is what they are for."""
     return source != HERE or listener.port_name not in (TENSORFLOW, HELD)
-
-
-_POLL_S = 0.1
 
 
 class Pace:
@@ -260,7 +266,8 @@ class LocalTraining:
         found.open_sockets += [each.address for each in targets if each.kind == "unix" and not is_private(each.address)]
         found.leaks |= set(leaks.in_processes(found.secrets, self.processes()))
         attacker = Attacker(self.marker, host=HERE, recorded=self._recorded)
-        aims = [aim for source in SOURCES for aim in zip(repeat(source), targets) if can_reach(aim) and may_try(*aim)]
+        sources = [source for source in SOURCES if is_own(source)]
+        aims = [aim for source in sources for aim in zip(repeat(source), targets) if can_reach(aim) and may_try(*aim)]
         found.outcomes += attacker.flood(aims)
         with self._intrusion(targets) as intrusion:
             found.outcomes += attacker.attack(aims)

@@ -7,21 +7,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tests import leaks
 from tests.attacked import ROOT, Found
-from tests.attacker import Attacker, orders, outcomes_in
+from tests.attacker import Attacker, Outcome, orders, outcomes_in
 from tests.command import SMALL, Submission
 from tests.hadoop.hosted import HostedHadoop
-from tests.hadoop.hosted_training import PACE
 from tests.listeners import HELD, TENSORFLOW, Listener, kind_of, listeners
 from tfos_job import storage
 from tfos_job.errors import JobError
 from tfos_job.layout import RunLayout
 
 NUM_STEPS = 200
+PACE = "20mbit"
+"""A step takes a second."""
 _EXECUTOR_MB = 1792
 _DRIVER_MB = 512
 LOOPBACK = "127.0.0.1"
@@ -85,24 +87,36 @@ class HostedAttack:
         attacker = Attacker(self.marker, host=host)
         far = [each for each in targets if each.kind.startswith("tcp") and not each.is_loopback]
         near = [each for each in targets if each.kind.startswith("tcp") and each.is_loopback]
-        for place, source, aims in (
+        attacks = (
             ("", self._hadoop.here, far),
             (other, other, [each for each in far if each.port_name not in (TENSORFLOW, HELD)]),
             (host, LOOPBACK, near),
-        ):
-            program = [*self._on(place), sys.executable, str(ROOT / "tests" / "attacker.py")]
-            text = orders(attacker, [(source, each) for each in aims])
-            done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
+        )
+        servers = [each for each in far if each.port_name == TENSORFLOW]
+        with ThreadPoolExecutor() as threads:
+            outcomes = threads.map(lambda attack: self._outcomes(attacker, *attack), attacks)
+            asked = threads.map(lambda server: self._intrude(host, other, server), servers)
+            found.outcomes += [each for some in outcomes for each in some]
+            found.intrusions += [each for some in asked for each in some]
+
+    def _outcomes(self, attacker: Attacker, place: str, source: str, targets: Sequence[Listener]) -> list[Outcome]:
+        program = [*self._on(place), sys.executable, str(ROOT / "tests" / "attacker.py")]
+        text = orders(attacker, [(source, each) for each in targets])
+        done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return outcomes_in(done.stdout)
+
+    def _intrude(self, host: str, other: str, server: Listener) -> list[tuple[str, str, str]]:
+        """By TensorFlow itself, from elsewhere, and from a host of the job, where it succeeds: so it is an attack."""
+        control = self._folder / f"control-{host}-{server.port}"
+        found = []
+        for place, source, path in (("", self._hadoop.here, self.marker), (other, other, control)):
+            words = [sys.executable, "-m", "tests.intruder", f"{host}:{server.port}={path}"]
+            done = subprocess.run([*self._on(place), *words], cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
-            found.outcomes += outcomes_in(done.stdout)
-        for each in [each for each in far if each.port_name == TENSORFLOW]:
-            control = self._folder / f"control-{host}-{each.port}"
-            for place, source, path in (("", self._hadoop.here, self.marker), (other, other, control)):
-                words = [sys.executable, "-m", "tests.intruder", f"{host}:{each.port}={path}"]
-                done = subprocess.run([*self._on(place), *words], cwd=ROOT, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, done.stderr
-                answer = json.loads(done.stdout)[1]
-                found.intrusions.append((source, each.process, answer if path.exists() else f"no file: {answer}"))
+            answer = json.loads(done.stdout)[1]
+            found.append((source, server.process, answer if path.exists() else f"no file: {answer}"))
+        return found
 
     def _on(self, host: str) -> list[str]:
         """What a command begins with that is run on one of the hosts."""
