@@ -531,6 +531,28 @@ def test_a_document_of_other_types_is_damage(tmp_path: Path, folder: Path, chang
         exports.read(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": 3}, "'classes' is int"),
+        ({"classes": [1]}, "a class has a name that is no text"),
+        ({"preprocessing": []}, "'preprocessing' is list"),
+        ({"preprocessing": {"image_size": "16"}}, "'image_size' is str"),
+        ({"ink": 1}, "'ink' is int"),
+        ({"top_k": None}, "'top_k' is NoneType"),
+    ],
+    ids=range(6),
+)
+def test_an_answer_needs_what_the_document_should_have(
+    exported: Exported, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    shutil.copytree(exported.path, tmp_path / "1")
+    document = exported.document | change
+    storage.write_json(str(tmp_path / "1" / "export.json"), document | {"document_sha256": document_digest(document)})
+    with pytest.raises(BadDataError, match=f"export.json: {words}"):
+        Predictor.exported(tmp_path)
+
+
 def test_it_is_loaded_from_any_file_system_after_its_copy_is_proved(exported: Exported) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(exported.path, "/exports/1", recursive=True)

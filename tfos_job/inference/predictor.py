@@ -122,6 +122,7 @@ class Predictor:
         info = exports.read(exports.resolve(os.fspath(export_dir)))
         made = cls.__new__(cls)
         made._network = saved_model.load(info)
+        exports.require_network(info)
         made.checkpoint, made.step, made.classes = info.path, info.step, info.classes
         made.digest, made.form = info.digest, info.form
         made.ink = None if info.ink is None else InkStatistics.from_json(info.ink)

@@ -31,6 +31,9 @@ from tfos_job.run.checkpoint_files import document_digest, files_misfit, misfit
 
 FORMAT_VERSION = 1
 _KINDS: dict[str, type] = {"version": int, "digest": str, "step": int, "files": dict}
+_OF_NETWORK: dict[str, type | tuple[type, ...]] = {"classes": list, "preprocessing": dict, "top_k": int}
+_OF_NETWORK |= {"ink": (dict, type(None))}
+_PREPROCESSING: dict[str, type] = {"image_size": int, "num_channels": int, "antialias": bool, "on_paper": bool}
 _log = logging.getLogger(__name__)
 
 
@@ -140,6 +143,17 @@ def read(path: str) -> ExportInfo:
         if ".." in name.split("/") or name.startswith("/"):  # copies of the files are written under these names
             raise _damaged(path, f"{EXPORT_DOCUMENT} names a file outside of the version: {name}")
     return ExportInfo(path, document)
+
+
+def require_network(info: ExportInfo) -> None:
+    """Raises BadDataError unless the document has what answers need: classes, preprocessing, ink, top-k."""
+    document = info.document
+    preprocessing = document.get("preprocessing")
+    fact = misfit(document, _OF_NETWORK) or misfit(preprocessing or {}, _PREPROCESSING)
+    if not fact and not all(isinstance(name, str) for name in document["classes"]):
+        fact = "a class has a name that is no text"
+    if fact:
+        raise _damaged(info.path, f"{EXPORT_DOCUMENT}: {fact}")
 
 
 def prove(info: ExportInfo) -> None:
