@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.attacker import CLOSED, FEW, FLOOD, HALF_OPEN, NO_CONNECTION, REFUSED, REPLAYED, SLOW, Outcome
+from tests.attacker import CLOSED, CONNECTION, FEW, FLOOD, HALF_OPEN, NO_CONNECTION, REFUSED, REPLAYED, SLOW, Outcome
 from tests.listeners import HELD, LINE, NAMES, PAGE, PROCESSES, RENDEZVOUS, TENSORFLOW
 
 BEGIN, END = "<!-- attacker: begin -->", "<!-- attacker: end -->"
@@ -15,7 +15,7 @@ ANYWHERE, ELSEWHERE, OWN_HOST = "anywhere", "another address", "the job's hosts"
 ALL = "all"
 _SILENT, _OTHERS, _REPLAYS = "nothing sent; slow sends", "garbage, pickles, calls of other protocols", "replayed frames"
 _BOUNDED = (TENSORFLOW, HELD, LINE, RENDEZVOUS)
-_ORDER = (_SILENT, FLOOD, _OTHERS, _REPLAYS)
+_ORDER = (_SILENT, FLOOD, _OTHERS, _REPLAYS, CONNECTION)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _rows(port: str, processes: tuple[str, ...], source: str, words: Mapping[str
 def _group(outcome: Outcome) -> str:
     if outcome.attack in (HALF_OPEN, SLOW):
         return _SILENT
-    if outcome.attack == FLOOD:
-        return FLOOD
+    if outcome.attack in (FLOOD, CONNECTION):
+        return outcome.attack
     return _REPLAYS if outcome.attack in REPLAYED and outcome.listener.port_name in (LINE, RENDEZVOUS) else _OTHERS
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from tests import attack_table, leaks
-from tests.attacker import CONNECT_S, Attacker, Outcome, Siege, can_reach
+from tests.attacker import CONNECT_S, CONNECTION, NO_CONNECTION, OPEN, Attacker, Outcome, Siege, can_reach
 from tests.command import Command
 from tests.listeners import HELD, LINE, NAMES, RENDEZVOUS, TENSORFLOW, Listener, listeners
 from tests.recordings import recordings
@@ -30,7 +30,9 @@ from tests.recordings import recordings
 ROOT = Path(__file__).resolve().parents[1]
 HERE, ELSEWHERE, ELSEWHERE_6 = "127.0.0.1", "127.0.0.2", "::1"
 """The job's own host, and two addresses that are not of the job."""
+ANOTHER_USER = "another user"
 SOURCES = {HERE: attack_table.OWN_HOST, ELSEWHERE: attack_table.ELSEWHERE, ELSEWHERE_6: attack_table.ELSEWHERE}
+NAMES_OF_SOURCES = SOURCES | {ANOTHER_USER: "another user of the host"}
 NUM_STEPS = 300
 NETWORK = """
 import keras
@@ -149,7 +151,6 @@ class Found:
     Attributes:
       outcomes: of all attacks on all ports.
       listeners: all that there were.
-      open_sockets: of them the Unix sockets that other users can reach.
       intrusions: what TensorFlow's servers have answered who was asked to write a file: source, process, answer.
       descriptors: of the driver, before and after.
       steps: of the training when the attack on it began and ended.
@@ -161,7 +162,6 @@ class Found:
 
     outcomes: list[Outcome] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
-    open_sockets: list[str] = field(default_factory=list)
     intrusions: list[tuple[str, str, str]] = field(default_factory=list)
     descriptors: tuple[int, int] = (0, 0)
     steps: tuple[int, int] = (0, 0)
@@ -172,14 +172,12 @@ class Found:
 
     @property
     def table(self) -> str:
-        return attack_table.table(self.outcomes, SOURCES)
+        return attack_table.table(self.outcomes, NAMES_OF_SOURCES)
 
 
 def is_private(path: str) -> bool:
-    """Whether only its owner can reach a Unix socket: a folder above it is closed to others."""
-    if path.startswith("@"):
-        return False  # it has no folder
-    return any(not parent.stat().st_mode & 0o011 for parent in Path(path).parents)
+    """Whether only its owner can reach a Unix socket: its folder is closed to others."""
+    return not path.startswith("@") and not Path(path).parent.stat().st_mode & 0o077  # the abstract have no folder
 
 
 class LocalTraining:
@@ -263,7 +261,9 @@ class LocalTraining:
     def _attack(self, found: Found, port_names: Sequence[str] = NAMES) -> None:
         targets = [each for each in self.listeners() if each.port_name in port_names]
         found.listeners += targets
-        found.open_sockets += [each.address for each in targets if each.kind == "unix" and not is_private(each.address)]
+        for each in [target for target in targets if target.kind == "unix"]:
+            end = NO_CONNECTION if is_private(each.address) else OPEN
+            found.outcomes.append(Outcome(each, ANOTHER_USER, CONNECTION, end, 0.0))
         found.leaks |= set(leaks.in_processes(found.secrets, self.processes()))
         attacker = Attacker(self.marker, host=HERE, recorded=self._recorded)
         sources = [source for source in SOURCES if is_own(source)]

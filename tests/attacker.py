@@ -47,6 +47,8 @@ _WAVE = 256
 
 NO_CONNECTION, REFUSED, CLOSED, OPEN = "no connection", "refused", "closed", "open"
 FLOOD, HALF_OPEN, SLOW = "2,000 connections", "half-open connections", "slow sends"
+CONNECTION = "connection"
+"""To a Unix socket: whether its folder would let a user in."""
 FEW, ONE_EACH = "few are kept", "all are kept"
 MANY = 128
 """Connections of which a job may keep half open no more."""

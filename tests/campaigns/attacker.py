@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # to be run as a program as well
 
 from tests import attack_table  # noqa: E402
-from tests.attacked import SOURCES, Found, LocalTraining  # noqa: E402
+from tests.attacked import NAMES_OF_SOURCES, Found, LocalTraining  # noqa: E402
 from tests.fault_places import convert_data  # noqa: E402
 from tests.hadoop.conftest import upload  # noqa: E402
 from tests.hadoop.hosted import HostedHadoop, obstacle  # noqa: E402
@@ -41,7 +41,7 @@ def local(dataset: Path, folder: Path) -> tuple[Found, str]:
         found = training.run()
     finally:
         training.close()
-    return found, fault(found, training.marker, SOURCES)
+    return found, fault(found, training.marker, NAMES_OF_SOURCES)
 
 
 def hosted(dataset: Path, folder: Path) -> tuple[Found, dict[str, str], str]:
@@ -58,8 +58,12 @@ def hosted(dataset: Path, folder: Path) -> tuple[Found, dict[str, str], str]:
             found = training.run()
         finally:
             training.command.end()
-        sources = {hadoop.here: attack_table.ELSEWHERE} | dict.fromkeys(hadoop.hosts, attack_table.OWN_HOST)
-        return found, sources, fault(found, training.marker, SOURCES | sources)
+        sources = (
+            NAMES_OF_SOURCES
+            | {hadoop.here: attack_table.ELSEWHERE}
+            | dict.fromkeys(hadoop.hosts, attack_table.OWN_HOST)
+        )
+        return found, sources, fault(found, training.marker, sources)
     finally:
         hadoop.run("down")
 
@@ -91,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         dataset = convert_data(folder)
         found, wrong = local(dataset, folder / "local")
-        outcomes, sources, faults = found.outcomes, dict(SOURCES), [wrong]
+        outcomes, sources, faults = found.outcomes, dict(NAMES_OF_SOURCES), [wrong]
         if args.hosts:
             found, on_hosts, wrong = hosted(dataset, folder / "hosted")
             outcomes, sources, faults = outcomes + found.outcomes, sources | on_hosts, [*faults, wrong]

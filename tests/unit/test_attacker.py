@@ -32,7 +32,8 @@ from tests.attacker import (
     Outcome,
     payloads,
 )
-from tests.listeners import DRIVER, JVM, LINE, PS, SPARK, TENSORFLOW, WORKER, Listener
+from tests.command import ROOT
+from tests.listeners import COORDINATOR, DRIVER, JVM, LINE, PS, SPARK, TENSORFLOW, WORKER, Listener
 from tfos_job.nodes.tfos import import_tfos
 
 HERE, STRANGER = "127.0.0.1", "127.0.0.2"
@@ -224,3 +225,10 @@ def test_the_table_is_written_between_its_marks() -> None:
     assert attack_table.processes_of(written) == {JVM, PS}
     with pytest.raises(ValueError, match="attacker: begin"):
         attack_table.written("no marks", made)
+
+
+def test_the_document_names_every_process_that_is_attacked() -> None:
+    """The table there is that of the campaign: of a training on local Spark, and of one on hosts of YARN."""
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    assert attack_table.processes_of(page) >= {DRIVER, COORDINATOR, WORKER, PS, JVM}
+    assert attack_table.HEAD in page.partition(attack_table.BEGIN)[2]
