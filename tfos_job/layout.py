@@ -165,6 +165,10 @@ class RunLayout:
     def evaluation(self, step: int, split_name: str) -> str:
         return self.evaluation_pictures(step, split_name) + ".json"
 
+    def evaluation_predictions(self, step: int, split_name: str) -> str:
+        """Returns the path of the prediction for each record (`run/kept_predictions.py`)."""
+        return self.evaluation_pictures(step, split_name) + ".npz"
+
     def evaluation_pictures(self, step: int, split_name: str) -> str:
         """Returns the folder of an evaluation's tables and pictures."""
         return join(self.evaluation_dir, f"{CHECKPOINT_PREFIX}{step:08d}-{split_name}")
@@ -200,6 +204,41 @@ class ExportLayout:
 
     def building(self, token: str) -> str:
         return join(self.root, BUILDING_PREFIX + token)
+
+
+PROMOTION_DOCUMENT = "promotion.json"
+"""Of a version that was promoted, in its folder: its entry of the history."""
+
+
+@dataclass(frozen=True)
+class RegistryLayout(ExportLayout):
+    """Promoted networks (`--registry_dir`): versions as those of an export, and what is known of them.
+
+    ::
+
+        12/promotion.json                who promoted it and why; the same as history/000012.json
+        current                          the same of the highest version
+        history/000012.json              of each version that there was; never changed
+        history/000012.npz               its predictions for the frozen set
+        history/kept-<time>-<token>.json a candidate that was not promoted
+    """
+
+    @property
+    def current(self) -> str:
+        return join(self.root, "current")
+
+    @property
+    def history_dir(self) -> str:
+        return join(self.root, "history")
+
+    def entry(self, number: int) -> str:
+        return join(self.history_dir, f"{number:06d}.json")
+
+    def predictions(self, number: int) -> str:
+        return join(self.history_dir, f"{number:06d}.npz")
+
+    def kept(self, since: str, token: str) -> str:
+        return join(self.history_dir, f"kept-{since}-{token}.json")
 
 
 def export_version(name: str) -> int | None:

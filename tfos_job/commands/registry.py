@@ -6,6 +6,7 @@ from tfos_job.commands.evaluate import EVALUATE
 from tfos_job.commands.export import EXPORT
 from tfos_job.commands.infer import INFER
 from tfos_job.commands.inspect import INSPECT
+from tfos_job.commands.promotion import HISTORY, PROMOTE, ROLLBACK
 from tfos_job.commands.report import REPORT
 from tfos_job.commands.run_results import PREDICT, TENSORBOARD
 from tfos_job.commands.serve import SERVE
@@ -25,6 +26,9 @@ COMMANDS = {
         PREDICT,
         INFER,
         EXPORT,
+        PROMOTE,
+        ROLLBACK,
+        HISTORY,
         SERVE,
         REPORT,
         TENSORBOARD,

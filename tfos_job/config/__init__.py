@@ -45,6 +45,7 @@ from tfos_job.config.export import ExportConfig
 from tfos_job.config.feed import FeedConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
 from tfos_job.config.infer import InferConfig
+from tfos_job.config.promotion import HistoryConfig, PromoteConfig, RollbackConfig
 from tfos_job.config.recipes import RECIPES
 from tfos_job.config.run_results import PredictConfig, ReportConfig, TensorboardConfig
 from tfos_job.config.serve import ServeConfig
@@ -100,10 +101,13 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "FeedConfig",
+    "HistoryConfig",
     "InferConfig",
     "InspectConfig",
     "PredictConfig",
+    "PromoteConfig",
     "ReportConfig",
+    "RollbackConfig",
     "ServeConfig",
     "SynthConfig",
     "TensorboardConfig",

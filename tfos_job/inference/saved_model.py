@@ -94,10 +94,27 @@ def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, An
       BadDataError: the network has an operation with which no export is loaded (`graph_check.py`).
       JobError: an answer differs.
     """
-    signatures = _loaded(folder, "the exported network").signatures
-    by_signature = np.concatenate([_of_batch(signatures, batch) for batch in batches(images)], axis=1)
-    proofs = [parity(SAVED_MODEL, expected, found) for found in by_signature]
+    proofs = [parity(SAVED_MODEL, expected, found) for found in answers(folder, "the exported network", images)]
     return max(proofs, key=lambda proof: float(proof["largest_difference"]))
+
+
+def answers(folder: str, place: str, images: np.ndarray) -> np.ndarray:
+    """Loads a SavedModel and asks all its signatures.
+
+    Args:
+      folder: local.
+      place: of the network, for errors.
+      images: uint8 [n, S, S, C], n ≥ 1.
+
+    Returns:
+      The probabilities of all classes, float32 [3, n, num_classes]; what two of the signatures do not answer, because
+      it is not among the k most probable classes, is as the third one has it.
+
+    Raises:
+      BadDataError: the network has an operation with which no export is loaded (`graph_check.py`).
+    """
+    signatures = _loaded(folder, place).signatures
+    return np.concatenate([_of_batch(signatures, batch) for batch in batches(images)], axis=1)
 
 
 def _loaded(folder: str, place: str) -> Any:

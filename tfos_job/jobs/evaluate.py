@@ -57,4 +57,4 @@ def judge(spark: Spark, config: EvaluateConfig) -> JudgedSplit:
     _log.info("Evaluating step %d on %d records of %s", info.step, contents.num_records, found.split.root)
     work = functools.partial(task_slots.run, judge_shard, policy)
     shards = tasks.results(tasks.run(context, "evaluate", work, todo))
-    return JudgedSplit(found._replace(arrays={}), shards)
+    return JudgedSplit(found._replace(arrays={}), shards, model.digest)

@@ -25,10 +25,14 @@ class EvaluationInput(NamedTuple):
 
 
 class JudgedSplit(NamedTuple):
-    """What a network made of each shard of a split, in their order. The arrays of `input` are empty."""
+    """What a network made of each shard of a split, in their order. The arrays of `input` are empty.
+
+    `model_digest` is that of the network (`run/model_digest.py`).
+    """
 
     input: EvaluationInput
     shards: list[JudgedShard]
+    model_digest: str
 
 
 def choose(config: EvaluateConfig) -> EvaluationInput:

@@ -92,10 +92,11 @@ def newest(export: ExportLayout) -> int | None:
 
 
 def _published(export: ExportLayout) -> Iterator[int]:
-    return (number for number in _numbers(export) if storage.exists(join(export.version(number), EXPORT_DOCUMENT)))
+    return (number for number in numbers(export) if storage.exists(join(export.version(number), EXPORT_DOCUMENT)))
 
 
-def _numbers(export: ExportLayout) -> list[int]:
+def numbers(export: ExportLayout) -> list[int]:
+    """All folders that a server takes for versions, highest first."""
     if not storage.is_dir(export.root):
         return []
     found = [export_version(entry.name) for entry in storage.list_dir(export.root) if entry.is_dir]
@@ -226,11 +227,11 @@ def publish(
     Raises:
       StorageError: the file system failed; nothing is published.
     """
-    _sweep(export)
+    sweep(export)
     building = export.building(uuid.uuid4().hex)
     try:
         files = {name: _copy(join(folder, name), join(building, name)) for name in sorted(_names(folder))}
-        number = max(_numbers(export), default=0) + 1
+        number = max(numbers(export), default=0) + 1
         whole = {"format_version": FORMAT_VERSION, **document, "version": number, "files": files}
         whole["document_sha256"] = document_digest(whole)
         storage.write_json(join(building, EXPORT_DOCUMENT), whole)
@@ -242,6 +243,21 @@ def publish(
     return ExportInfo(export.version(number), whole)
 
 
+def copy(info: ExportInfo, folder: str, number: int) -> None:
+    """Copies the proved files of a version into a new folder, as what is to be version `number` elsewhere.
+
+    Raises:
+      BadDataError: as `prove`.
+    """
+    with local_files(info) as local:
+        for name in sorted(info.document["files"]):
+            copied = _copy(join(local, name), join(folder, name))
+            _require_same(info, name, copied["size_bytes"], copied["sha256"])
+    whole = {**info.document, "version": number}
+    whole["document_sha256"] = document_digest(whole)
+    storage.write_json(join(folder, EXPORT_DOCUMENT), whole)
+
+
 def retain(export: ExportLayout, num_versions: int) -> list[int]:
     """Removes all but the highest versions, and none that others have made; returns the removed. Needs the lock."""
     removed = versions(export)[num_versions:]
@@ -251,8 +267,8 @@ def retain(export: ExportLayout, num_versions: int) -> list[int]:
     return removed
 
 
-def _sweep(export: ExportLayout) -> None:
-    """Removes what an export that ended before its rename has left."""
+def sweep(export: ExportLayout) -> None:
+    """Removes what a command that ended before its rename has left. Needs the lock."""
     for entry in storage.list_dir(export.root):
         if entry.name.startswith(BUILDING_PREFIX):
             storage.remove(entry.path)
