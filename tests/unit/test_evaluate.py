@@ -21,12 +21,14 @@ from tfos_job.formats import tfrecord
 from tfos_job.formats.charset import Charset
 from tfos_job.formats.form import Form
 from tfos_job.formats.manifest import Manifest
+from tfos_job.formats.manifest import load as load_manifest
 from tfos_job.formats.manifest_parts import Shard
 from tfos_job.inference.evaluation import Counts, batch_counts, count_shard, evaluate_shards, judge_shard
 from tfos_job.layout import DatasetLayout, RunLayout
 from tfos_job.local_jobs.evaluate import evaluate
 from tfos_job.networks import registry
-from tfos_job.run import checkpoints
+from tfos_job.run import checkpoints, kept_predictions
+from tfos_job.run.model_digest import model_digest
 from tfos_job.run.predictions import Predictions
 
 KS = (1, 3, 50)
@@ -185,11 +187,36 @@ def test_evaluate_restores_the_network_and_records_what_it_counted(config: Evalu
     result = evaluate(config)
     recorded = json.loads(Path(RunLayout(config.train_dir).evaluation(20, "test")).read_text("utf-8"))
     run = RunLayout(config.train_dir)
-    assert result == recorded | {"checkpoint": run.checkpoint(20), "pictures": run.evaluation_pictures(20, "test")}
+    place = {"checkpoint": run.checkpoint(20), "pictures": run.evaluation_pictures(20, "test")}
+    assert result == recorded | place | {"predictions": run.evaluation_predictions(20, "test")}
     metrics = {key: value for key, value in recorded.items() if key not in ("step", "split", "ece")}
     assert 0 <= recorded["ece"] <= 1
     assert metrics == pytest.approx(reference(model).metrics(), rel=1e-5)
     assert (recorded["step"], recorded["split"]) == (20, "test")
+
+
+def test_the_predictions_are_kept_with_whose_they_are_and_for_which_records(config: EvaluateConfig) -> None:
+    run = RunLayout(config.train_dir)
+    storage.write_json(run.config, {"epoch": 5})
+    result = evaluate(config)
+    kept, _ = kept_predictions.read(result["predictions"])
+    info, arrays = checkpoints.read_network(run, "last")
+    split = DatasetLayout(config.dataset_dir).split("test")
+    contents = load_manifest(split)
+    header = kept.header
+    assert header.model_digest == model_digest(info, arrays)
+    assert (header.dataset_digest, header.charset_digest) == (contents.digest, CHARSET.digest)
+    assert (header.num_classes, header.train_flags, header.step, header.split) == (
+        NUM_CLASSES,
+        {"epoch": 5},
+        20,
+        "test",
+    )
+    assert header.metrics["top_1"] == result["top_1"] == kept.predictions.is_correct.mean()
+    assert kept.predictions.losses.mean() == pytest.approx(result["loss"], rel=1e-5)
+    assert kept.predictions.shard_sizes == tuple(shard.num_records for shard in contents.shards)
+    per_class = np.bincount(kept.predictions.labels, minlength=NUM_CLASSES)
+    assert per_class.tolist() == list(contents.class_counts)
 
 
 def test_another_charset_is_refused_with_both_shown(config: EvaluateConfig) -> None:

@@ -379,7 +379,8 @@ def test_numbers_are_the_same_without_pictures(evaluated: Evaluated, tmp_path: P
     tables = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
     (folder / "of-an-earlier-version.png").write_bytes(b"")
     plain = evaluate(main, root, "--numbers_only")
-    assert plain == evaluated.result | {"pictures": None, "checkpoint": run.checkpoint(20)}
+    place = {"pictures": None, "checkpoint": run.checkpoint(20), "predictions": run.evaluation_predictions(20, "test")}
+    assert plain == evaluated.result | place
     assert folder.with_suffix(".json").read_bytes() == recorded
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: data for name, data in tables.items() if name != "hardest.csv"

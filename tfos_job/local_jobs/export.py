@@ -49,11 +49,12 @@ def export(config: ExportConfig, *, load_tensorflow: Callable[[], None] = lambda
       BadDataError: the checkpoint is damaged.
       BusyError: another `export` is at work there.
       SettingsError: the network of that name is not the one of the checkpoint any more, or it is Python that
-        `config.model_name` does not name.
+        `config.model_name` does not name; or the folder is a registry.
       StorageError: a file system has failed; nothing is published.
     """
     run = None if config.train_dir is None else RunLayout(config.train_dir)
     export = ExportLayout(config.export_dir)
+    exports.refuse_registry(export)
     if run is None:
         load_tensorflow()
         info, arrays = _pretrained(config)

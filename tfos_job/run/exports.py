@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from tfos_job import storage
-from tfos_job.errors import BadDataError, MissingInputError
+from tfos_job.errors import BadDataError, MissingInputError, SettingsError
 from tfos_job.formats import hashing
 from tfos_job.formats.form import Form
 from tfos_job.formats.hashing import HashingReader
-from tfos_job.layout import BUILDING_PREFIX, EXPORT_DOCUMENT, ExportLayout, export_version, join
+from tfos_job.layout import BUILDING_PREFIX, EXPORT_DOCUMENT, ExportLayout, RegistryLayout, export_version, join
 from tfos_job.run.checkpoint_files import document_digest, files_misfit, misfit
 
 FORMAT_VERSION = 1
@@ -208,6 +208,16 @@ def _require_same(info: ExportInfo, name: str, size_bytes: int, sha256: str) -> 
 
 def _damaged(path: str, fact: str) -> BadDataError:
     return BadDataError(f"not a whole export: {fact}", place=path, next_step="Use another version, or export it again")
+
+
+def refuse_registry(export: ExportLayout) -> None:
+    """Raises SettingsError for a folder of promoted versions, to which `promote` alone publishes."""
+    if storage.is_dir(RegistryLayout(export.root).history_dir):  # there before its first version
+        raise SettingsError(
+            "is a registry of promoted models, and servers take what is published there",
+            place=export.root,
+            next_step="Export to another --export_dir, then `tfos-job promote`",
+        )
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
