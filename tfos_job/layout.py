@@ -166,7 +166,6 @@ class RunLayout:
         return self.evaluation_pictures(step, split_name) + ".json"
 
     def evaluation_predictions(self, step: int, split_name: str) -> str:
-        """Returns the path of the prediction for each record (`run/kept_predictions.py`)."""
         return self.evaluation_pictures(step, split_name) + ".npz"
 
     def evaluation_pictures(self, step: int, split_name: str) -> str:
@@ -206,8 +205,7 @@ class ExportLayout:
         return join(self.root, BUILDING_PREFIX + token)
 
 
-PROMOTION_DOCUMENT = "promotion.json"
-"""Of a version that was promoted, in its folder: its entry of the history."""
+PROMOTION_DOCUMENT = "promotion.json"  # of a version that was promoted, in its folder
 
 
 @dataclass(frozen=True)

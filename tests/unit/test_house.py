@@ -28,7 +28,7 @@ from tfos_job.config import TrainConfig, to_dict
 from tfos_job.driver import run_account
 from tfos_job.formats import manifest, manifest_parts
 from tfos_job.local_jobs import synth
-from tfos_job.run import attempts, checkpoint_files, checkpoints, exports
+from tfos_job.run import attempts, checkpoint_files, checkpoints, exports, kept_predictions, promotion_entry
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
 from tfos_job.submit.distributions import normalised
@@ -213,6 +213,8 @@ def test_formats_has_every_version_and_field() -> None:
         "synth.json": synth.FORMAT_VERSION,
         "checkpoint.json": checkpoint_files.FORMAT_VERSION,
         "export.json": exports.FORMAT_VERSION,
+        "promotion.json": promotion_entry.FORMAT_VERSION,
+        "evaluation/*.npz": kept_predictions.FORMAT_VERSION,
         "attempts/NNN.json": attempts.FORMAT_VERSION,
         "report.json": run_account.FORMAT_VERSION,
     }
@@ -233,6 +235,7 @@ def test_formats_has_every_version_and_field() -> None:
         manifest_parts.Adoption,
     )
     fields = {field.name for part in parts for field in dataclasses.fields(part)} | set(checkpoints.META_KEYS)
+    fields |= {*promotion_entry.PromotionEntry.__struct_fields__, *kept_predictions.Header.__struct_fields__}
     assert not {field for field in fields if f"`{field}`" not in text}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.unit import small_registry
@@ -131,6 +133,8 @@ def test_the_same_model_in_another_format_is_another_candidate(root: str, tmp_pa
     offer(root, first)
     other = model(tmp_path / "again", "a", 2, formats={"saved_model": {}, "tflite": {}})
     assert offer(root, other)["version"] == 2
+    exported_again = model(tmp_path / "later", "a", 2, formats={"saved_model": {}, "tflite": {}}, created="later")
+    assert offer(root, exported_again)["already_promoted"]
 
 
 def test_what_does_not_answer_is_not_published(root: str, tmp_path: Path) -> None:
@@ -255,10 +259,30 @@ def test_damaged_predictions_are_refused(root: str, tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(BadDataError, match="no predictions of an evaluation"):
             offer(root, candidate)
+    with np.load(io.BytesIO(whole)) as archive:
+        arrays = dict(archive)
+    for changes in (
+        {"labels": arrays["labels"][:-1]},
+        {"labels": arrays["labels"].astype(np.int64)},
+        {"labels": arrays["labels"] + np.int32(1)},
+        {"predicted": arrays["predicted"] - np.int32(1)},
+        {"losses": np.full(90, np.nan, np.float32)},
+        {"shard_sizes": np.array([91, -1])},
+        {"header": np.frombuffer(b"{}", np.uint8)},
+        {"header": np.array({}, object)},
+    ):
+        np.savez(path, **arrays | changes)
+        with pytest.raises(BadDataError, match="no predictions of an evaluation"):
+            offer(root, candidate)
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(BadDataError, match="is compressed"):
+        offer(root, candidate)
     path.unlink()
     with pytest.raises(MissingInputError):
         offer(root, candidate)
     assert not Path(root).exists()
+    np.savez(path, **arrays)
+    assert offer(root, candidate)["version"] == 1
 
 
 def test_a_second_command_waits_outside(root: str, tmp_path: Path) -> None:

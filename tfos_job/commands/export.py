@@ -24,13 +24,12 @@ def run(config: ExportConfig, context: Context) -> None:
 
 
 def check(config: ExportConfig) -> None:
-    """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package, a name or a folder."""
+    """Raises MissingInputError for a run, a checkpoint or a file, SettingsError for a package or a name that is."""
     from tfos_job import storage
     from tfos_job.errors import SettingsError
-    from tfos_job.layout import ExportLayout, RunLayout
-    from tfos_job.run import exports, own_network
+    from tfos_job.layout import RunLayout
+    from tfos_job.run import own_network
 
-    exports.refuse_registry(ExportLayout(config.export_dir))
     if config.train_dir is not None:
         own_network.check(RunLayout(config.train_dir), config.checkpoint, config.model_name)
     for file in filter(None, (config.weights, config.labels)):

@@ -17,7 +17,18 @@ from tfos_job.run.promotion_entry import FrozenSet, Model, PromotionEntry
 
 _NEEDED = (
     *("checkpoint", "checkpoint_digest", "charset_digest", "classes", "dataset_digest", "dataset_name", "digest"),
-    *("document_sha256", "files", "formats", "metrics", "package_version", "step", "top_k", "version", "versions"),
+    *(
+        "document_sha256",
+        "files",
+        "formats",
+        "ink",
+        "metrics",
+        "package_version",
+        "step",
+        "top_k",
+        "version",
+        "versions",
+    ),
 )
 
 
@@ -38,6 +49,7 @@ class Candidate(NamedTuple):
             num_classes=len(self.export.classes),
             top_k=document["top_k"],
             formats=sorted(document["formats"]),
+            has_ink=document["ink"] is not None,
         )
 
     @property

@@ -7,6 +7,7 @@ whose predictions they are, and for which records. It is read strictly, since a 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -100,6 +101,7 @@ def read(path: str, sha256: str | None = None) -> tuple[KeptPredictions, bytes]:
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise _bad(path, f"does not have the SHA-256 {sha256}")
     try:
+        _require_stored(data)
         arrays = pixel_statistics.from_bytes(data)
         header = msgspec.json.decode(arrays[_HEADER].tobytes(), type=Header)
         if header.format_version != FORMAT_VERSION:
@@ -107,6 +109,14 @@ def read(path: str, sha256: str | None = None) -> tuple[KeptPredictions, bytes]:
         return KeptPredictions(header, _predictions(arrays, header.num_classes)), data
     except _UNREADABLE as error:
         raise _bad(path, f"no predictions of an evaluation: {error}") from error
+
+
+def _require_stored(data: bytes) -> None:
+    """Raises ValueError for a compressed member, which may be any number of times as large in memory."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        packed = [member.filename for member in archive.infolist() if member.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"{packed[0]} is compressed")
 
 
 def _predictions(arrays: Mapping[str, np.ndarray], num_classes: int) -> Predictions:

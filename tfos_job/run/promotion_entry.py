@@ -26,7 +26,10 @@ Number = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server answers with: `digest` is `run/model_digest.py`'s; `formats` are the exported ones."""
+    """What a server answers with: `digest` is `run/model_digest.py`'s; `formats` are the exported ones.
+
+    `has_ink`: whether the export knows how the ink of training pictures looks.
+    """
 
     digest: Digest
     step: int
@@ -34,6 +37,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     num_classes: Number
     top_k: Number
     formats: list[str]
+    has_ink: bool
 
 
 class FrozenSet(msgspec.Struct, frozen=True, kw_only=True):
