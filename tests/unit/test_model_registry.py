@@ -294,6 +294,20 @@ def test_a_second_command_waits_outside(root: str, tmp_path: Path) -> None:
         back(root, 1)
 
 
+def test_a_command_that_lost_its_lock_publishes_nothing(root: str, tmp_path: Path) -> None:
+    """It was suspended while its candidate answered, and another command took the lock over."""
+    registry = RegistryLayout(root)
+    offer(root, model(tmp_path, "a", 9))
+    candidate = model(tmp_path, "b", 5)
+    config = PromoteConfig(registry_dir=root, export_dir=candidate.export_dir, predictions=candidate.predictions)
+    with pytest.raises(BusyError):
+        promote(config, bless=lambda folder: storage.write_json(registry.lock, {"owner": "another", "token": "x"}))
+    assert (served(root), current(root).version) == (digest_of("a"), 1)
+    assert not [path for path in Path(root).iterdir() if path.name.startswith("_building-")]
+    storage.remove(registry.lock)
+    assert offer(root, candidate)["version"] == 2
+
+
 # --- back ------------------------------------------------------------------------------------------------------------
 
 
