@@ -6,7 +6,7 @@
 #   scripts/audit.sh --advisories DIR   compares with a checkout of https://github.com/pypa/advisory-database instead, and
 #                                       asks nobody
 # scripts/audit-ignored.txt has what is accepted, with date and reason. Exit 1 and a table: something was found; 2: it
-# could not be looked at; 69: pip-audit cannot be installed.
+# could not be looked at; 69: no pip-audit, or no Python that can compare.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,9 +18,14 @@ usage() {
 }
 
 compare() {
-    # shellcheck source=scripts/setup.sh
-    TFOS_JOB_EXTRAS=${TFOS_JOB_EXTRAS-} source scripts/setup.sh
-    exec python scripts/audit.py --advisories "$1"
+    local python
+    for python in "${TFOS_JOB_VENV:-.venv}/bin/python" python3; do
+        if "$python" -c 'import packaging, yaml' 2>/dev/null; then
+            exec "$python" scripts/audit.py --advisories "$1"
+        fi
+    done
+    printf 'audit.sh: no Python here has packaging and PyYAML; scripts/setup.sh makes one that has\n' >&2
+    exit 69
 }
 
 ask() {
