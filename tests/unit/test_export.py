@@ -620,7 +620,7 @@ def test_the_proof_is_that_of_each_signature(monkeypatch: pytest.MonkeyPatch, wr
         "serving_default": signature("serving_default", [1, 2]),
     }
     loaded = SimpleNamespace(signatures=signatures)
-    monkeypatch.setattr(saved_model, "_loaded", lambda folder, place: loaded)
+    monkeypatch.setattr(saved_model, "_loaded", lambda *_: loaded)
     with pytest.raises(JobError, match="does not answer as the checkpoint"):
         saved_model.prove("", images, expected)
     wrong = ""

@@ -166,8 +166,8 @@ def test_what_is_loaded_is_what_was_looked_at(tmp_path: Path, saved: bytes, monk
     tf.saved_model.save(network, str(tmp_path / "other"), signatures={"all_classes": network.all_classes})
     read = graph_check.read
 
-    def read_and_exchange(folder: str, place: str) -> bytes:
-        data = read(folder, place)
+    def read_and_exchange(folder: str, *given: str) -> bytes:
+        data = read(folder, *given)
         Path(folder, graph_check.FILE).write_bytes((tmp_path / "other" / graph_check.FILE).read_bytes())
         return data
 
@@ -319,6 +319,17 @@ def test_the_list_has_operations_of_this_tensorflow_and_none_that_reaches_out() 
     reaching = "File|PyFunc|Dataset|Reader|Iterator|Save|Restore|Print|Remote|Send|Recv|Abort|ImmutableConst|Debug"
     reaching += "|Lookup|HashTable|Summary|Session|HandleOp"
     assert [name for name in graph_operations.COMPUTING if re.search(reaching, name)] == []
+
+
+def test_a_network_of_ones_own_that_reads_files_is_told_at_its_export(tmp_path: Path) -> None:
+    (tmp_path / "mean").write_bytes(b"0.5")
+    names = str(tmp_path / "mean")
+    folder = export_of(
+        tmp_path / "e",
+        keras.layers.Lambda(lambda images: images - tf.strings.to_number(tf.io.read_file(names)), name="minus"),
+    )
+    with pytest.raises(BadDataError, match=r"has the operation ReadFile .*\. In a network of your own, leave that"):
+        saved_model.prove(str(folder), np.zeros((1, SIDE, SIDE, 1), np.uint8), np.zeros((1, 2), np.float32))
 
 
 LAYERS: dict[str, Callable[[Any], Any]] = {

@@ -36,12 +36,16 @@ _FUNCTION_ATTRIBUTES = {"_construction_context", "_input_shapes"}
 _HANDLES = {DT_RESOURCE, DT_VARIANT}
 
 
-def read(folder: str, place: str) -> bytes:
+NEXT_STEP = "Every version that `tfos-job export` makes can be loaded: export the run again"
+
+
+def read(folder: str, place: str, next_step: str = NEXT_STEP) -> bytes:
     """The graph of a SavedModel that can do nothing but compute.
 
     Args:
       folder: local.
       place: what an error calls it.
+      next_step: of the error.
 
     Returns:
       The bytes of `saved_model.pb` that were looked at: load these, for the file may be another a moment later.
@@ -60,7 +64,7 @@ def read(folder: str, place: str) -> bytes:
         raise BadDataError(
             f"not loaded, since a graph of another program may do anything: {odd}",
             place=f"{place.rstrip('/')}/{FILE}",
-            next_step="Every version that `tfos-job export` makes can be loaded: export the run again",
+            next_step=next_step,
         ) from odd
     return data
 
@@ -131,7 +135,8 @@ def _called(graph: MetaGraphDef, functions: Mapping[str, FunctionDef]) -> set[st
     waiting = list(graph.object_graph_def.concrete_functions)
     for item in graph.object_graph_def.nodes:
         waiting += [*item.function.concrete_functions, item.bare_concrete_function.concrete_function_name]
-    waiting += [gradient.gradient_func for gradient in graph.graph_def.library.gradient]
+    library = graph.graph_def.library
+    waiting += [each.gradient_func for each in (*library.gradient, *library.registered_gradients)]
     called: set[str] = set()
     while waiting:
         name = waiting.pop()

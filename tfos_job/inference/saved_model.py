@@ -32,6 +32,9 @@ from tfos_job.inference.warm_up import WarmUp, write_requests
 from tfos_job.run import exports
 from tfos_job.run.exports import ExportInfo
 
+_OWN = (
+    "In a network of your own, leave that operation to what is before the network: layers of Keras's need no such one"
+)
 _VARIABLES = "variables"  # tables of numbers, which are read by TensorFlow's own reader
 
 
@@ -94,17 +97,18 @@ def prove(folder: str, images: np.ndarray, expected: np.ndarray) -> dict[str, An
       BadDataError: the network has an operation with which no export is loaded (`graph_check.py`).
       JobError: an answer differs.
     """
-    proofs = [parity(SAVED_MODEL, expected, found) for found in answers(folder, "the exported network", images)]
+    proofs = [parity(SAVED_MODEL, expected, found) for found in answers(folder, "the exported network", images, _OWN)]
     return max(proofs, key=lambda proof: float(proof["largest_difference"]))
 
 
-def answers(folder: str, place: str, images: np.ndarray) -> np.ndarray:
+def answers(folder: str, place: str, images: np.ndarray, next_step: str = graph_check.NEXT_STEP) -> np.ndarray:
     """Loads a SavedModel and asks all its signatures.
 
     Args:
       folder: local.
       place: of the network, for errors.
       images: uint8 [n, S, S, C], n ≥ 1.
+      next_step: what to do about an operation with which no export is loaded.
 
     Returns:
       The probabilities of all classes, float32 [3, n, num_classes]; what two of the signatures do not answer, because
@@ -113,13 +117,13 @@ def answers(folder: str, place: str, images: np.ndarray) -> np.ndarray:
     Raises:
       BadDataError: the network has an operation with which no export is loaded (`graph_check.py`).
     """
-    signatures = _loaded(folder, place).signatures
+    signatures = _loaded(folder, place, next_step).signatures
     return np.concatenate([_of_batch(signatures, batch) for batch in batches(images)], axis=1)
 
 
-def _loaded(folder: str, place: str) -> Any:
+def _loaded(folder: str, place: str, next_step: str = graph_check.NEXT_STEP) -> Any:
     """What TensorFlow makes of the graph of a local folder, once it was looked at, and of the variables beside it."""
-    graph = graph_check.read(folder, place)
+    graph = graph_check.read(folder, place, next_step)
     with tempfile.TemporaryDirectory(prefix="tfos_job-") as aside:  # nothing else of the folder is there to be read
         with open(os.path.join(aside, graph_check.FILE), "wb") as stream:
             stream.write(graph)
