@@ -166,9 +166,11 @@ def test_a_secret_is_found_however_it_is_written(tmp_path: Path, written: bytes)
 
 @pytest.mark.parametrize("place", ["cmdline", "environ"])
 def test_a_secret_of_a_process_is_found(place: str) -> None:
-    words = [sys.executable, "-c", "input()", *([SECRET.hex()] if place == "cmdline" else [])]
+    words = [sys.executable, "-c", "print(flush=True); input()", *([SECRET.hex()] if place == "cmdline" else [])]
     environment = os.environ | ({"KEY": SECRET.hex()} if place == "environ" else {})
-    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it runs: its words are those of the program that it was to become
         found = list(leaks.in_processes({"the key": SECRET}, [psutil.Process(process.pid), psutil.Process()]))
         process.communicate(b"\n")
     assert len(found) == 1
