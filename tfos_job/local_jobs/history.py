@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tfos_job.config import HistoryConfig
-from tfos_job.layout import RegistryLayout, printable
+from tfos_job.layout import RegistryLayout
 from tfos_job.run import model_registry
 from tfos_job.run.promotion_entry import KEPT, PromotionEntry
 
@@ -35,7 +35,8 @@ def to_json(entries: Sequence[PromotionEntry]) -> list[dict[str, Any]]:
 def lines(entries: Sequence[PromotionEntry]) -> list[str]:
     """A table; `*` marks the current version, and a candidate that was kept out has no number."""
     current = _current(entries)
-    rows = [_HEAD, *(_row(entry, is_current=_is(entry, current)) for entry in entries)]
+    found = [_row(entry, is_current=_is(entry, current)) for entry in entries]
+    rows = [_HEAD, *(tuple(map(_harmless, row)) for row in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     return [
         "  ".join(
@@ -69,5 +70,10 @@ def _row(entry: PromotionEntry, *, is_current: bool) -> tuple[str, ...]:
         str(entry.model.step),
         entry.model.digest[:12],
         f"{entry.who.get('user', '?')}@{entry.who.get('host', '?')}",
-        printable(" ".join(entry.reason.split())),
+        " ".join(entry.reason.split()),
     )
+
+
+def _harmless(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -79,8 +79,9 @@ def promote(
             )
         else:
             model_registry.keep(registry, entry)
+    is_first = current is None and bool(judgement.findings)  # as it should be
     for remark in judgement.remarks:
-        _log.warning("%s", remark)
+        _log.log(logging.INFO if is_first else logging.WARNING, "%s", remark)
     return _result(registry, candidate, entry)
 
 
