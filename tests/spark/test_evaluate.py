@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
@@ -16,6 +17,7 @@ from tfos_job.errors import BadDataError
 from tfos_job.jobs.evaluate import judge
 from tfos_job.layout import RunLayout
 from tfos_job.local_jobs.evaluate import evaluate
+from tfos_job.run import kept_predictions
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,7 @@ def test_executors_count_what_one_process_counts(spark: SparkSession, config: di
     alone = evaluate(settings)
     folder = Path(alone["pictures"])
     names = sorted(path.name for path in folder.iterdir())
+    before, _ = kept_predictions.read(alone["predictions"])
     shutil.rmtree(folder)
     judged = judge(spark, settings)
     assert len(judged.shards) == 8  # each a task, on two executors' worth of slots
@@ -37,6 +40,12 @@ def test_executors_count_what_one_process_counts(spark: SparkSession, config: di
     shared = evaluate(settings, judged)
     assert shared == alone  # the loss, too
     assert alone["num_examples"] == 80
+    after, _ = kept_predictions.read(shared["predictions"])
+    assert after.header == msgspec.structs.replace(before.header, created=after.header.created)
+    assert all(
+        getattr(after.predictions, name).tobytes() == getattr(before.predictions, name).tobytes()
+        for name in ("labels", "predicted", "probabilities", "losses")
+    )
     assert sorted(path.name for path in folder.iterdir()) == names
 
 

@@ -24,7 +24,10 @@ class PromoteConfig(Flags):
         metavar="FILE",
     )
     min_top_1: float | None = flag(
-        "the floor: share of the frozen set that the candidate must be right about", None, minimum=0.0, maximum=1.0
+        "the floor: share of the frozen set that the candidate must be right about (default: any)",
+        None,
+        minimum=0.0,
+        maximum=1.0,
     )
     max_class_loss: float | None = flag(
         "share of a class's records by which it may be right less often than the current model (default: any)",
