@@ -190,7 +190,9 @@ def test_numbers_of_another_file_are_not_loaded(tmp_path: Path, way: str, suffix
         with zipfile.ZipFile(path, "w") as archive:
             archive.write(inner, "model.weights.h5")
     else:
-        path.write_bytes(inner.read_bytes())
+        with zipfile.ZipFile(tmp_path / "harmless.zip", "w") as archive:  # which is found at the end of any file
+            archive.write(tmp_path / "other.h5", "model.weights.h5")
+        path.write_bytes(inner.read_bytes() + (tmp_path / "harmless.zip").read_bytes())
     with pytest.raises(BadDataError, match="takes its weights from another file"):
         load_weights(network(), weights(path))
 

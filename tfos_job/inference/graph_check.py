@@ -28,7 +28,7 @@ from tfos_job.inference.graph_operations import COMPUTING, OUTSIDE, SAVER
 FILE = "saved_model.pb"
 MOST_BYTES = 1 << 30
 """Of `saved_model.pb`: it holds no weights. Those of InceptionV3's graph are 3 MB."""
-_KINDS = {"bare_concrete_function", "constant", "function", "user_object", "variable"}
+_KINDS = {"bare_concrete_function", "captured_tensor", "constant", "function", "user_object", "variable"}
 _USER_OBJECTS = {"_generic_user_object", "signature_map", "trackable_list_wrapper"}
 _CONSTANT = "tf.TrackableConstant"
 _MEMBER = re.compile(r"((capture|trace)_)?[0-9]+")  # of a list, or a constant or a trace of a function
@@ -135,6 +135,7 @@ def _called(graph: MetaGraphDef, functions: Mapping[str, FunctionDef]) -> set[st
     waiting = list(graph.object_graph_def.concrete_functions)
     for item in graph.object_graph_def.nodes:
         waiting += [*item.function.concrete_functions, item.bare_concrete_function.concrete_function_name]
+        waiting.append(item.captured_tensor.concrete_function)
     library = graph.graph_def.library
     waiting += [each.gradient_func for each in (*library.gradient, *library.registered_gradients)]
     called: set[str] = set()

@@ -2,8 +2,9 @@
 
 It is a list of what may be, not of what may not: TensorFlow has some 1,500 operations, and each release adds some. None
 of these opens a file (as `ReadFile`, `ImmutableConst` and `PrintV2` do), starts or ends a process (`Abort`), connects
-to anything (`RemoteCall`), calls Python (`PyFunc`), or takes a resource by its name (`VarHandleOp`). A network of Keras
-layers needs no other.
+to anything (`RemoteCall`), calls Python (`PyFunc`), takes a resource by its name (`VarHandleOp`), or hands out memory
+that it has not written (`Empty`, `FakeParam`, `Eig` without vectors): that is what other requests have left in the
+process. A network of Keras layers needs no other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ OUTSIDE = frozenset(["VarHandleOp"])
 _NAMES = """
     BatchToSpace BatchToSpaceND Bitcast BroadcastArgs BroadcastGradientArgs BroadcastTo CheckNumerics
     CheckNumericsV2 Concat ConcatOffset ConcatV2 ConjugateTranspose Const DepthToSpace Dequantize Diag DiagPart
-    Empty EnsureShape ExpandDims ExtractImagePatches ExtractVolumePatches FakeQuantWithMinMaxArgs
+    EnsureShape ExpandDims ExtractImagePatches ExtractVolumePatches FakeQuantWithMinMaxArgs
     FakeQuantWithMinMaxArgsGradient FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsGradient
     FakeQuantWithMinMaxVarsPerChannel FakeQuantWithMinMaxVarsPerChannelGradient Fill Gather GatherNd GatherV2
     Identity IdentityN InvertPermutation ListDiff LowerBound MatrixBandPart MatrixDiag MatrixDiagPart
@@ -48,7 +49,7 @@ _NAMES = """
     SparseSegmentSumWithNumSegments Spence Sqrt SqrtGrad Square SquaredDifference Sub Sum Tan Tanh TanhGrad
     TruncateDiv TruncateMod UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentProd UnsortedSegmentSum Xdivy
     Xlog1py Xlogy Zeta
-    BandedTriangularSolve Cholesky CholeskyGrad Eig Einsum LogMatrixDeterminant Lu MatrixDeterminant
+    BandedTriangularSolve Cholesky CholeskyGrad Einsum LogMatrixDeterminant Lu MatrixDeterminant
     MatrixExponential MatrixInverse MatrixLogarithm MatrixSolve MatrixSolveLs MatrixSquareRoot
     MatrixTriangularSolve Qr SelfAdjointEig SelfAdjointEigV2 Svd TridiagonalMatMul TridiagonalSolve
     ApproxTopK AvgPool AvgPool3D AvgPool3DGrad AvgPoolGrad BiasAdd BiasAddGrad BiasAddV1 Conv Conv2D
@@ -87,13 +88,13 @@ _NAMES = """
     TensorListFromTensor TensorListGather TensorListGetItem TensorListLength TensorListPopBack
     TensorListPushBack TensorListPushBackBatch TensorListReserve TensorListResize TensorListScatter
     TensorListScatterIntoExistingList TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack
-    Assert Case ControlTrigger DeviceIndex Enter Exit FakeParam For If LoopCond Merge NextIteration NoOp
+    Assert Case ControlTrigger DeviceIndex Enter Exit For If LoopCond Merge NextIteration NoOp
     PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile Switch ToBool While
     AssignAddVariableOp AssignSubVariableOp AssignVariableOp ReadVariableOp ResourceGather ResourceGatherNd
     RngReadAndSkip RngSkip StatefulRandomBinomial StatefulStandardNormalV2 StatefulTruncatedNormal
     StatefulUniform StatefulUniformFullInt StatefulUniformInt VarIsInitializedOp VariableShape
     CudnnRNN CudnnRNNV2 CudnnRNNV3 DecodePaddedRaw DecodeRaw RaggedGather RaggedRange RaggedTensorToSparse
-    RaggedTensorToTensor Roll SparseAdd SparseConcat SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul
+    RaggedTensorToTensor Roll SparseAdd SparseConcat SparseCross SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul
     SparseFillEmptyRows SparseReduceMax SparseReduceSum SparseReorder SparseReshape SparseSlice SparseSoftmax
     SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense StringToNumber XlaDynamicSlice
     XlaDynamicUpdateSlice

@@ -22,14 +22,15 @@ def require_own_numbers(path: str, place: str) -> None:
     """Looks through a local file.
 
     Args:
-      path: a `.h5`, or a `.keras`, which is a ZIP archive of one.
+      path: a `.h5`, or a `.keras`, which is a ZIP archive of one. The name tells which, as it does to Keras: a file may
+        be both, since an archive is found by its end.
       place: what an error calls it.
 
     Raises:
       BadDataError: it takes numbers from another file.
       Exception: whatever h5py and zipfile raise for what is no such file.
     """
-    if not zipfile.is_zipfile(path):
+    if not path.endswith(".keras"):
         with h5py.File(path, "r") as file:
             _look(file, place)
         return
