@@ -330,7 +330,7 @@ def _end_of(flood: Sequence[_Connection]) -> Outcome:
     """Closes what is left of it."""
     first = flood[0]
     callers = {each.sock.getsockname()[:2] for each in flood if not each.end}
-    kept = num_kept(first.listener.pid, callers)
+    kept = num_kept(first.listener, callers)
     ends = {each.end or (OPEN if each.is_connected else NO_CONNECTION) for each in flood}
     for each in flood:
         if not each.end:

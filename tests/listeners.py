@@ -188,14 +188,18 @@ def _unix(pid: int) -> Iterator[tuple[str, str]]:
             yield words[7], words[6]
 
 
-def num_kept(pid: int, callers: Collection[tuple[str, int]]) -> int:
-    """How many connections of these callers a process has open, or a child to which it has given one."""
+def num_kept(listener: Listener, callers: Collection[tuple[str, int]]) -> int:
+    """How many connections of these callers a listener's process has open, or a child to which it has given one.
+
+    Of this listener alone: a caller may have the port that one had before, of another port of the process or its child.
+    """
+    pid = listener.pid
     inodes: set[str] = set()
     for each in (pid, *_children(pid)):
         with contextlib.suppress(OSError):
             inodes |= set(_sockets_of(each))
     with contextlib.suppress(OSError):
-        return sum(entry.peer in callers for entry in _entries(pid, inodes))
+        return sum(entry.peer in callers and entry.port == listener.port for entry in _entries(pid, inodes))
     return 0
 
 

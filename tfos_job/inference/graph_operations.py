@@ -94,7 +94,8 @@ _NAMES = """
     RngReadAndSkip RngSkip StatefulRandomBinomial StatefulStandardNormalV2 StatefulTruncatedNormal
     StatefulUniform StatefulUniformFullInt StatefulUniformInt VarIsInitializedOp VariableShape
     CudnnRNN CudnnRNNV2 CudnnRNNV3 DecodePaddedRaw DecodeRaw RaggedGather RaggedRange RaggedTensorToSparse
-    RaggedTensorToTensor Roll SparseAdd SparseConcat SparseCross SparseDenseCwiseAdd SparseDenseCwiseDiv SparseDenseCwiseMul
+    RaggedTensorToTensor Roll SparseAdd SparseConcat SparseCross SparseDenseCwiseAdd SparseDenseCwiseDiv
+    SparseDenseCwiseMul
     SparseFillEmptyRows SparseReduceMax SparseReduceSum SparseReorder SparseReshape SparseSlice SparseSoftmax
     SparseTensorDenseAdd SparseTensorDenseMatMul SparseToDense StringToNumber XlaDynamicSlice
     XlaDynamicUpdateSlice
