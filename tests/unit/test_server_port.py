@@ -106,6 +106,20 @@ def test_a_filter_that_does_nothing_is_found_out(held: ServerPort) -> None:
     assert "--require_isolation" in caught.value.place
 
 
+def test_a_stranger_who_cannot_send_proves_nothing(held: ServerPort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a rule for loopback addresses, whatever the filter does."""
+
+    def forbid(_: socket.socket, address: tuple[str, int]) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    packet_filter.choose(held._holder, _ALWAYS_TENSORFLOW)
+    with tensorflow(held):
+        monkeypatch.setattr(socket.socket, "connect", forbid)
+        monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: 13)
+        held.prove()
+    assert held.why_open == "it cannot be proved: no connection from another loopback address (Permission denied)"
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_holder_is_of_the_family_that_tensorflow_listens_on(
     family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ _HOLDER, _TENSORFLOW = 0, 1  # in the order in which the two begin to listen
 _SHARE_VARIABLE = "TF_GRPC_REUSE_PORT"
 _LOOPBACK = "127.0.0.1"
 _PROOF_S = 0.2
+_CONTROL_S = 5.0
 NEXT_STEP = "Run on hosts whose kernel allows it (Linux 4.6 or later), or without --require_isolation"
 _ANY = {socket.AF_INET6: "::", socket.AF_INET: "0.0.0.0"}
 
@@ -90,20 +91,28 @@ class ServerPort:
     def prove(self) -> None:
         """Tries to connect as a stranger, and notes `why_open` if that succeeds.
 
-        There are systems that take a filter and do nothing with it. A packet to the own host arrives within the call
-        that sends it, so the answer is there at once, or will not come. To be called when TensorFlow listens.
+        There are systems that take a filter and do nothing with it. No answer proves the filter only if the stranger's
+        packets arrive at all: so he asks an open port of this process next, from the same address. Packets to the own
+        host arrive in their order, so when that one has answered, the other has, or will not. To be called when
+        TensorFlow listens.
         """
         if self.why_open:
             return
-        with socket.socket() as stranger:
+        source = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        with socket.socket() as stranger, socket.socket() as same, socket.create_server((_LOOPBACK, 0)) as open_port:
             stranger.setblocking(False)
+            same.settimeout(_CONTROL_S)
             try:
-                stranger.bind((f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}", 0))
-            except OSError as error:
-                self.why_open = f"it cannot be proved: no connection from another loopback address ({error.strerror})"
+                stranger.bind((source, 0))
+                same.bind((source, 0))
+                error = stranger.connect_ex((_LOOPBACK, self.port))
+                same.connect(open_port.getsockname())
+            except OSError as error_of_control:
+                why = error_of_control.strerror or error_of_control
+                self.why_open = f"it cannot be proved: no connection from another loopback address ({why})"
                 return
             # A connection that was made is writable, and so is one that was refused.
-            if stranger.connect_ex((_LOOPBACK, self.port)) in (0, errno.EINPROGRESS):
+            if error in (0, errno.EINPROGRESS):
                 select.select([], [stranger], [], _PROOF_S)
                 with contextlib.suppress(OSError):
                     stranger.getpeername()
