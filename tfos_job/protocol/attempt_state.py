@@ -193,7 +193,8 @@ class AttemptState:
             self._end_with(overdue.registration(facts, topology, limits.registration, self._executor_hosts), now_s)
         elif now_s >= self._reminded_s + REMIND_S:
             self._reminded_s = now_s
-            absent = describe_missing([COORDINATOR] if is_building else topology.nodes, facts.ready)
+            come = facts.ready if self._are_hosts_known else facts.hellos  # no node is ready before all have called
+            absent = describe_missing([COORDINATOR] if is_building else topology.nodes, come)
             self._log(logging.INFO, f"Still waiting for {absent}, {now_s - self._begun_s:.0f} s after the start")
 
     def _reason_to_stop(self) -> JobError | None:

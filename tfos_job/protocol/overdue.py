@@ -28,7 +28,7 @@ def registration(
     if absent := sorted(set(nodes) - set(come)):
         fact += f"; {describe_missing(nodes, come)} {'is' if len(absent) == 1 else 'are'} missing"
         fact += _idle_hosts(facts, come, executor_hosts)
-    if silent := [task for task in come if task not in facts.ready]:
+    elif silent := [task for task in come if task not in facts.ready]:  # no node is ready before all have called
         fact += f"; the TensorFlow server of {places(facts, silent)} did not start"
     return ResourceError(
         fact, next_step=f"See whether the queue has room, or {_more_time('--start_timeout', 'registration', limit_s)}"
