@@ -118,7 +118,7 @@ class Attempt:
 
         Raises:
           ResourceError: there are too few ports; none is taken then.
-          SettingsError: of `isolation.judge`.
+          SettingsError: of `ServerPort.judge`.
         """
         self._spec = spec
         self._on_message = on_message
