@@ -1,7 +1,7 @@
 """The operations of TensorFlow that a SavedModel may have here: those that compute, and reach nothing but their inputs.
 
 It is a list of what may be, not of what may not: TensorFlow has some 1,500 operations, and each release adds some. None
-of these opens a file (as `ReadFile`, `ImmutableConst` and `PrintV2` do), starts or ends a process (`Abort`), connects
+of these opens a file (as `ReadFile`, `ImmutableConst` and `PrintV2` do), is there to end a process (`Abort`), connects
 to anything (`RemoteCall`), calls Python (`PyFunc`), takes a resource by its name (`VarHandleOp`), or hands out memory
 that it has not written (`Empty`, `FakeParam`, `Eig` without vectors): that is what other requests have left in the
 process. A network of Keras layers needs no other.
