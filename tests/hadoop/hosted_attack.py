@@ -25,7 +25,7 @@ NUM_STEPS = 200
 PACE = "20mbit"
 """A step takes a second."""
 _EXECUTOR_MB = 1792
-_DRIVER_MB = 512
+_DRIVER_MB, _DRIVER_OVERHEAD_MB = 512, 2048
 LOOPBACK = "127.0.0.1"
 
 
@@ -47,7 +47,7 @@ class HostedAttack:
         self.command = Submission(
             *("train", "--environment", "none", "--dataset_dir", dataset, "--train_dir", run, *SMALL),
             *("--num_executors", 2, "--num_ps_tasks", 1, "--max_number_of_steps", NUM_STEPS, "--max_restarts", 0, "--"),
-            *("--driver-memory", f"{_DRIVER_MB}m", "--conf", f"spark.driver.memoryOverhead={_DRIVER_MB}m"),
+            *("--driver-memory", f"{_DRIVER_MB}m", "--conf", f"spark.driver.memoryOverhead={_DRIVER_OVERHEAD_MB}m"),
             *("--executor-memory", "512m", "--conf", f"spark.executor.memoryOverhead={_EXECUTOR_MB - 512}m"),
             *("--conf", "spark.yarn.maxAppAttempts=1"),
         )
