@@ -74,6 +74,7 @@ def _main(argv: list[str], lines: LogLines) -> int:
     with Results() as results:
         context = Context(
             master=line.process.master,
+            process=line.process,
             is_debug=line.process.debug,
             emit=Emit(outcome, results),
             write=results.write,

@@ -113,6 +113,7 @@ def outside(metadata: Any) -> list[float]:
 def test_no_flag_accepts_what_its_metadata_leaves_out() -> None:
     required = {"gnt_dir": "g", "dataset_dir": "d", "train_dir": "t", "export_dir": "e", "images": ("i",)}
     required |= {"input": "i", "output_dir": "o", "registry_dir": "r", "predictions": "p", "reason": "why"}
+    required |= {"eval_gnt_dir": "f", "work_dir": "w"}
     counts = {"numbers": 0, "choices": 0, "forms": 0}
     for kind in kinds():
         fields = dataclasses.fields(kind)

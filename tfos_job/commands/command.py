@@ -21,6 +21,7 @@ class Context:
 
     Attributes:
       master: `--master`; None unless it is given.
+      process: the flags of every command.
       is_debug: `--debug`.
       emit: takes a result, a JSON value, to standard output and to the host that has submitted the command.
       write: writes a line to standard output.
@@ -29,6 +30,7 @@ class Context:
     """
 
     master: str | None
+    process: ProcessConfig
     is_debug: bool
     emit: Callable[[Any], None]
     write: Callable[[str], None]
@@ -117,6 +119,8 @@ class Command:
       on_spark: whether it takes `--master`.
       submission: how it is submitted to a cluster; None for a command that runs on this host only.
       configure: makes the configuration from the flags that are given; by default they are its arguments.
+      sections: its flags that are a section in a file, with flags of another command, which is named.
+      not_yet: keys of such a file that it does not know, and which one may expect, each with what to do instead.
     """
 
     name: str
@@ -127,6 +131,8 @@ class Command:
     on_spark: bool = False
     submission: Submission | None = None
     configure: Callable[[Mapping[str, Any]], Any] | None = None
+    sections: Mapping[str, str] = field(default_factory=dict)
+    not_yet: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def process_flags(self) -> list[dataclasses.Field[Any]]:

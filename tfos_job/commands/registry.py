@@ -6,6 +6,7 @@ from tfos_job.commands.evaluate import EVALUATE
 from tfos_job.commands.export import EXPORT
 from tfos_job.commands.infer import INFER
 from tfos_job.commands.inspect import INSPECT
+from tfos_job.commands.pipeline import PIPELINE
 from tfos_job.commands.promotion import HISTORY, PROMOTE, ROLLBACK
 from tfos_job.commands.report import REPORT
 from tfos_job.commands.run_results import PREDICT, TENSORBOARD
@@ -29,6 +30,7 @@ COMMANDS = {
         PROMOTE,
         ROLLBACK,
         HISTORY,
+        PIPELINE,
         SERVE,
         REPORT,
         TENSORBOARD,

@@ -81,6 +81,8 @@ def read(
     tree = settings_document.parse(text, path)
     record = _record(tree)
     items = flags_of(command)
+    if command.sections:
+        return _of_sections(tree, path, command, commands)
     if record is not None:
         nodes = _of_record(record, command, path, has_train_dir=has_train_dir, recipe=recipe)
     else:
@@ -140,6 +142,33 @@ def _of_command(tree: Tree, path: str, command: Command, commands: Mapping[str, 
             raise _no_flag(name, node, path, "any command", of_any)
     own = sections[command.name].value if command.name in sections else None
     return {**{name: node for name, node in shared.items() if name in known[command.name]}, **(own or {})}
+
+
+def _of_sections(tree: Tree, path: str, command: Command, commands: Mapping[str, Command]) -> dict[str, Any]:
+    """The flags of a command of which some are sections with flags of others: each a list of `NAME=VALUE`."""
+    items, found = flags_of(command), {}
+    for name, node in tree.items():
+        place = settings_document.place(path, node.line)
+        if name in command.not_yet:
+            raise FlagError(
+                f"{name} is not something {command.name} does", place=place, next_step=command.not_yet[name]
+            )
+        if name not in items:
+            raise _no_flag(name, node, path, command.name, items)
+        if name not in command.sections or isinstance(node.value, list):  # a list: as on the command line
+            found[name] = _value(items[name], node, path)
+            continue
+        if not isinstance(node.value, dict | None):
+            raise FlagError(f"{name} is a section", place=place, next_step="Write its flags into the lines below it")
+        of = commands[command.sections[name]]
+        own = {item.name: item for item in dataclasses.fields(of.config)}
+        words = []
+        for key, each in (node.value or {}).items():
+            if key not in own:
+                raise _no_flag(key, each, path, of.name, own)
+            words += flag_text.write(own[key], _value(own[key], each, path))
+        found[name] = tuple(word.removeprefix("--") for word in words)
+    return found
 
 
 # --- one setting -----------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from tfos_job.config.export import ExportConfig
 from tfos_job.config.feed import FeedConfig
 from tfos_job.config.flags import COMMAND, EXTENT, ORIGIN, RECIPE, Bond, from_dict, paths, to_dict
 from tfos_job.config.infer import InferConfig
+from tfos_job.config.pipeline import PipelineConfig
 from tfos_job.config.promotion import HistoryConfig, PromoteConfig, RollbackConfig
 from tfos_job.config.recipes import RECIPES
 from tfos_job.config.run_results import PredictConfig, ReportConfig, TensorboardConfig
@@ -104,6 +105,7 @@ __all__ = [
     "HistoryConfig",
     "InferConfig",
     "InspectConfig",
+    "PipelineConfig",
     "PredictConfig",
     "PromoteConfig",
     "ReportConfig",
