@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return submit.main(words[1:])
     if words and words[0].partition("=")[0] == completion.FLAG:
-        from tfos_job.submit.main import add_flags
+        from tfos_job.submit.own_flags import add_flags
 
         return completion.answer(words, COMMANDS, completion.Submit(SUBMIT, SUBMIT_HELP, add_flags))
     from tfos_job import cli

@@ -24,7 +24,7 @@ from tfos_job.config import SynthConfig
 from tfos_job.layout import DatasetLayout, RunLayout, checkpoint_step
 from tfos_job.local_jobs.synth import synthesize
 from tfos_job.outcome import outcome_path
-from tfos_job.submit import environment
+from tfos_job.submit import environment, run_record
 from tfos_job.submit.main import main
 
 pytestmark = pytest.mark.hadoop
@@ -110,6 +110,44 @@ def test_bad_data_comes_back_with_its_code_and_its_place(hadoop: Hadoop, convers
     assert "byte" in spoilt.stderr
     assert not storage.exists(DatasetLayout(conversions.spoilt_dataset).split("train").manifest)
     assert "65" in hadoop.application(spoilt.application)["diagnostics"]
+
+
+def test_a_submission_whose_submitter_is_killed_twice(
+    hadoop: Hadoop,
+    ship_dir: str,
+    gnt_dir: str,
+    hdfs_dir: str,
+    submit: Submit,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """While spark-submit is on its way, and while the application runs: it stays one, and its results come."""
+    run_id, dataset = "manual__2026-11-29T00:00:00+00:00", f"{hdfs_dir}/dataset"
+    words = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", dataset, "--charset_size", 10, "--run_id", run_id)
+    path = f"{run_record.folder(ship_dir, run_id, 'convert')}/submission.json"
+
+    def record() -> dict[str, Any]:
+        return storage.read_json(path) if storage.exists(path) else {}
+
+    first = submit(*words)
+    first.wait_until(lambda: record().get("spark_submit"))
+    first.send_signal(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert record()["application"] == ""
+    tagged = f"?applicationTags={record()['tag']}"
+    second = submit(*words)
+    second.wait_for_line(" RUNNING")
+    (application,) = hadoop.applications(tagged)
+    assert f"is at work as {application}, submitted before" in second.stderr
+    second.send_signal(signal.SIGKILL)
+    assert second.wait() == -signal.SIGKILL
+    third = submit(*words)
+    assert third.wait() == 0, third.stderr
+    assert third.result()["num_records"] == 80
+    assert storage.exists(DatasetLayout(dataset).split("train").manifest)
+    assert main([*map(str, words)]) == 0
+    assert capsys.readouterr().out == third.stdout
+    assert main([*map(str, words), "--prune"]) == 78
+    assert hadoop.applications(tagged) == [application] == [record()["application"]]
 
 
 # --- train and evaluate ----------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from tfos_job.local_jobs import synth
 from tfos_job.run import attempts, checkpoint_files, checkpoints, exports, kept_predictions, promotion_entry
 from tfos_job.statistics import pixel_statistics
 from tfos_job.submit import main as submit
+from tfos_job.submit import run_record
 from tfos_job.submit.distributions import normalised
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,6 +218,7 @@ def test_formats_has_every_version_and_field() -> None:
         "evaluation/*.npz": kept_predictions.FORMAT_VERSION,
         "attempts/NNN.json": attempts.FORMAT_VERSION,
         "report.json": run_account.FORMAT_VERSION,
+        "submission.json": run_record.FORMAT_VERSION,
     }
     for file, version in versions.items():
         assert f"| `{file}` | `format_version` {version} |" in text
@@ -233,6 +235,8 @@ def test_formats_has_every_version_and_field() -> None:
         manifest_parts.ImageFolder,
         manifest_parts.Revision,
         manifest_parts.Adoption,
+        run_record.Record,
+        run_record.Asked,
     )
     fields = {field.name for part in parts for field in dataclasses.fields(part)} | set(checkpoints.META_KEYS)
     fields |= {*promotion_entry.PromotionEntry.__struct_fields__, *kept_predictions.Header.__struct_fields__}

@@ -145,13 +145,15 @@ def test_what_kubernetes_says_without_a_pod() -> None:
 def test_a_report_that_cannot_be_read_hides_no_end(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{")
     told = outcome(65, fact="damaged", place="shard 3", next_step="") | {"started_s": 1.0}
-    (tmp_path / f"{APPLICATION}.json").write_text(json.dumps(told))
+    (tmp_path / "outcomes").mkdir()
+    (tmp_path / "outcomes" / f"{APPLICATION}.json").write_text(json.dumps(told))
     config = TrainConfig(dataset_dir="d", train_dir=str(tmp_path))
-    request = Request(command="train", app_args=(), config=config, master="yarn", queue="q", home="", hdfs_dir="")
+    words = {"command": "train", "app_args": (), "master": "yarn", "queue": "q", "home": "", "hdfs_dir": str(tmp_path)}
+    request = Request(config=config, **words)  # type: ignore[arg-type]
     details = {"final status": "FAILED", "diagnostics": "User application exited with status 65"}
     watched = Watched(application=APPLICATION, state="FINISHED", details=details)
     with pytest.raises(BadDataError, match="damaged"):
-        application._conclude(watched, request, str(tmp_path), began=0.0, uploaded=0.0)
+        application._conclude(watched, request, None, lambda told: application._phases(watched, told, request, 0, 0))
 
 
 def test_what_is_no_error_of_ours_ends_with_one_line_and_70(

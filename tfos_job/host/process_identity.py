@@ -9,7 +9,11 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    pid = os.getpid()
+    return of(os.getpid())
+
+
+def of(pid: int) -> dict[str, Any]:
+    """The identity of a process in this one's pid namespace."""
     return {
         "host": socket.gethostname(),
         "pid": pid,
@@ -26,6 +30,12 @@ def is_gone(identity: Mapping[str, Any]) -> bool:
     if (identity.get("host"), identity.get("pid_namespace")) != (here["host"], here["pid_namespace"]):
         return False  # a container may have the host's name and number its processes differently
     return bool(process_started(int(identity.get("pid", 0))) != identity["process_started"])
+
+
+def is_alive_here(identity: Mapping[str, Any]) -> bool:
+    """True if the process runs where this one can see it, and signal it by its pid."""
+    here = of(int(identity.get("pid", 0)))
+    return here["process_started"] is not None and here == dict(identity)
 
 
 def process_started(pid: int) -> str | None:

@@ -22,6 +22,8 @@ _STATUS = {
 }
 _STATUS_LINE = re.compile(r"^\t([A-Z][A-Za-z -]*?) : ?(.*)$")
 _LOG_LINE = re.compile(r"^(?:INFO|WARN|ERROR|FATAL|DEBUG) \S+: ")
+_LISTED = re.compile(r"^\s*(application_\d+_\d+)\t(.*)$", re.MULTILINE)
+_NUMBER_LISTED = re.compile(r"^Total number of applications .*:(\d+)\s*$", re.MULTILINE)
 TAIL_LINES = 40
 
 
@@ -97,6 +99,17 @@ class Watched:
             diagnostics=words if words not in ("", "N/A") else "\n".join(without_frames(self.tail)),
             command=command,
         )
+
+
+def listed(text: str) -> dict[str, bool] | None:
+    """Reads the output of `yarn application -list`: each application, and whether it has ended; None without a list.
+
+    The columns are type, user, queue, state and four more behind an application's name, in which tabs may be.
+    """
+    number = _NUMBER_LISTED.search(text)
+    states = {match[1]: match[2].split("\t")[-4:-3] for match in _LISTED.finditer(text)}
+    found = {application: any(cell.strip() in _ENDS for cell in cells) for application, cells in states.items()}
+    return found if number and len(found) == int(number[1]) else None
 
 
 def without_frames(lines: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ job's results on stdout, and ends with the job's own exit code.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import shlex
@@ -16,93 +17,34 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfos_job import cli, hadoop_conf, storage
-from tfos_job.commands import correction, parser
-from tfos_job.commands.parser import FlagParser
+from tfos_job.commands import parser
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS, SUBMIT
 from tfos_job.config import deadlines, paths
-from tfos_job.config.values import either
 from tfos_job.doctor.resource_manager import ResourceManager
-from tfos_job.errors import FlagError, SettingsError
+from tfos_job.errors import SettingsError
 from tfos_job.host import process_environment as host
 from tfos_job.host import signals
 from tfos_job.host.logs import LogLines
 from tfos_job.host.results import to_json
-from tfos_job.submit import application, environment, spark_arguments, spark_folder, spark_submit
+from tfos_job.submit import (
+    application,
+    environment,
+    run_record,
+    shipment,
+    spark_arguments,
+    spark_folder,
+    spark_submit,
+)
+from tfos_job.submit.claim import Claim
+from tfos_job.submit.decision import Attach, Submit, Tell
+from tfos_job.submit.own_flags import make_parser
+from tfos_job.submit.run_record import Asked
 from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
 from tfos_job.submit.watch import Patience
 
 log = logging.getLogger("tfos_job.submit")
 
-_SEEDS_FOLDER = "Python"
 _NOTHING_SUBMITTED = "Nothing was submitted, and what was packed and uploaded is used again: run it again"
-
-
-def make_parser() -> FlagParser:
-    made = FlagParser(
-        prog=f"tfos-job {SUBMIT}",
-        usage=f"tfos-job {SUBMIT} COMMAND [flags of the command] [flags below] [-- flags of spark-submit]",
-        description="Submits a command to a cluster, waits, and ends with the job's own exit code.",
-        epilog=f"COMMAND is one of {', '.join(SUBMISSIONS)}; its flags: `tfos-job COMMAND --help`. "
-        "docs/operations.md has the settings that are set, and why.",
-    )
-    made.add_argument(
-        "command", metavar="COMMAND", choices=SUBMISSIONS, type=_submitted, help="what to submit: see below"
-    )
-    add_flags(made)
-    return made
-
-
-def add_flags(made: argparse.ArgumentParser) -> None:
-    """Adds the flags beside those of the command that is submitted."""
-    add = made.add_argument
-    add("--master", metavar="yarn|k8s://URL", help="the cluster (default: yarn)")
-    queues = "".join(f"{it.queue} for {name}, " for name, it in SUBMISSIONS.items() if it.queue != "default")
-    add("--queue", help=f"YARN's queue (default: {queues}default for all else)")
-    add(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="print the exact spark-submit line and, for `train`, on stderr what the job would do; change nothing",
-    )
-    add("--detach", action="store_true", help="do not wait: print the application's id and end")
-    add(
-        "--environment",
-        default="auto",
-        metavar="auto|none|URL",
-        help="the containers' Python: `auto` packs this one and sends it along, `none` takes the path of this one on "
-        "every node, URL is an archive with bin/python in it (default: auto)",
-    )
-    add("--hdfs_dir", help="for environments, outcomes and event logs (default: .tfos_job in your home on HDFS)")
-    add("--submit_timeout", type=int, default=300, metavar="S", help="seconds to reach YARN (default: 300)")
-    add(
-        "--accept_timeout",
-        type=int,
-        default=3600,
-        metavar="S",
-        help="seconds that the application may wait in the queue for its driver's container (default: 3600)",
-    )
-    kubernetes = made.add_argument_group("with --master k8s://")
-    kubernetes.add_argument("--image", default="", help="an image with this package in /opt/tfos_job and its Python")
-    kubernetes.add_argument("--namespace", default="", help="the pods' namespace")
-    kubernetes.add_argument("--service_account", default="", help="the driver's service account")
-    kubernetes.add_argument("--driver_pod_template", default="", metavar="FILE", help="the driver's pod template")
-    kubernetes.add_argument("--executor_pod_template", default="", metavar="FILE", help="the executors' pod template")
-    kubernetes.add_argument("--gpu_vendor", default="nvidia.com", help="of the GPUs (default: nvidia.com)")
-
-
-def _submitted(name: str) -> str:
-    """The name of a command that can be submitted.
-
-    Raises:
-      FlagError: it cannot.
-    """
-    command = correction.command(COMMANDS, [name])
-    if command.submission is None:
-        raise FlagError(
-            f"{command.name} runs on this host alone",
-            next_step=f"Call `tfos-job {command.name}`; {either(list(SUBMISSIONS))} can be submitted",
-        )
-    return command.name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,14 +71,31 @@ def _main(argv: list[str], lines: LogLines) -> int:
         options.dry_run = options.dry_run or line.given.get("dry_run", False)
         if line.process.config is not None:  # the file is here: the job is sent what it says
             app_args = line.without_file("master", "dry_run")
-        return _submit(options, config, app_args, spark_args)
+        return _submit(options, config, Asked.of(options.command, line.given, spark_args), app_args, spark_args)
     except (Exception, KeyboardInterrupt) as e:  # noqa: BLE001 - a bug must end with its own exit code, too
         error = cli.as_job_error(e, _NOTHING_SUBMITTED)
     lines.fail(title, error, error.exit_code)
     return error.exit_code
 
 
-def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark_args: list[str]) -> int:
+def submit_stage(words: Sequence[str], *, run_id: str, stage: str, hdfs_dir: str = "") -> int:
+    """Submits one stage of a run, unless it is at work or has ended: `tfos-job submit WORDS --run_id … --stage …`.
+
+    Args:
+      words: of the submission: the command, its flags, those of submit, and behind `--` those of spark-submit.
+      run_id: names the run: any word.
+      stage: names the stage within the run: any word.
+      hdfs_dir: folder of the records, outcomes and environments (default: that of `submit`).
+
+    Returns:
+      The exit code; the results are on stdout, the error is on stderr.
+    """
+    at = words.index("--") if "--" in words else len(words)
+    own = [*words[:at], f"--run_id={run_id}", f"--stage={stage}", *([f"--hdfs_dir={hdfs_dir}"] if hdfs_dir else [])]
+    return main([*own, *words[at:]])
+
+
+def _submit(options: argparse.Namespace, config: Any, asked: Asked, app_args: list[str], spark_args: list[str]) -> int:
     began = time.time()
     on_yarn = options.master == "yarn"
     if not on_yarn and not options.master.startswith("k8s://"):
@@ -145,35 +104,75 @@ def _submit(options: argparse.Namespace, config: Any, app_args: list[str], spark
             place="--master",
             next_step="On this machine alone call `tfos-job` itself",
         )
+    _require_run_id(options)
     hdfs_dir = options.hdfs_dir or (_default_hdfs_dir() if on_yarn else "")
     _require_urls([*paths(config), ("--hdfs_dir", hdfs_dir)])
-    submission = SUBMISSIONS[options.command]
-    finished = submission.check(config)
+    request = Request(
+        command=options.command,
+        app_args=app_args,
+        config=config,
+        master=options.master,
+        queue=options.queue or SUBMISSIONS[options.command].queue,
+        spark_args=spark_args,
+        home=str(spark_folder.home()),
+        hdfs_dir=hdfs_dir,
+        wait=not options.detach,
+    )
+    if options.run_id is None:
+        return _submit_now(request, options, began)
+    request = dataclasses.replace(request, tag=run_record.tag_of(hdfs_dir, options.run_id, _stage(options), asked))
+    return _submit_now(request, options, began) if options.dry_run else _submit_once(request, options, asked, began)
+
+
+def _submit_once(request: Request, options: argparse.Namespace, asked: Asked, began: float) -> int:
+    """Submits, follows or tells what is asked for under a run id, whichever is left to do."""
+    child_environment = _spark_submit_environment(on_yarn=True)
+    stage = _stage(options)
+    with Claim(request, options.run_id, stage, asked, child_environment, options.submit_timeout) as claim:
+        match claim.settle():
+            case Attach(name):
+                patience = _patience(options, request.config)
+                return application.attach(request, name, child_environment, patience=patience, claim=claim)
+            case Tell():
+                return application.tell(request, claim)
+            case Submit(number):
+                return _submit_now(request, options, began, claim, number)
+
+
+def _submit_now(
+    request: Request, options: argparse.Namespace, began: float, claim: Claim | None = None, number: int = 1
+) -> int:
+    """Checks, uploads and submits; with a claim as the attempt of that number."""
+    on_yarn = not request.on_kubernetes
+    finished = request.submission.check(request.config)
     if finished is not None:
         print(to_json(finished, sys.stdout.encoding), flush=True)
         return 0
-    request = _request(options, config, app_args, spark_args, hdfs_dir)
-    profiles = [spark_folder.profile(name) for name in submission.profiles]
+    request = _complete(request, options)
+    profiles = [spark_folder.profile(name) for name in request.submission.profiles]
     line = spark_submit.spark_submit_line(request, profiles)  # raises for the user's own flags
     _say_remarks(request)
     if options.dry_run:
-        submission.foretell(config, options.master)
+        request.submission.foretell(request.config, request.master)
         sys.stdout.buffer.write(os.fsencode(f"{shlex.join(line)}\n"))  # exact bytes, whatever the encoding
         return 0
     if on_yarn:
-        environment.prepare(hdfs_dir, python=_packs_python(options, spark_args))
+        environment.prepare(request.hdfs_dir, python=shipment.packs_python(options, request.spark_args))
     for folder in spark_submit.folders(request):
         storage.make_dirs(folder)
     spark_submit_environment = _spark_submit_environment(on_yarn=on_yarn)
     if not on_yarn:
         return application.run_on_kubernetes(request, line, spark_submit_environment)
+    if claim is not None:
+        claim.begin(number)
     return application.run_on_yarn(
         request,
         line,
         spark_submit_environment,
-        patience=_patience(options, config),
+        patience=_patience(options, request.config),
         began=began,
         uploaded=time.time(),
+        claim=claim,
     )
 
 
@@ -187,25 +186,17 @@ def _say_remarks(request: Request) -> None:
             log.info("%s", text)
 
 
-def _request(
-    options: argparse.Namespace, config: Any, app_args: list[str], spark_args: list[str], hdfs_dir: str
-) -> Request:
-    submission = SUBMISSIONS[options.command]
-    other_dirs = submission.other_dirs(config)
+def _complete(request: Request, options: argparse.Namespace) -> Request:
+    """The request with what is read of dataset and run, and what travels along."""
+    submission = request.submission
+    other_dirs = submission.other_dirs(request.config)
     _require_urls((f"--{name}", folder) for name, folder in other_dirs)
-    return Request(
-        command=options.command,
-        app_args=app_args,
-        config=config,
-        work=submission.size_of_work(config),
-        master=options.master,
-        queue=options.queue or submission.queue,
-        spark_args=spark_args,
-        home=str(spark_folder.home()),
-        hdfs_dir=hdfs_dir,
+    on_yarn = not request.on_kubernetes
+    return dataclasses.replace(
+        request,
+        work=submission.size_of_work(request.config),
         other_dirs=[folder for _, folder in other_dirs],
-        wait=not options.detach,
-        shipped=_shipped(options, spark_args, hdfs_dir) if options.master == "yarn" else Shipped(),
+        shipped=shipment.names(options, request.spark_args, request.hdfs_dir) if on_yarn else Shipped(),
         kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
     )
 
@@ -224,6 +215,24 @@ def _default_hdfs_dir() -> str:
 # --- checks before anything is uploaded -------------------------------------------------------------------------------
 
 
+def _require_run_id(options: argparse.Namespace) -> None:
+    """Raises SettingsError for a run id where there is none to find again, and for a stage without one."""
+    if options.run_id is not None and options.master != "yarn":
+        raise SettingsError(
+            "its application is found again by YARN's tags alone",
+            place="--run_id",
+            next_step=f"Leave it out with --master {options.master}: a second submission is not kept from starting",
+        )
+    if options.stage is not None and options.run_id is None:
+        raise SettingsError("given without --run_id", place="--stage", next_step="Give both, or neither")
+    if options.run_id is not None:
+        run_record.folder("", options.run_id, _stage(options))
+
+
+def _stage(options: argparse.Namespace) -> str:
+    return options.command if options.stage is None else str(options.stage)
+
+
 def _require_urls(given: Iterable[tuple[str, str]]) -> None:
     """Raises SettingsError for a flag whose path is on some host's disk."""
     for flag, path in given:
@@ -234,34 +243,6 @@ def _require_urls(given: Iterable[tuple[str, str]]) -> None:
                 next_step=f"Give hdfs://{path if path.startswith('/') else '/…/' + path}, or file:// and a path that "
                 "every node mounts",
             )
-
-
-# --- what travels along ----------------------------------------------------------------------------------------------
-
-
-def _shipped(options: argparse.Namespace, spark_args: Sequence[str], hdfs_dir: str) -> Shipped:
-    """The names of what travels to the containers; nothing is packed or uploaded."""
-    shipment = environment.plan(hdfs_dir, python=_packs_python(options, spark_args))
-    archive, python = shipment.python_archive, f"./{environment.FOLDER}/bin/python"
-    if _brings_python(spark_args):
-        archive, python = "", f"./{_SEEDS_FOLDER}/bin/python"
-    elif options.environment == "none":
-        archive, python = "", sys.executable
-    elif options.environment != "auto":
-        url, _, folder = options.environment.partition("#")
-        folder = folder or environment.FOLDER
-        archive, python = f"{url}#{folder}", f"./{folder}/bin/python"
-    return Shipped(archive=archive, python=python, spark_archive=shipment.spark_archive, package=shipment.package)
-
-
-def _packs_python(options: argparse.Namespace, spark_args: Sequence[str]) -> bool:
-    return options.environment == "auto" and not _brings_python(spark_args)
-
-
-def _brings_python(spark_args: Sequence[str]) -> bool:
-    """True if the user ships Python as the seed job did: `-- --archives Python.zip#Python`."""
-    archives = spark_arguments.parse(spark_args)[0].get("spark.archives", "")
-    return any(archive.endswith(f"#{_SEEDS_FOLDER}") for archive in archives.split(","))
 
 
 # --- spark-submit's own process --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ NAMED = {
 }
 """spark-submit's own names for settings, with which an engineer reads and overrides them."""
 FILE_SYSTEMS = "spark.kerberos.access.hadoopFileSystems"
-_LISTS = ("spark.archives", "spark.files", "spark.submit.pyFiles", FILE_SYSTEMS)
+_LISTS = ("spark.archives", "spark.files", "spark.submit.pyFiles", "spark.yarn.tags", FILE_SYSTEMS)
 _SWITCHES = ("--verbose", "-v", "--supervise")
 _NOT_YOURS = {
     "--master": "Give --master before `--`",

@@ -68,6 +68,7 @@ class Request:
       hdfs_dir: folder of outcomes and event logs; may be empty on Kubernetes.
       other_dirs: folders that the command uses beside those of its flags.
       wait: wait for the application's end.
+      tag: one more of YARN's tags, by which a run id finds its application; or empty.
     """
 
     command: str
@@ -81,6 +82,7 @@ class Request:
     hdfs_dir: str
     other_dirs: Sequence[str] = ()
     wait: bool = True
+    tag: str = ""
     shipped: Shipped = Shipped()
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
 
@@ -158,7 +160,8 @@ def _identity(request: Request) -> dict[str, str]:
     where = next((given[flag] for flag in ("--train_dir", "RUN", "--dataset_dir") if flag in given), "")
     settings = {"spark.app.name": f"tfos_job {request.command} {where}".strip()}
     if not request.on_kubernetes:
-        settings |= {"spark.yarn.queue": request.queue, "spark.yarn.tags": f"tfos_job,tfos_job-{request.command}"}
+        tags = [each for each in ("tfos_job", f"tfos_job-{request.command}", request.tag) if each]
+        settings |= {"spark.yarn.queue": request.queue, "spark.yarn.tags": ",".join(tags)}
     return settings
 
 

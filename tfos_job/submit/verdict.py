@@ -111,7 +111,7 @@ def judge(end: ApplicationEnd, outcome: Mapping[str, Any] | None) -> JobError | 
     status = _USER_STATUS.search(end.diagnostics)
     if outcome is not None and _is_of_this_end(outcome, end, status):
         code = outcome["exit_code"]
-        return None if code == 0 else _error_of(code, outcome.get("error"))
+        return None if code == 0 else error_of(code, outcome.get("error"))
     if end.final_status == "SUCCEEDED":
         return None
     if status:
@@ -155,7 +155,8 @@ def _is_of_this_end(outcome: Mapping[str, Any], end: ApplicationEnd, status: re.
     return bool(status and int(status[1]) == code)
 
 
-def _error_of(code: int, told: Mapping[str, str] | None) -> JobError:
+def error_of(code: int, told: Mapping[str, str] | None) -> JobError:
+    """The error of a job that ended with this exit code, which is not 0, and these words."""
     words = dict(told or {"fact": f"the job ended with exit code {code}"})
     if code in (128 + 2, 128 + 15):
         return InterruptedJobError(**words, signum=code - 128)

@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import queue
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tfos_job.errors import InterruptedJobError, JobError, NodeDiedError, ResourceError
-from tfos_job.host import jvm_output
-from tfos_job.host.child import end
 from tfos_job.host.signals import Stopped
 from tfos_job.submit import yarn_client
-from tfos_job.submit.application_state import TAIL_LINES, Watched, without_frames
+from tfos_job.submit.application_state import Watched, without_frames
 from tfos_job.submit.deferred_signals import DeferredSignals
+from tfos_job.submit.launcher import SparkSubmit
 
 _POLL_S = 0.5
 _ASK_EVERY_S = 5.0
+_ATTACHED_ASK_EVERY_S = 15.0  # each time a JVM starts, and it may be for hours
 # A ResourceManager that restarts or fails over answers within minutes.
-_AWAY_S = 900.0
+AWAY_S = 900.0
 _UNKNOWN = re.compile(r"doesn't exist in RM|ApplicationNotFoundException")
 log = logging.getLogger(__name__)
 
@@ -59,6 +54,7 @@ def run(
     patience: Patience,
     detach: bool,
     when_stopped: str,
+    on_start: Callable[[int], None] = lambda pid: None,
 ) -> Watched:
     """Runs spark-submit and follows its application to the end.
 
@@ -69,18 +65,45 @@ def run(
       patience: its time limits.
       detach: True to return after the submission.
       when_stopped: for the error of a signal: the state that the command leaves, and the effect of its next run.
+      on_start: called with spark-submit's process id before spark-submit does anything; if it raises, nothing is done.
 
     Raises:
       InterruptedJobError: SIGINT or SIGTERM arrived; the application has been killed.
       ResourceError: a time limit was exceeded, and the application has been killed; or YARN has not answered for
-        `_AWAY_S`, and the application's end is unknown.
+        `AWAY_S`, and the application's end is unknown.
     """
     watched = Watched()
+    with _killing(watched, environment, detach=detach, when_stopped=when_stopped) as signals_here:
+        _submit(line, environment, watched, signals_here, on_change, patience, on_start)
+        if watched.application and not watched.has_ended and not detach:
+            _say_that_spark_submit_lost(watched)
+            _ask_to_the_end(watched, environment, signals_here, on_change, patience, _ASK_EVERY_S)
+    return watched
+
+
+def attach(
+    application: str,
+    environment: Mapping[str, str],
+    *,
+    on_change: Callable[[Watched], None],
+    patience: Patience,
+    when_stopped: str,
+) -> Watched:
+    """Follows an application that another process has submitted; otherwise as `run`."""
+    watched = Watched(application=application)
+    with _killing(watched, environment, detach=False, when_stopped=when_stopped) as signals_here:
+        _ask_to_the_end(watched, environment, signals_here, on_change, patience, _ATTACHED_ASK_EVERY_S)
+    return watched
+
+
+@contextlib.contextmanager
+def _killing(
+    watched: Watched, environment: Mapping[str, str], *, detach: bool, when_stopped: str
+) -> Iterator[DeferredSignals]:
+    """Kills the application if the block ends with a signal or a time limit, and says what is left."""
     with DeferredSignals() as signals_here:
         try:
-            _submit(line, environment, watched, signals_here, on_change, patience)
-            if watched.application and not watched.has_ended and not detach:
-                _ask_to_the_end(watched, environment, signals_here, on_change)
+            yield signals_here
         except BaseException as e:
             if isinstance(e, JobError) and not isinstance(e, _TimeIsOver):
                 raise  # the application's state is unknown
@@ -96,7 +119,6 @@ def run(
             if isinstance(e, Stopped):
                 raise InterruptedJobError(f"stopped by {e}. {left}", next_step=when_stopped, signum=e.signum) from e
             raise
-    return watched
 
 
 def _submit(
@@ -106,53 +128,22 @@ def _submit(
     signals_here: DeferredSignals,
     on_change: Callable[[Watched], None],
     patience: Patience,
+    on_start: Callable[[int], None],
 ) -> None:
-    # In a session of its own, so that this process handles a terminal's Ctrl-C.
-    process = _start(line, environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    process = SparkSubmit(line, environment)
     lines: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process, lines), name="spark-submit", daemon=True)
+    reader = threading.Thread(target=process.read, args=(lines,), name="spark-submit", daemon=True)
     reader.start()
     try:
+        on_start(process.pid)
+        signals_here.check()
+        process.let_go()
         _follow(lines, watched, signals_here, on_change, patience)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        end(process, "spark-submit")
+        process.end()
         reader.join(_POLL_S)
         while not lines.empty():  # spark-submit may have submitted the application meanwhile
             watched.hear(lines.get() or "", time.time())
-
-
-def _start(line: Sequence[str], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
-    """Starts spark-submit with the arguments of `line`; `options` are those of Popen."""
-    return subprocess.Popen(
-        [str(yarn_client.spark_home() / "bin" / "spark-submit"), *line[1:]],
-        stdin=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        env={**environment, "SPARK_HOME": str(yarn_client.spark_home())},
-        **options,
-    )
-
-
-def pass_through(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Runs spark-submit with its output on stderr, for other cluster managers than YARN.
-
-    Returns:
-      Its exit code, and its last lines of output.
-    """
-    with _start(line, environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None
-        said: list[str] = []
-        try:
-            for words in process.stdout:
-                if not jvm_output.is_launchers_own(words):
-                    sys.stderr.write(words)
-                said = [*said, words.rstrip()][-TAIL_LINES:]
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode, "\n".join(without_frames(said))
 
 
 def _follow(
@@ -187,11 +178,15 @@ def _follow(
         elif "running" not in watched.times:
             accepted = accepted or now
             if now - accepted > patience.accept_s:
-                fact = f"YARN has not given the driver a container for {patience.accept_s:.0f} s"
-                queue_name = watched.details.get("queue", "").rpartition(".")[2]
-                lack = patience.lack(watched.application) or (f"it waits in queue {queue_name}" if queue_name else "")
-                fact += f"; {lack}" if lack else ""
-                raise _time_is_over(fact, watched, "raise --accept_timeout (of train: --deadlines application=…)")
+                raise _no_container(watched, patience)
+
+
+def _no_container(watched: Watched, patience: Patience) -> _TimeIsOver:
+    fact = f"YARN has not given the driver a container for {patience.accept_s:.0f} s"
+    queue_name = watched.details.get("queue", "").rpartition(".")[2]
+    lack = patience.lack(watched.application) or (f"it waits in queue {queue_name}" if queue_name else "")
+    fact += f"; {lack}" if lack else ""
+    return _time_is_over(fact, watched, "raise --accept_timeout (of train: --deadlines application=…)")
 
 
 def _time_is_over(fact: str, watched: Watched, longer: str) -> _TimeIsOver:
@@ -203,12 +198,10 @@ def _time_is_over(fact: str, watched: Watched, longer: str) -> _TimeIsOver:
     )
 
 
-def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
-    assert process.stderr is not None
-    with process.stderr as stderr:
-        for line in stderr:
-            lines.put(line)
-    lines.put(None)
+def _say_that_spark_submit_lost(watched: Watched) -> None:
+    said = [line for line in without_frames(watched.tail) if line.strip()]
+    last = next(iter([*(line for line in said if line.startswith("ERROR ")), *said[-1:]]), "it has ended")
+    log.warning("spark-submit has lost sight of %s (%s): YARN itself is asked now", watched.application, last.strip())
 
 
 def _ask_to_the_end(
@@ -216,39 +209,57 @@ def _ask_to_the_end(
     environment: Mapping[str, str],
     signals_here: DeferredSignals,
     on_change: Callable[[Watched], None],
+    patience: Patience,
+    every_s: float,
 ) -> None:
-    """Polls YARN for an application after spark-submit gave up: its ResourceManager was away for too long.
+    """Polls YARN for an application whose spark-submit is not there, or has given up a ResourceManager that was away.
 
     Raises:
       NodeDiedError: YARN does not know the application any more.
-      ResourceError: YARN has not answered for `_AWAY_S`.
+      ResourceError: YARN has not answered for `AWAY_S`.
     """
-    said = [line for line in without_frames(watched.tail) if line.strip()]
-    last = next(iter([*(line for line in said if line.startswith("ERROR ")), *said[-1:]]), "it has ended")
-    log.warning("spark-submit has lost sight of %s (%s): YARN itself is asked now", watched.application, last.strip())
-    answered_s, seen = time.monotonic(), watched.state
+    began_s, seen = time.monotonic(), watched.state
     while not watched.has_ended:
-        answer = yarn_client.status(watched.application, environment, signals_here.check, answered_s + _AWAY_S)
-        if watched.hear_status(answer, time.time()):
-            answered_s = time.monotonic()
-            if watched.state != seen:
-                seen = watched.state
-                on_change(watched)
-        elif _UNKNOWN.search(answer):
+        if not look(watched, environment, signals_here.check):
             raise NodeDiedError(
                 "YARN does not know the application any more: its ResourceManager was started again without recovery",
                 place=watched.application,
                 next_step="Submit it again (yarn.resourcemanager.recovery.enabled keeps applications)",
             )
-        elif time.monotonic() - answered_s > _AWAY_S:
+        if watched.state != seen:
+            seen = watched.state
+            on_change(watched)
+        is_waiting = not watched.has_ended and "running" not in watched.times
+        if is_waiting and time.monotonic() - began_s > patience.accept_s:
+            raise _no_container(watched, patience)
+        until_s = time.monotonic() + every_s
+        while not watched.has_ended and time.monotonic() < until_s:
+            signals_here.check()
+            time.sleep(_POLL_S)
+
+
+def look(watched: Watched, environment: Mapping[str, str], check_signals: Callable[[], None]) -> bool:
+    """Asks YARN for an application's state, until it answers; false if YARN does not know the application.
+
+    Raises:
+      ResourceError: YARN has not answered for `AWAY_S`.
+    """
+    began_s = time.monotonic()
+    while True:
+        answer = yarn_client.status(watched.application, environment, check_signals, began_s + AWAY_S)
+        if watched.hear_status(answer, time.time()):
+            return True
+        if _UNKNOWN.search(answer):
+            return False
+        if time.monotonic() - began_s > AWAY_S:
             raise ResourceError(
-                f"YARN has not answered for {_AWAY_S:.0f} s; the application may still run",
+                f"YARN has not answered for {AWAY_S:.0f} s; the application may still run",
                 place=watched.application,
                 next_step=f"See `yarn application -status {watched.application}` before you submit it again",
             )
         until_s = time.monotonic() + _ASK_EVERY_S
-        while not watched.has_ended and time.monotonic() < until_s:
-            signals_here.check()
+        while time.monotonic() < until_s:
+            check_signals()
             time.sleep(_POLL_S)
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tfos_job.errors import SettingsError
@@ -34,8 +34,19 @@ def status(
     application: str, environment: Mapping[str, str], check_signals: Callable[[], None], deadline_s: float
 ) -> str:
     """Returns the output of `yarn application -status`; empty after the deadline."""
+    return _ask(["-status", application], environment, check_signals, deadline_s)
+
+
+def list_tagged(tag: str, environment: Mapping[str, str], deadline_s: float) -> str:
+    """Returns the output of `yarn application -list` of all applications with a tag; empty after the deadline."""
+    return _ask(["-list", "-appStates", "ALL", "-appTags", tag], environment, lambda: None, deadline_s)
+
+
+def _ask(
+    words: Sequence[str], environment: Mapping[str, str], check_signals: Callable[[], None], deadline_s: float
+) -> str:
     with subprocess.Popen(
-        [*_hadoop_client(environment), _CLI, "application", "-status", application],
+        [*_hadoop_client(environment), _CLI, "application", *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
