@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.unit import small_registry
+from tests.unit.clockwork import Clockwork
 from tests.unit.small_registry import OTHER_CHARSET, SmallModel, digest_of, model, offer, served
 from tfos_job import storage
 from tfos_job.config import HistoryConfig, PromoteConfig, RollbackConfig
@@ -26,7 +26,6 @@ from tfos_job.local_jobs.promote import promote, raise_if_kept
 from tfos_job.local_jobs.rollback import rollback
 from tfos_job.run import model_registry, promotion_entry
 from tfos_job.run.promotion_entry import PromotionEntry
-from tfos_job.storage.local import Local
 
 
 @pytest.fixture
@@ -529,48 +528,6 @@ def test_predictions_of_the_current_model_that_are_not_its_own(damage: str, thre
 # --- killed anywhere -------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """The end of the process: nothing that it would still do is done."""
-
-
-class Clockwork:
-    """The local file system, whose process is killed before its `fatal`-th change."""
-
-    CHANGES = ("create", "sync", "make_dirs", "remove", "replace", "move_new_file", "move_dir", "discard")
-    OTHERS = ("open_read", "stat", "list")
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.num_changes = 0
-        self.fatal = 0
-        self._is_counting = False
-        for name in (*self.CHANGES, *self.OTHERS):
-            monkeypatch.setattr(Local, name, self._watched(name, getattr(Local, name)))
-        monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # the machine itself lives
-
-    def _watched(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(backend: Local, *arguments: Any) -> Any:
-            if self._is_counting:
-                self.num_changes += name in self.CHANGES
-                if self.fatal and self.num_changes >= self.fatal:
-                    raise Killed
-            return method(backend, *arguments)
-
-        return watched
-
-    @contextlib.contextmanager
-    def counting(self, fatal: int, registry: RegistryLayout) -> Iterator[None]:
-        """Kills what is done within; the lock of a killed process is taken over (test_lease.py), here removed."""
-        self.num_changes, self.fatal, self._is_counting = 0, fatal, True
-        try:
-            yield
-        except Killed:
-            pass
-        finally:
-            self._is_counting = False
-        if fatal:
-            storage.remove(registry.lock)
-
-
 def require_whole(root: str, allowed: set[str | None]) -> None:
     """What servers and readers of `current` see at any moment: one of these models, and each whole."""
     assert served(root) in allowed
@@ -610,7 +567,7 @@ def test_a_promotion_that_is_killed_before_any_change(
         root = str(tmp_path / f"registry-{fatal}")
         if not is_first:
             offer(root, old)
-        with clockwork.counting(fatal, RegistryLayout(root)):
+        with clockwork.counting(fatal, RegistryLayout(root).lock):
             offer(root, new)
         if fatal > clockwork.num_changes:  # it lived
             break
@@ -644,7 +601,7 @@ def test_a_rollback_that_is_killed_before_any_change_and_run_again(
         root = str(tmp_path / f"registry-{fatal}")
         for one in models:
             offer(root, one)
-        with clockwork.counting(fatal, RegistryLayout(root)):
+        with clockwork.counting(fatal, RegistryLayout(root).lock):
             back(root)
         if fatal > clockwork.num_changes:
             break
@@ -669,7 +626,7 @@ def test_the_next_command_that_is_killed_too(tmp_path: Path, monkeypatch: pytest
     offer(begun, old)
     fatal = 1
     while served(begun) != new.digest:
-        with clockwork.counting(fatal, RegistryLayout(begun)):
+        with clockwork.counting(fatal, RegistryLayout(begun).lock):
             offer(begun, new)
         fatal += 1
     assert current(begun).model.digest == old.digest
@@ -677,7 +634,7 @@ def test_the_next_command_that_is_killed_too(tmp_path: Path, monkeypatch: pytest
     while True:
         root = str(tmp_path / f"registry-{fatal}")
         shutil.copytree(begun, root)
-        with clockwork.counting(fatal, RegistryLayout(root)):
+        with clockwork.counting(fatal, RegistryLayout(root).lock):
             offer(root, new)
         if fatal > clockwork.num_changes:
             break

@@ -1,5 +1,6 @@
 """All commands, in the order of `tfos-job --help`."""
 
+from tfos_job.commands.clean import CLEAN
 from tfos_job.commands.convert import CONVERT
 from tfos_job.commands.doctor import DOCTOR
 from tfos_job.commands.evaluate import EVALUATE
@@ -31,6 +32,7 @@ COMMANDS = {
         ROLLBACK,
         HISTORY,
         PIPELINE,
+        CLEAN,
         SERVE,
         REPORT,
         TENSORBOARD,

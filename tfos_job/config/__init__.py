@@ -1,6 +1,7 @@
 """Configurations: one frozen dataclass a command, whose fields are its flags."""
 
 from tfos_job.config.augmentation import AugmentationConfig, InspectConfig
+from tfos_job.config.clean import CleanConfig
 from tfos_job.config.convert import ConvertConfig
 from tfos_job.config.defaults import (
     AUTO_FILL,
@@ -97,6 +98,7 @@ __all__ = [
     "ZCA",
     "AugmentationConfig",
     "Bond",
+    "CleanConfig",
     "ConvertConfig",
     "DoctorConfig",
     "EvaluateConfig",

@@ -42,6 +42,8 @@ KERAS_SUFFIXES = (".h5", ".keras")
 PRETRAINED = ("inception_v3",)
 """Networks that `export` takes with weights that others have trained."""
 EXPORT_FORMATS = (SAVED_MODEL, TFLITE, ONNX)
+OUTCOMES, EVENTS, SUBMISSIONS = "outcomes", "spark-events", "submissions"
+"""Folders below `submit --hdfs_dir`."""
 STDIN = "-"
 """The picture's name that stands for standard input."""
 BRIGHTNESS, CONTRAST = 0.3, 0.2  # the seed job's

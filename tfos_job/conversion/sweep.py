@@ -17,45 +17,60 @@ _log = logging.getLogger(__name__)
 def sweep_split(split: SplitLayout, live: Manifest | None, *, keep_generations: bool = False) -> None:
     """Removes what is not live: what killed runs left, and shards that others have replaced. Under the dataset's lock.
 
-    Adopted shards are another program's. They lie in no folder that is swept (`adoption.require_apart`), and if one
-    did, it would stay.
-
     Args:
       split: whose folder to sweep.
       live: its manifest; None if nothing of it is live.
       keep_generations: remove only what has a temporary name.
     """
+    for entry in not_live(split, live, keep_generations=keep_generations):
+        _log.info("removing what is not live: %s", entry.path)
+        (storage.discard_dir if entry.is_dir else storage.remove)(entry.path)
+
+
+def not_live(split: SplitLayout, live: Manifest | None, *, keep_generations: bool = False) -> list[storage.Entry]:
+    """What `sweep_split` removes, which takes the same arguments.
+
+    Adopted shards are another program's. They lie in no folder that is swept (`adoption.require_apart`), and if one
+    did, it would stay.
+    """
     live_files = set(shard_paths(split, live)) if live else set()
     own_start = join(split.root, "")
     live_folders = {path[len(own_start) :].partition("/")[0] for path in live_files if path.startswith(own_start)}
-    live_quarantine = {join(split.root, quarantine_file(name)) for name in live.quarantined} if live else set()
+    found = []
     for entry in entries_of(split.root):
         unfinished = entry.name.startswith(BUILDING_PREFIX) or entry.name.endswith(".tmp")
         if keep_generations and not unfinished:
             continue
         if unfinished or (entry.name.startswith(GENERATION_PREFIX) and entry.name not in live_folders):
-            _log.info("removing what is not live: %s", entry.path)
-            (storage.discard_dir if entry.is_dir else storage.remove)(entry.path)
+            found.append(entry)
         elif entry.name in live_folders:
-            for shard in entries_of(entry.path):
-                if shard.path not in live_files:
-                    _log.info("removing what is not live: %s", shard.path)
-                    storage.remove(shard.path)
-    if not keep_generations and not live_quarantine:
-        storage.remove(split.quarantine_dir)
-    elif not keep_generations:
-        for entry in _files_below(split.quarantine_dir):
-            if entry.path not in live_quarantine:
-                storage.remove(entry.path)
+            found += [shard for shard in entries_of(entry.path) if shard.path not in live_files]
+        elif entry.path == split.quarantine_dir:
+            found += _dead_quarantine(split, live, entry)
+    return found
+
+
+def _dead_quarantine(split: SplitLayout, live: Manifest | None, folder: storage.Entry) -> list[storage.Entry]:
+    """The files about sources that are not live, or the whole folder if none is."""
+    names = live.quarantined if live else ()
+    alive = {join(split.root, quarantine_file(name)) for name in names}
+    return [entry for entry in _files_below(folder.path) if entry.path not in alive] if alive else [folder]
 
 
 def sweep_dataset(dataset: DatasetLayout) -> None:
     """Removes what killed runs left beside the splits. Under the dataset's lock."""
+    for entry in left_beside(dataset):
+        storage.remove(entry.path)
+
+
+def left_beside(dataset: DatasetLayout) -> list[storage.Entry]:
+    """What `sweep_dataset` removes."""
     now_s = time.time()
-    for entry in entries_of(dataset.root):
-        is_left = is_lockless(entry.name) and not may_be_at_work(entry, now_s)
-        if entry.name.startswith("_charset.json.") or is_left:
-            storage.remove(entry.path)
+
+    def is_left(entry: storage.Entry) -> bool:
+        return is_lockless(entry.name) and not may_be_at_work(entry, now_s)
+
+    return [e for e in entries_of(dataset.root) if e.name.startswith("_charset.json.") or is_left(e)]
 
 
 def _files_below(folder: str) -> list[storage.Entry]:

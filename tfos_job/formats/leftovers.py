@@ -23,6 +23,7 @@ def may_be_at_work(entry: storage.Entry, now_s: float) -> bool:
 
 
 def _max_age_s(name: str) -> float:
-    if name.startswith(("__lock.", "_lock.")) and name.endswith((".tmp", ".stale")):
+    # The lock is created by way of a file whose own temporary name begins with three.
+    if name.startswith(("___lock.", "__lock.", "_lock.")) and name.endswith((".tmp", ".stale")):
         return _OLD_LOCK_S
     return _OLD_STATISTICS_S if name.startswith(f"_{STATISTICS_PREFIX}") and name.endswith(".tmp") else 0.0

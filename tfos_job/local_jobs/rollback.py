@@ -64,16 +64,14 @@ def rollback(config: RollbackConfig) -> dict[str, Any]:
 
 def _before(registry: RegistryLayout, current: PromotionEntry) -> int:
     """The version that was the current one before this model was promoted."""
-    origin = current
-    while origin.restores is not None:  # a rollback is no promotion: what was before the model that it has brought back
-        origin = model_registry.entry_of(registry, origin.restores)
-    if origin.parent is None:
+    number = model_registry.before(registry, current)
+    if number is None:
         raise MissingInputError(
             f"no model was promoted before that of version {current.version}",
             place=registry.root,
             next_step="Name a version with --to; `tfos-job history` has all of them",
         )
-    return origin.parent
+    return number
 
 
 def _entry(config: RollbackConfig, current: PromotionEntry, target: PromotionEntry) -> PromotionEntry:

@@ -120,6 +120,19 @@ def predictions_of(registry: RegistryLayout, entry: PromotionEntry) -> KeptPredi
     return kept
 
 
+def before(registry: RegistryLayout, current: PromotionEntry) -> int | None:
+    """The version that was the current one before this model was promoted; None if there was none.
+
+    Raises:
+      BadDataError: an entry of the history is damaged.
+      MissingInputError: one is gone.
+    """
+    origin = current
+    while origin.restores is not None:  # a rollback is no promotion: what was before the model that it has brought back
+        origin = entry_of(registry, origin.restores)
+    return origin.parent
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 

@@ -83,10 +83,15 @@ def discard_dir(path: str) -> None:
 
     The folder is renamed first: the task's paths no longer exist, so it adds nothing during the removal.
     """
-    discarded = temporary_name(path)
+    remove(hide_dir(path))
+
+
+def hide_dir(path: str) -> str:
+    """Renames a folder, by one step, to a name that no reader looks for, and returns that; it need not exist."""
+    hidden = temporary_name(path)
     with job_errors(path, "remove"), contextlib.suppress(FileNotFoundError):
-        backend_of(path).move_dir(path, discarded)
-    remove(discarded)
+        backend_of(path).move_dir(path, hidden)
+    return hidden
 
 
 def rename(source: str, target: str) -> None:

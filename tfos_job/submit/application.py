@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfos_job.commands.registry import COMMANDS
+from tfos_job.config.defaults import OUTCOMES
 from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import join
 from tfos_job.run import summary
 from tfos_job.submit import follow, launcher, verdict, watch
 from tfos_job.submit.application_state import Watched
-from tfos_job.submit.spark_submit import OUTCOMES, Request
+from tfos_job.submit.spark_submit import Request
 
 if TYPE_CHECKING:
     from tfos_job.submit.claim import Claim

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tfos_job import storage
+from tfos_job.config.defaults import OUTCOMES
 from tfos_job.errors import InterruptedJobError, JobError, MissingInputError, ResourceError, SettingsError, StorageError
 from tfos_job.host import process_identity
 from tfos_job.host.signals import Stopped
@@ -23,7 +24,7 @@ from tfos_job.submit import application_state, decision, follow, run_record, ver
 from tfos_job.submit.application_state import Watched
 from tfos_job.submit.decision import Process, Seen
 from tfos_job.submit.run_record import ENDED, SUBMITTED, Asked, Record
-from tfos_job.submit.spark_submit import OUTCOMES, Request
+from tfos_job.submit.spark_submit import Request
 
 log = logging.getLogger(__name__)
 

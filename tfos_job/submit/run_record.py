@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tfos_job.config.defaults import SUBMISSIONS
 from tfos_job.errors import BadDataError, FlagError
 from tfos_job.layout import join
 
@@ -17,7 +18,6 @@ FORMAT_VERSION = 1
 SUBMITTING, SUBMITTED, ENDED = "submitting", "submitted", "ended"
 """States: spark-submit may be at work; its application is known; the application's end is known."""
 
-_FOLDER = "submissions"
 _PLAIN = frozenset((string.ascii_letters + string.digits + "._-").encode())
 _LONGEST = 160  # bytes of a name; HDFS allows 255
 _DIGEST_LENGTH = 32
@@ -121,7 +121,7 @@ def folder(hdfs_dir: str, run_id: str, stage: str) -> str:
     for flag, word in (("--run_id", run_id), ("--stage", stage)):
         if not word:
             raise FlagError("empty", place=flag, next_step="Give a word, such as the date of the night")
-    return join(hdfs_dir, _FOLDER, path_name(run_id), path_name(stage))
+    return join(hdfs_dir, SUBMISSIONS, path_name(run_id), path_name(stage))
 
 
 def path_name(word: str) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 from tfos_job.commands.command import Submission, Work
 from tfos_job.commands.registry import SUBMISSIONS
 from tfos_job.config import paths
+from tfos_job.config.defaults import EVENTS, OUTCOMES
 from tfos_job.errors import SettingsError
 from tfos_job.outcome import OUTCOME_DIR_VARIABLE
 from tfos_job.protocol import spark_settings
 from tfos_job.submit import spark_arguments
 
-FOLDERS = OUTCOMES, EVENTS = "outcomes", "spark-events"
+FOLDERS = OUTCOMES, EVENTS
 _EXECUTOR_CORES = 4
 
 
