@@ -7,6 +7,9 @@ A checkout has the programs of spark-submit at its top, a wheel has them inside 
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["tfos_job", "tfos_job.*"]), "tfos_job.spark", "tfos_job.spark.conf"],
+    packages=[
+        *find_packages(include=["tfos_job", "tfos_job.*"]),
+        *("tfos_job.spark", "tfos_job.spark.conf", "tfos_job.spark.kubernetes"),
+    ],
     package_dir={"tfos_job.spark": "spark"},
 )

@@ -34,7 +34,7 @@ step "import contract" lint-imports --no-logo
 step "docs/reference.md" python scripts/reference.py --check
 step "bash -n" bash -c "$(declare -f bash_syntax); bash_syntax"
 if command -v shellcheck >/dev/null; then
-    step "shellcheck" shellcheck -x scripts/*.sh .ci/run
+    step "shellcheck" shellcheck -x scripts/*.sh spark/kubernetes/*.sh .ci/run
 fi
 
 if ((${#failed[@]})); then

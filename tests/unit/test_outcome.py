@@ -55,3 +55,14 @@ def test_where_it_cannot_be_written_the_job_goes_on(in_a_container: Path, caplog
     in_a_container.mkdir()
     Outcome("convert").begin()
     assert "will not learn the outcome" in caplog.text
+
+
+def test_in_a_pod_it_is_named_by_sparks_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CONTAINER_ID", raising=False)
+    monkeypatch.setenv("SPARK_APPLICATION_ID", "spark-7")
+    monkeypatch.setenv(OUTCOME_DIR_VARIABLE, str(tmp_path))
+    account = Outcome("convert")
+    account.end(65, BadDataError("torn", place="a.gnt", next_step="Repair it"))
+    ended = json.loads((tmp_path / "spark-7.json").read_text())
+    assert (ended["application"], ended["attempt"], ended["exit_code"]) == ("spark-7", 1, 65)
+    assert container.container_id() == ""

@@ -321,6 +321,7 @@ def test_kubernetes() -> None:
     assert "local:///opt/tfos_job/spark/train_job.py" in line
     assert not any(key.startswith("spark.yarn.") for key in settings)
     assert settings["spark.eventLog.dir"] == f"{HDFS}/spark-events"
+    assert settings["spark.kubernetes.driverEnv.TFOS_JOB_OUTCOME_DIR"] == f"{HDFS}/outcomes"
     with pytest.raises(SettingsError, match="--image"):
         spark_submit_line(request(TrainConfig(**DIRS), master="k8s://https://api"), profiles("train"))
 
@@ -394,6 +395,12 @@ def test_kubernetes_without_a_folder_for_events_has_none(
     line = capsys.readouterr().out
     assert "spark.eventLog.enabled=false" in line
     assert "spark.eventLog.dir" not in line
+    assert "OUTCOME_DIR" not in line
+    # Its own templates, unless others are given.
+    assert f"spark.kubernetes.driver.podTemplateFile={ROOT}/spark/kubernetes/driver.yaml" in line
+    assert f"spark.kubernetes.executor.podTemplateFile={ROOT}/spark/kubernetes/executor.yaml" in line
+    assert main([*words, "--image", "i", "--driver_pod_template", "/t.yaml", "--dry-run"]) == 0
+    assert "spark.kubernetes.driver.podTemplateFile=/t.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tfos_job.submit import application
 from tfos_job.submit import main as submit_main
 from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import Request
-from tfos_job.submit.verdict import ApplicationEnd, judge, judge_pod
+from tfos_job.submit.verdict import ApplicationEnd, judge
 
 APPLICATION = "application_1_0001"
 
@@ -105,41 +105,6 @@ def test_what_was_never_submitted(said: str, exit_code: int) -> None:
     assert error is not None
     assert error.exit_code == exit_code
     assert "\n" not in str(error)
-
-
-POD = """\
-INFO LoggingPodStatusWatcherImpl: Application status for spark-1 (phase: {phase})
-INFO LoggingPodStatusWatcherImpl: Container final statuses:
-
-
-\t container name: spark-kubernetes-driver
-\t container image: registry/tfos:1
-\t container state: terminated
-\t container started at: 2026-11-29T08:00:00Z
-\t container finished at: 2026-11-29T08:01:00Z
-\t exit code: {code}
-\t termination reason: Error
-"""
-
-
-@pytest.mark.parametrize(("pod", "code"), [(65, 65), (78, 78), (143, 71), (137, 71), (1, 70), (2, 2)])
-def test_a_drivers_pod_has_the_jobs_own_code(pod: int, code: int) -> None:
-    error = judge_pod(0, POD.format(phase="Failed", code=pod), "k8s://api")
-    assert error is not None
-    assert error.exit_code == code
-
-
-def test_what_kubernetes_says_without_a_pod() -> None:
-    assert judge_pod(0, POD.format(phase="Succeeded", code=0), "k8s://api") is None
-    assert judge_pod(0, "", "k8s://api") is None  # nobody waits
-    for said, code in (
-        ('Exception in thread "main" KubernetesClientException: pods is forbidden: User "x" cannot create', 77),
-        ("Caused by: java.net.UnknownHostException: api: Name or service not known", 69),
-        ("something new", 71),
-    ):
-        error = judge_pod(1, said, "k8s://api")
-        assert error is not None
-        assert error.exit_code == code
 
 
 def test_a_report_that_cannot_be_read_hides_no_end(tmp_path: Path) -> None:

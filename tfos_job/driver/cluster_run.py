@@ -219,7 +219,7 @@ class _Trainer:
     @functools.cached_property
     def _kill_delay_s(self) -> float:
         """In YARN's cluster mode its delay between SIGTERM and SIGKILL, which limits a last checkpoint."""
-        if not (session.in_cluster_mode() and container.application_id()):
+        if not (session.in_cluster_mode() and container.container_id()):
             return math.inf
         settings: Any = self._sc._jsc.hadoopConfiguration()
         return int(settings.get(_KILL_DELAY_MS, "250")) / 1000

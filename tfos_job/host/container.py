@@ -1,5 +1,7 @@
 """The YARN container of this process: its id, and the folders for files and logs. Outside a container all is empty.
 
+In a pod of Kubernetes the application's id alone is known; files and logs are where the image has them.
+
 YARN removes a container's folder with the container, and keeps its log folder for `yarn logs`.
 """
 
@@ -15,6 +17,7 @@ SCRATCH_PREFIX = "tfos_job-"
 # A Unix socket's path has at most 107 bytes; multiprocessing adds `/listener-` and 8 characters to the folder.
 _MAX_SOCKET_DIR_BYTES = 107 - len("/listener-12345678")
 
+_POD_APPLICATION = "SPARK_APPLICATION_ID"  # Spark sets it in the pods that it makes
 
 # container_[e<epoch>_]<cluster time>_<application>_<attempt>_<container>
 _CONTAINER = re.compile(r"container_(?:e\d+_)?(?P<cluster>\d+)_(?P<application>\d+)_(?P<attempt>\d+)_\d+")
@@ -30,15 +33,19 @@ def container_id() -> str:
 
 
 def application_id() -> str:
-    """Returns the id of this process's YARN application."""
+    """Returns the id of this process's application, of YARN or, in a pod, of Spark; empty elsewhere."""
     match = _CONTAINER.fullmatch(container_id())
-    return f"application_{match['cluster']}_{match['application']}" if match else ""
+    if match:
+        return f"application_{match['cluster']}_{match['application']}"
+    return os.environ.get(_POD_APPLICATION, "")
 
 
 def attempt_number() -> int:
-    """Returns the number of the application's attempt, from 1 on; 0 outside a container."""
+    """Returns the number of the application's attempt, from 1 on, which is the last one in a pod; 0 elsewhere."""
     match = _CONTAINER.fullmatch(container_id())
-    return int(match["attempt"]) if match else 0
+    if match:
+        return int(match["attempt"])
+    return 1 if application_id() else 0
 
 
 def log_file(name: str) -> str | None:

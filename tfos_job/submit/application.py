@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tfos_job.commands.registry import COMMANDS
 from tfos_job.config.defaults import OUTCOMES
-from tfos_job.host import signals
 from tfos_job.host.results import to_json
 from tfos_job.layout import join
 from tfos_job.run import summary
-from tfos_job.submit import follow, launcher, verdict, watch
+from tfos_job.submit import follow, verdict, watch
 from tfos_job.submit.application_state import Watched
 from tfos_job.submit.spark_submit import Request
 
@@ -32,19 +31,6 @@ _PHASES = {
     "first_step": "first step",
     "backoff": "waits before restarts",
 }
-
-
-def run_on_kubernetes(request: Request, line: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs spark-submit to its end, and returns the driver's exit code."""
-    try:
-        code, said = launcher.pass_through(line, environment)
-    except KeyboardInterrupt as e:
-        end = f"The driver's pod goes on where it was made: spark-submit --master {request.master} --kill …:…-driver"
-        raise signals.interruption(e, end) or e from e
-    error = verdict.judge_pod(code, said, request.master)
-    if error is not None:
-        raise error
-    return 0
 
 
 def run_on_yarn(

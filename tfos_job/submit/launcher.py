@@ -7,15 +7,12 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from tfos_job.host import jvm_output
 from tfos_job.host.child import end
 from tfos_job.submit import yarn_client
-from tfos_job.submit.application_state import TAIL_LINES, without_frames
 
 _POLL_S = 0.1
 # Until it is let go it is a shell with the process id that spark-submit will have. If this process ends before, its
@@ -81,34 +78,6 @@ class SparkSubmit:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-
-
-def pass_through(line: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Runs spark-submit with its output on stderr, for other cluster managers than YARN.
-
-    Returns:
-      Its exit code, and its last lines of output.
-    """
-    with subprocess.Popen(
-        _words(line),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=_environment(environment),
-    ) as process:
-        assert process.stdout is not None
-        said: list[str] = []
-        try:
-            for words in process.stdout:
-                if not jvm_output.is_launchers_own(words):
-                    sys.stderr.write(words)
-                said = [*said, words.rstrip()][-TAIL_LINES:]
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode, "\n".join(without_frames(said))
 
 
 def _words(line: Sequence[str]) -> list[str]:

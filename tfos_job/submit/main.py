@@ -29,6 +29,8 @@ from tfos_job.host.results import to_json
 from tfos_job.submit import (
     application,
     environment,
+    on_kubernetes,
+    pod_watch,
     run_record,
     shipment,
     spark_arguments,
@@ -39,7 +41,7 @@ from tfos_job.submit.claim import Claim
 from tfos_job.submit.decision import Attach, Submit, Tell
 from tfos_job.submit.own_flags import make_parser
 from tfos_job.submit.run_record import Asked
-from tfos_job.submit.spark_submit import Kubernetes, Request, Shipped
+from tfos_job.submit.spark_submit import Request, Shipped
 from tfos_job.submit.watch import Patience
 
 log = logging.getLogger("tfos_job.submit")
@@ -126,7 +128,7 @@ def _submit(options: argparse.Namespace, config: Any, asked: Asked, app_args: li
 
 def _submit_once(request: Request, options: argparse.Namespace, asked: Asked, began: float) -> int:
     """Submits, follows or tells what is asked for under a run id, whichever is left to do."""
-    child_environment = _spark_submit_environment(on_yarn=True)
+    child_environment = _spark_submit_environment()
     stage = _stage(options)
     with Claim(request, options.run_id, stage, asked, child_environment, options.submit_timeout) as claim:
         match claim.settle():
@@ -160,9 +162,10 @@ def _submit_now(
         environment.prepare(request.hdfs_dir, python=shipment.packs_python(options, request.spark_args))
     for folder in spark_submit.folders(request):
         storage.make_dirs(folder)
-    spark_submit_environment = _spark_submit_environment(on_yarn=on_yarn)
+    spark_submit_environment = _spark_submit_environment()
     if not on_yarn:
-        return application.run_on_kubernetes(request, line, spark_submit_environment)
+        limits = pod_watch.Patience(submit_s=options.submit_timeout, accept_s=_accept_s(options, request.config))
+        return on_kubernetes.run(request, line, spark_submit_environment, patience=limits)
     if claim is not None:
         claim.begin(number)
     return application.run_on_yarn(
@@ -197,15 +200,18 @@ def _complete(request: Request, options: argparse.Namespace) -> Request:
         work=submission.size_of_work(request.config),
         other_dirs=[folder for _, folder in other_dirs],
         shipped=shipment.names(options, request.spark_args, request.hdfs_dir) if on_yarn else Shipped(),
-        kubernetes=Kubernetes(**{name: getattr(options, name) for name in Kubernetes.__dataclass_fields__}),
+        kubernetes=on_kubernetes.options_of(options),
     )
 
 
 def _patience(options: argparse.Namespace, config: Any) -> Patience:
-    """The time limits of YARN: of a training that of `--deadlines application=…`, if it is given."""
     manager = ResourceManager.of_conf(hadoop_conf.conf_dir())
-    accept_s = deadlines.application_s(getattr(config, "deadlines", ""), options.accept_timeout)
-    return Patience(submit_s=options.submit_timeout, accept_s=accept_s, lack=manager.lack)
+    return Patience(submit_s=options.submit_timeout, accept_s=_accept_s(options, config), lack=manager.lack)
+
+
+def _accept_s(options: argparse.Namespace, config: Any) -> float:
+    """Seconds until the driver runs: of a training those of `--deadlines application=…`, if they are given."""
+    return deadlines.application_s(getattr(config, "deadlines", ""), options.accept_timeout)
 
 
 def _default_hdfs_dir() -> str:
@@ -248,14 +254,13 @@ def _require_urls(given: Iterable[tuple[str, str]]) -> None:
 # --- spark-submit's own process --------------------------------------------------------------------------------------
 
 
-def _spark_submit_environment(*, on_yarn: bool) -> dict[str, str]:
-    """This process's environment without the variables of other Sparks and Pythons; on YARN with our log settings."""
+def _spark_submit_environment() -> dict[str, str]:
+    """This process's environment without the variables of other Sparks and Pythons, with our log settings."""
     environment = dict(os.environ)
     host.apply(environment, host.settle_submission(environment))
     options = environment.pop("SPARK_SUBMIT_OPTS", "")
-    if on_yarn:
-        log4j2 = f"-Dlog4j2.configurationFile=file:{spark_folder.home()}/spark/conf/log4j2-submit.properties"
-        environment["SPARK_SUBMIT_OPTS"] = f"{options} {log4j2}".strip()
+    log4j2 = f"-Dlog4j2.configurationFile=file:{spark_folder.home()}/spark/conf/log4j2-submit.properties"
+    environment["SPARK_SUBMIT_OPTS"] = f"{options} {log4j2}".strip()
     return environment
 
 

@@ -9,6 +9,7 @@ from tfos_job.commands.parser import FlagParser
 from tfos_job.commands.registry import COMMANDS, SUBMISSIONS, SUBMIT
 from tfos_job.config.values import either
 from tfos_job.errors import FlagError
+from tfos_job.submit import on_kubernetes
 
 
 def make_parser() -> FlagParser:
@@ -54,7 +55,13 @@ def add_flags(made: argparse.ArgumentParser) -> None:
         "every node, URL is an archive with bin/python in it (default: auto)",
     )
     add("--hdfs_dir", help="for environments, outcomes and event logs (default: .tfos_job in your home on HDFS)")
-    add("--submit_timeout", type=int, default=300, metavar="S", help="seconds to reach YARN (default: 300)")
+    add(
+        "--submit_timeout",
+        type=int,
+        default=300,
+        metavar="S",
+        help="seconds to reach YARN, or Kubernetes and its image (default: 300)",
+    )
     add(
         "--accept_timeout",
         type=int,
@@ -62,13 +69,7 @@ def add_flags(made: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds that the application may wait in the queue for its driver's container (default: 3600)",
     )
-    kubernetes = made.add_argument_group("with --master k8s://")
-    kubernetes.add_argument("--image", default="", help="an image with this package in /opt/tfos_job and its Python")
-    kubernetes.add_argument("--namespace", default="", help="the pods' namespace")
-    kubernetes.add_argument("--service_account", default="", help="the driver's service account")
-    kubernetes.add_argument("--driver_pod_template", default="", metavar="FILE", help="the driver's pod template")
-    kubernetes.add_argument("--executor_pod_template", default="", metavar="FILE", help="the executors' pod template")
-    kubernetes.add_argument("--gpu_vendor", default="nvidia.com", help="of the GPUs (default: nvidia.com)")
+    on_kubernetes.add_flags(made.add_argument_group("with --master k8s://"))
 
 
 def _submitted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The folder `spark/`: the programs that spark-submit runs, profiles of settings, logs and GPU discovery.
+"""The folder `spark/`: the programs that spark-submit runs, profiles, logs, GPU discovery, pod templates.
 
 It is at the top of a checkout, and inside the package that a wheel installs; setup.py puts it there.
 """
@@ -38,3 +38,8 @@ def profile(name: str) -> dict[str, str]:
     """The settings of `spark/conf/NAME.conf`."""
     path = home() / NAME / "conf" / f"{name}.conf"
     return spark_submit.parse_profile(path.read_text("utf-8"), str(path))
+
+
+def pod_template(role: str) -> Path:
+    """The pod template of `driver` or `executor`."""
+    return home() / NAME / "kubernetes" / f"{role}.yaml"

@@ -100,7 +100,7 @@ def folders(request: Request) -> list[str]:
     """The folders that must exist before the application starts."""
     if not request.hdfs_dir:
         return []
-    return [f"{request.hdfs_dir}/{name}" for name in ([EVENTS] if request.on_kubernetes else FOLDERS)]
+    return [f"{request.hdfs_dir}/{name}" for name in FOLDERS]
 
 
 def parse_profile(text: str, place: str) -> dict[str, str]:
@@ -211,6 +211,9 @@ def _on_kubernetes(request: Request) -> dict[str, str]:
         # The events of a pod go with it, unless there is a folder for them.
         "spark.eventLog.enabled": "true" if request.hdfs_dir else "false",
         "spark.eventLog.dir": f"{request.hdfs_dir}/{EVENTS}" if request.hdfs_dir else "",
+        "spark.kubernetes.driverEnv." + OUTCOME_DIR_VARIABLE: (
+            f"{request.hdfs_dir}/{OUTCOMES}" if request.hdfs_dir else ""
+        ),
     }
     return {key: value for key, value in settings.items() if value}
 

@@ -24,7 +24,6 @@ _USER_STATUS = re.compile(r"User application exited with (?:status )?(\d+)")
 _MEMORY_FIGURES = re.compile(r"(?P<used>[\d.]+ ?[KMGT]?B) of (?P<limit>[\d.]+ ?[KMGT]?B) physical memory used")
 _MEMORY_EXIT = re.compile(r"exitCode: -104\b")
 _EXIT = re.compile(r"exitCode: (-?\d+)")
-_POD_EXIT = re.compile(r"exit code: (\d+)")
 _SIGKILL, _SIGTERM = 137, 143
 _PREEMPTED = -102
 
@@ -59,11 +58,6 @@ _REFUSALS: tuple[tuple[str, type[JobError], str], ...] = (
         r"[^\n]*(?:AccessControlException|Permission denied)[^\n]*",
         AccessError,
         "Check the owner and the permissions of the folder",
-    ),
-    (
-        r"[^\n]*(?:Forbidden!|Unauthorized!|is forbidden: User|Message: (?:Forbidden|Unauthorized))[^\n]*",
-        AccessError,
-        "Give --service_account, and see `kubectl auth can-i create pods`",
     ),
     (r"[^\n]*(?:QuotaExceeded|quota of)[^\n]*", AccessError, "Free some space, or have the quota raised"),
     (
@@ -119,30 +113,6 @@ def judge(end: ApplicationEnd, outcome: Mapping[str, Any] | None) -> JobError | 
             f"the driver exited with {status[1]} and left no outcome", place=end.application, next_step=_logs(end)
         )
     return _of_container(end) or _refused(end) or _unknown(end)
-
-
-def judge_pod(code: int, said: str, place: str) -> JobError | None:
-    """Returns the submitter's error on Kubernetes; None for success.
-
-    Args:
-      code: exit code of spark-submit, which is 0 even if the driver failed.
-      said: its last lines, in which Spark lists the containers of the driver's pod with their exit codes.
-      place: the cluster.
-    """
-    look = "See the driver's pod: kubectl describe, kubectl logs; a run has its account in report.json"
-    exits = [int(status) for status in _POD_EXIT.findall(said)]
-    if exits:
-        status = next((status for status in exits if status), 0)  # of any container, including sidecars
-        if status in (_SIGKILL, _SIGTERM):
-            fact = f"the driver's container was killed (exit code {status})"
-            return NodeDiedError(fact, place=place, next_step=f"If nobody killed it, it ran out of memory. {look}")
-        fact = f"the driver exited with {status}"
-        return exit_code_class(status)(fact, place=place, next_step=look) if status else None
-    if code == 0 and "phase: Failed" not in said:
-        return None
-    end = ApplicationEnd(application="", final_status="", diagnostics=said, command="")
-    refused = _refused(end)
-    return refused or NodeDiedError(f"spark-submit ended with exit code {code}", place=place, next_step=look)
 
 
 def _is_of_this_end(outcome: Mapping[str, Any], end: ApplicationEnd, status: re.Match[str] | None) -> bool:
