@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from tfos_job.commands.registry import COMMANDS
+from tfos_job.config.defaults import OUTCOMES
 from tfos_job.host.results import to_json
 from tfos_job.layout import join
 from tfos_job.submit import follow, pod_verdict, pod_watch, spark_folder
 from tfos_job.submit.driver_pod import DriverPod
-from tfos_job.submit.spark_submit import OUTCOMES, Kubernetes, Request
+from tfos_job.submit.spark_submit import Kubernetes, Request
 
 log = logging.getLogger(__name__)
 
