@@ -52,4 +52,4 @@ def test_the_doctor() -> None:
     """Of executors that are not enough; the whole of it is in tests/spark/test_doctor.py."""
     refused = spark_submit("local[1]", "doctor_job.py", "--num_executors", 2, "--num_gpus", 1)
     assert refused.returncode == 78, refused.stderr
-    assert "2 of 13 checks failed: executors: " in refused.stdout + refused.stderr
+    assert "2 of 14 checks failed: executors: " in refused.stdout + refused.stderr

@@ -249,7 +249,9 @@ def test_after_a_datanode_has_failed_files_begin_on_a_single_one(monkeypatch: py
         get_file_info=lambda path: SimpleNamespace(replication=3),
         set_replication=lambda path, number: orders.append(number),
     )
-    file_system = SimpleNamespace(client=client, path=lambda url: url.removeprefix("hdfs://host"), root="hdfs://host")
+    file_system = SimpleNamespace(
+        client=client, path=lambda url: url.removeprefix("hdfs://host"), root="hdfs://host", umask=0o022
+    )
     monkeypatch.setattr(hdfs, "connect", lambda url: file_system)
     tries: list[int] = []
 
