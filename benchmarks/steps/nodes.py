@@ -13,6 +13,7 @@ from pyspark import SparkContext
 from steps.sides import Cluster
 from tfos_job.driver.launch import NodeJob
 from tfos_job.errors import JobError, ResourceError
+from tfos_job.host.addresses import own_addresses
 from tfos_job.nodes.node import NodeArgs
 from tfos_job.protocol import messages
 from tfos_job.protocol.events import Joined, Lost, Said
@@ -47,7 +48,7 @@ def nodes_up(sc: SparkContext, topology: Topology, inputs: tuple[WorkerInput, ..
         job = NodeJob(sc, topology, args, switchboard.events)
         job.start()
         try:
-            addresses = _wait_for_servers(switchboard, topology)
+            addresses = _wait_for_servers(switchboard, topology, own_addresses(host))
         except BaseException:
             _take_down(job, topology, switchboard)
             raise
@@ -61,8 +62,10 @@ def nodes_up(sc: SparkContext, topology: Topology, inputs: tuple[WorkerInput, ..
         _take_down(job, topology, switchboard)
 
 
-def _wait_for_servers(switchboard: Switchboard, topology: Topology) -> dict[Task, str]:
+def _wait_for_servers(switchboard: Switchboard, topology: Topology, callers: list[str]) -> dict[Task, str]:
+    """The servers' addresses, which answer each other's hosts and `callers`."""
     addresses: dict[Task, str] = {}
+    admitted = set(callers)
     ready: set[Task] = set()
     deadline = time.monotonic() + _START_TIMEOUT_S
     while ready != set(topology.nodes):
@@ -74,6 +77,10 @@ def _wait_for_servers(switchboard: Switchboard, topology: Topology) -> dict[Task
             raise to_error([event])
         if isinstance(event, Joined):
             addresses[event.task] = f"{event.hello.host}:{event.hello.port}"
+            admitted.update(event.hello.addresses)
+            if len(addresses) == len(topology.nodes):
+                for task in topology.nodes:
+                    switchboard.send(task, messages.Admit(tuple(sorted(admitted))))
         elif isinstance(event, Said) and isinstance(event.message, messages.Ready):
             ready.add(event.task)
         elif isinstance(event, Lost) or (isinstance(event, Said) and not isinstance(event.message, messages.Vitals)):

@@ -120,7 +120,7 @@ def test_a_submission_whose_submitter_is_killed_twice(
     submit: Submit,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """While spark-submit is on its way, and while the application runs: it stays one, and its results come."""
+    """While spark-submit is on its way, and while the application is at work: it stays one, and its results come."""
     run_id, dataset = "manual__2026-11-29T00:00:00+00:00", f"{hdfs_dir}/dataset"
     words = ("convert", "--gnt_dir", gnt_dir, "--dataset_dir", dataset, "--charset_size", 10, "--run_id", run_id)
     path = f"{run_record.folder(ship_dir, run_id, 'convert')}/submission.json"
@@ -135,7 +135,7 @@ def test_a_submission_whose_submitter_is_killed_twice(
     assert record()["application"] == ""
     tagged = f"?applicationTags={record()['tag']}"
     second = submit(*words)
-    second.wait_for_line(" RUNNING")
+    second.wait_for_line(", submitted before: nothing is submitted now")
     (application,) = hadoop.applications(tagged)
     assert f"is at work as {application}, submitted before" in second.stderr
     second.send_signal(signal.SIGKILL)
