@@ -18,14 +18,14 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from tfos_job.driver.jvm import LOOPBACK
+from tfos_job.host import container
 from tfos_job.host.container import SCRATCH_PREFIX
 from tfos_job.protocol.topology import is_in_driver
 
 # Spark only distributes work here: without its second compiler a JVM starts in 0.6 of the processor time
 # (benchmarks/start.py).
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1"
-# A Unix socket's path has at most 107 bytes; Spark adds a UUID.
-_MAX_FOLDER_BYTES = 107 - len("/.12345678-1234-1234-1234-123456789abc.sock")
+_SOCKET = ".12345678-1234-1234-1234-123456789abc.sock"  # as Spark calls those of its Python processes
 _SECRET_BYTES = 32
 _sockets = ""
 
@@ -55,17 +55,22 @@ def guards(master: str) -> dict[str, str]:
     separate executors are given one.
     """
     key = {} if is_in_driver(master) else {"spark.authenticate.secret": secrets.token_hex(_SECRET_BYTES)}
-    return {"spark.python.unix.domain.socket.enabled": "true", "spark.python.unix.domain.socket.dir": _folder(), **key}
+    return {**python_sockets(_folder()), **key}
+
+
+def python_sockets(folder: str) -> dict[str, str]:
+    """Settings by which Spark's Python processes are reached through sockets in a folder, and listen on no port."""
+    return {"spark.python.unix.domain.socket.enabled": "true", "spark.python.unix.domain.socket.dir": folder}
 
 
 def _folder() -> str:
     """The folder of the sockets: one for this process, since a JVM goes on using that of its first session."""
     global _sockets
     if not os.path.isdir(_sockets):
-        _sockets = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
-        if len(os.fsencode(_sockets)) > _MAX_FOLDER_BYTES:
-            os.rmdir(_sockets)
-            _sockets = tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir="/tmp")
+        made = tempfile.mkdtemp(prefix=SCRATCH_PREFIX)
+        _sockets = container.socket_dir(made, _SOCKET)
+        if _sockets != made:
+            os.rmdir(made)
         atexit.register(shutil.rmtree, _sockets, ignore_errors=True)
     return _sockets
 

@@ -44,10 +44,7 @@ TFCLUSTER_SETTINGS = {
 }
 # Spark's Python processes of a container are reached through sockets in its folder, and not through ports that other
 # users of the host can reach as well. The folder's full path would be too long for a socket.
-_CONTAINER_SETTINGS = {
-    "spark.python.unix.domain.socket.enabled": "true",
-    "spark.python.unix.domain.socket.dir": ".",
-}
+_CONTAINER_SETTINGS = local_spark.python_sockets(".")
 _YIELDING = {*HEARTBEATS, *executor_failures(1, 0)}  # to a user's own
 _STOP_S = 10.0
 _in_use = threading.Lock()  # a process has one SparkContext

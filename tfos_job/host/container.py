@@ -14,8 +14,8 @@ import time
 from typing import BinaryIO
 
 SCRATCH_PREFIX = "tfos_job-"
-# A Unix socket's path has at most 107 bytes; multiprocessing adds `/listener-` and 8 characters to the folder.
-_MAX_SOCKET_DIR_BYTES = 107 - len("/listener-12345678")
+_MAX_SOCKET_PATH_BYTES = 107
+_LISTENER = "listener-12345678"  # as multiprocessing calls its sockets
 
 _POD_APPLICATION = "SPARK_APPLICATION_ID"  # Spark sets it in the pods that it makes
 
@@ -90,9 +90,14 @@ def make_scratch(attempt: int) -> str:
     return tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{attempt}-", dir=_own_temporary_dir())
 
 
-def socket_dir(scratch: str) -> str:
-    """Returns a folder for Unix sockets: `scratch`, or a new one if the path of `scratch` is too long."""
-    if len(os.fsencode(scratch)) <= _MAX_SOCKET_DIR_BYTES:
+def socket_dir(scratch: str, name: str = _LISTENER) -> str:
+    """Returns a folder for Unix sockets: `scratch`, or a new one if the path of `scratch` is too long.
+
+    Args:
+      scratch: an existing folder.
+      name: as long as those of the sockets.
+    """
+    if len(os.fsencode(os.path.join(scratch, name))) <= _MAX_SOCKET_PATH_BYTES:
         return scratch
     return tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir="/tmp")
 
