@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfos_job.host.child import end
 from tfos_job.submit import yarn_client
@@ -33,11 +34,11 @@ class SparkSubmit:
             self._log = open(path, "rb")  # noqa: SIM115 - closed by `read`
             os.unlink(path)
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _HOLD, *_words(line)],
+                ["/bin/sh", "-c", _HOLD, *command(line[1:])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=written,
-                env=_environment(environment),
+                env=with_spark_home(environment),
                 start_new_session=True,
             )
         finally:
@@ -72,17 +73,24 @@ class SparkSubmit:
 
     def end(self) -> None:
         """Ends it and what it has started; it is not let go any more."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        end(self._process, "spark-submit")
+        end_all_of(self._process)
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
 
-def _words(line: Sequence[str]) -> list[str]:
-    return [str(yarn_client.spark_home() / "bin" / "spark-submit"), *line[1:]]
+def end_all_of(process: subprocess.Popen[Any]) -> None:
+    """Ends a spark-submit that leads a session of its own, and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    end(process, "spark-submit")
 
 
-def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+def command(words: Sequence[str]) -> list[str]:
+    """The command line of spark-submit with these arguments."""
+    return [str(yarn_client.spark_home() / "bin" / "spark-submit"), *words]
+
+
+def with_spark_home(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of spark-submit."""
     return {**environment, "SPARK_HOME": str(yarn_client.spark_home())}

@@ -6,12 +6,9 @@ has lost sight of the pod: it then ends with 0, whatever becomes of the pod.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
-import os
 import queue
-import signal
 import subprocess
 import threading
 import time
@@ -19,9 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfos_job.errors import InterruptedJobError, JobError, ResourceError
-from tfos_job.host.child import end
 from tfos_job.host.signals import Stopped
-from tfos_job.submit import pod_verdict, yarn_client
+from tfos_job.submit import launcher, pod_verdict
 from tfos_job.submit.deferred_signals import DeferredSignals
 from tfos_job.submit.driver_pod import DriverPod
 
@@ -132,9 +128,7 @@ def _submit(
         _follow(lines, pod, signals_here, seen, patience)
         code = process.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        end(process, "spark-submit")
+        launcher.end_all_of(process)
         reader.join(_POLL_S)
         while not lines.empty():  # spark-submit may have made the pod meanwhile
             pod.hear(lines.get() or "")
@@ -144,13 +138,13 @@ def _submit(
 def _start(words: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     # In a session of its own, so that this process handles a terminal's Ctrl-C.
     return subprocess.Popen(
-        [str(yarn_client.spark_home() / "bin" / "spark-submit"), *words],
+        launcher.command(words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**environment, "SPARK_HOME": str(yarn_client.spark_home())},
+        env=launcher.with_spark_home(environment),
         start_new_session=True,
     )
 
@@ -260,9 +254,7 @@ def _ask(
                 if time.monotonic() > deadline:
                     return ""
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        end(process, "spark-submit")
+        launcher.end_all_of(process)
 
 
 def _kill(line: Sequence[str], environment: Mapping[str, str], pod: DriverPod) -> bool:
