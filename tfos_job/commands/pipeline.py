@@ -246,5 +246,5 @@ PIPELINE = Command(
     on_spark=True,
     configure=configure,
     sections={name: command.name for name, command in _STAGES.items()},
-    not_yet={"keep": "It removes nothing: take this line out, and remove old runs and staged exports yourself"},
+    not_yet={"keep": "It removes nothing: take this line out, and have `clean` remove old runs and staged exports"},
 )
