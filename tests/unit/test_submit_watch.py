@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
+import queue
 import signal
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tfos_job.errors import InterruptedJobError, NodeDiedError, ResourceError, S
 from tfos_job.submit import main as submit_main
 from tfos_job.submit import watch
 from tfos_job.submit.application_state import Watched
+from tfos_job.submit.deferred_signals import DeferredSignals
 from tfos_job.submit.watch import Patience
 
 FAILED = """\
@@ -72,6 +75,23 @@ def test_an_application_from_its_submission_to_its_end() -> None:
     assert "1.2 GB of 1 GB physical memory used" in end.diagnostics
     assert "ApplicationMaster" not in end.diagnostics
     assert "SparkException" not in end.diagnostics
+
+
+def test_what_spark_submit_says_at_its_end_is_told() -> None:
+    """As one does that waits for nothing: all of its lines are there at once, and no other one follows."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    for line in [*FAILED.splitlines(keepends=True)[:3], None]:
+        lines.put(line)
+    told: list[str] = []
+    with DeferredSignals() as signals_here:
+        watch._follow(
+            lines,
+            Watched(),
+            signals_here,
+            lambda seen: told.append(seen.application),
+            Patience(submit_s=math.inf, accept_s=math.inf),
+        )
+    assert told == ["application_1795610618978_0001"]
 
 
 def test_what_was_refused_before_there_was_an_application() -> None:

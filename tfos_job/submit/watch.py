@@ -162,14 +162,14 @@ def _follow(
             line = lines.get(timeout=_POLL_S)
         except queue.Empty:
             line = ""
-        if line is None:
-            return
         if line:
             watched.hear(line, time.time())
         state = watched.state or ("SUBMITTED" if watched.application else "")
-        if state != seen and lines.empty():
+        if state != seen and (line is None or lines.empty()):  # the lines of one state belong together
             seen = state
             on_change(watched)
+        if line is None:
+            return
         now = time.monotonic()
         if not watched.application:
             if now - began > patience.submit_s:
